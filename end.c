@@ -1,0 +1,223 @@
+/*
+ * end.c - the descriptors of one side, and how each kind of them is put in order, half-closed, reset and given back.
+ *
+ * A side is one socket, or two descriptors: a pipe from and a pipe to a command, or whatever stdin and stdout are.  To end the
+ * outgoing direction a socket is shut down and a pipe is closed; a reset exists for TCP alone.  The descriptor of a direction that
+ * is over is -1 here; a socket is closed when both are.
+ *
+ * stdin and stdout are moved to private numbers, and /dev/null takes their place, so that closing one really closes it and no
+ * stray output gets between the bytes.  What they are is shared with whoever started relay (the file status flags belong to the
+ * open file, not to the descriptor): O_NONBLOCK is set only on pipes and sockets, and taken back before they are let go.
+ * Terminals, files and devices stay blocking and are used only when poll said so.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+static void
+clear(struct end *e)
+{
+	memset(e, 0, sizeof(*e));
+	e->in = e->out = e->in_slot = e->out_slot = -1;
+	e->in_flags = e->out_flags = -1;
+}
+
+void
+end_socket(struct end *e, int fd, bool tcp)
+{
+	clear(e);
+	e->in = e->out = fd;
+	e->single = e->out_socket = true;
+	e->tcp = tcp;
+}
+
+void
+end_pipes(struct end *e, int in, int out)
+{
+	clear(e);
+	e->in = in;
+	e->out = out;
+}
+
+/* Make ${fd} non-blocking if it can be; else say that it is to be used with care. */
+static void
+put_in_order(int fd, mode_t mode, int *flags, bool *blocks)
+{
+	int now = fcntl(fd, F_GETFL);
+
+	*blocks = !S_ISFIFO(mode) && !S_ISSOCK(mode);
+	if (*blocks || now == -1 || (now & O_NONBLOCK) != 0)
+		return;
+	if (fcntl(fd, F_SETFL, now | O_NONBLOCK) == 0)
+		*flags = now;
+}
+
+static int
+use_null(int fd)
+{
+	int null = open("/dev/null", O_RDWR), r;
+
+	if (null == -1)
+		return -1;
+	r = dup2(null, fd);
+	close(null);
+	return r;
+}
+
+static bool
+is_tcp(int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+
+	return getsockname(fd, (struct sockaddr *)&sa, &len) == 0 && (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
+}
+
+int
+end_stdio(struct end *e)
+{
+	struct stat in, out;
+	int on = 1;
+
+	clear(e);
+	if (fstat(STDIN_FILENO, &in) == -1 || fstat(STDOUT_FILENO, &out) == -1)
+		return -1;
+	e->stdio = true;
+	e->out_socket = S_ISSOCK(out.st_mode);
+	e->single = S_ISSOCK(in.st_mode) && e->out_socket && in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+	e->in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	e->out = e->single ? e->in : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (e->in == -1 || e->out == -1)
+		return -1;
+	put_in_order(e->in, in.st_mode, &e->in_flags, &e->in_blocks);
+	if (e->single)
+		e->out_flags = e->in_flags;
+	else
+		put_in_order(e->out, out.st_mode, &e->out_flags, &e->out_blocks);
+	e->tcp = e->single && is_tcp(e->in);
+	if (e->tcp)
+		setsockopt(e->out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	return use_null(STDIN_FILENO) == -1 || use_null(STDOUT_FILENO) == -1 ? -1 : 0;
+}
+
+/* ---- what poll is asked, and what it answers ---- */
+
+void
+end_want(struct end *e, struct pollset *ps, bool reads, bool writes)
+{
+	short in = reads ? POLLIN : 0, out = writes ? POLLOUT : 0;
+
+	e->in_slot = e->out_slot = -1;
+	e->wants_in = reads;
+	if (e->in != -1 && e->in == e->out) {
+		if ((in | out) != 0 || !e->hup)
+			e->in_slot = e->out_slot = pollset_add(ps, e->in, (short)(in | out));
+		return;
+	}
+	/* A socket is watched for its reset even when nothing is read from it; a pipe has none, and would report its end for ever. */
+	if (reads || (e->single && !e->hup))
+		e->in_slot = pollset_add(ps, e->in, in);
+	if (writes || !e->hup)
+		e->out_slot = pollset_add(ps, e->out, out);
+}
+
+bool
+end_readable(const struct end *e, const struct pollset *ps)
+{
+	return e->wants_in && (pollset_ready(ps, e->in_slot) & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
+bool
+end_writable(const struct end *e, const struct pollset *ps)
+{
+	return e->out != -1 && (pollset_ready(ps, e->out_slot) & (POLLOUT | POLLERR | POLLNVAL)) != 0;
+}
+
+int
+end_failed(struct end *e, const struct pollset *ps)
+{
+	int fd = e->out != -1 ? e->out : e->in;
+	short r = pollset_ready(ps, e->out != -1 ? e->out_slot : e->in_slot);
+	int err;
+
+	if ((r & (POLLERR | POLLHUP | POLLNVAL)) == 0)
+		return 0;
+	e->hup = true;
+	if (!e->single)
+		return e->out != -1 ? EPIPE : 0;
+	err = (r & POLLERR) != 0 ? sock_error(fd) : 0;
+	if (err != 0)
+		return err;
+	/* TCP hangs up before we said our last byte only when it is closed; a Unix socket, when its peer is. */
+	return e->out != -1 ? (e->tcp ? ECONNRESET : EPIPE) : 0;
+}
+
+/* ---- ending ---- */
+
+static void
+let_go(int fd, int flags)
+{
+	if (flags != -1)
+		fcntl(fd, F_SETFL, flags);
+	close(fd);
+}
+
+/* sshd passes the end of stdout on only when stderr is closed too.  A file or terminal there is ours alone, and stays. */
+static void
+close_stderr(void)
+{
+	struct stat st;
+
+	if (fstat(STDERR_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))
+		use_null(STDERR_FILENO);
+}
+
+void
+end_shut_out(struct end *e)
+{
+	int fd = e->out;
+
+	if (fd == -1)
+		return;
+	e->out = -1;
+	if (e->out_socket)
+		shutdown(fd, SHUT_WR); /* ENOTCONN: the peer is gone already, and reading will tell */
+	if (fd != e->in)
+		let_go(fd, e->out_flags);
+	if (e->stdio)
+		close_stderr();
+}
+
+void
+end_shut_in(struct end *e)
+{
+	int fd = e->in;
+
+	if (fd == -1)
+		return;
+	e->in = -1;
+	if (fd != e->out)
+		let_go(fd, e->in_flags);
+	else if (!e->tcp)
+		shutdown(fd, SHUT_RD); /* a Unix peer that goes on writing gets EPIPE */
+}
+
+void
+end_close(struct end *e, bool reset)
+{
+	struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+	if (reset && e->tcp)
+		setsockopt(e->out != -1 ? e->out : e->in, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	if (e->in != -1 && e->in == e->out)
+		e->out = -1;
+	end_shut_in(e);
+	end_shut_out(e);
+}

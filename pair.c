@@ -1,0 +1,362 @@
+/*
+ * pair.c - two sides joined: two halves with one life.
+ *
+ *   dials  --target reached-->  joined  --both halves finished-->  over (freed by the sweep at the end of the turn)
+ *      \---------------------------\--> over
+ *
+ * Side a came to us (a connection, or stdin and stdout), side b is where we went.  A half that is shut leaves the other one
+ * alone, for as long as it likes.  A half whose reader went away stops taking from its source, and the other half goes on: what
+ * was said last still arrives.  A TCP connection that was reset ends both, at once, and leaves as a reset where the other side
+ * knows one.
+ *
+ * One case has a time limit: stdin at its end and stdout without a reader mean that whoever started relay is dead (the ssh of a
+ * ProxyCommand, the sshd of a remote command).  What is left then must move within LINGER, or a target that does not read would
+ * keep the process for ever.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "relay.h"
+
+#define ROUNDS 4    /* reads of one half in one turn: a busy connection must not keep the others waiting */
+#define LINGER 1000
+
+enum pair_state { PAIR_DIALS, PAIR_JOINED, PAIR_OVER };
+
+struct pair {
+	struct pair *next;
+	unsigned long id;
+	struct dial_target *target;
+	struct dial *dial;
+	struct child *child; /* the command that is side b */
+	struct end a, b;
+	struct half ab, ba;
+	enum pair_state state;
+	int status;          /* what it means for relay's exit */
+	int64_t began;
+	int64_t moved_at;    /* once nobody is behind stdin and stdout: when what was said last has moved; else 0 */
+	uint64_t moved;
+	char from[SOCK_NAME];
+};
+
+static const char *
+to_name(const struct pair *p, char *dst)
+{
+	return endpoint_name(&p->target->to, dst, ENDPOINT_NAME);
+}
+
+bool
+pair_new(struct pairs *tab, const struct end *a, const char *from, struct dial_target *target, int64_t now)
+{
+	struct pair *p = calloc(1, sizeof(*p));
+	char to[ENDPOINT_NAME];
+
+	if (p == NULL)
+		return false;
+	p->dial = dial_start(target, now);
+	if (p->dial == NULL) {
+		free(p);
+		return false;
+	}
+	p->a = *a;
+	p->target = target;
+	p->began = now;
+	p->id = ++tab->last_id;
+	snprintf(p->from, sizeof(p->from), "%s", from);
+	p->next = tab->first;
+	tab->first = p;
+	tab->n++;
+	log_say(LOG_INFO, "[%lu] opened %s -> %s", p->id, p->from, to_name(p, to));
+	return true;
+}
+
+/* Both sides are let go of; as resets where the life of the pair was cut short. */
+static void
+end_pair(struct pair *p, int status, bool reset, int64_t now)
+{
+	p->state = PAIR_OVER;
+	p->status = status;
+	half_break(&p->ab, 0, false);
+	half_break(&p->ba, 0, false);
+	end_close(&p->a, reset);
+	end_close(&p->b, reset);
+	dial_free(p->dial, now);
+	p->dial = NULL;
+	if (p->child != NULL)
+		spawn_release(p->child, now);
+	p->child = NULL;
+}
+
+static void
+join(struct pair *p, int64_t now)
+{
+	p->child = dial_take_child(p->dial);
+	if (p->child != NULL)
+		end_pipes(&p->b, spawn_take_in(p->child), spawn_take_out(p->child));
+	else if (p->target->to.kind == ENDPOINT_STDIO)
+		end_stdio(&p->b);
+	else
+		end_socket(&p->b, dial_take(p->dial), p->target->to.kind == ENDPOINT_TCP);
+	dial_free(p->dial, now);
+	p->dial = NULL;
+	half_init(&p->ab, &p->a, &p->b);
+	half_init(&p->ba, &p->b, &p->a);
+	p->state = PAIR_JOINED;
+}
+
+/* ---- one turn ---- */
+
+static void
+want(struct pair *p, struct pollset *ps)
+{
+	if (p->state == PAIR_DIALS) {
+		end_want(&p->a, ps, false, false);
+		dial_want(p->dial, ps);
+		return;
+	}
+	end_want(&p->a, ps, half_wants_read(&p->ab), half_wants_write(&p->ba));
+	end_want(&p->b, ps, half_wants_read(&p->ba), half_wants_write(&p->ab));
+	if (p->moved_at != 0)
+		pollset_until(ps, p->moved_at + LINGER);
+}
+
+/* Returns true if the target was reached in this turn. */
+static bool
+step_dial(struct pair *p, const struct pollset *ps)
+{
+	char why[ENDPOINT_NAME + 512];
+
+	if (end_failed(&p->a, ps) != 0) {
+		end_pair(p, STATUS_BROKEN, true, ps->now);
+		return false;
+	}
+	switch (dial_step(p->dial, ps)) {
+	case DIAL_BUSY:
+		return false;
+	case DIAL_DONE:
+		join(p, ps->now);
+		return true;
+	case DIAL_FAILED:
+		log_say(LOG_ERROR, "%s", dial_explain(p->dial, why, sizeof(why)));
+		end_pair(p, dial_status(p->dial), true, ps->now);
+		break;
+	}
+	return false;
+}
+
+/* Move what can be moved, each write right behind its read: a poll between them would only cost time. */
+static void
+pump(struct half *h, bool readable, bool writable)
+{
+	size_t n;
+	int i;
+
+	if (writable)
+		half_write(h, true);
+	for (i = 0; i < ROUNDS && readable && half_wants_read(h); i++) {
+		n = half_read(h);
+		half_write(h, false);
+		/* A short read took all there was; asking again would cost a call to be told so. */
+		readable = n == BUF_CHUNK && !h->src->in_blocks;
+	}
+}
+
+static bool
+is_reset(const struct half *h)
+{
+	const struct end *at = h->by_sink ? h->dst : h->src;
+
+	if (h->state != HALF_BROKEN)
+		return false;
+	/* Writing to a TCP socket that the peer has closed gives EPIPE where reading would have given ECONNRESET. */
+	return !h->by_sink || at->tcp || h->err != EPIPE;
+}
+
+static const char *
+side_name(const struct pair *p, const struct end *e, char *dst)
+{
+	if (e == &p->b)
+		return to_name(p, dst);
+	snprintf(dst, ENDPOINT_NAME, "%s", p->from);
+	return dst;
+}
+
+static void
+tell_reset(const struct pair *p, const struct half *h)
+{
+	struct end *at = h->by_sink ? h->dst : h->src, *other = h->by_sink ? h->src : h->dst;
+	char one[ENDPOINT_NAME], two[ENDPOINT_NAME];
+
+	log_say(p->a.stdio || p->b.stdio ? LOG_ERROR : LOG_INFO, "[%lu] %s broke: %s; %s %s", p->id, side_name(p, at, one),
+	    strerror(h->err), side_name(p, other, two),
+	    other->tcp ? "was reset too" : "was closed, it is not TCP and knows no reset");
+}
+
+/* Nobody is behind stdin and stdout any more, and what was said last does not move. */
+static bool
+is_stuck(struct pair *p, int64_t now)
+{
+	const struct half *said = p->a.stdio ? &p->ab : &p->ba, *heard = p->a.stdio ? &p->ba : &p->ab;
+
+	if (!said->src->stdio || said->state != HALF_DRAIN || heard->state != HALF_BROKEN)
+		return false;
+	if (p->moved_at == 0 || said->moved != p->moved) {
+		p->moved = said->moved;
+		p->moved_at = now;
+	}
+	return now >= p->moved_at + LINGER;
+}
+
+/* The reader of ${h} is gone: its source learns of it where it can. */
+static void
+lose_reader(struct pair *p, struct half *h)
+{
+	char name[ENDPOINT_NAME];
+
+	if (h->state != HALF_BROKEN || h->dst->out == -1)
+		return;
+	end_shut_out(h->dst);
+	if (!h->src->tcp)
+		end_shut_in(h->src);
+	if (h->dst->stdio) {
+		p->status = STATUS_BROKEN;
+	} else if (h->lost && p->child == NULL) {
+		p->status = STATUS_BROKEN;
+		log_say(p->a.stdio ? LOG_ERROR : LOG_INFO, "[%lu] %s closed before it had taken everything", p->id,
+		    side_name(p, h->dst, name));
+	}
+}
+
+/* Nobody will ever read what was said to stdout: any other program would now die of SIGPIPE. */
+static bool
+speaks_to_nobody(const struct half *h)
+{
+	return h->dst->stdio && h->state == HALF_BROKEN && h->lost;
+}
+
+/* The one place that looks at both halves and decides. */
+static void
+settle(struct pair *p, int64_t now)
+{
+	const struct half *broken = is_reset(&p->ab) ? &p->ab : is_reset(&p->ba) ? &p->ba : NULL;
+
+	if (broken != NULL) {
+		tell_reset(p, broken);
+		end_pair(p, STATUS_BROKEN, true, now);
+		return;
+	}
+	half_shut(&p->ab, p->ba.state != HALF_SHUT);
+	half_shut(&p->ba, p->ab.state != HALF_SHUT);
+	lose_reader(p, &p->ab);
+	lose_reader(p, &p->ba);
+	if ((half_finished(&p->ab) && half_finished(&p->ba)) || speaks_to_nobody(&p->ab) || speaks_to_nobody(&p->ba) ||
+	    is_stuck(p, now))
+		end_pair(p, p->status, p->ab.lost || p->ba.lost, now);
+}
+
+/* ${to} leads to the side ${e}, ${from} comes from it: has that side failed? */
+static void
+check_side(struct end *e, struct half *from, struct half *to, const struct pollset *ps)
+{
+	int err;
+
+	/* What it said last is still being read; its error or its end comes behind that. */
+	if (e->single && from->state == HALF_OPEN && half_wants_read(from) && end_readable(e, ps))
+		return;
+	err = end_failed(e, ps);
+	if (err != 0)
+		half_break(to, err, true);
+}
+
+static void
+step(struct pair *p, const struct pollset *ps)
+{
+	bool fresh = false;
+
+	if (p->state == PAIR_DIALS)
+		fresh = step_dial(p, ps);
+	if (p->state != PAIR_JOINED)
+		return;
+	/* A client has mostly spoken by the time that its target is reached. */
+	pump(&p->ab, fresh ? !p->a.in_blocks : end_readable(&p->a, ps), end_writable(&p->b, ps));
+	pump(&p->ba, end_readable(&p->b, ps), end_writable(&p->a, ps));
+	check_side(&p->a, &p->ab, &p->ba, ps);
+	check_side(&p->b, &p->ba, &p->ab, ps);
+	settle(p, ps->now);
+}
+
+/* ---- all pairs ---- */
+
+void
+pair_want(struct pairs *tab, struct pollset *ps)
+{
+	struct pair *p;
+
+	for (p = tab->first; p != NULL; p = p->next)
+		want(p, ps);
+}
+
+void
+pair_step(struct pairs *tab, const struct pollset *ps)
+{
+	struct pair *p;
+
+	for (p = tab->first; p != NULL; p = p->next)
+		step(p, ps);
+}
+
+void
+pair_stop(struct pairs *tab, int status, int64_t now)
+{
+	struct pair *p;
+
+	for (p = tab->first; p != NULL; p = p->next)
+		if (p->state != PAIR_OVER)
+			end_pair(p, status, true, now);
+}
+
+static void
+tell_closed(const struct pair *p, int64_t now)
+{
+	char to[ENDPOINT_NAME];
+
+	log_say(LOG_INFO, "[%lu] closed %s -> %s: %" PRIu64 " bytes there, %" PRIu64 " back, %.3f s", p->id, p->from,
+	    to_name(p, to), p->ab.moved, p->ba.moved, (double)(now - p->began) / 1000);
+}
+
+int
+pair_sweep(struct pairs *tab, int64_t now)
+{
+	struct pair **at = &tab->first, *p;
+	int status = STATUS_OK;
+
+	while ((p = *at) != NULL) {
+		if (p->state != PAIR_OVER) {
+			at = &p->next;
+			continue;
+		}
+		tell_closed(p, now);
+		if (p->status != STATUS_OK)
+			status = p->status;
+		*at = p->next;
+		tab->n--;
+		free(p);
+	}
+	return status;
+}
+
+void
+pair_table(const struct pairs *tab, int64_t now)
+{
+	const struct pair *p;
+	char to[ENDPOINT_NAME];
+
+	log_say(LOG_ERROR, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
+	for (p = tab->first; p != NULL; p = p->next)
+		log_say(LOG_ERROR, "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64 " s old", p->id, p->from,
+		    to_name(p, to), p->state == PAIR_DIALS ? " (connecting)" : "", p->ab.moved, p->ba.moved,
+		    (now - p->began) / 1000);
+}

@@ -1,0 +1,602 @@
+/*
+ * relay.c - options, start, and the loop.
+ *
+ * A start goes from words to ends, from FROM to listeners or to the one pair of stdin and stdout, and then into the loop: ask
+ * everybody what to wait for, wait once, take signals, accept, move, sweep.  The loop ends when nothing is left to wait for: no
+ * listener, no pair, no child.  A stop signal only takes the first two away.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+#define ACCEPTS 64       /* of one listener in one turn */
+#define FULL_PAUSE 1000  /* of the listeners when the system has no descriptor left */
+#define SECONDS_MAX 1000000
+
+struct options {
+	bool anybody, background, fdpass, probe;
+	long max_pairs; /* 0: no bound */
+	const char *pidfile;
+	int each_ms, wait_ms;
+};
+
+struct relay {
+	struct options opt;
+	struct endpoint from;
+	struct dial_target target;
+	struct listener listeners[SOCK_ADDRS];
+	int slots[SOCK_ADDRS];
+	int n_listeners;
+	int64_t resume;   /* listeners rest until then; 0: they do not */
+	bool told_full;
+	struct pairs pairs;
+	struct children kids;
+	struct pollset ps;
+	int signal_fd, signal_slot;
+	bool single;      /* one connection: its fate is relay's status */
+	int status;
+	dev_t pid_dev;
+	ino_t pid_ino;
+	bool pid_ours;
+};
+
+static const char usage[] =
+    "usage: relay [options] FROM TO\n"
+    "       relay [options] FROM -- COMMAND [ARG ...]\n"
+    "       relay -z | -F [options] TO\n"
+    "An end is PORT, HOST:PORT, [IPv6]:PORT, *:PORT, a path with a / (Unix socket), or - (stdin and stdout).\n"
+    "  -a          everybody may connect to a loopback port, not this user and root alone\n"
+    "  -c N        at most N connections at a time\n"
+    "  -f          go to the background once listening\n"
+    "  -F          connect, hand the socket to ssh (ProxyUseFdpass) and exit\n"
+    "  -P FILE     write the process id to FILE\n"
+    "  -q, -v      say errors only; say a line for each connection\n"
+    "  -t SECONDS  give up on an address after SECONDS (10)\n"
+    "  -w SECONDS  keep trying for SECONDS until the target is there\n"
+    "  -z          connect, say nothing, exit 0 or 1\n"
+    "  -h, -V      show this, the version\n";
+
+static void
+fail_usage(const char *what)
+{
+	log_say(LOG_ERROR, "%s (relay -h shows how)", what);
+	exit(STATUS_USAGE);
+}
+
+static void
+fail_system(const char *what)
+{
+	log_say(LOG_ERROR, "%s: %s", what, strerror(errno));
+	exit(STATUS_SYSTEM);
+}
+
+/* ---- options ---- */
+
+static long
+number(char opt, const char *text, long min, long max)
+{
+	char why[160], *end;
+	long n;
+
+	errno = 0;
+	n = strtol(text, &end, 10);
+	if (*text == '\0' || *end != '\0' || errno != 0 || n < min || n > max) {
+		snprintf(why, sizeof(why), "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", opt, text, min, max,
+		    opt, min + 9);
+		fail_usage(why);
+	}
+	return n;
+}
+
+/* Returns the index of the first word that is no option. */
+static int
+parse_options(struct options *o, int argc, char *argv[])
+{
+	char why[64];
+	int c;
+
+	o->each_ms = 10000;
+	while ((c = getopt(argc, argv, ":ac:fFhP:qt:vVw:z")) != -1) {
+		switch (c) {
+		case 'a':
+			o->anybody = true;
+			break;
+		case 'c':
+			o->max_pairs = number('c', optarg, 1, 1000000);
+			break;
+		case 'f':
+			o->background = true;
+			break;
+		case 'F':
+			o->fdpass = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
+		case 'P':
+			o->pidfile = optarg;
+			break;
+		case 'q':
+			log_show(LOG_ERROR);
+			break;
+		case 't':
+			o->each_ms = (int)number('t', optarg, 1, SECONDS_MAX) * 1000;
+			break;
+		case 'v':
+			log_show(LOG_INFO);
+			break;
+		case 'V':
+			puts("relay " RELAY_VERSION);
+			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
+		case 'w':
+			o->wait_ms = (int)number('w', optarg, 0, SECONDS_MAX) * 1000;
+			break;
+		case 'z':
+			o->probe = true;
+			break;
+		default:
+			snprintf(why, sizeof(why), c == ':' ? "-%c wants a value" : "there is no option -%c", optopt);
+			fail_usage(why);
+		}
+	}
+	return optind;
+}
+
+static void
+parse_end(struct endpoint *ep, const char *text, bool listens)
+{
+	char why[ENDPOINT_NAME + 256];
+
+	if (!endpoint_parse(ep, text, listens, why, sizeof(why)))
+		fail_usage(why);
+}
+
+/* -z and -F: the only end is TO; a FROM of "-" may stand before it. */
+static void
+parse_target_only(struct relay *r, int n, char *argv[])
+{
+	if (n == 2 && strcmp(argv[0], "-") == 0) {
+		argv++;
+		n--;
+	}
+	if (n != 1)
+		fail_usage("-z and -F take one end, TO");
+	parse_end(&r->target.to, argv[0], false);
+	if (r->target.to.kind == ENDPOINT_STDIO)
+		fail_usage("-z and -F connect: TO is a port or a socket path");
+	r->from.kind = ENDPOINT_STDIO;
+}
+
+static void
+parse_ends(struct relay *r, int n, char *argv[])
+{
+	if (n < 2)
+		fail_usage(n == 0 ? "FROM and TO are missing" : "TO is missing");
+	parse_end(&r->from, argv[0], true);
+	if (strcmp(argv[1], "--") == 0) {
+		if (n == 2 || *argv[2] == '\0')
+			fail_usage("the command after -- is missing");
+		endpoint_command(&r->target.to, argv + 2);
+		return;
+	}
+	if (n > 2)
+		fail_usage("there are words after TO; options stand before FROM, and a command after --");
+	parse_end(&r->target.to, argv[1], false);
+	if (r->from.kind == ENDPOINT_STDIO && r->target.to.kind == ENDPOINT_STDIO)
+		fail_usage("FROM and TO are both stdin and stdout");
+}
+
+static void
+parse(struct relay *r, int argc, char *argv[])
+{
+	int at = parse_options(&r->opt, argc, argv);
+
+	if (r->opt.probe || r->opt.fdpass)
+		parse_target_only(r, argc - at, argv + at);
+	else
+		parse_ends(r, argc - at, argv + at);
+	if (r->opt.background && (r->from.kind == ENDPOINT_STDIO || r->target.to.kind == ENDPOINT_STDIO))
+		fail_usage("-f needs a listener as FROM and leaves stdin and stdout behind");
+	r->target.each_ms = r->opt.each_ms;
+	r->target.wait_ms = r->opt.wait_ms;
+	r->target.kids = &r->kids;
+}
+
+/* ---- -z and -F ---- */
+
+static int
+pass_descriptor(int fd)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	char byte = 0;
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg;
+	struct cmsghdr *head;
+	int flags = fcntl(fd, F_GETFL);
+	ssize_t n;
+
+	/* The flags go with it: it has to look as if ssh had made it. */
+	if (flags == -1 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == -1)
+		return -1;
+	memset(&control, 0, sizeof(control));
+	memset(&msg, 0, sizeof(msg));
+	msg.msg_iov = &iov;
+	msg.msg_iovlen = 1;
+	msg.msg_control = &control;
+	msg.msg_controllen = sizeof(control.room);
+	head = CMSG_FIRSTHDR(&msg);
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(head), &fd, sizeof(int));
+	do
+		n = sendmsg(STDOUT_FILENO, &msg, 0);
+	while (n == -1 && errno == EINTR);
+	return n == 1 ? 0 : -1;
+}
+
+static int
+use_connection(struct relay *r, struct dial *d)
+{
+	int fd = dial_take(d), status = STATUS_OK;
+
+	if (r->opt.fdpass && pass_descriptor(fd) == -1) {
+		log_say(LOG_ERROR, "cannot pass the socket over stdout: %s; -F is for ssh's ProxyCommand with ProxyUseFdpass yes",
+		    strerror(errno));
+		status = STATUS_CONNECT;
+	}
+	close(fd);
+	return status;
+}
+
+/* Connect without anybody to join. */
+static int
+dial_alone(struct relay *r)
+{
+	struct dial *d = dial_start(&r->target, pollset_clock());
+	enum dial_state state = DIAL_BUSY;
+	char why[ENDPOINT_NAME + 512];
+	int sig, status;
+
+	if (d == NULL)
+		fail_system("cannot connect");
+	pollset_begin(&r->ps);
+	while ((state = dial_step(d, &r->ps)) == DIAL_BUSY) {
+		pollset_begin(&r->ps);
+		r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
+		dial_want(d, &r->ps);
+		if (pollset_wait(&r->ps) == -1)
+			fail_system("poll");
+		while ((sig = signals_take()) != 0)
+			if (sig != SIGCHLD && sig != SIGUSR1)
+				return STATUS_SIGNAL + sig;
+		spawn_reap(&r->kids);
+		spawn_turn(&r->kids, &r->ps);
+	}
+	if (state == DIAL_DONE) {
+		status = use_connection(r, d);
+	} else {
+		log_say(r->opt.probe ? LOG_INFO : LOG_ERROR, "%s", dial_explain(d, why, sizeof(why)));
+		status = r->opt.probe ? STATUS_CONNECT : dial_status(d);
+	}
+	dial_free(d, r->ps.now);
+	return status;
+}
+
+/* ---- start ---- */
+
+/* A descriptor that we make must never become stdin, stdout or stderr. */
+static void
+fill_stdio(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd != -1 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
+static void
+close_listeners(struct relay *r)
+{
+	while (r->n_listeners > 0)
+		sock_unlisten(&r->listeners[--r->n_listeners]);
+}
+
+static void
+null_over(int fd)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	if (null == -1)
+		return;
+	dup2(null, fd);
+	close(null);
+}
+
+/* Tell programs where we listen; the end of stdout tells them that this is all. */
+static void
+print_addresses(struct relay *r)
+{
+	int i;
+
+	for (i = 0; i < r->n_listeners; i++)
+		printf("%s\n", r->listeners[i].path != NULL ? r->listeners[i].path : r->listeners[i].name);
+	if (fflush(stdout) != 0)
+		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
+	null_over(STDOUT_FILENO);
+}
+
+static int
+open_pidfile(struct relay *r)
+{
+	struct stat st;
+	int fd;
+
+	if (r->opt.pidfile == NULL)
+		return -1;
+	fd = open(r->opt.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (fd == -1 || fstat(fd, &st) == -1) {
+		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
+		close_listeners(r);
+		exit(STATUS_SYSTEM);
+	}
+	r->pid_dev = st.st_dev;
+	r->pid_ino = st.st_ino;
+	r->pid_ours = true;
+	return fd;
+}
+
+static void
+write_pidfile(const struct relay *r, int fd, pid_t pid)
+{
+	if (fd == -1)
+		return;
+	if (dprintf(fd, "%ld\n", (long)pid) < 0)
+		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
+	close(fd);
+}
+
+static void
+remove_pidfile(const struct relay *r)
+{
+	struct stat st;
+
+	if (r->pid_ours && lstat(r->opt.pidfile, &st) == 0 && st.st_dev == r->pid_dev && st.st_ino == r->pid_ino)
+		unlink(r->opt.pidfile);
+}
+
+/* The parent's exit gives the shell its prompt back: whatever can fail at the start has been done before. */
+static void
+go_background(struct relay *r, int pidfile)
+{
+	struct stat st;
+	pid_t pid = fork();
+
+	if (pid == -1) {
+		log_say(LOG_ERROR, "cannot go to the background: %s", strerror(errno));
+		close_listeners(r);
+		remove_pidfile(r);
+		exit(STATUS_SYSTEM);
+	}
+	if (pid > 0) {
+		write_pidfile(r, pidfile, pid);
+		_exit(STATUS_OK);
+	}
+	setsid();
+	if (pidfile != -1)
+		close(pidfile);
+	null_over(STDIN_FILENO);
+	/* A terminal or a pipe there would be held open for ever; a file is somebody's log. */
+	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode))
+		null_over(STDERR_FILENO);
+}
+
+static int
+start_single(struct relay *r)
+{
+	struct end a;
+
+	if (end_stdio(&a) == -1 || !pair_new(&r->pairs, &a, "stdio", &r->target, pollset_clock()))
+		fail_system("cannot use stdin and stdout");
+	r->single = true;
+	write_pidfile(r, open_pidfile(r), getpid());
+	return STATUS_OK;
+}
+
+static int
+start_listening(struct relay *r)
+{
+	int i, fd;
+
+	r->n_listeners = sock_listen(&r->from, r->listeners);
+	if (r->n_listeners == -1) {
+		r->n_listeners = 0;
+		return STATUS_LISTEN;
+	}
+	for (i = 0; i < r->n_listeners && r->opt.anybody; i++)
+		r->listeners[i].guarded = false;
+	fd = open_pidfile(r);
+	if (!r->opt.background)
+		write_pidfile(r, fd, getpid());
+	if (r->target.to.kind != ENDPOINT_STDIO)
+		print_addresses(r);
+	if (r->opt.background)
+		go_background(r, fd);
+	return STATUS_OK;
+}
+
+/* ---- the loop ---- */
+
+static void
+want_listeners(struct relay *r)
+{
+	bool full = r->opt.max_pairs != 0 && r->pairs.n >= (size_t)r->opt.max_pairs;
+	int i;
+
+	for (i = 0; i < r->n_listeners; i++)
+		r->slots[i] = -1;
+	if (full || r->n_listeners == 0)
+		return;
+	if (r->resume > r->ps.now) {
+		pollset_until(&r->ps, r->resume);
+		return;
+	}
+	r->resume = 0;
+	for (i = 0; i < r->n_listeners; i++)
+		r->slots[i] = pollset_add(&r->ps, r->listeners[i].fd, POLLIN);
+}
+
+/* accept failed with ${err}: rest where it would fail again at once. */
+static void
+accept_failed(struct relay *r, int err)
+{
+	if (err == EAGAIN || err == EWOULDBLOCK)
+		return;
+	r->resume = r->ps.now + FULL_PAUSE;
+	if (r->told_full)
+		return;
+	r->told_full = true;
+	if (err == EMFILE || err == ENFILE)
+		log_say(LOG_NOTICE, "out of descriptors with %zu connections: new ones wait (ulimit -n, or -c N to bound them)",
+		    r->pairs.n);
+	else
+		log_say(LOG_NOTICE, "cannot accept: %s; new connections wait", strerror(err));
+}
+
+static void
+join_connection(struct relay *r, int fd, const struct listener *l, const char *name)
+{
+	struct end a;
+
+	end_socket(&a, fd, l->path == NULL);
+	if (!pair_new(&r->pairs, &a, name, &r->target, r->ps.now)) {
+		log_say(LOG_ERROR, "no memory for %s", name);
+		end_close(&a, true);
+		return;
+	}
+	if (r->target.to.kind == ENDPOINT_STDIO) {
+		r->single = true;
+		close_listeners(r);
+	}
+}
+
+static void
+accept_some(struct relay *r, const struct listener *l)
+{
+	char name[SOCK_NAME];
+	int i, fd;
+
+	for (i = 0; i < ACCEPTS && l->fd != -1; i++) {
+		if (r->opt.max_pairs != 0 && r->pairs.n >= (size_t)r->opt.max_pairs)
+			return;
+		fd = sock_accept(l, name);
+		if (fd == -1 && errno == EACCES)
+			continue;
+		if (fd == -1) {
+			accept_failed(r, errno);
+			return;
+		}
+		r->told_full = false;
+		join_connection(r, fd, l, name);
+	}
+}
+
+static void
+stop(struct relay *r, int sig)
+{
+	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
+	close_listeners(r);
+	pair_stop(&r->pairs, STATUS_SIGNAL + sig, r->ps.now);
+	spawn_hurry(&r->kids, r->ps.now);
+}
+
+static void
+take_signals(struct relay *r)
+{
+	int sig;
+
+	if (pollset_ready(&r->ps, r->signal_slot) == 0)
+		return;
+	while ((sig = signals_take()) != 0) {
+		if (sig == SIGUSR1)
+			pair_table(&r->pairs, r->ps.now);
+		else if (sig != SIGCHLD)
+			stop(r, sig);
+	}
+	spawn_reap(&r->kids);
+}
+
+static void
+sweep(struct relay *r)
+{
+	size_t n = r->pairs.n;
+	int status = pair_sweep(&r->pairs, r->ps.now);
+
+	if (r->pairs.n < n)
+		r->resume = 0; /* there are descriptors again */
+	if (r->single && status != STATUS_OK)
+		r->status = status;
+}
+
+/* One turn.  False: nothing is left to wait for. */
+static bool
+turn(struct relay *r)
+{
+	int i, status;
+
+	pollset_begin(&r->ps);
+	status = spawn_turn(&r->kids, &r->ps);
+	if (r->single && status != STATUS_OK)
+		r->status = status;
+	if (r->n_listeners == 0 && r->pairs.n == 0 && r->kids.first == NULL)
+		return false;
+	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
+	want_listeners(r);
+	pair_want(&r->pairs, &r->ps);
+	if (pollset_wait(&r->ps) == -1) {
+		log_say(LOG_ERROR, "poll: %s", strerror(errno));
+		r->status = STATUS_SYSTEM;
+		stop(r, SIGTERM);
+	}
+	take_signals(r);
+	for (i = 0; i < r->n_listeners; i++)
+		if (pollset_ready(&r->ps, r->slots[i]) != 0)
+			accept_some(r, &r->listeners[i]);
+	pair_step(&r->pairs, &r->ps);
+	sweep(r);
+	return true;
+}
+
+int
+main(int argc, char *argv[])
+{
+	static struct relay r;
+
+	fill_stdio();
+	parse(&r, argc, argv);
+	r.signal_fd = signals_open();
+	if (r.signal_fd == -1)
+		fail_system("cannot catch signals");
+	os_raise_files();
+	if (r.opt.probe || r.opt.fdpass)
+		return dial_alone(&r);
+	r.status = r.from.kind == ENDPOINT_STDIO ? start_single(&r) : start_listening(&r);
+	if (r.status == STATUS_OK)
+		while (turn(&r))
+			;
+	remove_pidfile(&r);
+	return r.status;
+}

@@ -1,0 +1,395 @@
+/* ISC license: see LICENSE. */
+#ifndef RELAY_H
+#define RELAY_H
+
+/*
+ * relay.h - the map of relay.  One section a room, in the order in which a byte travels:
+ *
+ *   relay.c --> endpoint.c   text -> struct
+ *      |    --> sock.c       listen, accept: struct -> descriptor
+ *      |    --> dial.c       reach the target: sock.c and spawn.c (commands) stand behind it
+ *      v
+ *   pair.c --> half.c --> buf.c      A <=> B
+ *          \-> end.c                 what the descriptors of one side are, and how they close
+ *
+ *   floor: signals.c  pollset.c  os.c  log.c
+ *
+ * A room calls to the right and down, never back.  Each x.c exports x_* alone.  Unless a contract says otherwise, a function
+ * that can fail returns -1 and leaves the cause in errno, and every descriptor that relay makes is non-blocking and
+ * close-on-exec.  Times are milliseconds of a clock that never goes back (pollset_clock); sizes are bytes.
+ */
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#define RELAY_VERSION "0.1"
+
+/* What relay's exit tells a script; relay(1), EXIT STATUS. */
+enum status {
+	STATUS_OK = 0,
+	STATUS_CONNECT = 1,   /* TO could not be reached */
+	STATUS_USAGE = 2,     /* a wrong option or end */
+	STATUS_LISTEN = 3,    /* FROM could not be listened on */
+	STATUS_BROKEN = 4,    /* the connection broke before both sides had ended it */
+	STATUS_COMMAND = 5,   /* the command failed */
+	STATUS_SYSTEM = 6,    /* the system refused descriptors, memory or processes */
+	STATUS_NOEXEC = 126,  /* the command could not be executed; what shells return (POSIX XCU 2.8.2) */
+	STATUS_NOTFOUND = 127,/* the command was not found */
+	STATUS_SIGNAL = 128   /* plus N: signal N stopped the one connection */
+};
+
+struct child;
+struct dial;
+struct pollset;
+
+/* ---- endpoint.c: the words of the command line ---- */
+
+enum endpoint_kind { ENDPOINT_TCP, ENDPOINT_UNIX, ENDPOINT_STDIO, ENDPOINT_COMMAND };
+
+#define ENDPOINT_HOST 256 /* a DNS name has at most 253 characters (RFC 1035 2.3.4) */
+#define ENDPOINT_NAME 320 /* room for endpoint_name(); a longer path is shortened */
+
+struct endpoint {
+	enum endpoint_kind kind;
+	char host[ENDPOINT_HOST]; /* TCP: without brackets; "localhost" for a bare port, "*" for every address */
+	uint16_t port;            /* TCP, host byte order; 0: the system picks */
+	const char *path;         /* Unix: borrowed from the text that was parsed */
+	char *const *argv;        /* command: borrowed, ends with NULL */
+};
+
+/*
+ * endpoint_parse(ep, text, listens, why, size):
+ * Read ${text} as an end, FROM if ${listens}, else TO, into ${ep}.  ${text} must outlive ${ep}.  Return false with one line
+ * in ${why} (${size} bytes) that says what is wrong and shows a right one.  Looks up service names, does nothing else outside.
+ */
+bool endpoint_parse(struct endpoint *ep, const char *text, bool listens, char *why, size_t size);
+
+/* endpoint_command(ep, argv): make ${ep} the command ${argv}, which must outlive it. */
+void endpoint_command(struct endpoint *ep, char *const argv[]);
+
+/* endpoint_name(ep, dst, size): write what people call ${ep} into ${dst}; return ${dst}. */
+const char *endpoint_name(const struct endpoint *ep, char *dst, size_t size);
+
+/* ---- sock.c: listening sockets, addresses and paths ---- */
+
+#define SOCK_NAME 64       /* "[" + 45 characters of IPv6 + "%" + an interface + "]:65535" */
+#define SOCK_ADDRS 8       /* addresses of one name that are tried or listened on */
+#define SOCK_PATH_MAX 4096 /* no longer path is taken */
+
+struct sock_addrs {
+	int n;
+	socklen_t len[SOCK_ADDRS];
+	struct sockaddr_storage addr[SOCK_ADDRS];
+};
+
+struct listener {
+	int fd;             /* -1: closed */
+	bool guarded;       /* loopback TCP: only this user and root may connect */
+	char name[SOCK_NAME]; /* TCP: the bound address */
+	const char *path;   /* Unix: borrowed from the endpoint; NULL: TCP */
+	dev_t dev;          /* Unix: the file that is ours to remove */
+	ino_t ino;
+	int64_t resume;     /* no accept before this time; 0: accepts */
+};
+
+/*
+ * sock_resolve(ep, out): fill ${out} with the addresses that the TCP end ${ep} names, in the order to try them; 0 or an EAI_ code.
+ * May wait for a name server: see dial.c for how the loop is spared.  "localhost" is 127.0.0.1 and ::1 without asking anybody
+ * (RFC 6761 6.3).
+ * sock_numeric(ep, out): the same for an end that needs no name server; false if it needs one.
+ */
+int sock_resolve(const struct endpoint *ep, struct sock_addrs *out);
+bool sock_numeric(const struct endpoint *ep, struct sock_addrs *out);
+
+/*
+ * sock_listen(ep, tab):
+ * Listen on ${ep}: fill entries of ${tab} and return how many, at least 1.  A bare port is bound on every loopback family that
+ * exists, or not at all.  A socket file that a connect proves dead is replaced, and that is told.  On failure say why, close and
+ * remove all that was begun, and return -1.
+ */
+int sock_listen(const struct endpoint *ep, struct listener tab[SOCK_ADDRS]);
+
+/*
+ * sock_accept(l, name): take a waiting connection, what to call its peer into ${name} (SOCK_NAME bytes).  EAGAIN: none waits;
+ * EACCES: it was not this user's, and was reset and told.
+ */
+int sock_accept(const struct listener *l, char *name);
+
+/* sock_unlisten(l): close ${l}; remove its socket file if the file there is still the one that it made. */
+void sock_unlisten(struct listener *l);
+
+/*
+ * sock_open(family): a stream socket; TCP_NODELAY where it is TCP, for a 1-byte message must not wait for an acknowledgement.
+ * sock_connect_path(fd, path): connect(2) to a Unix socket whose path may be longer than sun_path.
+ * sock_error(fd): take the pending error of ${fd}: 0 or an errno value.
+ * sock_reset(fd): close the TCP socket ${fd} so that its peer sees a reset.
+ * sock_name(addr, len, dst): "127.0.0.1:80" or "[::1]:80" into ${dst} (SOCK_NAME bytes).
+ */
+int sock_open(int family);
+int sock_connect_path(int fd, const char *path);
+int sock_error(int fd);
+void sock_reset(int fd);
+void sock_name(const struct sockaddr *addr, socklen_t len, char *dst);
+
+/* ---- spawn.c: commands and the end of children ---- */
+
+struct children {
+	struct child *first;
+};
+
+enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
+
+/*
+ * spawn_start(kids, argv): fork and execute ${argv}, with a pipe at its stdin and one at its stdout.  The child belongs to
+ * ${kids}.  NULL: no process or descriptor could be had, errno tells.
+ * spawn_call(kids, run, arg): fork, and call run(arg, fd) in the child, for work that blocks; what it writes to ${fd} can be read
+ * from spawn_take_in, and it ends by _exit.  Nothing is told of such a child, and a release ends it at once.
+ * spawn_take_in(c), spawn_take_out(c): the descriptor that reads what ${c} writes, and the one that it reads; the caller's now.
+ * spawn_want(c, ps), spawn_step(c, ps): wait until it is known whether exec worked.
+ * spawn_errno(c): SPAWN_FAILED: why.
+ * spawn_release(c, now): the owner is done with ${c} and has closed its descriptors: it is given a grace to end, then signals.
+ */
+struct child *spawn_start(struct children *kids, char *const argv[]);
+struct child *spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
+int spawn_take_in(struct child *c);
+int spawn_take_out(struct child *c);
+void spawn_want(struct child *c, struct pollset *ps);
+enum spawn_state spawn_step(struct child *c, const struct pollset *ps);
+int spawn_errno(const struct child *c);
+void spawn_release(struct child *c, int64_t now);
+
+/*
+ * spawn_reap(kids): collect every child that has ended, and tell of the commands that failed.
+ * spawn_hurry(kids, now): relay is to stop: what was released gets its signal now.
+ * spawn_turn(kids, ps): send the signals that are due, set the next deadline, and forget children that ended and were released.
+ * Return STATUS_COMMAND if a command among those failed by itself, else STATUS_OK.
+ */
+void spawn_reap(struct children *kids);
+void spawn_hurry(struct children *kids, int64_t now);
+int spawn_turn(struct children *kids, struct pollset *ps);
+
+/* ---- dial.c: from an end to connected descriptors, without blocking the loop ---- */
+
+enum dial_state { DIAL_BUSY, DIAL_DONE, DIAL_FAILED };
+
+struct dial_target {
+	struct endpoint to;
+	int each_ms;             /* for one address */
+	int wait_ms;             /* how long to keep trying until the target is there; 0: once */
+	struct children *kids;   /* what commands and name look-ups are children of */
+	struct sock_addrs cache; /* what the name server said, n = 0 at first: dial.c's own */
+};
+
+/*
+ * dial_start(target, now): start to connect to ${target}, which must outlive the dial, or to run it if it is a command.  NULL: no
+ * memory.
+ * dial_want(d, ps), dial_step(d, ps): ask poll for what ${d} waits for, then go on; dial_step is also right before any poll.
+ * dial_take(d), dial_take_child(d): DIAL_DONE: the connected descriptor, or the command (else NULL); the caller's now.
+ * dial_status(d): DIAL_FAILED: what it means for relay's exit.
+ * dial_explain(d, dst, size): DIAL_FAILED: a sentence with cause and remedy into ${dst}, which is returned.
+ * dial_free(d, now): NULL is harmless; what was not taken is closed and released.
+ */
+struct dial *dial_start(struct dial_target *target, int64_t now);
+void dial_want(struct dial *d, struct pollset *ps);
+enum dial_state dial_step(struct dial *d, const struct pollset *ps);
+int dial_take(struct dial *d);
+struct child *dial_take_child(struct dial *d);
+int dial_status(const struct dial *d);
+const char *dial_explain(const struct dial *d, char *dst, size_t size);
+void dial_free(struct dial *d, int64_t now);
+
+/* ---- end.c: the descriptors of one side ---- */
+
+struct end {
+	int in, out;             /* -1: that direction is over; the same number: one socket */
+	int in_slot, out_slot;   /* of this turn's pollset */
+	int in_flags, out_flags; /* inherited: file status flags to give back; -1: none */
+	bool single;             /* one socket is both directions */
+	bool out_socket;         /* out is ended by shutdown */
+	bool tcp;                /* can carry a reset */
+	bool stdio;              /* stdin and stdout */
+	bool in_blocks, out_blocks; /* a terminal, a file: to be used only after poll said so */
+	bool wants_in;           /* poll was asked for in */
+	bool hup;                /* has hung up: nothing more to learn from watching it idle */
+};
+
+/*
+ * end_socket(e, fd, tcp), end_pipes(e, in, out): make ${e} of descriptors that are its own from now on.
+ * end_stdio(e): make ${e} of stdin and stdout, which become /dev/null.
+ * end_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
+ * end_readable(e, ps), end_writable(e, ps): what poll said.
+ * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
+ * end_shut_out(e), end_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
+ * a socket.
+ * end_close(e, reset): end both; where ${e} can carry it, as a reset.
+ */
+void end_socket(struct end *e, int fd, bool tcp);
+void end_pipes(struct end *e, int in, int out);
+int end_stdio(struct end *e);
+void end_want(struct end *e, struct pollset *ps, bool reads, bool writes);
+bool end_readable(const struct end *e, const struct pollset *ps);
+bool end_writable(const struct end *e, const struct pollset *ps);
+int end_failed(struct end *e, const struct pollset *ps);
+void end_shut_out(struct end *e);
+void end_shut_in(struct end *e);
+void end_close(struct end *e, bool reset);
+
+/* ---- buf.c: bytes at rest ---- */
+
+#define BUF_CHUNK 65536
+
+struct buf {
+	struct chunk *head, *tail;
+	size_t used;
+};
+
+/*
+ * A buf of zeros is empty.
+ * buf_fill(b, fd): one read of at most BUF_CHUNK bytes from ${fd} to the end of ${b}; returns as read(2), ENOMEM among the errors.
+ * buf_drain(b, fd, max): one write of at most ${max} bytes from the front of ${b} to ${fd}; returns as write(2), 0 if ${b} is empty.
+ * buf_clear(b): forget what it holds.
+ * buf_trim(): free the chunks that are kept for reuse.
+ */
+ssize_t buf_fill(struct buf *b, int fd);
+ssize_t buf_drain(struct buf *b, int fd, size_t max);
+void buf_clear(struct buf *b);
+void buf_trim(void);
+
+/* ---- half.c: one direction ---- */
+
+#define HALF_HOLDS (4 * BUF_CHUNK) /* no more is read while so much is held */
+
+enum half_state { HALF_OPEN, HALF_DRAIN, HALF_SHUT, HALF_BROKEN };
+
+struct half {
+	struct end *src, *dst; /* borrowed */
+	struct buf buf;
+	uint64_t moved;        /* bytes written onward */
+	enum half_state state;
+	int err;               /* broken: why */
+	bool by_sink;          /* broken: by dst */
+	bool lost;             /* broken: bytes of src were not delivered */
+};
+
+/*
+ * half_init(h, src, dst): an open half without bytes.
+ * half_wants_read(h), half_wants_write(h): would half_read or half_write do something, if the descriptor is ready?
+ * half_read(h): one read; return how much came.  The end of ${src} makes it drain, a failure breaks it.
+ * half_write(h, ready): write what ${dst} takes; ${ready}: poll said that it takes something.
+ * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell.
+ * half_break(h, err, by_sink): give up what is held; harmless when finished.
+ */
+void half_init(struct half *h, struct end *src, struct end *dst);
+bool half_wants_read(const struct half *h);
+bool half_wants_write(const struct half *h);
+bool half_finished(const struct half *h);
+size_t half_read(struct half *h);
+void half_write(struct half *h, bool ready);
+void half_shut(struct half *h, bool explicit);
+void half_break(struct half *h, int err, bool by_sink);
+
+/* ---- pair.c: two ends, two halves, one life ---- */
+
+struct pair;
+
+struct pairs {
+	struct pair *first;
+	size_t n;
+	unsigned long last_id;
+};
+
+/*
+ * pair_new(tab, a, from, target, now): join ${a}, called ${from}, to ${target}, which must outlive the pair.  ${a} is the pair's
+ * from now on, unless false is returned: no memory.
+ * pair_want(tab, ps), pair_step(tab, ps): ask poll for what all pairs wait for; move what can be moved, and decide.
+ * pair_stop(tab, status, now): cut all pairs short.
+ * pair_sweep(tab, now): free the pairs that are over; return what the last failure among them means for relay's exit.
+ * pair_table(tab, now): tell people of every pair.
+ */
+bool pair_new(struct pairs *tab, const struct end *a, const char *from, struct dial_target *target, int64_t now);
+void pair_want(struct pairs *tab, struct pollset *ps);
+void pair_step(struct pairs *tab, const struct pollset *ps);
+void pair_stop(struct pairs *tab, int status, int64_t now);
+int pair_sweep(struct pairs *tab, int64_t now);
+void pair_table(const struct pairs *tab, int64_t now);
+
+/* ---- signals.c: signals as a descriptor ---- */
+
+/*
+ * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE; return the descriptor to poll.
+ * signals_take(): the next signal that came, 0 if there is none.
+ * signals_block(old), signals_restore(old): around a fork.
+ * signals_child(old): in the child: everything as relay found it at its start.
+ */
+int signals_open(void);
+int signals_take(void);
+void signals_block(sigset_t *old);
+void signals_restore(const sigset_t *old);
+void signals_child(const sigset_t *old);
+
+/* ---- pollset.c: one poll a turn ---- */
+
+struct pollset {
+	struct pollfd *fds;
+	size_t n, size;
+	int64_t now;      /* the clock, read once a turn */
+	int64_t deadline;
+};
+
+/*
+ * pollset_clock(): milliseconds of CLOCK_MONOTONIC.
+ * pollset_begin(ps): an empty set, for the next turn; a pollset of zeros may begin.
+ * pollset_add(ps, fd, events): watch ${fd} in this turn; return its slot, or -1 for ${fd} -1 (or no memory: tried again soon).
+ * pollset_until(ps, when): wait no longer than until ${when}.
+ * pollset_wait(ps): wait; -1: poll failed in a way that will not pass.
+ * pollset_ready(ps, slot): the events of a slot; 0 for -1.
+ */
+int64_t pollset_clock(void);
+void pollset_begin(struct pollset *ps);
+int pollset_add(struct pollset *ps, int fd, short events);
+void pollset_until(struct pollset *ps, int64_t when);
+int pollset_wait(struct pollset *ps);
+short pollset_ready(const struct pollset *ps, int slot);
+void pollset_free(struct pollset *ps);
+
+/* ---- os.c: what POSIX.1-2008 lacks, each with a portable form ---- */
+
+/*
+ * os_setup(fd): make ${fd} non-blocking and close-on-exec.
+ * os_socket(family), os_accept(lfd, peer, len): stream sockets that are both from birth (portable: a moment later).
+ * os_peer_uid(peer, local, uid): whose process holds the socket at the other end of a TCP connection within this host: 1 known,
+ * 0 this system cannot tell (portable: always), -1 the look-up failed, ENOENT: no process holds it any more.
+ * os_remote_file(path): does it lie on a network file system?  (portable: false)
+ * os_follow(parent): in a child: be sent SIGTERM when ${parent} dies, however it dies (portable: nothing).
+ * os_close_from(fd): close every descriptor from ${fd} on.
+ * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives; the limit back as it was, for a command.
+ */
+int os_setup(int fd);
+int os_socket(int family);
+int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
+int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
+bool os_remote_file(const char *path);
+void os_follow(pid_t parent);
+void os_close_from(int fd);
+void os_raise_files(void);
+void os_restore_files(void);
+
+/* ---- log.c: words for people ---- */
+
+enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
+
+#if defined(__GNUC__)
+#define LOG_FORMAT __attribute__((format(printf, 2, 3)))
+#else
+#define LOG_FORMAT
+#endif
+
+/* log_show(level): from now on, show what is at most ${level}.  log_say(level, fmt, ...): one line on stderr; keeps errno. */
+void log_show(enum log_level level);
+void log_say(enum log_level level, const char *fmt, ...) LOG_FORMAT;
+
+#endif

@@ -1,0 +1,543 @@
+/*
+ * sock.c - listening sockets, addresses and socket paths.
+ *
+ * A TCP end becomes a list of addresses; a bare port means loopback, both families, the same number.  A Unix end becomes a file:
+ * made with mode 0600 by the bind itself, put where nothing stood or in the place of a socket that a connect proved dead, and
+ * removed only while it is still the same file.  Never is a live socket or any other file touched.
+ *
+ * bind() and connect() take paths of at most 107 bytes.  A longer one is reached from its own directory; a file name that is too
+ * long by itself, through a short name beside it that lives for the length of one call.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+#define PORT_TRIES 16 /* for a port that is free on both loopback addresses */
+
+/* ---- addresses ---- */
+
+static void
+add_addr(struct sock_addrs *out, const void *addr, socklen_t len)
+{
+	if (out->n == SOCK_ADDRS)
+		return;
+	memcpy(&out->addr[out->n], addr, len);
+	out->len[out->n++] = len;
+}
+
+static void
+add_both(struct sock_addrs *out, uint16_t port, in_addr_t v4, struct in6_addr v6)
+{
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+
+	memset(&in, 0, sizeof(in));
+	in.sin_family = AF_INET;
+	in.sin_port = htons(port);
+	in.sin_addr.s_addr = htonl(v4);
+	add_addr(out, &in, sizeof(in));
+	memset(&in6, 0, sizeof(in6));
+	in6.sin6_family = AF_INET6;
+	in6.sin6_port = htons(port);
+	in6.sin6_addr = v6;
+	add_addr(out, &in6, sizeof(in6));
+}
+
+static int
+resolve(const struct endpoint *ep, int flags, struct sock_addrs *out)
+{
+	struct addrinfo hints, *list, *ai;
+	char port[8];
+	int e;
+
+	out->n = 0;
+	if (strcmp(ep->host, "localhost") == 0) {
+		add_both(out, ep->port, INADDR_LOOPBACK, (struct in6_addr)IN6ADDR_LOOPBACK_INIT);
+		return 0;
+	}
+	if (strcmp(ep->host, "*") == 0) {
+		add_both(out, ep->port, INADDR_ANY, (struct in6_addr)IN6ADDR_ANY_INIT);
+		return 0;
+	}
+	memset(&hints, 0, sizeof(hints));
+	hints.ai_socktype = SOCK_STREAM;
+	hints.ai_flags = flags | AI_NUMERICSERV;
+	snprintf(port, sizeof(port), "%u", (unsigned)ep->port);
+	e = getaddrinfo(ep->host, port, &hints, &list);
+	if (e != 0)
+		return e;
+	for (ai = list; ai != NULL; ai = ai->ai_next)
+		if (ai->ai_family == AF_INET || ai->ai_family == AF_INET6)
+			add_addr(out, ai->ai_addr, ai->ai_addrlen);
+	freeaddrinfo(list);
+	return out->n == 0 ? EAI_NONAME : 0;
+}
+
+int
+sock_resolve(const struct endpoint *ep, struct sock_addrs *out)
+{
+	return resolve(ep, 0, out);
+}
+
+bool
+sock_numeric(const struct endpoint *ep, struct sock_addrs *out)
+{
+	return resolve(ep, AI_NUMERICHOST, out) == 0;
+}
+
+static bool
+is_loopback(const struct sockaddr *sa)
+{
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+	const struct sockaddr_in *in = (const void *)sa;
+
+	if (sa->sa_family == AF_INET)
+		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+	if (sa->sa_family != AF_INET6)
+		return false;
+	return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) ||
+	    (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) && in6->sin6_addr.s6_addr[12] == 127);
+}
+
+void
+sock_name(const struct sockaddr *addr, socklen_t len, char *dst)
+{
+	char host[SOCK_NAME - 9], port[6];
+
+	if (getnameinfo(addr, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		snprintf(dst, SOCK_NAME, "?");
+	else
+		snprintf(dst, SOCK_NAME, addr->sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+int
+sock_error(int fd)
+{
+	socklen_t len = sizeof(int);
+	int e = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == -1 ? errno : e;
+}
+
+int
+sock_open(int family)
+{
+	int fd = os_socket(family), on = 1;
+
+	if (fd != -1 && family != AF_UNIX)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	return fd;
+}
+
+void
+sock_reset(int fd)
+{
+	struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(fd);
+}
+
+/* ---- socket paths ---- */
+
+typedef int path_call(int fd, const struct sockaddr *addr, socklen_t len);
+
+static int
+call_short(path_call *call, int fd, const char *path)
+{
+	struct sockaddr_un sa;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sun_family = AF_UNIX;
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	return call(fd, (struct sockaddr *)&sa, sizeof(sa));
+}
+
+/* ${name}, of this directory, is too long: use a short name beside it for the moment of the call. */
+static int
+call_alias(path_call *call, int fd, const char *name)
+{
+	char alias[32];
+	int r, saved;
+
+	snprintf(alias, sizeof(alias), ".relay-%ld", (long)getpid());
+	if (call == bind) {
+		r = call_short(bind, fd, alias);
+		if (r == 0)
+			r = link(alias, name);
+		saved = errno == EEXIST ? EADDRINUSE : errno;
+	} else {
+		if (symlink(name, alias) == -1)
+			return -1;
+		r = call_short(call, fd, alias);
+		saved = errno;
+	}
+	unlink(alias);
+	errno = saved;
+	return r;
+}
+
+/* From the directory of ${path}; the working directory is as before when this returns. */
+static int
+call_from_dir(path_call *call, int fd, const char *path)
+{
+	const char *name = strrchr(path, '/') + 1;
+	char dir[SOCK_PATH_MAX];
+	int here, r, saved;
+
+	here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (here == -1)
+		return -1;
+	memcpy(dir, path, (size_t)(name - path));
+	dir[name - path] = '\0';
+	r = chdir(dir);
+	if (r == 0)
+		r = strlen(name) < sizeof(((struct sockaddr_un *)0)->sun_path) ? call_short(call, fd, name)
+		                                                                 : call_alias(call, fd, name);
+	saved = errno;
+	if (fchdir(here) == -1) {
+		log_say(LOG_ERROR, "cannot return to the working directory: %s", strerror(errno));
+		_exit(STATUS_SYSTEM);
+	}
+	close(here);
+	errno = saved;
+	return r;
+}
+
+static int
+call_path(path_call *call, int fd, const char *path)
+{
+	if (strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path))
+		return call_short(call, fd, path);
+	return call_from_dir(call, fd, path);
+}
+
+int
+sock_connect_path(int fd, const char *path)
+{
+	return call_path(connect, fd, path);
+}
+
+/* ---- listening on a path ---- */
+
+/* What a connect to ${path} says: 0 somebody listens; else the errno value, ECONNREFUSED: nobody. */
+static int
+probe(const char *path)
+{
+	int fd = os_socket(AF_UNIX), e;
+
+	if (fd == -1)
+		return errno;
+	e = sock_connect_path(fd, path) == 0 ? 0 : errno;
+	close(fd);
+	return e == EAGAIN || e == EINPROGRESS ? 0 : e; /* EAGAIN: a full backlog is somebody's */
+}
+
+/*
+ * Take the dead socket at ${path} away.  Two relays may find the same one dead at once: it is moved aside first, and asked again
+ * there, so that a live one that came into its place meanwhile is put back and not lost.
+ */
+static int
+remove_dead(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char aside[SOCK_PATH_MAX + 32];
+	int e;
+
+	snprintf(aside, sizeof(aside), "%.*s.relay-%ld", (int)(slash + 1 - path), path, (long)getpid());
+	if (rename(path, aside) == -1)
+		return errno == ENOENT ? 0 : -1;
+	e = probe(aside);
+	if (e != ECONNREFUSED) {
+		if (link(aside, path) == 0)
+			unlink(aside);
+		errno = EADDRINUSE;
+		return -1;
+	}
+	return unlink(aside);
+}
+
+/* The path is taken: make room if a dead socket holds it.  False, and told: it stays. */
+static bool
+clear_path(const char *path)
+{
+	struct stat st;
+	int e;
+
+	if (lstat(path, &st) == -1)
+		return errno == ENOENT;
+	if (!S_ISSOCK(st.st_mode)) {
+		log_say(LOG_ERROR, "cannot listen on %s: the file there is not a socket; remove it or take another name", path);
+		return false;
+	}
+	e = probe(path);
+	if (e == ENOENT)
+		return true;
+	if (e == 0 || e == EPROTOTYPE) {
+		log_say(LOG_ERROR, "cannot listen on %s: it is in use, a process is listening there; stop that one or take another name",
+		    path);
+		return false;
+	}
+	if (e != ECONNREFUSED) {
+		log_say(LOG_ERROR, "cannot listen on %s: a socket is there, and whether it is in use cannot be told: %s", path,
+		    strerror(e));
+		return false;
+	}
+	if (remove_dead(path) == -1) {
+		log_say(LOG_ERROR, "cannot listen on %s: the dead socket there cannot be replaced: %s", path, strerror(errno));
+		return false;
+	}
+	log_say(LOG_NOTICE, "replaced %s, a dead socket: nobody was listening on it", path);
+	return true;
+}
+
+static int
+bind_private(int fd, const char *path)
+{
+	mode_t old = umask(0177);
+	int r = call_path(bind, fd, path), saved = errno;
+
+	umask(old);
+	errno = saved;
+	return r;
+}
+
+static int
+listen_unix(const char *path, struct listener *l)
+{
+	struct stat st;
+	int tries = 3, fd;
+
+	fd = os_socket(AF_UNIX);
+	if (fd == -1) {
+		log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(errno));
+		return -1;
+	}
+	while (bind_private(fd, path) == -1) {
+		if (errno != EADDRINUSE || tries-- == 0) {
+			log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(errno));
+			goto fail;
+		}
+		if (!clear_path(path))
+			goto fail;
+	}
+	if (listen(fd, SOMAXCONN) == -1 || lstat(path, &st) == -1) {
+		log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(errno));
+		unlink(path);
+		goto fail;
+	}
+	l->fd = fd;
+	l->path = path;
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+	return 1;
+
+fail:
+	close(fd);
+	return -1;
+}
+
+/* ---- listening on addresses ---- */
+
+static int
+bind_tcp(const struct sockaddr *addr, socklen_t len)
+{
+	const struct sockaddr_in6 *in6 = (const void *)addr;
+	int fd = os_socket(addr->sa_family), on = 1, only, saved;
+
+	if (fd == -1)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (addr->sa_family == AF_INET6) {
+		/* IPv4 has a socket of its own, except where its addresses were asked for in IPv6's clothes. */
+		only = !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
+	}
+	if (bind(fd, addr, len) == 0 && listen(fd, SOMAXCONN) == 0)
+		return fd;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+static in_port_t *
+port_of(struct sockaddr_storage *sa)
+{
+	return sa->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)(void *)sa)->sin6_port
+	                                 : &((struct sockaddr_in *)(void *)sa)->sin_port;
+}
+
+static void
+close_all(struct listener *tab, int n)
+{
+	while (n-- > 0)
+		sock_unlisten(&tab[n]);
+}
+
+/*
+ * Bind all of ${addrs}, port 0 as one port for all.  An address of a family that this host does not have is left out where the
+ * end named none.  Return how many; -1: ${*failed} is the address that could not be had.
+ */
+static int
+bind_all(struct sock_addrs *addrs, bool lenient, struct listener *tab, int *failed)
+{
+	struct sockaddr_storage *sa, bound;
+	in_port_t port = 0;
+	socklen_t len;
+	int i, fd, n = 0, saved;
+
+	for (i = 0; i < addrs->n; i++) {
+		sa = &addrs->addr[i];
+		if (port != 0)
+			*port_of(sa) = port;
+		fd = bind_tcp((struct sockaddr *)sa, addrs->len[i]);
+		if (fd == -1 && lenient && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))
+			continue;
+		len = sizeof(bound);
+		if (fd == -1 || getsockname(fd, (struct sockaddr *)&bound, &len) == -1) {
+			saved = errno;
+			close_all(tab, n);
+			errno = saved;
+			*failed = i;
+			return -1;
+		}
+		if (*port_of(sa) == 0)
+			port = *port_of(&bound);
+		memset(&tab[n], 0, sizeof(tab[n]));
+		tab[n].fd = fd;
+		tab[n].guarded = is_loopback((struct sockaddr *)&bound);
+		sock_name((struct sockaddr *)&bound, len, tab[n].name);
+		n++;
+	}
+	if (n > 0)
+		return n;
+	*failed = 0;
+	errno = EADDRNOTAVAIL;
+	return -1;
+}
+
+static const char *
+listen_advice(int e)
+{
+	switch (e) {
+	case EADDRINUSE:
+		return "; another program has that port: take another one, or 0 to let the system pick";
+	case EADDRNOTAVAIL:
+		return "; the address is none of this host's: a bare port is on loopback, *:PORT on every address";
+	case EACCES:
+		return "; ports below 1024 are root's: take a higher one";
+	default:
+		return "";
+	}
+}
+
+static int
+listen_tcp(const struct endpoint *ep, struct listener *tab)
+{
+	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
+	struct sock_addrs addrs;
+	char name[ENDPOINT_NAME];
+	int e, n, failed, tries = PORT_TRIES;
+
+	do {
+		e = resolve(ep, AI_PASSIVE, &addrs);
+		if (e != 0) {
+			log_say(LOG_ERROR, "cannot listen on %s: %s", endpoint_name(ep, name, sizeof(name)), gai_strerror(e));
+			return -1;
+		}
+		n = bind_all(&addrs, lenient, tab, &failed);
+	} while (n == -1 && errno == EADDRINUSE && ep->port == 0 && --tries > 0);
+	if (n == -1) {
+		e = errno;
+		sock_name((struct sockaddr *)&addrs.addr[failed], addrs.len[failed], name);
+		log_say(LOG_ERROR, "cannot listen on %s: %s%s", name, strerror(e), listen_advice(e));
+	}
+	return n;
+}
+
+int
+sock_listen(const struct endpoint *ep, struct listener tab[SOCK_ADDRS])
+{
+	if (ep->kind == ENDPOINT_TCP)
+		return listen_tcp(ep, tab);
+	memset(&tab[0], 0, sizeof(tab[0]));
+	return listen_unix(ep->path, &tab[0]);
+}
+
+void
+sock_unlisten(struct listener *l)
+{
+	struct stat st;
+
+	if (l->fd == -1)
+		return;
+	if (l->path != NULL && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		unlink(l->path);
+	close(l->fd);
+	l->fd = -1;
+}
+
+/* ---- accepting ---- */
+
+/* May the process at the other end of ${fd} use a listener of ours?  Told where not. */
+static bool
+is_ours(int fd, const struct sockaddr *peer, const char *name, const char *at)
+{
+	struct sockaddr_storage local;
+	socklen_t len = sizeof(local);
+	uid_t uid = 0;
+	int known;
+
+	known = getsockname(fd, (struct sockaddr *)&local, &len) == -1
+	    ? -1 : os_peer_uid(peer, (struct sockaddr *)&local, &uid);
+	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
+		return true;
+	if (known == 1)
+		log_say(LOG_NOTICE, "refused %s on %s: it is a process of uid %lu (-a lets everybody in)", name, at,
+		    (unsigned long)uid);
+	else if (errno == ENOENT)
+		log_say(LOG_NOTICE, "refused %s on %s: its socket was closed before its user could be known (-a lets everybody in)",
+		    name, at);
+	else
+		log_say(LOG_NOTICE, "refused %s on %s: its user cannot be known: %s (-a lets everybody in)", name, at,
+		    strerror(errno));
+	return false;
+}
+
+int
+sock_accept(const struct listener *l, char *name)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	int fd, on = 1;
+
+	do
+		fd = os_accept(l->fd, (struct sockaddr *)&peer, &len);
+	while (fd == -1 && (errno == EINTR || errno == ECONNABORTED));
+	if (fd == -1)
+		return -1;
+	if (l->path != NULL) {
+		snprintf(name, SOCK_NAME, "a client");
+		return fd;
+	}
+	sock_name((struct sockaddr *)&peer, len, name);
+	if (l->guarded && !is_ours(fd, (struct sockaddr *)&peer, name, l->name)) {
+		sock_reset(fd);
+		errno = EACCES;
+		return -1;
+	}
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	return fd;
+}

@@ -1,0 +1,340 @@
+/*
+ * spawn.c - commands and the end of children.
+ *
+ * A command is a child with a pipe at its stdin and one at its stdout; stderr, the terminal and the process group stay those of
+ * relay, so that ssh can ask for a password.  A third pipe, close-on-exec, tells whether exec worked: an errno value, or its end.
+ *
+ *   starting -> runs -> ended -> forgotten       released: by its owner, at any time
+ *           \-> failed (exec)
+ *
+ * A child is forgotten when it has ended and was released, in whichever order.  Released while it runs, it has lost its stdin and
+ * stdout, which ends most programs; after GRACE_TERM it gets SIGTERM, after GRACE_KILL more SIGKILL.  Only the child itself is
+ * signalled, never a group: relay's own is the terminal's.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+#define GRACE_TERM 1000
+#define GRACE_KILL 2000
+#define NEVER INT64_MAX
+
+struct child {
+	struct child *next;
+	pid_t pid;
+	enum spawn_state state;
+	int in, out;      /* until they are taken; -1 */
+	int report;       /* read end of the pipe that tells of exec; -1: told */
+	int slot;
+	int err;          /* why exec failed */
+	int wait_status;  /* ended: of waitpid */
+	bool ended, released;
+	bool asked;       /* relay has sent it a signal */
+	int64_t deadline; /* of the next signal */
+	char name[32];    /* "": a helper of relay's own, of which nothing is told */
+};
+
+static void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+/* A pipe of which only our end, ${fd[ours]}, is non-blocking: the child's is what programs expect. */
+static int
+make_pipe(int fd[2], int ours)
+{
+	if (pipe(fd) == -1)
+		return -1;
+	if (fcntl(fd[!ours], F_SETFD, FD_CLOEXEC) != -1 && os_setup(fd[ours]) != -1)
+		return 0;
+	close_fd(&fd[0]);
+	close_fd(&fd[1]);
+	return -1;
+}
+
+static struct child *
+new_child(const char *name)
+{
+	struct child *c = calloc(1, sizeof(*c));
+
+	if (c == NULL)
+		return NULL;
+	c->in = c->out = c->report = c->slot = -1;
+	c->deadline = NEVER;
+	snprintf(c->name, sizeof(c->name), "%s", name);
+	return c;
+}
+
+static void
+add_child(struct children *kids, struct child *c)
+{
+	c->next = kids->first;
+	kids->first = c;
+}
+
+/* In the child: become ${argv}, or write the reason into ${report}. */
+static void
+become(char *const argv[], int in, int out, int report)
+{
+	int e;
+
+	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1) {
+		os_restore_files();
+		execvp(argv[0], argv);
+	}
+	e = errno;
+	while (write(report, &e, sizeof(e)) == -1 && errno == EINTR)
+		;
+	_exit(e == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC);
+}
+
+struct child *
+spawn_start(struct children *kids, char *const argv[])
+{
+	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, report[2] = { -1, -1 }, saved;
+	struct endpoint ep;
+	char name[ENDPOINT_NAME];
+	pid_t self = getpid();
+	struct child *c;
+	sigset_t old;
+
+	endpoint_command(&ep, argv);
+	c = new_child(endpoint_name(&ep, name, sizeof(name)));
+	if (c == NULL)
+		return NULL;
+	if (make_pipe(to, 1) == -1 || make_pipe(from, 0) == -1 || make_pipe(report, 0) == -1)
+		goto fail;
+	/* No handler of ours may run in the child and write to the pipe that both share. */
+	signals_block(&old);
+	c->pid = fork();
+	if (c->pid == 0) {
+		signals_child(&old);
+		os_follow(self);
+		become(argv, to[0], from[1], report[1]);
+	}
+	saved = errno;
+	signals_restore(&old);
+	errno = saved;
+	if (c->pid == -1)
+		goto fail;
+	close(to[0]);
+	close(from[1]);
+	close(report[1]);
+	c->out = to[1];
+	c->in = from[0];
+	c->report = report[0];
+	c->state = SPAWN_STARTING;
+	add_child(kids, c);
+	return c;
+
+fail:
+	saved = errno;
+	close_fd(&to[0]);
+	close_fd(&to[1]);
+	close_fd(&from[0]);
+	close_fd(&from[1]);
+	close_fd(&report[0]);
+	close_fd(&report[1]);
+	free(c);
+	errno = saved;
+	return NULL;
+}
+
+struct child *
+spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg)
+{
+	struct child *c = new_child("");
+	int from[2], saved;
+	sigset_t old;
+
+	if (c == NULL)
+		return NULL;
+	if (make_pipe(from, 0) == -1)
+		goto fail;
+	signals_block(&old);
+	c->pid = fork();
+	if (c->pid == 0) {
+		signals_child(&old);
+		/* Our connections must not stay open in the child after we closed them. */
+		if (dup2(from[1], STDIN_FILENO) != -1) {
+			os_close_from(STDERR_FILENO + 1);
+			run(arg, STDIN_FILENO);
+		}
+		_exit(STATUS_SYSTEM);
+	}
+	saved = errno;
+	signals_restore(&old);
+	close(from[1]);
+	if (c->pid == -1) {
+		close(from[0]);
+		errno = saved;
+		goto fail;
+	}
+	c->in = from[0];
+	c->state = SPAWN_RUNS;
+	add_child(kids, c);
+	return c;
+
+fail:
+	saved = errno;
+	free(c);
+	errno = saved;
+	return NULL;
+}
+
+int
+spawn_take_in(struct child *c)
+{
+	int fd = c->in;
+
+	c->in = -1;
+	return fd;
+}
+
+int
+spawn_take_out(struct child *c)
+{
+	int fd = c->out;
+
+	c->out = -1;
+	return fd;
+}
+
+void
+spawn_want(struct child *c, struct pollset *ps)
+{
+	c->slot = pollset_add(ps, c->report, POLLIN);
+}
+
+enum spawn_state
+spawn_step(struct child *c, const struct pollset *ps)
+{
+	ssize_t n;
+
+	if (c->state != SPAWN_STARTING || pollset_ready(ps, c->slot) == 0)
+		return c->state;
+	n = read(c->report, &c->err, sizeof(c->err));
+	if (n == -1 && (errno == EINTR || errno == EAGAIN))
+		return c->state;
+	c->state = n == 0 ? SPAWN_RUNS : SPAWN_FAILED;
+	close_fd(&c->report);
+	return c->state;
+}
+
+int
+spawn_errno(const struct child *c)
+{
+	return c->err;
+}
+
+void
+spawn_release(struct child *c, int64_t now)
+{
+	close_fd(&c->in);
+	close_fd(&c->out);
+	close_fd(&c->report);
+	c->released = true;
+	c->deadline = c->name[0] == '\0' ? now : now + GRACE_TERM;
+}
+
+/* Did it end in a way that relay itself brought about? */
+static bool
+was_ended(const struct child *c)
+{
+	return c->asked || c->state == SPAWN_FAILED ||
+	    (c->released && WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGPIPE);
+}
+
+static void
+tell_end(const struct child *c)
+{
+	enum log_level level = was_ended(c) || c->wait_status == 0 ? LOG_INFO : LOG_ERROR;
+
+	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
+		return;
+	if (WIFSIGNALED(c->wait_status))
+		log_say(level, "%s was ended by signal %d (%s)", c->name, WTERMSIG(c->wait_status),
+		    strsignal(WTERMSIG(c->wait_status)));
+	else
+		log_say(level, "%s exited with status %d", c->name, WEXITSTATUS(c->wait_status));
+}
+
+void
+spawn_reap(struct children *kids)
+{
+	struct child *c;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0 || (pid == -1 && errno == EINTR)) {
+		for (c = kids->first; c != NULL && c->pid != pid; c = c->next)
+			;
+		if (c == NULL)
+			continue; /* a child from before relay's own exec */
+		c->ended = true;
+		c->wait_status = status;
+		tell_end(c);
+	}
+}
+
+void
+spawn_hurry(struct children *kids, int64_t now)
+{
+	struct child *c;
+
+	for (c = kids->first; c != NULL; c = c->next)
+		if (c->released && c->deadline > now)
+			c->deadline = now;
+}
+
+static void
+signal_due(struct child *c, int64_t now)
+{
+	if (c->deadline > now)
+		return;
+	kill(c->pid, c->asked ? SIGKILL : SIGTERM);
+	c->deadline = c->asked ? NEVER : now + GRACE_KILL;
+	c->asked = true;
+}
+
+static int
+end_status(const struct child *c)
+{
+	if (c->name[0] == '\0' || was_ended(c) || c->wait_status == 0)
+		return STATUS_OK;
+	return STATUS_COMMAND;
+}
+
+int
+spawn_turn(struct children *kids, struct pollset *ps)
+{
+	struct child **at = &kids->first, *c;
+	int status = STATUS_OK;
+
+	while ((c = *at) != NULL) {
+		if (c->ended && c->released) {
+			if (status == STATUS_OK)
+				status = end_status(c);
+			*at = c->next;
+			free(c);
+			continue;
+		}
+		if (!c->ended) {
+			signal_due(c, ps->now);
+			pollset_until(ps, c->deadline);
+		}
+		at = &c->next;
+	}
+	return status;
+}
