@@ -1,9 +1,13 @@
 /*
- * buf.c - bytes at rest: a queue of chunks.
+ * buf.c - bytes at rest: a queue of chunks, or a pipe in the kernel.
  *
  * Memory comes when bytes come and goes when they go: an empty buffer holds none, so an idle connection costs only its structs.
- * Chunks that fall free are kept for the next reader, the last one first while it is still in the CPU's cache; what is kept is
- * bounded by KEEP.  How much a buffer may hold is its user's business.
+ * Chunks that fall free are kept for the next reader, the last one first while it is still in the CPU's cache.  Where the system
+ * can move bytes from descriptor to descriptor without showing them (os_splice), bulk rests in a pipe of ours instead; a pipe too
+ * belongs to a buffer only while it holds bytes.  What is kept for reuse is bounded by KEEP and KEEP_PIPES.
+ *
+ * A buffer never holds bytes in chunks and in a pipe at once, or their order would be lost: whoever wants to change waits until
+ * it is empty.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +16,9 @@
 
 #include "relay.h"
 
-#define KEEP 16 /* free chunks */
+#define KEEP 16      /* free chunks */
+#define KEEP_PIPES 4 /* empty pipes */
+#define PIPE_LEAST (256 * 1024) /* a smaller pipe costs more calls than it saves copying */
 
 struct chunk {
 	struct chunk *next;
@@ -20,8 +26,15 @@ struct chunk {
 	unsigned char data[BUF_CHUNK];
 };
 
+struct kpipe {
+	struct kpipe *next;
+	int in, out; /* bytes go in here, and come out there */
+};
+
 static struct chunk *spare;
 static int spares;
+static struct kpipe *spare_pipe;
+static int spare_pipes;
 
 static struct chunk *
 take_chunk(void)
@@ -109,6 +122,117 @@ buf_fill(struct buf *b, int fd)
 	return n;
 }
 
+static void
+close_pipe(struct kpipe *k)
+{
+	close(k->in);
+	close(k->out);
+	free(k);
+}
+
+static struct kpipe *
+take_pipe(void)
+{
+	struct kpipe *k = spare_pipe;
+	int fd[2];
+
+	if (k != NULL) {
+		spare_pipe = k->next;
+		spare_pipes--;
+		return k;
+	}
+	if (pipe(fd) == -1)
+		return NULL;
+	k = malloc(sizeof(*k));
+	if (k != NULL && os_setup(fd[0]) == 0 && os_setup(fd[1]) == 0 && os_pipe_size(fd[1], BUF_PIPE) >= PIPE_LEAST) {
+		k->out = fd[0];
+		k->in = fd[1];
+		return k;
+	}
+	free(k);
+	close(fd[0]);
+	close(fd[1]);
+	errno = EMFILE;
+	return NULL;
+}
+
+/* Let go of an empty pipe. */
+static void
+drop_pipe(struct buf *b)
+{
+	struct kpipe *k = b->pipe;
+
+	b->pipe = NULL;
+	b->full = false;
+	if (spare_pipes == KEEP_PIPES) {
+		close_pipe(k);
+		return;
+	}
+	k->next = spare_pipe;
+	spare_pipe = k;
+	spare_pipes++;
+}
+
+ssize_t
+buf_splice(struct buf *b, int fd)
+{
+	ssize_t n;
+
+	if (b->pipe == NULL)
+		b->pipe = take_pipe();
+	if (b->pipe == NULL)
+		return -1;
+	n = os_splice(fd, b->pipe->in, BUF_PIPE);
+	if (n > 0) {
+		b->used += (size_t)n;
+		return n;
+	}
+	/* EAGAIN: ${fd} has nothing, or the pipe has no slot left, though it be for bytes. */
+	if (b->used > 0)
+		b->full = true;
+	else
+		drop_pipe(b);
+	return n;
+}
+
+/* ${fd} takes no spliced bytes: bring what the pipe holds into chunks. */
+static ssize_t
+unsplice(struct buf *b)
+{
+	struct kpipe *k = b->pipe;
+	size_t left = b->used;
+	ssize_t n = 0;
+
+	b->pipe = NULL;
+	b->full = false;
+	b->used = 0;
+	while (b->used < left && (n = buf_fill(b, k->out)) > 0)
+		;
+	close_pipe(k);
+	if (b->used == left) {
+		errno = EAGAIN;
+		return -1;
+	}
+	errno = n == 0 ? EIO : errno;
+	return -1;
+}
+
+static ssize_t
+drain_pipe(struct buf *b, int fd, size_t max)
+{
+	ssize_t n = os_splice(b->pipe->out, fd, max < b->used ? max : b->used);
+
+	if (n == -1 && errno == EINVAL)
+		return unsplice(b);
+	if (n > 0) {
+		b->used -= (size_t)n;
+		b->full = false;
+		if (b->used == 0)
+			drop_pipe(b);
+	}
+	return n;
+}
+
 ssize_t
 buf_drain(struct buf *b, int fd, size_t max)
 {
@@ -116,6 +240,8 @@ buf_drain(struct buf *b, int fd, size_t max)
 	size_t want;
 	ssize_t n;
 
+	if (b->pipe != NULL)
+		return drain_pipe(b, fd, max);
 	if (c == NULL)
 		return 0;
 	want = c->end - c->start;
@@ -139,6 +265,10 @@ buf_clear(struct buf *b)
 		b->head->start = b->head->end;
 		drop_head(b);
 	}
+	if (b->pipe != NULL)
+		close_pipe(b->pipe);
+	b->pipe = NULL;
+	b->full = false;
 	b->used = 0;
 }
 
@@ -146,10 +276,16 @@ void
 buf_trim(void)
 {
 	struct chunk *c;
+	struct kpipe *k;
 
 	while ((c = spare) != NULL) {
 		spare = c->next;
 		free(c);
 	}
 	spares = 0;
+	while ((k = spare_pipe) != NULL) {
+		spare_pipe = k->next;
+		close_pipe(k);
+	}
+	spare_pipes = 0;
 }

@@ -35,7 +35,7 @@ end_socket(struct end *e, int fd, bool tcp)
 	clear(e);
 	e->in = e->out = fd;
 	e->single = e->out_socket = true;
-	e->tcp = tcp;
+	e->tcp = e->in_splices = tcp;
 }
 
 void
@@ -44,6 +44,7 @@ end_pipes(struct end *e, int in, int out)
 	clear(e);
 	e->in = in;
 	e->out = out;
+	e->in_splices = e->out_splices = true;
 }
 
 /* Make ${fd} non-blocking if it can be; else say that it is to be used with care. */
@@ -52,6 +53,8 @@ put_in_order(int fd, mode_t mode, int *flags, bool *blocks)
 {
 	int now = fcntl(fd, F_GETFL);
 
+	if (S_ISFIFO(mode))
+		os_pipe_size(fd, END_PIPE); /* ssh's end of it wakes up a fourth as often */
 	*blocks = !S_ISFIFO(mode) && !S_ISSOCK(mode);
 	if (*blocks || now == -1 || (now & O_NONBLOCK) != 0)
 		return;
@@ -102,6 +105,8 @@ end_stdio(struct end *e)
 	else
 		put_in_order(e->out, out.st_mode, &e->out_flags, &e->out_blocks);
 	e->tcp = e->single && is_tcp(e->in);
+	e->in_splices = e->tcp || S_ISFIFO(in.st_mode);
+	e->out_splices = S_ISFIFO(out.st_mode);
 	if (e->tcp)
 		setsockopt(e->out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return use_null(STDIN_FILENO) == -1 || use_null(STDOUT_FILENO) == -1 ? -1 : 0;

@@ -14,7 +14,9 @@
 
 #include "relay.h"
 
-#define SLOW_WRITE 1024 /* to a terminal, which may block in the middle of more */
+#define SLOW_WRITE 1024  /* to a terminal, which may block in the middle of more */
+#define BULK_FIRST 32768 /* bytes at once that make it bulk, */
+#define BULK_LEAST 16384 /* and that keep it so */
 
 void
 half_init(struct half *h, struct end *src, struct end *dst)
@@ -29,6 +31,8 @@ half_wants_read(const struct half *h)
 {
 	if (h->state == HALF_BROKEN)
 		return h->by_sink && h->src->in != -1;
+	if (h->buf.pipe != NULL)
+		return h->state == HALF_OPEN && !h->buf.full;
 	return h->state == HALF_OPEN && h->buf.used + BUF_CHUNK <= HALF_HOLDS;
 }
 
@@ -74,6 +78,22 @@ swallow(struct half *h)
 		end_shut_in(h->src);
 }
 
+/* Without being shown to us, if the buffer is in that way already or can turn to it, and the system can. */
+static ssize_t
+fill(struct half *h)
+{
+	ssize_t n;
+
+	if (h->buf.pipe == NULL && (!h->bulk || h->buf.used > 0))
+		return buf_fill(&h->buf, h->src->in);
+	n = buf_splice(&h->buf, h->src->in);
+	if (n == -1 && h->buf.pipe == NULL && !not_now(errno) && errno != ECONNRESET) {
+		h->bulk = false;
+		return buf_fill(&h->buf, h->src->in);
+	}
+	return n;
+}
+
 size_t
 half_read(struct half *h)
 {
@@ -83,9 +103,12 @@ half_read(struct half *h)
 		swallow(h);
 		return 0;
 	}
-	n = buf_fill(&h->buf, h->src->in);
-	if (n > 0)
+	n = fill(h);
+	if (n > 0) {
+		/* A message is read faster than spliced; only a stream that fills whole chunks gains. */
+		h->bulk = (h->src->in_splices || h->dst->out_splices) && n >= (h->bulk ? BULK_LEAST : BULK_FIRST);
 		return (size_t)n;
+	}
 	if (n == 0) {
 		h->state = HALF_DRAIN;
 		if (!h->src->single)

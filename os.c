@@ -98,6 +98,25 @@ os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
 	return accept4(lfd, peer, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
+ssize_t
+os_splice(int in, int out, size_t max)
+{
+	ssize_t n;
+
+	do
+		n = splice(in, NULL, out, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	while (n == -1 && errno == EINTR);
+	return n;
+}
+
+int
+os_pipe_size(int fd, int size)
+{
+	int n = fcntl(fd, F_SETPIPE_SZ, size);
+
+	return n == -1 ? fcntl(fd, F_GETPIPE_SZ) : n;
+}
+
 void
 os_follow(pid_t parent)
 {
@@ -295,6 +314,24 @@ void
 os_follow(pid_t parent)
 {
 	(void)parent;
+}
+
+ssize_t
+os_splice(int in, int out, size_t max)
+{
+	(void)in;
+	(void)out;
+	(void)max;
+	errno = ENOSYS;
+	return -1;
+}
+
+int
+os_pipe_size(int fd, int size)
+{
+	(void)fd;
+	(void)size;
+	return 0;
 }
 
 bool

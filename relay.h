@@ -204,6 +204,8 @@ void dial_free(struct dial *d, int64_t now);
 
 /* ---- end.c: the descriptors of one side ---- */
 
+#define END_PIPE (256 * 1024) /* the size that pipes to others are given, where they let us */
+
 struct end {
 	int in, out;             /* -1: that direction is over; the same number: one socket */
 	int in_slot, out_slot;   /* of this turn's pollset */
@@ -213,6 +215,7 @@ struct end {
 	bool tcp;                /* can carry a reset */
 	bool stdio;              /* stdin and stdout */
 	bool in_blocks, out_blocks; /* a terminal, a file: to be used only after poll said so */
+	bool in_splices, out_splices; /* bulk to or from it is moved faster unseen (os_splice) than read and written */
 	bool wants_in;           /* poll was asked for in */
 	bool hup;                /* has hung up: nothing more to learn from watching it idle */
 };
@@ -242,19 +245,26 @@ void end_close(struct end *e, bool reset);
 
 #define BUF_CHUNK 65536
 
+#define BUF_PIPE (1024 * 1024)
+
 struct buf {
 	struct chunk *head, *tail;
+	struct kpipe *pipe; /* not NULL: this holds the bytes */
 	size_t used;
+	bool full;          /* the pipe takes no more for now */
 };
 
 /*
  * A buf of zeros is empty.
  * buf_fill(b, fd): one read of at most BUF_CHUNK bytes from ${fd} to the end of ${b}; returns as read(2), ENOMEM among the errors.
+ * buf_splice(b, fd): the same into a pipe, unseen; ${b} is empty or was filled so before.  EAGAIN: nothing to read, or ${b} is full.
+ * Any other errno, with ${b}->pipe NULL: use buf_fill.
  * buf_drain(b, fd, max): one write of at most ${max} bytes from the front of ${b} to ${fd}; returns as write(2), 0 if ${b} is empty.
  * buf_clear(b): forget what it holds.
- * buf_trim(): free the chunks that are kept for reuse.
+ * buf_trim(): free the chunks and pipes that are kept for reuse.
  */
 ssize_t buf_fill(struct buf *b, int fd);
+ssize_t buf_splice(struct buf *b, int fd);
 ssize_t buf_drain(struct buf *b, int fd, size_t max);
 void buf_clear(struct buf *b);
 void buf_trim(void);
@@ -273,6 +283,7 @@ struct half {
 	int err;               /* broken: why */
 	bool by_sink;          /* broken: by dst */
 	bool lost;             /* broken: bytes of src were not delivered */
+	bool bulk;             /* the last read brought so much that splicing is worth it */
 };
 
 /*
@@ -365,6 +376,8 @@ void pollset_free(struct pollset *ps);
  * 0 this system cannot tell (portable: always), -1 the look-up failed, ENOENT: no process holds it any more.
  * os_remote_file(path): does it lie on a network file system?  (portable: false)
  * os_follow(parent): in a child: be sent SIGTERM when ${parent} dies, however it dies (portable: nothing).
+ * os_splice(in, out, max): move up to ${max} bytes between two non-blocking descriptors, one of them a pipe, as read(2) and write(2)
+ * would (portable: ENOSYS).  os_pipe_size(fd, size): try to make a pipe hold ${size} bytes; return what it holds (portable: 0).
  * os_close_from(fd): close every descriptor from ${fd} on.
  * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives; the limit back as it was, for a command.
  */
@@ -374,6 +387,8 @@ int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
 int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
 bool os_remote_file(const char *path);
 void os_follow(pid_t parent);
+ssize_t os_splice(int in, int out, size_t max);
+int os_pipe_size(int fd, int size);
 void os_close_from(int fd);
 void os_raise_files(void);
 void os_restore_files(void);

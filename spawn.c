@@ -131,6 +131,8 @@ spawn_start(struct children *kids, char *const argv[])
 	close(to[0]);
 	close(from[1]);
 	close(report[1]);
+	os_pipe_size(to[1], END_PIPE);
+	os_pipe_size(from[0], END_PIPE);
 	c->out = to[1];
 	c->in = from[0];
 	c->report = report[0];
