@@ -1,12 +1,30 @@
+# make [all] check install uninstall static demo bench lint clean
+#
+# CC, CFLAGS, LDFLAGS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
 
 PREFIX = /usr/local
-CC = c99
+CC = cc
 CFLAGS = -O2 -g
+LDFLAGS =
 POSIX = 0
+STATIC_CC = musl-gcc
+SMALL = -Os -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -Wl,--gc-sections \
+	-Wl,-z,noseparate-code -Wl,--build-id=none
+PYTHON = /usr/bin/python3
 
-WARN = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion
-ROOMS = endpoint.o sock.o spawn.o dial.o end.o buf.o half.o pair.o signals.o pollset.o os.o log.o
+STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L -DRELAY_POSIX=$(POSIX)
+
+# A line for each floor of the map in relay.h; a unit test links its room and those below.
+FLOOR = signals.o pollset.o os.o log.o
+BYTES = end.o half.o buf.o
+REACH = endpoint.o sock.o spawn.o dial.o
+ROOMS = $(REACH) pair.o $(BYTES) $(FLOOR)
+SOURCES = relay.c endpoint.c sock.c spawn.c dial.c pair.c half.c end.c buf.c signals.c pollset.c os.c log.c
+
+UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
+	t/check_sock t/check_spawn t/check_dial t/check_pair
+CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
 
@@ -15,10 +33,84 @@ relay: relay.o $(ROOMS)
 
 .SUFFIXES: .c .o
 .c.o:
-	$(CC) $(WARN) -D_POSIX_C_SOURCE=200809L -DRELAY_POSIX=$(POSIX) $(CFLAGS) -c -o $@ $<
+	$(CC) $(STRICT) $(CFLAGS) -c -o $@ $<
 
-# The one room beyond POSIX chooses its feature macros itself.
-os.o: os.c
-	$(CC) $(WARN) -DRELAY_POSIX=$(POSIX) $(CFLAGS) -c -o $@ os.c
+relay.o $(ROOMS): relay.h flags
 
-relay.o $(ROOMS): relay.h
+# Changes when the compiler or its flags do, and only then.
+flags: FORCE
+	@echo '$(CC) $(STRICT) $(CFLAGS)' >flags.new
+	@if cmp -s flags.new flags; then rm flags.new; else mv flags.new flags; fi
+FORCE:
+
+static:
+	t/need $(STATIC_CC)
+	$(STATIC_CC) $(STRICT) $(SMALL) -o relay-static $(SOURCES)
+
+install: relay
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	cp relay $(DESTDIR)$(PREFIX)/bin/relay
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/relay
+	cp relay.1 $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
+	chmod 644 $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/relay $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
+
+demo: relay
+	@t/demo ./relay
+
+check: need relay units t/faults.so
+	$(PYTHON) -m pytest -q t
+
+need:
+	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
+
+units: $(UNITS)
+	@for unit in $(UNITS); do $$unit || exit 1; done
+
+T = $(CC) -std=c99 -Wall -Wextra -Wshadow -D_POSIX_C_SOURCE=200809L -I. $(CFLAGS) $(LDFLAGS) -o $@ $@.c
+
+t/check_log: t/check_log.c t/check.h log.o
+	$(T) log.o $(CHECK_LIBS)
+t/check_os: t/check_os.c t/check.h os.o
+	$(T) os.o $(CHECK_LIBS)
+t/check_pollset: t/check_pollset.c t/check.h pollset.o
+	$(T) pollset.o $(CHECK_LIBS)
+t/check_signals: t/check_signals.c t/check.h signals.o os.o
+	$(T) signals.o os.o $(CHECK_LIBS)
+t/check_buf: t/check_buf.c t/check.h buf.o os.o
+	$(T) buf.o os.o $(CHECK_LIBS)
+t/check_end: t/check_end.c t/check.h end.o pollset.o os.o
+	$(T) end.o pollset.o os.o $(CHECK_LIBS)
+t/check_half: t/check_half.c t/check.h $(BYTES) $(FLOOR)
+	$(T) $(BYTES) $(FLOOR) $(CHECK_LIBS)
+t/check_endpoint: t/check_endpoint.c t/check.h endpoint.o
+	$(T) endpoint.o $(CHECK_LIBS)
+t/check_sock: t/check_sock.c t/check.h sock.o endpoint.o os.o log.o
+	$(T) sock.o endpoint.o os.o log.o $(CHECK_LIBS)
+t/check_spawn: t/check_spawn.c t/check.h spawn.o endpoint.o $(FLOOR)
+	$(T) spawn.o endpoint.o $(FLOOR) $(CHECK_LIBS)
+t/check_dial: t/check_dial.c t/check.h $(REACH) $(FLOOR)
+	$(T) $(REACH) $(FLOOR) $(CHECK_LIBS)
+t/check_pair: t/check_pair.c t/check.h $(ROOMS)
+	$(T) $(ROOMS) $(CHECK_LIBS)
+
+t/faults.so: t/faults.c
+	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
+
+bench: relay t/load
+	t/bench --load t/load ./relay
+
+t/load: t/load.c
+	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -O2 -o $@ t/load.c
+
+lint:
+	@t/need mandoc shellcheck clang-format
+	mandoc -Tlint -Wwarning relay.1
+	shellcheck t/demo t/need .ci/run
+	clang-format --dry-run -Werror $(SOURCES)
+
+clean:
+	rm -f relay relay-static flags flags.new *.o $(UNITS) t/faults.so t/load
+	rm -rf t/__pycache__ .pytest_cache t/.pytest_cache

@@ -16,8 +16,8 @@
 
 #include "relay.h"
 
-#define KEEP 16      /* free chunks */
-#define KEEP_PIPES 4 /* empty pipes */
+#define KEEP 16                 /* free chunks */
+#define KEEP_PIPES 4            /* empty pipes */
 #define PIPE_LEAST (256 * 1024) /* a smaller pipe costs more calls than it saves copying */
 
 struct chunk {

@@ -46,7 +46,7 @@ struct dial {
 	int64_t patience;    /* how long a full system or backlog is waited for */
 	int64_t give_up;     /* -w: no new attempt after this */
 	int64_t pause;
-	int err, gai;        /* the last failure */
+	int err, gai;         /* the last failure */
 	struct answer answer; /* its addresses are the ones tried */
 	size_t got;           /* bytes of the answer */
 };
@@ -91,7 +91,8 @@ static bool
 passes(struct dial *d, int err, int64_t now)
 {
 	bool full = err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
-	bool backlog = err == EAGAIN && d->to->kind != ENDPOINT_COMMAND; /* unix(7), connect: no room in the listener's backlog */
+	bool backlog =
+	    err == EAGAIN && d->to->kind != ENDPOINT_COMMAND; /* unix(7), connect: no room in the listener's backlog */
 
 	if ((!full && !backlog) || now >= d->patience)
 		return false;
@@ -159,7 +160,7 @@ is_itself(int fd)
 	memset(&a, 0, sizeof(a));
 	memset(&b, 0, sizeof(b));
 	return getsockname(fd, (struct sockaddr *)&a, &alen) == 0 && getpeername(fd, (struct sockaddr *)&b, &blen) == 0 &&
-	    alen == blen && memcmp(&a, &b, alen) == 0;
+	       alen == blen && memcmp(&a, &b, alen) == 0;
 }
 
 /* The connect that was under way has come to ${err}; true: the dial has got somewhere. */
@@ -406,8 +407,9 @@ explain_refused_path(const struct dial *d, char *dst, size_t size)
 	}
 	gethostname(host, sizeof(host) - 1);
 	snprintf(dst, size, "no process on this host (%s) is listening on that file; %s", host,
-	    os_remote_file(d->to->path) ? "it lies on a network file system: if its server runs on another host, run relay there"
-	                                : "start its server, or wait for it with -w SECONDS");
+	    os_remote_file(d->to->path)
+		? "it lies on a network file system: if its server runs on another host, run relay there"
+		: "start its server, or wait for it with -w SECONDS");
 }
 
 static const char *

@@ -50,8 +50,8 @@ parse_port(struct endpoint *ep, const char *text, const char *port, bool listens
 
 	if (n == -1) {
 		snprintf(why, size,
-		    "\"%s\": \"%s\" is no port; a port is a number up to 65535 or a service name, as in localhost:8888",
-		    text, port);
+		    "\"%s\": \"%s\" is no port; a port is a number up to 65535 or a service name, as in localhost:8888", text,
+		    port);
 		return false;
 	}
 	if (n == 0 && !listens) {
@@ -73,7 +73,8 @@ parse_path(struct endpoint *ep, const char *text, char *why, size_t size)
 		return false;
 	}
 	if (text[len - 1] == '/') {
-		snprintf(why, size, "\"%s\" names a directory; a socket in it has a name of its own, as in %sapp.sock", text, text);
+		snprintf(
+		    why, size, "\"%s\" names a directory; a socket in it has a name of its own, as in %sapp.sock", text, text);
 		return false;
 	}
 	ep->kind = ENDPOINT_UNIX;
@@ -86,7 +87,8 @@ static bool
 parse_bare(struct endpoint *ep, const char *text, bool listens, char *why, size_t size)
 {
 	if (!all_digits(text) && port_number(text) == -1) {
-		snprintf(why, size, "\"%s\" is neither a port nor HOST:PORT nor a path; a socket in this directory is ./%s", text, text);
+		snprintf(why, size, "\"%s\" is neither a port nor HOST:PORT nor a path; a socket in this directory is ./%s",
+		    text, text);
 		return false;
 	}
 	strcpy(ep->host, "localhost");
@@ -123,7 +125,8 @@ parse_tcp(struct endpoint *ep, const char *text, bool listens, char *why, size_t
 	memcpy(ep->host, host, len);
 	ep->host[len] = '\0';
 	if (!listens && strcmp(ep->host, "*") == 0) {
-		snprintf(why, size, "\"%s\": * means every address and can only be listened on; to connect, name one, as in localhost:8888",
+		snprintf(why, size,
+		    "\"%s\": * means every address and can only be listened on; to connect, name one, as in localhost:8888",
 		    text);
 		return false;
 	}

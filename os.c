@@ -149,10 +149,10 @@ os_remote_file(const char *path)
  * answered with that one socket, however many there are.  The structures are the kernel's (linux/netlink.h, linux/inet_diag.h),
  * written out here since a C library's headers need not bring them.
  */
-#define DIAG_NETLINK 4     /* NETLINK_SOCK_DIAG */
-#define DIAG_BY_FAMILY 20  /* SOCK_DIAG_BY_FAMILY */
-#define DIAG_REQUEST 1     /* NLM_F_REQUEST */
-#define DIAG_LISTEN 10     /* TCP_LISTEN */
+#define DIAG_NETLINK 4    /* NETLINK_SOCK_DIAG */
+#define DIAG_BY_FAMILY 20 /* SOCK_DIAG_BY_FAMILY */
+#define DIAG_REQUEST 1    /* NLM_F_REQUEST */
+#define DIAG_LISTEN 10    /* TCP_LISTEN */
 
 struct diag_head {
 	uint32_t len;

@@ -21,7 +21,7 @@
 
 #include "relay.h"
 
-#define ROUNDS 4    /* reads of one half in one turn: a busy connection must not keep the others waiting */
+#define ROUNDS 4 /* reads of one half in one turn: a busy connection must not keep the others waiting */
 #define LINGER 1000
 
 enum pair_state { PAIR_DIALS, PAIR_JOINED, PAIR_OVER };
@@ -35,9 +35,9 @@ struct pair {
 	struct end a, b;
 	struct half ab, ba;
 	enum pair_state state;
-	int status;          /* what it means for relay's exit */
+	int status; /* what it means for relay's exit */
 	int64_t began;
-	int64_t moved_at;    /* once nobody is behind stdin and stdout: when what was said last has moved; else 0 */
+	int64_t moved_at; /* once nobody is behind stdin and stdout: when what was said last has moved; else 0 */
 	uint64_t moved;
 	char from[SOCK_NAME];
 };
@@ -356,7 +356,7 @@ pair_table(const struct pairs *tab, int64_t now)
 
 	log_say(LOG_ERROR, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
 	for (p = tab->first; p != NULL; p = p->next)
-		log_say(LOG_ERROR, "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64 " s old", p->id, p->from,
-		    to_name(p, to), p->state == PAIR_DIALS ? " (connecting)" : "", p->ab.moved, p->ba.moved,
+		log_say(LOG_ERROR, "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64 " s old", p->id,
+		    p->from, to_name(p, to), p->state == PAIR_DIALS ? " (connecting)" : "", p->ab.moved, p->ba.moved,
 		    (now - p->began) / 1000);
 }

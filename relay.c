@@ -16,8 +16,8 @@
 
 #include "relay.h"
 
-#define ACCEPTS 64       /* of one listener in one turn */
-#define FULL_PAUSE 1000  /* of the listeners when the system has no descriptor left */
+#define ACCEPTS 64      /* of one listener in one turn */
+#define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
 #define SECONDS_MAX 1000000
 
 struct options {
@@ -34,13 +34,13 @@ struct relay {
 	struct listener listeners[SOCK_ADDRS];
 	int slots[SOCK_ADDRS];
 	int n_listeners;
-	int64_t resume;   /* listeners rest until then; 0: they do not */
+	int64_t resume; /* listeners rest until then; 0: they do not */
 	bool told_full;
 	struct pairs pairs;
 	struct children kids;
 	struct pollset ps;
 	int signal_fd, signal_slot;
-	bool single;      /* one connection: its fate is relay's status */
+	bool single; /* one connection: its fate is relay's status */
 	int status;
 	dev_t pid_dev;
 	ino_t pid_ino;
@@ -251,7 +251,8 @@ use_connection(struct relay *r, struct dial *d)
 	int fd = dial_take(d), status = STATUS_OK;
 
 	if (r->opt.fdpass && pass_descriptor(fd) == -1) {
-		log_say(LOG_ERROR, "cannot pass the socket over stdout: %s; -F is for ssh's ProxyCommand with ProxyUseFdpass yes",
+		log_say(LOG_ERROR,
+		    "cannot pass the socket over stdout: %s; -F is for ssh's ProxyCommand with ProxyUseFdpass yes",
 		    strerror(errno));
 		status = STATUS_CONNECT;
 	}

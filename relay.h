@@ -76,7 +76,7 @@ const char *endpoint_name(const struct endpoint *ep, char *dst, size_t size);
 
 /* ---- sock.c: listening sockets, addresses and paths ---- */
 
-#define SOCK_NAME 64       /* "[" + 45 characters of IPv6 + "%" + an interface + "]:65535" */
+#define SOCK_NAME 80       /* "[" + IPv6 (INET6_ADDRSTRLEN: 46) + "%" + a scope + "]:65535" */
 #define SOCK_ADDRS 8       /* addresses of one name that are tried or listened on */
 #define SOCK_PATH_MAX 4096 /* no longer path is taken */
 
@@ -127,13 +127,13 @@ void sock_unlisten(struct listener *l);
  * sock_connect_path(fd, path): connect(2) to a Unix socket whose path may be longer than sun_path.
  * sock_error(fd): take the pending error of ${fd}: 0 or an errno value.
  * sock_reset(fd): close the TCP socket ${fd} so that its peer sees a reset.
- * sock_name(addr, len, dst): "127.0.0.1:80" or "[::1]:80" into ${dst} (SOCK_NAME bytes).
+ * sock_name(addr, dst): "127.0.0.1:80" or "[::1]:80" into ${dst} (SOCK_NAME bytes).
  */
 int sock_open(int family);
 int sock_connect_path(int fd, const char *path);
 int sock_error(int fd);
 void sock_reset(int fd);
-void sock_name(const struct sockaddr *addr, socklen_t len, char *dst);
+void sock_name(const struct sockaddr *addr, char *dst);
 
 /* ---- spawn.c: commands and the end of children ---- */
 

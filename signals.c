@@ -29,8 +29,7 @@ handler(int sig)
 	errno = saved;
 }
 
-static int
-catch(int sig)
+static int catch (int sig)
 {
 	struct sigaction sa;
 
@@ -57,10 +56,10 @@ signals_open(void)
 	for (i = 0; i < sizeof(stops) / sizeof(stops[0]); i++) {
 		if (sigaction(stops[i], NULL, &sa) == -1)
 			return -1;
-		if (sa.sa_handler != SIG_IGN && catch(stops[i]) == -1)
+		if (sa.sa_handler != SIG_IGN && catch (stops[i]) == -1)
 			return -1;
 	}
-	if (catch(SIGCHLD) == -1 || catch(SIGUSR1) == -1)
+	if (catch (SIGCHLD) == -1 || catch (SIGUSR1) == -1)
 		return -1;
 	memset(&sa, 0, sizeof(sa));
 	sa.sa_handler = SIG_IGN;

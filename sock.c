@@ -107,18 +107,25 @@ is_loopback(const struct sockaddr *sa)
 	if (sa->sa_family != AF_INET6)
 		return false;
 	return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) ||
-	    (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) && in6->sin6_addr.s6_addr[12] == 127);
+	       (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) && in6->sin6_addr.s6_addr[12] == 127);
 }
 
 void
-sock_name(const struct sockaddr *addr, socklen_t len, char *dst)
+sock_name(const struct sockaddr *addr, char *dst)
 {
-	char host[SOCK_NAME - 9], port[6];
+	const struct sockaddr_in6 *in6 = (const void *)addr;
+	const struct sockaddr_in *in = (const void *)addr;
+	char host[INET6_ADDRSTRLEN] = "?", scope[16] = "";
 
-	if (getnameinfo(addr, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		snprintf(dst, SOCK_NAME, "?");
-	else
-		snprintf(dst, SOCK_NAME, addr->sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	if (addr->sa_family == AF_INET) {
+		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+		snprintf(dst, SOCK_NAME, "%s:%u", host, (unsigned)ntohs(in->sin_port));
+		return;
+	}
+	inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+	if (in6->sin6_scope_id != 0)
+		snprintf(scope, sizeof(scope), "%%%lu", (unsigned long)in6->sin6_scope_id);
+	snprintf(dst, SOCK_NAME, "[%s%s]:%u", host, scope, (unsigned)ntohs(in6->sin6_port));
 }
 
 int
@@ -204,7 +211,7 @@ call_from_dir(path_call *call, int fd, const char *path)
 	r = chdir(dir);
 	if (r == 0)
 		r = strlen(name) < sizeof(((struct sockaddr_un *)0)->sun_path) ? call_short(call, fd, name)
-		                                                                 : call_alias(call, fd, name);
+									       : call_alias(call, fd, name);
 	saved = errno;
 	if (fchdir(here) == -1) {
 		log_say(LOG_ERROR, "cannot return to the working directory: %s", strerror(errno));
@@ -285,7 +292,8 @@ clear_path(const char *path)
 	if (e == ENOENT)
 		return true;
 	if (e == 0 || e == EPROTOTYPE) {
-		log_say(LOG_ERROR, "cannot listen on %s: it is in use, a process is listening there; stop that one or take another name",
+		log_say(LOG_ERROR,
+		    "cannot listen on %s: it is in use, a process is listening there; stop that one or take another name",
 		    path);
 		return false;
 	}
@@ -376,7 +384,7 @@ static in_port_t *
 port_of(struct sockaddr_storage *sa)
 {
 	return sa->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)(void *)sa)->sin6_port
-	                                 : &((struct sockaddr_in *)(void *)sa)->sin_port;
+					 : &((struct sockaddr_in *)(void *)sa)->sin_port;
 }
 
 static void
@@ -418,7 +426,7 @@ bind_all(struct sock_addrs *addrs, bool lenient, struct listener *tab, int *fail
 		memset(&tab[n], 0, sizeof(tab[n]));
 		tab[n].fd = fd;
 		tab[n].guarded = is_loopback((struct sockaddr *)&bound);
-		sock_name((struct sockaddr *)&bound, len, tab[n].name);
+		sock_name((struct sockaddr *)&bound, tab[n].name);
 		n++;
 	}
 	if (n > 0)
@@ -461,7 +469,7 @@ listen_tcp(const struct endpoint *ep, struct listener *tab)
 	} while (n == -1 && errno == EADDRINUSE && ep->port == 0 && --tries > 0);
 	if (n == -1) {
 		e = errno;
-		sock_name((struct sockaddr *)&addrs.addr[failed], addrs.len[failed], name);
+		sock_name((struct sockaddr *)&addrs.addr[failed], name);
 		log_say(LOG_ERROR, "cannot listen on %s: %s%s", name, strerror(e), listen_advice(e));
 	}
 	return n;
@@ -500,16 +508,16 @@ is_ours(int fd, const struct sockaddr *peer, const char *name, const char *at)
 	uid_t uid = 0;
 	int known;
 
-	known = getsockname(fd, (struct sockaddr *)&local, &len) == -1
-	    ? -1 : os_peer_uid(peer, (struct sockaddr *)&local, &uid);
+	known =
+	    getsockname(fd, (struct sockaddr *)&local, &len) == -1 ? -1 : os_peer_uid(peer, (struct sockaddr *)&local, &uid);
 	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
 		return true;
 	if (known == 1)
 		log_say(LOG_NOTICE, "refused %s on %s: it is a process of uid %lu (-a lets everybody in)", name, at,
 		    (unsigned long)uid);
 	else if (errno == ENOENT)
-		log_say(LOG_NOTICE, "refused %s on %s: its socket was closed before its user could be known (-a lets everybody in)",
-		    name, at);
+		log_say(LOG_NOTICE,
+		    "refused %s on %s: its socket was closed before its user could be known (-a lets everybody in)", name, at);
 	else
 		log_say(LOG_NOTICE, "refused %s on %s: its user cannot be known: %s (-a lets everybody in)", name, at,
 		    strerror(errno));
@@ -532,7 +540,7 @@ sock_accept(const struct listener *l, char *name)
 		snprintf(name, SOCK_NAME, "a client");
 		return fd;
 	}
-	sock_name((struct sockaddr *)&peer, len, name);
+	sock_name((struct sockaddr *)&peer, name);
 	if (l->guarded && !is_ours(fd, (struct sockaddr *)&peer, name, l->name)) {
 		sock_reset(fd);
 		errno = EACCES;

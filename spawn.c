@@ -31,11 +31,11 @@ struct child {
 	struct child *next;
 	pid_t pid;
 	enum spawn_state state;
-	int in, out;      /* until they are taken; -1 */
-	int report;       /* read end of the pipe that tells of exec; -1: told */
+	int in, out; /* until they are taken; -1 */
+	int report;  /* read end of the pipe that tells of exec; -1: told */
 	int slot;
-	int err;          /* why exec failed */
-	int wait_status;  /* ended: of waitpid */
+	int err;         /* why exec failed */
+	int wait_status; /* ended: of waitpid */
 	bool ended, released;
 	bool asked;       /* relay has sent it a signal */
 	int64_t deadline; /* of the next signal */
@@ -255,7 +255,7 @@ static bool
 was_ended(const struct child *c)
 {
 	return c->asked || c->state == SPAWN_FAILED ||
-	    (c->released && WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGPIPE);
+	       (c->released && WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGPIPE);
 }
 
 static void
