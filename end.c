@@ -127,7 +127,8 @@ end_want(struct end *e, struct pollset *ps, bool reads, bool writes)
 		return;
 	}
 	/* A socket is watched for its reset even when nothing is read from it; a pipe has none, and would report its end for ever. */
-	if (reads || (e->single && !e->hup))
+	/* But once nobody reads our stdout, the end of stdin behind bytes that cannot be read yet is the end of whoever started us. */
+	if (reads || ((e->single || (e->stdio && e->out == -1)) && !e->hup))
 		e->in_slot = pollset_add(ps, e->in, in);
 	if (writes || !e->hup)
 		e->out_slot = pollset_add(ps, e->out, out);
@@ -154,9 +155,11 @@ end_failed(struct end *e, const struct pollset *ps)
 
 	if ((r & (POLLERR | POLLHUP | POLLNVAL)) == 0)
 		return 0;
+	if (!e->single && e->out != -1)
+		return EPIPE;
 	e->hup = true;
 	if (!e->single)
-		return e->out != -1 ? EPIPE : 0;
+		return 0;
 	err = (r & POLLERR) != 0 ? sock_error(fd) : 0;
 	if (err != 0)
 		return err;

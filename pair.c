@@ -201,7 +201,7 @@ is_stuck(struct pair *p, int64_t now)
 {
 	const struct half *said = p->a.stdio ? &p->ab : &p->ba, *heard = p->a.stdio ? &p->ba : &p->ab;
 
-	if (!said->src->stdio || said->state != HALF_DRAIN || heard->state != HALF_BROKEN)
+	if (!said->src->stdio || heard->state != HALF_BROKEN || (said->state != HALF_DRAIN && !said->src->hup))
 		return false;
 	if (p->moved_at == 0 || said->moved != p->moved) {
 		p->moved = said->moved;

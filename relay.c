@@ -464,8 +464,10 @@ want_listeners(struct relay *r)
 static void
 accept_failed(struct relay *r, int err)
 {
-	if (err == EAGAIN || err == EWOULDBLOCK)
+	if (err == EAGAIN || err == EWOULDBLOCK) {
+		r->told_full = false; /* nobody waits any more */
 		return;
+	}
 	r->resume = r->ps.now + FULL_PAUSE;
 	if (r->told_full)
 		return;
@@ -510,7 +512,6 @@ accept_some(struct relay *r, const struct listener *l)
 			accept_failed(r, errno);
 			return;
 		}
-		r->told_full = false;
 		join_connection(r, fd, l, name);
 	}
 }

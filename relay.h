@@ -217,7 +217,7 @@ struct end {
 	bool in_blocks, out_blocks; /* a terminal, a file: to be used only after poll said so */
 	bool in_splices, out_splices; /* bulk to or from it is moved faster unseen (os_splice) than read and written */
 	bool wants_in;           /* poll was asked for in */
-	bool hup;                /* has hung up: nothing more to learn from watching it idle */
+	bool hup;                /* a single socket, or in, has hung up: nothing more to learn from watching it idle */
 };
 
 /*
