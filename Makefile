@@ -69,31 +69,31 @@ need:
 units: $(UNITS)
 	@for unit in $(UNITS); do $$unit || exit 1; done
 
-T = $(CC) -std=c99 -Wall -Wextra -Wshadow -D_POSIX_C_SOURCE=200809L -I. $(CFLAGS) $(LDFLAGS) -o $@ $@.c
+T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L -DRELAY_POSIX=$(POSIX) -I. $(CFLAGS) $(LDFLAGS) -o $@ $@.c
 
-t/check_log: t/check_log.c t/check.h log.o
+t/check_log: t/check_log.c t/check.h t/net.h log.o
 	$(T) log.o $(CHECK_LIBS)
-t/check_os: t/check_os.c t/check.h os.o
+t/check_os: t/check_os.c t/check.h t/net.h os.o
 	$(T) os.o $(CHECK_LIBS)
-t/check_pollset: t/check_pollset.c t/check.h pollset.o
+t/check_pollset: t/check_pollset.c t/check.h t/net.h pollset.o
 	$(T) pollset.o $(CHECK_LIBS)
-t/check_signals: t/check_signals.c t/check.h signals.o os.o
+t/check_signals: t/check_signals.c t/check.h t/net.h signals.o os.o
 	$(T) signals.o os.o $(CHECK_LIBS)
-t/check_buf: t/check_buf.c t/check.h buf.o os.o
+t/check_buf: t/check_buf.c t/check.h t/net.h buf.o os.o
 	$(T) buf.o os.o $(CHECK_LIBS)
-t/check_end: t/check_end.c t/check.h end.o pollset.o os.o
+t/check_end: t/check_end.c t/check.h t/net.h end.o pollset.o os.o
 	$(T) end.o pollset.o os.o $(CHECK_LIBS)
-t/check_half: t/check_half.c t/check.h $(BYTES) $(FLOOR)
+t/check_half: t/check_half.c t/check.h t/net.h $(BYTES) $(FLOOR)
 	$(T) $(BYTES) $(FLOOR) $(CHECK_LIBS)
-t/check_endpoint: t/check_endpoint.c t/check.h endpoint.o
+t/check_endpoint: t/check_endpoint.c t/check.h t/net.h endpoint.o
 	$(T) endpoint.o $(CHECK_LIBS)
-t/check_sock: t/check_sock.c t/check.h sock.o endpoint.o os.o log.o
+t/check_sock: t/check_sock.c t/check.h t/net.h sock.o endpoint.o os.o log.o
 	$(T) sock.o endpoint.o os.o log.o $(CHECK_LIBS)
-t/check_spawn: t/check_spawn.c t/check.h spawn.o endpoint.o $(FLOOR)
+t/check_spawn: t/check_spawn.c t/check.h t/net.h spawn.o endpoint.o $(FLOOR)
 	$(T) spawn.o endpoint.o $(FLOOR) $(CHECK_LIBS)
-t/check_dial: t/check_dial.c t/check.h $(REACH) $(FLOOR)
+t/check_dial: t/check_dial.c t/check.h t/net.h $(REACH) $(FLOOR)
 	$(T) $(REACH) $(FLOOR) $(CHECK_LIBS)
-t/check_pair: t/check_pair.c t/check.h $(ROOMS)
+t/check_pair: t/check_pair.c t/check.h t/net.h $(ROOMS)
 	$(T) $(ROOMS) $(CHECK_LIBS)
 
 t/faults.so: t/faults.c

@@ -66,23 +66,14 @@ give_chunk(struct chunk *c)
 	spares++;
 }
 
-/* The chunk with room at its end, a new one if there is none. */
-static struct chunk *
-tail_with_room(struct buf *b)
+static void
+append(struct buf *b, struct chunk *c)
 {
-	struct chunk *c = b->tail;
-
-	if (c != NULL && c->end < BUF_CHUNK)
-		return c;
-	c = take_chunk();
-	if (c == NULL)
-		return NULL;
 	if (b->tail == NULL)
 		b->head = c;
 	else
 		b->tail->next = c;
 	b->tail = c;
-	return c;
 }
 
 /* Let go of the first chunk when it is empty. */
@@ -102,7 +93,8 @@ drop_head(struct buf *b)
 ssize_t
 buf_fill(struct buf *b, int fd)
 {
-	struct chunk *c = tail_with_room(b);
+	bool fresh = b->tail == NULL || b->tail->end == BUF_CHUNK;
+	struct chunk *c = fresh ? take_chunk() : b->tail;
 	ssize_t n;
 
 	if (c == NULL) {
@@ -115,10 +107,11 @@ buf_fill(struct buf *b, int fd)
 	if (n > 0) {
 		c->end += (size_t)n;
 		b->used += (size_t)n;
+		if (fresh)
+			append(b, c);
+	} else if (fresh) {
+		give_chunk(c);
 	}
-	/* Only when the queue held nothing can its chunk be empty now. */
-	if (b->used == 0)
-		drop_head(b);
 	return n;
 }
 
@@ -182,9 +175,10 @@ buf_splice(struct buf *b, int fd)
 		b->pipe = take_pipe();
 	if (b->pipe == NULL)
 		return -1;
-	n = os_splice(fd, b->pipe->in, BUF_PIPE);
+	n = os_splice(fd, b->pipe->in, BUF_PIPE - b->used);
 	if (n > 0) {
 		b->used += (size_t)n;
+		b->full = b->used >= BUF_PIPE; /* pages of more than 4 KiB each fit in more than its size */
 		return n;
 	}
 	/* EAGAIN: ${fd} has nothing, or the pipe has no slot left, though it be for bytes. */

@@ -320,7 +320,7 @@ static void
 step_connecting(struct dial *d, const struct pollset *ps)
 {
 	if (pollset_ready(ps, d->slot) != 0) {
-		if (!connected(d, sock_error(d->fd)))
+		if (!connected(d, os_error(d->fd)))
 			connect_next(d, ps->now);
 	} else if (ps->now >= d->deadline) {
 		connected(d, ETIMEDOUT);

@@ -21,8 +21,8 @@
 
 #include "relay.h"
 
-static void
-clear(struct end *e)
+void
+end_none(struct end *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->in = e->out = e->in_slot = e->out_slot = -1;
@@ -32,7 +32,7 @@ clear(struct end *e)
 void
 end_socket(struct end *e, int fd, bool tcp)
 {
-	clear(e);
+	end_none(e);
 	e->in = e->out = fd;
 	e->single = e->out_socket = true;
 	e->tcp = e->in_splices = tcp;
@@ -41,7 +41,7 @@ end_socket(struct end *e, int fd, bool tcp)
 void
 end_pipes(struct end *e, int in, int out)
 {
-	clear(e);
+	end_none(e);
 	e->in = in;
 	e->out = out;
 	e->in_splices = e->out_splices = true;
@@ -89,7 +89,7 @@ end_stdio(struct end *e)
 	struct stat in, out;
 	int on = 1;
 
-	clear(e);
+	end_none(e);
 	if (fstat(STDIN_FILENO, &in) == -1 || fstat(STDOUT_FILENO, &out) == -1)
 		return -1;
 	e->stdio = true;
@@ -160,7 +160,7 @@ end_failed(struct end *e, const struct pollset *ps)
 	e->hup = true;
 	if (!e->single)
 		return 0;
-	err = (r & POLLERR) != 0 ? sock_error(fd) : 0;
+	err = (r & POLLERR) != 0 ? os_error(fd) : 0;
 	if (err != 0)
 		return err;
 	/* TCP hangs up before we said our last byte only when it is closed; a Unix socket, when its peer is. */

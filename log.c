@@ -6,6 +6,7 @@
  * left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a non-blocking pipe with stdout.
  */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,21 +26,26 @@ log_show(enum log_level level)
 	shown = level;
 }
 
+/*
+ * POLLOUT promises a pipe's writer PIPE_BUF bytes without blocking.  A reader that did not read for WAIT_MS is not waited for again
+ * until it reads: its lines are dropped.
+ */
 static void
 write_line(const char *p, size_t n)
 {
+	static bool stuck;
 	struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
 	ssize_t w;
 
 	while (n > 0) {
-		w = write(STDERR_FILENO, p, n);
-		if (w >= 0) {
+		stuck = poll(&pfd, 1, stuck ? 0 : WAIT_MS) == 0;
+		if (stuck)
+			return;
+		w = write(STDERR_FILENO, p, n < PIPE_BUF ? n : PIPE_BUF);
+		if (w > 0) {
 			p += w;
 			n -= (size_t)w;
-		} else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-			if (poll(&pfd, 1, WAIT_MS) <= 0)
-				return;
-		} else if (errno != EINTR) {
+		} else if (w == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)) {
 			return;
 		}
 	}

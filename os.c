@@ -46,16 +46,26 @@ os_setup(int fd)
 	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-void
+int
+os_error(int fd)
+{
+	socklen_t len = sizeof(int);
+	int e = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == -1 ? errno : e;
+}
+
+long
 os_raise_files(void)
 {
 	struct rlimit r;
 
-	if (getrlimit(RLIMIT_NOFILE, &old_files) == -1)
-		return;
-	r = old_files;
-	r.rlim_cur = r.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &r);
+	if (getrlimit(RLIMIT_NOFILE, &old_files) == 0) {
+		r = old_files;
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r);
+	}
+	return sysconf(_SC_OPEN_MAX);
 }
 
 void

@@ -62,6 +62,9 @@ pair_new(struct pairs *tab, const struct end *a, const char *from, struct dial_t
 		return false;
 	}
 	p->a = *a;
+	end_none(&p->b);
+	half_init(&p->ab, &p->a, &p->b);
+	half_init(&p->ba, &p->b, &p->a);
 	p->target = target;
 	p->began = now;
 	p->id = ++tab->last_id;
@@ -102,8 +105,6 @@ join(struct pair *p, int64_t now)
 		end_socket(&p->b, dial_take(p->dial), p->target->to.kind == ENDPOINT_TCP);
 	dial_free(p->dial, now);
 	p->dial = NULL;
-	half_init(&p->ab, &p->a, &p->b);
-	half_init(&p->ba, &p->b, &p->a);
 	p->state = PAIR_JOINED;
 }
 

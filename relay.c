@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,11 +19,13 @@
 
 #define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
+#define FILES_OURS 12   /* descriptors that are not a pair's: stdio, signals, listeners, netlink, a spare pipe */
+#define FILES_SPAWN 6   /* more while a command is started */
 #define SECONDS_MAX 1000000
 
 struct options {
 	bool anybody, background, fdpass, probe;
-	long max_pairs; /* 0: no bound */
+	long max_pairs; /* 0: no bound of the user's */
 	const char *pidfile;
 	int each_ms, wait_ms;
 };
@@ -34,7 +37,8 @@ struct relay {
 	struct listener listeners[SOCK_ADDRS];
 	int slots[SOCK_ADDRS];
 	int n_listeners;
-	int64_t resume; /* listeners rest until then; 0: they do not */
+	int64_t resume;   /* listeners rest until then; 0: they do not */
+	size_t max_pairs; /* what -c and the descriptors allow */
 	bool told_full;
 	struct pairs pairs;
 	struct children kids;
@@ -417,6 +421,20 @@ start_single(struct relay *r)
 	return STATUS_OK;
 }
 
+/* A connection that was taken must find the descriptors for its other side too: do not take more than can be served. */
+static void
+bound_pairs(struct relay *r, long files)
+{
+	bool command = r->target.to.kind == ENDPOINT_COMMAND;
+	long most = command ? (files - FILES_OURS - FILES_SPAWN) / 3 : (files - FILES_OURS) / 2;
+
+	if (files == -1)
+		most = LONG_MAX;
+	if (most < 1)
+		most = 1;
+	r->max_pairs = (size_t)(r->opt.max_pairs != 0 && r->opt.max_pairs < most ? r->opt.max_pairs : most);
+}
+
 static int
 start_listening(struct relay *r)
 {
@@ -442,14 +460,34 @@ start_listening(struct relay *r)
 /* ---- the loop ---- */
 
 static void
+tell_full(struct relay *r)
+{
+	if (!r->told_full)
+		log_say(LOG_NOTICE, "out of descriptors with %zu connections: new ones wait (ulimit -n; -c N bounds them)",
+		    r->pairs.n);
+	r->told_full = true;
+}
+
+static bool
+is_full(struct relay *r)
+{
+	if (r->pairs.n < r->max_pairs)
+		return false;
+	if ((long)r->max_pairs != r->opt.max_pairs)
+		tell_full(r);
+	return true;
+}
+
+static void
 want_listeners(struct relay *r)
 {
-	bool full = r->opt.max_pairs != 0 && r->pairs.n >= (size_t)r->opt.max_pairs;
 	int i;
 
 	for (i = 0; i < r->n_listeners; i++)
 		r->slots[i] = -1;
-	if (full || r->n_listeners == 0)
+	if (r->pairs.n <= r->max_pairs / 2)
+		r->told_full = false;
+	if (r->n_listeners == 0 || is_full(r))
 		return;
 	if (r->resume > r->ps.now) {
 		pollset_until(&r->ps, r->resume);
@@ -464,19 +502,15 @@ want_listeners(struct relay *r)
 static void
 accept_failed(struct relay *r, int err)
 {
-	if (err == EAGAIN || err == EWOULDBLOCK) {
-		r->told_full = false; /* nobody waits any more */
+	if (err == EAGAIN || err == EWOULDBLOCK)
 		return;
-	}
 	r->resume = r->ps.now + FULL_PAUSE;
-	if (r->told_full)
-		return;
-	r->told_full = true;
-	if (err == EMFILE || err == ENFILE)
-		log_say(LOG_NOTICE, "out of descriptors with %zu connections: new ones wait (ulimit -n, or -c N to bound them)",
-		    r->pairs.n);
-	else
+	if (err == EMFILE || err == ENFILE) {
+		tell_full(r);
+	} else if (!r->told_full) {
+		r->told_full = true;
 		log_say(LOG_NOTICE, "cannot accept: %s; new connections wait", strerror(err));
+	}
 }
 
 static void
@@ -503,7 +537,7 @@ accept_some(struct relay *r, const struct listener *l)
 	int i, fd;
 
 	for (i = 0; i < ACCEPTS && l->fd != -1; i++) {
-		if (r->opt.max_pairs != 0 && r->pairs.n >= (size_t)r->opt.max_pairs)
+		if (is_full(r))
 			return;
 		fd = sock_accept(l, name);
 		if (fd == -1 && errno == EACCES)
@@ -592,7 +626,7 @@ main(int argc, char *argv[])
 	r.signal_fd = signals_open();
 	if (r.signal_fd == -1)
 		fail_system("cannot catch signals");
-	os_raise_files();
+	bound_pairs(&r, os_raise_files());
 	if (r.opt.probe || r.opt.fdpass)
 		return dial_alone(&r);
 	r.status = r.from.kind == ENDPOINT_STDIO ? start_single(&r) : start_listening(&r);

@@ -125,13 +125,11 @@ void sock_unlisten(struct listener *l);
 /*
  * sock_open(family): a stream socket; TCP_NODELAY where it is TCP, for a 1-byte message must not wait for an acknowledgement.
  * sock_connect_path(fd, path): connect(2) to a Unix socket whose path may be longer than sun_path.
- * sock_error(fd): take the pending error of ${fd}: 0 or an errno value.
  * sock_reset(fd): close the TCP socket ${fd} so that its peer sees a reset.
  * sock_name(addr, dst): "127.0.0.1:80" or "[::1]:80" into ${dst} (SOCK_NAME bytes).
  */
 int sock_open(int family);
 int sock_connect_path(int fd, const char *path);
-int sock_error(int fd);
 void sock_reset(int fd);
 void sock_name(const struct sockaddr *addr, char *dst);
 
@@ -221,6 +219,7 @@ struct end {
 };
 
 /*
+ * end_none(e): an end without descriptors.
  * end_socket(e, fd, tcp), end_pipes(e, in, out): make ${e} of descriptors that are its own from now on.
  * end_stdio(e): make ${e} of stdin and stdout, which become /dev/null.
  * end_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
@@ -230,6 +229,7 @@ struct end {
  * a socket.
  * end_close(e, reset): end both; where ${e} can carry it, as a reset.
  */
+void end_none(struct end *e);
 void end_socket(struct end *e, int fd, bool tcp);
 void end_pipes(struct end *e, int in, int out);
 int end_stdio(struct end *e);
@@ -371,6 +371,7 @@ void pollset_free(struct pollset *ps);
 
 /*
  * os_setup(fd): make ${fd} non-blocking and close-on-exec.
+ * os_error(fd): take the pending error of the socket ${fd}: 0 or an errno value.
  * os_socket(family), os_accept(lfd, peer, len): stream sockets that are both from birth (portable: a moment later).
  * os_peer_uid(peer, local, uid): whose process holds the socket at the other end of a TCP connection within this host: 1 known,
  * 0 this system cannot tell (portable: always), -1 the look-up failed, ENOENT: no process holds it any more.
@@ -379,9 +380,11 @@ void pollset_free(struct pollset *ps);
  * os_splice(in, out, max): move up to ${max} bytes between two non-blocking descriptors, one of them a pipe, as read(2) and write(2)
  * would (portable: ENOSYS).  os_pipe_size(fd, size): try to make a pipe hold ${size} bytes; return what it holds (portable: 0).
  * os_close_from(fd): close every descriptor from ${fd} on.
- * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives; the limit back as it was, for a command.
+ * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives, returns how many; the limit back as it was,
+ * for a command.
  */
 int os_setup(int fd);
+int os_error(int fd);
 int os_socket(int family);
 int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
 int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
@@ -390,7 +393,7 @@ void os_follow(pid_t parent);
 ssize_t os_splice(int in, int out, size_t max);
 int os_pipe_size(int fd, int size);
 void os_close_from(int fd);
-void os_raise_files(void);
+long os_raise_files(void);
 void os_restore_files(void);
 
 /* ---- log.c: words for people ---- */

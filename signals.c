@@ -13,9 +13,11 @@
 
 #include "relay.h"
 
-static const int stops[] = { SIGTERM, SIGINT, SIGHUP };
+static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE };
+#define COUNT (sizeof(signals) / sizeof(signals[0]))
+
+static struct sigaction found[COUNT]; /* what relay found at its start */
 static int pipe_in = -1, pipe_out = -1;
-static struct sigaction old_pipe;
 
 static void
 handler(int sig)
@@ -29,21 +31,27 @@ handler(int sig)
 	errno = saved;
 }
 
-static int catch (int sig)
+/* No SA_RESTART: a write to a terminal that was stopped has to give way to SIGTERM. */
+static int
+set(int sig, void (*to)(int))
 {
 	struct sigaction sa;
 
 	memset(&sa, 0, sizeof(sa));
-	sa.sa_handler = handler;
+	sa.sa_handler = to;
 	sigemptyset(&sa.sa_mask);
-	/* No SA_RESTART: a write to a terminal that was stopped has to give way to SIGTERM. */
 	return sigaction(sig, &sa, NULL);
+}
+
+static bool
+stops(int sig)
+{
+	return sig == SIGTERM || sig == SIGINT || sig == SIGHUP;
 }
 
 int
 signals_open(void)
 {
-	struct sigaction sa;
 	int fd[2];
 	size_t i;
 
@@ -53,19 +61,14 @@ signals_open(void)
 	pipe_out = fd[1];
 	if (os_setup(pipe_in) == -1 || os_setup(pipe_out) == -1)
 		return -1;
-	for (i = 0; i < sizeof(stops) / sizeof(stops[0]); i++) {
-		if (sigaction(stops[i], NULL, &sa) == -1)
+	for (i = 0; i < COUNT; i++) {
+		if (sigaction(signals[i], NULL, &found[i]) == -1)
 			return -1;
-		if (sa.sa_handler != SIG_IGN && catch (stops[i]) == -1)
+		if (stops(signals[i]) && found[i].sa_handler == SIG_IGN)
+			continue;
+		if (set(signals[i], signals[i] == SIGPIPE ? SIG_IGN : handler) == -1)
 			return -1;
 	}
-	if (catch (SIGCHLD) == -1 || catch (SIGUSR1) == -1)
-		return -1;
-	memset(&sa, 0, sizeof(sa));
-	sa.sa_handler = SIG_IGN;
-	sigemptyset(&sa.sa_mask);
-	if (sigaction(SIGPIPE, &sa, &old_pipe) == -1)
-		return -1;
 	return pipe_in;
 }
 
@@ -99,20 +102,9 @@ signals_restore(const sigset_t *old)
 void
 signals_child(const sigset_t *old)
 {
-	struct sigaction sa;
 	size_t i;
 
-	memset(&sa, 0, sizeof(sa));
-	sa.sa_handler = SIG_DFL;
-	sigemptyset(&sa.sa_mask);
-	for (i = 0; i < sizeof(stops) / sizeof(stops[0]); i++) {
-		struct sigaction now;
-
-		if (sigaction(stops[i], NULL, &now) == 0 && now.sa_handler == handler)
-			sigaction(stops[i], &sa, NULL);
-	}
-	sigaction(SIGCHLD, &sa, NULL);
-	sigaction(SIGUSR1, &sa, NULL);
-	sigaction(SIGPIPE, &old_pipe, NULL);
+	for (i = 0; i < COUNT; i++)
+		sigaction(signals[i], &found[i], NULL);
 	signals_restore(old);
 }

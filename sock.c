@@ -129,15 +129,6 @@ sock_name(const struct sockaddr *addr, char *dst)
 }
 
 int
-sock_error(int fd)
-{
-	socklen_t len = sizeof(int);
-	int e = 0;
-
-	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == -1 ? errno : e;
-}
-
-int
 sock_open(int family)
 {
 	int fd = os_socket(family), on = 1;
@@ -179,6 +170,7 @@ call_alias(path_call *call, int fd, const char *name)
 	int r, saved;
 
 	snprintf(alias, sizeof(alias), ".relay-%ld", (long)getpid());
+	unlink(alias); /* of a process of our number that was killed in the middle of this */
 	if (call == bind) {
 		r = call_short(bind, fd, alias);
 		if (r == 0)
@@ -321,39 +313,47 @@ bind_private(int fd, const char *path)
 	return r;
 }
 
+/* A socket bound to ${path}, in the place of a dead one if need be; -1, and told. */
+static int
+take_path(const char *path)
+{
+	int tries, fd, e;
+
+	for (tries = 0;; tries++) {
+		fd = os_socket(AF_UNIX);
+		if (fd != -1 && bind_private(fd, path) == 0)
+			return fd;
+		e = errno;
+		if (fd != -1)
+			close(fd); /* and no other try with it: it may be bound to a short name by now */
+		if (e != EADDRINUSE || tries == 3) {
+			log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(e));
+			return -1;
+		}
+		if (!clear_path(path))
+			return -1;
+	}
+}
+
 static int
 listen_unix(const char *path, struct listener *l)
 {
 	struct stat st;
-	int tries = 3, fd;
+	int fd = take_path(path);
 
-	fd = os_socket(AF_UNIX);
-	if (fd == -1) {
-		log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(errno));
+	if (fd == -1)
 		return -1;
-	}
-	while (bind_private(fd, path) == -1) {
-		if (errno != EADDRINUSE || tries-- == 0) {
-			log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(errno));
-			goto fail;
-		}
-		if (!clear_path(path))
-			goto fail;
-	}
 	if (listen(fd, SOMAXCONN) == -1 || lstat(path, &st) == -1) {
 		log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(errno));
 		unlink(path);
-		goto fail;
+		close(fd);
+		return -1;
 	}
 	l->fd = fd;
 	l->path = path;
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
 	return 1;
-
-fail:
-	close(fd);
-	return -1;
 }
 
 /* ---- listening on addresses ---- */
@@ -457,7 +457,7 @@ listen_tcp(const struct endpoint *ep, struct listener *tab)
 	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
 	struct sock_addrs addrs;
 	char name[ENDPOINT_NAME];
-	int e, n, failed, tries = PORT_TRIES;
+	int e, n, failed = 0, tries = PORT_TRIES;
 
 	do {
 		e = resolve(ep, AI_PASSIVE, &addrs);

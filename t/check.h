@@ -1,0 +1,59 @@
+/* check.h - what the unit tests share; every test runs in a process of its own (Check's fork mode), so it may spoil what it likes. */
+#ifndef T_CHECK_H
+#define T_CHECK_H
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+#include "relay.h"
+
+/* A whole program: TESTS("room") { tcase_add_test(tc, a_rule); ... } */
+#define TESTS(room) \
+	static void add_tests(TCase *tc); \
+	int main(void) \
+	{ \
+		Suite *suite = suite_create(room); \
+		TCase *tc = tcase_create(room); \
+		SRunner *runner = srunner_create(suite); \
+		int failed; \
+		suite_add_tcase(suite, tc); \
+		tcase_set_timeout(tc, 15); \
+		add_tests(tc); \
+		srunner_run_all(runner, CK_ENV); \
+		failed = srunner_ntests_failed(runner); \
+		srunner_free(runner); \
+		return failed != 0; \
+	} \
+	static void add_tests(TCase *tc)
+
+static inline int64_t ms(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000 + t.tv_nsec / 1000000; }
+
+/* Do ${work} until ${cond} holds; 5 s are taken for never. */
+#define UNTIL(cond, work) do { \
+		int64_t until_ = ms() + 5000; \
+		while (!(cond)) { ck_assert_msg(ms() < until_, "never came: %s", #cond); work; } \
+	} while (0)
+#define WAIT_FOR(cond) UNTIL(cond, poll(NULL, 0, 1))
+#define HAS(text, part) ck_assert_msg(strstr(text, part) != NULL, "\"%s\" is not in: %s", part, text)
+#define HAS_NOT(text, part) ck_assert_msg(strstr(text, part) == NULL, "\"%s\" is in: %s", part, text)
+
+static inline bool nonblocking(int fd) { return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
+static inline bool cloexec(int fd) { return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
+static inline int fds_open(void) { int fd, n = 0; for (fd = 0; fd < 512; fd++) n += fcntl(fd, F_GETFD) != -1; return n; }
+
+static inline void socks(int fd[2]) /* a non-blocking pair */
+{
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+	ck_assert(fcntl(fd[0], F_SETFL, O_NONBLOCK) != -1 && fcntl(fd[1], F_SETFL, O_NONBLOCK) != -1);
+}
+
+/* capture(): from now on stderr is a file; captured(): all that it holds. */
+static inline void capture(void) { ck_assert_int_eq(dup2(fileno(tmpfile()), 2), 2); }
+static inline const char *captured(void) { static char s[32768]; ssize_t n = pread(2, s, sizeof(s) - 1, 0); s[n < 0 ? 0 : n] = 0; return s; }
+#endif

@@ -1,0 +1,115 @@
+/* net.h - loopback sockets for the tests. */
+#ifndef T_NET_H
+#define T_NET_H
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include "check.h"
+
+static inline socklen_t loopback(int family, uint16_t port, struct sockaddr_storage *sa)
+{
+	struct sockaddr_in *in = (void *)sa;
+	struct sockaddr_in6 *in6 = (void *)sa;
+
+	memset(sa, 0, sizeof(*sa));
+	sa->ss_family = (sa_family_t)family;
+	if (family == AF_INET) {
+		in->sin_port = htons(port);
+		in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		return sizeof(*in);
+	}
+	in6->sin6_port = htons(port);
+	in6->sin6_addr = in6addr_loopback;
+	return sizeof(*in6);
+}
+
+/* A socket bound to loopback; ${*port} 0: any, told.  -1: it cannot be had. */
+static inline int tcp_bound(int family, uint16_t *port)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = loopback(family, *port, &sa);
+	int fd = socket(family, SOCK_STREAM, 0), on = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	if (bind(fd, (struct sockaddr *)&sa, len) == -1 || getsockname(fd, (struct sockaddr *)&sa, &len) == -1) {
+		close(fd);
+		return -1;
+	}
+	*port = ntohs(((struct sockaddr_in *)(void *)&sa)->sin_port); /* sin6_port lies at the same place */
+	return fd;
+}
+
+static inline int tcp_listener(int family, uint16_t *port)
+{
+	int fd = tcp_bound(family, port);
+
+	ck_assert_int_eq(listen(fd, 64), 0);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return fd;
+}
+
+static inline int tcp_connect(int family, uint16_t port)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = loopback(family, port, &sa);
+	int fd = socket(family, SOCK_STREAM, 0);
+
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, len), 0);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return fd;
+}
+
+/* A connected, non-blocking pair. */
+static inline void tcp_pair(int fd[2])
+{
+	uint16_t port = 0;
+	int l = tcp_listener(AF_INET, &port);
+
+	fd[0] = tcp_connect(AF_INET, port);
+	WAIT_FOR((fd[1] = accept(l, NULL, NULL)) != -1);
+	fcntl(fd[1], F_SETFL, O_NONBLOCK);
+	close(l);
+}
+
+static inline void reset(int fd)
+{
+	struct linger now = { 1, 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(fd);
+}
+
+/* A Unix listener, made by hand, of whatever type. */
+static inline int unix_listener(const char *path, int type, int backlog)
+{
+	struct sockaddr_un sa;
+	int fd = socket(AF_UNIX, type, 0);
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sun_family = AF_UNIX;
+	ck_assert_uint_lt(strlen(path), sizeof(sa.sun_path));
+	strcpy(sa.sun_path, path);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	if (type == SOCK_STREAM)
+		ck_assert_int_eq(listen(fd, backlog), 0);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return fd;
+}
+
+/* A directory of the program's own, to work in, and its end: for tcase_add_unchecked_fixture. */
+static char own_dir[] = "/tmp/relay-check-XXXXXX";
+
+static inline void enter_dir(void) { if (mkdtemp(own_dir) == NULL || chdir(own_dir) == -1) abort(); }
+
+static inline void leave_dir(void)
+{
+	char cmd[64];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", own_dir);
+	if (chdir("/") == -1 || system(cmd) != 0)
+		fprintf(stderr, "left behind: %s\n", own_dir);
+}
+#endif
