@@ -252,6 +252,54 @@ buf_drain(struct buf *b, int fd, size_t max)
 	return n;
 }
 
+bool
+buf_put(struct buf *b, const void *p, size_t n)
+{
+	const unsigned char *from = p;
+	struct chunk *c;
+	size_t room;
+
+	while (n > 0) {
+		if (b->tail == NULL || b->tail->end == BUF_CHUNK) {
+			c = take_chunk();
+			if (c == NULL)
+				return false;
+			append(b, c);
+		}
+		c = b->tail;
+		room = BUF_CHUNK - c->end;
+		if (room > n)
+			room = n;
+		memcpy(c->data + c->end, from, room);
+		c->end += room;
+		b->used += room;
+		from += room;
+		n -= room;
+	}
+	return true;
+}
+
+size_t
+buf_take(struct buf *b, void *p, size_t n)
+{
+	unsigned char *to = p;
+	struct chunk *c;
+	size_t have, left = n;
+
+	while (left > 0 && (c = b->head) != NULL) {
+		have = c->end - c->start;
+		if (have > left)
+			have = left;
+		memcpy(to, c->data + c->start, have);
+		c->start += have;
+		b->used -= have;
+		to += have;
+		left -= have;
+		drop_head(b);
+	}
+	return n - left;
+}
+
 void
 buf_clear(struct buf *b)
 {

@@ -260,12 +260,16 @@ struct buf {
  * buf_splice(b, fd): the same into a pipe, unseen; ${b} is empty or was filled so before.  EAGAIN: nothing to read, or ${b} is full.
  * Any other errno, with ${b}->pipe NULL: use buf_fill.
  * buf_drain(b, fd, max): one write of at most ${max} bytes from the front of ${b} to ${fd}; returns as write(2), 0 if ${b} is empty.
+ * buf_put(b, p, n): copy ${n} bytes to the end of ${b}, which is not in a pipe; false: no memory for all of them.
+ * buf_take(b, p, n): copy up to ${n} bytes from the front of ${b}, which is not in a pipe, to ${p}; returns how many.
  * buf_clear(b): forget what it holds.
  * buf_trim(): free the chunks and pipes that are kept for reuse.
  */
 ssize_t buf_fill(struct buf *b, int fd);
 ssize_t buf_splice(struct buf *b, int fd);
 ssize_t buf_drain(struct buf *b, int fd, size_t max);
+bool buf_put(struct buf *b, const void *p, size_t n);
+size_t buf_take(struct buf *b, void *p, size_t n);
 void buf_clear(struct buf *b);
 void buf_trim(void);
 
@@ -327,6 +331,229 @@ void pair_step(struct pairs *tab, const struct pollset *ps);
 void pair_stop(struct pairs *tab, int status, int64_t now);
 int pair_sweep(struct pairs *tab, int64_t now);
 void pair_table(const struct pairs *tab, int64_t now);
+
+/* ---- frame.c: the wire, as PROTOCOL says ---- */
+
+#define FRAME_MAGIC 16
+#define FRAME_HEAD 8
+#define FRAME_DATA_MAX 65536   /* body of DATA */
+#define FRAME_BODY 8192        /* body of any other */
+#define FRAME_TARGET 4352      /* of OPEN: a host and a port, or SOCK_PATH_MAX */
+#define FRAME_WORDS 512        /* of CLOSE and BYE */
+#define FRAME_HELLO_FIXED 32   /* of HELLO, before the host's name */
+#define FRAME_SKIPPED 128      /* types from here on are skipped where they are unknown */
+
+enum frame_type {
+	FRAME_HELLO = 1,
+	FRAME_OPEN,
+	FRAME_OPENED,
+	FRAME_DATA,
+	FRAME_EOF,
+	FRAME_STOP,
+	FRAME_CLOSE,
+	FRAME_CREDIT,
+	FRAME_ACK,
+	FRAME_PING,
+	FRAME_BYE
+};
+
+struct frame {
+	unsigned type;
+	uint32_t length;
+	uint32_t stream;
+};
+
+struct hello {
+	uint8_t version, role;
+	uint32_t features, memory, streams;
+	uint64_t session, offset;
+	char host[256];
+};
+
+/*
+ * frame_encode(dst, f), frame_decode(f, src): the head. frame_decode returns NULL, or what no such frame can be.
+ * frame_put(dst, n, bytes), frame_get(src, bytes): a number of so many bytes.
+ * frame_encode_hello(dst, h): the body, at most FRAME_HELLO_FIXED + 255 bytes; returns its length.
+ * frame_decode_hello(h, src, length): the body, of a length that frame_decode let through.
+ */
+extern const unsigned char frame_magic[FRAME_MAGIC];
+void frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f);
+const char *frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD]);
+void frame_put(unsigned char *dst, uint64_t n, int bytes);
+uint64_t frame_get(const unsigned char *src, int bytes);
+size_t frame_encode_hello(unsigned char *dst, const struct hello *h);
+void frame_decode_hello(struct hello *h, const unsigned char *src, size_t length);
+
+/* ---- pace.c: how many bytes may be in flight; all times are microseconds ---- */
+
+#define PACE_MARKS 256 /* sendings whose round trip is measured at a time */
+#define PACE_SPANS 8   /* rates that are remembered */
+#define PACE_SLICE_LEAST 1024
+#define PACE_SLICE_MOST 32768
+
+struct pace {
+	uint64_t sent, acked;  /* link bytes */
+	uint64_t window;       /* that may be in flight */
+	bool starting;
+	bool idle;             /* in this span there was nothing to send */
+	int64_t trip, trip_at; /* the smallest round trip, 0: not known, and when it was seen */
+	int64_t trip_last;     /* the last one */
+	int64_t trip_anew;     /* the smallest since remeasures */
+	bool remeasures;
+	uint64_t rate[PACE_SPANS]; /* bytes per second */
+	unsigned spans, turn, stalls;
+	uint64_t full_rate;    /* start: the rate that was outgrown last */
+	int64_t span_at;
+	uint64_t span_acked;
+	struct {
+		uint64_t end;
+		int64_t at;
+	} mark[PACE_MARKS];
+	size_t first, marks;
+};
+
+/*
+ * pace_sent(p, n, now): ${n} bytes more were sent.
+ * pace_idle(p): there was nothing to send, though there was room.
+ * pace_acked(p, count, delay, now): the peer has read ${count} bytes in all, the last of them ${delay} before it said so.  False:
+ * that cannot be.
+ * pace_room(p): how many bytes may be sent now.
+ * pace_slice(p): how many one stream should send at once.
+ */
+void pace_init(struct pace *p, int64_t now);
+void pace_sent(struct pace *p, size_t n, int64_t now);
+void pace_idle(struct pace *p);
+bool pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now);
+size_t pace_room(const struct pace *p);
+size_t pace_slice(const struct pace *p);
+
+/* ---- link.c: many streams over one carrier; no descriptors; all times are microseconds ---- */
+
+#define LINK_STREAMS 8192            /* open at once, at most */
+#define LINK_MEMORY (64 * 1024 * 1024)
+#define LINK_WINDOW_FIRST (256 * 1024)
+#define LINK_WINDOW_LEAST 4096
+#define LINK_WINDOW_MOST (16 * 1024 * 1024)
+#define LINK_NOISE 65536             /* bytes before the far magic */
+
+enum link_role { LINK_NEAR, LINK_FAR };
+enum link_state { LINK_STARTS, LINK_GREETS, LINK_UP, LINK_DEAD };
+
+/* PROTOCOL, section 4 */
+enum link_code {
+	LINK_END,
+	LINK_RESET,
+	LINK_REFUSED,
+	LINK_NO_FILE,
+	LINK_NO_PERMISSION,
+	LINK_UNUSABLE,
+	LINK_COMMAND,
+	LINK_TIMEOUT,
+	LINK_NO_ROUTE,
+	LINK_NO_NAME,
+	LINK_NO_ROOM,
+	LINK_FORBIDDEN,
+	LINK_PROTOCOL,
+	LINK_VERSION
+};
+
+/*
+ * One direction is ${out}, from the local side to the link: its user fills out.buf and sets its state, and calls link_ready. The
+ * other is ${in}: the link fills in.buf and sets its state, its user takes bytes and calls link_consumed.
+ */
+struct stream {
+	struct half out, in;
+	struct stream *next_control, *next_flow, *next_new;
+	char *words;             /* OPEN: the target; CLOSE: why; owned */
+	void *user;              /* NULL: released */
+	int64_t sent_at, credit_at;
+	uint32_t id;
+	uint32_t send_window;    /* DATA bytes that may be sent */
+	uint32_t recv_window;    /* DATA bytes that the peer may still send */
+	uint32_t window;         /* what recv_window is filled up to */
+	uint32_t consumed;       /* written onward, not yet given back */
+	uint32_t burst;          /* bytes sent lately: little makes it quiet */
+	int32_t deficit;
+	uint16_t code;           /* of CLOSE, whoever sent it first */
+	unsigned opened : 1, sent_eof : 1, got_eof : 1, sent_close : 1, got_close : 1;
+	unsigned due_open : 1, due_opened : 1, due_credit : 1, due_stop : 1, due_close : 1, stopped : 1;
+	unsigned in_control : 1, in_flow : 1, in_news : 1;
+};
+
+struct link_list {
+	struct stream *first, *last;
+};
+
+struct link {
+	enum link_role role;
+	enum link_state state;
+	struct hello ours, theirs;
+	int64_t now;
+	unsigned char head[FRAME_HEAD];
+	size_t head_have;
+	struct frame frame;          /* whose body is being read */
+	struct stream *data;         /* DATA: where it goes; NULL: it is dropped */
+	size_t left;                 /* of the body */
+	unsigned char body[FRAME_BODY];
+	size_t matched;              /* of the magic */
+	char *noise;                 /* what came before it */
+	size_t noise_have;
+	struct stream **table;       /* by id / 2 */
+	uint32_t size, n, next_id;
+	struct link_list control, fresh, busy, news;
+	struct pace pace;
+	uint64_t read, read_acked;   /* link bytes */
+	int64_t unacked_at;          /* the first byte that wants an ACK; 0: none does */
+	int64_t read_at;             /* the last byte */
+	int64_t heard, ticked, pinged;
+	bool due_hello, due_ack, due_ping, due_bye;
+	uint64_t promised;           /* the sum of all recv_window and in.buf */
+	uint16_t code;               /* why it is dead */
+	char why[FRAME_WORDS + 128];
+	bool by_peer;                /* BYE came */
+};
+
+/*
+ * link_init(l, role, memory, host, now): a link that starts.  link_free(l): with all streams that have no user.
+ * link_feed(l, p, n, now): ${n} bytes came from the carrier; all are taken.
+ * link_pull(l, dst, room, now): put frames that are to be sent now into ${dst}; ${room} is at least LINK_PULL.
+ * link_has_output(l): would link_pull give something?
+ * link_tick(l, now): let time pass; link_deadline(l): when it has to be called at the latest.
+ * link_lost(l, code, why): the carrier has ended: all streams are reset.
+ * link_bye(l, code, why): end the link; one more link_pull gives the last frame.
+ *
+ * link_open(l, target, user): near: a new stream; NULL: too many are open, or no memory.
+ * link_next(l): far: a stream that was opened, with the target in words, or NULL; it is the caller's to take up (user).
+ * link_opened(s): far: its target is reached.
+ * link_ready(l, s): out has changed.  link_takes(s): more bytes in out would be sent soon.
+ * link_consumed(l, s, n): ${n} bytes of in were written onward.
+ * link_stop(l, s): nobody reads in any more.  link_close(l, s, code, words): reset the stream.
+ * link_release(l, s): its user is done with it.
+ *
+ * link_code(err), link_errno(code): codes of CLOSE from and to errno values.
+ */
+#define LINK_PULL 16384
+
+void link_init(struct link *l, enum link_role role, uint32_t memory, const char *host, int64_t now);
+void link_free(struct link *l);
+void link_feed(struct link *l, const void *p, size_t n, int64_t now);
+size_t link_pull(struct link *l, unsigned char *dst, size_t room, int64_t now);
+bool link_has_output(const struct link *l);
+void link_tick(struct link *l, int64_t now);
+int64_t link_deadline(const struct link *l);
+void link_lost(struct link *l, uint16_t code, const char *why);
+void link_bye(struct link *l, uint16_t code, const char *why);
+struct stream *link_open(struct link *l, const char *target, void *user);
+struct stream *link_next(struct link *l);
+void link_opened(struct link *l, struct stream *s);
+void link_ready(struct link *l, struct stream *s);
+bool link_takes(const struct link *l, const struct stream *s);
+void link_consumed(struct link *l, struct stream *s, size_t n);
+void link_stop(struct link *l, struct stream *s);
+void link_close(struct link *l, struct stream *s, uint16_t code, const char *words);
+void link_release(struct link *l, struct stream *s);
+uint16_t link_code(int err);
+int link_errno(uint16_t code);
 
 /* ---- signals.c: signals as a descriptor ---- */
 

@@ -1,0 +1,106 @@
+/*
+ * frame.c - the wire: bytes <-> structs, as PROTOCOL sections 1 to 3 say, and nothing else.
+ *
+ * No descriptor, no state: what a frame may mean at its time is for link.c to say; here it is refused only for what no frame can be.
+ */
+#include <string.h>
+
+#include "relay.h"
+
+const unsigned char frame_magic[FRAME_MAGIC] = { 0x00, 0xf2, 'r', 'e', 'L', 'A', 'y', 'l', 'i', 'n', 'k', '\r', '\n', '\n',
+	0xfe, 0x00 };
+
+/* The lengths that a body may have, and whether it concerns a stream. */
+static const struct {
+	uint32_t least, most;
+	bool stream;
+} rules[] = {
+	[FRAME_HELLO] = { FRAME_HELLO_FIXED, FRAME_HELLO_FIXED + 255, false },
+	[FRAME_OPEN] = { 8, 8 + FRAME_TARGET, true },
+	[FRAME_OPENED] = { 0, 0, true },
+	[FRAME_DATA] = { 1, FRAME_DATA_MAX, true },
+	[FRAME_EOF] = { 0, 0, true },
+	[FRAME_STOP] = { 0, 0, true },
+	[FRAME_CLOSE] = { 2, 2 + FRAME_WORDS, true },
+	[FRAME_CREDIT] = { 4, 4, true },
+	[FRAME_ACK] = { 12, 12, false },
+	[FRAME_PING] = { 0, 0, false },
+	[FRAME_BYE] = { 2, 2 + FRAME_WORDS, false },
+};
+
+void
+frame_put(unsigned char *dst, uint64_t n, int bytes)
+{
+	while (bytes-- > 0) {
+		dst[bytes] = (unsigned char)(n & 0xff);
+		n >>= 8;
+	}
+}
+
+uint64_t
+frame_get(const unsigned char *src, int bytes)
+{
+	uint64_t n = 0;
+
+	while (bytes-- > 0)
+		n = n << 8 | *src++;
+	return n;
+}
+
+void
+frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f)
+{
+	dst[0] = (unsigned char)f->type;
+	frame_put(dst + 1, f->length, 3);
+	frame_put(dst + 4, f->stream, 4);
+}
+
+const char *
+frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
+{
+	f->type = src[0];
+	f->length = (uint32_t)frame_get(src + 1, 3);
+	f->stream = (uint32_t)frame_get(src + 4, 4);
+	if (f->type >= FRAME_SKIPPED)
+		return f->length > FRAME_BODY ? "a length beyond the limit" : NULL;
+	if (f->type == 0 || f->type >= sizeof(rules) / sizeof(rules[0]))
+		return "a frame of unknown type";
+	if (f->length < rules[f->type].least || f->length > rules[f->type].most)
+		return "a length that the frame's type cannot have";
+	if ((f->stream != 0) != rules[f->type].stream)
+		return rules[f->type].stream ? "a frame that names no stream" : "a frame of the link that names a stream";
+	return NULL;
+}
+
+size_t
+frame_encode_hello(unsigned char *dst, const struct hello *h)
+{
+	size_t n = strlen(h->host);
+
+	memset(dst, 0, FRAME_HELLO_FIXED);
+	dst[0] = h->version;
+	dst[1] = h->role;
+	frame_put(dst + 4, h->features, 4);
+	frame_put(dst + 8, h->memory, 4);
+	frame_put(dst + 12, h->streams, 4);
+	frame_put(dst + 16, h->session, 8);
+	frame_put(dst + 24, h->offset, 8);
+	memcpy(dst + FRAME_HELLO_FIXED, h->host, n);
+	return FRAME_HELLO_FIXED + n;
+}
+
+void
+frame_decode_hello(struct hello *h, const unsigned char *src, size_t length)
+{
+	size_t n = length - FRAME_HELLO_FIXED;
+
+	h->version = src[0];
+	h->role = src[1];
+	h->features = (uint32_t)frame_get(src + 4, 4);
+	h->memory = (uint32_t)frame_get(src + 8, 4);
+	h->streams = (uint32_t)frame_get(src + 12, 4);
+	h->session = frame_get(src + 16, 8);
+	h->offset = frame_get(src + 24, 8);
+	memcpy(h->host, src + FRAME_HELLO_FIXED, n);
+	h->host[n] = '\0';
+}
