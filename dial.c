@@ -401,7 +401,7 @@ explain_refused_path(const struct dial *d, char *dst, size_t size)
 	char host[ENDPOINT_HOST] = "?";
 	struct stat st;
 
-	if (lstat(d->to->path, &st) == 0 && !S_ISSOCK(st.st_mode) && !S_ISLNK(st.st_mode)) {
+	if (stat(d->to->path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
 		snprintf(dst, size, "the file there is not a socket");
 		return;
 	}

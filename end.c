@@ -16,6 +16,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -146,6 +147,14 @@ end_writable(const struct end *e, const struct pollset *ps)
 	return e->out != -1 && (pollset_ready(ps, e->out_slot) & (POLLOUT | POLLERR | POLLNVAL)) != 0;
 }
 
+bool
+end_has_unread(const struct end *e)
+{
+	char c;
+
+	return recv(e->in, &c, 1, MSG_PEEK) > 0;
+}
+
 int
 end_failed(struct end *e, const struct pollset *ps)
 {
@@ -199,7 +208,7 @@ end_shut_out(struct end *e)
 		shutdown(fd, SHUT_WR); /* ENOTCONN: the peer is gone already, and reading will tell */
 	if (fd != e->in)
 		let_go(fd, e->out_flags);
-	if (e->stdio)
+	if (e->stdio && !e->keeps_stderr)
 		close_stderr();
 }
 
@@ -222,8 +231,10 @@ end_close(struct end *e, bool reset)
 {
 	struct linger now = { .l_onoff = 1, .l_linger = 0 };
 
-	if (reset && e->tcp)
+	if (reset && e->tcp) {
 		setsockopt(e->out != -1 ? e->out : e->in, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+		e->out_socket = false; /* no end before the reset */
+	}
 	if (e->in != -1 && e->in == e->out)
 		e->out = -1;
 	end_shut_in(e);

@@ -106,7 +106,8 @@ half_read(struct half *h)
 	n = fill(h);
 	if (n > 0) {
 		/* A message is read faster than spliced; only a stream that fills whole chunks gains. */
-		h->bulk = h->dst != NULL && (h->src->in_splices || h->dst->out_splices) && n >= (h->bulk ? BULK_LEAST : BULK_FIRST);
+		h->bulk =
+		    h->dst != NULL && (h->src->in_splices || h->dst->out_splices) && n >= (h->bulk ? BULK_LEAST : BULK_FIRST);
 		return (size_t)n;
 	}
 	if (n == 0) {

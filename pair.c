@@ -37,7 +37,7 @@ struct pair {
 	enum pair_state state;
 	int status; /* what it means for relay's exit */
 	int64_t began;
-	int64_t moved_at; /* once nobody is behind stdin and stdout: when what was said last has moved; else 0 */
+	int64_t moved_at; /* LINGER counts from here; 0: it does not */
 	uint64_t moved;
 	char from[SOCK_NAME];
 };
@@ -76,16 +76,14 @@ pair_new(struct pairs *tab, const struct end *a, const char *from, struct dial_t
 	return true;
 }
 
-/* Both sides are let go of; as resets where the life of the pair was cut short. */
 static void
-end_pair(struct pair *p, int status, bool reset, int64_t now)
+let_go(struct pair *p, bool reset_a, bool reset_b, int64_t now)
 {
 	p->state = PAIR_OVER;
-	p->status = status;
 	half_break(&p->ab, 0, false);
 	half_break(&p->ba, 0, false);
-	end_close(&p->a, reset);
-	end_close(&p->b, reset);
+	end_close(&p->a, reset_a);
+	end_close(&p->b, reset_b);
 	dial_free(p->dial, now);
 	p->dial = NULL;
 	if (p->child != NULL)
@@ -93,10 +91,19 @@ end_pair(struct pair *p, int status, bool reset, int64_t now)
 	p->child = NULL;
 }
 
+/* The life of the pair is cut short. */
+static void
+cut(struct pair *p, int status, int64_t now)
+{
+	p->status = status;
+	let_go(p, true, true, now);
+}
+
 static void
 join(struct pair *p, int64_t now)
 {
 	p->child = dial_take_child(p->dial);
+	p->a.keeps_stderr = p->child != NULL; /* its end is still to be told */
 	if (p->child != NULL)
 		end_pipes(&p->b, spawn_take_in(p->child), spawn_take_out(p->child));
 	else if (p->target->to.kind == ENDPOINT_STDIO)
@@ -129,9 +136,11 @@ static bool
 step_dial(struct pair *p, const struct pollset *ps)
 {
 	char why[ENDPOINT_NAME + 512];
+	int err = end_failed(&p->a, ps);
 
-	if (end_failed(&p->a, ps) != 0) {
-		end_pair(p, STATUS_BROKEN, true, ps->now);
+	/* A client that has closed, but said something before, is served. */
+	if (err != 0 && !(err == EPIPE && p->a.single && end_has_unread(&p->a))) {
+		cut(p, STATUS_BROKEN, ps->now);
 		return false;
 	}
 	switch (dial_step(p->dial, ps)) {
@@ -142,7 +151,7 @@ step_dial(struct pair *p, const struct pollset *ps)
 		return true;
 	case DIAL_FAILED:
 		log_say(LOG_ERROR, "%s", dial_explain(p->dial, why, sizeof(why)));
-		end_pair(p, dial_status(p->dial), true, ps->now);
+		cut(p, dial_status(p->dial), ps->now);
 		break;
 	}
 	return false;
@@ -200,10 +209,13 @@ tell_reset(const struct pair *p, const struct half *h)
 static bool
 is_stuck(struct pair *p, int64_t now)
 {
-	const struct half *said = p->a.stdio ? &p->ab : &p->ba, *heard = p->a.stdio ? &p->ba : &p->ab;
+	struct half *said = p->a.stdio ? &p->ab : &p->ba, *heard = p->a.stdio ? &p->ba : &p->ab;
 
 	if (!said->src->stdio || heard->state != HALF_BROKEN || (said->state != HALF_DRAIN && !said->src->hup))
 		return false;
+	/* poll calls a socket writable only when much of its room is free; a slow reader makes less, and is seen by trying. */
+	if (p->moved_at != 0 && now >= p->moved_at + LINGER)
+		half_write(said, true);
 	if (p->moved_at == 0 || said->moved != p->moved) {
 		p->moved = said->moved;
 		p->moved_at = now;
@@ -238,24 +250,41 @@ speaks_to_nobody(const struct half *h)
 	return h->dst->stdio && h->state == HALF_BROKEN && h->lost;
 }
 
+/*
+ * All is said, but the source of ${broken} goes on speaking to nobody. TCP would answer a close now with a reset, which overtakes
+ * the last bytes of ${shut} and destroys them: let it speak for a while.
+ */
+static bool
+lingers(struct pair *p, const struct half *broken, const struct half *shut, int64_t now)
+{
+	if (broken->state != HALF_BROKEN || !broken->src->tcp || broken->src->in == -1 || shut->state != HALF_SHUT)
+		return false;
+	if (p->moved_at == 0)
+		p->moved_at = now;
+	return now < p->moved_at + LINGER;
+}
+
 /* The one place that looks at both halves and decides. */
 static void
 settle(struct pair *p, int64_t now)
 {
 	const struct half *broken = is_reset(&p->ab) ? &p->ab : is_reset(&p->ba) ? &p->ba : NULL;
+	bool over;
 
 	if (broken != NULL) {
 		tell_reset(p, broken);
-		end_pair(p, STATUS_BROKEN, true, now);
+		cut(p, STATUS_BROKEN, now);
 		return;
 	}
 	half_shut(&p->ab, p->ba.state != HALF_SHUT);
 	half_shut(&p->ba, p->ab.state != HALF_SHUT);
 	lose_reader(p, &p->ab);
 	lose_reader(p, &p->ba);
-	if ((half_finished(&p->ab) && half_finished(&p->ba)) || speaks_to_nobody(&p->ab) || speaks_to_nobody(&p->ba) ||
-	    is_stuck(p, now))
-		end_pair(p, p->status, p->ab.lost || p->ba.lost, now);
+	over = half_finished(&p->ab) && half_finished(&p->ba) && !lingers(p, &p->ab, &p->ba, now) &&
+	       !lingers(p, &p->ba, &p->ab, now);
+	/* A direction that came to its end is never reset: its last bytes may still be on their way. */
+	if (over || speaks_to_nobody(&p->ab) || speaks_to_nobody(&p->ba) || is_stuck(p, now))
+		let_go(p, p->ba.state == HALF_BROKEN, p->ab.state == HALF_BROKEN, now);
 }
 
 /* ${to} leads to the side ${e}, ${from} comes from it: has that side failed? */
@@ -316,7 +345,7 @@ pair_stop(struct pairs *tab, int status, int64_t now)
 
 	for (p = tab->first; p != NULL; p = p->next)
 		if (p->state != PAIR_OVER)
-			end_pair(p, status, true, now);
+			cut(p, status, now);
 }
 
 static void

@@ -212,6 +212,7 @@ struct end {
 	bool out_socket;         /* out is ended by shutdown */
 	bool tcp;                /* can carry a reset */
 	bool stdio;              /* stdin and stdout */
+	bool keeps_stderr;       /* the end of stdout does not end stderr */
 	bool in_blocks, out_blocks; /* a terminal, a file: to be used only after poll said so */
 	bool in_splices, out_splices; /* bulk to or from it is moved faster unseen (os_splice) than read and written */
 	bool wants_in;           /* poll was asked for in */
@@ -225,8 +226,9 @@ struct end {
  * end_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
  * end_readable(e, ps), end_writable(e, ps): what poll said.
  * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
+ * end_has_unread(e): the single socket ${e} has sent bytes that were not read.
  * end_shut_out(e), end_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
- * a socket.
+ * a socket, unless ${e} keeps it.
  * end_close(e, reset): end both; where ${e} can carry it, as a reset.
  */
 void end_none(struct end *e);
@@ -236,6 +238,7 @@ int end_stdio(struct end *e);
 void end_want(struct end *e, struct pollset *ps, bool reads, bool writes);
 bool end_readable(const struct end *e, const struct pollset *ps);
 bool end_writable(const struct end *e, const struct pollset *ps);
+bool end_has_unread(const struct end *e);
 int end_failed(struct end *e, const struct pollset *ps);
 void end_shut_out(struct end *e);
 void end_shut_in(struct end *e);

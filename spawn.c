@@ -23,7 +23,7 @@
 
 #include "relay.h"
 
-#define GRACE_TERM 1000
+#define GRACE_TERM 500
 #define GRACE_KILL 2000
 #define NEVER INT64_MAX
 
@@ -37,6 +37,7 @@ struct child {
 	int err;         /* why exec failed */
 	int wait_status; /* ended: of waitpid */
 	bool ended, released;
+	bool failed;      /* ended, and not by relay's doing */
 	bool asked;       /* relay has sent it a signal */
 	int64_t deadline; /* of the next signal */
 	char name[32];    /* "": a helper of relay's own, of which nothing is told */
@@ -219,18 +220,26 @@ spawn_want(struct child *c, struct pollset *ps)
 	c->slot = pollset_add(ps, c->report, POLLIN);
 }
 
-enum spawn_state
-spawn_step(struct child *c, const struct pollset *ps)
+/* Has exec been told of? */
+static void
+read_report(struct child *c)
 {
 	ssize_t n;
 
-	if (c->state != SPAWN_STARTING || pollset_ready(ps, c->slot) == 0)
-		return c->state;
+	if (c->state != SPAWN_STARTING || c->report == -1)
+		return;
 	n = read(c->report, &c->err, sizeof(c->err));
 	if (n == -1 && (errno == EINTR || errno == EAGAIN))
-		return c->state;
+		return;
 	c->state = n == 0 ? SPAWN_RUNS : SPAWN_FAILED;
 	close_fd(&c->report);
+}
+
+enum spawn_state
+spawn_step(struct child *c, const struct pollset *ps)
+{
+	if (pollset_ready(ps, c->slot) != 0)
+		read_report(c);
 	return c->state;
 }
 
@@ -261,15 +270,25 @@ was_ended(const struct child *c)
 static void
 tell_end(const struct child *c)
 {
-	enum log_level level = was_ended(c) || c->wait_status == 0 ? LOG_INFO : LOG_ERROR;
+	enum log_level level = c->failed ? LOG_ERROR : LOG_INFO;
 
-	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
-		return;
 	if (WIFSIGNALED(c->wait_status))
 		log_say(level, "%s was ended by signal %d (%s)", c->name, WTERMSIG(c->wait_status),
 		    strsignal(WTERMSIG(c->wait_status)));
 	else
 		log_say(level, "%s exited with status %d", c->name, WEXITSTATUS(c->wait_status));
+}
+
+static void
+end_child(struct child *c, int status)
+{
+	read_report(c);
+	c->ended = true;
+	c->wait_status = status;
+	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
+		return; /* a helper of ours; told by whoever started it */
+	c->failed = status != 0 && !was_ended(c);
+	tell_end(c);
 }
 
 void
@@ -282,11 +301,8 @@ spawn_reap(struct children *kids)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0 || (pid == -1 && errno == EINTR)) {
 		for (c = kids->first; c != NULL && c->pid != pid; c = c->next)
 			;
-		if (c == NULL)
-			continue; /* a child from before relay's own exec */
-		c->ended = true;
-		c->wait_status = status;
-		tell_end(c);
+		if (c != NULL) /* else a child from before relay's own exec */
+			end_child(c, status);
 	}
 }
 
@@ -310,14 +326,6 @@ signal_due(struct child *c, int64_t now)
 	c->asked = true;
 }
 
-static int
-end_status(const struct child *c)
-{
-	if (c->name[0] == '\0' || was_ended(c) || c->wait_status == 0)
-		return STATUS_OK;
-	return STATUS_COMMAND;
-}
-
 int
 spawn_turn(struct children *kids, struct pollset *ps)
 {
@@ -326,8 +334,8 @@ spawn_turn(struct children *kids, struct pollset *ps)
 
 	while ((c = *at) != NULL) {
 		if (c->ended && c->released) {
-			if (status == STATUS_OK)
-				status = end_status(c);
+			if (c->failed)
+				status = STATUS_COMMAND;
 			*at = c->next;
 			free(c);
 			continue;

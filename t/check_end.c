@@ -1,0 +1,393 @@
+/* check_end.c - the descriptors of one side; needs end.o pollset.o os.o */
+#include <netinet/tcp.h>
+
+#include "net.h"
+
+static struct pollset ps;
+static struct end e;
+
+/* One poll, with what poll is asked for; for what is ready now. */
+static void
+look(bool reads, bool writes)
+{
+	pollset_begin(&ps);
+	end_want(&e, &ps, reads, writes);
+	pollset_until(&ps, ps.now);
+	ck_assert_int_eq(pollset_wait(&ps), 0);
+}
+
+static bool
+ends(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char c;
+
+	return poll(&p, 1, 5000) == 1 && read(fd, &c, 1) == 0;
+}
+
+/* ---- a socket ---- */
+
+START_TEST(a_socket_is_both_directions)
+{
+	int s[2];
+
+	_i ? tcp_pair(s) : socks(s);
+	end_socket(&e, s[0], _i);
+	ck_assert(e.in == s[0] && e.out == s[0] && e.single && e.out_socket && !e.stdio);
+	ck_assert_int_eq(e.tcp, _i);
+	look(true, true);
+	ck_assert(!end_readable(&e, &ps) && end_writable(&e, &ps));
+	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	ck_assert_int_eq(write(s[1], "x", 1), 1);
+	UNTIL(end_readable(&e, &ps), look(true, false));
+	look(false, true);
+	ck_assert(!end_readable(&e, &ps) && end_writable(&e, &ps));
+}
+END_TEST
+
+START_TEST(the_end_of_out_is_a_half_close)
+{
+	char c;
+	int s[2];
+
+	_i ? tcp_pair(s) : socks(s);
+	end_socket(&e, s[0], _i);
+	end_shut_out(&e);
+	end_shut_out(&e);
+	ck_assert_int_eq(e.out, -1);
+	ck_assert_int_eq(e.in, s[0]);
+	ck_assert(ends(s[1]));
+	ck_assert_int_eq(write(s[1], "x", 1), 1);
+	UNTIL(end_readable(&e, &ps), look(true, false));
+	ck_assert(!end_writable(&e, &ps));
+	ck_assert_int_eq(read(e.in, &c, 1), 1);
+	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	end_shut_in(&e);
+	end_shut_in(&e);
+	ck_assert_int_eq(e.in, -1);
+	ck_assert_int_eq(fcntl(s[0], F_GETFD), -1);
+	end_close(&e, false);
+}
+END_TEST
+
+START_TEST(the_end_of_in_leaves_out)
+{
+	int s[2];
+	char c;
+
+	_i ? tcp_pair(s) : socks(s);
+	end_socket(&e, s[0], _i);
+	end_shut_in(&e);
+	ck_assert(e.in == -1 && e.out == s[0]);
+	ck_assert_int_eq(write(e.out, "x", 1), 1);
+	WAIT_FOR(read(s[1], &c, 1) == 1);
+	if (!_i) { /* a Unix peer that goes on writing gets EPIPE */
+		signal(SIGPIPE, SIG_IGN);
+		ck_assert_int_eq(write(s[1], "x", 1), -1);
+		ck_assert_int_eq(errno, EPIPE);
+	}
+	look(false, true);
+	ck_assert(end_writable(&e, &ps));
+	end_shut_out(&e);
+	ck_assert_int_eq(fcntl(s[0], F_GETFD), -1);
+}
+END_TEST
+
+START_TEST(a_close_is_an_end_and_a_reset_where_it_can_be_carried)
+{
+	bool tcp = _i & 1, rst = _i & 2;
+	int s[2];
+	char c;
+
+	tcp ? tcp_pair(s) : socks(s);
+	end_socket(&e, s[0], tcp);
+	if (_i & 4)
+		end_shut_out(&e); /* also after a half-close */
+	if (_i & 8)
+		end_shut_in(&e);
+	end_close(&e, rst);
+	end_close(&e, rst);
+	ck_assert(e.in == -1 && e.out == -1);
+	ck_assert_int_eq(fcntl(s[0], F_GETFD), -1);
+	if (tcp && rst && (_i & 12) != 12) {
+		WAIT_FOR(read(s[1], &c, 1) != -1 || errno != EAGAIN);
+		if (_i & 4) /* the FIN came first; the reset is behind it */
+			WAIT_FOR(send(s[1], &c, 1, MSG_NOSIGNAL) == -1);
+		else
+			ck_assert_int_eq(errno, ECONNRESET);
+	} else {
+		ck_assert(ends(s[1]));
+	}
+}
+END_TEST
+
+START_TEST(a_reset_is_a_failure_and_a_half_close_is_none)
+{
+	int s[2];
+
+	tcp_pair(s);
+	end_socket(&e, s[0], true);
+	shutdown(s[1], SHUT_WR);
+	UNTIL(end_readable(&e, &ps), look(true, false));
+	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	ck_assert(!e.hup);
+	reset(s[1]);
+	UNTIL(end_failed(&e, &ps) != 0, look(false, false));
+	ck_assert(e.hup);
+}
+END_TEST
+
+/* Even while nothing is read from it or written to it. */
+START_TEST(an_idle_socket_tells_of_its_reset)
+{
+	int s[2];
+
+	tcp_pair(s);
+	end_socket(&e, s[0], true);
+	reset(s[1]);
+	do
+		look(false, false);
+	while (pollset_ready(&ps, e.out_slot) == 0);
+	ck_assert_int_eq(end_failed(&e, &ps), ECONNRESET);
+}
+END_TEST
+
+START_TEST(a_unix_peer_that_closed_is_EPIPE_and_watched_no_more)
+{
+	int s[2];
+
+	socks(s);
+	end_socket(&e, s[0], false);
+	close(s[1]);
+	look(false, false);
+	ck_assert_int_eq(end_failed(&e, &ps), EPIPE);
+	look(false, false);
+	ck_assert_uint_eq(ps.n, 0);
+	look(true, false);
+	ck_assert(end_readable(&e, &ps));
+}
+END_TEST
+
+/* ---- pipes ---- */
+
+START_TEST(pipes_are_two_descriptors)
+{
+	int in[2], out[2];
+	char c;
+
+	ck_assert(pipe(in) == 0 && pipe(out) == 0);
+	end_pipes(&e, in[0], out[1]);
+	ck_assert(e.in == in[0] && e.out == out[1] && !e.single && !e.tcp && !e.out_socket);
+	look(true, true);
+	ck_assert(!end_readable(&e, &ps) && end_writable(&e, &ps));
+	ck_assert_int_eq(write(in[1], "x", 1), 1);
+	look(true, false);
+	ck_assert(end_readable(&e, &ps) && !end_writable(&e, &ps));
+	end_shut_out(&e);
+	close(in[1]);
+	ck_assert_int_eq(read(out[0], &c, 1), 0);
+	look(true, false);
+	ck_assert(end_readable(&e, &ps));
+	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	end_shut_in(&e);
+	ck_assert(fcntl(in[0], F_GETFD) == -1 && fcntl(out[1], F_GETFD) == -1);
+}
+END_TEST
+
+START_TEST(a_pipe_without_a_reader_is_EPIPE_while_idle)
+{
+	int in[2], out[2];
+
+	ck_assert(pipe(in) == 0 && pipe(out) == 0);
+	end_pipes(&e, in[0], out[1]);
+	look(false, false);
+	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	close(out[0]);
+	look(false, false);
+	ck_assert_int_eq(end_failed(&e, &ps), EPIPE);
+}
+END_TEST
+
+/* Its end would be reported in every turn. */
+START_TEST(an_unread_pipe_at_its_end_does_not_wake)
+{
+	int in[2], out[2];
+
+	ck_assert(pipe(in) == 0 && pipe(out) == 0);
+	end_pipes(&e, in[0], out[1]);
+	close(in[1]);
+	look(false, false);
+	ck_assert(!end_readable(&e, &ps));
+	ck_assert_int_eq(pollset_ready(&ps, e.in_slot) | pollset_ready(&ps, e.out_slot), 0);
+}
+END_TEST
+
+/* ---- stdin and stdout: 0 and 1 of this forked process ---- */
+
+static int in_peer, out_peer, in_copy, out_copy;
+
+/* 0: pipes, 1: one Unix socket, 2: one TCP socket, 3: two sockets; ${in_copy} and ${out_copy} share the open files. */
+static void
+take_stdio(int kind)
+{
+	int in[2], out[2];
+
+	if (kind == 0) {
+		ck_assert(pipe(in) == 0 && pipe(out) == 0);
+		out[0] ^= out[1], out[1] ^= out[0], out[0] ^= out[1];
+	} else {
+		kind == 2 ? tcp_pair(in) : socks(in);
+		if (kind == 3)
+			socks(out);
+		else
+			out[0] = in[0], out[1] = in[1];
+	}
+	in_copy = in[0], in_peer = in[1], out_copy = out[0], out_peer = out[1];
+	fcntl(in_copy, F_SETFL, 0);
+	fcntl(out_copy, F_SETFL, 0);
+	ck_assert(dup2(in[0], 0) == 0 && dup2(out[0], 1) == 1);
+	ck_assert_int_eq(end_stdio(&e), 0);
+}
+
+START_TEST(stdio_is_moved_away_and_known_for_what_it_is)
+{
+	struct stat null, st;
+
+	take_stdio(_i);
+	ck_assert(e.stdio && e.in > 2 && e.out > 2);
+	ck_assert(cloexec(e.in) && cloexec(e.out) && nonblocking(e.in) && nonblocking(e.out));
+	ck_assert(!e.in_blocks && !e.out_blocks);
+	ck_assert_int_eq(e.single, _i == 1 || _i == 2);
+	ck_assert_int_eq(e.in == e.out, _i == 1 || _i == 2);
+	ck_assert_int_eq(e.tcp, _i == 2);
+	ck_assert_int_eq(e.out_socket, _i != 0);
+	ck_assert_int_eq(stat("/dev/null", &null), 0);
+	ck_assert(fstat(0, &st) == 0 && st.st_rdev == null.st_rdev && S_ISCHR(st.st_mode));
+	ck_assert(fstat(1, &st) == 0 && st.st_rdev == null.st_rdev && S_ISCHR(st.st_mode));
+}
+END_TEST
+
+START_TEST(inherited_flags_are_given_back)
+{
+	int how = _i / 4;
+
+	take_stdio(_i % 4);
+	ck_assert(nonblocking(in_copy) && nonblocking(out_copy));
+	if (how == 1)
+		end_shut_in(&e);
+	if (how == 2)
+		end_shut_out(&e);
+	if (how == 3) {
+		end_shut_out(&e);
+		end_shut_in(&e);
+	}
+	end_close(&e, how == 1);
+	ck_assert(!nonblocking(in_copy) && !nonblocking(out_copy));
+	ck_assert(e.in == -1 && e.out == -1);
+}
+END_TEST
+
+START_TEST(flags_that_were_nonblocking_already_stay_so)
+{
+	int p[2], q[2];
+
+	ck_assert(pipe(p) == 0 && pipe(q) == 0);
+	fcntl(p[0], F_SETFL, O_NONBLOCK);
+	ck_assert(dup2(p[0], 0) == 0 && dup2(q[1], 1) == 1);
+	ck_assert_int_eq(end_stdio(&e), 0);
+	end_close(&e, false);
+	ck_assert(nonblocking(p[0]) && !nonblocking(q[1]));
+}
+END_TEST
+
+START_TEST(files_and_devices_stay_blocking_and_are_used_with_care)
+{
+	int in = fileno(tmpfile()), out = open("/dev/null", O_RDWR);
+
+	ck_assert(dup2(in, 0) == 0 && dup2(out, 1) == 1);
+	ck_assert_int_eq(end_stdio(&e), 0);
+	ck_assert(e.in_blocks && e.out_blocks);
+	ck_assert(!nonblocking(in) && !nonblocking(out));
+	look(true, true);
+	ck_assert(end_readable(&e, &ps) && end_writable(&e, &ps));
+	end_close(&e, false);
+	ck_assert_int_eq(fcntl(in, F_GETFL) & O_NONBLOCK, 0);
+}
+END_TEST
+
+/* sshd passes the end of stdout on only when stderr is closed too. */
+START_TEST(the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket)
+{
+	int err[2];
+
+	ck_assert_int_eq(_i % 2 ? socketpair(AF_UNIX, SOCK_STREAM, 0, err) : pipe(err), 0);
+	ck_assert_int_eq(dup2(err[1], 2), 2);
+	close(err[1]);
+	take_stdio(_i / 2);
+	close(out_copy); /* nobody else shares it here */
+	end_shut_out(&e);
+	ck_assert(ends(out_peer));
+	ck_assert(ends(err[0]));
+	ck_assert_int_ne(fcntl(2, F_GETFD), -1);
+}
+END_TEST
+
+START_TEST(the_end_of_stdout_leaves_a_stderr_that_is_a_file)
+{
+	FILE *f = tmpfile();
+	struct stat a, b;
+
+	ck_assert_int_eq(dup2(fileno(f), 2), 2);
+	take_stdio(0);
+	end_shut_out(&e);
+	ck_assert(fstat(2, &a) == 0 && fstat(fileno(f), &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev);
+}
+END_TEST
+
+START_TEST(a_closed_stdin_or_stdout_is_an_error)
+{
+	close(_i);
+	ck_assert_int_eq(end_stdio(&e), -1);
+	ck_assert_int_eq(errno, EBADF);
+}
+END_TEST
+
+/* Whoever started us is gone: its ends of both pipes are. */
+START_TEST(the_death_of_the_starter_is_seen_behind_unread_bytes)
+{
+	take_stdio(0);
+	ck_assert_int_eq(write(in_peer, "x", 1), 1);
+	close(in_peer);
+	close(out_peer);
+	look(false, false);
+	ck_assert_int_eq(end_failed(&e, &ps), EPIPE);
+	end_shut_out(&e);
+	look(false, false);
+	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	ck_assert(e.hup);
+	look(false, false);
+	ck_assert_uint_eq(ps.n, 0);
+}
+END_TEST
+
+TESTS("end")
+{
+	tcase_add_loop_test(tc, a_socket_is_both_directions, 0, 2);
+	tcase_add_loop_test(tc, the_end_of_out_is_a_half_close, 0, 2);
+	tcase_add_loop_test(tc, the_end_of_in_leaves_out, 0, 2);
+	tcase_add_loop_test(tc, a_close_is_an_end_and_a_reset_where_it_can_be_carried, 0, 16);
+	tcase_add_test(tc, a_reset_is_a_failure_and_a_half_close_is_none);
+	tcase_add_test(tc, an_idle_socket_tells_of_its_reset);
+	tcase_add_test(tc, a_unix_peer_that_closed_is_EPIPE_and_watched_no_more);
+	tcase_add_test(tc, pipes_are_two_descriptors);
+	tcase_add_test(tc, a_pipe_without_a_reader_is_EPIPE_while_idle);
+	tcase_add_test(tc, an_unread_pipe_at_its_end_does_not_wake);
+	tcase_add_loop_test(tc, stdio_is_moved_away_and_known_for_what_it_is, 0, 4);
+	tcase_add_loop_test(tc, inherited_flags_are_given_back, 0, 16);
+	tcase_add_test(tc, flags_that_were_nonblocking_already_stay_so);
+	tcase_add_test(tc, files_and_devices_stay_blocking_and_are_used_with_care);
+	tcase_add_loop_test(tc, the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket, 0, 4);
+	tcase_add_test(tc, the_end_of_stdout_leaves_a_stderr_that_is_a_file);
+	tcase_add_loop_test(tc, a_closed_stdin_or_stdout_is_an_error, 0, 2);
+	tcase_add_test(tc, the_death_of_the_starter_is_seen_behind_unread_bytes);
+}

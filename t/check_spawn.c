@@ -1,0 +1,479 @@
+/* check_spawn.c - commands and the end of children; needs spawn.o endpoint.o signals.o pollset.o os.o log.o */
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "check.h"
+
+static struct children kids;
+static struct pollset ps;
+static int status; /* of all turns */
+
+/* As relay's loop: one turn. */
+static void
+turn(struct child *starting)
+{
+	int s;
+
+	pollset_begin(&ps);
+	s = spawn_turn(&kids, &ps);
+	if (s != STATUS_OK)
+		status = s;
+	pollset_until(&ps, ps.now + 2);
+	if (starting != NULL)
+		spawn_want(starting, &ps);
+	ck_assert_int_eq(pollset_wait(&ps), 0);
+	if (starting != NULL)
+		spawn_step(starting, &ps);
+	spawn_reap(&kids);
+}
+
+static struct child *
+start(const char *script, const char *arg)
+{
+	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, (char *)arg, NULL };
+	struct child *c = spawn_start(&kids, argv);
+
+	ck_assert_ptr_nonnull(c);
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
+	return c;
+}
+
+/* All that ${script} says. */
+static const char *
+said(const char *script)
+{
+	static char s[4096];
+	struct child *c = start(script, NULL);
+	int fd = spawn_take_in(c);
+	size_t n = 0;
+	ssize_t r;
+
+	UNTIL((r = read(fd, s + n, sizeof(s) - 1 - n)) == 0, { if (r > 0) n += (size_t)r; else poll(NULL, 0, 1); });
+	s[n] = '\0';
+	return s;
+}
+
+/* Until none is left, without waiting for any grace. */
+static void
+finish(void)
+{
+	UNTIL(kids.first == NULL, turn(NULL));
+}
+
+static void
+set(int sig, void (*how)(int))
+{
+	struct sigaction sa;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_handler = how;
+	sigaction(sig, &sa, NULL);
+}
+
+START_TEST(every_exit_status_is_told_and_only_0_is_well)
+{
+	char code[8], line[64];
+	int64_t began;
+	int i;
+
+	log_show(LOG_INFO);
+	for (i = 0; i < 256; i++) {
+		snprintf(code, sizeof(code), "%d", i);
+		snprintf(line, sizeof(line), "relay: sh exited with status %d\n", i);
+		capture();
+		status = STATUS_OK;
+		began = ms();
+		spawn_release(start("exit $0", code), pollset_clock());
+		finish();
+		ck_assert_str_eq(captured(), line);
+		ck_assert_int_eq(status, i == 0 ? STATUS_OK : STATUS_COMMAND);
+		ck_assert_int_lt(ms() - began, 900);
+	}
+}
+END_TEST
+
+START_TEST(a_success_is_told_with_v_alone_and_a_failure_always)
+{
+	capture();
+	spawn_release(start("exit 0", NULL), pollset_clock());
+	finish();
+	ck_assert_str_eq(captured(), "");
+	log_show(LOG_ERROR);
+	spawn_release(start("exit 9", NULL), pollset_clock());
+	finish();
+	HAS(captured(), "status 9");
+}
+END_TEST
+
+START_TEST(an_end_by_a_signal_is_told)
+{
+	static const int sigs[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL, SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1 };
+	static const struct rlimit none;
+	char sig[8], line[64];
+
+	setrlimit(RLIMIT_CORE, &none);
+	snprintf(sig, sizeof(sig), "%d", sigs[_i]);
+	snprintf(line, sizeof(line), "relay: sh was ended by signal %d (", sigs[_i]);
+	capture();
+	start("kill -$0 $$", sig);
+	WAIT_FOR((spawn_reap(&kids), *captured() != '\0')); /* before its release: nothing of it was our doing */
+	HAS(captured(), line);
+	spawn_release(kids.first, pollset_clock());
+	finish();
+	ck_assert_int_eq(status, STATUS_COMMAND);
+}
+END_TEST
+
+START_TEST(a_missing_command_is_ENOENT_and_not_told_twice)
+{
+	char *argv[] = { (char *)(_i ? "/no/such/command" : "no-such-command"), NULL };
+	struct child *c = spawn_start(&kids, argv);
+
+	capture();
+	ck_assert_ptr_nonnull(c);
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, { pollset_begin(&ps); spawn_want(c, &ps); pollset_wait(&ps); });
+	ck_assert_int_eq(spawn_step(c, &ps), SPAWN_FAILED);
+	ck_assert_int_eq(spawn_errno(c), ENOENT);
+	spawn_release(c, pollset_clock());
+	finish();
+	ck_assert_int_eq(status, STATUS_OK);
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+/* Its SIGCHLD may be taken in the same turn, before the report is read. */
+START_TEST(a_missing_command_that_is_reaped_first_is_not_told_twice)
+{
+	char *argv[] = { (char *)"no-such-command", NULL };
+	struct child *c = spawn_start(&kids, argv);
+	siginfo_t info;
+
+	capture();
+	ck_assert_int_eq(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT), 0);
+	spawn_reap(&kids);
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, { pollset_begin(&ps); spawn_want(c, &ps); pollset_wait(&ps); });
+	spawn_release(c, pollset_clock());
+	finish();
+	ck_assert_int_eq(status, STATUS_OK);
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+START_TEST(what_cannot_be_executed_is_EACCES)
+{
+	char *argv[] = { (char *)(_i ? "/etc/passwd" : "/tmp"), NULL };
+	struct child *c = spawn_start(&kids, argv);
+
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
+	ck_assert_int_eq(spawn_step(c, &ps), SPAWN_FAILED);
+	ck_assert_int_eq(spawn_errno(c), EACCES);
+}
+END_TEST
+
+START_TEST(stdin_and_stdout_are_ours_to_take_once)
+{
+	struct child *c = start("read line; echo \"<$line>\"", NULL);
+	int in = spawn_take_in(c), out = spawn_take_out(c);
+	char got[32];
+	ssize_t n;
+
+	ck_assert(in > 2 && out > 2 && in != out);
+	ck_assert(nonblocking(in) && nonblocking(out) && cloexec(in) && cloexec(out));
+	ck_assert(spawn_take_in(c) == -1 && spawn_take_out(c) == -1);
+	ck_assert_int_eq(write(out, "hello\n", 6), 6);
+	WAIT_FOR((n = read(in, got, sizeof(got))) > 0);
+	ck_assert_int_eq(n, 8);
+	ck_assert_mem_eq(got, "<hello>\n", 8);
+	spawn_release(c, pollset_clock());
+	finish();
+	ck_assert_int_ne(fcntl(in, F_GETFD), -1); /* what was taken is not closed */
+}
+END_TEST
+
+START_TEST(its_stdin_and_stdout_block_as_programs_expect)
+{
+	HAS(said("grep -s flags /proc/self/fdinfo/0 /proc/self/fdinfo/1 || echo flags: 00; echo end"), "end");
+	HAS_NOT(said("cat /proc/self/fdinfo/0 /proc/self/fdinfo/1 2>/dev/null | grep 'flags:.*4...$'"), "flags"); /* 04000: O_NONBLOCK */
+}
+END_TEST
+
+START_TEST(a_release_closes_what_was_not_taken_and_leaks_nothing)
+{
+	int before = fds_open(), i;
+
+	for (i = 0; i < 5; i++) {
+		spawn_release(start("cat", NULL), pollset_clock());
+		finish();
+		ck_assert_int_eq(fds_open(), before);
+	}
+}
+END_TEST
+
+/* ---- how it is ended: the clock is the pollset's, so the test sets it ---- */
+
+static int
+turn_at(int64_t now)
+{
+	pollset_begin(&ps);
+	ps.now = now;
+	return spawn_turn(&kids, &ps);
+}
+
+START_TEST(a_released_child_gets_its_grace_then_SIGTERM_then_SIGKILL)
+{
+	int in;
+	char c;
+	struct child *k = start("trap 'echo -n T' TERM; echo -n R; while :; do read x </dev/null; sleep 0.02; done", NULL);
+
+	in = spawn_take_in(k);
+	WAIT_FOR(read(in, &c, 1) == 1 && c == 'R');
+	spawn_release(k, 1000);
+	turn_at(1499);
+	ck_assert_int_eq(ps.deadline, 1500);
+	poll(NULL, 0, 50); /* long enough for a signal that must not come */
+	ck_assert_int_eq(read(in, &c, 1), -1);
+	turn_at(1500);
+	WAIT_FOR(read(in, &c, 1) == 1);
+	ck_assert_int_eq(c, 'T');
+	turn_at(3499);
+	ck_assert_int_eq(ps.deadline, 3500);
+	spawn_reap(&kids);
+	ck_assert_ptr_nonnull(kids.first);
+	capture();
+	turn_at(3500);
+	UNTIL(kids.first == NULL, { spawn_reap(&kids); ck_assert_int_eq(turn_at(3500), STATUS_OK); });
+	ck_assert_str_eq(captured(), ""); /* it was our doing */
+}
+END_TEST
+
+START_TEST(a_child_that_ignores_SIGTERM_is_killed)
+{
+	char c;
+	struct child *k = start("trap '' TERM; echo R; exec sleep 100", NULL);
+	int in = spawn_take_in(k);
+
+	WAIT_FOR(read(in, &c, 1) == 1);
+	spawn_release(k, 0);
+	turn_at(500);
+	ck_assert_int_eq(ps.deadline, 2500);
+	turn_at(2500);
+	ck_assert_int_eq(ps.deadline, INT64_MAX);
+	WAIT_FOR(read(in, &c, 1) == 0);
+	UNTIL(kids.first == NULL, { spawn_reap(&kids); turn_at(2500); });
+}
+END_TEST
+
+START_TEST(hurry_signals_what_was_released_and_nothing_else)
+{
+	struct child *b = start("exec sleep 100", NULL), *a = start("exec sleep 100", NULL);
+
+	spawn_release(a, 1000);
+	spawn_hurry(&kids, 1001);
+	turn_at(1001);
+	UNTIL(kids.first == b, { spawn_reap(&kids); turn_at(1001); });
+	spawn_reap(&kids);
+	turn_at(1001);
+	ck_assert_ptr_eq(kids.first, b);
+	ck_assert_int_eq(ps.deadline, INT64_MAX);
+}
+END_TEST
+
+/* Its last words went nowhere since we closed: SIGPIPE is not its failure. */
+START_TEST(SIGPIPE_after_the_release_is_no_failure)
+{
+	capture();
+	spawn_release(start("while :; do echo yes; done", NULL), pollset_clock());
+	finish();
+	ck_assert_str_eq(captured(), "");
+	ck_assert_int_eq(status, STATUS_OK);
+}
+END_TEST
+
+/* ---- what it inherits ---- */
+
+START_TEST(a_child_has_no_descriptor_of_ours_beyond_2)
+{
+	struct child *other;
+	int fd;
+
+	for (fd = 3; fd < 256; fd++)
+		if (fcntl(fd, F_GETFD) != -1)
+			fcntl(fd, F_SETFD, FD_CLOEXEC); /* Check's own */
+	other = start("cat", NULL); /* whose pipes must not be held open by the next one */
+	ck_assert_ptr_nonnull(other);
+	ck_assert_str_eq(said("i=3; while [ $i -lt 100 ]; do [ -e /dev/fd/$i ] && echo $i; i=$((i + 1)); done; echo end"), "end\n");
+}
+END_TEST
+
+START_TEST(a_child_has_the_signals_that_relay_found)
+{
+	set(SIGPIPE, _i ? SIG_IGN : SIG_DFL);
+	set(SIGTERM, SIG_DFL);
+	ck_assert_int_ne(signals_open(), -1);
+	ck_assert_str_eq(said("kill -PIPE $$; echo alive"), _i ? "alive\n" : "");
+	ck_assert_str_eq(said("kill -TERM $$; echo alive"), "");
+	ck_assert_int_eq(signals_take() == SIGTERM, 0); /* nor did ours see the child's */
+}
+END_TEST
+
+START_TEST(a_child_has_the_mask_that_relay_found)
+{
+	sigset_t mask;
+
+	ck_assert_str_eq(said("kill -USR2 $$; echo alive"), "");
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR2);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	ck_assert_str_eq(said("kill -USR2 $$; echo alive"), "alive\n");
+	sigprocmask(SIG_SETMASK, NULL, &mask);
+	ck_assert(sigismember(&mask, SIGUSR2) && !sigismember(&mask, SIGTERM)); /* ours is as before the fork */
+}
+END_TEST
+
+START_TEST(a_child_has_relays_stderr_and_process_group)
+{
+	char want[32];
+
+	snprintf(want, sizeof(want), "%ld\n", (long)getpgrp());
+	ck_assert_str_eq(said("ps -o pgid= -p $$ | tr -d ' '"), want);
+	capture();
+	said("echo words >&2");
+	ck_assert_str_eq(captured(), "words\n");
+}
+END_TEST
+
+START_TEST(a_command_gets_the_limit_of_descriptors_back)
+{
+	struct rlimit r;
+
+	getrlimit(RLIMIT_NOFILE, &r);
+	r.rlim_cur = 77;
+	setrlimit(RLIMIT_NOFILE, &r);
+	os_raise_files();
+	ck_assert_str_eq(said("ulimit -n"), "77\n");
+}
+END_TEST
+
+/* ---- helpers of relay's own ---- */
+
+static void
+helper(const void *arg, int fd)
+{
+	int i, n = 0;
+
+	for (i = 3; i < 256; i++)
+		n += fcntl(i, F_GETFD) != -1;
+	if (n == 0 && write(fd, arg, 3) == 3)
+		_exit(7);
+	_exit(write(fd, "fds", 3) != 3);
+}
+
+START_TEST(a_call_runs_in_a_child_without_our_descriptors_and_nothing_is_told_of_it)
+{
+	struct child *c;
+	char got[4] = "";
+	int fd;
+
+	capture();
+	log_show(LOG_INFO);
+	c = spawn_call(&kids, helper, "abc");
+	ck_assert_ptr_nonnull(c);
+	fd = spawn_take_in(c);
+	ck_assert(nonblocking(fd) && cloexec(fd));
+	WAIT_FOR(read(fd, got, 3) == 3);
+	ck_assert_str_eq(got, "abc");
+	WAIT_FOR(read(fd, got, 1) == 0);
+	UNTIL(kids.first == NULL, { spawn_reap(&kids); if (c != NULL) spawn_release(c, pollset_clock()); c = NULL; turn(NULL); });
+	ck_assert_int_eq(status, STATUS_OK);
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+static void
+sleeper(const void *arg, int fd)
+{
+	(void)arg;
+	(void)fd;
+	for (;;)
+		pause();
+}
+
+START_TEST(a_released_call_is_ended_at_once)
+{
+	struct child *c;
+
+	set(SIGTERM, SIG_DFL);
+	signals_open();
+	c = spawn_call(&kids, sleeper, NULL);
+	spawn_release(c, 500);
+	turn_at(500);
+	UNTIL(kids.first == NULL, { spawn_reap(&kids); turn_at(500); });
+}
+END_TEST
+
+/* ---- what the system refuses ---- */
+
+START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
+{
+	char *argv[] = { (char *)"true", NULL };
+	int fd, last[8] = { 0 }, n = 0, i, j;
+
+	while ((fd = dup(0)) != -1)
+		last[n++ % 8] = fd;
+	for (i = 0; i < 6; i++) {
+		ck_assert_ptr_null(spawn_start(&kids, argv));
+		ck_assert_int_eq(errno, EMFILE);
+		if (i < 2)
+			ck_assert_ptr_null(spawn_call(&kids, helper, NULL));
+		ck_assert_ptr_null(kids.first);
+		close(last[(n - 1 - i) & 7]); /* i + 1 are free: pipe by pipe */
+		for (j = 0; (fd = dup(0)) != -1; j++)
+			last[(n - 1 - j) & 7] = fd;
+		ck_assert_int_eq(j, i + 1);
+		for (j = 0; j <= i; j++)
+			close(last[(n - 1 - j) & 7]);
+	}
+	ck_assert_ptr_nonnull(spawn_start(&kids, argv));
+}
+END_TEST
+
+START_TEST(nothing_to_reap_is_harmless_and_so_is_a_child_of_somebody_else)
+{
+	pid_t pid;
+
+	spawn_reap(&kids);
+	pid = fork();
+	if (pid == 0)
+		_exit(3);
+	UNTIL(kill(pid, 0) == -1, spawn_reap(&kids));
+	pollset_begin(&ps);
+	ck_assert_int_eq(spawn_turn(&kids, &ps), STATUS_OK);
+	ck_assert_int_eq(ps.deadline, INT64_MAX);
+}
+END_TEST
+
+TESTS("spawn")
+{
+	tcase_add_test(tc, every_exit_status_is_told_and_only_0_is_well);
+	tcase_add_test(tc, a_success_is_told_with_v_alone_and_a_failure_always);
+	tcase_add_loop_test(tc, an_end_by_a_signal_is_told, 0, 10);
+	tcase_add_loop_test(tc, a_missing_command_is_ENOENT_and_not_told_twice, 0, 2);
+	tcase_add_test(tc, a_missing_command_that_is_reaped_first_is_not_told_twice);
+	tcase_add_loop_test(tc, what_cannot_be_executed_is_EACCES, 0, 2);
+	tcase_add_test(tc, stdin_and_stdout_are_ours_to_take_once);
+	tcase_add_test(tc, its_stdin_and_stdout_block_as_programs_expect);
+	tcase_add_test(tc, a_release_closes_what_was_not_taken_and_leaks_nothing);
+	tcase_add_test(tc, a_released_child_gets_its_grace_then_SIGTERM_then_SIGKILL);
+	tcase_add_test(tc, a_child_that_ignores_SIGTERM_is_killed);
+	tcase_add_test(tc, hurry_signals_what_was_released_and_nothing_else);
+	tcase_add_test(tc, SIGPIPE_after_the_release_is_no_failure);
+	tcase_add_test(tc, a_child_has_no_descriptor_of_ours_beyond_2);
+	tcase_add_loop_test(tc, a_child_has_the_signals_that_relay_found, 0, 2);
+	tcase_add_test(tc, a_child_has_the_mask_that_relay_found);
+	tcase_add_test(tc, a_child_has_relays_stderr_and_process_group);
+	tcase_add_test(tc, a_command_gets_the_limit_of_descriptors_back);
+	tcase_add_test(tc, a_call_runs_in_a_child_without_our_descriptors_and_nothing_is_told_of_it);
+	tcase_add_test(tc, a_released_call_is_ended_at_once);
+	tcase_add_test(tc, without_descriptors_there_is_no_child_and_none_leaks);
+	tcase_add_test(tc, nothing_to_reap_is_harmless_and_so_is_a_child_of_somebody_else);
+}

@@ -1,0 +1,185 @@
+"""Fixtures: see rig.py for what they hand out.  After each test everything that it started must have gone: every process
+carries a mark in its environment that /proc is searched for, and no socket or pid file may be left in its directory."""
+import concurrent.futures
+import itertools
+import os
+import resource
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+
+import pytest
+
+import rig
+
+counter = itertools.count()
+
+
+def pytest_configure(config):
+    if not os.access(rig.RELAY, os.X_OK):
+        pytest.exit('no binary at %s: set RELAY' % rig.RELAY, 4)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@pytest.fixture(autouse=True)
+def deadline():
+    """No test takes more than 90 s, whatever it waits for."""
+    def late(*_):
+        raise AssertionError('the test took more than 90 s')
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(90)
+    yield
+    signal.alarm(0)
+
+
+@pytest.fixture(autouse=True)
+def mark(monkeypatch):
+    """Mark the processes of this test, and see at its end that none is left."""
+    name = '%d.%d' % (os.getpid(), next(counter))
+    monkeypatch.setenv(rig.MARK, name)
+    yield name
+    try:
+        rig.wait_for(lambda: not rig.marked(name), 5)
+    except AssertionError:
+        left = rig.marked(name)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        pytest.fail('processes left behind: %s' % left)
+
+
+@pytest.fixture
+def tmp():
+    """A directory with a short path, in which no socket and no pid file may be left."""
+    path = tempfile.mkdtemp(prefix='r', dir='/tmp')
+    os.chmod(path, 0o755)
+    yield path
+    left = [os.path.join(d, f) for d, _, files in os.walk(path) for f in files]
+    left = [f for f in left if f.endswith('.pid') or stat.S_ISSOCK(os.lstat(f).st_mode)]
+    shutil.rmtree(path)
+    assert not left, 'files left behind'
+
+
+@pytest.fixture(scope='session')
+def logs():
+    """Where relay's stderr goes."""
+    path = tempfile.mkdtemp(prefix='relay-logs')
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def pool():
+    """Threads, for what must go on at the same time."""
+    with concurrent.futures.ThreadPoolExecutor(8) as executor:
+        yield executor
+
+
+@pytest.fixture
+def relay(mark, tmp, logs):
+    """relay(word, ...) starts one.  Those that still run at the test's end are stopped, which must go cleanly."""
+    started = []
+
+    def start(*words, **popen):
+        started.append(rig.Relay(words, logs, **popen))
+        return started[-1]
+    yield start
+    running = [r for r in started if r.proc.poll() is None]
+    try:
+        for r in running:
+            status = r.stop(timeout=8)
+            assert status in ((0, 4, 5, 128 + signal.SIGTERM) if '-' in r.words else (0,)), r.err()
+    finally:
+        for r in started:
+            r.kill()
+    for r in started:
+        assert 'Sanitizer' not in r.err() and 'runtime error' not in r.err(), r.err()
+
+
+@pytest.fixture
+def run(mark):
+    """run(word, ...) lets relay run to its end: a CompletedProcess with text in stdout and stderr."""
+    def run(*words, **kw):
+        kw.setdefault('stdin', subprocess.DEVNULL)
+        kw.setdefault('timeout', rig.PATIENCE)
+        return subprocess.run([rig.RELAY] + [str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, **kw)
+    return run
+
+
+@pytest.fixture
+def target(tmp):
+    """target(kind) makes a target of relay's: 'tcp', 'unix' or 'command'."""
+    made = []
+
+    def make(kind='tcp', **kw):
+        made.append({'tcp': rig.TcpTarget,
+                     'unix': lambda: rig.UnixTarget('%s/t%d' % (tmp, len(made))),
+                     'command': lambda: rig.CommandTarget('%s/c%d' % (tmp, len(made)))}[kind](**kw))
+        return made[-1]
+    yield make
+    for t in made:
+        t.close()
+
+
+class Join:
+    """relay between a kind of FROM and a kind of TO: connect() gives both ends of a new connection."""
+
+    def __init__(self, source, kind, relay, target, tmp, options=()):
+        self.source, self.kind, self.start = source, kind, relay
+        self.target = target(kind)
+        self.options = list(options)
+        self.ends = []
+        self.relay = None
+        words = self.target.words
+        if source in rig.LISTENERS:
+            self.relay = relay(*self.options, '%s/from' % tmp if source == 'unix' else '127.0.0.1:0', *words)
+        elif source == 'nested':
+            self.relay = relay(*self.options, '127.0.0.1:0', '--', rig.RELAY, '-', *words)
+
+    def connect_near(self, **kw):
+        """Only the client's end."""
+        words = self.options + ['-'] + self.target.words
+        if self.source == 'pipes':
+            a, i, o = rig.end_of_pipe_pair()
+            self.relay = self.start(*words, stdin=i, stdout=o)
+            os.close(i)
+            os.close(o)
+        elif self.source == 'socketpair':
+            ours, theirs = socket.socketpair()
+            a = rig.End(ours)
+            self.relay = self.start(*words, stdin=theirs, stdout=theirs)
+            theirs.close()
+        else:
+            a = rig.connect(self.relay.address, **kw)
+        self.ends.append(a)
+        return a
+
+    def connect(self):
+        """Both ends: the client's, the target's."""
+        a = self.connect_near()
+        self.ends.append(self.target.accept())
+        return a, self.ends[-1]
+
+    def close(self):
+        for end in self.ends:
+            end.close()
+
+
+@pytest.fixture
+def joined(relay, target, tmp):
+    """joined(source, target kind, options) makes a Join."""
+    made = []
+
+    def make(source, kind, options=()):
+        made.append(Join(source, kind, relay, target, tmp, options))
+        return made[-1]
+    yield make
+    for j in made:
+        j.close()

@@ -1,0 +1,145 @@
+"""Two real sshds on loopback that stand for the hosts `login` and `node` and prohibit every kind of forwarding.
+
+Here and there `ssh` and `scp` are wrappers that name the configuration in which `login` and `node` are known, and `relay` is
+the binary under test: one directory of programs, first in everybody's PATH.  The mark of a test goes with ssh to the hosts
+(SendEnv), so that its processes there are found as well."""
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+
+import rig
+
+SSHD = shutil.which('sshd', path='/usr/sbin:/usr/local/sbin:' + os.environ.get('PATH', ''))
+
+SSHD_CONFIG = '''
+ListenAddress 127.0.0.1:{port}
+HostKey {dir}/{name}.key
+PidFile none
+AuthorizedKeysFile {dir}/user.key.pub
+AllowTcpForwarding no
+AllowStreamLocalForwarding no
+PermitTunnel no
+AllowAgentForwarding no
+X11Forwarding no
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+PermitRootLogin yes
+MaxStartups 100
+MaxSessions 100
+AcceptEnv {mark}
+SetEnv PATH={dir}/bin:/usr/local/bin:/usr/bin:/bin HOST={name}
+Subsystem sftp internal-sftp
+LogLevel VERBOSE
+'''
+
+SSH_CONFIG = '''
+Host {name}
+    HostName 127.0.0.1
+    Port {port}
+'''
+
+SSH_CONFIG_ALL = '''
+Host *
+    User {user}
+    IdentityFile {dir}/user.key
+    IdentitiesOnly yes
+    IdentityAgent none
+    StrictHostKeyChecking no
+    UserKnownHostsFile {dir}/known_hosts
+    GlobalKnownHostsFile /dev/null
+    BatchMode yes
+    LogLevel ERROR
+    SendEnv {mark}
+'''
+
+WRAPPER = '#!/bin/sh\nexec {program} -F {dir}/config "$@"\n'
+
+
+def missing():
+    """Why the hosts cannot be started here, or None."""
+    if not SSHD:
+        return 'no sshd: apt-get install openssh-server'
+    if os.getuid() != 0:
+        return 'sshd with UsePAM no wants root'
+    for program in ('ssh', 'scp', 'ssh-keygen'):
+        if not shutil.which(program):
+            return 'no %s: apt-get install openssh-client' % program
+    return None
+
+
+class Hosts:
+    names = ('login', 'node')
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix='rs', dir='/tmp')
+        os.makedirs('/run/sshd', mode=0o755, exist_ok=True)
+        self.env = dict(os.environ, PATH='%s/bin:%s' % (self.dir, os.environ['PATH']))
+        self._programs()
+        self._key('user')
+        config = ''
+        self.daemons = {}
+        for name in self.names:
+            self._key(name)
+            port = rig.free_port()
+            config += SSH_CONFIG.format(name=name, port=port)
+            self._write(name + '.conf', SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK))
+            with open('%s/%s.log' % (self.dir, name), 'w') as log:
+                self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)],
+                                                      stdin=subprocess.DEVNULL, stderr=log)
+            rig.wait_for(lambda: self._answers(port), what='sshd for %s: %s' % (name, self.log(name)))
+        config += SSH_CONFIG_ALL.format(user=getpass.getuser(), dir=self.dir, mark=rig.MARK)
+        self._write('config', config)
+
+    def _write(self, name, text, mode=0o600):
+        path = os.path.join(self.dir, name)
+        with open(path, 'w') as f:
+            f.write(text)
+        os.chmod(path, mode)
+
+    def _programs(self):
+        os.mkdir(self.dir + '/bin')
+        for program in ('ssh', 'scp'):
+            self._write('bin/' + program, WRAPPER.format(program=shutil.which(program), dir=self.dir), 0o755)
+        os.symlink(rig.RELAY, self.dir + '/bin/relay')
+
+    def _key(self, name):
+        subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', '%s/%s.key' % (self.dir, name)], check=True)
+
+    def _answers(self, port):
+        try:
+            with socket.create_connection(('127.0.0.1', port), timeout=1) as s:
+                return s.recv(4) == b'SSH-'
+        except OSError:
+            return False
+
+    def log(self, name):
+        with open('%s/%s.log' % (self.dir, name), errors='replace') as f:
+            return f.read()
+
+    def sessions(self):
+        """The processes that the sshds have for their clients: none when all is over."""
+        return [p for d in self.daemons.values() for p in rig.children(d.pid)]
+
+    def _words(self, words, kw):
+        env = dict(self.env, **{rig.MARK: os.environ.get(rig.MARK, '')})
+        env.update(kw.pop('env', {}))
+        return dict(kw, args=[str(w) for w in words], env=env)
+
+    def run(self, *words, **kw):
+        """Run a program to its end; text in and out."""
+        kw.setdefault('stdin', subprocess.DEVNULL)
+        return subprocess.run(**self._words(words, kw), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=rig.PATIENCE)
+
+    def popen(self, *words, **kw):
+        return subprocess.Popen(**self._words(words, kw))
+
+    def close(self):
+        for d in self.daemons.values():
+            d.terminate()
+            d.wait()
+        shutil.rmtree(self.dir)

@@ -1,0 +1,638 @@
+/*
+ * load: a load generator, and the server that it talks to, for relay's bench.
+ *
+ * One server serves every measure. A connection begins with a request of REQUEST bytes, text padded with blanks, that
+ * says what it is for: "push N" (the client sends N bytes), "pull N" (the server does), "both N" (both do, at once),
+ * "echo N" (messages of N bytes come back until the client closes), "sink 0" (read to the client's half-close, then
+ * tell the count and close), "answer 0" (the request comes back, the server closes), "hold 0" (one byte comes back,
+ * then nothing ever happens). The length is fixed so that nothing behind the request is read with it.
+ *
+ * Nothing that is measured hangs on how a forwarder treats a half-close, for some lose bytes there: after push, pull
+ * and both the server sends one byte more, the receipt, when it has sent and read all; the clock stops at the receipt.
+ * The clock starts before the request, when the connection stands: a forwarder's own dial is part of the transfer.
+ *
+ * The server must not be the bottleneck. Short and idle connections live in one poll loop; a connection that works
+ * (bulk, echo) gets its own process with blocking reads and writes of BUFFER bytes. Held connections are not polled
+ * with the others: they are looked at when nothing else happened for a while, so that 10,000 of them slow down nobody.
+ *
+ * An END is a Unix socket (any text with a '/'), ADDRESS:PORT in numbers (IPv4), or, for push, pull, both and rtt,
+ * '-', stdin and stdout. Results go to stdout, or to stderr where stdout is the connection.
+ */
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	BUFFER = 256 * 1024,
+	REQUEST = 32,
+	BACKLOG = 4096,
+	QUIET_MS = 100, /* after so long without an event the server looks at the held connections */
+	MOST_TRIPS = 1 << 20,
+	PULLERS = 16    /* most pulls beside a round trip */
+};
+
+union address {
+	struct sockaddr any;
+	struct sockaddr_un un;
+	struct sockaddr_in in;
+};
+
+struct end {
+	union address address;
+	socklen_t length;
+};
+
+struct wire { /* one connection: twice the same socket, or stdin and stdout */
+	int in, out;
+};
+
+struct set { /* descriptors to poll, in no order */
+	struct pollfd *at;
+	nfds_t count;
+};
+
+static char buffer[BUFFER];
+static int silent; /* a server's worker: its client may go away at any time */
+
+/* --- floor --- */
+
+static void
+die(const char *what)
+{
+	if (!silent)
+		fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static double
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void *
+allocate(int count, size_t size)
+{
+	void *p = count > 0 ? calloc((size_t)count, size) : NULL;
+
+	if (p == NULL)
+		die("allocating");
+	return p;
+}
+
+static int
+write_all(int fd, const char *from, size_t n)
+{
+	while (n > 0) {
+		ssize_t written = write(fd, from, n);
+
+		if (written < 0)
+			return 0;
+		from += written;
+		n -= (size_t)written;
+	}
+	return 1;
+}
+
+static int
+read_all(int fd, char *to, size_t n)
+{
+	while (n > 0) {
+		ssize_t got = read(fd, to, n);
+
+		if (got <= 0)
+			return 0;
+		to += got;
+		n -= (size_t)got;
+	}
+	return 1;
+}
+
+static void
+set_nonblocking(struct wire w, int flag)
+{
+	fcntl(w.in, F_SETFL, flag);
+	fcntl(w.out, F_SETFL, flag);
+}
+
+static size_t
+chunk(long long n)
+{
+	return n < BUFFER ? (size_t)n : BUFFER;
+}
+
+static void
+send_bytes(int fd, long long n)
+{
+	for (; n > 0; n -= (long long)chunk(n))
+		if (!write_all(fd, buffer, chunk(n)))
+			die("sending");
+}
+
+static void
+receive_bytes(int fd, long long n)
+{
+	while (n > 0) {
+		ssize_t got = read(fd, buffer, chunk(n));
+
+		if (got <= 0)
+			die("receiving");
+		n -= got;
+	}
+}
+
+/* One way: plain blocking calls.  Both ways at once: poll, and as much as goes. */
+static void
+transfer(struct wire w, long long to_send, long long to_receive)
+{
+	struct pollfd p[2] = {{w.in, POLLIN, 0}, {w.out, POLLOUT, 0}};
+	ssize_t n;
+
+	set_nonblocking(w, O_NONBLOCK);
+	while (to_send > 0 && to_receive > 0) {
+		if (poll(p, 2, -1) < 0)
+			die("poll");
+		if (p[0].revents != 0) {
+			if ((n = read(w.in, buffer, chunk(to_receive))) <= 0)
+				die("receiving");
+			to_receive -= n;
+		}
+		if (p[1].revents != 0) {
+			if ((n = write(w.out, buffer, chunk(to_send))) < 0)
+				die("sending");
+			to_send -= n;
+		}
+	}
+	set_nonblocking(w, 0);
+	send_bytes(w.out, to_send);
+	receive_bytes(w.in, to_receive);
+}
+
+/* --- ends --- */
+
+static struct end
+parse_unix(const char *path)
+{
+	struct end end = {.length = sizeof end.address.un};
+
+	end.address.un.sun_family = AF_UNIX;
+	if (strlen(path) >= sizeof end.address.un.sun_path) {
+		errno = ENAMETOOLONG;
+		die(path);
+	}
+	strcpy(end.address.un.sun_path, path);
+	return end;
+}
+
+static struct end
+parse_tcp(const char *text)
+{
+	struct end end = {.length = sizeof end.address.in};
+	char host[INET_ADDRSTRLEN];
+
+	end.address.in.sin_family = AF_INET;
+	if (sscanf(text, "%15[0-9.]:%hu", host, &end.address.in.sin_port) != 2
+			|| inet_pton(AF_INET, host, &end.address.in.sin_addr) != 1) {
+		fprintf(stderr, "load: %s: neither a path with a '/' nor ADDRESS:PORT in numbers (IPv4)\n", text);
+		exit(2);
+	}
+	end.address.in.sin_port = htons(end.address.in.sin_port);
+	return end;
+}
+
+static struct end
+parse(const char *text)
+{
+	return strchr(text, '/') != NULL ? parse_unix(text) : parse_tcp(text);
+}
+
+static int
+new_socket(const struct end *end)
+{
+	int fd = socket(end->address.any.sa_family, SOCK_STREAM, 0);
+	int on = 1;
+
+	if (fd < 0)
+		die("socket");
+	if (end->address.any.sa_family != AF_UNIX) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	}
+	return fd;
+}
+
+static int
+try_connect(const struct end *end)
+{
+	int fd = new_socket(end);
+
+	if (connect(fd, &end->address.any, end->length) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static int
+dial(const struct end *end)
+{
+	int fd = try_connect(end);
+
+	if (fd < 0)
+		die("connect");
+	return fd;
+}
+
+static struct wire
+open_wire(const char *text)
+{
+	struct wire w = {STDIN_FILENO, STDOUT_FILENO};
+	struct end end;
+
+	if (strcmp(text, "-") != 0) {
+		end = parse(text);
+		w.in = w.out = dial(&end);
+	}
+	return w;
+}
+
+static FILE *
+results(struct wire w)
+{
+	return w.out == STDOUT_FILENO ? stderr : stdout;
+}
+
+static int
+ask(int fd, const char *job, long long n)
+{
+	char request[REQUEST + 1];
+	int length = snprintf(request, sizeof request, "%s %lld", job, n);
+
+	memset(request + length, ' ', (size_t)(REQUEST - length));
+	return write_all(fd, request, REQUEST);
+}
+
+/* --- the server --- */
+
+static struct set working, held; /* working.at[0] is the listener */
+
+static void
+add(struct set *set, int fd)
+{
+	struct pollfd *at = realloc(set->at, (set->count + 1) * sizeof *at);
+
+	if (at == NULL)
+		die("memory");
+	set->at = at;
+	at[set->count].fd = fd;
+	at[set->count].events = POLLIN;
+	at[set->count++].revents = 0;
+}
+
+static int
+take(struct set *set, nfds_t i)
+{
+	int fd = set->at[i].fd;
+
+	set->at[i] = set->at[--set->count];
+	return fd;
+}
+
+static void
+close_all(struct set *set)
+{
+	while (set->count > 0)
+		close(take(set, 0));
+}
+
+static void
+count_to_end(int fd)
+{
+	long long total = 0;
+	ssize_t got;
+
+	while ((got = read(fd, buffer, BUFFER)) > 0)
+		total += got;
+	snprintf(buffer, BUFFER, "%lld\n", total);
+	write_all(fd, buffer, strlen(buffer));
+}
+
+static void
+echo(int fd, size_t size)
+{
+	while (read_all(fd, buffer, size) && write_all(fd, buffer, size))
+		continue;
+}
+
+static void
+work(int fd, const char *job, long long n)
+{
+	struct wire w = {fd, fd};
+
+	if (strcmp(job, "sink") == 0) {
+		count_to_end(fd);
+	} else if (strcmp(job, "echo") == 0) {
+		echo(fd, chunk(n));
+	} else {
+		transfer(w, strcmp(job, "push") == 0 ? 0 : n, strcmp(job, "pull") == 0 ? 0 : n);
+		write_all(fd, buffer, 1); /* the receipt */
+	}
+}
+
+static void
+fork_to_work(int fd, const char *job, long long n)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		die("fork");
+	if (pid == 0) {
+		silent = 1;
+		close_all(&working);
+		close_all(&held);
+		work(fd, job, n);
+		_exit(0);
+	}
+}
+
+static void
+serve_request(int fd)
+{
+	char request[REQUEST + 1], job[REQUEST + 1];
+	long long n;
+
+	request[REQUEST] = '\0';
+	if (recv(fd, request, REQUEST, MSG_WAITALL) != REQUEST || sscanf(request, "%s %lld", job, &n) != 2) {
+		close(fd);
+		return;
+	}
+	if (strcmp(job, "hold") == 0 && write_all(fd, request, 1)) {
+		add(&held, fd);
+		return;
+	}
+	if (strcmp(job, "answer") == 0)
+		write_all(fd, request, REQUEST);
+	else
+		fork_to_work(fd, job, n);
+	close(fd);
+}
+
+static void
+accept_some(int listener)
+{
+	int fd, i;
+
+	for (i = 0; i < 16 && (fd = accept(listener, NULL, NULL)) >= 0; i++)
+		add(&working, fd);
+}
+
+static void
+drop_ended(void)
+{
+	nfds_t i;
+
+	if (poll(held.at, held.count, 0) <= 0)
+		return;
+	for (i = held.count; i-- > 0;)
+		if (held.at[i].revents != 0)
+			close(take(&held, i));
+}
+
+static void
+serve(char **args)
+{
+	struct end end = parse(args[1]);
+	int listener = new_socket(&end);
+	nfds_t i;
+
+	if (bind(listener, &end.address.any, end.length) < 0 || listen(listener, BACKLOG) < 0)
+		die(args[1]);
+	fcntl(listener, F_SETFL, O_NONBLOCK);
+	signal(SIGCHLD, SIG_IGN); /* no zombies */
+	add(&working, listener);
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		if (poll(working.at, working.count, held.count > 0 ? QUIET_MS : -1) == 0)
+			drop_ended();
+		for (i = working.count; i-- > 1;)
+			if (working.at[i].revents != 0)
+				serve_request(take(&working, i));
+		if (working.at[0].revents != 0)
+			accept_some(listener);
+	}
+}
+
+/* --- the clients --- */
+
+static void
+bulk(char **args)
+{
+	const char *job = args[0];
+	struct wire w = open_wire(args[1]);
+	long long n = atoll(args[2]);
+	double begun = now(), seconds;
+
+	if (!ask(w.out, job, n))
+		die("request");
+	transfer(w, strcmp(job, "pull") == 0 ? 0 : n, strcmp(job, "push") == 0 ? 0 : n);
+	receive_bytes(w.in, 1);
+	seconds = now() - begun;
+	if (strcmp(job, "both") == 0)
+		n *= 2;
+	fprintf(results(w), "%.1f %.4f\n", (double)n / seconds / 1e6, seconds);
+}
+
+static int
+by_size(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Message out, message back, for so many seconds; the first twentieth warms up and does not count. */
+static void
+round_trips(struct wire w, size_t size, double seconds)
+{
+	double *took = allocate(MOST_TRIPS, sizeof *took), stop = now() + seconds, begun, ended;
+	int count = 0, warm;
+
+	if (!ask(w.out, "echo", (long long)size))
+		die("request");
+	for (begun = now(); count < MOST_TRIPS && begun < stop; begun = ended) {
+		if (!write_all(w.out, buffer, size) || !read_all(w.in, buffer, size))
+			die("round trip");
+		ended = now();
+		took[count++] = ended - begun;
+	}
+	warm = count / 20;
+	count -= warm;
+	qsort(took + warm, (size_t)count, sizeof *took, by_size);
+	fprintf(results(w), "%.1f %.1f\n", took[warm + count / 2] * 1e6, took[warm + count * 99 / 100] * 1e6);
+	free(took);
+}
+
+static void
+rtt(char **args)
+{
+	round_trips(open_wire(args[1]), chunk(atoll(args[2])), atof(args[3]));
+}
+
+/* Round trips of one byte while others pull as fast as they can. */
+static void
+beside(char **args)
+{
+	struct end end = parse(args[1]);
+	int pulls = atoi(args[2]), i;
+	pid_t puller[PULLERS];
+	struct timespec head_start = {0, 100000000};
+
+	for (i = 0; i < pulls && i < PULLERS; i++) {
+		puller[i] = fork();
+		if (puller[i] == 0) {
+			int fd = dial(&end);
+
+			ask(fd, "pull", 1LL << 50);
+			receive_bytes(fd, 1LL << 50);
+		}
+	}
+	nanosleep(&head_start, NULL);
+	round_trips(open_wire(args[1]), 1, atof(args[3]));
+	while (i-- > 0) {
+		kill(puller[i], SIGKILL);
+		waitpid(puller[i], NULL, 0);
+	}
+}
+
+static struct pollfd
+begin(const struct end *end)
+{
+	struct pollfd slot = {dial(end), POLLIN, 0};
+
+	if (!ask(slot.fd, "answer", 0))
+		die("request");
+	return slot;
+}
+
+/* Connect, request, response, close: for so many seconds, with so many at a time. */
+static void
+crr(char **args)
+{
+	struct end end = parse(args[1]);
+	double start = now(), stop = start + atof(args[2]);
+	int slots = atoi(args[3]), i;
+	struct pollfd *slot = allocate(slots, sizeof *slot);
+	long done = 0, received = 0;
+	ssize_t n;
+
+	for (i = 0; i < slots; i++)
+		slot[i] = begin(&end);
+	while (now() < stop) {
+		if (poll(slot, (nfds_t)slots, 5000) <= 0)
+			die("no answer");
+		for (i = 0; i < slots; i++) {
+			if (slot[i].revents == 0)
+				continue;
+			if ((n = read(slot[i].fd, buffer, BUFFER)) < 0)
+				die("answer");
+			received += n;
+			if (n > 0)
+				continue;
+			close(slot[i].fd);
+			slot[i] = begin(&end);
+			done++;
+		}
+	}
+	if (received < done * REQUEST)
+		die("answers are cut short");
+	printf("%.0f\n", (double)done / (now() - start));
+}
+
+static void
+idle(char **args)
+{
+	struct end end = parse(args[1]);
+	int count = atoi(args[2]), fd;
+
+	while (count-- > 0) {
+		fd = dial(&end);
+		if (!ask(fd, "hold", 0) || !read_all(fd, buffer, 1))
+			die("hold");
+	}
+	puts("open");
+	fflush(stdout);
+	while (read(STDIN_FILENO, buffer, 1) > 0)
+		continue;
+}
+
+/* The time from a command's exec to the first connection that it takes, in milliseconds. */
+static void
+start(char **args)
+{
+	struct end end = parse(args[1]);
+	struct timespec pause = {0, 10000};
+	double begun = now();
+	pid_t pid = fork();
+	int fd;
+
+	if (pid == 0) {
+		dup2(STDERR_FILENO, STDOUT_FILENO);
+		execvp(args[2], args + 2);
+		die(args[2]);
+	}
+	while ((fd = try_connect(&end)) < 0 && now() < begun + 5)
+		nanosleep(&pause, NULL);
+	if (fd < 0)
+		fprintf(stderr, "load: %s does not listen\n", args[2]);
+	else
+		printf("%.2f\n", (now() - begun) * 1e3);
+	kill(pid, SIGTERM);
+	waitpid(pid, NULL, 0);
+}
+
+static const struct mode {
+	const char *name, *args;
+	int count; /* of args, at least */
+	void (*run)(char **args); /* args[0] is the name */
+} modes[] = {
+	{"serve", "END", 1, serve},
+	{"push", "END BYTES", 2, bulk},
+	{"pull", "END BYTES", 2, bulk},
+	{"both", "END BYTES", 2, bulk},
+	{"rtt", "END SIZE SECONDS", 3, rtt},
+	{"beside", "END PULLS SECONDS", 3, beside},
+	{"crr", "END SECONDS CONCURRENT", 3, crr},
+	{"idle", "END COUNT", 2, idle},
+	{"start", "END COMMAND [ARG ...]", 2, start},
+};
+
+int
+main(int argc, char **argv)
+{
+	size_t i, count = sizeof modes / sizeof *modes;
+
+	signal(SIGPIPE, SIG_IGN);
+	for (i = 0; argc > 1 && i < count; i++)
+		if (strcmp(argv[1], modes[i].name) == 0 && argc - 2 >= modes[i].count) {
+			modes[i].run(argv + 1);
+			return 0;
+		}
+	for (i = 0; i < count; i++)
+		fprintf(stderr, "%s load %s %s\n", i == 0 ? "usage:" : "      ", modes[i].name, modes[i].args);
+	return 2;
+}

@@ -1,0 +1,488 @@
+"""What the end-to-end tests stand on.
+
+A test joins two Ends through a Relay: `a` is the client's end, `b` the target's, and relay is between them.  An End is a
+socket or two pipe descriptors; all its operations have a deadline, so that no test can hang.  Nothing here sleeps for a
+fixed time: wait_for() waits until a condition holds.
+"""
+import array
+import contextlib
+import errno
+import hashlib
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+RELAY = os.path.abspath(os.environ.get('RELAY', './relay'))
+HERE = os.path.dirname(os.path.abspath(__file__))
+MARK = 'RELAY_TEST'       # the environment variable by which a test's processes are found again
+PATIENCE = float(os.environ.get('PATIENCE', 20))             # seconds that any one wait may take
+CHUNK = 1 << 18
+LISTENERS = ('tcp', 'unix')
+
+
+def wait_for(condition, timeout=PATIENCE, what=None):
+    """Call condition() until it returns something true, and return that."""
+    end = time.monotonic() + timeout
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise AssertionError('not within %g s: %s' % (timeout, what or condition))
+        time.sleep(0.005)
+
+
+# ---- ends ----
+
+class End:
+    """One end of a byte stream: a socket, or the two descriptors of pipes."""
+
+    def __init__(self, r, w=None, control=None):
+        self.r = r.detach() if isinstance(r, socket.socket) else r
+        self.w = self.r if w is None else w
+        self.control = control    # to the agent that stands for a command, see CommandTarget
+        for fd in {self.r, self.w}:
+            os.set_blocking(fd, False)
+
+    def _poll(self, fd, events, timeout=PATIENCE):
+        p = select.poll()
+        p.register(fd, events)
+        ready = p.poll(timeout * 1000)
+        assert ready, 'nothing %s within %g s' % ('came' if events & select.POLLIN else 'was taken', timeout)
+        return ready[0][1]
+
+    def send(self, data):
+        """Write all of data."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self.w, view[:CHUNK]):]
+            except BlockingIOError:
+                self._poll(self.w, select.POLLOUT)
+
+    def stuff(self, data, most=1 << 30):
+        """Write data again and again until no more is taken for a moment; return how many bytes were."""
+        sent = 0
+        while sent < most:
+            try:
+                sent += os.write(self.w, data)
+            except BlockingIOError:
+                p = select.poll()
+                p.register(self.w, select.POLLOUT)
+                if not p.poll(300):
+                    return sent
+        raise AssertionError('no backpressure: %d bytes were taken' % sent)
+
+    def recv(self, most=CHUNK):
+        """Read what is there, at least a byte; b'' is the end."""
+        while True:
+            try:
+                return os.read(self.r, most)
+            except BlockingIOError:
+                self._poll(self.r, select.POLLIN)
+
+    def read(self, n):
+        """Read exactly n bytes, or fewer where the end comes first."""
+        got = bytearray()
+        while len(got) < n:
+            data = self.recv(min(CHUNK, n - len(got)))
+            if not data:
+                break
+            got += data
+        return bytes(got)
+
+    def read_all(self):
+        """Read to the end."""
+        got = bytearray()
+        while True:
+            data = self.recv()
+            if not data:
+                return bytes(got)
+            got += data
+
+    def digest(self):
+        """Read to the end; return the number of bytes and their hash."""
+        n, h = 0, hashlib.sha256()
+        while True:
+            data = self.recv()
+            if not data:
+                return n, h.hexdigest()
+            n += len(data)
+            h.update(data)
+
+    def silent(self):
+        """True while there is neither a byte nor an end to read."""
+        p = select.poll()
+        p.register(self.r, select.POLLIN)
+        return not p.poll(0)
+
+    def gone(self):
+        """True when the other side has gone altogether: an error or a hang-up, whatever may still be read."""
+        p = select.poll()
+        for fd in {self.r, self.w} - {-1}:
+            p.register(fd, 0)
+        return any(ev & (select.POLLERR | select.POLLHUP) for _, ev in p.poll(0))
+
+    def dead(self):
+        """True when what we say has no reader any more.  It takes a byte to find that out of TCP."""
+        try:
+            return self.gone() or not os.write(self.w, b'?')
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            return True
+
+    def is_socket(self):
+        return stat.S_ISSOCK(os.fstat(self.w).st_mode)
+
+    def shut(self):
+        """End what we say, go on listening."""
+        if self.is_socket():
+            with socket.socket(fileno=os.dup(self.w)) as s:
+                s.shutdown(socket.SHUT_WR)
+        else:
+            os.close(self.w)
+            self.w = -1
+
+    def deafen(self):
+        """Close what we read from, go on speaking: pipes only."""
+        os.close(self.r)
+        self.r = -1
+
+    def reset(self):
+        """Close with a TCP reset."""
+        with socket.socket(fileno=os.dup(self.w)) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        self.close()
+
+    def fate(self):
+        """Read on to whatever comes: 'end' or 'reset'."""
+        try:
+            self.read_all()
+        except (ConnectionResetError, BrokenPipeError):
+            return 'reset'
+        return 'end'
+
+    def close(self):
+        for fd in {self.r, self.w} - {-1}:
+            os.close(fd)
+        self.r = self.w = -1
+        if self.control:
+            self.control.close()
+
+
+def host_port(address):
+    """'127.0.0.1:80' or '[::1]:80' as connect() takes it."""
+    host, port = address.rsplit(':', 1)
+    return host.strip('[]'), int(port)
+
+
+@contextlib.contextmanager
+def short_path(path):
+    """A name for path that fits into sun_path (107 bytes), by way of its directory's descriptor."""
+    if len(os.fsencode(path)) <= 100:
+        yield path
+        return
+    fd = os.open(os.path.dirname(path) or '.', os.O_PATH)
+    try:
+        yield '/proc/self/fd/%d/%s' % (fd, os.path.basename(path))
+    finally:
+        os.close(fd)
+
+
+def connect(address, receive_buffer=0):
+    """Connect to 'host:port' or to a path; return an End."""
+    if '/' in address:
+        s = socket.socket(socket.AF_UNIX)
+    else:
+        s = socket.socket(socket.AF_INET6 if address.startswith('[') or '::' in address else socket.AF_INET)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if receive_buffer:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    s.settimeout(PATIENCE)
+    with short_path(address) as name:
+        s.connect(name if '/' in address else host_port(address))
+    return End(s)
+
+
+def reach(address):
+    """Connect as soon as somebody listens."""
+    def attempt():
+        with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+            return connect(address)
+    return wait_for(attempt, what=address)
+
+
+def fate_at(address):
+    """What a client meets at address that has nothing to say: 'end' or 'reset'."""
+    try:
+        a = connect(address)
+    except ConnectionResetError:
+        return 'reset'
+    try:
+        return a.fate()
+    finally:
+        a.close()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def end_of_pipe_pair():
+    """Two pipes that make a duplex way: (our End, the child's stdin, the child's stdout)."""
+    child_in, our_w = os.pipe()
+    our_r, child_out = os.pipe()
+    return End(our_r, our_w), child_in, child_out
+
+
+# ---- targets: what relay connects to ----
+
+class SocketTarget:
+    """A listening socket; accept() gives the target's end of relay's next connection."""
+
+    def __init__(self, sock, word):
+        self.sock, self.words = sock, [word]
+        sock.settimeout(PATIENCE)
+        sock.listen(1024)
+
+    def accept(self):
+        s = self.sock.accept()[0]
+        if s.family != socket.AF_UNIX:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return End(s)
+
+    def waiting(self):
+        """True when a connection is there to be accepted."""
+        p = select.poll()
+        p.register(self.sock, select.POLLIN)
+        return bool(p.poll(0))
+
+    def close(self):
+        self.sock.close()
+
+
+class TcpTarget(SocketTarget):
+    def __init__(self, host='127.0.0.1', port=0):
+        s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((host, port))
+        port = s.getsockname()[1]
+        super().__init__(s, '[%s]:%d' % (host, port) if ':' in host else '%s:%d' % (host, port))
+
+
+class UnixTarget(SocketTarget):
+    def __init__(self, path):
+        s = socket.socket(socket.AF_UNIX)
+        with short_path(path) as name:
+            s.bind(name)
+        self.path = path
+        super().__init__(s, path)
+
+    def close(self):
+        super().close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+
+class CommandTarget(UnixTarget):
+    """A command (agent.py) that hands its stdin and stdout over to the test, and ends as it is told to."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.words = ['--', sys.executable, '-IS', os.path.join(HERE, 'agent.py'), path]
+
+    def accept(self):
+        """The command's end; .control is the way to its agent, .pid its process."""
+        control = self.sock.accept()[0]
+        control.settimeout(PATIENCE)
+        pid, fds = receive_fds(control, 2)
+        end = End(*fds, control=control)
+        end.pid = int(pid)
+        return end
+
+
+def receive_fds(sock, n):
+    """One message with n descriptors: (its bytes, the descriptors)."""
+    data, ancillary, _, _ = sock.recvmsg(64, socket.CMSG_SPACE(n * 4))
+    fds = array.array('i')
+    for level, kind, payload in ancillary:
+        assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        fds.frombytes(payload[:len(payload) - len(payload) % 4])
+    assert len(fds) == n
+    return data, list(fds)
+
+
+# ---- relay and other processes ----
+
+class Relay:
+    """A running relay.  Its stderr goes to a file, which err() reads; a listener's addresses come from its stdout."""
+
+    def __init__(self, words, logs, **popen):
+        self.words = [str(w) for w in words]
+        fd, self.log = tempfile.mkstemp(dir=logs)
+        popen.setdefault('stdin', subprocess.DEVNULL)
+        popen.setdefault('stdout', subprocess.PIPE)
+        popen.setdefault('stderr', fd)
+        self.proc = subprocess.Popen([RELAY] + self.words, **popen)
+        os.close(fd)
+        self.pid = self.proc.pid
+        self._addresses = None
+
+    @property
+    def addresses(self):
+        """What it prints on stdout until it closes it: it is listening then."""
+        if self._addresses is None:
+            end = End(os.dup(self.proc.stdout.fileno()))
+            self._addresses = end.read_all().decode().splitlines()
+            end.close()
+            assert self._addresses, 'relay %s: no address; it says: %s' % (' '.join(self.words), self.err())
+        return self._addresses
+
+    @property
+    def address(self):
+        return self.addresses[0]
+
+    def err(self):
+        with open(self.log, errors='replace') as f:
+            return f.read()
+
+    def says(self, text, timeout=PATIENCE):
+        """Wait until stderr has a line with text, and return that line."""
+        return wait_for(lambda: [line for line in self.err().splitlines() if text in line], timeout,
+                        '%r in %r' % (text, self.err()))[0]
+
+    def wait(self, timeout=PATIENCE):
+        """The exit status; -N if a signal killed it."""
+        try:
+            return self.proc.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError('relay %s still runs after %g s; it says: %s'
+                                 % (' '.join(self.words), timeout, self.err())) from None
+
+    def stop(self, sig=signal.SIGTERM, timeout=PATIENCE):
+        if self.proc.poll() is None:
+            self.proc.send_signal(sig)
+        return self.wait(timeout)
+
+    def kill(self):
+        if self.proc.poll() is None:
+            self.proc.kill()
+        self.proc.wait()
+        if self.proc.stdout:
+            self.proc.stdout.close()
+
+
+def environ_of(pid):
+    try:
+        with open('/proc/%s/environ' % pid, 'rb') as f:
+            return f.read().split(b'\0')
+    except OSError:
+        return []
+
+
+def marked(mark):
+    """The processes that carry mark in their environment: {pid: command line}."""
+    word = ('%s=%s' % (MARK, mark)).encode()
+    found = {}
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        if int(pid) != os.getpid() and word in environ_of(pid):
+            found[int(pid)] = command_line(pid)
+    return found
+
+
+def command_line(pid):
+    try:
+        with open('/proc/%s/cmdline' % pid, 'rb') as f:
+            return f.read().replace(b'\0', b' ').decode(errors='replace').strip()
+    except OSError:
+        return ''
+
+
+def stat_of(pid):
+    """The fields of /proc/PID/stat from the third (state) on; None when it has gone."""
+    try:
+        with open('/proc/%d/stat' % pid) as f:
+            return f.read().rsplit(') ', 1)[1].split()
+    except OSError:
+        return None
+
+
+def alive(pid):
+    fields = stat_of(pid)
+    return fields is not None and fields[0] not in 'ZX'
+
+
+def children(pid):
+    """The living children of pid."""
+    pids = map(int, filter(str.isdigit, os.listdir('/proc')))
+    return [p for p in pids if (stat_of(p) or 'Z0')[1] == str(pid) and alive(p)]
+
+
+def cpu(pid):
+    """Processor time that pid has used, in seconds."""
+    fields = stat_of(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def memory(pid):
+    """Resident memory of pid, in bytes."""
+    return int(stat_of(pid)[21]) * os.sysconf('SC_PAGE_SIZE')
+
+
+def switches(pid):
+    """How often pid has gone to sleep; it does not grow while pid just sleeps."""
+    with open('/proc/%d/status' % pid) as f:
+        return [line for line in f if 'ctxt_switches' in line]
+
+
+def quiet(pid, timeout=PATIENCE):
+    """Wait until pid sleeps and stays asleep for 100 ms: all that it had to do is done, and it does not spin."""
+    before, since, end = None, time.monotonic(), time.monotonic() + timeout
+    while time.monotonic() < end:
+        now = switches(pid)
+        if stat_of(pid)[0] != 'S' or now != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > 0.1:
+            return
+        time.sleep(0.01)
+    raise AssertionError('process %d (%s) does not come to rest' % (pid, command_line(pid)))
+
+
+def cpu_grows(pid, seconds=0.5):
+    """How much processor time pid uses in the seconds to come: to show that it does not spin."""
+    before, end = cpu(pid), time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() > end)
+    return cpu(pid) - before
+
+
+# ---- traffic ----
+
+def exchange(pool, a, b, up, down):
+    """Send up from a to b and down from b to a at once, each with an end behind it; both must arrive whole."""
+    def feed(end, data):
+        end.send(data)
+        end.shut()
+    jobs = [pool.submit(f, *args) for f, *args in
+            ((b.digest,), (a.digest,), (feed, a, up), (feed, b, down))]
+    for job, data, way in zip(jobs, (up, down), ('up', 'down')):
+        assert job.result() == (len(data), hashlib.sha256(data).hexdigest()), way
+    for job in jobs[2:]:
+        job.result()
+
+
+def ping(a, b, data=b'x'):
+    """data goes from a to b and back."""
+    a.send(data)
+    assert b.read(len(data)) == data
+    b.send(data)
+    assert a.read(len(data)) == data

@@ -1,0 +1,1126 @@
+"""Options, exit statuses, addresses, what people are told, and how relay treats what it was given."""
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+import rig
+from rig import ping, wait_for
+
+TIMES = pytest.mark.parametrize
+
+
+def one_line(text):
+    """text is one line that relay said."""
+    return text.startswith('relay: ') and text.count('\n') == 1 and text.endswith('\n')
+
+
+def gone_port():
+    """An address on which nobody listens."""
+    return '127.0.0.1:%d' % rig.free_port()
+
+
+# ---- usage ----
+
+WRONG_ENDS = ['', 'nosuchservice', '65536', '-1', ':80', '[::1]', '[::1]:', '[::1', '::1:80', '[::1:80', '[]:80', 'localhost:',
+              'localhost:99999', 'localhost:nosuchservice', 'localhost:0x50', '8888 ', ' 8888', '+80', '127.0.0.1:80:90',
+              'a' * 300 + ':80', '/', './', '/' + 'a' * 5000]
+
+
+@TIMES('word', WRONG_ENDS, ids=lambda w: repr(w[:20]))
+def test_wrong_ends(run, word):
+    """Goal: every wrong end gives status 2 and one line that names it, as FROM and as TO, and nothing on stdout."""
+    for words in ([word, '8888'], ['8888', word], ['-', word], ['-z', word], ['-F', word], [word, '--', 'true']):
+        if word.startswith('-') and words[0] in (word, '-z', '-F'):
+            continue    # an option
+        r = run(*words)
+        assert (r.returncode, r.stdout) == (2, ''), words
+        assert one_line(r.stderr), (words, r.stderr)
+        assert not word.strip() or word.strip()[:10] in r.stderr
+
+
+@TIMES('words', ['', '8888', '8888 9999 7777', '-', '- -', '8888 *:80', '8888 0', '8888 localhost:0', '8888 --', '- --',
+                 '-x 8888 9999', '-c', '-c 0 8888 9999', '-c x 8888 9999', '-c -1 8888 9999', '-c 1x 8888 9999',
+                 '-t 0 8888 9999', '-t -1 8888 9999', '-t 1e3 8888 9999', '-t 99999999999999999999 8888 9999',
+                 '-w -1 8888 9999', '-w x 8888 9999', '-P', '-f - 8888', '-f 8888 -', '-z', '-z -', '-z - -', '-F -', '-F - -',
+                 '-z 8888 9999', '-F 8888 9999', '-z -- true', '-F -- true', '8888 -v 9999', '-z *:80'])
+def test_wrong_words(run, words):
+    """Goal: every wrong option or number of words gives status 2 and one line."""
+    r = run(*words.split())
+    assert (r.returncode, r.stdout) == (2, '')
+    assert one_line(r.stderr), r.stderr
+
+
+def test_empty_command(run):
+    """Goal: an empty word is no command."""
+    r = run('8888', '--', '')
+    assert r.returncode == 2 and one_line(r.stderr)
+
+
+def test_help_and_version(run):
+    """Goal: -h and -V answer on stdout, with status 0, whatever else is said; -h names every option."""
+    h = run('-h')
+    assert (h.returncode, h.stderr) == (0, '')
+    for option in 'acfFhPqtvVwz':
+        assert '-' + option in h.stdout
+    v = run('-V')
+    assert (v.returncode, v.stderr, v.stdout.count('\n')) == (0, '', 1)
+    assert re.match(r'relay \d', v.stdout)
+    with open('/dev/full', 'w') as full:
+        assert subprocess.run([rig.RELAY, '-h'], stdout=full).returncode != 0
+
+
+# ---- exit statuses ----
+
+def test_status_0(relay, target):
+    """Goal: a listener that is stopped by SIGTERM, SIGINT or SIGHUP has ended well."""
+    t = target()
+    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        r = relay('127.0.0.1:0', *t.words)
+        assert r.address
+        assert r.stop(sig) == 0
+        assert r.err() == ''
+
+
+@TIMES('sig', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_status_128(joined, sig):
+    """Goal: a signal that stops the one connection of stdin and stdout is told by 128 + its number."""
+    j = joined('pipes', 'tcp')
+    a, b = j.connect()
+    ping(a, b)
+    assert j.relay.stop(sig) == 128 + sig
+    assert b.fate() == 'reset'
+
+
+def test_ignored_hangup_stays_ignored(relay, target):
+    """Goal: nohup relay survives the hang-up."""
+    t = target()
+    r = relay('127.0.0.1:0', *t.words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert r.address
+    r.proc.send_signal(signal.SIGHUP)
+    a = rig.connect(r.address)
+    b = t.accept()
+    ping(a, b)
+    a.close()
+    b.close()
+
+
+def test_status_1(run, tmp):
+    """Goal: a target that cannot be reached gives status 1 and the cause: a refusing port, a missing file, a dead socket, a
+    file that is no socket, a name that does not exist."""
+    port = gone_port()
+    r = run('-', port)
+    assert r.returncode == 1 and one_line(r.stderr)
+    assert port in r.stderr and 'refused' in r.stderr
+    r = run('-', tmp + '/none')
+    assert r.returncode == 1 and one_line(r.stderr) and 'No such file or directory' in r.stderr
+    dead = rig.UnixTarget(tmp + '/dead')
+    dead.sock.close()
+    r = run('-', tmp + '/dead')
+    dead.close()
+    assert r.returncode == 1 and one_line(r.stderr)
+    assert 'no process on this host (%s) is listening' % socket.gethostname() in r.stderr
+    with open(tmp + '/file', 'w'):
+        r = run('-', tmp + '/file')
+    assert r.returncode == 1 and one_line(r.stderr) and 'not a socket' in r.stderr
+    r = run('-', 'no.such.host.invalid:80')
+    assert r.returncode == 1 and one_line(r.stderr) and 'no.such.host.invalid' in r.stderr
+
+
+def test_status_3(run, target, tmp):
+    """Goal: what cannot be listened on gives status 3 and the cause."""
+    t = target()
+    for word, said in ((t.words[0], 'in use'), (tmp + '/none/sock', 'No such file'), ('192.0.2.99:0', 'address'),
+                       ('no.such.host.invalid:0', 'no.such.host.invalid')):
+        r = run(word, *t.words)
+        assert (r.returncode, r.stdout) == (3, ''), r.stderr
+        assert one_line(r.stderr) and said in r.stderr
+
+
+def test_one_taken_address_of_two(run, target):
+    """Goal: a bare port of which one address is taken is not listened on by half."""
+    t = target(host='::1')
+    port = rig.host_port(t.words[0])[1]
+    r = run(port, *t.words)
+    assert r.returncode == 3 and one_line(r.stderr)
+    with pytest.raises(ConnectionRefusedError):
+        rig.connect('127.0.0.1:%d' % port)
+
+
+def test_status_5(run):
+    """Goal: with FROM `-` the command's failure is told and gives status 5; its success 0."""
+    r = run('-', '--', 'sh', '-c', 'exit 3')
+    assert (r.returncode, r.stderr) == (5, 'relay: sh exited with status 3\n')
+    r = run('-', '--', 'sh', '-c', 'kill -9 $$')
+    assert r.returncode == 5 and one_line(r.stderr) and 'sh was ended by signal 9' in r.stderr
+    r = run('-', '--', 'echo', 'fine')
+    assert (r.returncode, r.stderr, r.stdout) == (0, '', 'fine\n')
+    r = run('-v', '-', '--', 'true')
+    assert r.returncode == 0 and 'true exited with status 0' in r.stderr
+
+
+def test_status_6(run, target):
+    """Goal: when the system refuses descriptors from the start, relay says so with status 6."""
+    import resource
+    r = run('-', *target().words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6)))
+    assert r.returncode == 6 and one_line(r.stderr), r.stderr
+
+
+def test_status_126_127(run, tmp):
+    """Goal: a command that is not there gives 127, one that cannot be executed 126, as in a shell, with the cause."""
+    r = run('-', '--', 'no-such-command-here')
+    assert r.returncode == 127 and one_line(r.stderr) and 'no-such-command-here' in r.stderr
+    with open(tmp + '/plain', 'w') as f:
+        f.write('no program')
+    r = run('-', '--', tmp + '/plain')
+    assert r.returncode == 126 and one_line(r.stderr) and 'Permission denied' in r.stderr
+    r = run('-', '--', tmp)
+    assert r.returncode == 126 and one_line(r.stderr)
+
+
+@TIMES('source', rig.LISTENERS)
+def test_failed_dials_disturb_nobody(joined, relay, tmp, source):
+    """Goal: with a listener a failed connection is a line on stderr and a reset of the TCP client; it costs no other
+    connection anything, and relay no descriptor."""
+    j = joined(source, 'unix')
+    a, b = j.connect()
+    ping(a, b)
+    rig.quiet(j.relay.pid)
+    before = os.listdir('/proc/%d/fd' % j.relay.pid)
+    j.target.sock.close()
+    for _ in range(20):
+        assert rig.fate_at(j.relay.address) == ('reset' if source == 'tcp' else 'end')
+    rig.quiet(j.relay.pid)
+    assert j.relay.err().count('is listening') == 20
+    ping(a, b)
+    assert os.listdir('/proc/%d/fd' % j.relay.pid) == before
+
+
+@TIMES('source', rig.LISTENERS)
+def test_failed_commands_disturb_nobody(relay, tmp, source):
+    """Goal: the same for commands that cannot be executed: told, the client cut, nothing else."""
+    r = relay(tmp + '/from' if source == 'unix' else '127.0.0.1:0', '--', 'no-such-command-here')
+    for _ in range(5):
+        assert rig.fate_at(r.address) == ('reset' if source == 'tcp' else 'end')
+    rig.quiet(r.pid)
+    assert r.err().count('no-such-command-here') == 5
+    assert {'0', '1', '2'} <= set(os.listdir('/proc/%d/fd' % r.pid))
+    assert not rig.children(r.pid)
+
+
+# ---- FROM ----
+
+def test_addresses(relay, target):
+    """Goal: a bare port and localhost are 127.0.0.1 and ::1 with one port number; other words are what they say; every
+    address printed works."""
+    t = target()
+    for word, hosts in (('0', ['127.0.0.1', '::1']), ('localhost:0', ['127.0.0.1', '::1']), ('127.0.0.1:0', ['127.0.0.1']),
+                        ('[::1]:0', ['::1']), ('*:0', ['0.0.0.0', '::'])):
+        r = relay(word, *t.words)
+        got = [rig.host_port(a) for a in r.addresses]
+        assert [host for host, _ in got] == hosts
+        assert len({port for _, port in got}) == 1 and got[0][1] > 0
+        for host, port in got:
+            a = rig.connect('%s:%d' % ({'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host), port))
+            b = t.accept()
+            ping(a, b)
+            a.close()
+            b.close()
+        r.stop()
+
+
+def test_fixed_port_can_be_used_again_at_once(relay, target):
+    """Goal: a port number that was asked for is the one; after a stop with open connections it is free at once."""
+    t = target()
+    port = rig.free_port()
+    for _ in range(3):
+        r = relay(port, *t.words)
+        assert r.addresses == ['127.0.0.1:%d' % port, '[::1]:%d' % port]
+        a = rig.connect(r.address)
+        b = t.accept()
+        ping(a, b)
+        b.close()
+        r.stop()
+        a.close()
+
+
+def test_service_name(run, relay, target):
+    """Goal: a port may be a service's name."""
+    try:
+        port = socket.getservbyname('http-alt', 'tcp')
+        t = target(port=port)
+    except OSError:
+        pytest.skip('no service http-alt, or its port is taken')
+    assert run('-z', 'localhost:http-alt').returncode == 0
+    assert run('-z', 'http-alt').returncode == 0
+    t.sock.close()
+
+
+def test_all_addresses_of_a_name(relay, target):
+    """Goal: localhost is tried at all its addresses: a server on ::1 alone is reached, by name and by bare port."""
+    t = target(host='::1')
+    port = rig.host_port(t.words[0])[1]
+    for word in (port, 'localhost:%d' % port):
+        r = relay('127.0.0.1:0', word)
+        a = rig.connect(r.address)
+        b = t.accept()
+        ping(a, b)
+        a.close()
+        b.close()
+
+
+def test_target_stdio(relay):
+    """Goal: `relay PORT -` takes one connection, prints no address, refuses a second, and ends with it."""
+    port = rig.free_port()
+    a, i, o = rig.end_of_pipe_pair()
+    r = relay('127.0.0.1:%d' % port, '-', stdin=i, stdout=o)
+    os.close(i)
+    os.close(o)
+    b = rig.reach('127.0.0.1:%d' % port)
+    ping(a, b)
+    with pytest.raises(ConnectionRefusedError):
+        rig.connect('127.0.0.1:%d' % port)
+    b.send(b'last')
+    b.shut()
+    assert a.read_all() == b'last'
+    a.shut()
+    assert b.read_all() == b''
+    assert r.wait() == 0
+    a.close()
+    b.close()
+
+
+# ---- Unix sockets ----
+
+def mode(path):
+    return os.lstat(path).st_mode & 0o7777
+
+
+def test_stale_socket_is_replaced(relay, target, tmp):
+    """Goal: a socket file whose server is dead is replaced, and that is told."""
+    path = tmp + '/sock'
+    old = rig.UnixTarget(path)
+    old.sock.close()
+    t = target()
+    r = relay(path, *t.words)
+    assert r.addresses == [path]
+    assert 'replaced' in r.err() and path in r.err()
+    a = rig.connect(path)
+    b = t.accept()
+    ping(a, b)
+    a.close()
+    b.close()
+    r.stop()
+    assert os.listdir(tmp) == []
+
+
+def test_live_socket_is_left_alone(run, target, tmp):
+    """Goal: a socket on which somebody listens is refused, stays, and still works; also one with a full backlog."""
+    for backlog in (5, 0):
+        live = target('unix')
+        live.sock.listen(backlog)
+        before = os.lstat(live.path)
+        waiting = []
+        if backlog == 0:
+            waiting = [rig.connect(live.path)]
+        r = run(live.path, gone_port())
+        assert (r.returncode, r.stdout) == (3, '')
+        assert one_line(r.stderr) and 'in use' in r.stderr
+        assert os.lstat(live.path).st_ino == before.st_ino
+        for end in waiting:
+            end.close()
+        if backlog:
+            live.accept().close()       # relay's own look
+            a = rig.connect(live.path)
+            b = live.accept()
+            ping(a, b)
+            a.close()
+            b.close()
+
+
+@TIMES('what', ['file', 'empty', 'directory', 'fifo', 'symlink to a file', 'symlink to a stale socket', 'dangling symlink',
+                'symlink to a live socket'])
+def test_other_files_are_left_alone(run, target, tmp, what):
+    """Goal: where a file stands that is no socket relay refuses and touches nothing; a symlink is not followed."""
+    path = tmp + '/it'
+    other = tmp + '/other'
+    if what == 'directory':
+        os.mkdir(path)
+    elif what == 'fifo':
+        os.mkfifo(path)
+    elif what in ('file', 'empty'):
+        with open(path, 'w') as f:
+            f.write('precious' if what == 'file' else '')
+    else:
+        if 'socket' in what:
+            s = rig.UnixTarget(other)
+            if 'stale' in what:
+                s.sock.close()
+        elif what != 'dangling symlink':
+            with open(other, 'w') as f:
+                f.write('precious')
+        os.symlink(other, path)
+    before = [(os.path.basename(f), os.lstat(tmp + '/' + f)[:8]) for f in sorted(os.listdir(tmp))]
+    r = run(path, gone_port())
+    assert (r.returncode, r.stdout) == (3, '')
+    assert one_line(r.stderr) and path in r.stderr and 'not a socket' in r.stderr
+    assert before == [(os.path.basename(f), os.lstat(tmp + '/' + f)[:8]) for f in sorted(os.listdir(tmp))]
+    if 'socket' in what:
+        s.close()
+
+
+@TIMES('mask', [0, 0o22, 0o777])
+def test_socket_is_private(relay, target, tmp, mask):
+    """Goal: a listener's socket has mode 0600 whatever the umask; the umask of its commands is the caller's."""
+    r = relay(tmp + '/sock', '--', 'sh', '-c', 'umask', preexec_fn=lambda: os.umask(mask))
+    assert mode(r.address) == 0o600
+    a = rig.connect(r.address)
+    assert int(a.read_all(), 8) == mask
+    a.close()
+
+
+def lay_out(tmp, kind):
+    """(path to a socket to be made, the working directory) of an unusual kind."""
+    long = tmp + '/' + '/'.join(['d' * 45] * 4)
+    if kind == 'long path':
+        os.makedirs(long)
+        return long + '/sock', tmp
+    if kind == 'path of 107':
+        return tmp + '/' + 'n' * (106 - len(tmp)), tmp
+    if kind == 'path of 108':
+        return tmp + '/' + 'n' * (107 - len(tmp)), tmp
+    if kind == 'long name':
+        return tmp + '/' + 'n' * 200, tmp
+    if kind == 'longest name':
+        return tmp + '/' + 'n' * 255, tmp
+    if kind == 'relative':
+        return './sock', tmp
+    if kind == 'relative and long':
+        os.makedirs(long)
+        return './' + os.path.relpath(long, tmp) + '/sock', tmp
+    os.mkdir(tmp + '/a dir\twith "blanks" %s')
+    return tmp + '/a dir\twith "blanks" %s/s o c k', tmp
+
+
+@TIMES('kind', ['long path', 'path of 107', 'path of 108', 'long name', 'longest name', 'relative', 'relative and long', 'blanks'])
+def test_unusual_paths(relay, run, tmp, target, kind):
+    """Goal: paths that are long, relative or strange work both ways: listening, connecting, refusing a live one, replacing
+    a dead one, with mode 0600 and nothing left."""
+    path, cwd = lay_out(tmp, kind)
+    full = os.path.join(cwd, path)
+    t = target()
+    first = relay(path, *t.words, cwd=cwd)
+    assert first.addresses == [path]
+    assert mode(full) == 0o600
+    second = relay('127.0.0.1:0', path, cwd=cwd)
+    for _ in range(2):
+        a = rig.connect(second.address)
+        b = t.accept()
+        ping(a, b)
+        a.close()
+        b.close()
+    assert run('-z', path, cwd=cwd).returncode == 0
+    r = run(path, *t.words, cwd=cwd)
+    assert r.returncode == 3 and 'in use' in r.stderr
+    for _ in range(2):
+        if t.waiting():
+            t.accept().close()
+    first.kill()
+    assert run('-z', path, cwd=cwd).returncode == 1
+    third = relay(path, *t.words, cwd=cwd)
+    assert third.addresses == [path] and 'replaced' in third.err()
+    third.stop()
+    assert not os.path.lexists(full)
+    assert not [f for _, _, files in os.walk(tmp) for f in files]
+
+
+def test_another_socket_in_the_place_is_left(relay, target, tmp):
+    """Goal: at exit the file is removed only if it is still ours."""
+    path = tmp + '/sock'
+    t = target()
+    r = relay(path, *t.words)
+    assert r.address == path
+    os.unlink(path)
+    other = rig.UnixTarget(path)
+    assert r.stop() == 0
+    assert os.path.exists(path)
+    other.close()
+
+
+def test_pathname_is_removed_already(relay, target, tmp):
+    """Goal: a socket file that somebody removed does not disturb the exit."""
+    r = relay(tmp + '/sock', *target().words)
+    os.unlink(r.address)
+    assert r.stop() == 0
+    assert r.err() == ''
+
+
+# ---- options ----
+
+def test_probe(run, target, tmp):
+    """Goal: -z says nothing and tells by its status whether somebody listens."""
+    for kind in ('tcp', 'unix'):
+        t = target(kind)
+        for words in (['-z', *t.words], ['-z', '-', *t.words]):
+            r = run(*words)
+            assert (r.returncode, r.stdout, r.stderr) == (0, '', '')
+        t.sock.close()
+        r = run('-z', *t.words)
+        assert (r.returncode, r.stdout, r.stderr) == (1, '', '')
+    r = run('-z', tmp + '/none')
+    assert (r.returncode, r.stdout, r.stderr) == (1, '', '')
+    r = run('-z', 'no.such.host.invalid:80')
+    assert (r.returncode, r.stdout, r.stderr) == (1, '', '')
+
+
+@TIMES('kind', rig.LISTENERS)
+def test_wait_for_the_target(relay, run, target, tmp, kind):
+    """Goal: -w waits for the target that is not there yet; other connections wait with it and all are served; with FROM `-`
+    as well."""
+    late = tmp + '/late' if kind == 'unix' else gone_port()
+    r = relay('-w', '30', '127.0.0.1:0', late)
+    near = [rig.connect(r.address) for _ in range(3)]
+    a, i, o = rig.end_of_pipe_pair()
+    single = relay('-w', '30', '-', late, stdin=i, stdout=o)
+    os.close(i)
+    os.close(o)
+    wait_for(lambda: rig.stat_of(single.pid)[0] == 'S' and rig.stat_of(r.pid)[0] == 'S')
+    assert rig.cpu_grows(r.pid, 0.3) < 0.1
+    assert all(n.silent() for n in near)
+    t = rig.UnixTarget(late) if kind == 'unix' else rig.TcpTarget(*rig.host_port(late))
+    for n in near + [a]:
+        n.send(b'%d' % n.w)
+    for _ in range(4):
+        b = t.accept()
+        b.send(b.recv() + b'!')
+        b.close()
+    for n in near + [a]:
+        assert n.read_all() == b'%d!' % n.w
+        n.close()
+    t.close()
+
+
+def test_wait_ends(run):
+    """Goal: -w gives up after its time, not before, with status 1; -z -w in silence."""
+    for words in (['-w', '1', '-'], ['-w', '1', '-z']):
+        start = time.monotonic()
+        r = run(*words, gone_port())
+        assert r.returncode == 1
+        assert 0.9 < time.monotonic() - start < 3
+        assert r.stderr == '' if '-z' in words else one_line(r.stderr)
+
+
+@pytest.fixture
+def deaf():
+    """deaf(host) makes a server that answers no connect: its backlog is full."""
+    made = []
+
+    def make(host='127.0.0.1'):
+        s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+        s.bind((host, 0))
+        s.listen(0)
+        made.append(s)
+        while len(made) < 100:
+            c = socket.socket(s.family)
+            made.append(c)
+            c.settimeout(0.2)
+            try:
+                c.connect(s.getsockname())
+            except socket.timeout:
+                return s.getsockname()[1]
+        pytest.skip('this system knows no full backlog')
+    yield make
+    for s in made:
+        s.close()
+
+
+def test_timeout(run, relay, deaf):
+    """Goal: an address that does not answer is given up after -t seconds, with status 1; a listener's client is reset then,
+    and the listener goes on."""
+    port = deaf()
+    start = time.monotonic()
+    r = run('-t', '1', '-', '127.0.0.1:%d' % port)
+    assert r.returncode == 1 and one_line(r.stderr) and '-t' in r.stderr
+    assert 0.9 < time.monotonic() - start < 3
+    r = relay('-t', '1', '127.0.0.1:0', '127.0.0.1:%d' % port)
+    near = [rig.connect(r.address) for _ in range(2)]
+    assert [a.fate() for a in near] == ['reset', 'reset']
+    assert time.monotonic() - start < 6
+    assert run('-z', r.address).returncode == 0
+
+
+def test_timeout_is_each_address_s(run, deaf, target):
+    """Goal: localhost whose first address does not answer is reached at the second after -t seconds."""
+    port = deaf()
+    try:
+        t = target(host='::1', port=port)
+    except OSError:
+        pytest.skip('no ::1, or its port is taken')
+    r = run('-t', '1', '-z', 'localhost:%d' % port)
+    assert r.returncode == 0
+    t.accept().close()
+
+
+def test_client_goes_while_relay_dials(relay, deaf):
+    """Goal: a client that resets while its target does not answer is forgotten at once, as -v and the descriptors tell."""
+    r = relay('-v', '127.0.0.1:0', '127.0.0.1:%d' % deaf())
+    held = []
+    for n in (1, 2, 3):
+        a = rig.connect(r.address)
+        r.says('[%d] opened' % n)
+        a.reset()
+        r.says('[%d] closed' % n, 3)
+        rig.quiet(r.pid)
+        held.append(os.listdir('/proc/%d/fd' % r.pid))
+    assert held[0] == held[1] == held[2]
+
+
+@TIMES('source', rig.LISTENERS)
+def test_at_most(joined, source):
+    """Goal: -c 2 lets two be served; the third waits in the backlog, nothing spins, and its turn comes."""
+    j = joined(source, 'unix', ['-c', '2', '-v'])
+    pairs = [j.connect(), j.connect()]
+    third = j.connect_near()
+    third.send(b'patience')
+    rig.quiet(j.relay.pid)
+    assert not j.target.waiting() and j.relay.err().count('opened') == 2
+    assert rig.cpu_grows(j.relay.pid, 0.2) < 0.1
+    for a, b in pairs:
+        ping(a, b)
+    a, b = pairs[0]
+    a.close()
+    b.close()
+    served = j.target.accept()
+    assert served.read(8) == b'patience'
+    ping(third, served)
+    served.close()
+
+
+@TIMES('words', [['127.0.0.1:0'], ['SOCK']], ids=['tcp', 'unix'])
+def test_pid_file(relay, target, tmp, words):
+    """Goal: -P holds the pid once the address is printed, and is removed at exit."""
+    r = relay('-P', tmp + '/it.pid', *[tmp + '/sock' if w == 'SOCK' else w for w in words], *target().words)
+    assert r.address
+    with open(tmp + '/it.pid') as f:
+        assert f.read() == '%d\n' % r.pid
+    assert r.stop() == 0
+    assert os.listdir(tmp) == []
+
+
+def test_pid_file_of_one_connection(joined, tmp):
+    """Goal: -P with FROM `-`, removed at the clean end."""
+    j = joined('pipes', 'tcp', ['-P', tmp + '/it.pid'])
+    a, b = j.connect()
+    ping(a, b)
+    with open(tmp + '/it.pid') as f:
+        assert f.read() == '%d\n' % j.relay.pid
+    a.shut()
+    b.shut()
+    assert j.relay.wait() == 0
+    assert not os.path.exists(tmp + '/it.pid')
+
+
+def test_pid_file_that_cannot_be(run, target, tmp):
+    """Goal: a pid file that cannot be written stops the start, and the socket file does not stay."""
+    r = run('-P', tmp + '/none/it.pid', tmp + '/sock', *target().words)
+    assert r.returncode in (3, 6) and one_line(r.stderr) and r.stdout == ''
+    assert os.listdir(tmp) == []
+    target_file = tmp + '/precious'
+    with open(target_file, 'w') as f:
+        f.write('precious')
+    os.symlink(target_file, tmp + '/link')
+    r = run('-P', tmp + '/link', '127.0.0.1:0', *target().words)
+    assert r.returncode in (3, 6)
+    with open(target_file) as f:
+        assert f.read() == 'precious'
+
+
+def test_background(run, target, tmp):
+    """Goal: -f gives the prompt back when the listener stands; the socket works, from a relative path too; after a kill the
+    socket and the pid file are gone."""
+    t = target('unix')
+    r = run('-f', '-P', 'it.pid', './sock', os.path.relpath(t.path, tmp).join(['./', '']), cwd=tmp)
+    assert (r.returncode, r.stdout, r.stderr) == (0, './sock\n', '')
+    with open(tmp + '/it.pid') as f:
+        pid = int(f.read())
+    assert rig.alive(pid)
+    assert os.getsid(pid) != os.getsid(0)
+    for fd in '012':
+        assert os.readlink('/proc/%d/fd/%s' % (pid, fd)) == '/dev/null'
+    a = rig.connect(tmp + '/sock')
+    b = t.accept()
+    ping(a, b)
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not rig.alive(pid))
+    wait_for(lambda: set(os.listdir(tmp)) == {os.path.basename(t.path)})
+    a.close()
+    b.close()
+
+
+def test_background_in_a_substitution(target):
+    """Goal: addr=$(relay -f 0 TO) works, and kill "$(cat pidfile)" ends it."""
+    t = target('unix')
+    script = 'addr=$(%s -f -P %s.pid 127.0.0.1:0 %s 2>&1) && echo "got $addr"' % (rig.RELAY, t.path, t.path)
+    out = subprocess.run(['sh', '-c', script], stdout=subprocess.PIPE, text=True, timeout=rig.PATIENCE).stdout
+    assert out.startswith('got 127.0.0.1:')
+    a = rig.connect(out.split()[1])
+    b = t.accept()
+    ping(a, b)
+    a.close()
+    b.close()
+    subprocess.run(['sh', '-c', 'kill "$(cat %s.pid)"' % t.path], check=True)
+    wait_for(lambda: not os.path.exists(t.path + '.pid'))
+
+
+def test_background_that_fails(run, target, tmp, mark):
+    """Goal: a start that fails has its usual status with -f as well, and leaves no process and no pid file."""
+    t = target()
+    r = run('-f', '-P', tmp + '/it.pid', t.words[0], *t.words)
+    assert r.returncode == 3 and one_line(r.stderr)
+    r = run('-f', '-P', tmp + '/none/it.pid', tmp + '/sock', *t.words)
+    assert r.returncode in (3, 6) and one_line(r.stderr)
+    assert os.listdir(tmp) == []
+    assert not rig.marked(mark)
+
+
+def test_verbose_and_quiet(relay, target, tmp):
+    """Goal: -v says a line when a connection opens and one with its bytes and its time when it closes; without it nothing is
+    said; -q keeps the replaced socket to itself, not a failed connection."""
+    t = target()
+    for options, lines in ((['-v'], 2), ([], 0), (['-q'], 0)):
+        r = relay(*options, '127.0.0.1:0', *t.words)
+        assert r.address
+        before = r.err().count('\n')
+        a = rig.connect(r.address)
+        b = t.accept()
+        a.send(b'x' * 1234)
+        a.shut()
+        b.send(b'y' * 56)
+        b.shut()
+        assert b.read_all() and a.read_all()
+        rig.quiet(r.pid)
+        said = r.err().splitlines()[before:]
+        assert len(said) == lines, said
+        if said:
+            assert 'opened' in said[0] and t.words[0] in said[0] and '127.0.0.1:' in said[0]
+            assert 'closed' in said[1] and '1234' in said[1] and '56' in said[1] and re.search(r'\d s', said[1])
+        a.close()
+        b.close()
+    dead = rig.UnixTarget(tmp + '/sock')
+    dead.sock.close()
+    r = relay('-q', tmp + '/sock', gone_port())
+    a = rig.connect(r.address)
+    assert a.fate() == 'end'
+    a.close()
+    wait_for(r.err)
+    assert one_line(r.err()) and 'refused' in r.err()
+
+
+def test_table(joined):
+    """Goal: SIGUSR1 tells each connection's ends and bytes, and disturbs none; also without any connection."""
+    j = joined('tcp', 'unix')
+    pairs = [j.connect() for _ in range(3)]
+    for n, (a, b) in enumerate(pairs):
+        a.send(b'x' * (1001 + n))
+        b.read(1001 + n)
+        b.send(b'y' * (2001 + n))
+        a.read(2001 + n)
+    os.kill(j.relay.pid, signal.SIGUSR1)
+    for n in range(3):
+        line = j.relay.says(str(1001 + n))
+        assert str(2001 + n) in line and j.target.path in line and '127.0.0.1:' in line
+    for a, b in pairs:
+        ping(a, b)
+        a.close()
+        b.close()
+    rig.quiet(j.relay.pid)
+    before = len(j.relay.err())
+    os.kill(j.relay.pid, signal.SIGUSR1)
+    wait_for(lambda: len(j.relay.err()) > before)
+
+
+def test_table_does_not_end_a_dial(relay, deaf):
+    """Goal: SIGUSR1 while relay connects is harmless, with a listener, with `-` and with -z."""
+    port = deaf()
+    for words in (['-t', '1', '-'], ['-t', '1', '-z']):
+        r = relay(*words, '127.0.0.1:%d' % port, stdin=subprocess.PIPE)
+        wait_for(lambda: rig.stat_of(r.pid)[0] == 'S' and 'SigCgt:\t0000000000000000' not in
+                 open('/proc/%d/status' % r.pid).read())
+        os.kill(r.pid, signal.SIGUSR1)
+        assert r.wait() == 1
+        r.proc.stdin.close()
+
+
+# ---- what relay was given ----
+
+def flags(fd):
+    import fcntl
+    return fcntl.fcntl(fd, fcntl.F_GETFL)
+
+
+@TIMES('how', ['end', 'sigterm', 'reset', 'cannot connect', 'reader gone'])
+@TIMES('blocking', [True, False])
+@TIMES('shape', ['pipes', 'socketpair'])
+def test_flags_come_back(relay, run, target, shape, blocking, how):
+    """Goal: the flags of inherited descriptors are as they were, whatever the end was: they are shared with the shell."""
+    if shape == 'pipes':
+        a, i, o = rig.end_of_pipe_pair()
+    else:
+        mine, theirs = socket.socketpair()
+        a, i = rig.End(mine), theirs.detach()
+        o = os.dup(i)
+    for fd in (i, o):
+        os.set_blocking(fd, blocking)
+    before = flags(i), flags(o)
+    t = target()
+    word = t.words[0] if how != 'cannot connect' else gone_port()
+    r = relay('-', word, stdin=i, stdout=o)
+    b = None
+    if how != 'cannot connect':
+        b = t.accept()
+        ping(a, b)
+    if how == 'end':
+        b.shut()
+        a.shut()
+    elif how == 'sigterm':
+        r.stop()
+    elif how == 'reset':
+        b.reset()
+        b = None
+    elif how == 'reader gone' and shape == 'pipes':
+        a.deafen()
+        os.close(o)
+        o = i
+        before = (before[0], before[0])
+        b.send(b'x')
+    elif how == 'reader gone':
+        a.close()
+        b.close()
+        b = None
+    r.wait()
+    assert (flags(i), flags(o)) == before
+    for end in (a, b):
+        if end:
+            end.close()
+    for fd in {i, o}:
+        os.close(fd)
+
+
+def test_tty(relay, target):
+    """Goal: a terminal as stdin and stdout: a line goes, an answer comes, ^D ends what we say; its flags and modes stay."""
+    import pty
+    import termios
+    mine, theirs = pty.openpty()
+    before = flags(theirs), termios.tcgetattr(theirs)
+    t = target()
+    r = relay('-', *t.words, stdin=theirs, stdout=theirs)
+    b = t.accept()
+    a = rig.End(mine)
+    a.send(b'hello\n')
+    assert b.read(6) == b'hello\n'
+    assert a.read(7) == b'hello\r\n'     # the terminal's echo
+    b.send(b'answer\n')
+    assert a.read(8) == b'answer\r\n'
+    a.send(b'\4')
+    assert b.read_all() == b''
+    big = b'0123456789abcde\n' * 8192
+    b.send(big[:4096])
+    assert a.read(4096 + 256) == big[:4096].replace(b'\n', b'\r\n')
+    b.close()
+    assert r.wait() == 0
+    assert (flags(theirs), termios.tcgetattr(theirs)) == before
+    os.close(theirs)
+    a.close()
+
+
+@TIMES('kind', ['tcp', 'unix', 'command'])
+def test_regular_files(relay, target, tmp, kind):
+    """Goal: regular files as stdin and stdout; an appending stdout keeps what was there, and the flags stay."""
+    data = os.urandom(3 << 20)
+    with open(tmp + '/in', 'wb') as f:
+        f.write(data)
+    with open(tmp + '/out', 'wb') as f:
+        f.write(b'before')
+    i, o = os.open(tmp + '/in', os.O_RDONLY), os.open(tmp + '/out', os.O_WRONLY | os.O_APPEND)
+    before = flags(i), flags(o)
+    t = target(kind)
+    r = relay('-', *t.words, stdin=i, stdout=o)
+    b = t.accept()
+    assert b.read_all() == data
+    b.send(data[::-1])
+    b.close()
+    assert r.wait() == 0
+    assert (flags(i), flags(o)) == before
+    with open(tmp + '/out', 'rb') as f:
+        assert f.read() == b'before' + data[::-1]
+    os.close(i)
+    os.close(o)
+
+
+def test_full_disk(relay, target):
+    """Goal: a stdout that takes no more (/dev/full) breaks the connection: status 4, told, no spinning."""
+    t = target()
+    with open('/dev/full', 'wb') as full:
+        r = relay('-', *t.words, stdout=full)
+    b = t.accept()
+    b.send(b'x' * 100000)
+    assert r.wait(5) == 4
+    assert 'No space left' in r.err()
+    b.close()
+
+
+@TIMES('closed', [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]], ids=str)
+def test_closed_descriptors(relay, target, tmp, closed):
+    """Goal: stdin, stdout or stderr may be closed at the start: no connection gets mixed up with them."""
+    def close():
+        for fd in closed:
+            os.close(fd)
+    t = target()
+    r = relay(tmp + '/from', *t.words, preexec_fn=close)
+    a = rig.reach(tmp + '/from')
+    b = t.accept()
+    ping(a, b)
+    os.kill(r.pid, signal.SIGUSR1)      # writes on stderr, wherever that is
+    rig.quiet(r.pid)
+    ping(a, b)
+    a.close()
+    b.close()
+    assert r.stop() == 0
+
+
+@TIMES('closed', [[0], [1], [0, 1]], ids=str)
+def test_closed_stdio_as_an_end(relay, target, closed):
+    """Goal: FROM `-` with stdin or stdout closed: relay ends by itself, and mixes nothing up."""
+    def close():
+        for fd in closed:
+            os.close(fd)
+    t = target()
+    r = relay('-', *t.words, preexec_fn=close)
+    if not t.waiting():
+        wait_for(lambda: t.waiting() or not rig.alive(r.pid))
+    if t.waiting():
+        b = t.accept()
+        b.send(b'nobody hears this')
+        b.shut()
+        assert b.read_all() == b''
+        b.close()
+    assert r.wait() in (0, 2, 4, 6)
+
+
+def test_no_descriptor_leaks_into_commands(relay, tmp):
+    """Goal: a command has stdin, stdout and stderr, and nothing of relay's."""
+    r = relay('127.0.0.1:0', '--', 'sh', '-c', 'ls /proc/$$/fd')
+    others = [rig.connect(r.address) for _ in range(3)]
+    for a in others:
+        assert a.read_all().split() in ([b'0', b'1', b'2'], [b'0', b'1', b'10', b'2'])
+        a.close()
+
+
+# ---- -F ----
+
+@TIMES('kind', rig.LISTENERS)
+@TIMES('words', [['-F'], ['-F', '-']], ids=' '.join)
+def test_fdpass(relay, target, kind, words):
+    """Goal: -F hands the connected, blocking socket over its stdout and exits; the bytes then pass without it."""
+    t = target(kind)
+    mine, theirs = socket.socketpair()
+    mine.settimeout(rig.PATIENCE)
+    r = relay(*words, *t.words, stdout=theirs)
+    theirs.close()
+    data, (fd,) = rig.receive_fds(mine, 1)
+    assert len(data) == 1
+    assert r.wait() == 0
+    assert mine.recv(1) == b''
+    assert os.get_blocking(fd)
+    a, b = rig.End(fd), t.accept()
+    ping(a, b)
+    a.shut()
+    assert b.read_all() == b''
+    a.close()
+    b.close()
+    mine.close()
+
+
+def test_fdpass_fails(run, target):
+    """Goal: -F that cannot connect has status 1; -F whose stdout is no socket says what it is for."""
+    mine, theirs = socket.socketpair()
+    r = subprocess.run([rig.RELAY, '-F', gone_port()], stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
+    theirs.close()
+    assert r.returncode == 1 and one_line(r.stderr) and 'refused' in r.stderr
+    assert mine.recv(1) == b''
+    mine.close()
+    r = run('-F', *target().words)
+    assert r.returncode != 0 and one_line(r.stderr) and 'ProxyUseFdpass' in r.stderr
+
+
+# ---- commands ----
+
+def test_command_s_failure_with_a_listener(relay):
+    """Goal: a command's failure is told, names it, and ends only its connection."""
+    r = relay('127.0.0.1:0', '--', 'sh', '-c', 'read x; exit $x')
+    for status in (3, 255):
+        a = rig.connect(r.address)
+        a.send(b'%d\n' % status)
+        assert a.read_all() == b''
+        a.close()
+        r.says('sh exited with status %d' % status)
+    a = rig.connect(r.address)
+    a.send(b'0\n')
+    a.read_all()
+    a.close()
+    rig.quiet(r.pid)
+    assert 'status 0' not in r.err()
+    assert not rig.children(r.pid)
+
+
+def test_command_is_killed(joined):
+    """Goal: a command killed with -9 is told and ends its connection."""
+    j = joined('tcp', 'command')
+    a, b = j.connect()
+    ping(a, b)
+    b.control.send(b'k')
+    j.relay.says('was ended by signal 9')
+    b.close()
+    a.fate()
+    wait_for(lambda: not rig.children(j.relay.pid))
+
+
+@TIMES('stubborn', [False, True], ids=['polite', 'stubborn'])
+def test_command_that_does_not_end(joined, stubborn):
+    """Goal: a command that goes on after its connection gets SIGTERM after a second, and SIGKILL two seconds later; relay
+    reaps it, serves others meanwhile, and calls its own killing no failure."""
+    j = joined('tcp', 'command')
+    a, b = j.connect()
+    ping(a, b)
+    if stubborn:
+        b.control.send(b'i')
+        assert b.control.recv(1) == b'i'
+    start = time.monotonic()
+    a.close()
+    b.shut()
+    os.close(b.r)
+    b.r = b.w
+    a2, b2 = j.connect()
+    ping(a2, b2)
+    wait_for(lambda: rig.children(j.relay.pid) == [b2.pid])
+    assert (2.5 if stubborn else 0.8) < time.monotonic() - start < (4.5 if stubborn else 2.5)
+    ping(a2, b2)
+    assert j.relay.err() == ''
+
+
+def test_command_closes_stdin_but_speaks(joined):
+    """Goal: a command that closes its stdin goes on being heard; what the client says then is no error."""
+    j = joined('tcp', 'command')
+    a, b = j.connect()
+    ping(a, b)
+    b.deafen()
+    a.send(b'nobody takes this')
+    rig.quiet(j.relay.pid)
+    for _ in range(3):
+        b.send(b'z' * 50000)
+        assert a.read(50000) == b'z' * 50000
+        a.send(b'nor this' * 1000)
+    b.close()
+    wait_for(lambda: not rig.children(j.relay.pid))
+
+
+@TIMES('source', rig.LISTENERS)
+def test_last_words_arrive(joined, pool, source):
+    """Goal: a command does not take what the client says, speaks its last words and ends: a client that reads slowly still
+    gets all of them (an answer that was sent before the request was read, as "413 Payload Too Large" is)."""
+    j = joined(source, 'command', ['-v'])
+    a = j.connect_near(receive_buffer=4096)
+    b = j.target.accept()
+    ping(a, b)
+    b.deafen()
+    with contextlib.suppress(BrokenPipeError):      # a Unix client may be told
+        a.send(b'nobody takes this')
+    rig.quiet(j.relay.pid)
+    words = os.urandom(1 << 20)
+    job = pool.submit(lambda: (b.send(words), b.close()))
+    got = a.read(4096)
+    if source == 'tcp':
+        j.relay.says('closed')      # it is all in the kernel's buffers now
+    assert got + a.read_all() == words
+    job.result()
+
+
+def test_grandchild_holds_stdout(relay, tmp):
+    """Goal: a command that has ended while a process of its own goes on speaking: what that says still arrives, and its end
+    is the connection's."""
+    os.mkfifo(tmp + '/gate')
+    r = relay('127.0.0.1:0', '--', 'sh', '-c', 'echo one; { read x <%s/gate; echo two; } & exit 0' % tmp)
+    a = rig.connect(r.address)
+    assert a.read(4) == b'one\n'
+    wait_for(lambda: not rig.children(r.pid))
+    rig.quiet(r.pid)
+    assert a.silent()
+    with open(tmp + '/gate', 'w') as f:
+        f.write('go\n')
+    assert a.read_all() == b'two\n'
+    a.close()
+
+
+def test_stderr_of_commands_passes(relay):
+    """Goal: a command's stderr is relay's."""
+    r = relay('127.0.0.1:0', '--', 'sh', '-c', 'echo help >&2')
+    a = rig.connect(r.address)
+    assert a.read_all() == b''
+    a.close()
+    assert r.says('help') == 'help'
+
+
+def test_process_group_stays(joined):
+    """Goal: a command is in relay's process group, so that ssh can ask for a password on the terminal."""
+    j = joined('tcp', 'command')
+    _, b = j.connect()
+    assert os.getpgid(b.pid) == os.getpgid(j.relay.pid)
+
+
+def test_signals_of_commands(relay):
+    """Goal: a command starts with the signals that relay was started with: none blocked, none caught, none newly ignored."""
+    r = relay('127.0.0.1:0', '--', 'cat', '/proc/self/status')
+    a = rig.connect(r.address)
+    told = dict(line.split(b':\t') for line in a.read_all().splitlines() if line.startswith(b'Sig'))
+    a.close()
+    with open('/proc/self/status') as f:
+        mine = int(re.search(r'^SigIgn:\s*(\w+)', f.read(), re.M).group(1), 16)
+    python_s = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1     # Popen gives them back to its children
+    assert int(told[b'SigBlk'], 16) == 0 and int(told[b'SigCgt'], 16) == 0
+    assert int(told[b'SigIgn'], 16) == mine & ~python_s
+
+
+@TIMES('source', ['tcp', 'pipes'])
+def test_relay_is_killed(joined, source):
+    """Goal: relay killed with -9 takes its commands with it (Linux)."""
+    j = joined(source, 'command')
+    a, b = j.connect()
+    ping(a, b)
+    j.relay.kill()
+    wait_for(lambda: not rig.alive(b.pid), 3)
+
+
+def test_sigterm_ends_stubborn_commands(joined):
+    """Goal: SIGTERM to relay ends commands that ignore SIGTERM as well, and relay with them, within a few seconds."""
+    j = joined('tcp', 'command')
+    a, b = j.connect()
+    ping(a, b)
+    b.control.send(b'i')
+    assert b.control.recv(1) == b'i'
+    assert j.relay.stop(timeout=5) == 0
+    assert not rig.alive(b.pid)
+
+
+def test_command_sees_no_end_before_its_time(relay, tmp):
+    """Goal: a command that was started for a connection that closes at once still gets its bytes and its end."""
+    r = relay('-a', '127.0.0.1:0', '--', 'sh', '-c', 'cat >>%s/got; echo end >>%s/got' % (tmp, tmp))
+    a = rig.connect(r.address)
+    a.send(b'in haste ')
+    a.close()
+    wait_for(lambda: os.path.exists(tmp + '/got') and open(tmp + '/got').read() == 'in haste end\n')

@@ -1,0 +1,440 @@
+"""Bytes, ends and resets between every kind of FROM and every kind of TO.
+
+FROM: a TCP or Unix listener, stdin and stdout as two pipes or as one socketpair, and `nested`: relay as the command of
+another relay.  TO: a TCP or Unix server, or a command."""
+import itertools
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import rig
+from rig import exchange, ping, wait_for
+
+SOURCES = ('tcp', 'unix', 'pipes', 'socketpair', 'nested')
+TARGETS = ('tcp', 'unix', 'command')
+MATRIX = list(itertools.product(SOURCES, TARGETS))
+MIB = 1 << 20
+RANDOM = os.urandom(64 * MIB)
+
+matrix = pytest.mark.parametrize('source, kind', MATRIX)
+listening = pytest.mark.parametrize('source, kind', [m for m in MATRIX if m[0] in rig.LISTENERS])
+sockets = pytest.mark.parametrize('source, kind', list(itertools.product(rig.LISTENERS, repeat=2)))
+
+
+busy_or_not = pytest.mark.parametrize('busy', [False, True], ids=['idle', 'busy'])
+
+
+# ---- bytes ----
+
+@matrix
+def test_integrity(joined, pool, source, kind):
+    """Goal: 64 MiB of random bytes each way, both ways at once, arrive whole, in order and once."""
+    a, b = joined(source, kind).connect()
+    exchange(pool, a, b, RANDOM, RANDOM[::-1] if source == kind else RANDOM[1:])
+
+
+@matrix
+def test_sizes(joined, pool, source, kind):
+    """Goal: no byte is lost or made at any size around those of the buffers; nothing at all is a message too."""
+    j = joined(source, kind)
+    for n in (0, 1, 2, 4095, 4096, 4097, 65535, 65536, 65537, 262143, 262144, 262145):
+        a, b = j.connect()
+        exchange(pool, a, b, RANDOM[:n], RANDOM[n:2 * n])
+        a.close()
+        b.close()
+
+
+@matrix
+def test_small_messages(joined, source, kind):
+    """Goal: 300 messages of one byte go to and fro without delay: Nagle's and the delayed acknowledgement's 40 ms would
+    make it 12 s."""
+    a, b = joined(source, kind).connect()
+    ping(a, b)
+    timer = threading.Timer(6, lambda: a.close())
+    timer.start()
+    for _ in range(300):
+        ping(a, b)
+    assert timer.is_alive(), 'too slow'
+    timer.cancel()
+
+
+# ---- half-close ----
+
+@matrix
+def test_client_ends_first(joined, pool, source, kind):
+    """Goal: the client's end reaches the target, and the target may still answer, when it likes."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    a.send(b'question')
+    a.shut()
+    assert b.read_all() == b'question'
+    rig.quiet(j.relay.pid)
+    assert a.silent()
+    job = pool.submit(b.send, RANDOM[:MIB])
+    assert a.read(MIB) == RANDOM[:MIB]
+    job.result()
+    rig.quiet(j.relay.pid)
+    b.send(b'that was it')
+    b.shut()
+    assert a.read_all() == b'that was it'
+
+
+@matrix
+def test_target_ends_first(joined, source, kind):
+    """Goal: the target's end reaches the client, and the client may go on speaking."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    b.send(b'banner')
+    b.shut()
+    assert a.read_all() == b'banner'
+    rig.quiet(j.relay.pid)
+    assert b.silent()
+    for _ in range(3):
+        a.send(RANDOM[:MIB // 16])
+        assert b.read(MIB // 16) == RANDOM[:MIB // 16]
+        rig.quiet(j.relay.pid)
+    a.shut()
+    assert b.read_all() == b''
+
+
+@matrix
+def test_end_behind_a_full_buffer(joined, pool, source, kind):
+    """Goal: an end that comes while nobody reads waits behind the bytes, and overtakes none of them."""
+    a, b = joined(source, kind).connect()
+    def fill():
+        a.send(RANDOM[:4 * MIB])
+        a.shut()
+    job = pool.submit(fill)
+    wait_for(lambda: not b.silent())
+    assert b.read_all() == RANDOM[:4 * MIB]
+    job.result()
+
+
+@pytest.mark.parametrize('source', ['pipes', 'socketpair'])
+@pytest.mark.parametrize('kind', TARGETS)
+def test_stdio_ends_with_its_connection(joined, source, kind):
+    """Goal: with FROM `-` relay ends, with status 0, when both directions have ended; not before."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    b.shut()
+    assert a.read_all() == b''
+    rig.quiet(j.relay.pid)
+    a.shut()
+    assert b.read_all() == b''
+    b.close()
+    assert j.relay.wait() == 0
+
+
+@pytest.mark.parametrize('kind', TARGETS)
+@pytest.mark.parametrize('shape', ['pipe', 'socket'])
+def test_target_ends_stderr_too(relay, target, kind, shape):
+    """Goal: after the target's last byte stderr is closed as well as stdout, or sshd would not pass the end on; the
+    client's direction stays open."""
+    t = target(kind)
+    a, i, o = rig.end_of_pipe_pair()
+    if shape == 'pipe':
+        mine, theirs = os.pipe()
+    else:
+        mine, theirs = (s.detach() for s in socket.socketpair())
+    r = relay('-', *t.words, stdin=i, stdout=o, stderr=theirs)
+    for fd in (i, o, theirs):
+        os.close(fd)
+    errors = rig.End(mine)
+    b = t.accept()
+    b.send(b'last words')
+    assert errors.silent()
+    b.shut()
+    assert a.read_all() == b'last words'
+    if kind != 'command':                 # a command holds a stderr of its own
+        assert errors.read_all() == b''
+    a.send(b'more')
+    assert b.read(4) == b'more'
+    a.shut()
+    assert b.read_all() == b''
+    b.close()
+    assert r.wait() == 0
+    a.close()
+    errors.close()
+
+
+# ---- resets and sudden deaths ----
+
+@pytest.mark.parametrize('kind', TARGETS)
+@busy_or_not
+def test_client_resets(joined, kind, busy):
+    """Goal: a TCP client's reset is a reset at a TCP target; a Unix target and a command are closed at once."""
+    j = joined('tcp', kind, ['-v'])
+    a, b = j.connect()
+    ping(a, b)
+    if busy:
+        a.stuff(RANDOM[:MIB])
+    a.reset()
+    if kind == 'tcp':
+        assert b.fate() == 'reset'
+    else:
+        b.fate()
+        wait_for(b.gone)
+        j.relay.says('reset')
+    j.relay.says('closed')
+
+
+@pytest.mark.parametrize('source', SOURCES)
+@busy_or_not
+def test_target_resets(joined, source, busy):
+    """Goal: a TCP target's reset is a reset at a TCP client; a Unix client and pipes are closed at once, and relay on
+    stdin and stdout ends with status 4."""
+    j = joined(source, 'tcp', ['-v'])
+    a, b = j.connect()
+    ping(a, b)
+    if busy:
+        b.stuff(RANDOM[:MIB])
+    b.reset()
+    fate = a.fate()
+    if source == 'tcp':
+        assert fate == 'reset'
+    wait_for(a.dead)
+    if source in ('pipes', 'socketpair'):
+        assert j.relay.wait() == 4
+    else:
+        j.relay.says('closed')
+
+
+@pytest.mark.parametrize('other', rig.LISTENERS)
+@pytest.mark.parametrize('who', ['client', 'target'])
+def test_reset_while_stuck(joined, other, who):
+    """Goal: a reset is noticed even while relay has bytes for the other side that does not read."""
+    if who == 'client':
+        a, b = joined('tcp', other).connect()
+    else:
+        b, a = joined(other, 'tcp').connect()
+    a.stuff(RANDOM[:MIB])
+    a.reset()
+    wait_for(b.gone)
+
+
+@matrix
+def test_client_vanishes(joined, source, kind):
+    """Goal: a client that is gone altogether while the target speaks ends the connection, soon and for good."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    ping(a, b)
+    b.stuff(RANDOM[:MIB])
+    a.close()
+    wait_for(b.dead)
+    if source in ('pipes', 'socketpair'):
+        assert j.relay.wait() in (4, 5)
+
+
+@pytest.mark.parametrize('source, kind', [m for m in MATRIX if m[0] not in ('tcp', 'nested')])
+def test_client_vanishes_in_silence(joined, source, kind):
+    """Goal: a Unix or stdio client that is gone is noticed although nobody has a byte to say: the ProxyCommand whose ssh
+    died must not linger.  (A TCP client that is gone looks like one that has ended its half.)"""
+    j = joined(source, kind, ['-v'])
+    a, b = j.connect()
+    ping(a, b)
+    rig.quiet(j.relay.pid)
+    a.close()
+    b.fate()
+    j.relay.says('closed', 3)
+    if source in ('pipes', 'socketpair'):
+        assert j.relay.wait() in (0, 4)
+
+
+@pytest.mark.parametrize('kind', TARGETS)
+def test_reader_of_stdout_vanishes(joined, kind):
+    """Goal: the reader of stdout goes away while stdin stays open: what stdin says still arrives, and the target's next
+    word ends relay with status 4."""
+    j = joined('pipes', kind)
+    a, b = j.connect()
+    ping(a, b)
+    a.deafen()
+    rig.quiet(j.relay.pid)
+    a.send(b'still here')
+    assert b.read(10) == b'still here'
+    try:
+        b.send(b'hear me')
+    except BrokenPipeError:
+        a.shut()
+    assert j.relay.wait(3) == 4
+    b.fate()
+
+
+@pytest.mark.parametrize('kind', TARGETS)
+def test_reader_vanishes_behind_a_stuck_target(joined, kind):
+    """Goal: stdin at its end, stdout's reader gone, a target that does not read: relay ends all the same."""
+    j = joined('pipes', kind)
+    a, b = j.connect()
+    a.stuff(RANDOM[:MIB])
+    a.close()
+    assert j.relay.wait(3) == 4
+
+
+@matrix
+def test_target_vanishes_in_silence(joined, source, kind):
+    """Goal: a target that closed altogether ends the connection when the client is a Unix socket or speaks on."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    ping(a, b)
+    rig.quiet(j.relay.pid)
+    b.close()
+    a.fate()
+    wait_for(a.dead, 3)
+
+
+CLIENT = '''
+import socket, sys
+s = socket.socket(socket.AF_UNIX if '/' in sys.argv[1] else socket.AF_INET)
+s.connect(sys.argv[1] if '/' in sys.argv[1] else ('127.0.0.1', int(sys.argv[1].rsplit(':')[1])))
+s.sendall(b'hello')
+s.recv(1)
+sys.stdin.read()
+'''
+
+
+@listening
+def test_client_is_killed(joined, source, kind):
+    """Goal: a client that is killed with -9 in the middle of a download takes its connection with it, not the others."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    client = subprocess.Popen([sys.executable, '-IS', '-c', CLIENT, j.relay.address], stdin=subprocess.PIPE)
+    doomed = j.target.accept()
+    assert doomed.read(5) == b'hello'
+    doomed.stuff(RANDOM[:MIB])
+    client.kill()
+    client.communicate()
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        while True:
+            doomed.send(RANDOM[:MIB])
+    doomed.close()
+    ping(a, b)
+
+
+@sockets
+def test_target_is_killed(joined, source, kind, tmp):
+    """Goal: a server that is killed with -9 in the middle of an upload takes its connection with it, not the others."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    doomed = j.connect_near()
+    theirs = j.target.accept()
+    # The server: a process that alone holds the accepted connection.
+    server = subprocess.Popen(['sleep', '99'], stdin=theirs.r)
+    theirs.close()
+    doomed.stuff(RANDOM[:MIB])
+    server.kill()
+    server.wait()
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        while True:
+            doomed.send(RANDOM[:MIB])
+    ping(a, b)
+
+
+# ---- many, slow, and too many ----
+
+@listening
+def test_slow_reader(joined, pool, source, kind):
+    """Goal: a target that does not read costs the other connections nothing, and relay no more memory than a bounded
+    buffer."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    ping(a, b)
+    before = rig.memory(j.relay.pid)
+    stuck, slow = j.connect()
+    sent = stuck.stuff(RANDOM[:MIB])
+    assert rig.memory(j.relay.pid) - before < 4 * MIB
+    assert rig.cpu_grows(j.relay.pid, 0.2) < 0.1
+    for _ in range(200):
+        ping(a, b)
+    exchange(pool, a, b, RANDOM[:8 * MIB], RANDOM[:8 * MIB])
+    stuck.shut()
+    assert slow.digest()[0] == sent
+
+
+@sockets
+def test_1000_connections(joined, pool, source, kind):
+    """Goal: 1,000 connections at a time, each with its own bytes."""
+    j = joined(source, kind)
+    job = pool.submit(lambda: [j.target.accept() for _ in range(1000)])
+    near = [j.connect_near() for _ in range(1000)]
+    far = job.result()
+    j.ends += far
+    for i, a in enumerate(near):
+        a.send(b'%d' % i)
+    for b in far:
+        data = b.recv()
+        b.send(data + b'!')
+        b.shut()
+    for i, a in enumerate(near):
+        assert a.read_all() == b'%d!' % i
+        a.shut()
+    for b in far:
+        assert b.read_all() == b''
+    assert rig.cpu_grows(j.relay.pid, 0.2) < 0.1
+
+
+def test_50_commands(joined):
+    """Goal: 50 commands at a time; none is left when their connections have ended."""
+    j = joined('tcp', 'command')
+    pairs = [j.connect() for _ in range(50)]
+    for a, b in pairs:
+        ping(a, b)
+    assert len(rig.children(j.relay.pid)) == 50
+    for a, b in pairs:
+        a.close()
+        b.close()
+    wait_for(lambda: not rig.children(j.relay.pid))
+    rig.quiet(j.relay.pid)
+
+
+def limited(n):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
+
+
+@pytest.mark.parametrize('limit', [40, 41, 42])
+@pytest.mark.parametrize('source, kind', [('tcp', 'tcp'), ('unix', 'unix'), ('tcp', 'command')])
+def test_too_few_descriptors(relay, target, tmp, source, kind, limit):
+    """Goal: with too few descriptors relay pauses, does not spin, says so once, and serves all in the end."""
+    t = target(kind)
+    r = relay('127.0.0.1:0' if source == 'tcp' else tmp + '/from', *t.words, preexec_fn=limited(limit))
+    near = [rig.connect(r.address) for _ in range(60)]
+    for i, a in enumerate(near):
+        a.send(b'%d' % i)
+    r.says('descriptors')
+    seen = set()
+    for turn in range(60):
+        if turn in (0, 3):
+            assert rig.cpu_grows(r.pid, 0.3) < 0.1
+        b = t.accept()
+        wait_for(lambda: not b.silent())
+        n = b.recv()
+        seen.add(int(n))
+        b.send(n)
+        b.close()
+        assert near[int(n)].read_all() == n
+        near[int(n)].close()
+    assert seen == set(range(60))
+    assert r.err().count('descriptors') == 1
+
+
+# ---- SIGTERM in the middle ----
+
+@matrix
+def test_sigterm_in_the_middle(joined, tmp, source, kind):
+    """Goal: SIGTERM in mid-transfer: TCP peers see a reset, all others an end; no file and no process is left."""
+    j = joined(source, kind)
+    a, b = j.connect()
+    ping(a, b)
+    a.stuff(RANDOM[:MIB])
+    b.stuff(RANDOM[:MIB])
+    assert j.relay.stop(timeout=5) == (0 if j.source in rig.LISTENERS + ('nested',) else 128 + signal.SIGTERM)
+    fates = a.fate(), b.fate()
+    assert fates[0] == 'reset' or source != 'tcp'
+    assert fates[1] == 'reset' or kind != 'tcp'
+    assert not os.path.exists(tmp + '/from')
+    if kind == 'command':
+        wait_for(lambda: not rig.alive(b.pid))

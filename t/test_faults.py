@@ -1,0 +1,117 @@
+"""A short part of the matrix while the system is as unkind as its manual allows: see faults.c."""
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+import rig
+from rig import exchange, ping
+from test_ends import MATRIX, RANDOM
+
+FAULTS = {'short': dict(FAULTS_SHORT='1'),
+          'eintr': dict(FAULTS_EINTR='2'),
+          'eagain': dict(FAULTS_EAGAIN='2'),
+          'all': dict(FAULTS_SHORT='1', FAULTS_EINTR='4', FAULTS_EAGAIN='4')}
+
+
+@pytest.fixture(scope='module')
+def library():
+    """The library, if relay takes it in: a static binary does not."""
+    cc = os.environ.get('CC', 'cc').split()
+    if not shutil.which(cc[0]):
+        pytest.skip('no C compiler')
+    path = tempfile.mkdtemp(prefix='rf', dir='/tmp')
+    so, count = path + '/faults.so', path + '/count'
+    subprocess.run(cc + ['-shared', '-fPIC', '-o', so, os.path.join(rig.HERE, 'faults.c'), '-ldl'], check=True)
+    subprocess.run([rig.RELAY, '-', '--', 'cat'], input=b'x' * 10000, stdout=subprocess.DEVNULL, timeout=rig.PATIENCE,
+                   env=dict(os.environ, LD_PRELOAD=so, FAULTS_SHORT='1', FAULTS_COUNT=count, ASAN_OPTIONS=asan()))
+    try:
+        with open(count) as f:
+            taken = int(f.read()) > 1000
+    except FileNotFoundError:
+        taken = False
+    if taken:
+        yield so
+    shutil.rmtree(path)
+    if not taken:
+        pytest.skip('this binary takes no preloaded library')
+
+
+def asan():
+    return os.environ.get('ASAN_OPTIONS', '') + ':verify_asan_link_order=0'
+
+
+@pytest.fixture(params=FAULTS)
+def faults(request, library, monkeypatch):
+    """The environment of a faulty system."""
+    for name, value in dict(FAULTS[request.param], LD_PRELOAD=library, ASAN_OPTIONS=asan()).items():
+        monkeypatch.setenv(name, value)
+    return request.param
+
+
+@pytest.mark.parametrize('source, kind', MATRIX)
+def test_exchange(joined, pool, faults, source, kind):
+    """Goal: many bytes each way, at once, arrive whole, and so do few with the same relay."""
+    j = joined(source, kind)
+    for n in (20000 if faults in ('short', 'all') else 4 << 20, 1, 0):
+        a, b = j.connect()
+        exchange(pool, a, b, RANDOM[:n], RANDOM[n:2 * n])
+        a.close()
+        b.close()
+
+
+@pytest.mark.parametrize('source, kind', MATRIX)
+def test_half_closes(joined, faults, source, kind):
+    """Goal: the target's end, then the client's words, then its end."""
+    a, b = joined(source, kind).connect()
+    ping(a, b, b'hello')
+    b.shut()
+    assert a.read_all() == b''
+    a.send(b'so long')
+    a.shut()
+    assert b.read_all() == b'so long'
+
+
+@pytest.mark.parametrize('source', ['tcp', 'unix', 'pipes'])
+def test_reset(joined, faults, source):
+    """Goal: a reset is a reset."""
+    j = joined(source, 'tcp')
+    a, b = j.connect()
+    ping(a, b)
+    b.reset()
+    assert a.fate() == 'reset' or source != 'tcp'
+    if source == 'pipes':
+        assert j.relay.wait() == 4
+
+
+def test_many(joined, faults):
+    """Goal: 50 connections at a time."""
+    j = joined('tcp', 'unix')
+    pairs = [j.connect() for _ in range(50)]
+    for i, (a, b) in enumerate(pairs):
+        ping(a, b, b'%d' % i)
+    assert j.relay.err() == ''
+
+
+def test_words(run, faults, target, tmp):
+    """Goal: what is told is told whole, and the statuses are the same."""
+    r = run('-', tmp + '/none')
+    assert r.returncode == 1 and r.stderr.startswith('relay: ') and r.stderr.endswith('\n')
+    assert 'No such file or directory' in r.stderr
+    assert run('-', '--', 'no-such-command-here').returncode == 127
+    assert run('-', '--', 'sh', '-c', 'exit 3').returncode == 5
+    assert run('-z', *target().words).returncode == 0
+
+
+@pytest.mark.parametrize('name', ['sock', 'n' * 200])
+def test_socket_is_private_from_the_first_instant(library, monkeypatch, relay, target, tmp, name):
+    """Goal: there is no moment between bind() and a chmod() in which others might connect."""
+    monkeypatch.setenv('LD_PRELOAD', library)
+    monkeypatch.setenv('ASAN_OPTIONS', asan())
+    monkeypatch.setenv('FAULTS_MODES', tmp + '/modes')
+    r = relay(tmp + '/' + name, *target().words, preexec_fn=lambda: os.umask(0))
+    assert r.address
+    with open(tmp + '/modes') as f:
+        assert set(f.read().split()) == {'600'}

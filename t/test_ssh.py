@@ -1,0 +1,325 @@
+"""The story that relay is for, on two real sshds that prohibit every kind of forwarding."""
+import hashlib
+import http.server
+import os
+import socketserver
+import subprocess
+import threading
+
+import pytest
+
+import hosts as hosts_room
+import rig
+from rig import wait_for
+
+if hosts_room.missing():
+    pytest.skip(hosts_room.missing(), allow_module_level=True)
+
+THROUGH_LOGIN = 'ProxyCommand=ssh login relay - %h:%p'
+PAGE = b'<p>the notebook</p>' * 1000
+
+
+@pytest.fixture(scope='module')
+def hosts():
+    h = hosts_room.Hosts()
+    yield h
+    h.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_on_the_hosts(hosts, mark):
+    """After each test neither host has a session."""
+    yield
+    wait_for(lambda: not hosts.sessions(), 5, 'sessions left on the hosts')
+
+
+@pytest.fixture
+def app(tmp):
+    """A web server on a Unix socket: / is a page, /endless never ends."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            if self.path == '/':
+                self.send_header('Content-Length', str(len(PAGE)))
+            self.end_headers()
+            self.wfile.write(PAGE)
+            try:
+                while self.path == '/endless':
+                    self.wfile.write(PAGE)
+            except OSError:
+                server.cut.set()
+
+        def log_message(self, *_):
+            pass
+
+    class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+        daemon_threads = True
+
+        def handle_error(self, *_):
+            self.cut.set()
+
+    server = Server(tmp + '/app.sock', Handler)
+    server.cut = threading.Event()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    os.unlink(tmp + '/app.sock')
+
+
+def processes(mark, *names):
+    """The marked processes whose command line begins with one of the names."""
+    return [line for line in rig.marked(mark).values() if line.startswith(names)]
+
+
+# ---- what such sites refuse ----
+
+def test_the_hosts_are_two(hosts):
+    """Goal: the rig is what it says: two hosts, each with its own key, reached as people reach them."""
+    assert hosts.run('ssh', 'login', 'echo $HOST').stdout == 'login\n'
+    assert hosts.run('ssh', 'login', 'ssh', 'node', 'echo \\$HOST').stdout == 'node\n'
+
+
+def test_forwarding_is_prohibited(hosts, target, mark):
+    """Goal: ssh -W, -J and -L all fail here."""
+    t = target('tcp')
+    w = hosts.run('ssh', '-v', '-W', t.words[0], 'login')
+    assert w.returncode == 255 and 'prohibited' in w.stderr
+    j = hosts.run('ssh', '-v', '-J', 'login', 'node', 'true')
+    assert j.returncode == 255 and 'prohibited' in j.stderr
+    port = rig.free_port()
+    ssh = hosts.popen('ssh', '-v', '-N', '-L', '127.0.0.1:%d:%s' % (port, t.words[0]), 'login', stderr=subprocess.PIPE)
+    a = rig.reach('127.0.0.1:%d' % port)
+    a.fate()
+    a.close()
+    ssh.terminate()
+    assert b'prohibited' in ssh.communicate()[1]
+    assert not t.waiting()
+
+
+# ---- what relay makes of it ----
+
+def test_proxycommand_logs_in(hosts):
+    """Goal: ssh -o ProxyCommand='ssh login relay - %h:%p' node logs in, and gives the remote command's status."""
+    r = hosts.run('ssh', '-o', THROUGH_LOGIN, 'node', 'echo $HOST; exit 7')
+    assert (r.stdout, r.returncode) == ('node\n', 7), r.stderr
+
+
+def test_scp_keeps_its_hash(hosts, tmp):
+    """Goal: 64 MiB there and back with scp through relay."""
+    data = os.urandom(64 << 20)
+    with open(tmp + '/data', 'wb') as f:
+        f.write(data)
+    for there, here in (('node:' + tmp + '/there', tmp + '/data'), (tmp + '/back', 'node:' + tmp + '/there')):
+        r = hosts.run('scp', '-q', '-o', THROUGH_LOGIN, here, there)
+        assert r.returncode == 0, r.stderr
+    with open(tmp + '/back', 'rb') as f:
+        assert hashlib.sha256(f.read()).digest() == hashlib.sha256(data).digest()
+
+
+def test_fdpass(hosts, mark):
+    """Goal: with ProxyUseFdpass ssh gets the connected descriptor, and relay is gone while the session lasts."""
+    ssh = hosts.popen('ssh', '-o', 'ProxyUseFdpass=yes', '-o', 'ProxyCommand=relay -F - %h:%p', 'node', 'echo $HOST; cat',
+                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert ssh.stdout.readline() == b'node\n'
+    assert not processes(mark, 'relay -F')
+    assert ssh.communicate(b'and so on')[0] == b'and so on'
+    assert ssh.returncode == 0
+
+
+def test_fdpass_that_fails(hosts):
+    """Goal: where nobody answers relay says so, and ssh fails at once."""
+    r = hosts.run('ssh', '-o', 'ProxyUseFdpass=yes', '-o', 'ProxyCommand=relay -F - 127.0.0.1:%d' % rig.free_port(), 'node')
+    assert r.returncode == 255
+    assert 'relay: ' in r.stderr and 'refused' in r.stderr.lower()
+
+
+def test_ssh_to_a_unix_socket(hosts, app, tmp):
+    """Goal: `ssh login relay - /path/app.sock` carries a request whose sender ends first, and its answer."""
+    r = hosts.run('ssh', 'login', 'relay', '-', tmp + '/app.sock', stdin=None, input='GET / HTTP/1.0\r\n\r\n')
+    assert r.returncode == 0, r.stderr
+    assert r.stdout.endswith(PAGE.decode())
+
+
+def test_errors_come_back(hosts, tmp):
+    """Goal: what relay says on the far host reaches the user, and so does its status."""
+    r = hosts.run('ssh', 'login', 'relay', '-', tmp + '/none.sock')
+    assert r.returncode == 1
+    assert r.stderr.startswith('relay: ') and 'No such file or directory' in r.stderr
+    assert r.stdout == ''
+
+
+def tunnel(relay, hosts, to, *hops):
+    """relay 0 -- ssh login ssh node relay - TO"""
+    words = [word for hop in hops or ('login', 'node') for word in ('ssh', hop)]
+    return relay('0', '--', *words, 'relay', '-', to, env=dict(hosts.env, **{rig.MARK: os.environ[rig.MARK]}))
+
+
+def test_curl_over_two_hosts(relay, hosts, app, tmp, pool):
+    """Goal: relay PORT -- ssh login ssh node relay - /path/app.sock serves curl, several at a time."""
+    r = tunnel(relay, hosts, tmp + '/app.sock')
+    jobs = [pool.submit(hosts.run, 'curl', '-sS', 'http://%s/' % address) for address in r.addresses for _ in range(2)]
+    for job in jobs:
+        assert job.result().stdout == PAGE.decode(), job.result().stderr
+    wait_for(lambda: not rig.children(r.pid))
+
+
+def test_target_ends_first_over_ssh(hosts, target):
+    """Goal: the end of the far side's data passes on while the client may still speak: sshd sends it only when stdout and
+    stderr are both closed."""
+    t = target('unix')
+    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    b = t.accept()
+    b.send(b'all I had to say')
+    b.shut()
+    a = rig.End(os.dup(ssh.stdout.fileno()), os.dup(ssh.stdin.fileno()))
+    ssh.stdin.close()
+    ssh.stdout.close()
+    assert a.read_all() == b'all I had to say'
+    a.send(b'thanks')
+    assert b.read(6) == b'thanks'
+    a.shut()
+    assert b.read_all() == b''
+    b.close()
+    assert ssh.wait(rig.PATIENCE) == 0
+    a.close()
+
+
+# ---- nothing is left behind ----
+
+def wait_for_silence(hosts, mark, but=()):
+    """Within 2 s no session and no marked process is left on either host, but those named."""
+    wait_for(lambda: not hosts.sessions() and set(rig.marked(mark)) <= set(but), 2,
+             'still there: %s' % rig.marked(mark))
+
+
+@pytest.mark.parametrize('path', ['/', '/endless'], ids=['waiting', 'busy'])
+def test_curl_is_killed(relay, hosts, app, tmp, mark, path):
+    """Goal: curl killed with -9, in mid-transfer or holding its connection in silence, leaves nothing but relay itself."""
+    r = tunnel(relay, hosts, tmp + '/app.sock')
+    curl = hosts.popen('curl', '-sN', 'http://%s%s' % (r.address, path),
+                       stdout=subprocess.PIPE)
+    assert curl.stdout.read(10)
+    curl.kill()
+    curl.communicate()
+    wait_for_silence(hosts, mark, [r.pid])
+    if path == '/endless':
+        assert app.cut.wait(2)
+
+
+stuck_or_not = pytest.mark.parametrize('stuck', [False, True], ids=['idle', 'stuck'])
+
+
+@stuck_or_not
+def test_client_of_a_silent_server_is_killed(relay, hosts, target, mark, stuck):
+    """Goal: a client is killed whose server says nothing, or does not read, and never will: ssh and the far relay end
+    within 2 s."""
+    t = target('unix')
+    r = tunnel(relay, hosts, t.words[0], 'login')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    if stuck:
+        a.stuff(b'x' * 65536)
+    a.reset()
+    wait_for_silence(hosts, mark, [r.pid])
+    b.close()
+
+
+@stuck_or_not
+def test_client_over_two_hosts_is_killed(relay, hosts, target, mark, stuck):
+    """Goal: over two hosts the killed client's end reaches the server; when that closes, all ends within 2 s."""
+    t = target('unix')
+    r = tunnel(relay, hosts, t.words[0])
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    if stuck:
+        a.stuff(b'x' * 65536)
+    a.reset()
+    b.read_all()
+    b.close()
+    wait_for_silence(hosts, mark, [r.pid])
+
+
+@stuck_or_not
+def test_ssh_is_killed(hosts, target, mark, stuck):
+    """Goal: `ssh login relay - TO` killed with -9: the far relay ends, also when its target does not read."""
+    t = target('unix')
+    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    a = rig.End(os.dup(ssh.stdout.fileno()), os.dup(ssh.stdin.fileno()))
+    b = t.accept()
+    rig.ping(a, b)
+    if stuck:
+        a.stuff(b'x' * 65536)
+    ssh.kill()
+    ssh.communicate()
+    wait_for_silence(hosts, mark)
+    a.close()
+    b.close()
+
+
+def test_ssh_with_proxycommand_is_killed(hosts, mark):
+    """Goal: the ssh whose ProxyCommand runs relay is killed with -9: neither host keeps a process."""
+    ssh = hosts.popen('ssh', '-o', THROUGH_LOGIN, 'node', 'echo $HOST; cat', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert ssh.stdout.readline() == b'node\n'
+    ssh.kill()
+    ssh.communicate()
+    wait_for_silence(hosts, mark)
+
+
+def test_local_relay_as_proxycommand_is_let_go(hosts, mark):
+    """Goal: a local relay as ProxyCommand ends with the ssh that is killed with -9."""
+    ssh = hosts.popen('ssh', '-o', 'ProxyCommand=relay - %h:%p', 'node', 'echo $HOST; cat',
+                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert ssh.stdout.readline() == b'node\n'
+    ssh.kill()
+    ssh.communicate()
+    wait_for_silence(hosts, mark)
+
+
+def test_relay_is_killed(relay, hosts, target, mark):
+    """Goal: relay killed with -9 takes its ssh and the far relay with it, though the server says nothing."""
+    t = target('unix')
+    r = tunnel(relay, hosts, t.words[0], 'login')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    r.kill()
+    wait_for_silence(hosts, mark)
+    a.close()
+    b.close()
+
+
+def test_far_relay_is_killed(relay, hosts, target, mark):
+    """Goal: the far relay killed with -9 ends the client's connection, and the near relay serves the next one."""
+    t = target('unix')
+    r = tunnel(relay, hosts, t.words[0])
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    far = [pid for pid, line in rig.marked(mark).items() if line.startswith('relay -')]
+    assert len(far) == 1
+    os.kill(far[0], 9)
+    a.fate()
+    r.says('ssh exited with status')
+    a2 = rig.connect(r.address)
+    b2 = t.accept()
+    rig.ping(a2, b2)
+    for end in (a, b, a2, b2):
+        end.close()
+
+
+def test_server_dies(hosts, target, mark):
+    """Goal: a server that goes away ends the whole chain."""
+    t = target('unix')
+    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    b = t.accept()
+    b.close()
+    assert ssh.stdout.read() == b''
+    ssh.stdin.close()
+    ssh.wait(rig.PATIENCE)
+    ssh.stdout.close()
+    wait_for_silence(hosts, mark)
