@@ -395,6 +395,12 @@ dial_status(const struct dial *d)
 	}
 }
 
+int
+dial_errno(const struct dial *d)
+{
+	return d->gai == 0 ? d->err : 0;
+}
+
 static void
 explain_refused_path(const struct dial *d, char *dst, size_t size)
 {

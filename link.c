@@ -99,12 +99,12 @@ free_if_done(struct stream *s)
 	free(s);
 }
 
-/* What the stream held or could be sent, it will not be again. */
+/* What the peer may still send, and what we would have let it send anew, it will not. */
 static void
 forget_promise(struct link *l, struct stream *s)
 {
-	l->promised -= s->recv_window;
-	s->recv_window = 0;
+	l->promised -= s->recv_window + s->consumed;
+	s->recv_window = s->consumed = 0;
 }
 
 static void
@@ -142,6 +142,10 @@ set_words(struct stream *s, const char *words, size_t n)
 static void
 break_stream(struct link *l, struct stream *s, uint16_t code)
 {
+	if (l->data == s) {
+		l->promised -= l->left; /* the rest of the frame that is being read */
+		l->data = NULL;
+	}
 	forget_promise(l, s);
 	drop_in(l, s, link_errno(code), false);
 	half_break(&s->out, link_errno(code), false);
@@ -218,10 +222,11 @@ first_window(uint32_t memory, uint32_t n)
 static uint32_t
 credit(struct link *l, struct stream *s)
 {
-	uint32_t give = s->consumed, more, share = l->ours.memory / (l->n + 1);
-	uint64_t left = l->ours.memory > l->promised ? l->ours.memory - l->promised : 0;
+	uint32_t give = s->consumed, more, share = l->ours.memory / 2 / (l->n + 1);
+	uint64_t left = l->ours.memory / 2 > l->promised ? l->ours.memory / 2 - l->promised : 0; /* half is for first windows */
 
-	if (left < l->ours.memory / 4) {
+	l->promised -= give;
+	if (left < l->ours.memory / 8) {
 		if (s->window > share && s->window > 2 * LINK_WINDOW_LEAST && give > 1) {
 			s->window -= give / 2;
 			give -= give / 2;
@@ -245,9 +250,11 @@ credit(struct link *l, struct stream *s)
 void
 link_consumed(struct link *l, struct stream *s, size_t n)
 {
-	l->promised -= n;
-	if (s->got_eof || s->got_close || s->sent_close)
+	/* It stays promised, for it will be given back as credit. */
+	if (s->got_eof || s->got_close || s->sent_close || s->due_close) {
+		l->promised -= n;
 		return;
+	}
 	s->consumed += (uint32_t)n;
 	if (s->consumed >= s->window / 2 || s->recv_window < s->window / 4) {
 		s->due_credit = 1;
@@ -282,9 +289,9 @@ struct stream *
 link_open(struct link *l, const char *target, void *user)
 {
 	struct stream *s;
-	uint32_t i, at;
+	uint32_t i, at, window = first_window(l->ours.memory, l->n);
 
-	if (l->state != LINK_UP || l->n >= l->size)
+	if (l->state != LINK_UP || l->n >= l->size || strlen(target) > FRAME_TARGET || l->promised + window > l->ours.memory)
 		return NULL;
 	for (i = 0; l->table[at = (l->next_id + i) % l->size] != NULL; i++)
 		;
@@ -294,7 +301,7 @@ link_open(struct link *l, const char *target, void *user)
 	l->next_id = at + 1;
 	s->user = user;
 	s->send_window = first_window(l->theirs.memory, l->n - 1);
-	s->recv_window = s->window = first_window(l->ours.memory, l->n - 1);
+	s->recv_window = s->window = window;
 	l->promised += s->recv_window;
 	s->due_open = 1;
 	append_control(l, s);
@@ -304,15 +311,18 @@ link_open(struct link *l, const char *target, void *user)
 struct stream *
 link_next(struct link *l)
 {
-	struct stream *s = l->news.first;
+	struct stream *s;
 
-	if (s != NULL) {
+	while ((s = l->news.first) != NULL) {
 		s->in_news = 0;
 		l->news.first = s->next_new;
 		if (l->news.first == NULL)
 			l->news.last = NULL;
+		if (!s->got_close && !s->due_close && !s->sent_close)
+			return s;
+		free_if_done(s); /* it was closed before anybody took it up */
 	}
-	return s;
+	return NULL;
 }
 
 void
@@ -348,7 +358,8 @@ link_stop(struct link *l, struct stream *s)
 void
 link_release(struct link *l, struct stream *s)
 {
-	if (!s->sent_close && !s->due_close)
+	/* One that said all and only stopped reading waits for the answer to its STOP; a reset would cost the peer what it holds. */
+	if (!s->sent_close && !s->due_close && !(s->sent_eof && s->stopped))
 		link_close(l, s, LINK_RESET, "");
 	l->promised -= s->in.buf.used;
 	buf_clear(&s->in.buf);
@@ -525,6 +536,8 @@ put_data(struct link *l, struct stream *s, unsigned char *dst, size_t room)
 	s->send_window -= (uint32_t)n;
 	s->out.moved += n;
 	s->burst += (uint32_t)(n + FRAME_HEAD);
+	if (s->burst > 2 * slice)
+		s->burst = (uint32_t)(2 * slice); /* it will be quiet again soon after it has become so */
 	s->deficit -= (int32_t)(n + FRAME_HEAD);
 	return FRAME_HEAD + n;
 }
@@ -918,16 +931,19 @@ static void
 take_data(struct link *l, const unsigned char *p, size_t n)
 {
 	struct stream *s = l->data;
+	size_t had;
 
 	if (s == NULL)
 		return;
+	had = s->in.buf.used;
 	if (s->in.state != HALF_OPEN) {
-		if (!s->sent_close && !s->due_close && !s->got_close)
-			l->promised -= n;
+		l->promised -= n;
 		return;
 	}
-	if (!buf_put(&s->in.buf, p, n))
+	if (!buf_put(&s->in.buf, p, n)) {
+		l->promised -= n - (s->in.buf.used - had);
 		link_close(l, s, LINK_NO_ROOM, "out of memory");
+	}
 }
 
 static size_t
@@ -935,12 +951,15 @@ take_body(struct link *l, const unsigned char *p, size_t n)
 {
 	if (n > l->left)
 		n = l->left;
+	l->left -= n;
 	if (l->frame.type == FRAME_DATA)
 		take_data(l, p, n);
 	else if (l->frame.type < FRAME_SKIPPED)
-		memcpy(l->body + (l->frame.length - l->left), p, n);
-	l->left -= n;
-	if (l->left == 0 && l->frame.type != FRAME_DATA)
+		memcpy(l->body + (l->frame.length - l->left - n), p, n);
+	if (l->left > 0)
+		return n;
+	l->data = NULL;
+	if (l->frame.type != FRAME_DATA)
 		on_frame(l, &l->frame);
 	return n;
 }
@@ -1026,7 +1045,7 @@ link_feed(struct link *l, const void *p, size_t n, int64_t now)
 void
 link_tick(struct link *l, int64_t now)
 {
-	int64_t gap = now - l->ticked;
+	int64_t gap = now - (l->ticked > l->heard ? l->ticked : l->heard);
 
 	l->now = now;
 	l->ticked = now;
@@ -1052,7 +1071,7 @@ link_deadline(const struct link *l)
 	next = (l->pinged > l->heard ? l->pinged : l->heard) + PING_AFTER;
 	if (l->heard + DEAD_AFTER < next)
 		next = l->heard + DEAD_AFTER;
-	if (l->unacked_at != 0 && l->unacked_at + ACK_DELAY < next)
+	if (l->unacked_at != 0 && !ack_is_due(l) && l->unacked_at + ACK_DELAY < next)
 		next = l->unacked_at + ACK_DELAY;
 	return next;
 }
@@ -1109,11 +1128,9 @@ link_init(struct link *l, enum link_role role, uint32_t memory, const char *host
 void
 link_free(struct link *l)
 {
-	struct stream *s;
-
 	link_lost(l, LINK_END, "");
-	while ((s = link_next(l)) != NULL)
-		free_if_done(s);
+	while (link_next(l) != NULL)
+		; /* all are closed now */
 	free(l->table);
 	free(l->noise);
 	l->table = NULL;

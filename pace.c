@@ -159,7 +159,7 @@ bool
 pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 {
 	int64_t at = -1, span;
-	uint64_t fresh;
+	uint64_t fresh, flight = p->sent - p->acked;
 
 	if (count < p->acked || count > p->sent)
 		return false;
@@ -172,8 +172,8 @@ pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 	p->acked = count;
 	if (at != -1)
 		take_trip(p, now - at - delay, now);
-	if (p->starting && p->window < WINDOW_MOST)
-		p->window += fresh;
+	if (p->starting && flight * 2 > p->window && p->window < WINDOW_MOST)
+		p->window += fresh; /* only what was used says that more may be (RFC 7661) */
 	span = p->trip > SPAN ? p->trip : SPAN;
 	if (now - p->span_at >= span)
 		end_span(p, now);

@@ -16,12 +16,25 @@
 #define RETRY_MS 100 /* after a turn that could not watch all */
 
 int64_t
-pollset_clock(void)
+pollset_clock_us(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+int64_t
+pollset_clock(void)
+{
+	return pollset_clock_us() / 1000;
+}
+
+static void
+read_clock(struct pollset *ps)
+{
+	ps->now_us = pollset_clock_us();
+	ps->now = ps->now_us / 1000;
 }
 
 void
@@ -29,7 +42,7 @@ pollset_begin(struct pollset *ps)
 {
 	ps->n = 0;
 	ps->deadline = INT64_MAX;
-	ps->now = pollset_clock();
+	read_clock(ps);
 }
 
 void
@@ -96,7 +109,7 @@ pollset_wait(struct pollset *ps)
 		else if (errno != EINTR)
 			return -1;
 	}
-	ps->now = pollset_clock();
+	read_clock(ps);
 	return 0;
 }
 

@@ -22,9 +22,10 @@
 #define FILES_OURS 12   /* descriptors that are not a pair's: stdio, signals, listeners, netlink, a spare pipe */
 #define FILES_SPAWN 6   /* more while a command is started */
 #define SECONDS_MAX 1000000
+#define EXPLAIN_AFTER 500 /* for the exit status of a command that was no far end */
 
 struct options {
-	bool anybody, background, fdpass, probe;
+	bool anybody, background, fdpass, linked, probe;
 	long max_pairs; /* 0: no bound of the user's */
 	const char *pidfile;
 	int each_ms, wait_ms;
@@ -44,8 +45,14 @@ struct relay {
 	struct children kids;
 	struct pollset ps;
 	int signal_fd, signal_slot;
-	bool single; /* one connection: its fate is relay's status */
+	bool stopped; /* by a signal */
+	bool single;  /* one connection: its fate is relay's status */
 	int status;
+	struct link link; /* -m: one command for all, or its far end */
+	struct carrier carrier;
+	struct legs legs;
+	bool announced;     /* near: the link has stood */
+	int64_t explain_at; /* near: the start failed; it is told at this time, or when the command has ended */
 	dev_t pid_dev;
 	ino_t pid_ino;
 	bool pid_ours;
@@ -54,12 +61,15 @@ struct relay {
 static const char usage[] =
     "usage: relay [options] FROM TO\n"
     "       relay [options] FROM -- COMMAND [ARG ...]\n"
+    "       relay -m [options] FROM -- COMMAND [ARG ...]\n"
+    "       relay -m [options] - [TO]\n"
     "       relay -z | -F [options] TO\n"
     "An end is PORT, HOST:PORT, [IPv6]:PORT, *:PORT, a path with a / (Unix socket), or - (stdin and stdout).\n"
     "  -a          everybody may connect to a loopback port, not this user and root alone\n"
     "  -c N        at most N connections at a time\n"
     "  -f          go to the background once listening\n"
     "  -F          connect, hand the socket to ssh (ProxyUseFdpass) and exit\n"
+    "  -m          all connections share one COMMAND, whose end is relay -m - there: a link\n"
     "  -P FILE     write the process id to FILE\n"
     "  -q, -v      say errors only; say a line for each connection\n"
     "  -t SECONDS  give up on an address after SECONDS (10)\n"
@@ -107,7 +117,7 @@ parse_options(struct options *o, int argc, char *argv[])
 	int c;
 
 	o->each_ms = 10000;
-	while ((c = getopt(argc, argv, ":ac:fFhP:qt:vVw:z")) != -1) {
+	while ((c = getopt(argc, argv, ":ac:fFhmP:qt:vVw:z")) != -1) {
 		switch (c) {
 		case 'a':
 			o->anybody = true;
@@ -124,6 +134,9 @@ parse_options(struct options *o, int argc, char *argv[])
 		case 'h':
 			fputs(usage, stdout);
 			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
+		case 'm':
+			o->linked = true;
+			break;
 		case 'P':
 			o->pidfile = optarg;
 			break;
@@ -197,12 +210,40 @@ parse_ends(struct relay *r, int n, char *argv[])
 		fail_usage("FROM and TO are both stdin and stdout");
 }
 
+/* -m: near with a command, or far on stdin and stdout. */
+static void
+parse_link(struct relay *r, int n, char *argv[])
+{
+	if (n >= 2 && strcmp(argv[1], "--") == 0) {
+		parse_ends(r, n, argv);
+		r->link.role = LINK_NEAR;
+		return;
+	}
+	if (n == 0 || strcmp(argv[0], "-") != 0)
+		fail_usage("-m is relay -m FROM -- COMMAND on this side, relay -m - [TO] on the other");
+	if (n > 2)
+		fail_usage("there are words after TO; options stand before FROM");
+	r->from.kind = ENDPOINT_STDIO;
+	r->link.role = LINK_FAR;
+	r->target.to.kind = ENDPOINT_STDIO; /* none */
+	if (n == 2) {
+		parse_end(&r->target.to, argv[1], false);
+		if (r->target.to.kind == ENDPOINT_STDIO)
+			fail_usage("FROM and TO are both stdin and stdout");
+		r->legs.fixed = true;
+	}
+}
+
 static void
 parse(struct relay *r, int argc, char *argv[])
 {
 	int at = parse_options(&r->opt, argc, argv);
 
-	if (r->opt.probe || r->opt.fdpass)
+	if (r->opt.linked && (r->opt.probe || r->opt.fdpass))
+		fail_usage("-m goes with neither -z nor -F");
+	if (r->opt.linked)
+		parse_link(r, argc - at, argv + at);
+	else if (r->opt.probe || r->opt.fdpass)
 		parse_target_only(r, argc - at, argv + at);
 	else
 		parse_ends(r, argc - at, argv + at);
@@ -428,6 +469,9 @@ bound_pairs(struct relay *r, long files)
 	bool command = r->target.to.kind == ENDPOINT_COMMAND;
 	long most = command ? (files - FILES_OURS - FILES_SPAWN) / 3 : (files - FILES_OURS) / 2;
 
+	if (r->opt.linked)
+		most = files - FILES_OURS - FILES_SPAWN;
+
 	if (files == -1)
 		most = LONG_MAX;
 	if (most < 1)
@@ -438,7 +482,7 @@ bound_pairs(struct relay *r, long files)
 static int
 start_listening(struct relay *r)
 {
-	int i, fd;
+	int i;
 
 	r->n_listeners = sock_listen(&r->from, r->listeners);
 	if (r->n_listeners == -1) {
@@ -447,31 +491,80 @@ start_listening(struct relay *r)
 	}
 	for (i = 0; i < r->n_listeners && r->opt.anybody; i++)
 		r->listeners[i].guarded = false;
-	fd = open_pidfile(r);
+	return STATUS_OK;
+}
+
+/* Ready: tell programs, and let the shell go on. */
+static void
+announce(struct relay *r)
+{
+	int fd = open_pidfile(r);
+
 	if (!r->opt.background)
 		write_pidfile(r, fd, getpid());
 	if (r->target.to.kind != ENDPOINT_STDIO)
 		print_addresses(r);
 	if (r->opt.background)
 		go_background(r, fd);
+}
+
+static int
+start_link(struct relay *r)
+{
+	char host[ENDPOINT_HOST] = "?";
+	int status = STATUS_OK;
+
+	if (r->link.role == LINK_NEAR && r->from.kind != ENDPOINT_STDIO)
+		status = start_listening(r);
+	if (status != STATUS_OK)
+		return status;
+	gethostname(host, sizeof(host) - 1);
+	link_init(&r->link, r->link.role, LINK_MEMORY, host, pollset_clock_us());
+	r->legs.link = &r->link;
+	r->legs.target = &r->target;
+	if (r->link.role == LINK_FAR)
+		return carrier_far(&r->carrier, &r->link) == -1 ? STATUS_LINK : STATUS_OK;
+	if (!carrier_near(&r->carrier, &r->link, &r->target, pollset_clock()))
+		fail_system("cannot start the command");
 	return STATUS_OK;
 }
 
+static int
+start(struct relay *r)
+{
+	int status;
+
+	if (r->opt.linked)
+		return start_link(r);
+	if (r->from.kind == ENDPOINT_STDIO)
+		return start_single(r);
+	status = start_listening(r);
+	if (status == STATUS_OK)
+		announce(r);
+	return status;
+}
+
 /* ---- the loop ---- */
+
+static size_t
+connections(const struct relay *r)
+{
+	return r->pairs.n + r->legs.n;
+}
 
 static void
 tell_full(struct relay *r)
 {
 	if (!r->told_full)
 		log_say(LOG_NOTICE, "out of descriptors with %zu connections: new ones wait (ulimit -n; -c N bounds them)",
-		    r->pairs.n);
+		    connections(r));
 	r->told_full = true;
 }
 
 static bool
 is_full(struct relay *r)
 {
-	if (r->pairs.n < r->max_pairs)
+	if (connections(r) < r->max_pairs)
 		return false;
 	if ((long)r->max_pairs != r->opt.max_pairs)
 		tell_full(r);
@@ -485,9 +578,9 @@ want_listeners(struct relay *r)
 
 	for (i = 0; i < r->n_listeners; i++)
 		r->slots[i] = -1;
-	if (r->pairs.n <= r->max_pairs / 2)
+	if (connections(r) <= r->max_pairs / 2)
 		r->told_full = false;
-	if (r->n_listeners == 0 || is_full(r))
+	if (r->n_listeners == 0 || is_full(r) || (r->opt.linked && !r->announced))
 		return;
 	if (r->resume > r->ps.now) {
 		pollset_until(&r->ps, r->resume);
@@ -519,6 +612,13 @@ join_connection(struct relay *r, int fd, const struct listener *l, const char *n
 	struct end a;
 
 	end_socket(&a, fd, l->path == NULL);
+	if (r->opt.linked) {
+		if (!leg_new(&r->legs, &a, "")) {
+			log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, r->legs.n);
+			end_close(&a, true);
+		}
+		return;
+	}
 	if (!pair_new(&r->pairs, &a, name, &r->target, r->ps.now)) {
 		log_say(LOG_ERROR, "no memory for %s", name);
 		end_close(&a, true);
@@ -556,6 +656,11 @@ stop(struct relay *r, int sig)
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	close_listeners(r);
 	pair_stop(&r->pairs, STATUS_SIGNAL + sig, r->ps.now);
+	if (r->opt.linked) {
+		link_bye(&r->link, LINK_END, "stopped by a signal");
+		r->status = r->from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK;
+		r->stopped = true;
+	}
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
@@ -567,7 +672,9 @@ take_signals(struct relay *r)
 	if (pollset_ready(&r->ps, r->signal_slot) == 0)
 		return;
 	while ((sig = signals_take()) != 0) {
-		if (sig == SIGUSR1)
+		if (sig == SIGUSR1 && r->opt.linked)
+			leg_table(&r->legs);
+		else if (sig == SIGUSR1)
 			pair_table(&r->pairs, r->ps.now);
 		else if (sig != SIGCHLD)
 			stop(r, sig);
@@ -587,6 +694,125 @@ sweep(struct relay *r)
 		r->status = status;
 }
 
+/* ---- the link in the loop ---- */
+
+/* What came before the link, as people can read it. */
+static void
+show_noise(const struct link *l)
+{
+	size_t from = l->noise_have > 400 ? l->noise_have - 400 : 0, i;
+	char text[401];
+
+	if (l->noise_have == 0)
+		return;
+	for (i = from; i < l->noise_have; i++)
+		text[i - from] = l->noise[i] == '\n' ? '|' : l->noise[i] == '\0' ? '?' : l->noise[i];
+	text[i - from] = '\0';
+	log_say(LOG_ERROR, "before that it said: %s", text);
+}
+
+static void
+explain_start(const struct relay *r)
+{
+	int ended = r->carrier.child == NULL ? -1 : spawn_exit(r->carrier.child);
+	char name[ENDPOINT_NAME];
+
+	endpoint_name(&r->target.to, name, sizeof(name));
+	if (r->link.code != LINK_END)
+		log_say(LOG_ERROR, "no link: %s", r->link.why);
+	else if (ended == 127)
+		log_say(
+		    LOG_ERROR, "no link: the far command was not found; is relay there, and in the PATH of a remote command?");
+	else if (ended == 255)
+		log_say(LOG_ERROR, "no link: %s could not connect, or the far command broke", name);
+	else if (ended >= 0)
+		log_say(LOG_ERROR,
+		    "no link: the command ended with status %d and without a sign of a relay; its end is relay -m -", ended);
+	else
+		log_say(LOG_ERROR, "no link: the command closed its stdout without a sign of a relay; its end is relay -m -");
+	show_noise(&r->link);
+}
+
+/* The link is dead: reset what it carried, and say why. */
+static void
+end_link(struct relay *r)
+{
+	bool far_end = r->link.role == LINK_FAR && (r->link.code == LINK_END || r->link.code == LINK_RESET);
+
+	if (r->link.role == LINK_NEAR && !r->announced && !r->stopped) {
+		/* The command's exit status says most; it comes a moment after the end of its stdout. */
+		if (r->explain_at == 0)
+			r->explain_at = r->ps.now + EXPLAIN_AFTER;
+		pollset_until(&r->ps, r->explain_at);
+		if (r->ps.now < r->explain_at && r->carrier.child != NULL && spawn_exit(r->carrier.child) == -1)
+			return;
+		explain_start(r);
+	} else if (!r->stopped && !(r->single && r->legs.n == 0)) {
+		log_say(far_end ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s", r->announced ? " to " : "",
+		    r->announced ? r->link.theirs.host : "", r->link.why);
+	}
+	if (!r->stopped && !far_end && !(r->single && r->legs.n == 0))
+		r->status = STATUS_LINK;
+	leg_step(&r->legs, &r->ps);
+	leg_sweep(&r->legs);
+	carrier_flush(&r->carrier, r->ps.now_us);
+	carrier_close(&r->carrier, r->ps.now);
+	close_listeners(r);
+	link_free(&r->link);
+	r->opt.linked = false;
+}
+
+static void
+link_is_up(struct relay *r)
+{
+	struct end a;
+
+	r->announced = true;
+	if (r->link.role == LINK_FAR)
+		return;
+	log_say(LOG_INFO, "link to %s", r->link.theirs.host);
+	if (r->from.kind != ENDPOINT_STDIO) {
+		announce(r);
+		return;
+	}
+	r->single = true;
+	if (end_stdio(&a) == -1 || !leg_new(&r->legs, &a, ""))
+		link_bye(&r->link, LINK_NO_ROOM, "cannot use stdin and stdout");
+}
+
+static void
+want_link(struct relay *r)
+{
+	if (!r->opt.linked)
+		return;
+	if (r->link.state == LINK_DEAD)
+		end_link(r);
+	if (!r->opt.linked || r->link.state == LINK_DEAD)
+		return;
+	leg_want(&r->legs, &r->ps);
+	carrier_want(&r->carrier, &r->ps);
+}
+
+static void
+step_link(struct relay *r)
+{
+	int status;
+
+	if (!r->opt.linked)
+		return;
+	carrier_step(&r->carrier, &r->ps);
+	if (r->link.state == LINK_UP && !r->announced)
+		link_is_up(r);
+	leg_accept(&r->legs, r->ps.now);
+	leg_step(&r->legs, &r->ps);
+	status = leg_sweep(&r->legs);
+	if (r->single && status != STATUS_OK)
+		r->status = status;
+	carrier_flush(&r->carrier, pollset_clock_us());
+	if (r->single && r->legs.n == 0)
+		link_bye(&r->link, LINK_END, "done");
+}
+
 /* One turn.  False: nothing is left to wait for. */
 static bool
 turn(struct relay *r)
@@ -597,7 +823,8 @@ turn(struct relay *r)
 	status = spawn_turn(&r->kids, &r->ps);
 	if (r->single && status != STATUS_OK)
 		r->status = status;
-	if (r->n_listeners == 0 && r->pairs.n == 0 && r->kids.first == NULL)
+	want_link(r);
+	if (r->n_listeners == 0 && r->pairs.n == 0 && r->kids.first == NULL && !r->opt.linked)
 		return false;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
 	want_listeners(r);
@@ -612,6 +839,7 @@ turn(struct relay *r)
 		if (pollset_ready(&r->ps, r->slots[i]) != 0)
 			accept_some(r, &r->listeners[i]);
 	pair_step(&r->pairs, &r->ps);
+	step_link(r);
 	sweep(r);
 	return true;
 }
@@ -629,7 +857,7 @@ main(int argc, char *argv[])
 	bound_pairs(&r, os_raise_files());
 	if (r.opt.probe || r.opt.fdpass)
 		return dial_alone(&r);
-	r.status = r.from.kind == ENDPOINT_STDIO ? start_single(&r) : start_listening(&r);
+	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		while (turn(&r))
 			;

@@ -37,6 +37,7 @@ enum status {
 	STATUS_BROKEN = 4,    /* the connection broke before both sides had ended it */
 	STATUS_COMMAND = 5,   /* the command failed */
 	STATUS_SYSTEM = 6,    /* the system refused descriptors, memory or processes */
+	STATUS_LINK = 7,      /* the link could not be made, or broke */
 	STATUS_NOEXEC = 126,  /* the command could not be executed; what shells return (POSIX XCU 2.8.2) */
 	STATUS_NOTFOUND = 127,/* the command was not found */
 	STATUS_SIGNAL = 128   /* plus N: signal N stopped the one connection */
@@ -149,6 +150,7 @@ enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
  * spawn_take_in(c), spawn_take_out(c): the descriptor that reads what ${c} writes, and the one that it reads; the caller's now.
  * spawn_want(c, ps), spawn_step(c, ps): wait until it is known whether exec worked.
  * spawn_errno(c): SPAWN_FAILED: why.
+ * spawn_exit(c): the status with which it ended, 128 + N for signal N; -1: it runs.
  * spawn_release(c, now): the owner is done with ${c} and has closed its descriptors: it is given a grace to end, then signals.
  */
 struct child *spawn_start(struct children *kids, char *const argv[]);
@@ -158,6 +160,7 @@ int spawn_take_out(struct child *c);
 void spawn_want(struct child *c, struct pollset *ps);
 enum spawn_state spawn_step(struct child *c, const struct pollset *ps);
 int spawn_errno(const struct child *c);
+int spawn_exit(const struct child *c);
 void spawn_release(struct child *c, int64_t now);
 
 /*
@@ -188,6 +191,7 @@ struct dial_target {
  * dial_want(d, ps), dial_step(d, ps): ask poll for what ${d} waits for, then go on; dial_step is also right before any poll.
  * dial_take(d), dial_take_child(d): DIAL_DONE: the connected descriptor, or the command (else NULL); the caller's now.
  * dial_status(d): DIAL_FAILED: what it means for relay's exit.
+ * dial_errno(d): DIAL_FAILED: the errno value; 0: the name is not known.
  * dial_explain(d, dst, size): DIAL_FAILED: a sentence with cause and remedy into ${dst}, which is returned.
  * dial_free(d, now): NULL is harmless; what was not taken is closed and released.
  */
@@ -197,6 +201,7 @@ enum dial_state dial_step(struct dial *d, const struct pollset *ps);
 int dial_take(struct dial *d);
 struct child *dial_take_child(struct dial *d);
 int dial_status(const struct dial *d);
+int dial_errno(const struct dial *d);
 const char *dial_explain(const struct dial *d, char *dst, size_t size);
 void dial_free(struct dial *d, int64_t now);
 
@@ -510,7 +515,7 @@ struct link {
 	int64_t read_at;             /* the last byte */
 	int64_t heard, ticked, pinged;
 	bool due_hello, due_ack, due_ping, due_bye;
-	uint64_t promised;           /* the sum of all recv_window and in.buf */
+	uint64_t promised;           /* the sum of all recv_window, in.buf and consumed, and what is left of DATA */
 	uint16_t code;               /* why it is dead */
 	char why[FRAME_WORDS + 128];
 	bool by_peer;                /* BYE came */
@@ -558,6 +563,60 @@ void link_release(struct link *l, struct stream *s);
 uint16_t link_code(int err);
 int link_errno(uint16_t code);
 
+/* ---- leg.c: a local side and a stream ---- */
+
+struct leg;
+
+struct legs {
+	struct leg *first;
+	size_t n;
+	struct link *link;
+	struct dial_target *target; /* far: where streams go that name no other; its rule is that of all dials */
+	bool fixed;                 /* far: no stream may name another */
+};
+
+/*
+ * leg_new(tab, a, target): near: join ${a} to a new stream to ${target}. ${a} is the leg's from now on, unless false is
+ * returned: no stream can be had.
+ * leg_accept(tab, now): far: take up the streams that were opened.
+ * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab): as pair_want, pair_step and pair_sweep.
+ * leg_table(tab): tell people of every leg.
+ */
+bool leg_new(struct legs *tab, const struct end *a, const char *target);
+void leg_accept(struct legs *tab, int64_t now);
+void leg_want(struct legs *tab, struct pollset *ps);
+void leg_step(struct legs *tab, const struct pollset *ps);
+int leg_sweep(struct legs *tab);
+void leg_table(const struct legs *tab);
+
+/* ---- carrier.c: the wire of a link ---- */
+
+#define CARRIER_OUT (FRAME_DATA_MAX + LINK_PULL)
+
+struct carrier {
+	struct link *link;
+	struct end wire;
+	struct child *child;  /* near: the command; its end is told by spawn.c */
+	struct dial *dial;    /* near: until the command runs */
+	bool ended;           /* the wire is closed */
+	unsigned char *in, *out;
+	size_t out_start, out_end;
+};
+
+/*
+ * carrier_near(c, link, target, now): run the command ${target} as the carrier of ${link}; false: no memory.
+ * carrier_far(c, link): the carrier is stdin and stdout; -1: they cannot be, and it was told.
+ * carrier_want(c, ps), carrier_step(c, ps): read what came.
+ * carrier_flush(c, now): write what ${link} has to say, as much as the wire takes.
+ * carrier_close(c, now): after the last flush.
+ */
+bool carrier_near(struct carrier *c, struct link *link, struct dial_target *target, int64_t now);
+int carrier_far(struct carrier *c, struct link *link);
+void carrier_want(struct carrier *c, struct pollset *ps);
+void carrier_step(struct carrier *c, const struct pollset *ps);
+void carrier_flush(struct carrier *c, int64_t now_us);
+void carrier_close(struct carrier *c, int64_t now);
+
 /* ---- signals.c: signals as a descriptor ---- */
 
 /*
@@ -578,11 +637,12 @@ struct pollset {
 	struct pollfd *fds;
 	size_t n, size;
 	int64_t now;      /* the clock, read once a turn */
+	int64_t now_us;   /* the same in microseconds */
 	int64_t deadline;
 };
 
 /*
- * pollset_clock(): milliseconds of CLOCK_MONOTONIC.
+ * pollset_clock(), pollset_clock_us(): milliseconds and microseconds of CLOCK_MONOTONIC.
  * pollset_begin(ps): an empty set, for the next turn; a pollset of zeros may begin.
  * pollset_add(ps, fd, events): watch ${fd} in this turn; return its slot, or -1 for ${fd} -1 (or no memory: tried again soon).
  * pollset_until(ps, when): wait no longer than until ${when}.
@@ -590,6 +650,7 @@ struct pollset {
  * pollset_ready(ps, slot): the events of a slot; 0 for -1.
  */
 int64_t pollset_clock(void);
+int64_t pollset_clock_us(void);
 void pollset_begin(struct pollset *ps);
 int pollset_add(struct pollset *ps, int fd, short events);
 void pollset_until(struct pollset *ps, int64_t when);

@@ -244,6 +244,14 @@ spawn_step(struct child *c, const struct pollset *ps)
 }
 
 int
+spawn_exit(const struct child *c)
+{
+	if (!c->ended)
+		return -1;
+	return WIFSIGNALED(c->wait_status) ? STATUS_SIGNAL + WTERMSIG(c->wait_status) : WEXITSTATUS(c->wait_status);
+}
+
+int
 spawn_errno(const struct child *c)
 {
 	return c->err;

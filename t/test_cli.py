@@ -1009,7 +1009,7 @@ def test_command_that_does_not_end(joined, stubborn):
     a2, b2 = j.connect()
     ping(a2, b2)
     wait_for(lambda: rig.children(j.relay.pid) == [b2.pid])
-    assert (2.5 if stubborn else 0.8) < time.monotonic() - start < (4.5 if stubborn else 2.5)
+    assert (2.2 if stubborn else 0.4) < time.monotonic() - start < (4.5 if stubborn else 2.5)
     ping(a2, b2)
     assert j.relay.err() == ''
 

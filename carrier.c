@@ -1,0 +1,163 @@
+/*
+ * carrier.c - the wire of a link: a command's stdin and stdout, or our own.
+ *
+ * Bytes from the wire go into the link as they come; the link is asked for bytes only when the wire has taken all that it gave
+ * before, so that what is to be sent next is chosen as late as can be. The end of the wire, or a reader of it that went away, ends
+ * the link.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+#define READ_SIZE (4 * FRAME_DATA_MAX)
+
+static bool
+get_buffers(struct carrier *c)
+{
+	c->in = malloc(READ_SIZE);
+	c->out = malloc(CARRIER_OUT);
+	return c->in != NULL && c->out != NULL;
+}
+
+bool
+carrier_near(struct carrier *c, struct link *link, struct dial_target *target, int64_t now)
+{
+	memset(c, 0, sizeof(*c));
+	end_none(&c->wire);
+	c->link = link;
+	c->dial = dial_start(target, now);
+	return c->dial != NULL && get_buffers(c);
+}
+
+int
+carrier_far(struct carrier *c, struct link *link)
+{
+	memset(c, 0, sizeof(*c));
+	end_none(&c->wire);
+	c->link = link;
+	if (isatty(STDIN_FILENO) || isatty(STDOUT_FILENO)) {
+		log_say(LOG_ERROR,
+		    "a link cannot go through a terminal: relay -m - is run by relay -m FROM -- COMMAND, without ssh -t");
+		return -1;
+	}
+	if (end_stdio(&c->wire) == -1 || !get_buffers(c)) {
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+		return -1;
+	}
+	c->wire.keeps_stderr = true;
+	/* Whatever is printed by mistake is for people. */
+	return dup2(STDERR_FILENO, STDOUT_FILENO) == -1 ? -1 : 0;
+}
+
+static bool
+is_open(const struct carrier *c)
+{
+	return c->dial == NULL && !c->ended;
+}
+
+void
+carrier_want(struct carrier *c, struct pollset *ps)
+{
+	int64_t deadline = link_deadline(c->link);
+
+	if (c->dial != NULL) {
+		dial_want(c->dial, ps);
+		return;
+	}
+	if (c->ended)
+		return;
+	end_want(&c->wire, ps, c->link->state != LINK_DEAD, c->out_start < c->out_end || link_has_output(c->link));
+	if (deadline != INT64_MAX)
+		pollset_until(ps, (deadline + 999) / 1000);
+}
+
+/* The command is not to be seen as running before its exec has worked. */
+static void
+step_dial(struct carrier *c, const struct pollset *ps)
+{
+	char why[ENDPOINT_NAME + 512];
+
+	switch (dial_step(c->dial, ps)) {
+	case DIAL_BUSY:
+		return;
+	case DIAL_DONE:
+		c->child = dial_take_child(c->dial);
+		end_pipes(&c->wire, spawn_take_in(c->child), spawn_take_out(c->child));
+		break;
+	case DIAL_FAILED:
+		link_lost(c->link, dial_status(c->dial) == STATUS_NOTFOUND ? LINK_NO_FILE : LINK_COMMAND,
+		    dial_explain(c->dial, why, sizeof(why)));
+		c->ended = true;
+		break;
+	}
+	dial_free(c->dial, ps->now);
+	c->dial = NULL;
+}
+
+static void
+read_wire(struct carrier *c, int64_t now_us)
+{
+	ssize_t n = read(c->wire.in, c->in, READ_SIZE);
+
+	if (n > 0)
+		link_feed(c->link, c->in, (size_t)n, now_us);
+	else if (n == 0)
+		link_lost(c->link, LINK_END, "the other side has ended");
+	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		link_lost(c->link, LINK_RESET, strerror(errno));
+}
+
+void
+carrier_step(struct carrier *c, const struct pollset *ps)
+{
+	if (c->dial != NULL)
+		step_dial(c, ps);
+	if (!is_open(c))
+		return;
+	if (end_readable(&c->wire, ps))
+		read_wire(c, ps->now_us);
+	/* What it said last, a BYE perhaps, was read before this. */
+	else if (end_failed(&c->wire, ps) != 0)
+		link_lost(c->link, LINK_RESET, "the other side went away");
+	link_tick(c->link, ps->now_us);
+}
+
+void
+carrier_flush(struct carrier *c, int64_t now_us)
+{
+	ssize_t n;
+
+	while (is_open(c)) {
+		if (c->out_start == c->out_end) {
+			c->out_start = 0;
+			c->out_end = link_pull(c->link, c->out, CARRIER_OUT, now_us);
+			if (c->out_end == 0)
+				return;
+		}
+		n = write(c->wire.out, c->out + c->out_start, c->out_end - c->out_start);
+		if (n > 0) {
+			c->out_start += (size_t)n;
+		} else if (errno != EINTR) {
+			if (errno != EAGAIN && errno != EWOULDBLOCK)
+				link_lost(c->link, LINK_RESET, "the other side went away");
+			return;
+		}
+	}
+}
+
+void
+carrier_close(struct carrier *c, int64_t now)
+{
+	if (!c->ended)
+		end_close(&c->wire, false);
+	c->ended = true;
+	dial_free(c->dial, now);
+	c->dial = NULL;
+	if (c->child != NULL)
+		spawn_release(c->child, now);
+	c->child = NULL;
+}
