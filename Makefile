@@ -1,4 +1,4 @@
-# make [all] check install uninstall static demo bench lint clean
+# make [all] check install uninstall static demo bench fuzz lint clean
 #
 # CC, CFLAGS, LDFLAGS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -19,12 +19,12 @@ STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURC
 FLOOR = signals.o pollset.o os.o log.o
 BYTES = end.o half.o buf.o
 REACH = endpoint.o sock.o spawn.o dial.o
-LINK = leg.o carrier.o link.o pace.o frame.o
-ROOMS = $(REACH) pair.o $(LINK) $(BYTES) $(FLOOR)
+LINK = link.o pace.o frame.o
+ROOMS = $(REACH) pair.o leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
 SOURCES = relay.c endpoint.c sock.c spawn.c dial.c pair.c leg.c carrier.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
 
 UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_dial t/check_pair
+	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_link
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
@@ -97,6 +97,25 @@ t/check_dial: t/check_dial.c t/check.h t/net.h $(REACH) $(FLOOR)
 t/check_pair: t/check_pair.c t/check.h t/net.h $(ROOMS)
 	$(T) $(ROOMS) $(CHECK_LIBS)
 
+t/check_frame: t/check_frame.c t/check.h frame.o
+	$(T) frame.o $(CHECK_LIBS)
+t/check_link: t/check_link.c t/check.h t/wire.h $(LINK) $(BYTES) $(FLOOR)
+	$(T) $(LINK) $(BYTES) $(FLOOR) $(CHECK_LIBS)
+
+FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+FUZZED = link.c pace.c frame.c half.c end.c buf.c pollset.c os.c log.c
+FUZZ_SECONDS = 60
+
+# What each side of the wire may read, for a minute each; findings stay beside the corpus.
+fuzz: t/fuzz_near t/fuzz_far
+	t/fuzz_near -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/corpus/near
+	t/fuzz_far -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/corpus/far
+
+t/fuzz_near: t/fuzz_near.c t/fuzz.h $(FUZZED) relay.h
+	$(FUZZ) -o $@ t/fuzz_near.c $(FUZZED)
+t/fuzz_far: t/fuzz_far.c t/fuzz.h $(FUZZED) relay.h
+	$(FUZZ) -o $@ t/fuzz_far.c $(FUZZED)
+
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
 
@@ -113,5 +132,5 @@ lint:
 	clang-format --dry-run -Werror $(SOURCES)
 
 clean:
-	rm -f relay relay-static flags flags.new *.o $(UNITS) t/faults.so t/load
+	rm -f relay relay-static flags flags.new *.o $(UNITS) t/faults.so t/load t/fuzz_near t/fuzz_far
 	rm -rf t/__pycache__ .pytest_cache t/.pytest_cache

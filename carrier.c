@@ -2,8 +2,9 @@
  * carrier.c - the wire of a link: a command's stdin and stdout, or our own.
  *
  * Bytes from the wire go into the link as they come; the link is asked for bytes only when the wire has taken all that it gave
- * before, so that what is to be sent next is chosen as late as can be. The end of the wire, or a reader of it that went away, ends
- * the link.
+ * before, so that what is to be sent next is chosen as late as can be. The end of the wire ends the link. A reader of it that went
+ * away ends only the writing at first, for what it said last (a BYE, the words of a shell) may still be there to be read; the link
+ * ends with that, or LAST_WORDS later.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 
 #include "relay.h"
 
+#define LAST_WORDS 500
 #define READ_SIZE (4 * FRAME_DATA_MAX)
 
 static bool
@@ -70,7 +72,10 @@ carrier_want(struct carrier *c, struct pollset *ps)
 	}
 	if (c->ended)
 		return;
-	end_want(&c->wire, ps, c->link->state != LINK_DEAD, c->out_start < c->out_end || link_has_output(c->link));
+	end_want(&c->wire, ps, c->link->state != LINK_DEAD,
+	    c->wire.out != -1 && (c->out_start < c->out_end || link_has_output(c->link)));
+	if (c->unread_at != 0)
+		pollset_until(ps, c->unread_at + LAST_WORDS);
 	if (deadline != INT64_MAX)
 		pollset_until(ps, (deadline + 999) / 1000);
 }
@@ -111,6 +116,16 @@ read_wire(struct carrier *c, int64_t now_us)
 		link_lost(c->link, LINK_RESET, strerror(errno));
 }
 
+/* Nobody reads what we write. */
+static void
+stop_writing(struct carrier *c, int64_t now)
+{
+	end_shut_out(&c->wire);
+	c->out_start = c->out_end = 0;
+	if (c->unread_at == 0)
+		c->unread_at = now;
+}
+
 void
 carrier_step(struct carrier *c, const struct pollset *ps)
 {
@@ -120,9 +135,10 @@ carrier_step(struct carrier *c, const struct pollset *ps)
 		return;
 	if (end_readable(&c->wire, ps))
 		read_wire(c, ps->now_us);
-	/* What it said last, a BYE perhaps, was read before this. */
-	else if (end_failed(&c->wire, ps) != 0)
-		link_lost(c->link, LINK_RESET, "the other side went away");
+	if (end_failed(&c->wire, ps) != 0)
+		stop_writing(c, ps->now);
+	if (c->unread_at != 0 && ps->now >= c->unread_at + LAST_WORDS)
+		link_lost(c->link, LINK_END, "the other side reads no more");
 	link_tick(c->link, ps->now_us);
 }
 
@@ -131,7 +147,7 @@ carrier_flush(struct carrier *c, int64_t now_us)
 {
 	ssize_t n;
 
-	while (is_open(c)) {
+	while (is_open(c) && c->wire.out != -1) {
 		if (c->out_start == c->out_end) {
 			c->out_start = 0;
 			c->out_end = link_pull(c->link, c->out, CARRIER_OUT, now_us);
@@ -143,7 +159,7 @@ carrier_flush(struct carrier *c, int64_t now_us)
 			c->out_start += (size_t)n;
 		} else if (errno != EINTR) {
 			if (errno != EAGAIN && errno != EWOULDBLOCK)
-				link_lost(c->link, LINK_RESET, "the other side went away");
+				stop_writing(c, now_us / 1000);
 			return;
 		}
 	}

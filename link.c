@@ -23,12 +23,13 @@
 #include "relay.h"
 
 #define VERSION 1
-#define ACK_BYTES 2048
-#define ACK_DELAY 25000
+#define ACK_BYTES 1024
+#define ACK_DELAY 5000
 #define PING_AFTER 15000000
 #define DEAD_AFTER 45000000
 #define ASLEEP 20000000  /* no tick for so long: this host slept, and the line is given time to show that it lives */
 #define QUIET_SPAN 10000 /* a stream that sent less than a slice in this time is quiet */
+#define KEYSTROKE 512    /* bytes of a quiet stream that are never held back */
 #define WINDOW_TOP INT32_MAX
 #define OUT_ALL (16 * 1024 * 1024) /* what all streams together may have read from the local side */
 #define OUT_ONE (128 * 1024)
@@ -231,7 +232,8 @@ credit(struct link *l, struct stream *s)
 			s->window -= give / 2;
 			give -= give / 2;
 		}
-	} else if (l->now - s->credit_at < 4 * l->pace.trip) {
+	} else if (s->in.buf.used < s->window / 4 && l->now - s->credit_at < 2 * l->pace.trip_last) {
+		/* A quarter was read in two round trips, by somebody who keeps up: the window holds the line back. */
 		more = s->window;
 		if (more > left / 4)
 			more = (uint32_t)(left / 4);
@@ -256,7 +258,7 @@ link_consumed(struct link *l, struct stream *s, size_t n)
 		return;
 	}
 	s->consumed += (uint32_t)n;
-	if (s->consumed >= s->window / 2 || s->recv_window < s->window / 4) {
+	if (s->consumed >= s->window / 4) {
 		s->due_credit = 1;
 		append_control(l, s);
 	}
@@ -578,6 +580,10 @@ put_turn(struct link *l, unsigned char *dst, size_t room)
 		}
 		if (list == &l->busy && pace_room(&l->pace) == 0)
 			return 0;
+		if (list == &l->fresh && s->out.buf.used > KEYSTROKE && pace_over(&l->pace)) {
+			append_flow(&l->busy, pop_flow(list));
+			continue;
+		}
 		n = 0;
 		if (s->send_window > 0 && half_wants_write(&s->out))
 			n = put_data(l, s, dst, room);

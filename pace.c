@@ -8,9 +8,12 @@
  *
  *   rate   bytes acknowledged in a span of at least SPAN; the most of the last SPANS of them. A span in which the sender had
  *          nothing to send says little: it counts only if it was faster.
- *   trip   the smallest round trip; forgotten after TRIP_AGE, and measured anew while little is in flight.
- *   start  the window doubles every round trip until the rate grows no more, or the trip tells of a queue.
- *   probe  one span in PROBE the window is larger by a fourth, to find a rate that has become higher, then smaller.
+ *   trip   the smallest round trip, and how much more the others are (tremble) though no queue is there; measured anew, with little in flight, when it is TRIP_AGE old, or when even the smallest of a
+ *          span, LONGER times running, is more than our own bytes can explain.
+ *   start  the window doubles every round trip until the rate grows no more; then the queue that it made is let go, and the trip
+ *          measured.
+ *   probe  one span in PROBE the window is a little larger, to find a rate that has become higher: while it finds one it goes on,
+ *          by twice as much each span. The span after a probe lets the queue go.
  *
  * Times are microseconds.
  */
@@ -26,6 +29,11 @@
 #define PROBE 8
 #define TRIP_AGE 10000000
 #define STALLS 3 /* spans without growth that end the start */
+#define LONGER 3 /* spans that show a longer line */
+#define PROBE_QUEUE 4000
+#define GROWTH_MOST 6
+#define TRIPS 8      /* that make a measurement */
+#define REST 1000000 /* between two measurements of the trip */
 
 void
 pace_init(struct pace *p, int64_t now)
@@ -77,20 +85,43 @@ take_trip(struct pace *p, int64_t trip, int64_t now)
 		p->trip = trip;
 		p->trip_at = now;
 	}
-	if (p->remeasures && (p->trip_anew == 0 || trip < p->trip_anew))
+	if (p->trip_span == 0 || trip < p->trip_span)
+		p->trip_span = trip;
+	if (!p->measures || !p->drained)
+		return;
+	if (p->trip_anew == 0 || trip < p->trip_anew)
 		p->trip_anew = trip;
+	p->trip_sum += trip;
+	p->trips++;
 }
 
-/* While little is in flight, the trip is measured without the queue that we make ourselves. */
+static void
+begin_measuring(struct pace *p)
+{
+	p->measures = true;
+	p->drained = false;
+	p->longer = 0;
+}
+
+/* The window is least now: what is sent once the queue has gone shows the trip without it, and how much it trembles. */
 static void
 measure_anew(struct pace *p, int64_t now)
 {
-	if (p->remeasures && p->trip_anew != 0) {
-		p->trip = p->trip_anew;
-		p->trip_at = now;
+	if (!p->drained && p->sent - p->acked <= WINDOW_LEAST) {
+		p->drained = true;
+		p->drained_end = p->sent;
+		p->measured_at = now;
+		p->trip_anew = p->trip_sum = p->trips = 0;
+		return;
 	}
-	p->remeasures = !p->remeasures && now - p->trip_at > TRIP_AGE;
-	p->trip_anew = 0;
+	if (!p->drained || p->acked <= p->drained_end || p->trips == 0)
+		return;
+	if (p->trips < TRIPS && now - p->measured_at < 2 * p->trip + SPAN)
+		return;
+	p->trip = p->trip_anew;
+	p->tremble = p->trip_sum / p->trips - p->trip;
+	p->trip_at = p->measured_at = now;
+	p->measures = false;
 }
 
 static uint64_t
@@ -108,51 +139,86 @@ best_rate(const struct pace *p)
 static void
 look_at_start(struct pace *p, uint64_t rate)
 {
-	if (p->trip_last > p->trip + p->trip / 4 + 2 * QUEUE) {
-		p->starting = false;
-		return;
-	}
+	bool queue = p->trip_last > p->trip + p->trip / 4 + 2 * QUEUE;
+
 	if (rate > p->full_rate + p->full_rate / 4) {
 		p->full_rate = rate;
 		p->stalls = 0;
-	} else if (!p->idle && ++p->stalls >= STALLS) {
-		p->starting = false;
+	} else if (!p->idle) {
+		p->stalls++;
 	}
+	if (p->stalls < STALLS && !(queue && p->stalls > 0))
+		return;
+	p->starting = false;
+	begin_measuring(p);
 }
 
+/*
+ * In flight is at most the window: a trip that is longer than the line takes to carry that is not of our making, unless the line
+ * has become slower. Which of both only a new measurement can tell.
+ */
 static void
-set_window(struct pace *p)
+look_at_trip(struct pace *p, int64_t now)
+{
+	uint64_t rate = best_rate(p);
+	int64_t ours = rate == 0 ? INT64_MAX : (int64_t)(p->window * 1000000 / rate) + p->tremble + 2 * QUEUE;
+
+	p->longer = !p->idle && p->trip_span > ours && p->trip_span > p->trip ? p->longer + 1 : 0;
+	p->trip_span = 0;
+	if ((p->longer >= LONGER && now - p->measured_at > REST + 20 * p->trip) || now - p->trip_at > TRIP_AGE)
+		begin_measuring(p);
+}
+
+/* How much the window is moved by a probe: what makes a queue that is hardly felt, and twice as much each time that it pays. */
+static uint64_t
+step(const struct pace *p, uint64_t rate, uint64_t bytes)
+{
+	uint64_t little = (rate * PROBE_QUEUE / 1000000) << p->growth;
+
+	return little > bytes / 4 ? bytes / 4 : little;
+}
+
+/* ${fresh} bytes have left the line: the window never grows faster, or it would send a burst. */
+static void
+set_window(struct pace *p, uint64_t fresh)
 {
 	uint64_t rate = best_rate(p), bytes;
-	int64_t span = p->trip + QUEUE;
 
-	bytes = rate * (uint64_t)span / 1000000;
-	if (p->remeasures)
-		bytes /= 2;
+	bytes = rate * (uint64_t)(p->trip + p->tremble + QUEUE) / 1000000;
+	if (p->measures)
+		bytes = 0;
 	else if (p->turn == 0)
-		bytes += bytes / 4;
+		bytes += step(p, rate, bytes);
 	else if (p->turn == 1)
-		bytes -= bytes / 4;
-	if (bytes < WINDOW_LEAST)
-		bytes = WINDOW_LEAST;
-	p->window = bytes > WINDOW_MOST ? WINDOW_MOST : bytes;
+		bytes -= step(p, rate, bytes);
+	if (bytes > p->window + fresh)
+		bytes = p->window + fresh;
+	if (bytes > WINDOW_MOST)
+		bytes = WINDOW_MOST;
+	p->window = bytes < WINDOW_LEAST ? WINDOW_LEAST : bytes;
 }
 
 static void
 end_span(struct pace *p, int64_t now)
 {
-	uint64_t rate = (p->acked - p->span_acked) * 1000000 / (uint64_t)(now - p->span_at);
+	uint64_t rate = (p->acked - p->span_acked) * 1000000 / (uint64_t)(now - p->span_at), best = best_rate(p);
 
 	if (p->starting)
 		look_at_start(p, rate);
-	if (!p->idle || rate > best_rate(p)) {
+	if (!p->measures && (!p->idle || rate > best)) {
+		if (p->turn == 0 && rate > best + best / 32) {
+			p->growth += p->growth < GROWTH_MOST;
+		} else {
+			p->growth = 0;
+			p->turn = (p->turn + 1) % PROBE;
+		}
 		p->rate[p->spans++ % PACE_SPANS] = rate;
-		p->turn = (p->turn + 1) % PROBE;
 	}
+	if (!p->measures && !p->starting)
+		look_at_trip(p, now);
 	p->span_at = now;
 	p->span_acked = p->acked;
 	p->idle = false;
-	measure_anew(p, now);
 }
 
 bool
@@ -172,13 +238,15 @@ pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 	p->acked = count;
 	if (at != -1)
 		take_trip(p, now - at - delay, now);
+	if (p->measures)
+		measure_anew(p, now);
 	if (p->starting && flight * 2 > p->window && p->window < WINDOW_MOST)
 		p->window += fresh; /* only what was used says that more may be (RFC 7661) */
 	span = p->trip > SPAN ? p->trip : SPAN;
 	if (now - p->span_at >= span)
 		end_span(p, now);
 	if (!p->starting)
-		set_window(p);
+		set_window(p, fresh);
 	return true;
 }
 
@@ -188,6 +256,12 @@ pace_room(const struct pace *p)
 	uint64_t flight = p->sent - p->acked;
 
 	return flight < p->window ? (size_t)(p->window - flight) : 0;
+}
+
+bool
+pace_over(const struct pace *p)
+{
+	return p->sent - p->acked >= p->window + p->window / 8 + 2048;
 }
 
 size_t

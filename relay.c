@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "relay.h"
@@ -45,6 +46,7 @@ struct relay {
 	struct children kids;
 	struct pollset ps;
 	int signal_fd, signal_slot;
+	int ready_fd; /* -f: tells the parent that we listen */
 	bool stopped; /* by a signal */
 	bool single;  /* one connection: its fate is relay's status */
 	int status;
@@ -385,16 +387,16 @@ print_addresses(struct relay *r)
 	null_over(STDOUT_FILENO);
 }
 
-static int
-open_pidfile(struct relay *r)
+static void
+write_pidfile(struct relay *r)
 {
 	struct stat st;
 	int fd;
 
 	if (r->opt.pidfile == NULL)
-		return -1;
+		return;
 	fd = open(r->opt.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
-	if (fd == -1 || fstat(fd, &st) == -1) {
+	if (fd == -1 || fstat(fd, &st) == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
 		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
 		close_listeners(r);
 		exit(STATUS_SYSTEM);
@@ -402,16 +404,6 @@ open_pidfile(struct relay *r)
 	r->pid_dev = st.st_dev;
 	r->pid_ino = st.st_ino;
 	r->pid_ours = true;
-	return fd;
-}
-
-static void
-write_pidfile(const struct relay *r, int fd, pid_t pid)
-{
-	if (fd == -1)
-		return;
-	if (dprintf(fd, "%ld\n", (long)pid) < 0)
-		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
 	close(fd);
 }
 
@@ -424,30 +416,47 @@ remove_pidfile(const struct relay *r)
 		unlink(r->opt.pidfile);
 }
 
-/* The parent's exit gives the shell its prompt back: whatever can fail at the start has been done before. */
+/*
+ * -f: the work is done by a child from the very start, so that what it starts is its own; the parent waits until the child is ready,
+ * or takes over the status with which its start failed.  Until then the child stays where ssh can ask for a password.
+ */
 static void
-go_background(struct relay *r, int pidfile)
+fork_early(struct relay *r)
+{
+	int fd[2], status;
+	char byte;
+	pid_t pid;
+
+	if (pipe(fd) == -1 || fcntl(fd[1], F_SETFD, FD_CLOEXEC) == -1 || (pid = fork()) == -1)
+		fail_system("cannot go to the background");
+	if (pid == 0) {
+		close(fd[0]);
+		r->ready_fd = fd[1];
+		return;
+	}
+	close(fd[1]);
+	if (read(fd[0], &byte, 1) == 1)
+		_exit(STATUS_OK);
+	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
+		;
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status));
+}
+
+/* Let go of the terminal and of the parent, whose exit gives the shell its prompt back. */
+static void
+go_background(struct relay *r)
 {
 	struct stat st;
-	pid_t pid = fork();
+	ssize_t n;
 
-	if (pid == -1) {
-		log_say(LOG_ERROR, "cannot go to the background: %s", strerror(errno));
-		close_listeners(r);
-		remove_pidfile(r);
-		exit(STATUS_SYSTEM);
-	}
-	if (pid > 0) {
-		write_pidfile(r, pidfile, pid);
-		_exit(STATUS_OK);
-	}
 	setsid();
-	if (pidfile != -1)
-		close(pidfile);
 	null_over(STDIN_FILENO);
 	/* A terminal or a pipe there would be held open for ever; a file is somebody's log. */
 	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode))
 		null_over(STDERR_FILENO);
+	n = write(r->ready_fd, "", 1);
+	(void)n; /* a parent that was killed does not wait */
+	close(r->ready_fd);
 }
 
 static int
@@ -458,7 +467,7 @@ start_single(struct relay *r)
 	if (end_stdio(&a) == -1 || !pair_new(&r->pairs, &a, "stdio", &r->target, pollset_clock()))
 		fail_system("cannot use stdin and stdout");
 	r->single = true;
-	write_pidfile(r, open_pidfile(r), getpid());
+	write_pidfile(r);
 	return STATUS_OK;
 }
 
@@ -498,14 +507,11 @@ start_listening(struct relay *r)
 static void
 announce(struct relay *r)
 {
-	int fd = open_pidfile(r);
-
-	if (!r->opt.background)
-		write_pidfile(r, fd, getpid());
+	write_pidfile(r);
 	if (r->target.to.kind != ENDPOINT_STDIO)
 		print_addresses(r);
 	if (r->opt.background)
-		go_background(r, fd);
+		go_background(r);
 }
 
 static int
@@ -806,7 +812,7 @@ step_link(struct relay *r)
 	leg_accept(&r->legs, r->ps.now);
 	leg_step(&r->legs, &r->ps);
 	status = leg_sweep(&r->legs);
-	if (r->single && status != STATUS_OK)
+	if (r->single && status != STATUS_OK && !r->stopped)
 		r->status = status;
 	carrier_flush(&r->carrier, pollset_clock_us());
 	if (r->single && r->legs.n == 0)
@@ -820,10 +826,10 @@ turn(struct relay *r)
 	int i, status;
 
 	pollset_begin(&r->ps);
+	want_link(r); /* first, since it may release the command */
 	status = spawn_turn(&r->kids, &r->ps);
 	if (r->single && status != STATUS_OK)
 		r->status = status;
-	want_link(r);
 	if (r->n_listeners == 0 && r->pairs.n == 0 && r->kids.first == NULL && !r->opt.linked)
 		return false;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
@@ -851,6 +857,8 @@ main(int argc, char *argv[])
 
 	fill_stdio();
 	parse(&r, argc, argv);
+	if (r.opt.background)
+		fork_early(&r);
 	r.signal_fd = signals_open();
 	if (r.signal_fd == -1)
 		fail_system("cannot catch signals");

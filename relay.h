@@ -406,8 +406,16 @@ struct pace {
 	bool idle;             /* in this span there was nothing to send */
 	int64_t trip, trip_at; /* the smallest round trip, 0: not known, and when it was seen */
 	int64_t trip_last;     /* the last one */
-	int64_t trip_anew;     /* the smallest since remeasures */
-	bool remeasures;
+	int64_t tremble;       /* how much more than that the mean one is, without a queue */
+	int64_t trip_anew;     /* measured anew: the smallest, the sum and the number of them */
+	int64_t trip_sum, trips;
+	int64_t trip_span;     /* the smallest of this span; 0: none */
+	unsigned longer;       /* spans that showed a longer line */
+	unsigned growth;       /* probes that found a higher rate, one after the other */
+	int64_t measured_at;   /* when the last measurement began or ended */
+	bool measures;         /* trip is measured anew: until the queue has gone, and one round trip more */
+	bool drained;
+	uint64_t drained_end;
 	uint64_t rate[PACE_SPANS]; /* bytes per second */
 	unsigned spans, turn, stalls;
 	uint64_t full_rate;    /* start: the rate that was outgrown last */
@@ -425,7 +433,7 @@ struct pace {
  * pace_idle(p): there was nothing to send, though there was room.
  * pace_acked(p, count, delay, now): the peer has read ${count} bytes in all, the last of them ${delay} before it said so.  False:
  * that cannot be.
- * pace_room(p): how many bytes may be sent now.
+ * pace_room(p): how many bytes may be sent now.  pace_over(p): even what may go beyond that has gone.
  * pace_slice(p): how many one stream should send at once.
  */
 void pace_init(struct pace *p, int64_t now);
@@ -433,6 +441,7 @@ void pace_sent(struct pace *p, size_t n, int64_t now);
 void pace_idle(struct pace *p);
 bool pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now);
 size_t pace_room(const struct pace *p);
+bool pace_over(const struct pace *p);
 size_t pace_slice(const struct pace *p);
 
 /* ---- link.c: many streams over one carrier; no descriptors; all times are microseconds ---- */
@@ -599,6 +608,7 @@ struct carrier {
 	struct child *child;  /* near: the command; its end is told by spawn.c */
 	struct dial *dial;    /* near: until the command runs */
 	bool ended;           /* the wire is closed */
+	int64_t unread_at;    /* nobody reads the wire since then; 0: somebody does */
 	unsigned char *in, *out;
 	size_t out_start, out_end;
 };

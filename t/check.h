@@ -1,4 +1,4 @@
-/* check.h - what the unit tests share; every test runs in a process of its own (Check's fork mode), so it may spoil what it likes. */
+/* check.h - what the unit tests share; every test is a process of its own (Check's fork mode) and may spoil what it likes. */
 #ifndef T_CHECK_H
 #define T_CHECK_H
 #include <check.h>
@@ -32,7 +32,8 @@
 	} \
 	static void add_tests(TCase *tc)
 
-static inline int64_t ms(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000 + t.tv_nsec / 1000000; }
+#define MS(t) (clock_gettime(CLOCK_MONOTONIC, &(t)), (int64_t)(t).tv_sec * 1000 + (t).tv_nsec / 1000000)
+static inline int64_t ms(void) { struct timespec t; return MS(t); }
 
 /* Do ${work} until ${cond} holds; 5 s are taken for never. */
 #define UNTIL(cond, work) do { \
@@ -46,7 +47,7 @@ static inline int64_t ms(void) { struct timespec t; clock_gettime(CLOCK_MONOTONI
 static inline bool nonblocking(int fd) { return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
 static inline bool cloexec(int fd) { return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
 static inline int fds_open(void) { int fd, n = 0; for (fd = 0; fd < 512; fd++) n += fcntl(fd, F_GETFD) != -1; return n; }
-
+static inline void give_back(void) { int fd; for (fd = 40; fd < 65536; fd++) close(fd); } /* descriptors that a test used up */
 static inline void socks(int fd[2]) /* a non-blocking pair */
 {
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
@@ -55,5 +56,5 @@ static inline void socks(int fd[2]) /* a non-blocking pair */
 
 /* capture(): from now on stderr is a file; captured(): all that it holds. */
 static inline void capture(void) { ck_assert_int_eq(dup2(fileno(tmpfile()), 2), 2); }
-static inline const char *captured(void) { static char s[32768]; ssize_t n = pread(2, s, sizeof(s) - 1, 0); s[n < 0 ? 0 : n] = 0; return s; }
+static inline const char *captured(void) { static char s[9999]; long n = pread(2, s, 9998, 0); s[n > 0 ? n : 0] = 0; return s; }
 #endif

@@ -73,7 +73,8 @@ END_TEST
 /* Partial drains: every class of offset in a chunk. */
 START_TEST(pieces_come_out_in_order)
 {
-	static const size_t pieces[] = { 1, 7, 1023, 4096, BUF_CHUNK / 2, BUF_CHUNK - 1, BUF_CHUNK, BUF_CHUNK + 1, 3 * BUF_CHUNK };
+	static const size_t pieces[] = { 1, 7, 1023, 4096, BUF_CHUNK / 2, BUF_CHUNK - 1, BUF_CHUNK, BUF_CHUNK + 1,
+		3 * BUF_CHUNK };
 	size_t n = pieces[_i] == 1 ? BUF_CHUNK + 3 : 3 * BUF_CHUNK + 5;
 	FILE *f = source(n);
 
@@ -337,6 +338,7 @@ START_TEST(without_descriptors_splicing_says_so_and_filling_still_works)
 	ck_assert_int_ne(errno, EAGAIN);
 	ck_assert_ptr_null(b.pipe);
 	ck_assert_int_eq(buf_fill(&b, fileno(f)), 100);
+	give_back();
 }
 END_TEST
 

@@ -120,6 +120,23 @@ START_TEST(the_second_address_is_tried_when_the_first_refuses_or_is_silent)
 }
 END_TEST
 
+/* An address that fails before any packet leaves (a broadcast cannot be connected to) is one address, not the end. */
+START_TEST(an_address_that_fails_at_once_leads_to_the_next)
+{
+	uint16_t port = 0;
+	int l = tcp_listener(AF_INET, &port);
+
+	t.cache.n = 2;
+	t.cache.len[0] = loopback(AF_INET, port, &t.cache.addr[0]);
+	((struct sockaddr_in *)(void *)&t.cache.addr[0])->sin_addr.s_addr = INADDR_BROADCAST;
+	t.cache.len[1] = loopback(AF_INET, port, &t.cache.addr[1]);
+	start_port(port, "Localhost", 2000, 0);
+	ck_assert_int_eq(run(), DIAL_DONE);
+	ck_assert_int_eq(t.cache.n, 2); /* nobody was asked again */
+	ck_assert_int_ne(accept(l, NULL, NULL), -1);
+}
+END_TEST
+
 START_TEST(a_refusal_is_explained)
 {
 	start_port(free_port(), "localhost", 2000, 0);
@@ -146,7 +163,7 @@ END_TEST
 /* A connect to a free port that by chance takes that port as its own is joined to itself (RFC 9293 3.5). */
 START_TEST(a_dial_never_reaches_itself)
 {
-	uint16_t port = (uint16_t)(free_port() | 1);
+	uint16_t port = (uint16_t)(free_port() & ~1U); /* Linux connects from even ones first */
 	int i;
 
 	for (i = 0; i < 40000; i++) {
@@ -391,6 +408,7 @@ START_TEST(descriptors_used_up_are_the_systems_fault)
 	FAILS(STATUS_SYSTEM, "ulimit -n");
 	ck_assert_int_le(turns, 8);
 	unlink("fds");
+	give_back();
 }
 END_TEST
 
@@ -422,6 +440,7 @@ START_TEST(a_name_is_looked_up_and_the_answer_kept)
 
 	if (getaddrinfo("Localhost", NULL, NULL, &list) != 0)
 		return;
+	freeaddrinfo(list);
 	tcp_listener(AF_INET, &port);
 	before = fds_open();
 	for (round = 0; round < 2; round++) {
@@ -442,6 +461,7 @@ START_TEST(an_answer_that_is_out_of_date_is_asked_for_again)
 
 	if (getaddrinfo("Localhost", NULL, NULL, &list) != 0)
 		return;
+	freeaddrinfo(list);
 	tcp_listener(AF_INET, &port);
 	t.cache.n = 1;
 	t.cache.len[0] = loopback(AF_INET, free_port(), &t.cache.addr[0]);
@@ -529,6 +549,7 @@ TESTS("dial")
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
 	tcase_add_loop_test(tc, a_listening_port_is_reached, 0, 3);
 	tcase_add_loop_test(tc, the_second_address_is_tried_when_the_first_refuses_or_is_silent, 0, 2);
+	tcase_add_test(tc, an_address_that_fails_at_once_leads_to_the_next);
 	tcase_add_test(tc, a_refusal_is_explained);
 	tcase_add_test(tc, an_address_has_its_time_and_no_more);
 	tcase_add_test(tc, a_dial_never_reaches_itself);

@@ -174,7 +174,8 @@ END_TEST
 /* People call a command by its last part. */
 START_TEST(a_command_is_named_without_its_directory)
 {
-	static const char *const table[][2] = { { "ssh", "ssh" }, { "/usr/bin/ssh", "ssh" }, { "./x", "x" }, { "/", "/" }, { "d/", "d/" } };
+	static const char *const table[][2] = { { "ssh", "ssh" },
+		{ "/usr/bin/ssh", "ssh" }, { "./x", "x" }, { "/", "/" }, { "d/", "d/" } };
 	char name[ENDPOINT_NAME], word[32];
 	char *argv[2] = { word, NULL };
 	struct endpoint ep;

@@ -14,7 +14,7 @@
 
 static bool is_root;
 
-/* A connection to ${family} on port ${port}, made by another user where this one is root; its process lives until ${hold} is closed. */
+/* A connection to ${port}, made by another user where this one is root; its process lives until ${hold} is closed. */
 static void
 connect_as_stranger(int family, uint16_t port, int hold[2], bool stays)
 {
@@ -133,6 +133,24 @@ START_TEST(a_closed_socket_is_nobodys_or_still_its_users)
 		ck_assert_int_eq(errno, ENOENT);
 	close(p.fd); /* known to nobody: neither end exists */
 	ck_assert_int_eq(os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&peer, &uid), -1);
+	ck_assert_int_eq(errno, ENOENT);
+}
+END_TEST
+
+/* No process and uid 0: root's, or anybody's on a Linux that forgot. */
+START_TEST(a_closed_socket_of_uid_0_is_nobodys)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	uint16_t port = 0;
+	uid_t uid;
+	int fd, l = tcp_listener(AF_INET, &port);
+
+	if (!KNOWS_USERS || !is_root)
+		return;
+	close(tcp_connect(AF_INET, port));
+	WAIT_FOR((fd = os_accept(l, (struct sockaddr *)&peer, &len)) != -1);
+	ck_assert_int_eq(ask(fd, &peer, &uid), -1);
 	ck_assert_int_eq(errno, ENOENT);
 }
 END_TEST
@@ -338,6 +356,7 @@ TESTS("os")
 	tcase_add_loop_test(tc, the_user_behind_a_connection_is_known, 0, 3);
 	tcase_add_test(tc, one_is_found_among_many_connections);
 	tcase_add_loop_test(tc, a_closed_socket_is_nobodys_or_still_its_users, 0, 3);
+	tcase_add_test(tc, a_closed_socket_of_uid_0_is_nobodys);
 	tcase_add_test(tc, a_listener_is_not_taken_for_the_peer);
 	tcase_add_test(tc, addresses_of_two_families_are_no_connection);
 	tcase_add_test(tc, setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags);

@@ -217,6 +217,7 @@ START_TEST(no_descriptor_left_is_said)
 		;
 	ck_assert_int_eq(signals_open(), -1);
 	ck_assert_int_eq(errno, EMFILE);
+	give_back();
 }
 END_TEST
 

@@ -160,6 +160,7 @@ START_TEST(no_descriptor_is_said_and_leaves_nothing)
 	close(last); /* one is free: enough for one family only */
 	ck_assert_int_eq(listen_on(texts[_i]), _i == 0 ? -1 : 1);
 	ck_assert_int_eq(dup(0), _i == 0 ? last : -1);
+	give_back();
 }
 END_TEST
 
@@ -322,8 +323,8 @@ long_path(size_t dir, size_t name)
 	return path;
 }
 
-static const size_t longs[][2] = { { 0, 104 }, { 0, 105 }, { 0, 106 }, { 0, 107 }, { 0, 108 }, { 0, 255 }, { 200, 5 }, { 200, 106 },
-	{ 200, 107 }, { 200, 108 }, { 200, 255 }, { 255, 1 } };
+static const size_t longs[][2] = { { 0, 104 }, { 0, 105 }, { 0, 106 }, { 0, 107 }, { 0, 108 }, { 0, 255 }, { 200, 5 },
+	{ 200, 106 }, { 200, 107 }, { 200, 108 }, { 200, 255 }, { 255, 1 } };
 
 START_TEST(long_paths_are_listened_on_and_reached)
 {
@@ -533,7 +534,8 @@ END_TEST
 
 START_TEST(only_numbers_and_known_words_need_no_name_server)
 {
-	static const struct { const char *text; int n; } table[] = { { "127.0.0.1:80", 1 }, { "[::1]:80", 1 }, { "localhost:80", 2 },
+	static const struct { const char *text; int n; } table[] = {
+		{ "127.0.0.1:80", 1 }, { "[::1]:80", 1 }, { "localhost:80", 2 },
 		{ "80", 2 }, { "*:80", 2 }, { "some.name:80", 0 }, { "[fe80::1%lo]:80", 1 }, { "300.0.0.1:80", 0 } };
 	struct endpoint ep = end(table[_i].text);
 	struct sock_addrs a;

@@ -1,0 +1,38 @@
+#!/usr/bin/python3
+"""seeds.py - write the first inputs of the fuzz targets to t/corpus"""
+import os, struct
+here = os.path.dirname(os.path.abspath(__file__))
+MAGIC = bytes.fromhex('00f272654c41796c696e6b0d0a0afe00')
+def frame(t, s, body=b''): return struct.pack('>I', t << 24 | len(body)) + struct.pack('>I', s) + body
+def hello(role, mem=1 << 20, streams=256): return frame(1, 0, struct.pack('>BBHIIIQQ', 1, role, 0, 0, mem, streams, 0, 0) + b'peer')
+def feed(b):
+    out = b''
+    while b:
+        n = min(len(b), 100)
+        out += bytes([n - 1]) + b[:n]
+        b = b[n:]
+    return out
+def opens(i, send=65536, recv=65536, to=b'/a'): return frame(2, i, struct.pack('>II', send, recv) + to)
+def data(i, n): return frame(4, i, b'x' * n)
+def close(i, code=1): return frame(7, i, struct.pack('>H', code) + b'no')
+def credit(i, n): return frame(8, i, struct.pack('>I', n))
+def ack(n): return frame(9, 0, struct.pack('>QI', n, 100))
+ping, bye = frame(10, 0), frame(11, 0, b'\0\0ok')
+def eof(i): return frame(5, i)
+def stop(i): return frame(6, i)
+T = b'\x83\xc8'          # time, a turn
+OPEN = b'\xff'
+far = MAGIC + hello(0)
+near = b'Last login: today\r\n' + MAGIC + hello(1)
+seeds = {
+    'far/session': feed(far) + T + feed(opens(1) + data(1, 80) + opens(3)) + T + feed(eof(1) + credit(1, 5000) + stop(3)) + T + feed(ack(47) + close(3) + ping) + T + feed(close(1, 0) + opens(1)) + T + feed(bye),
+    'far/reset': feed(far) + feed(opens(1) + close(1)) + T + feed(opens(5) + data(5, 300) + close(5)) + T,
+    'far/many': feed(far) + feed(b''.join(opens(i, 4096, 4096, b'') for i in range(1, 60, 2))) + T + feed(b''.join(data(i, 50) + eof(i) for i in range(1, 60, 2))) + T * 4 + feed(frame(200, 7, b'skipped')),
+    'near/session': T + feed(near) + T + OPEN * 3 + T + feed(frame(3, 1) + data(1, 80) + frame(3, 3)) + T + feed(eof(1) + credit(1, 5000) + stop(3)) + T + feed(ack(47) + close(3) + ping) + T + feed(close(1, 0)) + OPEN + T + feed(bye),
+    'near/reset': T + feed(near) + T + OPEN * 2 + T + feed(close(1, 2)) + T + OPEN + T + feed(data(3, 300) + close(3)) + T * 3,
+    'near/refused': T + feed(MAGIC + frame(1, 0, struct.pack('>BBHIIIQQ', 2, 1, 0, 0, 1, 1, 0, 0))) + T,
+}
+for name, body in seeds.items():
+    path = os.path.join(here, 'corpus', name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    open(path, 'wb').write(body)
