@@ -206,6 +206,18 @@ breach(struct link *l, const char *what)
 	link_bye(l, LINK_PROTOCOL, why);
 }
 
+/* Both directions have ended by themselves, and what came was delivered: say that we are through. */
+static void
+close_if_ended(struct link *l, struct stream *s)
+{
+	bool delivered = half_finished(&s->in) || (s->in.state == HALF_DRAIN && s->in.buf.used == 0);
+
+	if (!s->sent_eof || !s->got_eof || !delivered || s->sent_close || s->due_close)
+		return;
+	s->due_close = 1;
+	append_control(l, s);
+}
+
 /* ---- windows ---- */
 
 /* The window of a new stream, where ${n} are open and ${memory} is what the receiver promised for all. */
@@ -255,6 +267,7 @@ link_consumed(struct link *l, struct stream *s, size_t n)
 	/* It stays promised, for it will be given back as credit. */
 	if (s->got_eof || s->got_close || s->sent_close || s->due_close) {
 		l->promised -= n;
+		close_if_ended(l, s);
 		return;
 	}
 	s->consumed += (uint32_t)n;
@@ -360,6 +373,7 @@ link_stop(struct link *l, struct stream *s)
 void
 link_release(struct link *l, struct stream *s)
 {
+	close_if_ended(l, s);
 	/* One that said all and only stopped reading waits for the answer to its STOP; a reset would cost the peer what it holds. */
 	if (!s->sent_close && !s->due_close && !(s->sent_eof && s->stopped))
 		link_close(l, s, LINK_RESET, "");
@@ -367,16 +381,6 @@ link_release(struct link *l, struct stream *s)
 	buf_clear(&s->in.buf);
 	s->user = NULL;
 	free_if_done(s);
-}
-
-/* Both directions have ended by themselves: say that we are through. */
-static void
-close_if_ended(struct link *l, struct stream *s)
-{
-	if (!s->sent_eof || !s->got_eof || s->sent_close || s->due_close)
-		return;
-	s->due_close = 1;
-	append_control(l, s);
 }
 
 /* ---- sending ---- */
@@ -775,14 +779,19 @@ on_close(struct link *l, struct stream *s, const struct frame *f)
 	bool ours = s->sent_close || s->due_close;
 
 	s->got_close = 1;
+	if (s->user == NULL && code != LINK_END)
+		l->late = code;
 	if (!ours && !s->due_open)
 		set_words(s, (const char *)l->body + 2, f->length - 2);
 	/* An end that both directions did not come to is a reset, whatever its sender calls it. */
-	if (code != LINK_END || !s->got_eof || !s->sent_eof)
+	if (code == LINK_END && s->got_eof && s->sent_eof) {
+		close_if_ended(l, s); /* else once all is delivered */
+	} else {
 		break_stream(l, s, code == LINK_END ? LINK_RESET : code);
-	if (!ours) {
-		s->due_close = 1;
-		append_control(l, s);
+		if (!ours) {
+			s->due_close = 1;
+			append_control(l, s);
+		}
 	}
 	leave_table(l, s);
 	free_if_done(s);
@@ -843,8 +852,10 @@ on_stream_frame(struct link *l, struct stream *s, const struct frame *f)
 		return; /* it was on its way when we closed */
 	switch (f->type) {
 	case FRAME_OPENED:
-		if (l->role == LINK_FAR || s->opened)
-			breach(l, "an OPENED that is not allowed");
+		if (l->role == LINK_FAR || s->opened) {
+			breach(l, "an OPENED that is not allowed"); /* after which the stream may be gone */
+			return;
+		}
 		s->opened = 1;
 		break;
 	case FRAME_EOF:

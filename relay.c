@@ -815,7 +815,9 @@ step_link(struct relay *r)
 	if (r->single && status != STATUS_OK && !r->stopped)
 		r->status = status;
 	carrier_flush(&r->carrier, pollset_clock_us());
-	if (r->single && r->legs.n == 0)
+	if (r->single && r->link.late != LINK_END && r->status == STATUS_OK)
+		r->status = STATUS_BROKEN;
+	if (r->single && r->legs.n == 0 && r->link.n == 0)
 		link_bye(&r->link, LINK_END, "done");
 }
 

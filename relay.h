@@ -526,6 +526,7 @@ struct link {
 	bool due_hello, due_ack, due_ping, due_bye;
 	uint64_t promised;           /* the sum of all recv_window, in.buf and consumed, and what is left of DATA */
 	uint16_t code;               /* why it is dead */
+	uint16_t late;               /* of a stream that was reset after its user had released it */
 	char why[FRAME_WORDS + 128];
 	bool by_peer;                /* BYE came */
 };

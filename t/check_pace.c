@@ -4,8 +4,8 @@
 
 #define SECOND 1000000
 #define SEGS (1 << 18)
-#define ACK_BYTES 2048
-#define ACK_DELAY 25000
+#define ACK_BYTES 1024 /* as link.c has them */
+#define ACK_DELAY 5000
 
 static struct pace p;
 static int64_t now = SECOND, trip, last_at, jitter;
