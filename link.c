@@ -761,10 +761,6 @@ on_open(struct link *l, const struct frame *f)
 static void
 on_eof(struct link *l, struct stream *s)
 {
-	if (s->got_eof) {
-		breach(l, "a second EOF");
-		return;
-	}
 	s->got_eof = 1;
 	forget_promise(l, s);
 	if (s->in.state == HALF_OPEN)
@@ -846,6 +842,10 @@ on_stream_frame(struct link *l, struct stream *s, const struct frame *f)
 {
 	if (f->type == FRAME_CLOSE) {
 		on_close(l, s, f);
+		return;
+	}
+	if (f->type == FRAME_EOF && s->got_eof) {
+		breach(l, "a second EOF");
 		return;
 	}
 	if (s->sent_close || s->due_close)

@@ -1,0 +1,896 @@
+"""-m: any number of connections over one command, near and far relay on this host, and each of them against a peer that speaks
+PROTOCOL by hand (wire.py).  test_link_ssh.py has the same over real hosts."""
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import statistics
+import sys
+import time
+
+import pytest
+
+import rig
+import wire
+from rig import exchange, ping, wait_for
+
+TIMES = pytest.mark.parametrize
+MIB = 1 << 20
+HOST = socket.gethostname()
+WIRE = [sys.executable, '-IS', os.path.join(rig.HERE, 'wire.py')]
+LINE = [sys.executable, '-IS', os.path.join(rig.HERE, 'line.py')]
+SOURCES = ('tcp', 'unix', 'pipes', 'socketpair')
+KINDS = ('tcp', 'unix')
+EVERY = TIMES('source, kind', [(s, k) for s in SOURCES for k in KINDS])
+
+
+class Link:
+    """A near relay for a kind of FROM, a far one for a kind of TO, and a command between them: connect() gives both ends of a
+    new connection."""
+
+    def __init__(self, start, target, tmp, source='tcp', kind='tcp', near=(), far=(), line=()):
+        self.source, self.start, self.ends = source, start, []
+        self.target = target(kind)
+        self.near = ['-m', *near]
+        self.command = ['--', *line, rig.RELAY, '-m', *far, '-', *self.target.words]
+        self.relay = None
+        if source in rig.LISTENERS:
+            self.relay = start(*self.near, '%s/from' % tmp if source == 'unix' else '127.0.0.1:0', *self.command)
+
+    def client(self, **kw):
+        """Only the client's end."""
+        if self.source == 'pipes':
+            a, i, o = rig.end_of_pipe_pair()
+            self.relay = self.start(*self.near, '-', *self.command, stdin=i, stdout=o)
+            os.close(i)
+            os.close(o)
+        elif self.source == 'socketpair':
+            ours, theirs = socket.socketpair()
+            a = rig.End(ours)
+            self.relay = self.start(*self.near, '-', *self.command, stdin=theirs, stdout=theirs)
+            theirs.close()
+        else:
+            a = rig.connect(self.relay.address, **kw)
+        self.ends.append(a)
+        return a
+
+    def connect(self, **kw):
+        a = self.client(**kw)
+        self.ends.append(self.target.accept())
+        return a, self.ends[-1]
+
+    def close(self):
+        for end in self.ends:
+            end.close()
+
+
+@pytest.fixture
+def link(relay, target, tmp):
+    """link(source, target kind, near=options, far=options, line=words before the far relay's) makes a Link."""
+    made = []
+
+    def make(*args, **kw):
+        made.append(Link(relay, target, tmp, *args, **kw))
+        return made[-1]
+    yield make
+    for j in made:
+        j.close()
+
+
+def fate_of_sender(address, data):
+    """What a client meets that says data: 'end' or 'reset'.  The reset may come at any time, and is told once."""
+    try:
+        a = rig.connect(address)
+    except ConnectionResetError:
+        return 'reset'
+    try:
+        a.send(data)
+        return a.fate()
+    except (ConnectionResetError, BrokenPipeError):
+        return 'reset'
+    finally:
+        a.close()
+
+
+# ---- bytes ----
+
+@EVERY
+def test_both_ways_at_once(link, pool, source, kind):
+    """Goal: 8 MiB each way at once arrive whole, with the ends behind them."""
+    j = link(source, kind)
+    a, b = j.connect()
+    exchange(pool, a, b, os.urandom(8 * MIB), os.urandom(8 * MIB))
+    if source not in rig.LISTENERS:
+        assert j.relay.wait() == 0, j.relay.err()
+    assert not j.relay.err()
+
+
+SIZES = (0, 1, 2, *(n + d for n in (1024, 2048, 16 << 10, 32 << 10, 64 << 10, 256 << 10) for d in (-1, 0, 1)))
+
+
+@TIMES('source, kind', [('tcp', 'tcp'), ('unix', 'unix')])
+def test_sizes(link, pool, source, kind):
+    """Goal: every size around a buffer's, a frame's and a window's arrives whole, both ways, one connection after the other."""
+    j = link(source, kind)
+    data = os.urandom(max(SIZES))
+    for n in SIZES:
+        a, b = j.connect()
+        exchange(pool, a, b, data[:n], data[-n:] if n else b'')
+        a.close()
+        b.close()
+    assert not j.relay.err()
+
+
+@TIMES('size', (0, 1, 65537))
+def test_sizes_of_stdio(link, pool, size):
+    """Goal: the same with FROM stdin and stdout, status 0."""
+    j = link('pipes', 'unix')
+    a, b = j.connect()
+    exchange(pool, a, b, b'u' * size, b'd' * size)
+    assert j.relay.wait() == 0, j.relay.err()
+
+
+@EVERY
+def test_client_ends_first(link, source, kind):
+    """Goal: the client's end of data passes on, and the target may speak for as long as it likes afterwards."""
+    j = link(source, kind)
+    a, b = j.connect()
+    a.send(b'question')
+    a.shut()
+    assert b.read_all() == b'question'
+    for _ in range(3):
+        b.send(b'answer')
+        assert a.read(6) == b'answer'
+    b.close()
+    assert a.read_all() == b''
+    if source not in rig.LISTENERS:
+        assert j.relay.wait() == 0, j.relay.err()
+
+
+@EVERY
+def test_target_ends_first(link, source, kind):
+    """Goal: the target's end of data passes on, and the client may speak for as long as it likes afterwards."""
+    j = link(source, kind)
+    a, b = j.connect()
+    b.send(b'greeting')
+    b.shut()
+    assert a.read_all() == b'greeting'
+    for _ in range(3):
+        a.send(b'more')
+        assert b.read(4) == b'more'
+    a.shut()
+    assert b.read_all() == b''
+    b.close()
+    if source not in rig.LISTENERS:
+        assert j.relay.wait() == 0, j.relay.err()
+
+
+@EVERY
+def test_client_resets(link, source, kind):
+    """Goal: a client's reset reaches a TCP target as a reset, any other as an end."""
+    j = link(source, kind)
+    a, b = j.connect()
+    ping(a, b)
+    if source == 'tcp':
+        a.reset()
+        assert b.fate() == ('reset' if kind == 'tcp' else 'end')
+    else:
+        a.close()
+        b.fate()
+        wait_for(b.dead)
+
+
+@EVERY
+def test_target_resets(link, source, kind):
+    """Goal: a target's reset reaches a TCP client as a reset, any other as an end; with stdin and stdout the status tells."""
+    j = link(source, kind)
+    a, b = j.connect()
+    ping(a, b)
+    if kind == 'tcp':
+        b.reset()
+        assert a.fate() == ('reset' if source == 'tcp' else 'end')
+        if source not in rig.LISTENERS:
+            assert j.relay.wait() == 4, j.relay.err()
+    else:
+        b.close()
+        a.fate()
+        wait_for(a.dead)
+
+
+@TIMES('back', (False, True), ids=('up', 'down'))
+def test_reset_in_the_middle(link, back):
+    """Goal: a reset overtakes what a reader has not taken, in either direction, and the next connection works."""
+    j = link()
+    a, b = j.connect()
+    if back:
+        a, b = b, a
+    a.stuff(bytes(65536))
+    a.reset()
+    wait_for(b.gone)
+    assert b.fate() == 'reset'
+    ping(*j.connect())
+
+
+@TIMES('back', (False, True), ids=('up', 'down'))
+def test_reader_goes_away(link, back):
+    """Goal: when a reader closes, whoever writes to it is told soon, whichever side it is on."""
+    j = link('unix', 'unix')
+    a, b = j.connect()
+    if back:
+        a, b = b, a
+    ping(a, b)
+    b.close()
+    wait_for(a.dead)
+
+
+@TIMES('back', (False, True), ids=('up', 'down'))
+def test_half_close_behind_a_full_pipe(link, pool, back):
+    """Goal: an end stands behind all that was said before, though its reader was stuck meanwhile."""
+    j = link()
+    a, b = j.connect()
+    if back:
+        a, b = b, a
+    n = a.stuff(b'z' * 65536)
+    a.shut()
+    assert b.digest() == (n, hashlib.sha256(b'z' * n).hexdigest())
+    b.send(b'thanks')
+    assert a.read(6) == b'thanks'
+
+
+# ---- many ----
+
+@TIMES('back', (False, True), ids=('up', 'down'))
+def test_stuck_beside_lively(link, pool, back):
+    """Goal: a reader that reads nothing holds up its own stream alone, costs both relays bounded memory and no processor, and
+    gets all in the end."""
+    j = link()
+    a, b = j.connect()
+    if back:
+        a, b = b, a
+    n = a.stuff(b's' * 65536)
+    lively = j.connect()
+    exchange(pool, *lively, os.urandom(8 * MIB), os.urandom(8 * MIB))
+    ping(*j.connect())
+    for pid in (j.relay.pid, *rig.children(j.relay.pid)):
+        rig.quiet(pid)
+        assert rig.memory(pid) < 40 * MIB
+    a.shut()
+    assert b.digest() == (n, hashlib.sha256(b's' * n).hexdigest())
+
+
+def test_thousand_at_once(link):
+    """Goal: 1,000 connections at once each carry their own bytes both ways, and all end."""
+    j = link('tcp', 'unix')
+    a = [j.client() for _ in range(1000)]
+    for i, end in enumerate(a):
+        end.send(b'%4d' % i)
+    b = {}
+    for _ in a:
+        end = j.target.accept()
+        j.ends.append(end)
+        b[int(end.read(4))] = end
+    assert sorted(b) == list(range(1000))
+    for i in b:
+        b[i].send(b'back %4d' % i)
+        b[i].shut()
+    for i, end in enumerate(a):
+        assert end.read_all() == b'back %4d' % i
+        end.shut()
+    for end in b.values():
+        assert end.read_all() == b''
+    ping(*j.connect())
+    assert not j.relay.err()
+
+
+def test_thousand_one_by_one(link):
+    """Goal: ids are used again: connections come and go, and neither relay grows or keeps a descriptor."""
+    j = link('tcp', 'unix')
+    pids = ()
+    for i in range(1500):
+        a, b = j.connect()
+        ping(a, b, b'%d' % i)
+        (a if i & 1 else b).close()
+        assert (b if i & 1 else a).read_all() == b''
+        (b if i & 1 else a).close()
+        j.ends.clear()
+        if i == 300:
+            pids = (j.relay.pid, *rig.children(j.relay.pid))
+            before = [rig.memory(p) for p in pids]
+    for pid, was in zip(pids, before):
+        rig.quiet(pid)
+        wait_for(lambda: len(os.listdir('/proc/%d/fd' % pid)) < 12)
+        assert rig.memory(pid) < was + MIB
+
+
+def test_out_of_descriptors_at_the_far_end(link):
+    """Goal: where the far side has no descriptor left, new streams wait or are reset with the cause; those that stand go on."""
+    limit = 'import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); os.execv(sys.argv[1], sys.argv[1:])'
+    j = link('tcp', 'unix', far=['-t', '1'], line=[sys.executable, '-c', limit])
+    a, b = j.connect()
+    ping(a, b)
+    more = [j.client() for _ in range(60)]
+    j.relay.says('Too many open files')
+    ping(a, b)
+    for end in more:
+        end.close()
+    while j.target.waiting():
+        j.target.accept().close()
+    ping(a, b)
+
+
+# ---- targets ----
+
+@TIMES('source', rig.LISTENERS)
+def test_no_target(link, source):
+    """Goal: a target that is not there: the client is reset, near tells the far host's name and the cause, and the link stands."""
+    j = link(source, 'unix')
+    os.unlink(j.target.path)
+    assert rig.fate_at(j.relay.address) == ('reset' if source == 'tcp' else 'end')
+    line = j.relay.says('No such file or directory')
+    assert line.startswith('relay: %s: ' % HOST) and j.target.path in line
+    assert fate_of_sender(j.relay.address, bytes(8 * MIB)) == 'reset'
+    assert j.relay.proc.poll() is None
+
+
+def test_refusing_target(link):
+    """Goal: a port on which nobody listens, with stdin and stdout: status 1 and the cause."""
+    j = link('pipes', 'tcp')
+    j.target.close()
+    a = j.client()
+    assert a.fate() == 'end'
+    assert j.relay.wait() == 1, j.relay.err()
+    line = j.relay.says('refused')
+    assert line.startswith('relay: %s: ' % HOST) and j.target.words[0] in line
+
+
+def test_wait_at_the_far_end(relay, tmp, target):
+    """Goal: -w on the far end waits for the target; what the client said meanwhile arrives."""
+    r = relay('-m', '127.0.0.1:0', '--', rig.RELAY, '-m', '-w', '20', '-', tmp + '/late')
+    a = rig.connect(r.address)
+    a.send(b'early')
+    a.shut()
+    far = rig.children(r.pid)[0]
+    wait_for(lambda: int(rig.stat_of(far)[12]) >= 0 and a.silent())
+    t = rig.UnixTarget(tmp + '/late')
+    b = t.accept()
+    assert b.read_all() == b'early'
+    b.send(b'late')
+    b.close()
+    assert a.read_all() == b'late'
+    a.close()
+    t.close()
+    assert not r.err()
+
+
+# ---- the far side, spoken to by hand ----
+
+class FarSide:
+    """relay -m - [TO], and we are near."""
+
+    def __init__(self, start, *words, greet=True):
+        self.end, i, o = rig.end_of_pipe_pair()
+        self.relay = start('-m', *words, stdin=i, stdout=o)
+        os.close(i)
+        os.close(o)
+        self.wire = wire.Wire(self.end.read, self.end.send)
+        if greet:
+            self.send(wire.MAGIC, wire.hello(wire.NEAR))
+            self.wire.magic()
+            kind, stream, body = self.wire.frame()
+            assert (kind, stream, body[0], body[1]) == (wire.HELLO, 0, 1, wire.FAR)
+            assert body[32:].decode() == HOST
+
+    def send(self, *data):
+        self.end.send(b''.join(data))
+
+    def close_of(self, stream):
+        """Wait for the CLOSE of a stream: (code, words); its answer is ours to send."""
+        kind, got, body = self.wire.frame(wire.CLOSE, wire.BYE)
+        assert (kind, got) == (wire.CLOSE, stream), body
+        self.send(wire.words(wire.CLOSE, stream, 0))
+        return int.from_bytes(body[:2], 'big'), body[2:].decode()
+
+
+@pytest.fixture
+def far(relay):
+    made = []
+
+    def make(*words, **kw):
+        made.append(FarSide(relay, *words, **kw))
+        return made[-1]
+    yield make
+    for f in made:
+        f.end.close()
+
+
+@TIMES('kind', KINDS)
+def test_far_by_hand(far, target, kind):
+    """Goal: the far side connects where OPEN says; DATA right behind OPEN arrives; both ends give CLOSE 0; the id may be used anew."""
+    t = target(kind)
+    f = far('-')
+    for _ in range(2):
+        f.send(wire.open_(1, t.words[0]), wire.frame(wire.DATA, 1, b'at once'))
+        b = t.accept()
+        assert b.read(7) == b'at once'
+        assert f.wire.frame() == (wire.OPENED, 1, b'')
+        b.send(b'answer')
+        b.shut()
+        assert f.wire.frame() == (wire.DATA, 1, b'answer')
+        assert f.wire.frame() == (wire.EOF, 1, b'')
+        f.send(wire.frame(wire.EOF, 1))
+        assert b.read_all() == b''
+        assert f.close_of(1) == (0, '')
+        b.close()
+    f.end.shut()
+    assert f.relay.wait() == 0, f.relay.err()
+
+
+def test_far_with_a_target_takes_no_other(far, target):
+    """Goal: relay -m - TO connects to TO alone: an empty name and TO's own are taken, any other is refused with code 11, and
+    nobody connects there."""
+    t, other = target('unix'), target('unix')
+    f = far('-', t.words[0])
+    for name in (other.words[0], '127.0.0.1:22', t.words[0] + 'x', t.words[0][:-1], '/' + t.words[0], ' ', '-', 'garbage'):
+        f.send(wire.open_(5, name))
+        code, words = f.close_of(5)
+        assert code == 11 and t.words[0] in words, name
+    for name in ('', t.words[0]):
+        f.send(wire.open_(5, name))
+        b = t.accept()
+        assert f.wire.frame() == (wire.OPENED, 5, b'')
+        b.close()
+        assert f.wire.frame(wire.EOF)[1] == 5
+        f.send(wire.words(wire.CLOSE, 5, 1))
+        f.wire.frame(wire.CLOSE)
+    assert not other.waiting()
+
+
+def test_far_reasons(far, target, tmp):
+    """Goal: why a target cannot be reached crosses as PROTOCOL's code and as words."""
+    f = far('-t', '5', '-')
+    with open(tmp + '/file', 'w'):
+        pass
+    for name, code in (('127.0.0.1:%d' % rig.free_port(), 2), (tmp + '/none', 3), (tmp + '/file', (2, 5)), ('', 5), ('-', 5),
+                       ('no port', 5), ('no.such.host.invalid:80', 9), ('/' * 4352, (3, 5)), ('x' * 4352, 5), ('a\0b/c', (3, 5))):
+        f.send(wire.open_(7, name))
+        got, words = f.close_of(7)
+        assert got == code or isinstance(code, tuple) and got in code, (name[:40], got, words)
+        assert words, name
+    assert not f.relay.err()
+
+
+def test_far_looks_up_names_beside(far, target):
+    """Goal: a name that is being looked up holds up no other stream."""
+    t = target('tcp')
+    f = far('-')
+    f.send(wire.open_(1, 'no.such.host.invalid:80'), wire.open_(3, t.words[0]), wire.frame(wire.DATA, 3, b'now'))
+    b = t.accept()
+    assert b.read(3) == b'now'
+    b.close()
+
+
+BREACHES = {
+    'unknown-type': [wire.frame(99)],
+    'type-0': [wire.frame(0)],
+    'long-data': [(wire.DATA << 24 | 65537).to_bytes(4, 'big') + b'\0\0\0\1'],
+    'long-skipped': [(200 << 24 | 8193).to_bytes(4, 'big') + b'\0\0\0\0'],
+    'second-hello': [wire.hello(wire.NEAR)],
+    'even': [wire.open_(2)],
+    'beyond-the-limit': [wire.open_(16385)],
+    'open-twice': [wire.open_(1), wire.open_(1)],
+    'big-window': [wire.open_(1, send=wire.WINDOW + 1)],
+    'not-open': [wire.frame(wire.DATA, 3, b'x')],
+    'eof-of-nothing': [wire.frame(wire.EOF, 3)],
+    'close-of-nothing': [wire.words(wire.CLOSE, 3, 1)],
+    'opened-from-near': [wire.open_(1), wire.frame(wire.OPENED, 1)],
+    'beyond-the-window': [wire.open_(1, send=4096), wire.frame(wire.DATA, 1, bytes(4097))],
+    'after-eof': [wire.open_(1), wire.frame(wire.EOF, 1), wire.frame(wire.DATA, 1, b'x')],
+    'second-eof': [wire.open_(1), wire.frame(wire.EOF, 1), wire.frame(wire.EOF, 1)],
+    'credit-0': [wire.open_(1), wire.frame(wire.CREDIT, 1, bytes(4))],
+    'credit-overflow': [wire.open_(1), wire.frame(wire.CREDIT, 1, b'\x7f\xff\xff\xff')],
+    'ack-ahead': [wire.frame(wire.ACK, 0, b'\x7f' * 12)],
+    'short-ack': [wire.frame(wire.ACK, 0, b'\0' * 8)],
+    'empty-data': [wire.open_(1), wire.frame(wire.DATA, 1)],
+    'stream-0': [wire.frame(wire.EOF, 0)],
+    'ping-with-stream': [wire.frame(wire.PING, 1)],
+}
+
+
+@TIMES('what', BREACHES)
+def test_far_refuses_a_breach(far, target, what):
+    """Goal: each breach of PROTOCOL ends the link with BYE 12 and a sentence, and the far side with status 7."""
+    f = far('-', target('unix').words[0])
+    f.send(*BREACHES[what])
+    while True:
+        kind, _, body = f.wire.frame()
+        if kind == wire.BYE:
+            break
+    assert body[:2] == b'\0\x0c' and len(body) > 10
+    assert f.wire.frame() is None
+    assert f.relay.wait() == 7
+    assert f.relay.err().startswith('relay: ') and f.relay.err().count('\n') == 1, f.relay.err()
+
+
+@TIMES('first', [b'GET / HTTP/1.0\r\n\r\n', b'\xff' * 100, b'\0\xf2reLAylink\n\n\n\xfe\0', wire.MAGIC + wire.frame(wire.DATA, 1, b'x'),
+                 wire.MAGIC + wire.hello(wire.NEAR, version=2), wire.MAGIC + wire.hello(wire.FAR),
+                 wire.MAGIC + wire.hello(wire.NEAR, streams=0), wire.MAGIC + wire.hello(wire.NEAR, memory=0)],
+       ids=['http', 'bytes', 'text', 'no-hello', 'version', 'far', 'streams', 'memory'])
+def test_far_refuses_a_start(far, first):
+    """Goal: what is no near side gets a sentence and status 7, at once."""
+    f = far('-', greet=False)
+    f.send(first)
+    assert f.relay.wait() == 7
+    assert f.relay.err().startswith('relay: ') and f.relay.err().count('\n') == 1, f.relay.err()
+
+
+def test_far_ends_with_its_wire(far, target):
+    """Goal: the end of the wire ends the far side within 2 s, with a stuck stream in both directions and one that is connecting."""
+    t = target('unix')
+    f = far('-w', '60', '-')
+    f.send(wire.open_(1, t.words[0]), wire.open_(3, '/no/such/socket'), *[wire.frame(wire.DATA, 1, bytes(65536))] * 4)
+    b = t.accept()
+    b.stuff(bytes(65536))
+    f.end.close()
+    f.relay.wait(2)
+    b.close()
+
+
+def test_far_bears_a_million_opens(far, target):
+    """Goal: streams opened and closed without end cost the far side no memory and no descriptor."""
+    f = far('-', target('unix').words[0])
+    more = b''.join(wire.open_(i * 2 + 1, '/x', send=4096) for i in range(2000))
+    for _ in range(10):
+        f.send(more)
+        for _ in range(2000):
+            kind, stream, body = f.wire.frame()
+            assert kind == wire.CLOSE and body[:2] == b'\0\x0b', body
+        f.send(b''.join(wire.words(wire.CLOSE, i * 2 + 1, 0) for i in range(2000)))
+    assert rig.memory(f.relay.pid) < 16 * MIB
+
+
+def test_far_keeps_its_wire_clean(relay, target, tmp):
+    """Goal: what a far relay prints goes to its stderr, not into the frames: -v there, and a stream that works."""
+    t = target('unix')
+    r = relay('-m', '127.0.0.1:0', '--', rig.RELAY, '-m', '-v', '-')
+    assert rig.fate_at(r.address) == 'reset'
+    r.says('refused a stream')
+    r.stop()
+    r = relay('-m', '127.0.0.1:0', '--', rig.RELAY, '-m', '-v', '-', *t.words)
+    for _ in range(3):
+        a, b = rig.connect(r.address), t.accept()
+        ping(a, b)
+        a.close()
+        b.close()
+
+
+# ---- the near side, with a far side that breaks the rules ----
+
+@TIMES('sin', wire.SINS)
+def test_near_refuses(relay, sin):
+    """Goal: whatever the far side does, near says one sentence that tells what, ends with status 7, and its clients are reset."""
+    r = relay('-m', '127.0.0.1:0', '--', *WIRE, sin)
+    assert fate_of_sender(r.address, b'hello') == 'reset' or sin in ('after-eof', 'second-eof')
+    assert r.wait() == 7, r.err()
+    lines = [line for line in r.err().splitlines() if 'link' in line]
+    assert len(lines) == 1 and lines[0].startswith('relay: '), r.err()
+    assert all(c.isprintable() or c == '\n' for c in r.err())
+    if sin.startswith(('end', 'half', 'bye')):
+        assert 'broke the protocol' not in lines[0]
+    else:
+        assert 'protocol' in lines[0], lines
+
+
+def test_near_is_reset_not_ended(relay):
+    """Goal: clients of a link that breaks meet a reset, not an end that looks like a short file."""
+    r = relay('-m', '127.0.0.1:0', '--', *WIRE, 'end')
+    assert fate_of_sender(r.address, b'') == 'reset'
+    assert r.wait() == 7
+
+
+def test_near_skips_later_versions_words(relay):
+    """Goal: frames of types that later versions may add do no harm."""
+    r = relay('-m', '127.0.0.1:0', '--', *WIRE, 'skipped')
+    a = rig.connect(r.address)
+    rig.quiet(r.pid)
+    assert r.proc.poll() is None and a.silent()
+    a.close()
+
+
+@TIMES('words, said', [('version=2', 'version 2'), ('version=0', 'version 0'), ('memory=0', 'HELLO'), ('streams=0', 'HELLO'),
+                       ('streams=8193', 'HELLO')])
+def test_near_refuses_a_hello(relay, words, said):
+    """Goal: a far relay of another version, or one that allows no work, has its own sentence; no address is printed."""
+    r = relay('-m', '127.0.0.1:0', '--', *WIRE, 'hello:' + words)
+    assert r.wait() == 7
+    assert r.proc.stdout.read() == b''
+    assert said in r.err(), r.err()
+
+
+def test_near_names_an_evil_host_safely(relay):
+    """Goal: the far host's name is its own invention: nothing in it reaches the terminal as a command."""
+    r = relay('-m', '-v', '127.0.0.1:0', '--', *WIRE, r'hello:host="\x1b]0;x\x07\n" + "h" * 240')
+    assert r.address
+    assert all(c.isprintable() or c == '\n' for c in r.err())
+    assert r.err().count('\n') == 1
+
+
+# ---- life ----
+
+def test_term(link, mark):
+    """Goal: SIGTERM of near: status 0, clients and targets reset, nobody is left, nobody complains."""
+    j = link()
+    a, b = j.connect()
+    c, d = j.connect()
+    c.stuff(bytes(65536))
+    d.stuff(bytes(65536))
+    assert j.relay.stop(timeout=2) == 0
+    for end in (a, b, c, d):
+        assert end.fate() == 'reset'
+    wait_for(lambda: not rig.marked(mark), 2)
+    assert j.relay.err() == ''
+
+
+def test_term_of_stdio(link):
+    """Goal: with FROM stdin and stdout a signal is told by 128 + its number."""
+    j = link('pipes', 'tcp')
+    a, b = j.connect()
+    ping(a, b)
+    assert j.relay.stop(timeout=2) == 128 + signal.SIGTERM
+    assert b.fate() == 'reset'
+
+
+def test_term_before_the_link_stands(relay, mark):
+    """Goal: near can be stopped while its command still asks for a password: status 0, the command ends."""
+    r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', 'exec tail -f /dev/null')
+    wait_for(lambda: any(line.startswith('tail') for line in rig.marked(mark).values()))
+    assert r.stop(timeout=4) == 0
+    wait_for(lambda: not rig.marked(mark), 2)
+
+
+@TIMES('script', ['exec sleep 100', 'trap "" TERM; read x; read y; sleep 100'], ids=['deaf', 'obstinate'])
+def test_term_with_a_deaf_command(relay, mark, script):
+    """Goal: a command that ends neither at the end of its stdin nor, perhaps, by SIGTERM does not keep relay."""
+    r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', script)
+    wait_for(lambda: len(rig.marked(mark)) > 1)
+    rig.quiet(r.pid)
+    assert r.stop(timeout=4) == 0
+    for pid in rig.marked(mark):
+        os.kill(pid, signal.SIGKILL)     # sh's own child
+
+
+def test_near_is_killed(link, mark):
+    """Goal: near killed with -9 in mid-transfer takes the far side along, and the target is reset."""
+    j = link()
+    a, b = j.connect()
+    a.stuff(bytes(65536))
+    b.stuff(bytes(65536))
+    j.relay.kill()
+    wait_for(lambda: not rig.marked(mark), 2)
+    assert b.fate() == 'reset'
+
+
+def test_far_is_killed(link, mark):
+    """Goal: the far side killed with -9 in mid-transfer: near says so, its clients are reset, status 7."""
+    j = link()
+    a, b = j.connect()
+    a.stuff(bytes(65536))
+    b.stuff(bytes(65536))
+    os.kill(rig.children(j.relay.pid)[0], 9)
+    wait_for(a.gone, 2)
+    assert a.fate() == 'reset'
+    assert j.relay.wait(2) == 7
+    assert 'the link to %s' % HOST in j.relay.err()
+    assert not rig.marked(mark)
+
+
+def test_far_is_stopped(link, mark):
+    """Goal: SIGTERM of the far side is told to near, which says it and ends with status 7."""
+    j = link()
+    a, b = j.connect()
+    ping(a, b)
+    os.kill(rig.children(j.relay.pid)[0], signal.SIGTERM)
+    assert a.fate() == 'reset' and b.fate() == 'reset'
+    assert j.relay.wait(4) == 7
+    assert 'stopped by a signal' in j.relay.err()
+
+
+def test_table(link):
+    """Goal: SIGUSR1 shows the link's other host and each stream with its bytes."""
+    j = link('tcp', 'unix')
+    (a, b), (c, d) = j.connect(), j.connect()
+    ping(a, b)
+    ping(c, d, b'x' * 1000)
+    j.relay.proc.send_signal(signal.SIGUSR1)
+    line = j.relay.says('link to ')
+    assert HOST in line and '2 open streams' in line
+    j.relay.says('1000 bytes out, 1000 in')
+    j.relay.says(' 1 bytes out, 1 in')
+    ping(a, b)
+
+
+def test_idle_link_sleeps(link):
+    """Goal: a link with idle streams wakes nobody up."""
+    j = link('tcp', 'unix')
+    for _ in range(20):
+        ping(*j.connect())
+    for pid in (j.relay.pid, *rig.children(j.relay.pid)):
+        rig.quiet(pid)
+        assert rig.cpu_grows(pid) < 0.02
+
+
+def test_background_when_the_link_stands(relay, target, tmp, mark):
+    """Goal: -f goes to the background, and prints the address, only when the link stands; SIGTERM of the pid file's process ends
+    it and the far side."""
+    t = target('unix')
+    os.mkfifo(tmp + '/password')
+    script = 'read x <"$1"; shift; exec "$@"'
+    r = relay('-m', '-f', '-P', tmp + '/pid.pid', '127.0.0.1:0', '--', 'sh', '-c', script, 'sh', tmp + '/password',
+              rig.RELAY, '-m', '-', *t.words)
+    wait_for(lambda: any(line.startswith('sh -c') for line in rig.marked(mark).values()))
+    rig.quiet(r.pid)
+    assert r.proc.poll() is None and not os.path.exists(tmp + '/pid.pid')
+    with open(tmp + '/password', 'w') as f:
+        f.write('secret\n')
+    assert r.address and r.wait() == 0
+    with open(tmp + '/pid.pid') as f:
+        pid = int(f.read())
+    a, b = rig.connect(r.address), t.accept()
+    ping(a, b)
+    os.kill(pid, signal.SIGTERM)
+    assert a.fate() == 'reset'
+    wait_for(lambda: not rig.marked(mark), 3)
+    a.close()
+    b.close()
+
+
+# ---- start ----
+
+PTY = 'import pty, sys; pty.spawn(sys.argv[1:])'
+FAILING = {
+    'not-found': (['no-such-command-here'], 'no-such-command-here'),
+    'not-found-there': (['sh', '-c', 'echo relay: not found >&2; exit 127'], 'the far command was not found'),
+    'ssh-fails': (['sh', '-c', 'exit 255'], 'could not connect'),
+    'echo': (['cat'], 'gives back'),
+    'nothing': (['true'], 'without a sign of a relay'),
+    'another': (['sh', '-c', 'echo what is this; exit 3'], 'status 3'),
+    'noise': (['sh', '-c', 'head -c 70000 /dev/zero | tr "\\0" n; exec tail -f /dev/null'], '64 KiB'),
+    'script': (['script', '-qec', '%s -m -' % rig.RELAY, '/dev/null'], 'the line changes bytes'),
+    'pty': ([sys.executable, '-c', PTY, rig.RELAY, '-m', '-'], 'the line changes bytes'),
+    'crlf': (['sh', '-c', 'printf "\\0\\362reLAylink\\n\\n\\376\\0"; exec tail -f /dev/null'], 'the line changes bytes'),
+    'closes-stdout': (['sh', '-c', 'exec >&-; exec cat >/dev/null'], 'closed its stdout'),
+}
+
+
+@TIMES('case', FAILING)
+def test_failing_start(relay, case):
+    """Goal: each way in which a start can fail has its own sentence and status 7; no address is printed, nobody is left."""
+    command, said = FAILING[case]
+    r = relay('-m', '127.0.0.1:0', '--', *command)
+    assert r.wait(8) == 7, r.err()
+    assert r.proc.stdout.read() == b''
+    assert any(line.startswith('relay: no link: ') and said in line for line in r.err().splitlines()), r.err()
+
+
+def test_noise_is_shown_when_the_start_fails(relay):
+    """Goal: what the login shell said tells people why."""
+    r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', 'echo "This account is \33[31mnot available."; exit 1')
+    assert r.wait() == 7
+    assert 'This account is' in r.err() and '\33' not in r.err()
+
+
+NOISE = {'short': b'Last login: today\r\n', 'none at the end': b'no newline', 'zeros': bytes(40), 'half a magic': wire.MAGIC[:9] * 3,
+         'most': b'welcome\n' * 8190}
+
+
+@TIMES('noise', NOISE)
+def test_noise_before_the_hello(relay, target, tmp, noise):
+    """Goal: whatever a login shell prints first, up to 64 KiB, is skipped."""
+    with open(tmp + '/noise', 'wb') as f:
+        f.write(NOISE[noise])
+    t = target('unix')
+    r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', 'cat "$1"; shift; exec "$@"', 'sh', tmp + '/noise', rig.RELAY, '-m', '-', *t.words)
+    a, b = rig.connect(r.address), t.accept()
+    ping(a, b)
+    a.close()
+    b.close()
+    assert not r.err()
+
+
+def test_far_on_a_terminal(run):
+    """Goal: relay -m - on a terminal says so, with status 7."""
+    r = run('-m', '-', stdin=os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY))
+    assert r.returncode == 7 and 'terminal' in r.stderr
+
+
+# ---- a long and narrow line ----
+
+def line_of(trip_ms, mbit):
+    return [*LINE, trip_ms, mbit]
+
+
+def test_first_byte_on_a_long_line(link):
+    """Goal: on a line of 100 ms the first byte of a new connection comes after at most 1.3 round trips: nobody waits for OPENED."""
+    j = link('tcp', 'unix', line=line_of(100, 100))
+    assert j.relay.address
+    took = []
+    for _ in range(4):
+        start = time.monotonic()
+        a = j.client()
+        a.send(b'x')
+        b = j.target.accept()
+        assert b.read(1) == b'x'
+        b.send(b'y')
+        assert a.read(1) == b'y'
+        took.append(time.monotonic() - start)
+        b.close()
+    assert 0.095 < min(took) < 0.130, took
+
+
+def pump(end, data):
+    with contextlib.suppress(OSError):
+        while True:
+            end.send(data)
+
+
+def drain(end):
+    n = 0
+    with contextlib.suppress(OSError):
+        while True:
+            data = end.recv()
+            if not data:
+                break
+            n += len(data)
+    return n
+
+
+@TIMES('back', (False, True), ids=('up', 'down'))
+def test_ping_beside_bulk_on_a_narrow_line(link, pool, back):
+    """Goal: on 5 Mbit/s and 20 ms a byte there and back beside bulk takes about a round trip and 60 ms at the most, at the median,
+    and the bulk has at least 0.7 of the line."""
+    j = link('tcp', 'unix', line=line_of(20, 5))
+    bulk, quiet = j.connect(), j.connect()
+    if back:
+        bulk = bulk[::-1]
+    jobs = [pool.submit(pump, bulk[0], bytes(65536)), pool.submit(drain, bulk[1])]
+    ping(*quiet)
+    start, took = time.monotonic(), []
+    while time.monotonic() - start < 2:
+        t = time.monotonic()
+        ping(*quiet)
+        took.append(time.monotonic() - t)
+    spent = time.monotonic() - start
+    j.relay.stop()
+    n = max(job.result() or 0 for job in jobs)
+    assert statistics.median(took[len(took) // 4:]) < 0.080, sorted(took)
+    assert n > 0.7 * spent * 625000, (n, spent)
+
+
+def test_cut_line_goes_on(link, pool):
+    """Goal: a line that is cut for a while and restored goes on, in both directions, whole."""
+    j = link('tcp', 'unix', line=line_of(20, 200))
+    a, b = j.connect()
+    ping(a, b)
+    line = rig.children(j.relay.pid)[0]
+    up, down = os.urandom(12 * MIB), os.urandom(12 * MIB)
+    moved = []
+
+    def counting(end, recv=rig.End.recv):
+        data = recv(end)
+        moved.append(len(data))
+        return data
+    b.recv = lambda *_: counting(b)
+    job = pool.submit(exchange, pool, a, b, up, down)
+    wait_for(lambda: sum(moved) > MIB)
+    os.kill(line, signal.SIGUSR1)
+
+    def still():
+        n, end = len(moved), time.monotonic() + 0.7
+        wait_for(lambda: time.monotonic() > end)
+        return n == len(moved)
+    wait_for(still)
+    assert sum(moved) < len(up)
+    for pid in (j.relay.pid,):
+        assert rig.cpu_grows(pid) < 0.05
+    os.kill(line, signal.SIGUSR2)
+    job.result()
