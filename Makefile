@@ -12,6 +12,7 @@ STATIC_CC = musl-gcc
 SMALL = -Os -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -Wl,--gc-sections \
 	-Wl,-z,noseparate-code -Wl,--build-id=none
 PYTHON = /usr/bin/python3
+E2E = t
 
 STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L -DRELAY_POSIX=$(POSIX)
 
@@ -24,7 +25,7 @@ ROOMS = $(REACH) pair.o leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
 SOURCES = relay.c endpoint.c sock.c spawn.c dial.c pair.c leg.c carrier.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
 
 UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_link
+	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
@@ -62,7 +63,7 @@ demo: relay
 	@t/demo ./relay
 
 check: need relay units t/faults.so
-	$(PYTHON) -m pytest -q t
+	$(PYTHON) -m pytest -q $(E2E)
 
 need:
 	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
@@ -99,6 +100,8 @@ t/check_pair: t/check_pair.c t/check.h t/net.h $(ROOMS)
 
 t/check_frame: t/check_frame.c t/check.h frame.o
 	$(T) frame.o $(CHECK_LIBS)
+t/check_pace: t/check_pace.c t/check.h pace.o
+	$(T) pace.o $(CHECK_LIBS)
 t/check_link: t/check_link.c t/check.h t/wire.h $(LINK) $(BYTES) $(FLOOR)
 	$(T) $(LINK) $(BYTES) $(FLOOR) $(CHECK_LIBS)
 

@@ -244,7 +244,7 @@ credit(struct link *l, struct stream *s)
 			s->window -= give / 2;
 			give -= give / 2;
 		}
-	} else if (s->in.buf.used < s->window / 4 && l->now - s->credit_at < 2 * l->pace.trip_last) {
+	} else if (s->in.buf.used < s->window / 4 && l->now - s->credit_at < 2 * l->pace.trip) {
 		/* A quarter was read in two round trips, by somebody who keeps up: the window holds the line back. */
 		more = s->window;
 		if (more > left / 4)

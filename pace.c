@@ -2,18 +2,21 @@
  * pace.c - how many bytes may be in flight.
  *
  * Between two relays lie pipes, ssh's window and socket buffers, and a sender that fills them all makes every keystroke wait behind
- * megabytes. So the bytes in flight (sent, not yet acknowledged) are kept near what the line itself holds: its delivery rate times
- * its smallest round trip, plus QUEUE's worth so that it never runs dry (the model of BBR, draft-cardwell-ccwg-bbr, without its
- * pacing: acknowledgements come often enough to clock the sender).
+ * megabytes. So the bytes in flight (sent, not yet acknowledged) are kept near what the line itself holds, and QUEUE's worth more,
+ * so that it never runs dry.
  *
- *   rate   bytes acknowledged in a span of at least SPAN; the most of the last SPANS of them. A span in which the sender had
- *          nothing to send says little: it counts only if it was faster.
- *   trip   the smallest round trip, and how much more the others are (tremble) though no queue is there; measured anew, with little in flight, when it is TRIP_AGE old, or when even the smallest of a
- *          span, LONGER times running, is more than our own bytes can explain.
- *   start  the window doubles every round trip until the rate grows no more; then the queue that it made is let go, and the trip
- *          measured.
- *   probe  one span in PROBE the window is a little larger, to find a rate that has become higher: while it finds one it goes on,
- *          by twice as much each span. The span after a probe lets the queue go.
+ * Acknowledgements clock the sender: window / trip is the rate, always, and so a rate tells nothing: a trip that is longer than
+ * the least one is either a queue of ours, or a line that is longer (or trembles, or is filled by others). What tells them apart: a
+ * queue of ours becomes shorter when the window does, by as much; and the line's trip does not.
+ *
+ *   look   the window stays as it is until all that was sent under another one is acknowledged; then the smallest trip of the next
+ *          few is what this window makes of the line. Each look ends with one of the following.
+ *   grow   the trip is the line's own: there may be more room. The window becomes a little larger, and by twice as much each time
+ *          that it goes on so, up to doubling. A window that was not used does not grow.
+ *   lower  the trip is longer than the line's and QUEUE: the window becomes what makes it so long, or half.
+ *   dip    one look in DIP, a little less than what the line holds: is the trip still the line's own?
+ *   judge  the look after a lower or a dip. If the trip has become shorter as the window did, there was a queue; if not, it is the
+ *          line's. Either way it is known now what the window should have been.
  *
  * Times are microseconds.
  */
@@ -24,229 +27,170 @@
 #define WINDOW_FIRST 32768
 #define WINDOW_LEAST 4096
 #define WINDOW_MOST (64 * 1024 * 1024)
+#define TRIP_MOST 60000000
 #define QUEUE 2000
-#define SPAN 20000
-#define PROBE 8
-#define TRIP_AGE 10000000
-#define STALLS 3 /* spans without growth that end the start */
-#define LONGER 3 /* spans that show a longer line */
-#define PROBE_QUEUE 4000
-#define GROWTH_MOST 6
-#define TRIPS 8      /* that make a measurement */
-#define REST 1000000 /* between two measurements of the trip */
+#define NOTICED 4096 /* less than these bytes are not seen in a trip */
+#define LOOK 10000   /* lasts at least so long, and a fourth of the trip */
+#define SAMPLES 4    /* and so many trips */
+#define DIP 16
+#define DIP_TRIP 4000
+#define DOUBLING 4 /* growths until the window is doubled */
+
+/* The window becomes ${bytes}: at once if that is less, else by what is acknowledged, so that no burst is sent. */
+static void
+move(struct pace *p, uint64_t bytes)
+{
+	bytes = bytes < WINDOW_LEAST ? WINDOW_LEAST : bytes > WINDOW_MOST ? WINDOW_MOST : bytes;
+	p->goal = bytes;
+	if (p->window > bytes || p->window == 0)
+		p->window = bytes;
+	p->settled = p->sent;
+	p->samples = 0;
+	p->used = false;
+}
+
+/* The window that would make a trip of ${trip}, where ${bytes} made one of ${made}. */
+static uint64_t
+window_for(uint64_t bytes, int64_t made, int64_t trip)
+{
+	return bytes * (uint64_t)trip / (uint64_t)made;
+}
 
 void
 pace_init(struct pace *p, int64_t now)
 {
+	(void)now;
 	memset(p, 0, sizeof(*p));
-	p->starting = true;
-	p->window = WINDOW_FIRST;
-	p->span_at = now;
+	p->growth = DOUBLING;
+	move(p, WINDOW_FIRST);
 }
 
-static void
-remember(struct pace *p, int64_t now)
+void
+pace_sent(struct pace *p, size_t n, int64_t now)
 {
 	size_t last = (p->first + p->marks) % PACE_MARKS;
 
-	if (p->marks == PACE_MARKS)
-		return; /* the round trip is known well enough without this one */
+	p->sent += n;
+	if (p->sent - p->acked > p->window - p->window / 4)
+		p->used = true;
+	if (p->marks == PACE_MARKS) {
+		p->mark[(last + PACE_MARKS - 1) % PACE_MARKS].end = p->sent; /* rather too long a trip than too short a one */
+		return;
+	}
 	p->mark[last].end = p->sent;
 	p->mark[last].at = now;
 	p->marks++;
 }
 
 void
-pace_sent(struct pace *p, size_t n, int64_t now)
-{
-	if (p->sent == p->acked) {
-		/* After a rest: what was not sent then says nothing of the line. */
-		p->span_at = now;
-		p->span_acked = p->acked;
-	}
-	p->sent += n;
-	remember(p, now);
-}
-
-void
 pace_idle(struct pace *p)
 {
-	if (p->sent - p->acked < p->window)
-		p->idle = true;
+	(void)p;
+}
+
+static void
+grow(struct pace *p)
+{
+	uint64_t step = window_for(p->window, p->least, QUEUE);
+
+	if (step < p->window / 16)
+		step = p->window / 16;
+	step <<= p->growth;
+	p->growth += p->growth < DOUBLING;
+	move(p, p->window + (step < p->window ? step : p->window));
+}
+
+static void
+lower(struct pace *p, int64_t trip)
+{
+	uint64_t bytes = window_for(p->window, p->least, trip);
+
+	p->before = p->window;
+	p->before_trip = p->least;
+	if (bytes + NOTICED > p->window)
+		bytes = p->window - NOTICED;
+	move(p, bytes < p->window / 2 ? p->window / 2 : bytes);
+	p->hoped = p->least * (int64_t)p->window / (int64_t)p->before;
+}
+
+static void
+judge(struct pace *p)
+{
+	bool shorter = p->least < p->trip - p->trip / 16;
+
+	if (p->least > (p->before_trip + p->hoped) / 2 || p->least < p->trip)
+		p->trip = p->least;
+	if (p->before_trip > p->trip + QUEUE) {
+		p->growth = 0;
+		p->before = window_for(p->before, p->before_trip, p->trip + QUEUE);
+	}
+	if (shorter)
+		p->looks = DIP;
+	move(p, p->before);
+	p->before = 0;
+}
+
+static void
+decide(struct pace *p)
+{
+	p->tremble += ((p->sum / p->samples - p->least) - p->tremble) / 8;
+	if (p->before != 0) {
+		judge(p);
+		return;
+	}
+	if (p->least < p->trip)
+		p->trip = p->least;
+	if (p->least > p->trip + QUEUE + QUEUE / 2 + p->tremble) {
+		lower(p, p->trip + QUEUE);
+	} else if (++p->looks >= DIP && p->used) {
+		p->looks = 0;
+		lower(p, p->trip - (p->trip / 8 < DIP_TRIP ? p->trip / 8 : DIP_TRIP));
+	} else if (p->used && p->least < p->trip + QUEUE / 2) {
+		grow(p);
+	} else {
+		move(p, p->window);
+	}
 }
 
 static void
 take_trip(struct pace *p, int64_t trip, int64_t now)
 {
-	if (trip < 1)
-		trip = 1;
+	trip = trip < 1 ? 1 : trip > TRIP_MOST ? TRIP_MOST : trip;
 	p->trip_last = trip;
-	if (p->trip == 0 || trip <= p->trip) {
+	if (p->trip == 0)
 		p->trip = trip;
-		p->trip_at = now;
+	if (p->window < p->goal)
+		return;
+	if (p->samples++ == 0) {
+		p->least = trip;
+		p->look_at = now;
+		p->sum = 0;
 	}
-	if (p->trip_span == 0 || trip < p->trip_span)
-		p->trip_span = trip;
-	if (!p->measures || !p->drained)
-		return;
-	if (p->trip_anew == 0 || trip < p->trip_anew)
-		p->trip_anew = trip;
-	p->trip_sum += trip;
-	p->trips++;
-}
-
-static void
-begin_measuring(struct pace *p)
-{
-	p->measures = true;
-	p->drained = false;
-	p->longer = 0;
-}
-
-/* The window is least now: what is sent once the queue has gone shows the trip without it, and how much it trembles. */
-static void
-measure_anew(struct pace *p, int64_t now)
-{
-	if (!p->drained && p->sent - p->acked <= WINDOW_LEAST) {
-		p->drained = true;
-		p->drained_end = p->sent;
-		p->measured_at = now;
-		p->trip_anew = p->trip_sum = p->trips = 0;
-		return;
-	}
-	if (!p->drained || p->acked <= p->drained_end || p->trips == 0)
-		return;
-	if (p->trips < TRIPS && now - p->measured_at < 2 * p->trip + SPAN)
-		return;
-	p->trip = p->trip_anew;
-	p->tremble = p->trip_sum / p->trips - p->trip;
-	p->trip_at = p->measured_at = now;
-	p->measures = false;
-}
-
-static uint64_t
-best_rate(const struct pace *p)
-{
-	uint64_t most = 0;
-	size_t i;
-
-	for (i = 0; i < PACE_SPANS; i++)
-		if (p->rate[i] > most)
-			most = p->rate[i];
-	return most;
-}
-
-static void
-look_at_start(struct pace *p, uint64_t rate)
-{
-	bool queue = p->trip_last > p->trip + p->trip / 4 + 2 * QUEUE;
-
-	if (rate > p->full_rate + p->full_rate / 4) {
-		p->full_rate = rate;
-		p->stalls = 0;
-	} else if (!p->idle) {
-		p->stalls++;
-	}
-	if (p->stalls < STALLS && !(queue && p->stalls > 0))
-		return;
-	p->starting = false;
-	begin_measuring(p);
-}
-
-/*
- * In flight is at most the window: a trip that is longer than the line takes to carry that is not of our making, unless the line
- * has become slower. Which of both only a new measurement can tell.
- */
-static void
-look_at_trip(struct pace *p, int64_t now)
-{
-	uint64_t rate = best_rate(p);
-	int64_t ours = rate == 0 ? INT64_MAX : (int64_t)(p->window * 1000000 / rate) + p->tremble + 2 * QUEUE;
-
-	p->longer = !p->idle && p->trip_span > ours && p->trip_span > p->trip ? p->longer + 1 : 0;
-	p->trip_span = 0;
-	if ((p->longer >= LONGER && now - p->measured_at > REST + 20 * p->trip) || now - p->trip_at > TRIP_AGE)
-		begin_measuring(p);
-}
-
-/* How much the window is moved by a probe: what makes a queue that is hardly felt, and twice as much each time that it pays. */
-static uint64_t
-step(const struct pace *p, uint64_t rate, uint64_t bytes)
-{
-	uint64_t little = (rate * PROBE_QUEUE / 1000000) << p->growth;
-
-	return little > bytes / 4 ? bytes / 4 : little;
-}
-
-/* ${fresh} bytes have left the line: the window never grows faster, or it would send a burst. */
-static void
-set_window(struct pace *p, uint64_t fresh)
-{
-	uint64_t rate = best_rate(p), bytes;
-
-	bytes = rate * (uint64_t)(p->trip + p->tremble + QUEUE) / 1000000;
-	if (p->measures)
-		bytes = 0;
-	else if (p->turn == 0)
-		bytes += step(p, rate, bytes);
-	else if (p->turn == 1)
-		bytes -= step(p, rate, bytes);
-	if (bytes > p->window + fresh)
-		bytes = p->window + fresh;
-	if (bytes > WINDOW_MOST)
-		bytes = WINDOW_MOST;
-	p->window = bytes < WINDOW_LEAST ? WINDOW_LEAST : bytes;
-}
-
-static void
-end_span(struct pace *p, int64_t now)
-{
-	uint64_t rate = (p->acked - p->span_acked) * 1000000 / (uint64_t)(now - p->span_at), best = best_rate(p);
-
-	if (p->starting)
-		look_at_start(p, rate);
-	if (!p->measures && (!p->idle || rate > best)) {
-		if (p->turn == 0 && rate > best + best / 32) {
-			p->growth += p->growth < GROWTH_MOST;
-		} else {
-			p->growth = 0;
-			p->turn = (p->turn + 1) % PROBE;
-		}
-		p->rate[p->spans++ % PACE_SPANS] = rate;
-	}
-	if (!p->measures && !p->starting)
-		look_at_trip(p, now);
-	p->span_at = now;
-	p->span_acked = p->acked;
-	p->idle = false;
+	p->sum += trip;
+	if (trip < p->least)
+		p->least = trip;
+	if (p->samples >= SAMPLES && now - p->look_at >= LOOK && now - p->look_at >= p->least / 4)
+		decide(p);
 }
 
 bool
 pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 {
-	int64_t at = -1, span;
-	uint64_t fresh, flight = p->sent - p->acked;
+	uint64_t fresh = count - p->acked;
 
 	if (count < p->acked || count > p->sent)
 		return false;
-	while (p->marks > 0 && p->mark[p->first].end <= count) {
-		at = p->mark[p->first].at;
+	p->acked = count;
+	if (p->window < p->goal) {
+		p->window = p->goal - p->window < fresh ? p->goal : p->window + fresh;
+		p->settled = p->sent;
+	}
+	while (p->marks > 0 && p->mark[p->first].end < count) {
 		p->first = (p->first + 1) % PACE_MARKS;
 		p->marks--;
 	}
-	fresh = count - p->acked;
-	p->acked = count;
-	if (at != -1)
-		take_trip(p, now - at - delay, now);
-	if (p->measures)
-		measure_anew(p, now);
-	if (p->starting && flight * 2 > p->window && p->window < WINDOW_MOST)
-		p->window += fresh; /* only what was used says that more may be (RFC 7661) */
-	span = p->trip > SPAN ? p->trip : SPAN;
-	if (now - p->span_at >= span)
-		end_span(p, now);
-	if (!p->starting)
-		set_window(p, fresh);
+	if (p->marks > 0 && fresh > 0 && count > p->settled)
+		take_trip(p, now - p->mark[p->first].at - delay, now);
 	return true;
 }
 

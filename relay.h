@@ -402,25 +402,18 @@ void frame_decode_hello(struct hello *h, const unsigned char *src, size_t length
 struct pace {
 	uint64_t sent, acked;  /* link bytes */
 	uint64_t window;       /* that may be in flight */
-	bool starting;
-	bool idle;             /* in this span there was nothing to send */
-	int64_t trip, trip_at; /* the smallest round trip, 0: not known, and when it was seen */
+	uint64_t goal;         /* what the window becomes */
+	int64_t trip;          /* of the line itself, 0: not known */
 	int64_t trip_last;     /* the last one */
-	int64_t tremble;       /* how much more than that the mean one is, without a queue */
-	int64_t trip_anew;     /* measured anew: the smallest, the sum and the number of them */
-	int64_t trip_sum, trips;
-	int64_t trip_span;     /* the smallest of this span; 0: none */
-	unsigned longer;       /* spans that showed a longer line */
-	unsigned growth;       /* probes that found a higher rate, one after the other */
-	int64_t measured_at;   /* when the last measurement began or ended */
-	bool measures;         /* trip is measured anew: until the queue has gone, and one round trip more */
-	bool drained;
-	uint64_t drained_end;
-	uint64_t rate[PACE_SPANS]; /* bytes per second */
-	unsigned spans, turn, stalls;
-	uint64_t full_rate;    /* start: the rate that was outgrown last */
-	int64_t span_at;
-	uint64_t span_acked;
+	uint64_t settled;      /* what was sent up to here was sent under another window */
+	int64_t look_at;       /* this look: its first trip, the smallest one, how many there were */
+	int64_t least, sum, tremble;
+	unsigned samples;
+	bool used;             /* the window was, in this look */
+	unsigned looks;        /* since the last dip */
+	unsigned growth;       /* growths, one after the other */
+	uint64_t before;       /* 0, or the window before it was lowered; its trip, and the one that was hoped for */
+	int64_t before_trip, hoped;
 	struct {
 		uint64_t end;
 		int64_t at;

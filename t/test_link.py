@@ -198,6 +198,36 @@ def test_target_resets(link, source, kind):
         wait_for(a.dead)
 
 
+def test_reset_is_told_by_the_status(link):
+    """Goal: with stdin and stdout, a target that resets before all was written to it: status 4."""
+    j = link('pipes', 'tcp')
+    a, b = j.connect()
+    b.shut()
+    assert a.read_all() == b''
+    a.stuff(bytes(65536))
+    a.shut()
+    b.read(10)
+    b.reset()
+    assert j.relay.wait() == 4, j.relay.err()
+
+
+def test_end_waits_for_delivery(link, pool):
+    """Goal: with stdin and stdout, status 0 means that the target has been given everything, however late it reads."""
+    j = link('pipes', 'unix')
+    a, b = j.connect()
+    data = os.urandom(700000)
+    b.shut()
+    job = pool.submit(a.send, data)
+    wait_for(lambda: not b.silent())
+    rig.quiet(j.relay.pid)
+    assert b.read(100000) == data[:100000]
+    b_rest = pool.submit(b.read_all)
+    job.result()
+    a.shut()
+    assert b_rest.result() == data[100000:]
+    assert j.relay.wait() == 0, j.relay.err()
+
+
 @TIMES('back', (False, True), ids=('up', 'down'))
 def test_reset_in_the_middle(link, back):
     """Goal: a reset overtakes what a reader has not taken, in either direction, and the next connection works."""
