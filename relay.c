@@ -425,9 +425,11 @@ fork_early(struct relay *r)
 {
 	int fd[2], status;
 	char byte;
-	pid_t pid;
+	pid_t pid = -1;
 
-	if (pipe(fd) == -1 || fcntl(fd[1], F_SETFD, FD_CLOEXEC) == -1 || (pid = fork()) == -1)
+	if (pipe(fd) == 0 && fcntl(fd[1], F_SETFD, FD_CLOEXEC) != -1)
+		pid = fork();
+	if (pid == -1)
 		fail_system("cannot go to the background");
 	if (pid == 0) {
 		close(fd[0]);
