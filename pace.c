@@ -32,8 +32,8 @@
 #define NOTICED 4096 /* less than these bytes are not seen in a trip */
 #define LOOK 10000   /* lasts at least so long, and a fourth of the trip */
 #define SAMPLES 4    /* and so many trips */
-#define DIP 16
-#define DIP_TRIP 4000
+#define DIP 24
+#define DIP_TRIP 2000
 #define DOUBLING 4 /* growths until the window is doubled */
 
 /* The window becomes ${bytes}: at once if that is less, else by what is acknowledged, so that no burst is sent. */
@@ -93,6 +93,8 @@ grow(struct pace *p)
 {
 	uint64_t step = window_for(p->window, p->least, QUEUE);
 
+	if (step > p->window / 4)
+		step = p->window / 4;
 	if (step < p->window / 16)
 		step = p->window / 16;
 	step <<= p->growth;
@@ -103,12 +105,15 @@ grow(struct pace *p)
 static void
 lower(struct pace *p, int64_t trip)
 {
-	uint64_t bytes = window_for(p->window, p->least, trip);
+	uint64_t bytes = window_for(p->window, p->least, trip), least;
 
 	p->before = p->window;
 	p->before_trip = p->least;
-	if (bytes + NOTICED > p->window)
-		bytes = p->window - NOTICED;
+	least = window_for(p->window, p->least, 2 * p->tremble);
+	if (least < NOTICED)
+		least = NOTICED;
+	if (bytes + least > p->window)
+		bytes = least < p->window ? p->window - least : 0;
 	move(p, bytes < p->window / 2 ? p->window / 2 : bytes);
 	p->hoped = p->least * (int64_t)p->window / (int64_t)p->before;
 }
@@ -116,7 +121,7 @@ lower(struct pace *p, int64_t trip)
 static void
 judge(struct pace *p)
 {
-	bool shorter = p->least < p->trip - p->trip / 16;
+	p->shorter = p->least + QUEUE / 2 < p->trip;
 
 	if (p->least > (p->before_trip + p->hoped) / 2 || p->least < p->trip)
 		p->trip = p->least;
@@ -124,8 +129,6 @@ judge(struct pace *p)
 		p->growth = 0;
 		p->before = window_for(p->before, p->before_trip, p->trip + QUEUE);
 	}
-	if (shorter)
-		p->looks = DIP;
 	move(p, p->before);
 	p->before = 0;
 }
@@ -134,17 +137,19 @@ static void
 decide(struct pace *p)
 {
 	p->tremble += ((p->sum / p->samples - p->least) - p->tremble) / 8;
+	p->least += p->tremble < p->sum / p->samples - p->least ? p->tremble : p->sum / p->samples - p->least;
 	if (p->before != 0) {
 		judge(p);
 		return;
 	}
 	if (p->least < p->trip)
-		p->trip = p->least;
+		p->trip -= (p->trip - p->least) / 4;
 	if (p->least > p->trip + QUEUE + QUEUE / 2 + p->tremble) {
 		lower(p, p->trip + QUEUE);
-	} else if (++p->looks >= DIP && p->used) {
+	} else if ((++p->looks >= DIP || p->shorter) && p->used) {
 		p->looks = 0;
-		lower(p, p->trip - (p->trip / 8 < DIP_TRIP ? p->trip / 8 : DIP_TRIP));
+		lower(p, p->trip - (p->shorter ? p->trip / 4 : p->trip / 8 < DIP_TRIP ? p->trip / 8 : DIP_TRIP));
+		p->shorter = false;
 	} else if (p->used && p->least < p->trip + QUEUE / 2) {
 		grow(p);
 	} else {
@@ -159,7 +164,7 @@ take_trip(struct pace *p, int64_t trip, int64_t now)
 	p->trip_last = trip;
 	if (p->trip == 0)
 		p->trip = trip;
-	if (p->window < p->goal)
+	if (p->window < p->goal || p->acked <= p->settled)
 		return;
 	if (p->samples++ == 0) {
 		p->least = trip;
@@ -169,7 +174,8 @@ take_trip(struct pace *p, int64_t trip, int64_t now)
 	p->sum += trip;
 	if (trip < p->least)
 		p->least = trip;
-	if (p->samples >= SAMPLES && now - p->look_at >= LOOK && now - p->look_at >= p->least / 4)
+	if (p->samples >= SAMPLES && now - p->look_at >= LOOK &&
+	    now - p->look_at >= (p->growth < DOUBLING ? p->least : p->least / 4))
 		decide(p);
 }
 
@@ -189,7 +195,7 @@ pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 		p->first = (p->first + 1) % PACE_MARKS;
 		p->marks--;
 	}
-	if (p->marks > 0 && fresh > 0 && count > p->settled)
+	if (p->marks > 0 && fresh > 0)
 		take_trip(p, now - p->mark[p->first].at - delay, now);
 	return true;
 }
@@ -211,7 +217,7 @@ pace_over(const struct pace *p)
 size_t
 pace_slice(const struct pace *p)
 {
-	uint64_t slice = p->window / 8;
+	uint64_t slice = p->window / 16;
 
 	if (slice < PACE_SLICE_LEAST)
 		return PACE_SLICE_LEAST;

@@ -410,6 +410,7 @@ struct pace {
 	int64_t least, sum, tremble;
 	unsigned samples;
 	bool used;             /* the window was, in this look */
+	bool shorter;          /* the last dip has shown a shorter line */
 	unsigned looks;        /* since the last dip */
 	unsigned growth;       /* growths, one after the other */
 	uint64_t before;       /* 0, or the window before it was lowered; its trip, and the one that was hoped for */
