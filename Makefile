@@ -1,4 +1,4 @@
-# make [all] check install uninstall static demo bench fuzz lint clean
+# make [all] check install uninstall static demo bench lines fuzz lint clean
 #
 # CC, CFLAGS, LDFLAGS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -125,6 +125,12 @@ t/faults.so: t/faults.c
 bench: relay t/load
 	t/bench --load t/load ./relay
 
+# What bulk gets of slow and long lines, and how long a keystroke waits beside it: two links over a line in memory.
+lines: t/line
+	t/line
+t/line: t/line.c t/wire.h $(LINK) $(BYTES) $(FLOOR)
+	$(T) $(LINK) $(BYTES) $(FLOOR)
+
 t/load: t/load.c
 	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -O2 -o $@ t/load.c
 
@@ -135,5 +141,5 @@ lint:
 	clang-format --dry-run -Werror $(SOURCES)
 
 clean:
-	rm -f relay relay-static flags flags.new *.o $(UNITS) t/faults.so t/load t/fuzz_near t/fuzz_far
+	rm -f relay relay-static flags flags.new *.o $(UNITS) t/faults.so t/load t/line t/fuzz_near t/fuzz_far
 	rm -rf t/__pycache__ .pytest_cache t/.pytest_cache

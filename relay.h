@@ -9,8 +9,12 @@
  *      |    --> sock.c       listen, accept: struct -> descriptor
  *      |    --> dial.c       reach the target: sock.c and spawn.c (commands) stand behind it
  *      v
- *   pair.c --> half.c --> buf.c      A <=> B
- *          \-> end.c                 what the descriptors of one side are, and how they close
+ *   pair.c ----------------------> half.c --> buf.c     A <=> B
+ *      |                             |   \--> end.c      what the descriptors of one side are, and how they close
+ *   leg.c ----> link.c --> frame.c   |                  A <=> stream
+ *      |          |   \--> pace.c    |
+ *      |          \-----------------/
+ *   carrier.c                                           streams <=> wire
  *
  *   floor: signals.c  pollset.c  os.c  log.c
  *
