@@ -25,6 +25,7 @@
 
 #define GRACE_TERM 500
 #define GRACE_KILL 2000
+#define REPORT_TRIES 100
 #define NEVER INT64_MAX
 
 struct child {
@@ -290,7 +291,11 @@ tell_end(const struct child *c)
 static void
 end_child(struct child *c, int status)
 {
-	read_report(c);
+	int tries = REPORT_TRIES;
+
+	/* The child that wrote it has ended, so it is there or never will be: an EAGAIN now is no answer. */
+	while (c->state == SPAWN_STARTING && tries-- > 0)
+		read_report(c);
 	c->ended = true;
 	c->wait_status = status;
 	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
