@@ -304,7 +304,7 @@ far_options(struct relay *r)
 static void
 parse_tunnel(struct relay *r, int n, char *argv[], const char *name)
 {
-	const char *rsh = r->opt.rsh != NULL ? r->opt.rsh : getenv("RELAY_SSH");
+	const char *rsh = getenv("RELAY_SSH");
 	char why[512];
 	int i;
 
@@ -313,7 +313,9 @@ parse_tunnel(struct relay *r, int n, char *argv[], const char *name)
 	for (i = 0; i < r->n_forwards && r->n_forwards > 1; i++)
 		if (r->forwards[i].kind == FORWARD_STDIO)
 			fail_usage("-W stands alone: stdin and stdout go to one place");
-	if (!hops_parse(&r->hops, argv, n, rsh != NULL && *rsh != '\0' ? rsh : "ssh", why, sizeof(why)))
+	if (r->opt.rsh == NULL)
+		r->opt.rsh = rsh != NULL && *rsh != '\0' ? rsh : "ssh";
+	if (!hops_parse(&r->hops, argv, n, r->opt.rsh, why, sizeof(why)))
 		fail_usage(why);
 	if (!os_self(name, r->self, sizeof(r->self)))
 		snprintf(r->self, sizeof(r->self), "%s", name);
@@ -352,6 +354,8 @@ parse(struct relay *r, int argc, char *argv[])
 		parse_target_only(r, argc - at, argv + at);
 	else
 		parse_ends(r, argc - at, argv + at);
+	if (r->opt.background && r->opt.doctor)
+		fail_usage("-n reports and ends: it goes without -f");
 	if (r->opt.background && (r->from.kind == ENDPOINT_STDIO || r->target.to.kind == ENDPOINT_STDIO))
 		fail_usage("-f needs a listener as FROM and leaves stdin and stdout behind");
 	r->target.each_ms = r->opt.each_ms;
@@ -668,16 +672,16 @@ start_link(struct relay *r)
 	int status = STATUS_OK, i;
 	char text[HOPS_PATH + 16], path[HOPS_PATH];
 
-	for (i = 0; i < r->n_forwards && status == STATUS_OK; i++)
+	for (i = 0; i < r->n_forwards && status == STATUS_OK && !r->opt.doctor; i++)
 		if (r->forwards[i].kind == FORWARD_NEAR || r->forwards[i].kind == FORWARD_SOCKS)
 			status = listen_on(r, &r->forwards[i].from, &r->forwards[i]);
 	if (r->n_forwards == 0 && r->tunnel.link.role == LINK_NEAR && r->from.kind != ENDPOINT_STDIO)
 		status = listen_on(r, &r->from, NULL);
 	if (status != STATUS_OK)
 		return status;
-	r->tunnel.single = r->tunnel.link.role == LINK_NEAR && r->from.kind == ENDPOINT_STDIO;
+	r->tunnel.single = r->tunnel.link.role == LINK_NEAR && r->from.kind == ENDPOINT_STDIO && !r->opt.doctor;
 	snprintf(text, sizeof(text), "reaching %s", hops_path(&r->hops, path, sizeof(path)));
-	if (r->n_forwards > 0 && !r->tunnel.single)
+	if (r->n_forwards > 0 && !r->tunnel.single && !r->opt.doctor)
 		log_say(LOG_NOTICE, "%s", text);
 	return tunnel_start(&r->tunnel, r->tunnel.link.role, pollset_clock());
 }
@@ -881,6 +885,49 @@ sweep(struct relay *r)
 
 /* ---- the tunnel in the loop ---- */
 
+/* -n: the link stands; are the targets there? */
+static void
+examine(struct relay *r)
+{
+	struct tunnel *t = &r->tunnel;
+	struct forward *f;
+	int i;
+
+	doctor_say(true, t->link.theirs.host, "a relay runs there (%s), and the link stands", t->boot.path);
+	for (i = 0; i < r->n_forwards; i++) {
+		f = &r->forwards[i];
+		f->state = FORWARD_STANDS;
+		if (f->kind == FORWARD_FAR)
+			leg_remote(&t->legs, f);
+		else if (f->kind != FORWARD_SOCKS)
+			leg_probe(&t->legs, f);
+	}
+}
+
+static void
+examined(struct relay *r)
+{
+	const char *host = r->tunnel.link.theirs.host;
+	const struct forward *f;
+	bool good = true;
+	int i;
+
+	for (i = 0; i < r->n_forwards; i++)
+		if (r->forwards[i].state == FORWARD_ASKS)
+			return;
+	for (i = 0; i < r->n_forwards; i++) {
+		f = &r->forwards[i];
+		good = good && f->state == FORWARD_STANDS;
+		if (f->kind == FORWARD_FAR)
+			doctor_say(f->state == FORWARD_STANDS, host, "listening on %s %s", f->from_text,
+			    f->state == FORWARD_STANDS ? "works" : "does not work, as told above");
+		else if (f->kind != FORWARD_SOCKS)
+			doctor_say(f->state == FORWARD_STANDS, host, "the target %s %s", f->to_text,
+			    f->state == FORWARD_STANDS ? "answers" : "does not answer, as told above");
+	}
+	tunnel_stop(&r->tunnel, good ? STATUS_OK : STATUS_CONNECT);
+}
+
 /* The link is up, for the first time or again. */
 static void
 link_is_up(struct relay *r)
@@ -893,6 +940,10 @@ link_is_up(struct relay *r)
 	if (t->link.role == LINK_FAR)
 		return;
 	log_say(t->lives > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", t->link.theirs.host, t->lives > 1 ? ", again" : "");
+	if (r->opt.doctor) {
+		examine(r);
+		return;
+	}
 	if (r->from.kind == ENDPOINT_STDIO) {
 		if (end_stdio(&a) == -1 || !leg_new(&t->legs, &a, r->n_forwards > 0 ? r->forwards[0].to_text : ""))
 			link_bye(&t->link, LINK_NO_ROOM, "cannot use stdin and stdout");
@@ -938,7 +989,11 @@ watch_forwards(struct relay *r)
 	bool stands = true;
 	int i;
 
-	if (r->tunnel.state != TUNNEL_UP || r->tunnel.link.state == LINK_DEAD || r->from.kind == ENDPOINT_STDIO)
+	if (r->tunnel.state != TUNNEL_UP || r->tunnel.link.state == LINK_DEAD)
+		return;
+	if (r->opt.doctor)
+		examined(r);
+	if (r->opt.doctor || r->from.kind == ENDPOINT_STDIO)
 		return;
 	for (i = 0; i < r->n_forwards; i++) {
 		if (r->forwards[i].state == FORWARD_REFUSED)
@@ -1034,6 +1089,8 @@ main(int argc, char *argv[])
 	bound_pairs(&r, os_raise_files());
 	if (r.opt.probe || r.opt.fdpass)
 		return dial_alone(&r);
+	if (r.opt.doctor && !doctor_visit(r.hops.hops, r.hops.n, r.opt.rsh))
+		return STATUS_LINK;
 	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		while (turn(&r))

@@ -761,6 +761,15 @@ bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char
 const char *hops_path(const struct hops *h, char *dst, size_t size);
 int hops_blame(const struct hops *h, const char *words);
 
+/* ---- doctor.c: each step tried, and reported on stdout ---- */
+
+/*
+ * doctor_visit(hops, n, rsh): try hop after hop; false: one of them failed, or a signal came. Waits.
+ * doctor_say(good, hop, fmt, ...): report of ${hop}, in the same form.
+ */
+bool doctor_visit(char *const hops[], int n, const char *rsh);
+void doctor_say(bool good, const char *hop, const char *fmt, ...);
+
 /* ---- tunnel.c: the life of a link ---- */
 
 enum tunnel_state { TUNNEL_OVER, TUNNEL_STARTS, TUNNEL_UP, TUNNEL_RESTS };
