@@ -31,7 +31,7 @@ PermitRootLogin yes
 MaxStartups 100
 MaxSessions 100
 AcceptEnv {mark}
-SetEnv PATH={dir}/bin:/usr/local/bin:/usr/bin:/bin HOST={name}
+SetEnv PATH={dir}/bin:/usr/local/bin:/usr/bin:/bin HOST={name} {options}
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
 '''
@@ -81,12 +81,14 @@ class Hosts:
         self._programs()
         self._key('user')
         config = ''
+        options = ' '.join('%s=%s' % (name, os.environ.get(name, '')) for name in rig.SANITIZER_OPTIONS)
         self.daemons = {}
         for name in self.names:
             self._key(name)
             port = rig.free_port()
             config += SSH_CONFIG.format(name=name, port=port)
-            self._write(name + '.conf', SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK))
+            self._write(name + '.conf', SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK,
+                                                                    options=options))
             with open('%s/%s.log' % (self.dir, name), 'w') as log:
                 self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)],
                                                       stdin=subprocess.DEVNULL, stderr=log)
