@@ -123,8 +123,10 @@ t/fuzz_far: t/fuzz_far.c t/fuzz.h $(FUZZED) relay.h
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
 
+# Two tables: relay beside other relays, and a link beside ssh -L and the bare channel.
 bench: relay t/load
 	t/bench --load t/load ./relay
+	t/bench-link --load t/load ./relay
 
 # What bulk gets of slow and long lines, and how long a keystroke waits beside it: two links over a line in memory.
 lines: t/line

@@ -1,4 +1,5 @@
-"""Two real sshds on loopback that stand for the hosts `login` and `node` and prohibit every kind of forwarding.
+"""Two real sshds on loopback that stand for the hosts `login` and `node` and prohibit every kind of forwarding (for the bench,
+which has peers: one that allows it).
 
 Here and there `ssh` and `scp` are wrappers that name the configuration in which `login` and `node` are known, and `relay` is
 the binary under test: one directory of programs, first in everybody's PATH.  The mark of a test goes with ssh to the hosts
@@ -19,8 +20,8 @@ ListenAddress 127.0.0.1:{port}
 HostKey {dir}/{name}.key
 PidFile none
 AuthorizedKeysFile {dir}/user.key.pub
-AllowTcpForwarding no
-AllowStreamLocalForwarding no
+AllowTcpForwarding {forwarding}
+AllowStreamLocalForwarding {forwarding}
 PermitTunnel no
 AllowAgentForwarding no
 X11Forwarding no
@@ -72,9 +73,7 @@ def missing():
 
 
 class Hosts:
-    names = ('login', 'node')
-
-    def __init__(self):
+    def __init__(self, names=('login', 'node'), forwarding='no'):
         self.dir = tempfile.mkdtemp(prefix='rs', dir='/tmp')
         os.makedirs('/run/sshd', mode=0o755, exist_ok=True)
         self.env = dict(os.environ, PATH='%s/bin:%s' % (self.dir, os.environ['PATH']))
@@ -83,12 +82,12 @@ class Hosts:
         config = ''
         options = ' '.join('%s=%s' % (name, os.environ.get(name, '')) for name in rig.SANITIZER_OPTIONS)
         self.daemons = {}
-        for name in self.names:
+        for name in names:
             self._key(name)
             port = rig.free_port()
             config += SSH_CONFIG.format(name=name, port=port)
             self._write(name + '.conf', SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK,
-                                                                    options=options))
+                                                                    options=options, forwarding=forwarding))
             with open('%s/%s.log' % (self.dir, name), 'w') as log:
                 self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)],
                                                       stdin=subprocess.DEVNULL, stderr=log)
