@@ -27,7 +27,8 @@
 #define ACK_DELAY 5000
 #define PING_AFTER 15000000
 #define DEAD_AFTER 45000000
-#define ASLEEP 20000000  /* no tick for so long: this host slept, and the line is given time to show that it lives */
+#define ASLEEP 20000000  /* no tick for so long: this host slept */
+#define AWAKE 15000000   /* for the line to show that it lives still */
 #define QUIET_SPAN 10000 /* a stream that sent less than a slice in this time is quiet */
 #define KEYSTROKE 512    /* bytes of a quiet stream that are never held back */
 #define WINDOW_TOP INT32_MAX
@@ -1074,6 +1075,16 @@ link_feed(struct link *l, const void *p, size_t n, int64_t now)
 /* ---- time ---- */
 
 void
+link_woke(struct link *l, int64_t now)
+{
+	if (l->state != LINK_UP)
+		return;
+	l->heard = now - (DEAD_AFTER - AWAKE);
+	l->pinged = now;
+	l->due_ping = true;
+}
+
+void
 link_tick(struct link *l, int64_t now)
 {
 	int64_t gap = now - (l->ticked > l->heard ? l->ticked : l->heard);
@@ -1083,7 +1094,7 @@ link_tick(struct link *l, int64_t now)
 	if (l->state != LINK_UP)
 		return;
 	if (gap > ASLEEP)
-		l->heard += gap;
+		link_woke(l, now);
 	if (now - l->heard >= DEAD_AFTER) {
 		link_lost(l, LINK_TIMEOUT, "nothing was heard from the other side for 45 s");
 	} else if (now - l->heard >= PING_AFTER && now - l->pinged >= PING_AFTER) {

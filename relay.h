@@ -578,6 +578,7 @@ struct link {
  * link_pull(l, dst, room, now): put frames that are to be sent now into ${dst}; ${room} is at least LINK_PULL.
  * link_has_output(l): would link_pull give something?
  * link_tick(l, now): let time pass; link_deadline(l): when it has to be called at the latest.
+ * link_woke(l, now): this host slept, which its clock may not show: ask for a sign of life, and wait less long for it.
  * link_lost(l, code, why): the carrier has ended: all streams are reset.
  * link_bye(l, code, why): end the link; one more link_pull gives the last frame.
  *
@@ -600,6 +601,7 @@ size_t link_pull(struct link *l, unsigned char *dst, size_t room, int64_t now);
 bool link_has_output(const struct link *l);
 void link_tick(struct link *l, int64_t now);
 int64_t link_deadline(const struct link *l);
+void link_woke(struct link *l, int64_t now);
 void link_lost(struct link *l, uint16_t code, const char *why);
 void link_bye(struct link *l, uint16_t code, const char *why);
 struct stream *link_open(struct link *l, const char *target, void *user);
@@ -789,6 +791,7 @@ struct tunnel {
 	unsigned failures;   /* starts since then */
 	int told_copies;
 	int64_t started_at, explain_at, magic_at, again_at;
+	int64_t clocks;      /* what the time of day is ahead of the clock that stands still while the host sleeps */
 	int64_t untold_at;   /* a loss that people are told of at this time; 0: none */
 	char loss[sizeof(((struct link *)0)->why)];
 	int status;          /* TUNNEL_OVER: relay's exit */

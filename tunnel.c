@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "relay.h"
@@ -22,6 +23,7 @@
 #define WAKE_AFTER 1000 /* whoever wants it, a start is followed by no other within this time for each that failed */
 #define WAKE_MOST 10000
 #define TELL_AFTER 200    /* of a loss */
+#define SLEPT 5000        /* a jump of the time of day */
 #define START_MOST 120000 /* for a start with nobody there to type a password */
 #define MAGIC_AFTER 10000 /* the far relay was started, and is not heard */
 
@@ -297,6 +299,31 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 	}
 }
 
+/* Did this host sleep since the last turn? Its clock may not show it, the time of day does. */
+static bool
+has_slept(struct tunnel *t, int64_t now_us)
+{
+	struct timespec ts;
+	int64_t clocks, before = t->clocks;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	clocks = ((int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - now_us) / 1000;
+	t->clocks = clocks;
+	return before != 0 && clocks - before > SLEPT;
+}
+
+/* A line seldom survives a sleep, and a pause before the next start was for another place and time. */
+static void
+watch_sleep(struct tunnel *t, const struct pollset *ps)
+{
+	if (!has_slept(t, ps->now_us))
+		return;
+	if (t->state == TUNNEL_UP)
+		link_woke(&t->link, ps->now_us);
+	t->failures = 0;
+	t->again_at = ps->now;
+}
+
 static int64_t
 next_start(const struct tunnel *t)
 {
@@ -309,6 +336,7 @@ next_start(const struct tunnel *t)
 void
 tunnel_want(struct tunnel *t, struct pollset *ps)
 {
+	watch_sleep(t, ps);
 	if (t->state == TUNNEL_RESTS && ps->now >= next_start(t)) {
 		t->woken = false;
 		if (tunnel_start(t, LINK_NEAR, ps->now) != STATUS_OK) {
