@@ -897,16 +897,28 @@ leg_sweep(struct legs *tab)
 	return status;
 }
 
+/* Where the bytes of ${g} go, as far as this side knows. */
+static const char *
+to_name(const struct legs *tab, const struct leg *g, char *dst, size_t size)
+{
+	if (g->forward != NULL)
+		return g->forward->to_text;
+	if (g->s->words != NULL && g->s->words[0] != '\0' && g->s->words[0] != '=')
+		return g->s->words;
+	return tab->fixed ? endpoint_name(&tab->target->to, dst, size) : "its target";
+}
+
 void
 leg_table(const struct legs *tab)
 {
+	char name[ENDPOINT_NAME];
 	const struct leg *g;
 
-	log_say(LOG_ERROR, "link to %s: %zu open stream%s, round trip %lld us", tab->link->theirs.host, tab->n - tab->aside,
-	    tab->n - tab->aside == 1 ? "" : "s", (long long)tab->link->pace.trip);
+	log_say(LOG_ERROR, "link to %s: %zu open stream%s", tab->link->theirs.host, tab->n - tab->aside,
+	    tab->n - tab->aside == 1 ? "" : "s");
 	for (g = tab->first; g != NULL; g = g->next)
 		if (!g->over && g->s != NULL && !is_aside(g->phase))
-			log_say(LOG_ERROR, "[%lu]%s %llu bytes out, %llu in", (unsigned long)g->s->id,
-			    g->phase == LEG_JOINED ? "" : " (connecting)", (unsigned long long)g->s->out.moved,
-			    (unsigned long long)g->s->in.moved);
+			log_say(LOG_ERROR, "[%lu] -> %s%s: %llu bytes out, %llu in", (unsigned long)g->s->id,
+			    to_name(tab, g, name, sizeof(name)), g->phase == LEG_JOINED ? "" : " (connecting)",
+			    (unsigned long long)g->s->out.moved, (unsigned long long)g->s->in.moved);
 }

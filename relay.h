@@ -790,7 +790,7 @@ struct tunnel {
 	unsigned lives;      /* how often it was up */
 	unsigned failures;   /* starts since then */
 	int told_copies;
-	int64_t started_at, explain_at, magic_at, again_at;
+	int64_t started_at, up_at, explain_at, magic_at, again_at;
 	int64_t clocks;      /* what the time of day is ahead of the clock that stands still while the host sleeps */
 	int64_t untold_at;   /* a loss that people are told of at this time; 0: none */
 	char loss[sizeof(((struct link *)0)->why)];

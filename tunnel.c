@@ -380,6 +380,7 @@ tunnel_step(struct tunnel *t, const struct pollset *ps)
 	t->state = TUNNEL_UP;
 	t->lives++;
 	t->failures = 0;
+	t->up_at = ps->now;
 	t->carrier.hushed = false;
 	boot_free(&t->boot);
 	if (t->hops != NULL)
@@ -416,16 +417,20 @@ void
 tunnel_table(const struct tunnel *t, int64_t now)
 {
 	static const char *const words[] = { "over", "starting", "up", "down" };
+	const char *name = t->hops != NULL ? t->hops->hops[t->hops->n - 1] : t->link.theirs.host;
 	const struct pace *p = &t->link.pace;
+	int64_t up = (now - t->up_at) / 1000;
 
-	log_say(LOG_ERROR, "the link is %s%s%s", words[t->state], t->lives > 0 ? ", to " : "",
-	    t->lives > 0 ? t->link.theirs.host : "");
+	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side", words[t->state]);
 	if (t->state == TUNNEL_RESTS)
 		log_say(LOG_ERROR, "it is made again in %lld s, or when somebody connects",
 		    (long long)((next_start(t) - now + 999) / 1000));
 	if (t->state != TUNNEL_UP)
 		return;
-	log_say(LOG_ERROR, "round trip %lld us, at most %llu bytes in flight, %llu bytes sent, %llu read", (long long)p->trip,
-	    (unsigned long long)p->window, (unsigned long long)p->sent, (unsigned long long)t->link.read);
+	log_say(
+	    LOG_ERROR, "round trip %lld us, at most %llu bytes in flight", (long long)p->trip, (unsigned long long)p->window);
+	log_say(LOG_ERROR, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second", (unsigned long long)p->sent,
+	    (unsigned long long)t->link.read, (long long)up, (unsigned long long)(p->sent / (uint64_t)(up + (up == 0))),
+	    (unsigned long long)(t->link.read / (uint64_t)(up + (up == 0))));
 	leg_table(&t->legs);
 }
