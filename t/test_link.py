@@ -732,7 +732,7 @@ def test_table(link):
     ping(a, b)
     ping(c, d, b'x' * 1000)
     j.relay.proc.send_signal(signal.SIGUSR1)
-    line = j.relay.says('link to ')
+    line = j.relay.says('open stream')
     assert HOST in line and '2 open streams' in line
     j.relay.says('1000 bytes out, 1000 in')
     j.relay.says(' 1 bytes out, 1 in')
