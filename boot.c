@@ -377,6 +377,21 @@ boot_feed(struct boot *b, const void *p, size_t n)
 		take_byte(b, *at++);
 }
 
+size_t
+boot_strip(char *text)
+{
+	char *at = text, *end;
+
+	while ((at = strstr(at, MARK)) != NULL) {
+		end = strchr(at, '\n');
+		if (end == NULL)
+			*at = '\0';
+		else
+			memmove(at, end + 1, strlen(end + 1) + 1);
+	}
+	return strlen(text);
+}
+
 void
 boot_free(struct boot *b)
 {

@@ -29,23 +29,29 @@
 
 /* ---- what people are told ---- */
 
-/* What came before the link, as people can read it. */
+/* What came before the link and was no answer to boot.c, as people can read it. */
 static void
-show_noise(const struct link *l)
+show_noise(struct link *l)
 {
-	size_t from = l->noise_have > 400 ? l->noise_have - 400 : 0, i;
+	size_t from, i;
 	char text[401];
 
+	for (i = 0; i < l->noise_have; i++)
+		if (l->noise[i] == '\0')
+			l->noise[i] = '?';
+	if (l->noise_have > 0)
+		l->noise_have = boot_strip(l->noise);
 	if (l->noise_have == 0)
 		return;
+	from = l->noise_have > 400 ? l->noise_have - 400 : 0;
 	for (i = from; i < l->noise_have; i++)
-		text[i - from] = l->noise[i] == '\n' ? '|' : l->noise[i] == '\0' ? '?' : l->noise[i];
+		text[i - from] = l->noise[i] == '\n' ? '|' : l->noise[i];
 	text[i - from] = '\0';
 	log_say(LOG_ERROR, "before that it said: %s", text);
 }
 
 static void
-explain_command(const struct tunnel *t, int ended)
+explain_command(struct tunnel *t, int ended)
 {
 	char name[ENDPOINT_NAME];
 
