@@ -38,7 +38,8 @@ static const char script_head[] = "V='relay " RELAY_VERSION "';o='%s';"
 				  "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};";
 
 /* -x: that relay and no other. */
-static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null)||{ say no \"$x: $e\";exit 1;};"
+static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null);"
+				   "[ \"$e\" = \"$V\" ]||{ say no \"$x: $e\";exit 1;};"
 				   "say at \"$x\";exec \"$x\" $o\n";
 
 /*
@@ -322,7 +323,8 @@ take_line(struct boot *b, char *line)
 	} else if (strcmp(line, "want") == 0) {
 		send_binary(b, words);
 	} else if (strcmp(line, "no") == 0) {
-		snprintf(why, sizeof(why), "the relay that -x names cannot be run there: %s", words);
+		snprintf(why, sizeof(why),
+		    "-x has to name a relay " RELAY_VERSION " there, and asked for its version it says: %s", words);
 		fail(b, why);
 	} else if (strcmp(line, "none") == 0) {
 		no_binary(b, words);
