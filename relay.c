@@ -1,5 +1,5 @@
 /*
- * relay.c - options, start, and the loop.
+ * relay.c - start, and the loop.
  *
  * A start goes from words to ends, from FROM to listeners or to the one pair of stdin and stdout, and then into the loop: ask
  * everybody what to wait for, wait once, take signals, accept, move, sweep.  The loop ends when nothing is left to wait for: no
@@ -22,17 +22,8 @@
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
 #define FILES_OURS 12   /* descriptors that are not a pair's: stdio, signals, listeners, netlink, a spare pipe */
 #define FILES_SPAWN 6   /* more while a command is started */
-#define SECONDS_MAX 1000000
-#define FORWARDS 32
 #define GATES 64
 #define ASK_AGAIN 5000 /* the far side to listen, where it would not after the link came back */
-
-struct options {
-	bool anybody, background, doctor, fdpass, linked, probe, quiet, verbose;
-	long max_pairs; /* 0: no bound of the user's */
-	const char *pidfile, *rsh, *far_path;
-	int each_ms, wait_ms, idle_ms;
-};
 
 /* Where connections come in, and what for. */
 struct gate {
@@ -43,12 +34,9 @@ struct gate {
 
 struct relay {
 	struct options opt;
-	struct endpoint from;
 	struct dial_target target;
 	struct gate gates[GATES];
 	int n_gates;
-	struct forward forwards[FORWARDS];
-	int n_forwards;
 	int64_t resume;   /* gates rest until then; 0: they do not */
 	size_t max_pairs; /* what -c and the descriptors allow */
 	bool told_full;
@@ -61,50 +49,12 @@ struct relay {
 	bool single;  /* one connection: its fate is relay's status */
 	int status;
 	struct tunnel tunnel; /* all connections share one link */
-	bool linked;
-	bool announced;  /* programs and people know that it stands */
-	int64_t used_at; /* the last time that a connection was there */
-	struct hops hops;
-	char self[BOOT_PATH], far_options[64];
+	bool announced;       /* programs and people know that it stands */
+	int64_t used_at;      /* the last time that a connection was there */
 	dev_t pid_dev;
 	ino_t pid_ino;
 	bool pid_ours;
 };
-
-static const char usage[] =
-    "usage: relay [options] FROM TO\n"
-    "       relay [options] FROM -- COMMAND [ARG ...]\n"
-    "       relay [options] -L FROM:TO | -R FROM:TO | -D PORT | -W TO ... HOP ...\n"
-    "       relay -m [options] FROM -- COMMAND [ARG ...]\n"
-    "       relay -m [options] - [TO]\n"
-    "       relay -z | -F [options] TO\n"
-    "An end is PORT, HOST:PORT, [IPv6]:PORT, *:PORT, a path with a / (Unix socket), or - (stdin and stdout).\n"
-    "A HOP is an ssh destination, or the words of a command that runs its arguments there: 'srun --jobid=7 -u'.\n"
-    "  -a          everybody may connect to a loopback port, not this user and root alone\n"
-    "  -c N        at most N connections at a time\n"
-    "  -D PORT     a SOCKS proxy, whose connections leave from the last hop\n"
-    "  -e COMMAND  the ssh to run for the first hop, as in -e 'ssh -F FILE' (RELAY_SSH)\n"
-    "  -f          go to the background once listening, or once the tunnel stands\n"
-    "  -F          connect, hand the socket to ssh (ProxyUseFdpass) and exit\n"
-    "  -i SECONDS  end when nothing was connected for so long\n"
-    "  -L FROM:TO  listen here, connect from the last hop; -R: listen there, connect from here\n"
-    "  -m          all connections share one COMMAND, whose end is relay -m - there: a link\n"
-    "  -n          try each step of a tunnel and report; forward nothing\n"
-    "  -P FILE     write the process id to FILE\n"
-    "  -q, -v      say errors only; say a line for each connection\n"
-    "  -t SECONDS  give up on an address after SECONDS (10)\n"
-    "  -w SECONDS  keep trying for SECONDS until the target is there\n"
-    "  -W TO       join stdin and stdout to TO beyond the last hop\n"
-    "  -x PATH     the relay to use on the last hop; nothing is copied\n"
-    "  -z          connect, say nothing, exit 0 or 1\n"
-    "  -h, -V      show this, the version\n";
-
-static void
-fail_usage(const char *what)
-{
-	log_say(LOG_ERROR, "%s (relay -h shows how)", what);
-	exit(STATUS_USAGE);
-}
 
 static void
 fail_system(const char *what)
@@ -113,257 +63,30 @@ fail_system(const char *what)
 	exit(STATUS_SYSTEM);
 }
 
-/* ---- options ---- */
-
-static long
-number(char opt, const char *text, long min, long max)
-{
-	char why[160], *end;
-	long n;
-
-	errno = 0;
-	n = strtol(text, &end, 10);
-	if (*text == '\0' || *end != '\0' || errno != 0 || n < min || n > max) {
-		snprintf(why, sizeof(why), "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", opt, text, min, max,
-		    opt, min + 9);
-		fail_usage(why);
-	}
-	return n;
-}
-
+/* What was asked for, as those who do it want it. */
 static void
-add_forward(struct relay *r, int kind, const char *text)
-{
-	char why[SOCK_PATH_MAX + 256];
-
-	if (r->n_forwards == FORWARDS)
-		fail_usage("a tunnel carries at most 32 of -L, -R and -D");
-	if (!forward_parse(&r->forwards[r->n_forwards++], (char)kind, text, why, sizeof(why)))
-		fail_usage(why);
-}
-
-/* Returns the index of the first word that is no option. */
-static int
-parse_options(struct relay *r, int argc, char *argv[])
-{
-	struct options *o = &r->opt;
-	char why[64];
-	int c;
-
-	o->each_ms = 10000;
-	while ((c = getopt(argc, argv, ":ac:D:e:fFhi:L:mnP:qR:t:vVw:W:x:z")) != -1) {
-		switch (c) {
-		case 'D':
-		case 'L':
-		case 'R':
-		case 'W':
-			add_forward(r, c, optarg);
-			break;
-		case 'e':
-			o->rsh = optarg;
-			break;
-		case 'i':
-			o->idle_ms = (int)number('i', optarg, 1, SECONDS_MAX) * 1000;
-			break;
-		case 'n':
-			o->doctor = true;
-			break;
-		case 'x':
-			o->far_path = optarg;
-			break;
-		case 'a':
-			o->anybody = true;
-			break;
-		case 'c':
-			o->max_pairs = number('c', optarg, 1, 1000000);
-			break;
-		case 'f':
-			o->background = true;
-			break;
-		case 'F':
-			o->fdpass = true;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
-		case 'm':
-			o->linked = true;
-			break;
-		case 'P':
-			o->pidfile = optarg;
-			break;
-		case 'q':
-			o->quiet = true;
-			log_show(LOG_ERROR);
-			break;
-		case 't':
-			o->each_ms = (int)number('t', optarg, 1, SECONDS_MAX) * 1000;
-			break;
-		case 'v':
-			o->verbose = true;
-			log_show(LOG_INFO);
-			break;
-		case 'V':
-			puts("relay " RELAY_VERSION);
-			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
-		case 'w':
-			o->wait_ms = (int)number('w', optarg, 0, SECONDS_MAX) * 1000;
-			break;
-		case 'z':
-			o->probe = true;
-			break;
-		default:
-			snprintf(why, sizeof(why), c == ':' ? "-%c wants a value" : "there is no option -%c", optopt);
-			fail_usage(why);
-		}
-	}
-	return optind;
-}
-
-static void
-parse_end(struct endpoint *ep, const char *text, bool listens)
-{
-	char why[ENDPOINT_NAME + 256];
-
-	if (!endpoint_parse(ep, text, listens, why, sizeof(why)))
-		fail_usage(why);
-}
-
-/* -z and -F: the only end is TO; a FROM of "-" may stand before it. */
-static void
-parse_target_only(struct relay *r, int n, char *argv[])
-{
-	if (n == 2 && strcmp(argv[0], "-") == 0) {
-		argv++;
-		n--;
-	}
-	if (n != 1)
-		fail_usage("-z and -F take one end, TO");
-	parse_end(&r->target.to, argv[0], false);
-	if (r->target.to.kind == ENDPOINT_STDIO)
-		fail_usage("-z and -F connect: TO is a port or a socket path");
-	r->from.kind = ENDPOINT_STDIO;
-}
-
-static void
-parse_ends(struct relay *r, int n, char *argv[])
-{
-	if (n < 2)
-		fail_usage(n == 0 ? "FROM and TO are missing" : "TO is missing");
-	parse_end(&r->from, argv[0], true);
-	if (strcmp(argv[1], "--") == 0) {
-		if (n == 2 || *argv[2] == '\0')
-			fail_usage("the command after -- is missing");
-		endpoint_command(&r->target.to, argv + 2);
-		return;
-	}
-	if (n > 2)
-		fail_usage("there are words after TO; options stand before FROM, and a command after --");
-	parse_end(&r->target.to, argv[1], false);
-	if (r->from.kind == ENDPOINT_STDIO && r->target.to.kind == ENDPOINT_STDIO)
-		fail_usage("FROM and TO are both stdin and stdout");
-}
-
-/* -m: near with a command, or far on stdin and stdout. */
-static void
-parse_link(struct relay *r, int n, char *argv[])
-{
-	if (n >= 2 && strcmp(argv[1], "--") == 0) {
-		parse_ends(r, n, argv);
-		r->tunnel.link.role = LINK_NEAR;
-		return;
-	}
-	if (n == 0 || strcmp(argv[0], "-") != 0)
-		fail_usage("-m is relay -m FROM -- COMMAND on this side, relay -m - [TO] on the other");
-	if (n > 2)
-		fail_usage("there are words after TO; options stand before FROM");
-	r->from.kind = ENDPOINT_STDIO;
-	r->tunnel.link.role = LINK_FAR;
-	r->target.to.kind = ENDPOINT_STDIO; /* none */
-	if (n == 2) {
-		parse_end(&r->target.to, argv[1], false);
-		if (r->target.to.kind == ENDPOINT_STDIO)
-			fail_usage("FROM and TO are both stdin and stdout");
-		r->tunnel.legs.fixed = true;
-	}
-}
-
-/* What the far relay is to do as this one was told. */
-static void
-far_options(struct relay *r)
+set_up(struct relay *r)
 {
 	const struct options *o = &r->opt;
-	char wait[16] = "";
-
-	if (o->wait_ms > 0)
-		snprintf(wait, sizeof(wait), " -w %d", o->wait_ms / 1000);
-	snprintf(r->far_options, sizeof(r->far_options), "-m -t %d%s%s%s%s -", o->each_ms / 1000, wait, o->anybody ? " -a" : "",
-	    o->quiet ? " -q" : "", o->verbose ? " -v" : "");
-}
-
-static void
-parse_tunnel(struct relay *r, int n, char *argv[], const char *name)
-{
-	const char *rsh = getenv("RELAY_SSH");
-	char why[512];
 	int i;
 
-	if (n == 0)
-		fail_usage("a tunnel needs a hop, as in relay -L 8888:localhost:8888 me@login");
-	for (i = 0; i < r->n_forwards && r->n_forwards > 1; i++)
-		if (r->forwards[i].kind == FORWARD_STDIO)
-			fail_usage("-W stands alone: stdin and stdout go to one place");
-	if (r->opt.rsh == NULL)
-		r->opt.rsh = rsh != NULL && *rsh != '\0' ? rsh : "ssh";
-	if (!hops_parse(&r->hops, argv, n, r->opt.rsh, why, sizeof(why)))
-		fail_usage(why);
-	if (!os_self(name, r->self, sizeof(r->self)))
-		snprintf(r->self, sizeof(r->self), "%s", name);
-	far_options(r);
-	endpoint_command(&r->target.to, r->hops.argv);
-	if (r->n_forwards > 0)
-		r->from = r->forwards[0].from;
-	for (i = 0; i < r->n_forwards; i++) {
-		r->forwards[i].to.kids = &r->kids;
-		r->forwards[i].to.each_ms = r->opt.each_ms;
-	}
-	r->tunnel.hops = &r->hops;
-	r->tunnel.self = r->self;
-	r->tunnel.far_path = r->opt.far_path;
-	r->tunnel.far_options = r->far_options;
-}
-
-static void
-parse(struct relay *r, int argc, char *argv[])
-{
-	int at = parse_options(r, argc, argv);
-	bool tunnel = r->n_forwards > 0 || r->opt.doctor;
-
-	r->linked = r->opt.linked || tunnel;
-	if (r->linked && (r->opt.probe || r->opt.fdpass))
-		fail_usage("-m, -L, -R, -D and -W go with neither -z nor -F");
-	if (r->opt.linked && tunnel)
-		fail_usage("-m takes a command of yours, -L, -R, -D and -W take hops: only one of both");
-	if (!tunnel && (r->opt.rsh != NULL || r->opt.far_path != NULL))
-		fail_usage("-e and -x belong to a tunnel: -L, -R, -D or -W");
-	if (tunnel)
-		parse_tunnel(r, argc - at, argv + at, argv[0]);
-	else if (r->opt.linked)
-		parse_link(r, argc - at, argv + at);
-	else if (r->opt.probe || r->opt.fdpass)
-		parse_target_only(r, argc - at, argv + at);
-	else
-		parse_ends(r, argc - at, argv + at);
-	if (r->opt.background && r->opt.doctor)
-		fail_usage("-n reports and ends: it goes without -f");
-	if (r->opt.background && (r->from.kind == ENDPOINT_STDIO || r->target.to.kind == ENDPOINT_STDIO))
-		fail_usage("-f needs a listener as FROM and leaves stdin and stdout behind");
-	r->target.each_ms = r->opt.each_ms;
-	r->target.wait_ms = tunnel ? 0 : r->opt.wait_ms;
+	r->target.to = o->to;
+	r->target.each_ms = o->each_ms;
+	r->target.wait_ms = o->tunnel ? 0 : o->wait_ms;
 	r->target.kids = &r->kids;
-	r->tunnel.command = &r->target;
-	r->tunnel.legs.target = &r->target;
-	r->tunnel.legs.anybody = r->opt.anybody;
+	for (i = 0; i < o->n_forwards; i++) {
+		r->opt.forwards[i].to.kids = &r->kids;
+		r->opt.forwards[i].to.each_ms = o->each_ms;
+	}
+	r->tunnel.command = r->tunnel.legs.target = &r->target;
+	r->tunnel.legs.fixed = o->fixed;
+	r->tunnel.legs.anybody = o->anybody;
+	if (!o->tunnel)
+		return;
+	r->tunnel.hops = &o->hops;
+	r->tunnel.self = o->self;
+	r->tunnel.far_path = o->far_path;
+	r->tunnel.far_options = o->far_options;
 }
 
 /* ---- -z and -F ---- */
@@ -498,9 +221,9 @@ print_addresses(struct relay *r)
 
 	for (i = 0; i < r->n_gates; i++)
 		printf("%s\n", gate_name(&r->gates[i]));
-	for (i = 0; i < r->n_forwards; i++)
-		if (r->forwards[i].kind == FORWARD_FAR)
-			printf("%.*s", (int)strlen(r->forwards[i].bound) - 1, r->forwards[i].bound);
+	for (i = 0; i < r->opt.n_forwards; i++)
+		if (r->opt.forwards[i].kind == FORWARD_FAR)
+			printf("%.*s", (int)strlen(r->opt.forwards[i].bound) - 1, r->opt.forwards[i].bound);
 	if (fflush(stdout) != 0)
 		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
 	null_over(STDOUT_FILENO);
@@ -510,16 +233,16 @@ print_addresses(struct relay *r)
 static void
 tell_ways(struct relay *r)
 {
-	char path[HOPS_PATH], bound[sizeof(r->forwards[0].bound)];
+	char path[HOPS_PATH], bound[sizeof(r->opt.forwards[0].bound)];
 	const struct forward *f;
 	int i;
 
-	hops_path(&r->hops, path, sizeof(path));
+	hops_path(&r->opt.hops, path, sizeof(path));
 	for (i = 0; i < r->n_gates; i++)
 		if (r->gates[i].forward != NULL && (i == 0 || r->gates[i - 1].forward != r->gates[i].forward))
 			forward_tell(r->gates[i].forward, gate_name(&r->gates[i]), path);
-	for (i = 0; i < r->n_forwards; i++) {
-		f = &r->forwards[i];
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
 		snprintf(bound, sizeof(bound), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
 		if (f->kind == FORWARD_FAR)
 			forward_tell(f, bound, path);
@@ -619,8 +342,8 @@ bound_pairs(struct relay *r, long files)
 	bool command = r->target.to.kind == ENDPOINT_COMMAND;
 	long most = command ? (files - FILES_OURS - FILES_SPAWN) / 3 : (files - FILES_OURS) / 2;
 
-	if (r->linked)
-		most = files - FILES_OURS - FILES_SPAWN - r->n_forwards * 2;
+	if (r->opt.linked)
+		most = files - FILES_OURS - FILES_SPAWN - r->opt.n_forwards * 2;
 
 	if (files == -1)
 		most = LONG_MAX;
@@ -658,7 +381,7 @@ announce(struct relay *r)
 {
 	r->announced = true;
 	write_pidfile(r);
-	if (r->target.to.kind != ENDPOINT_STDIO && r->from.kind != ENDPOINT_STDIO) {
+	if (r->target.to.kind != ENDPOINT_STDIO && r->opt.from.kind != ENDPOINT_STDIO) {
 		tell_ways(r);
 		print_addresses(r);
 	}
@@ -672,18 +395,18 @@ start_link(struct relay *r)
 	int status = STATUS_OK, i;
 	char text[HOPS_PATH + 16], path[HOPS_PATH];
 
-	for (i = 0; i < r->n_forwards && status == STATUS_OK && !r->opt.doctor; i++)
-		if (r->forwards[i].kind == FORWARD_NEAR || r->forwards[i].kind == FORWARD_SOCKS)
-			status = listen_on(r, &r->forwards[i].from, &r->forwards[i]);
-	if (r->n_forwards == 0 && r->tunnel.link.role == LINK_NEAR && r->from.kind != ENDPOINT_STDIO)
-		status = listen_on(r, &r->from, NULL);
+	for (i = 0; i < r->opt.n_forwards && status == STATUS_OK && !r->opt.doctor; i++)
+		if (r->opt.forwards[i].kind == FORWARD_NEAR || r->opt.forwards[i].kind == FORWARD_SOCKS)
+			status = listen_on(r, &r->opt.forwards[i].from, &r->opt.forwards[i]);
+	if (r->opt.n_forwards == 0 && r->opt.role == LINK_NEAR && r->opt.from.kind != ENDPOINT_STDIO)
+		status = listen_on(r, &r->opt.from, NULL);
 	if (status != STATUS_OK)
 		return status;
-	r->tunnel.single = r->tunnel.link.role == LINK_NEAR && r->from.kind == ENDPOINT_STDIO && !r->opt.doctor;
-	snprintf(text, sizeof(text), "reaching %s", hops_path(&r->hops, path, sizeof(path)));
-	if (r->n_forwards > 0 && !r->tunnel.single && !r->opt.doctor)
+	r->tunnel.single = r->opt.role == LINK_NEAR && r->opt.from.kind == ENDPOINT_STDIO && !r->opt.doctor;
+	snprintf(text, sizeof(text), "reaching %s", hops_path(&r->opt.hops, path, sizeof(path)));
+	if (r->opt.n_forwards > 0 && !r->tunnel.single && !r->opt.doctor)
 		log_say(LOG_NOTICE, "%s", text);
-	return tunnel_start(&r->tunnel, r->tunnel.link.role, pollset_clock());
+	return tunnel_start(&r->tunnel, r->opt.role, pollset_clock());
 }
 
 static int
@@ -691,11 +414,11 @@ start(struct relay *r)
 {
 	int status;
 
-	if (r->linked)
+	if (r->opt.linked)
 		return start_link(r);
-	if (r->from.kind == ENDPOINT_STDIO)
+	if (r->opt.from.kind == ENDPOINT_STDIO)
 		return start_single(r);
-	status = listen_on(r, &r->from, NULL);
+	status = listen_on(r, &r->opt.from, NULL);
 	if (status == STATUS_OK)
 		announce(r);
 	return status;
@@ -732,7 +455,7 @@ is_full(struct relay *r)
 static bool
 gates_rest(const struct relay *r)
 {
-	if (!r->linked || r->tunnel.state == TUNNEL_UP)
+	if (!r->opt.linked || r->tunnel.state == TUNNEL_UP)
 		return !r->announced;
 	return r->tunnel.state != TUNNEL_RESTS || r->tunnel.woken;
 }
@@ -793,7 +516,7 @@ join_connection(struct relay *r, int fd, const struct gate *g, const char *name)
 	struct end a;
 
 	end_socket(&a, fd, g->l.path == NULL);
-	if (r->linked) {
+	if (r->opt.linked) {
 		join_linked(r, &a, g->forward, name);
 		return;
 	}
@@ -836,7 +559,7 @@ accept_all(struct relay *r)
 	for (i = 0; i < r->n_gates; i++) {
 		if (pollset_ready(&r->ps, r->gates[i].slot) == 0)
 			continue;
-		if (r->linked && r->tunnel.state == TUNNEL_RESTS)
+		if (r->opt.linked && r->tunnel.state == TUNNEL_RESTS)
 			tunnel_wake(&r->tunnel);
 		else
 			accept_some(r, &r->gates[i]);
@@ -849,7 +572,7 @@ stop(struct relay *r, int sig)
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	close_gates(r);
 	pair_stop(&r->pairs, STATUS_SIGNAL + sig, r->ps.now);
-	tunnel_stop(&r->tunnel, r->from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
+	tunnel_stop(&r->tunnel, r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
@@ -861,7 +584,7 @@ take_signals(struct relay *r)
 	if (pollset_ready(&r->ps, r->signal_slot) == 0)
 		return;
 	while ((sig = signals_take()) != 0) {
-		if (sig == SIGUSR1 && r->linked)
+		if (sig == SIGUSR1 && r->opt.linked)
 			tunnel_table(&r->tunnel, r->ps.now);
 		else if (sig == SIGUSR1)
 			pair_table(&r->pairs, r->ps.now);
@@ -894,8 +617,8 @@ examine(struct relay *r)
 	int i;
 
 	doctor_say(true, t->link.theirs.host, "a relay runs there (%s), and the link stands", t->boot.path);
-	for (i = 0; i < r->n_forwards; i++) {
-		f = &r->forwards[i];
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR)
 			leg_remote(&t->legs, f);
@@ -912,11 +635,11 @@ examined(struct relay *r)
 	bool good = true;
 	int i;
 
-	for (i = 0; i < r->n_forwards; i++)
-		if (r->forwards[i].state == FORWARD_ASKS)
+	for (i = 0; i < r->opt.n_forwards; i++)
+		if (r->opt.forwards[i].state == FORWARD_ASKS)
 			return;
-	for (i = 0; i < r->n_forwards; i++) {
-		f = &r->forwards[i];
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
 		good = good && f->state == FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR)
 			doctor_say(f->state == FORWARD_STANDS, host, "listening on %s %s", f->from_text,
@@ -944,15 +667,15 @@ link_is_up(struct relay *r)
 		examine(r);
 		return;
 	}
-	if (r->from.kind == ENDPOINT_STDIO) {
-		if (end_stdio(&a) == -1 || !leg_new(&t->legs, &a, r->n_forwards > 0 ? r->forwards[0].to_text : ""))
+	if (r->opt.from.kind == ENDPOINT_STDIO) {
+		if (end_stdio(&a) == -1 || !leg_new(&t->legs, &a, r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : ""))
 			link_bye(&t->link, LINK_NO_ROOM, "cannot use stdin and stdout");
 		else
 			announce(r);
 		return;
 	}
-	for (i = 0; i < r->n_forwards; i++) {
-		f = &r->forwards[i];
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR)
 			leg_remote(&t->legs, f);
@@ -993,12 +716,12 @@ watch_forwards(struct relay *r)
 		return;
 	if (r->opt.doctor)
 		examined(r);
-	if (r->opt.doctor || r->from.kind == ENDPOINT_STDIO)
+	if (r->opt.doctor || r->opt.from.kind == ENDPOINT_STDIO)
 		return;
-	for (i = 0; i < r->n_forwards; i++) {
-		if (r->forwards[i].state == FORWARD_REFUSED)
-			forward_refused(r, &r->forwards[i]);
-		stands = stands && r->forwards[i].state == FORWARD_STANDS;
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		if (r->opt.forwards[i].state == FORWARD_REFUSED)
+			forward_refused(r, &r->opt.forwards[i]);
+		stands = stands && r->opt.forwards[i].state == FORWARD_STANDS;
 	}
 	if (stands && !r->announced && r->tunnel.link.state != LINK_DEAD)
 		announce(r);
@@ -1007,7 +730,7 @@ watch_forwards(struct relay *r)
 static void
 want_tunnel(struct relay *r)
 {
-	if (!r->linked || r->tunnel.state == TUNNEL_OVER)
+	if (!r->opt.linked || r->tunnel.state == TUNNEL_OVER)
 		return;
 	watch_forwards(r);
 	tunnel_want(&r->tunnel, &r->ps);
@@ -1020,7 +743,7 @@ want_tunnel(struct relay *r)
 static void
 step_tunnel(struct relay *r)
 {
-	if (!r->linked || r->tunnel.state == TUNNEL_OVER)
+	if (!r->opt.linked || r->tunnel.state == TUNNEL_OVER)
 		return;
 	if (tunnel_step(&r->tunnel, &r->ps))
 		link_is_up(r);
@@ -1080,16 +803,17 @@ main(int argc, char *argv[])
 	static struct relay r;
 
 	fill_stdio();
-	parse(&r, argc, argv);
+	options_parse(&r.opt, argc, argv);
 	if (r.opt.background)
 		fork_early(&r);
 	r.signal_fd = signals_open();
 	if (r.signal_fd == -1)
 		fail_system("cannot catch signals");
+	set_up(&r);
 	bound_pairs(&r, os_raise_files());
 	if (r.opt.probe || r.opt.fdpass)
 		return dial_alone(&r);
-	if (r.opt.doctor && !doctor_visit(r.hops.hops, r.hops.n, r.opt.rsh))
+	if (r.opt.doctor && !doctor_visit(r.opt.hops.hops, r.opt.hops.n, r.opt.rsh))
 		return STATUS_LINK;
 	r.status = start(&r);
 	if (r.status == STATUS_OK)

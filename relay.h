@@ -815,6 +815,29 @@ void tunnel_wake(struct tunnel *t);
 void tunnel_stop(struct tunnel *t, int status);
 void tunnel_table(const struct tunnel *t, int64_t now);
 
+/* ---- options.c: the command line as a whole ---- */
+
+#define OPTIONS_FORWARDS 32
+
+struct options {
+	bool anybody, background, doctor, fdpass, probe, quiet, verbose;
+	bool linked;             /* all connections share one link: -m, or a tunnel */
+	bool tunnel;             /* it leads through hops */
+	bool fixed;              /* the far end of a link, with a TO */
+	enum link_role role;
+	long max_pairs;          /* 0: no bound of the user's */
+	const char *pidfile, *rsh, *far_path;
+	int each_ms, wait_ms, idle_ms;
+	struct endpoint from, to; /* to, of a tunnel: the command that leads through its hops */
+	struct forward forwards[OPTIONS_FORWARDS];
+	int n_forwards;
+	struct hops hops;
+	char self[BOOT_PATH], far_options[64];
+};
+
+/* options_parse(o, argc, argv): fill ${o}, which borrows from ${argv}; exits where they are wrong, and for -h and -V. */
+void options_parse(struct options *o, int argc, char *argv[]);
+
 /* ---- signals.c: signals as a descriptor ---- */
 
 /*
