@@ -38,6 +38,8 @@ static inline void note(const char *file, int line)
 		TCase *tc = tcase_create(room); \
 		SRunner *runner = srunner_create(suite); \
 		int failed; \
+		signal(SIGINT, SIG_DFL); /* nohup and a shell's & have them ignored, and relay respects that */ \
+		signal(SIGHUP, SIG_DFL); \
 		suite_add_tcase(suite, tc); \
 		tcase_set_timeout(tc, 15); \
 		add_tests(tc); \
