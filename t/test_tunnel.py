@@ -708,3 +708,466 @@ def test_machine_with_its_binary(far, web, tmp, place, hosts, logs):
     assert name.startswith('relay-0.1-Linux-riscv64-')
     with open('%s/%s' % (far.cache, name), 'rb') as f:
         assert f.read().endswith(b'another one')
+
+
+# ---- hops that are commands ----
+
+# Each runs its arguments as they are, without a shell, like the program that it stands for.
+STAND_INS = {
+    'docker': '#!/bin/sh\n[ "$1 $2 $3" = "exec -i c" ] && shift 3 && exec "$@"\n[ "$1 $2" = "exec c" ] && shift 2 && exec "$@" </dev/null\n',
+    'kubectl': '#!/bin/sh\n[ "$1 $2 $3 $4" = "exec -i pod --" ] && shift 4 && exec "$@"\n',
+    'srun': '''#!/usr/bin/python3
+import os, subprocess, sys
+words = sys.argv[1:]
+command = words[[w[0] for w in words].index('s'):]
+if '-u' in words:
+    os.execvp(command[0], command)
+child = subprocess.Popen(command, stdout=subprocess.PIPE)
+held = b''
+while True:
+    data = os.read(child.stdout.fileno(), 65536)
+    held += data
+    keep = 0 if not data else len(held) % 8192 if '--block' in words else len(held) - held.rfind(b'\\n') - 1
+    sys.stdout.buffer.write(held[:len(held) - keep])
+    sys.stdout.buffer.flush()
+    held = held[len(held) - keep:]
+    if not data:
+        break
+''',
+}
+CONTAINERS = ('docker exec -i c', 'kubectl exec -i pod --', 'srun --jobid=7 --overlap -u')
+
+
+@pytest.fixture
+def stand_ins(far):
+    for name, text in STAND_INS.items():
+        far.program(name, text)
+    far.env['HOME'] = far.home
+    far.env['PATH'] = far.bin + ':' + far.env['PATH']
+
+
+@pytest.mark.parametrize('hop', CONTAINERS)
+def test_container(tunnel, far, web, stand_ins, hop):
+    """Goal: a command that runs its arguments is a hop: as the only one, and behind a host."""
+    for hops in ([hop], ['login', hop]):
+        r = tunnel('-L', '127.0.0.1:0:' + web.path, *hops)
+        shows_page(r.address)
+        assert r.err().splitlines()[-1].endswith('-> %s:%s' % (' -> '.join(hops), web.path))
+        assert r.stop() == 0
+    has_one_copy(far)
+
+
+@needs('sudo')
+def test_sudo(tunnel, far, web):
+    """Goal: sudo -u as the last hop: the far relay is that user's."""
+    os.chmod(far.home, 0o777)
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'sudo -n -u nobody env HOME=' + far.home)
+    shows_page(r.address)
+    assert os.stat(has_one_copy(far)).st_uid == shutil._get_uid('nobody')
+
+
+def test_hop_without_stdin(tunnel, far, stand_ins):
+    """Goal: a command that gives no stdin (docker exec without -i) is a failed start, told in words."""
+    r = tunnel('-L', '127.0.0.1:0:/a', 'docker exec c')
+    assert r.wait() == 7
+    assert 'docker exec c' in r.err().splitlines()[-1]
+
+
+@pytest.mark.parametrize('hop', ['srun --jobid=7 --overlap', 'srun --jobid=7 --overlap --block'])
+def test_hop_that_holds_back(tunnel, far, stand_ins, hop):
+    """Goal: srun without -u holds back what has no newline, or less than a block: told within 15 s, with what helps."""
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:/a', hop)
+    r.says('srun without -u', 15)
+    assert r.stop() in (0, 7)
+
+
+def test_terminal_in_the_way(tunnel, far):
+    """Goal: ssh -tt as a hop: the terminal is named."""
+    for hops in (['ssh -tt login'], ['login', 'ssh -tt node']):
+        r = tunnel('-L', '127.0.0.1:0:/a', *hops)
+        assert r.wait() == 7
+        last = [line for line in r.err().splitlines() if 'before that' not in line][-1]
+        assert 'terminal' in last and 'ssh -t' in last, r.err()
+
+
+def test_hop_that_runs_nothing(tunnel, far):
+    """Goal: a command that does not run its arguments is told of."""
+    for hop, said in (('cat -', 'come back'), ('env true', 'status 0'), ('env false', 'status 1'), ('/none/at all', 'No such file'),
+                      ('env cat', 'sh: No such file')):
+        r = tunnel('-L', '127.0.0.1:0:/a', hop)
+        assert r.wait() == 7, hop
+        assert said in r.err(), r.err()
+    assert far.files() == []
+
+
+def test_another_ssh(tunnel, far, web, hosts):
+    """Goal: -e and RELAY_SSH replace the ssh of the first hop, -e before RELAY_SSH; only the first."""
+    plain = {'PATH': '/usr/bin:/bin'}
+    words = ['-L', '127.0.0.1:0:' + web.path, 'login', 'node']
+    ssh = 'ssh -F %s/config' % hosts.dir
+    r = tunnel('-e', ssh, *words, env=dict(plain, RELAY_SSH='false'))
+    shows_page(r.address)
+    r = tunnel(*words, env=dict(plain, RELAY_SSH=ssh))
+    shows_page(r.address)
+
+
+# ---- starts that fail ----
+
+@pytest.mark.parametrize('hops, said', [
+    (['no.such.host.invalid'], ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'is the name right?']),
+    (['login', 'no.such.host.invalid'], ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'as the hop before it knows it']),
+    (['closed'], ['cannot reach closed: ', 'Connection refused']),
+    (['login', 'closed'], ['cannot reach closed: ', 'Connection refused']),
+    (['locked'], ['cannot reach locked: ', 'Permission denied']),
+    (['login', 'locked'], ['cannot reach locked: ', 'Permission denied', 'put a key for it on the hop before']),
+    (['login', 'none at all'], ['cannot reach login -> none at all: ', 'not found']),
+])
+def test_no_way(tunnel, far, hops, said):
+    """Goal: a hop that cannot be reached is named in one line with the cause and what helps; status 7, nothing on stdout."""
+    r = tunnel('-L', '127.0.0.1:0:/a', *hops)
+    assert r.wait() == 7, r.err()
+    assert r.proc.stdout.read() == b''
+    own = [line for line in r.err().splitlines() if line.startswith('relay: ')]
+    assert len(own) == 2 and all(words in own[1] for words in said), r.err()
+
+
+def test_cannot_listen_here(tunnel, far, web, tmp):
+    """Goal: FROM cannot be had here: status 3, and no host was bothered."""
+    for place in ('127.0.0.1:%d' % web.port, tmp + '/none/a.sock'):
+        r = tunnel('-L', '%s:/a' % place, 'login')
+        assert r.wait() == 3
+        assert r.err().count('\n') == 1 and place in r.err(), r.err()
+    assert far.files() == []
+
+
+# ---- waiting, and an end ----
+
+def test_wait_for_target(tunnel, far, tmp, target):
+    """Goal: -w: the tunnel is told of when the target is there, and not before; who connects then is served."""
+    r = tunnel('-w', '30', '-L', '127.0.0.1:0:%s/t0' % tmp, far.here())
+    r.says('waiting for the target')
+    rig.quiet(r.pid)
+    assert r.err().splitlines()[-1].endswith('waiting for the target')
+    t = target('unix')
+    address = r.address
+    t.accept().close()
+    a = rig.connect(address)
+    b = t.accept()
+    rig.ping(a, b)
+    a.close()
+    b.close()
+
+
+def test_wait_in_vain(tunnel, far, tmp):
+    """Goal: -w and no target: status 1, and the target is named."""
+    r = tunnel('-w', '1', '-L', '127.0.0.1:0:%s/none' % tmp, far.here())
+    assert r.wait() == 1, r.err()
+    assert tmp + '/none: No such file' in r.err()
+
+
+@pytest.mark.parametrize('kind', ['-L', '-R'])
+def test_idle(tunnel, far, target, kind):
+    """Goal: -i: a tunnel that is used stays, and ends a second after the last connection, with status 0."""
+    t = target('unix')
+    r = tunnel('-i', '1', kind, '127.0.0.1:0:' + t.words[0], far.here())
+    a = rig.connect(r.address)
+    b = t.accept()
+    end = time.monotonic() + 1.5
+    wait_for(lambda: time.monotonic() > end)
+    rig.ping(a, b)
+    a.close()
+    b.close()
+    since = time.monotonic()
+    assert r.wait(5) == 0
+    assert 0.8 < time.monotonic() - since < 3
+    r.says('nobody was connected for 1 s')
+
+
+def test_background(run, far, web, tmp, hosts, mark):
+    """Goal: -f: status 0 once the tunnel stands, with the address on stdout; kill of the pid in -P's file ends everything."""
+    pidfile = tmp + '/relay.pid'
+    r = run('-f', '-P', pidfile, '-L', '127.0.0.1:0:' + web.path, 'login', env=dict(far.env, **{rig.MARK: mark}))
+    assert r.returncode == 0, r.stderr
+    shows_page(r.stdout.strip())
+    with open(pidfile) as f:
+        pid = int(f.read())
+    os.kill(pid, signal.SIGTERM)
+    wait_for_silence(hosts, mark)
+    assert not os.path.exists(pidfile)
+
+
+def test_background_fails(run, far, web, tmp, mark):
+    """Goal: -f has the status of a start that fails, and leaves nobody behind."""
+    for words, status in ((['-L', '127.0.0.1:0:/a', 'closed'], 7), (['-L', '127.0.0.1:%d:/a' % web.port, 'closed'], 3),
+                          (['-R', tmp + '/none/a:/a', far.here()], 3), (['-w', '1', '-L', '127.0.0.1:0:/none/a', far.here()], 1)):
+        r = run('-f', '-P', tmp + '/relay.pid', *words, env=dict(far.env, **{rig.MARK: mark}))
+        assert (r.returncode, r.stdout) == (status, ''), r.stderr
+        assert not rig.marked(mark)
+        assert not os.path.exists(tmp + '/relay.pid')
+
+
+def test_table(tunnel, far, target):
+    """Goal: SIGUSR1 shows the state of the line, its round trip, and each stream with its bytes."""
+    t = target('unix')
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], far.here())
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b, b'x' * 1000)
+    r.proc.send_signal(signal.SIGUSR1)
+    r.says('the link is up')
+    r.says('round trip')
+    r.says('1000 bytes out, 1000 in')
+    rig.ping(a, b)
+    a.close()
+    b.close()
+
+
+@pytest.mark.parametrize('sig', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_stopped(tunnel, far, target, hosts, mark, tmp, sig):
+    """Goal: however relay is stopped with connections open: within 2 s nothing is left on either host, no process and no socket."""
+    t = target('unix')
+    r = tunnel('-L', '%s/near.sock:%s' % (tmp, t.words[0]), '-R', '%s/far.sock:%s' % (tmp, t.words[0]), 'login', 'node')
+    ends = []
+    for address in r.addresses:
+        ends += [rig.connect(address), t.accept()]
+        rig.ping(*ends[-2:])
+    assert r.stop(sig, timeout=2) == (0 if sig != signal.SIGKILL else -9)
+    wait_for_silence(hosts, mark)
+    assert not os.path.exists(tmp + '/far.sock')
+    if sig == signal.SIGKILL:
+        os.unlink(tmp + '/near.sock')
+    for end in ends:
+        end.fate()
+        end.close()
+    assert not os.path.exists(tmp + '/near.sock')
+
+
+def test_stopped_while_it_starts(tunnel, far, hosts, mark):
+    """Goal: a stop in the middle of a start ends it at once, with nothing said of a failure."""
+    far.program('uname', '#!/bin/sh\nsleep 100\n')
+    r = tunnel('-L', '127.0.0.1:0:/a', 'login')
+    wait_for(lambda: [line for line in rig.marked(mark).values() if 'sleep' in line])
+    assert r.stop(timeout=2) == 0
+    assert len(r.err().splitlines()) == 1, r.err()
+    for pid, line in rig.marked(mark).items():
+        if 'sleep' in line:
+            os.kill(pid, signal.SIGKILL)
+
+
+# ---- coming back ----
+
+def again(r, n):
+    """Wait until the link is there for the n-th time after its first."""
+    wait_for(lambda: r.err().count(', again') >= n, what='again: ' + r.err())
+
+
+class Asker:
+    """Clients that ask for a page again and again; each request's begin, end and outcome is kept."""
+
+    def __init__(self, address, n=2):
+        self.address, self.over, self.seen = address, False, []
+        self.threads = [threading.Thread(target=self.ask) for _ in range(n)]
+        for thread in self.threads:
+            thread.start()
+
+    def ask(self):
+        while not self.over:
+            begin = time.monotonic()
+            status, page = curl('http://%s/' % self.address)
+            self.seen.append((begin, time.monotonic(), status == 0 and page == PAGE, status))
+
+    def answered_since(self, when):
+        return any(ok and begin > when for begin, _, ok, _ in self.seen)
+
+    def close(self):
+        self.over = True
+        for thread in self.threads:
+            thread.join()
+
+
+def near_ssh(r):
+    """The first ssh of a tunnel."""
+    return rig.children(r.pid)[0]
+
+
+def far_relay(mark):
+    pid, = [pid for pid, line in rig.marked(mark).items() if ' -m -t ' in line and ' -L ' not in line and 'ssh' not in line]
+    return pid
+
+
+def test_comes_back_again_and_again(tunnel, far, web, hosts, mark):
+    """Goal: 20 times in a row somebody of the line is killed while curl keeps asking: every request that was made while the line
+    stood, or while it was away, is answered; only those that a cut met are not."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login')
+    asker = Asker(r.address)
+    cuts = []
+    kinds = [lambda: os.kill(near_ssh(r), signal.SIGKILL), lambda: hosts.cut('login'), lambda: os.kill(far_relay(mark), signal.SIGKILL),
+             lambda: os.kill(near_ssh(r), signal.SIGTERM)]
+    try:
+        for i in range(20):
+            wait_for(lambda: asker.answered_since(cuts[-1] if cuts else 0), what='an answer after cut %d: %s' % (i, r.err()))
+            cuts.append(time.monotonic())
+            kinds[i % len(kinds)]()
+            again(r, i + 1)
+        wait_for(lambda: asker.answered_since(cuts[-1]))
+    finally:
+        asker.close()
+    lost = [(begin, end, status) for begin, end, ok, status in asker.seen
+            if not ok and not any(begin - 0.2 < cut < end for cut in cuts)]
+    assert not lost, (lost, cuts)
+    assert r.stop(timeout=2) == 0
+    wait_for_silence(hosts, mark)
+    assert len(far.files()) == 1
+
+
+def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
+    """Goal: sshd is stopped and started: listeners stay, who connects meanwhile is served once it is back, -R stands again."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/far.sock:%s' % (tmp, web.path), 'login', 'node')
+    near, there = r.addresses
+    shows_page(there)
+    hosts.stop('node')
+    r.says('it will be made again')
+    page = pool.submit(shows_page, near)
+    rig.quiet(r.pid, 30)
+    assert not page.done()
+    assert not os.path.exists(there)
+    hosts.start('node')
+    page.result()
+    wait_for(lambda: os.path.exists(there))
+    shows_page(there)
+    assert r.stop(timeout=2) == 0
+    wait_for_silence(hosts, mark)
+
+
+def test_loss_is_seen_by_clients(tunnel, far, target, hosts):
+    """Goal: connections that the line carried are reset when it dies, on both sides, and not left hanging."""
+    t = target('unix')
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'login')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    hosts.cut('login')
+    assert a.fate() == 'reset'
+    b.fate()
+    a.close()
+    b.close()
+
+
+FLAKY = '''#!/bin/sh
+date +%s.%N >>{log}
+[ -e {broken} ] && exit 255
+shift 2
+exec "$@"
+'''
+
+
+@pytest.fixture
+def flaky(far, tmp):
+    """An ssh of its own, which fails at once while the file `broken` is there: (its times, break it, mend it)."""
+    log, broken = tmp + '/times', tmp + '/broken'
+    write(tmp + '/flaky', FLAKY.format(log=log, broken=broken), 0o755)
+    far.env['RELAY_SSH'] = tmp + '/flaky'
+
+    def times():
+        with open(log) as f:
+            return [float(line) for line in f]
+    return times, lambda: write(broken, ''), lambda: os.unlink(broken)
+
+
+def test_backoff(tunnel, far, web, flaky, mark):
+    """Goal: with nobody there who wants it, starts that fail follow each other ever more slowly, and say nothing; then it is back."""
+    times, break_it, mend = flaky
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
+    shows_page(r.address)
+    break_it()
+    os.kill(far_relay(mark), signal.SIGKILL)
+    since = time.time()
+    wait_for(lambda: len(times()) >= 5)
+    all_times = [since] + times()[1:]
+    gaps = [b - a for a, b in zip(all_times, all_times[1:])]
+    for gap, most in zip(gaps, (1, 1, 2, 4)):
+        assert most / 2 - 0.1 <= gap <= most + 0.5, gaps
+    mend()
+    said = r.err().splitlines()
+    assert len(said) == 3 and 'made again' in said[-1], r.err()
+    shows_page(r.address)
+
+
+def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
+    """Goal: a client that waits makes the next start come at once, not one after the other without a pause."""
+    times, break_it, mend = flaky
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
+    address = r.address
+    break_it()
+    os.kill(far_relay(mark), signal.SIGKILL)
+    r.says('made again')
+    page = pool.submit(shows_page, address)
+    wait_for(lambda: len(times()) >= 3)
+    mend()
+    page.result()
+    assert len(times()) <= 5
+    r.says('again')
+
+
+@pytest.fixture
+def cable(tunnel, far, hosts, tmp, mark):
+    """A host `cable` that is reached over a line which can be cut: (cut, restore)."""
+    with open(hosts.dir + '/config') as f:
+        config = f.read()
+    write(tmp + '/config', 'Host cable\n    ProxyCommand %s -S %s/line.py 0 0 %s - 127.0.0.1:%d\n%s'
+          % (sys.executable, rig.HERE, rig.RELAY, hosts.ports['login'], config), 0o600)
+    far.env['RELAY_SSH'] = 'ssh -F %s/config' % tmp
+
+    def tell(sig):
+        lines = [pid for pid, line in rig.marked(mark).items() if 'line.py' in line and not line.startswith(('ssh', '/bin/sh', 'sh', '/usr/bin/ssh'))]
+        assert lines
+        for pid in lines:
+            os.kill(pid, sig)
+    return lambda: tell(signal.SIGUSR1), lambda: tell(signal.SIGUSR2)
+
+
+def test_short_cut(tunnel, far, target, cable):
+    """Goal: the line is cut for 3 s and restored: streams go on, and what was said meanwhile arrives."""
+    t = target('unix')
+    cut, restore = cable
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'cable')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    cut()
+    a.send(b'are you there?')
+    b.send(b'I am')
+    end = time.monotonic() + 3
+    wait_for(lambda: time.monotonic() > end)
+    assert a.silent() and b.silent()
+    restore()
+    assert b.read(14) == b'are you there?'
+    assert a.read(4) == b'I am'
+    rig.ping(a, b)
+    assert 'ended' not in r.err()
+    a.close()
+    b.close()
+
+
+@slow
+def test_long_cut(tunnel, far, target, cable, hosts, pool):
+    """Goal: 45 s of silence: the line is given up, and a new one made, over which a client that waited is served."""
+    t = target('unix')
+    cut, restore = cable
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'cable')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    since = time.monotonic()
+    cut()
+    r.says('nothing was heard', 60)
+    assert 40 < time.monotonic() - since < 50
+    assert a.fate() == 'reset'
+    a.close()
+    a = rig.connect(r.address)
+    b2 = t.accept()
+    rig.ping(a, b2)
+    restore()
+    b.fate()
+    for end in (a, b, b2):
+        end.close()
