@@ -1,6 +1,6 @@
-# make [all] check install uninstall static demo bench lines fuzz lint clean
+# make [all] check install uninstall static cross demo bench lines fuzz lint clean
 #
-# CC, CFLAGS, LDFLAGS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
+# CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
 
 PREFIX = /usr/local
@@ -9,12 +9,21 @@ CFLAGS = -O2 -g
 LDFLAGS =
 POSIX = 0
 STATIC_CC = musl-gcc
-SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -Wl,--gc-sections \
-	-Wl,-z,noseparate-code -Wl,--build-id=none
+SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-pie -no-pie \
+	-Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
+
+# The compiler for other machine types.  Its driver makes -Os of -Oz, hence the second form.
+CROSS = t/zig cc
+CROSS_SMALL = -Os -Xclang -Oz -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
+CROSS_MAX = 153600
+CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 relay-Darwin-x86_64 relay-Darwin-arm64
+
 PYTHON = /usr/bin/python3
 E2E = t
 
-STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L -DRELAY_POSIX=$(POSIX)
+# What macOS hides from strict programs: O_NOFOLLOW and O_DIRECTORY, which POSIX has, and CMSG_SPACE, which it will have.
+APPLE = -D_DARWIN_C_SOURCE
+STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(APPLE) -DRELAY_POSIX=$(POSIX)
 
 # A line for each floor of the map in relay.h; a unit test links its room and those below.
 FLOOR = signals.o pollset.o os.o log.o
@@ -26,7 +35,7 @@ ROOMS = $(REACH) pair.o $(TUNNEL) leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
 SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
 
 UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link
+	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
@@ -48,7 +57,35 @@ FORCE:
 
 static:
 	t/need $(STATIC_CC)
-	$(STATIC_CC) $(STRICT) $(SMALL) -o relay-static $(SOURCES)
+	$(STATIC_CC) $(STRICT) $(SMALL) -o relay-static $(SOURCES) small.c
+
+# Named by uname -s and -m: the near side looks for them there when a far side has no relay.
+cross: $(CROSSED)
+
+CROSS_LINUX = $(CROSS_SMALL) -static -Wl,--gc-sections -o $@ $(SOURCES) small.c
+CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES)
+FITS = @[ $$(wc -c <$@) -lt $(CROSS_MAX) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX) are too many"; rm $@; exit 1; }
+
+$(CROSSED): $(SOURCES) small.c relay.h
+
+relay-Linux-x86_64:
+	$(CROSS) -target x86_64-linux-musl $(STRICT) $(CROSS_LINUX)
+	$(FITS)
+relay-Linux-aarch64:
+	$(CROSS) -target aarch64-linux-musl $(STRICT) $(CROSS_LINUX)
+	$(FITS)
+relay-Linux-ppc64le:
+	$(CROSS) -target powerpc64le-linux-musl $(STRICT) $(CROSS_LINUX)
+	$(FITS)
+relay-Linux-riscv64:
+	$(CROSS) -target riscv64-linux-musl $(STRICT) $(CROSS_LINUX)
+	$(FITS)
+relay-Darwin-x86_64:
+	$(CROSS) -target x86_64-macos $(STRICT) $(CROSS_DARWIN)
+	$(FITS)
+relay-Darwin-arm64:
+	$(CROSS) -target aarch64-macos $(STRICT) $(CROSS_DARWIN)
+	$(FITS)
 
 install: relay
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
@@ -56,9 +93,16 @@ install: relay
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/relay
 	cp relay.1 $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
 	chmod 644 $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
+	@for file in $(CROSSED); do \
+		[ -f $$file ] || continue; \
+		mkdir -p $(DESTDIR)$(PREFIX)/lib/relay && cp $$file $(DESTDIR)$(PREFIX)/lib/relay && \
+		    chmod 755 $(DESTDIR)$(PREFIX)/lib/relay/$$file || exit 1; \
+	done
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/relay $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
+	for file in $(CROSSED); do rm -f $(DESTDIR)$(PREFIX)/lib/relay/$$file; done
+	rmdir $(DESTDIR)$(PREFIX)/lib/relay 2>/dev/null || :
 
 demo: relay
 	@t/demo ./relay
@@ -106,6 +150,9 @@ t/check_pace: t/check_pace.c t/check.h pace.o
 t/check_link: t/check_link.c t/check.h t/wire.h $(LINK) $(BYTES) $(FLOOR)
 	$(T) $(LINK) $(BYTES) $(FLOOR) $(CHECK_LIBS)
 
+t/check_small: t/check_small.c t/check.h small.c
+	$(T) $(CHECK_LIBS)
+
 FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 FUZZED = link.c pace.c frame.c half.c end.c buf.c pollset.c os.c log.c
 FUZZ_SECONDS = 60
@@ -140,9 +187,9 @@ t/load: t/load.c
 lint:
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning relay.1
-	shellcheck t/demo t/need .ci/run
-	clang-format --dry-run -Werror $(SOURCES)
+	shellcheck t/demo t/need t/zig .ci/run
+	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
-	rm -f relay relay-static flags flags.new *.o $(UNITS) t/faults.so t/load t/line t/fuzz_near t/fuzz_far
+	rm -f relay relay-static $(CROSSED) flags flags.new *.o $(UNITS) t/faults.so t/load t/line t/fuzz_near t/fuzz_far
 	rm -rf t/__pycache__ .pytest_cache t/.pytest_cache

@@ -1,0 +1,129 @@
+"""The binaries of make cross: what they are, how large, and the aarch64 one at work under qemu."""
+import glob
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import rig
+
+TOP = os.path.dirname(rig.HERE)
+LIMIT = 150 * 1024
+ELF = {'x86_64': 62, 'aarch64': 183, 'ppc64le': 21, 'riscv64': 243}           # e_machine
+MACHO = {'x86_64': 0x01000007, 'arm64': 0x0100000c}                           # cputype
+QEMU = shutil.which('qemu-aarch64-static') or shutil.which('qemu-aarch64')
+MIB = 1 << 20
+
+
+def cross(name):
+    path = os.path.join(TOP, 'relay-' + name)
+    if not os.access(path, os.X_OK):
+        pytest.skip('skipped: no relay-%s: make cross' % name)
+    return path
+
+
+def number(data, at, size):
+    return int.from_bytes(data[at:at + size], 'little')
+
+
+@pytest.mark.parametrize('machine', ELF)
+def test_linux(machine):
+    """A static ELF program for that machine, without symbols, of less than 150 KiB."""
+    with open(cross('Linux-' + machine), 'rb') as f:
+        data = f.read()
+    assert data[:6] == b'\x7fELF\x02\x01'
+    assert number(data, 18, 2) == ELF[machine]
+    headers, size, count = number(data, 32, 8), number(data, 54, 2), number(data, 56, 2)
+    kinds = [number(data, headers + i * size, 4) for i in range(count)]
+    assert 3 not in kinds, 'it wants a dynamic loader'
+    assert b'.symtab' not in data
+    assert len(data) < LIMIT
+
+
+@pytest.mark.parametrize('machine', MACHO)
+def test_darwin(machine):
+    """A Mach-O program for that machine, signed where the system runs nothing else, of less than 150 KiB."""
+    with open(cross('Darwin-' + machine), 'rb') as f:
+        data = f.read()
+    assert number(data, 0, 4) == 0xfeedfacf
+    assert number(data, 4, 4) == MACHO[machine]
+    commands, at = [], 32
+    for _ in range(number(data, 16, 4)):
+        commands.append(number(data, at, 4))
+        at += number(data, at + 4, 4)
+    if machine == 'arm64':
+        assert 0x1d in commands, 'no LC_CODE_SIGNATURE'
+    assert len(data) < LIMIT
+
+
+def test_small_printf_suffices():
+    """small.c knows every conversion that the sources use."""
+    known = re.compile(r'%(%|c|(\.(\d+|\*))?s|\d*(l|ll|z)?[dux]|0\d+(l|ll|z)?[ux]|\.\df)$')
+    for path in glob.glob(TOP + '/*.c'):
+        with open(path) as f:
+            code = re.sub(r'/\*.*?\*/', '', f.read(), flags=re.S)
+        code = re.sub(r'"\s*PRI([dux])(8|16|32|64)\s*"', r'll\1', code)      # as the printers of inttypes.h are spelt
+        code = re.sub(r'"\s*PRI([dux])(8|16|32|64)', r'll\1"', code)
+        for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', code):
+            for spec in re.findall(r'%[-+ #0-9.*]*(?:hh|h|ll|l|j|z|t|L)?[A-Za-z%]', text):
+                assert known.match(spec), '%s: %s in "%s"' % (os.path.basename(path), spec, text)
+
+
+@pytest.fixture
+def foreign():
+    """The words that run the aarch64 binary here."""
+    if not QEMU:
+        pytest.skip('skipped: no qemu: apt-get install qemu-user-static')
+    return [QEMU, cross('Linux-aarch64')]
+
+
+def test_version(foreign, run):
+    r = subprocess.run(foreign + ['-V'], stdout=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
+    assert (r.returncode, r.stdout) == (0, run('-V').stdout)
+
+
+def test_raw_join(foreign, target, pool):
+    """stdin and stdout joined to a socket."""
+    t = target('unix')
+    a, i, o = rig.end_of_pipe_pair()
+    p = subprocess.Popen(foreign + ['-', t.words[0]], stdin=i, stdout=o)
+    os.close(i)
+    os.close(o)
+    b = t.accept()
+    rig.exchange(pool, a, b, os.urandom(MIB), os.urandom(2 * MIB))
+    a.close()
+    b.close()
+    assert p.wait(rig.PATIENCE) == 0
+
+
+def test_no_target(foreign, tmp):
+    """Its words and its status are those of any other relay."""
+    r = subprocess.run(foreign + ['-', tmp + '/none'], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                       timeout=rig.PATIENCE)
+    assert r.returncode == 1
+    assert 'relay: ' in r.stderr and tmp + '/none: No such file' in r.stderr
+
+
+@pytest.mark.parametrize('far_is_foreign', [True, False])
+def test_link(foreign, relay, tmp, target, pool, far_is_foreign):
+    """One side here, one on the other machine type: the wire is the same."""
+    t = target('unix')
+    far = (foreign if far_is_foreign else [rig.RELAY]) + ['-m', '-', t.words[0]]
+    if far_is_foreign:
+        r = relay('-m', '127.0.0.1:0', '--', *far)
+        address = r.address
+    else:
+        address = tmp + '/near'
+        r = subprocess.Popen(foreign + ['-m', address, '--'] + far, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for _ in range(3):
+        a = rig.reach(address)
+        b = t.accept()
+        rig.ping(a, b)
+        rig.exchange(pool, a, b, os.urandom(MIB), os.urandom(2 * MIB))
+        a.close()
+        b.close()
+    if not far_is_foreign:
+        r.terminate()
+        assert r.wait(rig.PATIENCE) == 0
