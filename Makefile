@@ -35,7 +35,8 @@ ROOMS = $(REACH) pair.o $(TUNNEL) leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
 SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
 
 UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small
+	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
+	t/check_socks t/check_hops t/check_forward t/check_boot
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
@@ -152,6 +153,18 @@ t/check_link: t/check_link.c t/check.h t/wire.h $(LINK) $(BYTES) $(FLOOR)
 
 t/check_small: t/check_small.c t/check.h small.c
 	$(T) $(CHECK_LIBS)
+t/check_socks: t/check_socks.c t/check.h socks.o
+	$(T) socks.o $(CHECK_LIBS)
+t/check_hops: t/check_hops.c t/check.h hops.o
+	$(T) hops.o $(CHECK_LIBS)
+t/check_forward: t/check_forward.c t/check.h forward.o endpoint.o log.o
+	$(T) forward.o endpoint.o log.o $(CHECK_LIBS)
+t/check_boot: t/check_boot.c t/check.h t/net.h boot.o
+	$(T) boot.o $(CHECK_LIBS)
+t/check_leg: t/check_leg.c t/check.h t/net.h $(ROOMS)
+	$(T) $(ROOMS) $(CHECK_LIBS)
+t/check_tunnel: t/check_tunnel.c t/check.h t/net.h $(ROOMS)
+	$(T) $(ROOMS) $(CHECK_LIBS)
 
 FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 FUZZED = link.c pace.c frame.c half.c end.c buf.c pollset.c os.c log.c
