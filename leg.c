@@ -81,6 +81,8 @@ set_phase(struct legs *tab, struct leg *g, enum phase phase)
 {
 	tab->aside -= is_aside(g->phase);
 	tab->aside += is_aside(phase);
+	if (g->forward != NULL)
+		g->forward->waiting += (phase == LEG_WAITS) - (g->phase == LEG_WAITS);
 	g->phase = phase;
 }
 
@@ -477,30 +479,38 @@ leg_remote(struct legs *tab, struct forward *f)
 	return true;
 }
 
-/* The addresses come, and behind them an empty line. */
+/* They are printed: nothing in them may steer a terminal. */
+static void
+make_plain(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (((unsigned char)*text < ' ' && *text != '\n') || *text == 0x7f)
+			*text = '?';
+}
+
+/* The addresses come, and behind them an empty line. Where no stream could be had for one that waits, it is tried again. */
 static void
 step_asking(struct legs *tab, struct leg *g, int64_t now)
 {
 	struct forward *f = g->forward;
 	size_t have = strlen(f->bound), n;
-	int i;
 
 	n = buf_take(&g->s->in.buf, f->bound + have, sizeof(f->bound) - 1 - have);
 	f->bound[have + n] = '\0';
+	make_plain(f->bound + have);
 	if (n > 0)
 		link_consumed(tab->link, g->s, n);
-	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL) {
+	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL)
 		f->state = FORWARD_STANDS;
-		for (i = 0; i < WAITING; i++)
-			open_waiting(tab, f);
-	}
+	while (f->state == FORWARD_STANDS && f->waiting < WAITING && open_waiting(tab, f))
+		;
 	if (g->s->got_eof || have + n == sizeof(f->bound) - 1) {
 		f->state = FORWARD_REFUSED;
 		end_leg(tab, g, true, now);
 	}
 }
 
-/* Near: a connection has come there, and another one may. */
+/* Near: a connection has come there, and another one may: step_asking sees to it. */
 static void
 step_waiting(struct legs *tab, struct leg *g, int64_t now)
 {
@@ -508,7 +518,6 @@ step_waiting(struct legs *tab, struct leg *g, int64_t now)
 		refuse_leg(tab, g, LINK_RESET, "", now);
 	if (tab->link->role == LINK_FAR || !g->s->opened)
 		return;
-	open_waiting(tab, g->forward);
 	dial_target(tab, g, &g->forward->to, now);
 }
 

@@ -659,7 +659,8 @@ struct forward {
 	struct dial_target to;    /* of -R: here */
 	enum forward_state state; /* of -R: does it listen there?  of -L with -w: was its target reached? */
 	uint32_t stream;          /* -R: that asked for it */
-	char bound[1024];         /* -R, FORWARD_STANDS: the addresses there, a line each */
+	int waiting;              /* -R: legs that wait there for a connection */
+	char bound[SOCK_PATH_MAX + 8]; /* -R, FORWARD_STANDS: the addresses there, a line each, and an empty one */
 	uint16_t code;            /* FORWARD_REFUSED: of the stream */
 	int64_t again_at;         /* -R, refused after the link came back: asked again then */
 };
