@@ -450,6 +450,20 @@ START_TEST(what_comes_behind_an_answer_is_no_answer)
 }
 END_TEST
 
+START_TEST(answers_are_taken_out_of_the_noise)
+{
+	static const char *const noise[][2] = { { "", "" }, { "hello\n", "hello\n" }, { "relay:: at /x\n", "" },
+		{ "a\nrelay:: want T /x\nb\nrelay:: at /x\nc", "a\nb\nc" }, { "arelay:: at /x\nb", "ab" },
+		{ "a\nrelay:: at /x", "a\n" }, { "relay:: ", "" }, { "relay::\n", "relay::\n" },
+		{ "relay:: 1\nrelay:: 2\nrelay:: 3\n", "" }, { "relay:relay:: 1\n: 2\n", "relay:: 2\n" } };
+	char text[100];
+
+	strcpy(text, noise[_i][0]);
+	ck_assert_uint_eq(boot_strip(text), strlen(noise[_i][1]));
+	ck_assert_str_eq(text, noise[_i][1]);
+}
+END_TEST
+
 /* ---- the script in shells ---- */
 
 static const char *const shells[][4] = { { "sh" }, { "dash" }, { "bash" }, { "bash", "--posix" }, { "busybox", "sh" }, { "ksh" },
@@ -725,6 +739,15 @@ EACH_SHELL(a_named_relay_that_is_not_there_is_told)
 	ck_assert(strstr(b.why, "ot found") != NULL || strstr(b.why, "o such file") != NULL); /* as the shell says it */
 END_EACH
 
+/* Of another version, or something else: it is not started. */
+EACH_SHELL(a_named_relay_of_another_version_is_told)
+	put_fake("home/old", "#!/bin/sh\necho relay 0.0; exit\n");
+	begin("~/old");
+	talk(_i, &b);
+	ck_assert_int_eq(b.state, BOOT_FAILED);
+	HAS(b.why, "/home/old: relay 0.0");
+END_EACH
+
 /* With a dd that tells of itself: byte by byte, since there is no head(1). */
 EACH_SHELL(without_head_it_is_dd_that_reads)
 	if (strcmp(shells[_i][0], "busybox") != 0) { /* which has a head of its own */
@@ -907,12 +930,14 @@ TESTS("boot")
 	tcase_add_test(tc, the_binary_is_sent_as_it_is);
 	tcase_add_loop_test(tc, a_binary_that_was_replaced_is_not_sent, 0, 2);
 	tcase_add_loop_test(tc, an_echo_is_recognised, 0, 4);
+	tcase_add_loop_test(tc, answers_are_taken_out_of_the_noise, 0, 10);
 	tcase_add_test(tc, what_comes_behind_an_answer_is_no_answer);
 	SHELL_TEST(the_first_start_copies_and_the_second_does_not);
 	SHELL_TEST(a_spoiled_copy_is_made_again);
 	SHELL_TEST(a_relay_that_is_there_is_used);
 	SHELL_TEST(a_named_relay_is_used_whatever_its_name);
 	SHELL_TEST(a_named_relay_that_is_not_there_is_told);
+	SHELL_TEST(a_named_relay_of_another_version_is_told);
 	SHELL_TEST(without_head_it_is_dd_that_reads);
 	SHELL_TEST(the_next_place_is_taken_when_one_will_not_do);
 	SHELL_TEST(a_place_that_is_not_ours_alone_is_not_taken);
