@@ -4,7 +4,8 @@
  * What the chain of hops runs is plain sh.  It is sent one line of script and answers with lines of its own, begun with MARK:
  *
  *   asks --at PATH--> starts      a relay of this version is there and becomes the far end: the magic of the link comes next
- *    |  \--want--> copies --> asks     there is none: it is sent the binary for its type, once for each directory that it tries
+ *    |  \--want--> copies --> asks     there is none: it is sent the binary for its type, once for each directory that it tries;
+ *    |                                 left: that one would not do
  *     \--none, fail--> failed
  *
  * Nothing is sent behind the line, or behind the binary, before an answer to it came: some shells read ahead.  The words of the
@@ -63,11 +64,12 @@ static const char script_copied[] =
     "get(){ if head -c 1 </dev/null >/dev/null 2>&1;then head -c $n;else dd bs=1 count=$n 2>/dev/null;fi;};"
     "put(){ say want \"$t\" \"$d\";e=$(get|{ { cat >\"$x\";} 2>&1;cat >/dev/null;});"
     "sum \"$x\"&&e='it does not run there'&&try \"$x\"&&mv -f \"$x\" \"$p\";};"
+    "trap 'rm -f \"$x\";exit 1' 1 2 13 15;"
     "for d in \"${XDG_CACHE_HOME:-$HOME/.cache}/relay\" ${XDG_RUNTIME_DIR:+\"$XDG_RUNTIME_DIR/relay\"} "
     "${TMPDIR:+\"$TMPDIR/relay-$u\"} \"/tmp/relay-$u\";do "
     "p=$d/relay-" RELAY_VERSION "-$t-${c%% *};x=$p.$(uname -n).$$.part;"
     "if ours;then sum \"$p\"&&go \"$p\";room&&put&&go \"$p\";rm -f \"$x\" 2>/dev/null;fi;"
-    "w=\"$w; $d: ${e:-it could not be written}\";done;"
+    "w=\"$w; $d: ${e:-it could not be written}\";say left \"$d\"||exit;done;"
     "say fail \"${w#; }\";exit 1\n";
 
 /* ---- the binaries that we have ---- */
@@ -322,6 +324,8 @@ take_line(struct boot *b, char *line)
 		snprintf(b->path, sizeof(b->path), "%s", words);
 	} else if (strcmp(line, "want") == 0) {
 		send_binary(b, words);
+	} else if (strcmp(line, "left") == 0) {
+		return; /* it is said to learn whether the line still stands, before another directory is made */
 	} else if (strcmp(line, "no") == 0) {
 		snprintf(why, sizeof(why),
 		    "-x has to name a relay " RELAY_VERSION " there, and asked for its version it says: %s", words);
