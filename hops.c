@@ -108,6 +108,16 @@ hops_path(const struct hops *h, char *dst, size_t size)
 	return dst;
 }
 
+bool
+hops_any_command(const struct hops *h)
+{
+	int i;
+
+	for (i = 0; i < h->n && !has_blank(h->hops[i]); i++)
+		;
+	return i < h->n;
+}
+
 /* "me@login" is known as "login" to those who speak of it. */
 static const char *
 host_of(const char *hop)

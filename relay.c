@@ -754,7 +754,7 @@ step_tunnel(struct relay *r)
 static void
 watch_idle(struct relay *r)
 {
-	if (r->opt.idle_ms == 0 || !r->announced || r->n_gates == 0)
+	if (r->opt.idle_ms == 0 || !r->announced || (r->n_gates == 0 && r->opt.n_forwards == 0))
 		return;
 	if (connections(r) > 0 || r->used_at == 0)
 		r->used_at = r->ps.now;

@@ -760,10 +760,12 @@ struct hops {
  * hops_parse(h, hops, n, rsh, why, size): the ${n} texts ${hops} as one command, ${rsh} in the place of the first ssh; false with one
  * line in ${why}.
  * hops_path(h, dst, size): "login -> node" into ${dst}, which is returned.
+ * hops_any_command(h): is one of them no ssh destination, but a command?
  * hops_blame(h, words): the index of the hop that ${words} speak of, -1: of none.
  */
 bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size);
 const char *hops_path(const struct hops *h, char *dst, size_t size);
+bool hops_any_command(const struct hops *h);
 int hops_blame(const struct hops *h, const char *words);
 
 /* ---- doctor.c: each step tried, and reported on stdout ---- */
@@ -793,6 +795,7 @@ struct tunnel {
 	unsigned lives;      /* how often it was up */
 	unsigned failures;   /* starts since then */
 	int told_copies;
+	bool told_silence;
 	int64_t started_at, up_at, explain_at, magic_at, again_at;
 	int64_t clocks;      /* what the time of day is ahead of the clock that stands still while the host sleeps */
 	int64_t untold_at;   /* a loss that people are told of at this time; 0: none */
