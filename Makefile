@@ -30,8 +30,9 @@ FLOOR = signals.o pollset.o os.o log.o
 BYTES = end.o half.o buf.o
 REACH = endpoint.o sock.o spawn.o dial.o
 LINK = link.o pace.o frame.o
-ROOMS = $(REACH) pair.o leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
-SOURCES = relay.c endpoint.c sock.c spawn.c dial.c pair.c leg.c carrier.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
+TUNNEL = options.o doctor.o tunnel.o hops.o forward.o boot.o socks.o
+ROOMS = $(REACH) pair.o $(TUNNEL) leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
+SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
 
 UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
 	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small
@@ -173,8 +174,10 @@ t/fuzz_far: t/fuzz_far.c t/fuzz.h $(FUZZED) relay.h
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
 
+# Two tables: relay beside other relays, and a link beside ssh -L and the bare channel.
 bench: relay t/load
 	t/bench --load t/load ./relay
+	t/bench-link --load t/load ./relay
 
 # What bulk gets of slow and long lines, and how long a keystroke waits beside it: two links over a line in memory.
 lines: t/line

@@ -2,11 +2,14 @@
  * carrier.c - the wire of a link: a command's stdin and stdout, or our own.
  *
  * Bytes from the wire go into the link as they come; the link is asked for bytes only when the wire has taken all that it gave
- * before, so that what is to be sent next is chosen as late as can be. The end of the wire ends the link. A reader of it that went
+ * before, so that what is to be sent next is chosen as late as can be. Before there is a far relay, it is boot.c that is asked, and
+ * that reads along. The end of the wire ends the link. A reader of it that went
  * away ends only the writing at first, for what it said last (a BYE, the words of a shell) may still be there to be read; the link
  * ends with that, or LAST_WORDS later.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,22 +28,52 @@ get_buffers(struct carrier *c)
 	return c->in != NULL && c->out != NULL;
 }
 
-bool
-carrier_near(struct carrier *c, struct link *link, struct dial_target *target, int64_t now)
+static void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+/* A pipe for the command's stderr; our end does not block. */
+static bool
+get_ear(struct carrier *c)
+{
+	int fd[2];
+
+	if (pipe(fd) == -1)
+		return false;
+	c->ear = fd[0];
+	c->mouth = fd[1];
+	return fcntl(fd[1], F_SETFD, FD_CLOEXEC) != -1 && os_setup(fd[0]) != -1;
+}
+
+static void
+init(struct carrier *c, struct link *link)
 {
 	memset(c, 0, sizeof(*c));
 	end_none(&c->wire);
+	c->ear = c->mouth = c->ear_slot = -1;
 	c->link = link;
+}
+
+bool
+carrier_near(struct carrier *c, struct link *link, struct dial_target *target, struct boot *boot, int64_t now)
+{
+	init(c, link);
+	c->boot = boot;
+	if (!get_buffers(c) || (boot != NULL && !get_ear(c)))
+		return false;
+	target->err = boot != NULL ? c->mouth : 0;
 	c->dial = dial_start(target, now);
-	return c->dial != NULL && get_buffers(c);
+	return c->dial != NULL;
 }
 
 int
 carrier_far(struct carrier *c, struct link *link)
 {
-	memset(c, 0, sizeof(*c));
-	end_none(&c->wire);
-	c->link = link;
+	init(c, link);
 	if (isatty(STDIN_FILENO) || isatty(STDOUT_FILENO)) {
 		log_say(LOG_ERROR,
 		    "a link cannot go through a terminal: relay -m - is run by relay -m FROM -- COMMAND, without ssh -t");
@@ -61,19 +94,64 @@ is_open(const struct carrier *c)
 	return c->dial == NULL && !c->ended;
 }
 
+/* ---- what the command says on stderr ---- */
+
+static void
+take_said(struct carrier *c, const char *p, ssize_t n)
+{
+	ssize_t i;
+
+	for (i = 0; i < n; i++) {
+		if (p[i] != '\n' && c->said_have < sizeof(c->said) - 1) {
+			c->said[c->said_have++] = p[i];
+			continue;
+		}
+		while (c->said_have > 0 && c->said[c->said_have - 1] == '\r')
+			c->said_have--;
+		c->said[c->said_have] = '\0';
+		if (c->said_have > 0) {
+			log_quote(c->hushed ? LOG_INFO : LOG_ERROR, c->said);
+			memcpy(c->last_said, c->said, c->said_have + 1);
+		}
+		c->said_have = 0;
+	}
+}
+
+void
+carrier_hear(struct carrier *c)
+{
+	char room[1024];
+	ssize_t n;
+
+	while (c->ear != -1) {
+		n = read(c->ear, room, sizeof(room));
+		if (n > 0)
+			take_said(c, room, n);
+		else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+			close_fd(&c->ear);
+		else if (errno == EAGAIN)
+			return;
+	}
+	if (c->said_have > 0)
+		take_said(c, "\n", 1);
+}
+
+/* ---- the wire ---- */
+
 void
 carrier_want(struct carrier *c, struct pollset *ps)
 {
 	int64_t deadline = link_deadline(c->link);
+	bool output = link_has_output(c->link) || (c->boot != NULL && boot_has_output(c->boot));
 
+	c->ear_slot = pollset_add(ps, c->ear, POLLIN);
 	if (c->dial != NULL) {
 		dial_want(c->dial, ps);
 		return;
 	}
 	if (c->ended)
 		return;
-	end_want(&c->wire, ps, c->link->state != LINK_DEAD,
-	    c->wire.out != -1 && (c->out_start < c->out_end || link_has_output(c->link)));
+	end_want(&c->wire, ps, c->link->state != LINK_DEAD, c->wire.out != -1 && (c->out_start < c->out_end || output));
 	if (c->unread_at != 0)
 		pollset_until(ps, c->unread_at + LAST_WORDS);
 	if (deadline != INT64_MAX)
@@ -99,8 +177,23 @@ step_dial(struct carrier *c, const struct pollset *ps)
 		c->ended = true;
 		break;
 	}
+	close_fd(&c->mouth);
 	dial_free(c->dial, ps->now);
 	c->dial = NULL;
+}
+
+/* The link skips what is for boot.c, and boot.c all that it did not ask for. */
+static void
+feed(struct carrier *c, size_t n, int64_t now_us)
+{
+	if (c->boot != NULL && c->link->state == LINK_STARTS) {
+		boot_feed(c->boot, c->in, n);
+		if (c->boot->state == BOOT_FAILED) {
+			link_lost(c->link, LINK_COMMAND, c->boot->why);
+			return;
+		}
+	}
+	link_feed(c->link, c->in, n, now_us);
 }
 
 static void
@@ -109,7 +202,7 @@ read_wire(struct carrier *c, int64_t now_us)
 	ssize_t n = read(c->wire.in, c->in, READ_SIZE);
 
 	if (n > 0)
-		link_feed(c->link, c->in, (size_t)n, now_us);
+		feed(c, (size_t)n, now_us);
 	else if (n == 0)
 		link_lost(c->link, LINK_END, "the other side has ended");
 	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
@@ -129,6 +222,8 @@ stop_writing(struct carrier *c, int64_t now)
 void
 carrier_step(struct carrier *c, const struct pollset *ps)
 {
+	if (pollset_ready(ps, c->ear_slot) != 0)
+		carrier_hear(c);
 	if (c->dial != NULL)
 		step_dial(c, ps);
 	if (!is_open(c))
@@ -142,6 +237,14 @@ carrier_step(struct carrier *c, const struct pollset *ps)
 	link_tick(c->link, ps->now_us);
 }
 
+static size_t
+pull(struct carrier *c, int64_t now_us)
+{
+	if (c->boot != NULL && boot_has_output(c->boot))
+		return boot_pull(c->boot, c->out, CARRIER_OUT);
+	return link_pull(c->link, c->out, CARRIER_OUT, now_us);
+}
+
 void
 carrier_flush(struct carrier *c, int64_t now_us)
 {
@@ -150,7 +253,7 @@ carrier_flush(struct carrier *c, int64_t now_us)
 	while (is_open(c) && c->wire.out != -1) {
 		if (c->out_start == c->out_end) {
 			c->out_start = 0;
-			c->out_end = link_pull(c->link, c->out, CARRIER_OUT, now_us);
+			c->out_end = pull(c, now_us);
 			if (c->out_end == 0)
 				return;
 		}
@@ -176,4 +279,9 @@ carrier_close(struct carrier *c, int64_t now)
 	if (c->child != NULL)
 		spawn_release(c->child, now);
 	c->child = NULL;
+	close_fd(&c->ear);
+	close_fd(&c->mouth);
+	free(c->in);
+	free(c->out);
+	c->in = c->out = NULL;
 }

@@ -1,27 +1,55 @@
 /*
  * leg.c - a local side and a stream: what pair.c is for two local sides.
  *
- *   near: joined --> over          far: dials --> joined --> over
+ *   near, -L   joined --> over                        far, a target       dials --> joined --> over
+ *   near, -D   greets --> knocks --> joined --> over
+ *   near, -R   asks --> over                          far, "=listen ..."  listens --> over
+ *              waits --> dials --> joined --> over    far, "=accept ..."  waits --> joined --> over
+ *   near, -w   probes --> over
+ *
+ * For -R the near side opens a stream that asks the far side to listen, and WAITING more that wait there for a connection each: so one
+ * that comes is on its way at once, though the far side can open nothing. Whoever connects while none waits stays in the backlog.
  *
  * Bytes that come from the side go into the stream's out half, and what the stream's in half holds is written to it; what was
  * written becomes credit. A reset of the side resets the stream, and the other way round; a reader that went away stops the other
  * side's writer. The leg ends when both halves are finished; the stream goes on by itself to its end.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "relay.h"
 
 #define ROUNDS 4
+#define WAITING 8
+#define FULL_PAUSE 1000 /* of a listener when the system has no descriptor left */
+#define LISTEN "=listen "
+#define ACCEPT "=accept "
+
+enum phase { LEG_JOINED, LEG_DIALS, LEG_GREETS, LEG_KNOCKS, LEG_ASKS, LEG_WAITS, LEG_LISTENS, LEG_PROBES };
+
+/* Far: where the near side asked us to listen. */
+struct post {
+	struct listener tab[SOCK_ADDRS];
+	int slots[SOCK_ADDRS];
+	int n;
+	size_t waiting; /* legs for what comes */
+	char *text;
+};
 
 struct leg {
 	struct leg *next;
 	struct end a;
-	struct stream *s;
-	struct dial *dial;          /* far: until the target is reached */
+	struct stream *s; /* LEG_GREETS: none yet */
+	enum phase phase;
+	struct dial *dial;          /* LEG_DIALS */
 	struct dial_target *target; /* far: its own copy, while it dials */
+	struct forward *forward;    /* near: what it serves; NULL: -m, -L, -D */
+	struct socks *socks;        /* LEG_GREETS, LEG_KNOCKS */
+	struct post *post;          /* LEG_LISTENS: its own; far, LEG_WAITS: whose connections it waits for */
 	bool over;
 	uint8_t status;
 };
@@ -42,6 +70,20 @@ add_leg(struct legs *tab)
 	return g;
 }
 
+static bool
+is_aside(enum phase phase)
+{
+	return phase >= LEG_ASKS;
+}
+
+static void
+set_phase(struct legs *tab, struct leg *g, enum phase phase)
+{
+	tab->aside -= is_aside(g->phase);
+	tab->aside += is_aside(phase);
+	g->phase = phase;
+}
+
 static void
 take_stream(struct leg *g, struct stream *s)
 {
@@ -51,22 +93,56 @@ take_stream(struct leg *g, struct stream *s)
 	s->in.dst = &g->a;
 }
 
-bool
-leg_new(struct legs *tab, const struct end *a, const char *target)
+/* A leg with a new stream to ${target}; NULL: none can be had. */
+static struct leg *
+open_leg(struct legs *tab, const char *target)
 {
 	struct leg *g = add_leg(tab);
 	struct stream *s;
 
 	if (g == NULL)
-		return false;
+		return NULL;
 	s = link_open(tab->link, target, g);
 	if (s == NULL) {
 		g->over = true;
-		return false;
+		return NULL;
 	}
 	take_stream(g, s);
+	return g;
+}
+
+bool
+leg_new(struct legs *tab, const struct end *a, const char *target)
+{
+	struct leg *g = open_leg(tab, target);
+
+	if (g == NULL)
+		return false;
 	g->a = *a;
 	return true;
+}
+
+/* Leave the post; the one whose own it is takes it down, and who waits there finds it gone. */
+static void
+close_post(struct legs *tab, struct leg *g)
+{
+	struct post *post = g->post;
+	struct leg *w;
+
+	g->post = NULL;
+	if (post == NULL)
+		return;
+	if (g->phase == LEG_WAITS) {
+		post->waiting--;
+		return;
+	}
+	for (w = tab->first; w != NULL; w = w->next)
+		if (w->post == post)
+			w->post = NULL;
+	while (post->n > 0)
+		sock_unlisten(&post->tab[--post->n]);
+	free(post->text);
+	free(post);
 }
 
 static void
@@ -74,16 +150,27 @@ end_leg(struct legs *tab, struct leg *g, bool reset, int64_t now)
 {
 	g->over = true;
 	end_close(&g->a, reset);
+	close_post(tab, g);
+	set_phase(tab, g, LEG_JOINED);
 	dial_free(g->dial, now);
 	free(g->target);
+	free(g->socks);
 	g->dial = NULL;
 	g->target = NULL;
+	g->socks = NULL;
 	if (g->s != NULL) {
 		half_break(&g->s->out, 0, false);
 		g->s->out.src = g->s->in.dst = NULL;
 		link_release(tab->link, g->s);
 	}
 	g->s = NULL;
+}
+
+static void
+refuse_leg(struct legs *tab, struct leg *g, uint16_t code, const char *words, int64_t now)
+{
+	link_close(tab->link, g->s, code, words);
+	end_leg(tab, g, true, now);
 }
 
 /* ---- far: reaching the target ---- */
@@ -122,32 +209,429 @@ find_target(struct legs *tab, struct stream *s)
 	return NULL;
 }
 
+static void
+dial_target(struct legs *tab, struct leg *g, struct dial_target *t, int64_t now)
+{
+	set_phase(tab, g, LEG_DIALS);
+	g->dial = dial_start(t, now);
+	if (g->dial == NULL)
+		refuse_leg(tab, g, LINK_NO_ROOM, "out of memory", now);
+}
+
+static void
+accept_target(struct legs *tab, struct stream *s, int64_t now)
+{
+	struct dial_target *t = find_target(tab, s);
+	struct leg *g;
+
+	if (t == NULL)
+		return;
+	g = add_leg(tab);
+	if (g == NULL) {
+		free(t);
+		refuse(tab, s, LINK_NO_ROOM, "out of memory");
+		return;
+	}
+	take_stream(g, s);
+	g->target = t;
+	dial_target(tab, g, t, now);
+}
+
+/* ---- far: listening for the near side ---- */
+
+/* Listen where the stream asks to; NULL, and ${why} and ${code} tell. */
+static struct post *
+new_post(const struct legs *tab, const char *text, uint16_t *code, char *why, size_t size)
+{
+	struct post *p = calloc(1, sizeof(*p));
+	struct endpoint ep;
+	int i;
+
+	*code = LINK_NO_ROOM;
+	snprintf(why, size, "out of memory");
+	if (p == NULL)
+		return NULL;
+	p->text = malloc(strlen(text) + 1);
+	if (p->text == NULL)
+		goto fail;
+	strcpy(p->text, text);
+	*code = LINK_UNUSABLE;
+	if (!endpoint_parse(&ep, p->text, true, why, size))
+		goto fail;
+	snprintf(why, size, "it is not asked for \"-\"");
+	if (ep.kind == ENDPOINT_STDIO)
+		goto fail;
+	log_divert(why, size);
+	p->n = sock_listen(&ep, p->tab);
+	log_divert(NULL, 0);
+	if (p->n == -1)
+		goto fail;
+	for (i = 0; i < p->n; i++)
+		p->tab[i].guarded = p->tab[i].guarded && !tab->anybody;
+	return p;
+
+fail:
+	free(p->text);
+	free(p);
+	return NULL;
+}
+
+/* What it is bound to, a line each, and an empty one. */
+static bool
+say_bound(struct legs *tab, struct leg *g)
+{
+	struct buf *out = &g->s->out.buf;
+	const char *name;
+	bool fits = true;
+	int i;
+
+	for (i = 0; i < g->post->n; i++) {
+		name = g->post->tab[i].path != NULL ? g->post->tab[i].path : g->post->tab[i].name;
+		fits = fits && buf_put(out, name, strlen(name)) && buf_put(out, "\n", 1);
+	}
+	fits = fits && buf_put(out, "\n", 1);
+	link_opened(tab->link, g->s);
+	link_ready(tab->link, g->s);
+	return fits;
+}
+
+static void
+accept_listen(struct legs *tab, struct stream *s, int64_t now)
+{
+	char why[FRAME_WORDS];
+	struct post *post;
+	struct leg *g;
+	uint16_t code;
+
+	if (tab->fixed) {
+		refuse(tab, s, LINK_FORBIDDEN, "this end connects to one target and listens nowhere");
+		return;
+	}
+	post = new_post(tab, s->words + strlen(LISTEN), &code, why, sizeof(why));
+	if (post == NULL) {
+		refuse(tab, s, code, why);
+		return;
+	}
+	g = add_leg(tab);
+	if (g == NULL) {
+		while (post->n > 0)
+			sock_unlisten(&post->tab[--post->n]);
+		free(post->text);
+		free(post);
+		refuse(tab, s, LINK_NO_ROOM, "out of memory");
+		return;
+	}
+	take_stream(g, s);
+	g->post = post;
+	set_phase(tab, g, LEG_LISTENS);
+	if (!say_bound(tab, g))
+		refuse_leg(tab, g, LINK_NO_ROOM, "out of memory", now);
+}
+
+static struct leg *
+find_listening(const struct legs *tab, const char *id)
+{
+	struct leg *g;
+	char own[16];
+
+	for (g = tab->first; g != NULL; g = g->next) {
+		if (g->over || g->phase != LEG_LISTENS)
+			continue;
+		snprintf(own, sizeof(own), "%lu", (unsigned long)g->s->id);
+		if (strcmp(own, id) == 0)
+			return g;
+	}
+	return NULL;
+}
+
+static void
+accept_accept(struct legs *tab, struct stream *s)
+{
+	struct leg *by = find_listening(tab, s->words + strlen(ACCEPT)), *g;
+
+	if (by == NULL) {
+		refuse(tab, s, LINK_UNUSABLE, "nothing listens for it");
+		return;
+	}
+	g = add_leg(tab);
+	if (g == NULL) {
+		refuse(tab, s, LINK_NO_ROOM, "out of memory");
+		return;
+	}
+	take_stream(g, s);
+	g->post = by->post;
+	g->post->waiting++;
+	set_phase(tab, g, LEG_WAITS);
+}
+
 void
 leg_accept(struct legs *tab, int64_t now)
 {
-	struct dial_target *t;
 	struct stream *s;
-	struct leg *g;
 
 	while ((s = link_next(tab->link)) != NULL) {
-		t = find_target(tab, s);
-		if (t == NULL)
-			continue;
-		g = add_leg(tab);
-		if (g == NULL) {
-			free(t);
-			refuse(tab, s, LINK_NO_ROOM, "out of memory");
-			continue;
-		}
-		take_stream(g, s);
-		g->target = t;
-		g->dial = dial_start(t, now);
-		if (g->dial == NULL) {
-			link_close(tab->link, s, LINK_NO_ROOM, "out of memory");
-			end_leg(tab, g, true, now);
-		}
+		if (strncmp(s->words, LISTEN, strlen(LISTEN)) == 0)
+			accept_listen(tab, s, now);
+		else if (strncmp(s->words, ACCEPT, strlen(ACCEPT)) == 0)
+			accept_accept(tab, s);
+		else
+			accept_target(tab, s, now);
 	}
 }
+
+/* Poll for connections as long as somebody waits for them. */
+static void
+want_listening(struct leg *g, struct pollset *ps)
+{
+	int i;
+
+	for (i = 0; i < g->post->n; i++) {
+		g->post->slots[i] = -1;
+		if (g->post->waiting > 0 && g->post->tab[i].resume <= ps->now)
+			g->post->slots[i] = pollset_add(ps, g->post->tab[i].fd, POLLIN);
+		else if (g->post->waiting > 0)
+			pollset_until(ps, g->post->tab[i].resume);
+	}
+}
+
+static struct leg *
+find_waiting(const struct legs *tab, const struct post *post)
+{
+	struct leg *g;
+
+	for (g = tab->first; g != NULL; g = g->next)
+		if (!g->over && g->phase == LEG_WAITS && g->post == post)
+			return g;
+	return NULL;
+}
+
+static void
+take_connections(struct legs *tab, struct leg *by, struct listener *l, int64_t now)
+{
+	char name[SOCK_NAME];
+	struct leg *g;
+	int fd;
+
+	while (by->post->waiting > 0) {
+		fd = sock_accept(l, name);
+		if (fd == -1 && errno == EACCES)
+			continue;
+		if (fd == -1) {
+			if (errno != EAGAIN && errno != EWOULDBLOCK)
+				l->resume = now + FULL_PAUSE;
+			return;
+		}
+		g = find_waiting(tab, by->post);
+		end_socket(&g->a, fd, l->path == NULL);
+		close_post(tab, g);
+		set_phase(tab, g, LEG_JOINED);
+		link_opened(tab->link, g->s);
+	}
+}
+
+static void
+step_listening(struct legs *tab, struct leg *g, const struct pollset *ps)
+{
+	struct post *post = g->post;
+	int i;
+
+	for (i = 0; i < post->n; i++)
+		if (pollset_ready(ps, post->slots[i]) != 0)
+			take_connections(tab, g, &post->tab[i], ps->now);
+	if (g->s->got_eof)
+		end_leg(tab, g, true, ps->now);
+}
+
+/* ---- near: listening there ---- */
+
+static bool
+open_waiting(struct legs *tab, struct forward *f)
+{
+	char target[32];
+	struct leg *g;
+
+	snprintf(target, sizeof(target), ACCEPT "%lu", (unsigned long)f->stream);
+	g = open_leg(tab, target);
+	if (g == NULL)
+		return false;
+	g->forward = f;
+	set_phase(tab, g, LEG_WAITS);
+	return true;
+}
+
+bool
+leg_remote(struct legs *tab, struct forward *f)
+{
+	char target[sizeof(LISTEN) + SOCK_PATH_MAX];
+	struct leg *g;
+
+	snprintf(target, sizeof(target), LISTEN "%s", f->from_text);
+	g = open_leg(tab, target);
+	if (g == NULL)
+		return false;
+	g->forward = f;
+	f->state = FORWARD_ASKS;
+	f->stream = g->s->id;
+	f->bound[0] = '\0';
+	set_phase(tab, g, LEG_ASKS);
+	return true;
+}
+
+/* The addresses come, and behind them an empty line. */
+static void
+step_asking(struct legs *tab, struct leg *g, int64_t now)
+{
+	struct forward *f = g->forward;
+	size_t have = strlen(f->bound), n;
+	int i;
+
+	n = buf_take(&g->s->in.buf, f->bound + have, sizeof(f->bound) - 1 - have);
+	f->bound[have + n] = '\0';
+	if (n > 0)
+		link_consumed(tab->link, g->s, n);
+	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL) {
+		f->state = FORWARD_STANDS;
+		for (i = 0; i < WAITING; i++)
+			open_waiting(tab, f);
+	}
+	if (g->s->got_eof || have + n == sizeof(f->bound) - 1) {
+		f->state = FORWARD_REFUSED;
+		end_leg(tab, g, true, now);
+	}
+}
+
+/* Near: a connection has come there, and another one may. */
+static void
+step_waiting(struct legs *tab, struct leg *g, int64_t now)
+{
+	if (tab->link->role == LINK_FAR && g->post == NULL)
+		refuse_leg(tab, g, LINK_RESET, "", now);
+	if (tab->link->role == LINK_FAR || !g->s->opened)
+		return;
+	open_waiting(tab, g->forward);
+	dial_target(tab, g, &g->forward->to, now);
+}
+
+/* ---- near: is the target there? ---- */
+
+bool
+leg_probe(struct legs *tab, struct forward *f)
+{
+	struct leg *g = open_leg(tab, f->to_text);
+
+	if (g == NULL)
+		return false;
+	g->forward = f;
+	f->state = FORWARD_ASKS;
+	set_phase(tab, g, LEG_PROBES);
+	return true;
+}
+
+static void
+step_probing(struct legs *tab, struct leg *g, int64_t now)
+{
+	if (g->s->opened && g->s->out.state == HALF_OPEN) {
+		g->forward->state = FORWARD_STANDS;
+		/* Say nothing, and want to hear nothing: a clean end for whoever answers. */
+		g->s->out.state = HALF_DRAIN;
+		link_ready(tab->link, g->s);
+		link_stop(tab->link, g->s);
+	}
+	if (g->s->sent_eof)
+		end_leg(tab, g, false, now);
+}
+
+/* ---- near: SOCKS ---- */
+
+bool
+leg_socks(struct legs *tab, const struct end *a)
+{
+	struct leg *g = add_leg(tab);
+
+	if (g == NULL)
+		return false;
+	g->socks = calloc(1, sizeof(*g->socks));
+	if (g->socks == NULL) {
+		g->over = true;
+		return false;
+	}
+	g->a = *a;
+	set_phase(tab, g, LEG_GREETS);
+	return true;
+}
+
+/* It is short, and the client waits for it: the socket takes it whole. */
+static void
+answer(struct leg *g, const unsigned char *p, size_t n)
+{
+	ssize_t w = n == 0 ? 0 : write(g->a.out, p, n);
+
+	(void)w; /* a client that is gone shows as such */
+}
+
+static void
+answer_request(struct leg *g, uint16_t code)
+{
+	unsigned char room[SOCKS_REPLY];
+
+	answer(g, room, socks_reply(g->socks, code, room));
+}
+
+static void
+open_request(struct legs *tab, struct leg *g, int64_t now)
+{
+	struct stream *s = link_open(tab->link, g->socks->target, g);
+
+	if (s == NULL) {
+		answer_request(g, LINK_NO_ROOM);
+		end_leg(tab, g, false, now);
+		return;
+	}
+	take_stream(g, s);
+	set_phase(tab, g, LEG_KNOCKS);
+}
+
+static void
+step_greeting(struct legs *tab, struct leg *g, const struct pollset *ps)
+{
+	unsigned char room[SOCKS_REPLY], in[512];
+	size_t needs = socks_needs(g->socks), n;
+	ssize_t r;
+
+	if (!end_readable(&g->a, ps))
+		return;
+	r = read(g->a.in, in, needs < sizeof(in) ? needs : sizeof(in));
+	if (r == -1 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (r <= 0) {
+		end_leg(tab, g, false, ps->now);
+		return;
+	}
+	socks_feed(g->socks, in, (size_t)r, room, &n);
+	answer(g, room, n);
+	if (g->socks->state == SOCKS_WRONG) {
+		log_say(LOG_INFO, "refused a client of -D: %s", g->socks->why);
+		answer_request(g, g->socks->code);
+		end_leg(tab, g, false, ps->now);
+	} else if (g->socks->state == SOCKS_WANTS) {
+		open_request(tab, g, ps->now);
+	}
+}
+
+static void
+step_knocking(struct legs *tab, struct leg *g, const struct pollset *ps)
+{
+	if (g->s->opened) {
+		answer_request(g, LINK_END);
+		free(g->socks);
+		g->socks = NULL;
+		set_phase(tab, g, LEG_JOINED);
+	} else if (end_failed(&g->a, ps) != 0) {
+		refuse_leg(tab, g, LINK_RESET, "", ps->now);
+	}
+}
+
+/* ---- dialing ---- */
 
 static uint16_t
 dial_code(const struct dial *d)
@@ -160,19 +644,22 @@ dial_code(const struct dial *d)
 static void
 step_dial(struct legs *tab, struct leg *g, const struct pollset *ps)
 {
+	const struct endpoint *to = g->target != NULL ? &g->target->to : &g->forward->to.to;
 	char why[ENDPOINT_NAME + 512];
 
 	switch (dial_step(g->dial, ps)) {
 	case DIAL_BUSY:
 		return;
 	case DIAL_DONE:
-		end_socket(&g->a, dial_take(g->dial), g->target->to.kind == ENDPOINT_TCP);
-		link_opened(tab->link, g->s);
+		end_socket(&g->a, dial_take(g->dial), to->kind == ENDPOINT_TCP);
+		if (tab->link->role == LINK_FAR)
+			link_opened(tab->link, g->s);
+		set_phase(tab, g, LEG_JOINED);
 		break;
 	case DIAL_FAILED:
-		log_say(LOG_INFO, "%s", dial_explain(g->dial, why, sizeof(why)));
-		link_close(tab->link, g->s, dial_code(g->dial), why);
-		end_leg(tab, g, true, ps->now);
+		dial_explain(g->dial, why, sizeof(why));
+		log_say(tab->link->role == LINK_FAR ? LOG_INFO : LOG_ERROR, "%s", why);
+		refuse_leg(tab, g, dial_code(g->dial), why, ps->now);
 		return;
 	}
 	dial_free(g->dial, ps->now);
@@ -194,10 +681,25 @@ wants_read(const struct legs *tab, const struct leg *g)
 static void
 want(struct legs *tab, struct leg *g, struct pollset *ps)
 {
-	if (g->dial != NULL)
-		dial_want(g->dial, ps);
-	else
+	switch (g->phase) {
+	case LEG_JOINED:
 		end_want(&g->a, ps, wants_read(tab, g), half_wants_write(&g->s->in));
+		break;
+	case LEG_DIALS:
+		dial_want(g->dial, ps);
+		break;
+	case LEG_GREETS:
+	case LEG_KNOCKS:
+		end_want(&g->a, ps, g->phase == LEG_GREETS && tab->link->state == LINK_UP, false);
+		break;
+	case LEG_LISTENS:
+		want_listening(g, ps);
+		break;
+	case LEG_ASKS:
+	case LEG_WAITS:
+	case LEG_PROBES:
+		break;
+	}
 }
 
 static void
@@ -233,7 +735,13 @@ on_reset(struct legs *tab, struct leg *g, int64_t now)
 	    s->code != LINK_RESET)
 		log_say(LOG_ERROR, "%s: %s", tab->link->theirs.host, s->words);
 	g->status = s->opened || s->code == LINK_RESET ? STATUS_BROKEN : STATUS_CONNECT;
-	end_leg(tab, g, true, now);
+	if (g->phase == LEG_ASKS || g->phase == LEG_PROBES) {
+		g->forward->state = FORWARD_REFUSED;
+		g->forward->code = s->code;
+	}
+	if (g->phase == LEG_KNOCKS)
+		answer_request(g, s->code);
+	end_leg(tab, g, g->phase != LEG_KNOCKS, now);
 }
 
 /* The local side was reset. */
@@ -295,23 +803,58 @@ settle(struct legs *tab, struct leg *g, const struct pollset *ps)
 }
 
 static void
-step(struct legs *tab, struct leg *g, const struct pollset *ps)
+step_joined(struct legs *tab, struct leg *g, const struct pollset *ps, bool fresh)
 {
-	bool fresh = g->dial != NULL;
-
-	if (g->over)
-		return;
-	if (g->s->got_close && g->s->code != LINK_END) {
-		on_reset(tab, g, ps->now);
-		return;
-	}
-	if (g->dial != NULL)
-		step_dial(tab, g, ps);
-	if (g->over || g->dial != NULL)
-		return;
 	pump_in(tab, g, fresh || end_writable(&g->a, ps));
 	pump_out(tab, g, end_readable(&g->a, ps));
 	settle(tab, g, ps);
+}
+
+/* What it takes to be joined. */
+static void
+step_alone(struct legs *tab, struct leg *g, const struct pollset *ps)
+{
+	switch (g->phase) {
+	case LEG_JOINED:
+		break;
+	case LEG_DIALS:
+		step_dial(tab, g, ps);
+		break;
+	case LEG_GREETS:
+		step_greeting(tab, g, ps);
+		break;
+	case LEG_KNOCKS:
+		step_knocking(tab, g, ps);
+		break;
+	case LEG_ASKS:
+		step_asking(tab, g, ps->now);
+		break;
+	case LEG_WAITS:
+		step_waiting(tab, g, ps->now);
+		break;
+	case LEG_LISTENS:
+		step_listening(tab, g, ps);
+		break;
+	case LEG_PROBES:
+		step_probing(tab, g, ps->now);
+		break;
+	}
+}
+
+static void
+step(struct legs *tab, struct leg *g, const struct pollset *ps)
+{
+	bool fresh = g->phase != LEG_JOINED;
+
+	if (g->over)
+		return;
+	if (g->s != NULL && g->s->got_close && g->s->code != LINK_END) {
+		on_reset(tab, g, ps->now);
+		return;
+	}
+	step_alone(tab, g, ps);
+	if (!g->over && g->phase == LEG_JOINED)
+		step_joined(tab, g, ps, fresh);
 }
 
 /* ---- all legs ---- */
@@ -354,16 +897,28 @@ leg_sweep(struct legs *tab)
 	return status;
 }
 
+/* Where the bytes of ${g} go, as far as this side knows. */
+static const char *
+to_name(const struct legs *tab, const struct leg *g, char *dst, size_t size)
+{
+	if (g->forward != NULL)
+		return g->forward->to_text;
+	if (g->s->words != NULL && g->s->words[0] != '\0' && g->s->words[0] != '=')
+		return g->s->words;
+	return tab->fixed ? endpoint_name(&tab->target->to, dst, size) : "its target";
+}
+
 void
 leg_table(const struct legs *tab)
 {
+	char name[ENDPOINT_NAME];
 	const struct leg *g;
 
-	log_say(LOG_ERROR, "link to %s: %zu open stream%s, round trip %lld us", tab->link->theirs.host, tab->n,
-	    tab->n == 1 ? "" : "s", (long long)tab->link->pace.trip);
+	log_say(LOG_ERROR, "link to %s: %zu open stream%s", tab->link->theirs.host, tab->n - tab->aside,
+	    tab->n - tab->aside == 1 ? "" : "s");
 	for (g = tab->first; g != NULL; g = g->next)
-		if (!g->over)
-			log_say(LOG_ERROR, "[%lu]%s %llu bytes out, %llu in", (unsigned long)g->s->id,
-			    g->dial != NULL ? " (connecting)" : "", (unsigned long long)g->s->out.moved,
-			    (unsigned long long)g->s->in.moved);
+		if (!g->over && g->s != NULL && !is_aside(g->phase))
+			log_say(LOG_ERROR, "[%lu] -> %s%s: %llu bytes out, %llu in", (unsigned long)g->s->id,
+			    to_name(tab, g, name, sizeof(name)), g->phase == LEG_JOINED ? "" : " (connecting)",
+			    (unsigned long long)g->s->out.moved, (unsigned long long)g->s->in.moved);
 }

@@ -27,13 +27,15 @@
 #define ACK_DELAY 5000
 #define PING_AFTER 15000000
 #define DEAD_AFTER 45000000
-#define ASLEEP 20000000  /* no tick for so long: this host slept, and the line is given time to show that it lives */
+#define ASLEEP 20000000  /* no tick for so long: this host slept */
+#define AWAKE 15000000   /* for the line to show that it lives still */
 #define QUIET_SPAN 10000 /* a stream that sent less than a slice in this time is quiet */
 #define KEYSTROKE 512    /* bytes of a quiet stream that are never held back */
 #define WINDOW_TOP INT32_MAX
 #define OUT_ALL (16 * 1024 * 1024) /* what all streams together may have read from the local side */
 #define OUT_ONE (128 * 1024)
 #define MIDDLE "reLAylink"
+#define FOR_A_SHELL "V='relay " /* begins what boot.c sends, also to a far end that is there without it (a forced command) */
 
 /* ---- lists ---- */
 
@@ -608,6 +610,12 @@ ack_is_due(const struct link *l)
 	       (l->unacked_at != 0 && l->now - l->unacked_at >= ACK_DELAY);
 }
 
+static bool
+hello_is_due(const struct link *l)
+{
+	return l->due_hello && !(l->patient && l->state == LINK_STARTS);
+}
+
 static size_t
 put_bye(struct link *l, unsigned char *dst)
 {
@@ -657,7 +665,7 @@ link_pull(struct link *l, unsigned char *dst, size_t room, int64_t now)
 	l->now = now;
 	if (l->state == LINK_DEAD)
 		return l->due_bye ? put_bye(l, dst) : 0;
-	if (l->due_hello)
+	if (hello_is_due(l))
 		n = put_start(l, dst);
 	if (l->state != LINK_UP)
 		return n;
@@ -678,7 +686,7 @@ link_has_output(const struct link *l)
 {
 	if (l->state == LINK_DEAD)
 		return l->due_bye;
-	if (l->due_hello)
+	if (hello_is_due(l))
 		return true;
 	return l->state == LINK_UP && (ack_is_due(l) || l->due_ping || l->control.first != NULL || l->fresh.first != NULL ||
 					  (l->busy.first != NULL && pace_room(&l->pace) > 0));
@@ -999,6 +1007,13 @@ feed_frames(struct link *l, const unsigned char *p, size_t n)
 	return used;
 }
 
+/* Does ${p} begin with ${words}, as far as it goes? */
+static bool
+begins(const char *words, const char *p, size_t n)
+{
+	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
+}
+
 static void
 add_noise(struct link *l, char c)
 {
@@ -1012,7 +1027,7 @@ add_noise(struct link *l, char c)
 	l->noise[l->noise_have] = '\0';
 	if (l->noise_have >= strlen(MIDDLE) && memcmp(l->noise + l->noise_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0)
 		link_lost(l, LINK_PROTOCOL, "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
-	else if (l->role == LINK_FAR)
+	else if (l->role == LINK_FAR && !begins(FOR_A_SHELL, l->noise, l->noise_have))
 		link_lost(l, LINK_PROTOCOL, "what comes in is no link: relay -m - is run by relay -m FROM -- COMMAND");
 }
 
@@ -1060,6 +1075,16 @@ link_feed(struct link *l, const void *p, size_t n, int64_t now)
 /* ---- time ---- */
 
 void
+link_woke(struct link *l, int64_t now)
+{
+	if (l->state != LINK_UP)
+		return;
+	l->heard = now - (DEAD_AFTER - AWAKE);
+	l->pinged = now;
+	l->due_ping = true;
+}
+
+void
 link_tick(struct link *l, int64_t now)
 {
 	int64_t gap = now - (l->ticked > l->heard ? l->ticked : l->heard);
@@ -1069,7 +1094,7 @@ link_tick(struct link *l, int64_t now)
 	if (l->state != LINK_UP)
 		return;
 	if (gap > ASLEEP)
-		l->heard += gap;
+		link_woke(l, now);
 	if (now - l->heard >= DEAD_AFTER) {
 		link_lost(l, LINK_TIMEOUT, "nothing was heard from the other side for 45 s");
 	} else if (now - l->heard >= PING_AFTER && now - l->pinged >= PING_AFTER) {

@@ -1,6 +1,8 @@
 /*
  * log.c - words for people, on stderr.
  *
+ * A status is what is being done just now: on a terminal it stands on the last line until something else is to be said.
+ *
  * A message is one line, begun with "relay: ", written by one write(2) so that lines of several processes do not mix.  Paths and
  * names may come from strangers: control characters are shown as '?', so that none of them steers the reader's terminal.  errno is
  * left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a non-blocking pipe with stdout.
@@ -10,6 +12,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,6 +22,9 @@
 #define LINE_SIZE 6144 /* a path of SOCK_PATH_MAX and what is said of it */
 
 static enum log_level shown = LOG_NOTICE;
+static bool status_shown;
+static char *diverted;
+static size_t diverted_size;
 
 void
 log_show(enum log_level level)
@@ -52,10 +58,34 @@ write_line(const char *p, size_t n)
 }
 
 void
+log_divert(char *dst, size_t size)
+{
+	diverted = dst;
+	diverted_size = size;
+}
+
+/* One write, the erased status included. */
+static void
+say(char *line, size_t n)
+{
+	static const char erase[] = "\r\033[K";
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
+	line[n++] = '\n';
+	if (status_shown)
+		write_line(erase, sizeof(erase) - 1);
+	status_shown = false;
+	write_line(line, n);
+}
+
+void
 log_say(enum log_level level, const char *fmt, ...)
 {
 	char line[LINE_SIZE] = "relay: ";
-	size_t head = strlen(line), n, i;
+	size_t head = strlen(line), n;
 	int saved = errno;
 	va_list ap;
 	int len;
@@ -68,10 +98,42 @@ log_say(enum log_level level, const char *fmt, ...)
 	n = len < 0 ? head : head + (size_t)len;
 	if (n > sizeof(line) - 2)
 		n = sizeof(line) - 2;
-	for (i = head; i < n; i++)
-		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-			line[i] = '?';
-	line[n++] = '\n';
-	write_line(line, n);
+	if (diverted != NULL && level == LOG_ERROR)
+		snprintf(diverted, diverted_size, "%.*s", (int)(n - head), line + head);
+	else
+		say(line, n);
+	errno = saved;
+}
+
+void
+log_quote(enum log_level level, const char *words)
+{
+	char line[LINE_SIZE];
+	int saved = errno;
+
+	if (level > shown)
+		return;
+	snprintf(line, sizeof(line) - 1, "%s", words);
+	say(line, strlen(line));
+	errno = saved;
+}
+
+void
+log_status(const char *text)
+{
+	const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
+	bool plain = no_color != NULL && *no_color != '\0';
+	char line[256];
+	int saved = errno, n;
+
+	if (shown < LOG_NOTICE)
+		return;
+	if (!isatty(STDERR_FILENO) || term == NULL || strcmp(term, "dumb") == 0) {
+		log_say(LOG_NOTICE, "%s", text);
+	} else {
+		n = snprintf(line, sizeof(line), "\r\033[K%s%.200s%s", plain ? "" : "\033[2m", text, plain ? "" : "\033[0m");
+		write_line(line, (size_t)n);
+		status_shown = true;
+	}
 	errno = saved;
 }

@@ -18,6 +18,8 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -75,6 +77,24 @@ os_restore_files(void)
 		setrlimit(RLIMIT_NOFILE, &old_files);
 }
 
+/* As a shell finds ${name}: by its '/', or in the PATH. */
+static bool
+find_program(const char *name, char *dst, size_t size)
+{
+	const char *path = getenv("PATH"), *end;
+	int n;
+
+	if (strchr(name, '/') != NULL)
+		return (size_t)snprintf(dst, size, "%s", name) < size;
+	for (; path != NULL; path = *end == ':' ? end + 1 : NULL) {
+		end = path + strcspn(path, ":");
+		n = snprintf(dst, size, "%.*s/%s", (int)(end - path), path, name);
+		if (n > 0 && (size_t)n < size && access(dst, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void
 close_one_by_one(int fd)
 {
@@ -87,6 +107,17 @@ close_one_by_one(int fd)
 }
 
 #if OS_LINUX
+
+bool
+os_self(const char *name, char *dst, size_t size)
+{
+	ssize_t n = readlink("/proc/self/exe", dst, size - 1);
+
+	if (n <= 0)
+		return find_program(name, dst, size);
+	dst[n] = '\0';
+	return true;
+}
 
 void
 os_close_from(int fd)
@@ -324,6 +355,12 @@ void
 os_follow(pid_t parent)
 {
 	(void)parent;
+}
+
+bool
+os_self(const char *name, char *dst, size_t size)
+{
+	return find_program(name, dst, size);
 }
 
 ssize_t

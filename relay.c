@@ -1,5 +1,5 @@
 /*
- * relay.c - options, start, and the loop.
+ * relay.c - start, and the loop.
  *
  * A start goes from words to ends, from FROM to listeners or to the one pair of stdin and stdout, and then into the loop: ask
  * everybody what to wait for, wait once, take signals, accept, move, sweep.  The loop ends when nothing is left to wait for: no
@@ -22,24 +22,22 @@
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
 #define FILES_OURS 12   /* descriptors that are not a pair's: stdio, signals, listeners, netlink, a spare pipe */
 #define FILES_SPAWN 6   /* more while a command is started */
-#define SECONDS_MAX 1000000
-#define EXPLAIN_AFTER 500 /* for the exit status of a command that was no far end */
+#define GATES 64
+#define ASK_AGAIN 5000 /* the far side to listen, where it would not after the link came back */
 
-struct options {
-	bool anybody, background, fdpass, linked, probe;
-	long max_pairs; /* 0: no bound of the user's */
-	const char *pidfile;
-	int each_ms, wait_ms;
+/* Where connections come in, and what for. */
+struct gate {
+	struct listener l;
+	int slot;
+	const struct forward *forward; /* NULL: TO */
 };
 
 struct relay {
 	struct options opt;
-	struct endpoint from;
 	struct dial_target target;
-	struct listener listeners[SOCK_ADDRS];
-	int slots[SOCK_ADDRS];
-	int n_listeners;
-	int64_t resume;   /* listeners rest until then; 0: they do not */
+	struct gate gates[GATES];
+	int n_gates;
+	int64_t resume;   /* gates rest until then; 0: they do not */
 	size_t max_pairs; /* what -c and the descriptors allow */
 	bool told_full;
 	struct pairs pairs;
@@ -50,41 +48,13 @@ struct relay {
 	bool stopped; /* by a signal */
 	bool single;  /* one connection: its fate is relay's status */
 	int status;
-	struct link link; /* -m: one command for all, or its far end */
-	struct carrier carrier;
-	struct legs legs;
-	bool announced;     /* near: the link has stood */
-	int64_t explain_at; /* near: the start failed; it is told at this time, or when the command has ended */
+	struct tunnel tunnel; /* all connections share one link */
+	bool announced;       /* programs and people know that it stands */
+	int64_t used_at;      /* the last time that a connection was there */
 	dev_t pid_dev;
 	ino_t pid_ino;
 	bool pid_ours;
 };
-
-static const char usage[] =
-    "usage: relay [options] FROM TO\n"
-    "       relay [options] FROM -- COMMAND [ARG ...]\n"
-    "       relay -m [options] FROM -- COMMAND [ARG ...]\n"
-    "       relay -m [options] - [TO]\n"
-    "       relay -z | -F [options] TO\n"
-    "An end is PORT, HOST:PORT, [IPv6]:PORT, *:PORT, a path with a / (Unix socket), or - (stdin and stdout).\n"
-    "  -a          everybody may connect to a loopback port, not this user and root alone\n"
-    "  -c N        at most N connections at a time\n"
-    "  -f          go to the background once listening\n"
-    "  -F          connect, hand the socket to ssh (ProxyUseFdpass) and exit\n"
-    "  -m          all connections share one COMMAND, whose end is relay -m - there: a link\n"
-    "  -P FILE     write the process id to FILE\n"
-    "  -q, -v      say errors only; say a line for each connection\n"
-    "  -t SECONDS  give up on an address after SECONDS (10)\n"
-    "  -w SECONDS  keep trying for SECONDS until the target is there\n"
-    "  -z          connect, say nothing, exit 0 or 1\n"
-    "  -h, -V      show this, the version\n";
-
-static void
-fail_usage(const char *what)
-{
-	log_say(LOG_ERROR, "%s (relay -h shows how)", what);
-	exit(STATUS_USAGE);
-}
 
 static void
 fail_system(const char *what)
@@ -93,167 +63,30 @@ fail_system(const char *what)
 	exit(STATUS_SYSTEM);
 }
 
-/* ---- options ---- */
-
-static long
-number(char opt, const char *text, long min, long max)
-{
-	char why[160], *end;
-	long n;
-
-	errno = 0;
-	n = strtol(text, &end, 10);
-	if (*text == '\0' || *end != '\0' || errno != 0 || n < min || n > max) {
-		snprintf(why, sizeof(why), "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", opt, text, min, max,
-		    opt, min + 9);
-		fail_usage(why);
-	}
-	return n;
-}
-
-/* Returns the index of the first word that is no option. */
-static int
-parse_options(struct options *o, int argc, char *argv[])
-{
-	char why[64];
-	int c;
-
-	o->each_ms = 10000;
-	while ((c = getopt(argc, argv, ":ac:fFhmP:qt:vVw:z")) != -1) {
-		switch (c) {
-		case 'a':
-			o->anybody = true;
-			break;
-		case 'c':
-			o->max_pairs = number('c', optarg, 1, 1000000);
-			break;
-		case 'f':
-			o->background = true;
-			break;
-		case 'F':
-			o->fdpass = true;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
-		case 'm':
-			o->linked = true;
-			break;
-		case 'P':
-			o->pidfile = optarg;
-			break;
-		case 'q':
-			log_show(LOG_ERROR);
-			break;
-		case 't':
-			o->each_ms = (int)number('t', optarg, 1, SECONDS_MAX) * 1000;
-			break;
-		case 'v':
-			log_show(LOG_INFO);
-			break;
-		case 'V':
-			puts("relay " RELAY_VERSION);
-			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
-		case 'w':
-			o->wait_ms = (int)number('w', optarg, 0, SECONDS_MAX) * 1000;
-			break;
-		case 'z':
-			o->probe = true;
-			break;
-		default:
-			snprintf(why, sizeof(why), c == ':' ? "-%c wants a value" : "there is no option -%c", optopt);
-			fail_usage(why);
-		}
-	}
-	return optind;
-}
-
+/* What was asked for, as those who do it want it. */
 static void
-parse_end(struct endpoint *ep, const char *text, bool listens)
+set_up(struct relay *r)
 {
-	char why[ENDPOINT_NAME + 256];
+	const struct options *o = &r->opt;
+	int i;
 
-	if (!endpoint_parse(ep, text, listens, why, sizeof(why)))
-		fail_usage(why);
-}
-
-/* -z and -F: the only end is TO; a FROM of "-" may stand before it. */
-static void
-parse_target_only(struct relay *r, int n, char *argv[])
-{
-	if (n == 2 && strcmp(argv[0], "-") == 0) {
-		argv++;
-		n--;
-	}
-	if (n != 1)
-		fail_usage("-z and -F take one end, TO");
-	parse_end(&r->target.to, argv[0], false);
-	if (r->target.to.kind == ENDPOINT_STDIO)
-		fail_usage("-z and -F connect: TO is a port or a socket path");
-	r->from.kind = ENDPOINT_STDIO;
-}
-
-static void
-parse_ends(struct relay *r, int n, char *argv[])
-{
-	if (n < 2)
-		fail_usage(n == 0 ? "FROM and TO are missing" : "TO is missing");
-	parse_end(&r->from, argv[0], true);
-	if (strcmp(argv[1], "--") == 0) {
-		if (n == 2 || *argv[2] == '\0')
-			fail_usage("the command after -- is missing");
-		endpoint_command(&r->target.to, argv + 2);
-		return;
-	}
-	if (n > 2)
-		fail_usage("there are words after TO; options stand before FROM, and a command after --");
-	parse_end(&r->target.to, argv[1], false);
-	if (r->from.kind == ENDPOINT_STDIO && r->target.to.kind == ENDPOINT_STDIO)
-		fail_usage("FROM and TO are both stdin and stdout");
-}
-
-/* -m: near with a command, or far on stdin and stdout. */
-static void
-parse_link(struct relay *r, int n, char *argv[])
-{
-	if (n >= 2 && strcmp(argv[1], "--") == 0) {
-		parse_ends(r, n, argv);
-		r->link.role = LINK_NEAR;
-		return;
-	}
-	if (n == 0 || strcmp(argv[0], "-") != 0)
-		fail_usage("-m is relay -m FROM -- COMMAND on this side, relay -m - [TO] on the other");
-	if (n > 2)
-		fail_usage("there are words after TO; options stand before FROM");
-	r->from.kind = ENDPOINT_STDIO;
-	r->link.role = LINK_FAR;
-	r->target.to.kind = ENDPOINT_STDIO; /* none */
-	if (n == 2) {
-		parse_end(&r->target.to, argv[1], false);
-		if (r->target.to.kind == ENDPOINT_STDIO)
-			fail_usage("FROM and TO are both stdin and stdout");
-		r->legs.fixed = true;
-	}
-}
-
-static void
-parse(struct relay *r, int argc, char *argv[])
-{
-	int at = parse_options(&r->opt, argc, argv);
-
-	if (r->opt.linked && (r->opt.probe || r->opt.fdpass))
-		fail_usage("-m goes with neither -z nor -F");
-	if (r->opt.linked)
-		parse_link(r, argc - at, argv + at);
-	else if (r->opt.probe || r->opt.fdpass)
-		parse_target_only(r, argc - at, argv + at);
-	else
-		parse_ends(r, argc - at, argv + at);
-	if (r->opt.background && (r->from.kind == ENDPOINT_STDIO || r->target.to.kind == ENDPOINT_STDIO))
-		fail_usage("-f needs a listener as FROM and leaves stdin and stdout behind");
-	r->target.each_ms = r->opt.each_ms;
-	r->target.wait_ms = r->opt.wait_ms;
+	r->target.to = o->to;
+	r->target.each_ms = o->each_ms;
+	r->target.wait_ms = o->tunnel ? 0 : o->wait_ms;
 	r->target.kids = &r->kids;
+	for (i = 0; i < o->n_forwards; i++) {
+		r->opt.forwards[i].to.kids = &r->kids;
+		r->opt.forwards[i].to.each_ms = o->each_ms;
+	}
+	r->tunnel.command = r->tunnel.legs.target = &r->target;
+	r->tunnel.legs.fixed = o->fixed;
+	r->tunnel.legs.anybody = o->anybody;
+	if (!o->tunnel)
+		return;
+	r->tunnel.hops = &o->hops;
+	r->tunnel.self = o->self;
+	r->tunnel.far_path = o->far_path;
+	r->tunnel.far_options = o->far_options;
 }
 
 /* ---- -z and -F ---- */
@@ -357,10 +190,10 @@ fill_stdio(void)
 }
 
 static void
-close_listeners(struct relay *r)
+close_gates(struct relay *r)
 {
-	while (r->n_listeners > 0)
-		sock_unlisten(&r->listeners[--r->n_listeners]);
+	while (r->n_gates > 0)
+		sock_unlisten(&r->gates[--r->n_gates].l);
 }
 
 static void
@@ -374,17 +207,46 @@ null_over(int fd)
 	close(null);
 }
 
-/* Tell programs where we listen; the end of stdout tells them that this is all. */
+static const char *
+gate_name(const struct gate *g)
+{
+	return g->l.path != NULL ? g->l.path : g->l.name;
+}
+
+/* Tell programs where we listen, here and there; the end of stdout tells them that this is all. */
 static void
 print_addresses(struct relay *r)
 {
 	int i;
 
-	for (i = 0; i < r->n_listeners; i++)
-		printf("%s\n", r->listeners[i].path != NULL ? r->listeners[i].path : r->listeners[i].name);
+	for (i = 0; i < r->n_gates; i++)
+		printf("%s\n", gate_name(&r->gates[i]));
+	for (i = 0; i < r->opt.n_forwards; i++)
+		if (r->opt.forwards[i].kind == FORWARD_FAR)
+			printf("%.*s", (int)strlen(r->opt.forwards[i].bound) - 1, r->opt.forwards[i].bound);
 	if (fflush(stdout) != 0)
 		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
 	null_over(STDOUT_FILENO);
+}
+
+/* Tell people how it goes. */
+static void
+tell_ways(struct relay *r)
+{
+	char path[HOPS_PATH], bound[sizeof(r->opt.forwards[0].bound)];
+	const struct forward *f;
+	int i;
+
+	hops_path(&r->opt.hops, path, sizeof(path));
+	for (i = 0; i < r->n_gates; i++)
+		if (r->gates[i].forward != NULL && (i == 0 || r->gates[i - 1].forward != r->gates[i].forward))
+			forward_tell(r->gates[i].forward, gate_name(&r->gates[i]), path);
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
+		snprintf(bound, sizeof(bound), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
+		if (f->kind == FORWARD_FAR)
+			forward_tell(f, bound, path);
+	}
 }
 
 static void
@@ -398,7 +260,7 @@ write_pidfile(struct relay *r)
 	fd = open(r->opt.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (fd == -1 || fstat(fd, &st) == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
 		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
-		close_listeners(r);
+		close_gates(r);
 		exit(STATUS_SYSTEM);
 	}
 	r->pid_dev = st.st_dev;
@@ -481,7 +343,7 @@ bound_pairs(struct relay *r, long files)
 	long most = command ? (files - FILES_OURS - FILES_SPAWN) / 3 : (files - FILES_OURS) / 2;
 
 	if (r->opt.linked)
-		most = files - FILES_OURS - FILES_SPAWN;
+		most = files - FILES_OURS - FILES_SPAWN - r->opt.n_forwards * 2;
 
 	if (files == -1)
 		most = LONG_MAX;
@@ -491,27 +353,38 @@ bound_pairs(struct relay *r, long files)
 }
 
 static int
-start_listening(struct relay *r)
+listen_on(struct relay *r, const struct endpoint *from, const struct forward *forward)
 {
-	int i;
+	struct listener tab[SOCK_ADDRS];
+	int n = sock_listen(from, tab), i;
 
-	r->n_listeners = sock_listen(&r->from, r->listeners);
-	if (r->n_listeners == -1) {
-		r->n_listeners = 0;
-		return STATUS_LISTEN;
+	for (i = 0; i < n && r->n_gates < GATES; i++) {
+		r->gates[r->n_gates].l = tab[i];
+		r->gates[r->n_gates].forward = forward;
+		if (r->opt.anybody)
+			r->gates[r->n_gates].l.guarded = false;
+		r->n_gates++;
 	}
-	for (i = 0; i < r->n_listeners && r->opt.anybody; i++)
-		r->listeners[i].guarded = false;
-	return STATUS_OK;
+	if (n != -1 && i == n)
+		return STATUS_OK;
+	if (n != -1)
+		log_say(LOG_ERROR, "cannot listen on more than %d addresses", GATES);
+	for (; i < n; i++)
+		sock_unlisten(&tab[i]);
+	close_gates(r);
+	return STATUS_LISTEN;
 }
 
-/* Ready: tell programs, and let the shell go on. */
+/* Ready: tell programs and people, and let the shell go on. */
 static void
 announce(struct relay *r)
 {
+	r->announced = true;
 	write_pidfile(r);
-	if (r->target.to.kind != ENDPOINT_STDIO)
+	if (r->target.to.kind != ENDPOINT_STDIO && r->opt.from.kind != ENDPOINT_STDIO) {
+		tell_ways(r);
 		print_addresses(r);
+	}
 	if (r->opt.background)
 		go_background(r);
 }
@@ -519,22 +392,21 @@ announce(struct relay *r)
 static int
 start_link(struct relay *r)
 {
-	char host[ENDPOINT_HOST] = "?";
-	int status = STATUS_OK;
+	int status = STATUS_OK, i;
+	char text[HOPS_PATH + 16], path[HOPS_PATH];
 
-	if (r->link.role == LINK_NEAR && r->from.kind != ENDPOINT_STDIO)
-		status = start_listening(r);
+	for (i = 0; i < r->opt.n_forwards && status == STATUS_OK && !r->opt.doctor; i++)
+		if (r->opt.forwards[i].kind == FORWARD_NEAR || r->opt.forwards[i].kind == FORWARD_SOCKS)
+			status = listen_on(r, &r->opt.forwards[i].from, &r->opt.forwards[i]);
+	if (r->opt.n_forwards == 0 && r->opt.role == LINK_NEAR && r->opt.from.kind != ENDPOINT_STDIO)
+		status = listen_on(r, &r->opt.from, NULL);
 	if (status != STATUS_OK)
 		return status;
-	gethostname(host, sizeof(host) - 1);
-	link_init(&r->link, r->link.role, LINK_MEMORY, host, pollset_clock_us());
-	r->legs.link = &r->link;
-	r->legs.target = &r->target;
-	if (r->link.role == LINK_FAR)
-		return carrier_far(&r->carrier, &r->link) == -1 ? STATUS_LINK : STATUS_OK;
-	if (!carrier_near(&r->carrier, &r->link, &r->target, pollset_clock()))
-		fail_system("cannot start the command");
-	return STATUS_OK;
+	r->tunnel.single = r->opt.role == LINK_NEAR && r->opt.from.kind == ENDPOINT_STDIO && !r->opt.doctor;
+	snprintf(text, sizeof(text), "reaching %s", hops_path(&r->opt.hops, path, sizeof(path)));
+	if (r->opt.n_forwards > 0 && !r->tunnel.single && !r->opt.doctor)
+		log_say(LOG_NOTICE, "%s", text);
+	return tunnel_start(&r->tunnel, r->opt.role, pollset_clock());
 }
 
 static int
@@ -544,9 +416,9 @@ start(struct relay *r)
 
 	if (r->opt.linked)
 		return start_link(r);
-	if (r->from.kind == ENDPOINT_STDIO)
+	if (r->opt.from.kind == ENDPOINT_STDIO)
 		return start_single(r);
-	status = start_listening(r);
+	status = listen_on(r, &r->opt.from, NULL);
 	if (status == STATUS_OK)
 		announce(r);
 	return status;
@@ -557,7 +429,7 @@ start(struct relay *r)
 static size_t
 connections(const struct relay *r)
 {
-	return r->pairs.n + r->legs.n;
+	return r->pairs.n + r->tunnel.legs.n - r->tunnel.legs.aside;
 }
 
 static void
@@ -579,24 +451,33 @@ is_full(struct relay *r)
 	return true;
 }
 
+/* Connections that come while the link is away wait in the backlog; the first one is a reason to start it again. */
+static bool
+gates_rest(const struct relay *r)
+{
+	if (!r->opt.linked || r->tunnel.state == TUNNEL_UP)
+		return !r->announced;
+	return r->tunnel.state != TUNNEL_RESTS || r->tunnel.woken;
+}
+
 static void
-want_listeners(struct relay *r)
+want_gates(struct relay *r)
 {
 	int i;
 
-	for (i = 0; i < r->n_listeners; i++)
-		r->slots[i] = -1;
+	for (i = 0; i < r->n_gates; i++)
+		r->gates[i].slot = -1;
 	if (connections(r) <= r->max_pairs / 2)
 		r->told_full = false;
-	if (r->n_listeners == 0 || is_full(r) || (r->opt.linked && !r->announced))
+	if (r->n_gates == 0 || gates_rest(r) || is_full(r))
 		return;
 	if (r->resume > r->ps.now) {
 		pollset_until(&r->ps, r->resume);
 		return;
 	}
 	r->resume = 0;
-	for (i = 0; i < r->n_listeners; i++)
-		r->slots[i] = pollset_add(&r->ps, r->listeners[i].fd, POLLIN);
+	for (i = 0; i < r->n_gates; i++)
+		r->gates[i].slot = pollset_add(&r->ps, r->gates[i].l.fd, POLLIN);
 }
 
 /* accept failed with ${err}: rest where it would fail again at once. */
@@ -615,16 +496,28 @@ accept_failed(struct relay *r, int err)
 }
 
 static void
-join_connection(struct relay *r, int fd, const struct listener *l, const char *name)
+join_linked(struct relay *r, const struct end *a, const struct forward *f, const char *name)
+{
+	struct legs *legs = &r->tunnel.legs;
+	bool joined = f == NULL                  ? leg_new(legs, a, "")
+		      : f->kind == FORWARD_SOCKS ? leg_socks(legs, a)
+						 : leg_new(legs, a, f->to_text);
+	struct end refused = *a;
+
+	if (joined)
+		return;
+	log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, connections(r));
+	end_close(&refused, true);
+}
+
+static void
+join_connection(struct relay *r, int fd, const struct gate *g, const char *name)
 {
 	struct end a;
 
-	end_socket(&a, fd, l->path == NULL);
+	end_socket(&a, fd, g->l.path == NULL);
 	if (r->opt.linked) {
-		if (!leg_new(&r->legs, &a, "")) {
-			log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, r->legs.n);
-			end_close(&a, true);
-		}
+		join_linked(r, &a, g->forward, name);
 		return;
 	}
 	if (!pair_new(&r->pairs, &a, name, &r->target, r->ps.now)) {
@@ -634,27 +527,42 @@ join_connection(struct relay *r, int fd, const struct listener *l, const char *n
 	}
 	if (r->target.to.kind == ENDPOINT_STDIO) {
 		r->single = true;
-		close_listeners(r);
+		close_gates(r);
 	}
 }
 
 static void
-accept_some(struct relay *r, const struct listener *l)
+accept_some(struct relay *r, const struct gate *g)
 {
 	char name[SOCK_NAME];
 	int i, fd;
 
-	for (i = 0; i < ACCEPTS && l->fd != -1; i++) {
+	for (i = 0; i < ACCEPTS && g->l.fd != -1; i++) {
 		if (is_full(r))
 			return;
-		fd = sock_accept(l, name);
+		fd = sock_accept(&g->l, name);
 		if (fd == -1 && errno == EACCES)
 			continue;
 		if (fd == -1) {
 			accept_failed(r, errno);
 			return;
 		}
-		join_connection(r, fd, l, name);
+		join_connection(r, fd, g, name);
+	}
+}
+
+static void
+accept_all(struct relay *r)
+{
+	int i;
+
+	for (i = 0; i < r->n_gates; i++) {
+		if (pollset_ready(&r->ps, r->gates[i].slot) == 0)
+			continue;
+		if (r->opt.linked && r->tunnel.state == TUNNEL_RESTS)
+			tunnel_wake(&r->tunnel);
+		else
+			accept_some(r, &r->gates[i]);
 	}
 }
 
@@ -662,13 +570,9 @@ static void
 stop(struct relay *r, int sig)
 {
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
-	close_listeners(r);
+	close_gates(r);
 	pair_stop(&r->pairs, STATUS_SIGNAL + sig, r->ps.now);
-	if (r->opt.linked) {
-		link_bye(&r->link, LINK_END, "stopped by a signal");
-		r->status = r->from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK;
-		r->stopped = true;
-	}
+	tunnel_stop(&r->tunnel, r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
@@ -681,7 +585,7 @@ take_signals(struct relay *r)
 		return;
 	while ((sig = signals_take()) != 0) {
 		if (sig == SIGUSR1 && r->opt.linked)
-			leg_table(&r->legs);
+			tunnel_table(&r->tunnel, r->ps.now);
 		else if (sig == SIGUSR1)
 			pair_table(&r->pairs, r->ps.now);
 		else if (sig != SIGCHLD)
@@ -702,142 +606,183 @@ sweep(struct relay *r)
 		r->status = status;
 }
 
-/* ---- the link in the loop ---- */
+/* ---- the tunnel in the loop ---- */
 
-/* What came before the link, as people can read it. */
+/* -n: the link stands; are the targets there? */
 static void
-show_noise(const struct link *l)
+examine(struct relay *r)
 {
-	size_t from = l->noise_have > 400 ? l->noise_have - 400 : 0, i;
-	char text[401];
+	struct tunnel *t = &r->tunnel;
+	struct forward *f;
+	int i;
 
-	if (l->noise_have == 0)
-		return;
-	for (i = from; i < l->noise_have; i++)
-		text[i - from] = l->noise[i] == '\n' ? '|' : l->noise[i] == '\0' ? '?' : l->noise[i];
-	text[i - from] = '\0';
-	log_say(LOG_ERROR, "before that it said: %s", text);
-}
-
-static void
-explain_start(const struct relay *r)
-{
-	int ended = r->carrier.child == NULL ? -1 : spawn_exit(r->carrier.child);
-	char name[ENDPOINT_NAME];
-
-	endpoint_name(&r->target.to, name, sizeof(name));
-	if (r->link.code != LINK_END)
-		log_say(LOG_ERROR, "no link: %s", r->link.why);
-	else if (ended == 127)
-		log_say(
-		    LOG_ERROR, "no link: the far command was not found; is relay there, and in the PATH of a remote command?");
-	else if (ended == 255)
-		log_say(LOG_ERROR, "no link: %s could not connect, or the far command broke", name);
-	else if (ended >= 0)
-		log_say(LOG_ERROR,
-		    "no link: the command ended with status %d and without a sign of a relay; its end is relay -m -", ended);
-	else
-		log_say(LOG_ERROR, "no link: the command closed its stdout without a sign of a relay; its end is relay -m -");
-	show_noise(&r->link);
-}
-
-/* The link is dead: reset what it carried, and say why. */
-static void
-end_link(struct relay *r)
-{
-	bool far_end = r->link.role == LINK_FAR && (r->link.code == LINK_END || r->link.code == LINK_RESET);
-
-	if (r->link.role == LINK_NEAR && !r->announced && !r->stopped) {
-		/* The command's exit status says most; it comes a moment after the end of its stdout. */
-		if (r->explain_at == 0)
-			r->explain_at = r->ps.now + EXPLAIN_AFTER;
-		pollset_until(&r->ps, r->explain_at);
-		if (r->ps.now < r->explain_at && r->carrier.child != NULL && spawn_exit(r->carrier.child) == -1)
-			return;
-		explain_start(r);
-	} else if (!r->stopped && !(r->single && r->legs.n == 0)) {
-		log_say(far_end ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s", r->announced ? " to " : "",
-		    r->announced ? r->link.theirs.host : "", r->link.why);
+	doctor_say(true, t->link.theirs.host, "a relay runs there (%s), and the link stands", t->boot.path);
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
+		f->state = FORWARD_STANDS;
+		if (f->kind == FORWARD_FAR)
+			leg_remote(&t->legs, f);
+		else if (f->kind != FORWARD_SOCKS)
+			leg_probe(&t->legs, f);
 	}
-	if (!r->stopped && !far_end && !(r->single && r->legs.n == 0))
-		r->status = STATUS_LINK;
-	leg_step(&r->legs, &r->ps);
-	leg_sweep(&r->legs);
-	carrier_flush(&r->carrier, r->ps.now_us);
-	carrier_close(&r->carrier, r->ps.now);
-	close_listeners(r);
-	link_free(&r->link);
-	r->opt.linked = false;
 }
 
+static void
+examined(struct relay *r)
+{
+	const char *host = r->tunnel.link.theirs.host;
+	const struct forward *f;
+	bool good = true;
+	int i;
+
+	for (i = 0; i < r->opt.n_forwards; i++)
+		if (r->opt.forwards[i].state == FORWARD_ASKS)
+			return;
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
+		good = good && f->state == FORWARD_STANDS;
+		if (f->kind == FORWARD_FAR)
+			doctor_say(f->state == FORWARD_STANDS, host, "listening on %s %s", f->from_text,
+			    f->state == FORWARD_STANDS ? "works" : "does not work, as told above");
+		else if (f->kind != FORWARD_SOCKS)
+			doctor_say(f->state == FORWARD_STANDS, host, "the target %s %s", f->to_text,
+			    f->state == FORWARD_STANDS ? "answers" : "does not answer, as told above");
+	}
+	tunnel_stop(&r->tunnel, good ? STATUS_OK : STATUS_CONNECT);
+}
+
+/* The link is up, for the first time or again. */
 static void
 link_is_up(struct relay *r)
 {
+	struct tunnel *t = &r->tunnel;
+	struct forward *f;
 	struct end a;
+	int i;
 
-	r->announced = true;
-	if (r->link.role == LINK_FAR)
+	if (t->link.role == LINK_FAR)
 		return;
-	log_say(LOG_INFO, "link to %s", r->link.theirs.host);
-	if (r->from.kind != ENDPOINT_STDIO) {
-		announce(r);
+	log_say(t->lives > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", t->link.theirs.host, t->lives > 1 ? ", again" : "");
+	if (r->opt.doctor) {
+		examine(r);
 		return;
 	}
-	r->single = true;
-	if (end_stdio(&a) == -1 || !leg_new(&r->legs, &a, ""))
-		link_bye(&r->link, LINK_NO_ROOM, "cannot use stdin and stdout");
+	if (r->opt.from.kind == ENDPOINT_STDIO) {
+		if (end_stdio(&a) == -1 || !leg_new(&t->legs, &a, r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : ""))
+			link_bye(&t->link, LINK_NO_ROOM, "cannot use stdin and stdout");
+		else
+			announce(r);
+		return;
+	}
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		f = &r->opt.forwards[i];
+		f->state = FORWARD_STANDS;
+		if (f->kind == FORWARD_FAR)
+			leg_remote(&t->legs, f);
+		else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->announced) {
+			log_status("waiting for the target");
+			leg_probe(&t->legs, f);
+		}
+	}
+}
+
+/* A forward that cannot be made ends a tunnel that starts; in one that came back it is tried again. */
+static void
+forward_refused(struct relay *r, struct forward *f)
+{
+	if (!r->announced) {
+		close_gates(r);
+		tunnel_stop(&r->tunnel, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
+		return;
+	}
+	if (f->again_at == 0)
+		f->again_at = r->ps.now + ASK_AGAIN;
+	if (r->ps.now >= f->again_at) {
+		f->again_at = 0;
+		leg_remote(&r->tunnel.legs, f);
+	} else {
+		pollset_until(&r->ps, f->again_at);
+	}
+}
+
+/* Does everything stand that the tunnel is to carry? Then tell. */
+static void
+watch_forwards(struct relay *r)
+{
+	bool stands = true;
+	int i;
+
+	if (r->tunnel.state != TUNNEL_UP || r->tunnel.link.state == LINK_DEAD)
+		return;
+	if (r->opt.doctor)
+		examined(r);
+	if (r->opt.doctor || r->opt.from.kind == ENDPOINT_STDIO)
+		return;
+	for (i = 0; i < r->opt.n_forwards; i++) {
+		if (r->opt.forwards[i].state == FORWARD_REFUSED)
+			forward_refused(r, &r->opt.forwards[i]);
+		stands = stands && r->opt.forwards[i].state == FORWARD_STANDS;
+	}
+	if (stands && !r->announced && r->tunnel.link.state != LINK_DEAD)
+		announce(r);
 }
 
 static void
-want_link(struct relay *r)
+want_tunnel(struct relay *r)
 {
-	if (!r->opt.linked)
+	if (!r->opt.linked || r->tunnel.state == TUNNEL_OVER)
 		return;
-	if (r->link.state == LINK_DEAD)
-		end_link(r);
-	if (!r->opt.linked || r->link.state == LINK_DEAD)
+	watch_forwards(r);
+	tunnel_want(&r->tunnel, &r->ps);
+	if (r->tunnel.state != TUNNEL_OVER)
 		return;
-	leg_want(&r->legs, &r->ps);
-	carrier_want(&r->carrier, &r->ps);
+	close_gates(r);
+	r->status = r->tunnel.status;
 }
 
 static void
-step_link(struct relay *r)
+step_tunnel(struct relay *r)
 {
-	int status;
-
-	if (!r->opt.linked)
+	if (!r->opt.linked || r->tunnel.state == TUNNEL_OVER)
 		return;
-	carrier_step(&r->carrier, &r->ps);
-	if (r->link.state == LINK_UP && !r->announced)
+	if (tunnel_step(&r->tunnel, &r->ps))
 		link_is_up(r);
-	leg_accept(&r->legs, r->ps.now);
-	leg_step(&r->legs, &r->ps);
-	status = leg_sweep(&r->legs);
-	if (r->single && status != STATUS_OK && !r->stopped)
-		r->status = status;
-	carrier_flush(&r->carrier, pollset_clock_us());
-	if (r->single && r->link.late != LINK_END && r->status == STATUS_OK)
-		r->status = STATUS_BROKEN;
-	if (r->single && r->legs.n == 0 && r->link.n == 0)
-		link_bye(&r->link, LINK_END, "done");
+	tunnel_move(&r->tunnel, &r->ps);
+}
+
+/* -i: nobody has been connected for so long. */
+static void
+watch_idle(struct relay *r)
+{
+	if (r->opt.idle_ms == 0 || !r->announced || r->n_gates == 0)
+		return;
+	if (connections(r) > 0 || r->used_at == 0)
+		r->used_at = r->ps.now;
+	if (r->ps.now >= r->used_at + r->opt.idle_ms) {
+		log_say(LOG_NOTICE, "nobody was connected for %d s: the end", r->opt.idle_ms / 1000);
+		close_gates(r);
+		tunnel_stop(&r->tunnel, STATUS_OK);
+	} else if (connections(r) == 0) {
+		pollset_until(&r->ps, r->used_at + r->opt.idle_ms);
+	}
 }
 
 /* One turn.  False: nothing is left to wait for. */
 static bool
 turn(struct relay *r)
 {
-	int i, status;
+	int status;
 
 	pollset_begin(&r->ps);
-	want_link(r); /* first, since it may release the command */
+	watch_idle(r);
+	want_tunnel(r); /* before the children, since it may release the command */
 	status = spawn_turn(&r->kids, &r->ps);
-	if (r->single && status != STATUS_OK)
+	if ((r->single || r->tunnel.single) && status != STATUS_OK)
 		r->status = status;
-	if (r->n_listeners == 0 && r->pairs.n == 0 && r->kids.first == NULL && !r->opt.linked)
+	if (r->n_gates == 0 && r->pairs.n == 0 && r->kids.first == NULL && r->tunnel.state == TUNNEL_OVER)
 		return false;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
-	want_listeners(r);
+	want_gates(r);
 	pair_want(&r->pairs, &r->ps);
 	if (pollset_wait(&r->ps) == -1) {
 		log_say(LOG_ERROR, "poll: %s", strerror(errno));
@@ -845,11 +790,9 @@ turn(struct relay *r)
 		stop(r, SIGTERM);
 	}
 	take_signals(r);
-	for (i = 0; i < r->n_listeners; i++)
-		if (pollset_ready(&r->ps, r->slots[i]) != 0)
-			accept_some(r, &r->listeners[i]);
+	accept_all(r);
 	pair_step(&r->pairs, &r->ps);
-	step_link(r);
+	step_tunnel(r);
 	sweep(r);
 	return true;
 }
@@ -860,15 +803,18 @@ main(int argc, char *argv[])
 	static struct relay r;
 
 	fill_stdio();
-	parse(&r, argc, argv);
+	options_parse(&r.opt, argc, argv);
 	if (r.opt.background)
 		fork_early(&r);
 	r.signal_fd = signals_open();
 	if (r.signal_fd == -1)
 		fail_system("cannot catch signals");
+	set_up(&r);
 	bound_pairs(&r, os_raise_files());
 	if (r.opt.probe || r.opt.fdpass)
 		return dial_alone(&r);
+	if (r.opt.doctor && !doctor_visit(r.opt.hops.hops, r.opt.hops.n, r.opt.rsh))
+		return STATUS_LINK;
 	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		while (turn(&r))

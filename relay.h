@@ -147,8 +147,8 @@ struct children {
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 
 /*
- * spawn_start(kids, argv): fork and execute ${argv}, with a pipe at its stdin and one at its stdout.  The child belongs to
- * ${kids}.  NULL: no process or descriptor could be had, errno tells.
+ * spawn_start(kids, argv, err): fork and execute ${argv}, with a pipe at its stdin and one at its stdout; ${err} becomes its
+ * stderr, and whoever reads that tells of its end; 0: relay's own stays.  The child belongs to ${kids}.  NULL: no process or descriptor could be had, errno tells.
  * spawn_call(kids, run, arg): fork, and call run(arg, fd) in the child, for work that blocks; what it writes to ${fd} can be read
  * from spawn_take_in, and it ends by _exit.  Nothing is told of such a child, and a release ends it at once.
  * spawn_take_in(c), spawn_take_out(c): the descriptor that reads what ${c} writes, and the one that it reads; the caller's now.
@@ -157,7 +157,7 @@ enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
  * spawn_exit(c): the status with which it ended, 128 + N for signal N; -1: it runs.
  * spawn_release(c, now): the owner is done with ${c} and has closed its descriptors: it is given a grace to end, then signals.
  */
-struct child *spawn_start(struct children *kids, char *const argv[]);
+struct child *spawn_start(struct children *kids, char *const argv[], int err);
 struct child *spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
 int spawn_take_in(struct child *c);
 int spawn_take_out(struct child *c);
@@ -186,6 +186,7 @@ struct dial_target {
 	int each_ms;             /* for one address */
 	int wait_ms;             /* how long to keep trying until the target is there; 0: once */
 	struct children *kids;   /* what commands and name look-ups are children of */
+	int err;                 /* what becomes the stderr of a command; 0: relay's own */
 	struct sock_addrs cache; /* what the name server said, n = 0 at first: dial.c's own */
 };
 
@@ -442,6 +443,49 @@ size_t pace_room(const struct pace *p);
 bool pace_over(const struct pace *p);
 size_t pace_slice(const struct pace *p);
 
+/* ---- boot.c: a far end where none was installed; bytes only ---- */
+
+#define BOOT_BINARIES 8
+#define BOOT_PATH 1024
+#define BOOT_TYPE 64
+
+struct binary {
+	char path[BOOT_PATH];
+	char type[BOOT_TYPE]; /* uname -s, "-", uname -m */
+	size_t size;
+	uint32_t sum;
+};
+
+enum boot_state { BOOT_ASKS, BOOT_COPIES, BOOT_STARTS, BOOT_FAILED };
+
+struct boot {
+	enum boot_state state;
+	struct binary binary[BOOT_BINARIES];
+	int binaries, copies;
+	unsigned char *out; /* what is being sent: the script, or a binary */
+	size_t out_start, out_end;
+	char line[1024];    /* what came last, or, behind a mark, the answer */
+	size_t have, size;
+	bool marked;
+	char path[BOOT_PATH]; /* BOOT_STARTS: of the far relay */
+	char why[1200];       /* BOOT_FAILED: a sentence */
+};
+
+/*
+ * boot_start(b, self, far_path, options): begin; ${self} is our own binary's path, ${options} those of the far relay; ${far_path}
+ * is the far relay to use, NULL: whatever is found or can be brought.  False: no memory.  boot_free(b): any number of times.
+ * boot_feed(b, p, n): what came before the magic of the link.  boot_pull(b, dst, room), boot_has_output(b): what is to be sent.
+ * boot_strip(text): take the answers out of what came; its new length.
+ * boot_sum(p, n): as cksum(1) does it.
+ */
+bool boot_start(struct boot *b, const char *self, const char *far_path, const char *options);
+void boot_free(struct boot *b);
+void boot_feed(struct boot *b, const void *p, size_t n);
+size_t boot_pull(struct boot *b, unsigned char *dst, size_t room);
+bool boot_has_output(const struct boot *b);
+size_t boot_strip(char *text);
+uint32_t boot_sum(const unsigned char *p, size_t n);
+
 /* ---- link.c: many streams over one carrier; no descriptors; all times are microseconds ---- */
 
 #define LINK_STREAMS 8192            /* open at once, at most */
@@ -522,6 +566,7 @@ struct link {
 	int64_t read_at;             /* the last byte */
 	int64_t heard, ticked, pinged;
 	bool due_hello, due_ack, due_ping, due_bye;
+	bool patient;                /* says nothing before the far magic came: its far end is still being made */
 	uint64_t promised;           /* the sum of all recv_window, in.buf and consumed, and what is left of DATA */
 	uint16_t code;               /* why it is dead */
 	uint16_t late;               /* of a stream that was reset after its user had released it */
@@ -535,6 +580,7 @@ struct link {
  * link_pull(l, dst, room, now): put frames that are to be sent now into ${dst}; ${room} is at least LINK_PULL.
  * link_has_output(l): would link_pull give something?
  * link_tick(l, now): let time pass; link_deadline(l): when it has to be called at the latest.
+ * link_woke(l, now): this host slept, which its clock may not show: ask for a sign of life, and wait less long for it.
  * link_lost(l, code, why): the carrier has ended: all streams are reset.
  * link_bye(l, code, why): end the link; one more link_pull gives the last frame.
  *
@@ -557,6 +603,7 @@ size_t link_pull(struct link *l, unsigned char *dst, size_t room, int64_t now);
 bool link_has_output(const struct link *l);
 void link_tick(struct link *l, int64_t now);
 int64_t link_deadline(const struct link *l);
+void link_woke(struct link *l, int64_t now);
 void link_lost(struct link *l, uint16_t code, const char *why);
 void link_bye(struct link *l, uint16_t code, const char *why);
 struct stream *link_open(struct link *l, const char *target, void *user);
@@ -571,6 +618,59 @@ void link_release(struct link *l, struct stream *s);
 uint16_t link_code(int err);
 int link_errno(uint16_t code);
 
+/* ---- socks.c: what a client of -D says first; bytes only ---- */
+
+#define SOCKS_REPLY 10
+
+enum socks_state { SOCKS_TALKS, SOCKS_WANTS, SOCKS_WRONG };
+
+struct socks {
+	enum socks_state state;
+	unsigned char in[1024];
+	size_t have, needs;
+	unsigned char version;
+	bool greeted, no_command;
+	bool silent;            /* there is no answer that it would understand */
+	uint16_t code;          /* SOCKS_WRONG: of link.h's codes; why */
+	const char *why;
+	char target[ENDPOINT_HOST + 16]; /* SOCKS_WANTS */
+};
+
+/*
+ * A struct of zeros begins.
+ * socks_needs(s): how many bytes to read next, and no more.
+ * socks_feed(s, p, n, answer, answer_n): they came; ${answer} (SOCKS_REPLY bytes) is to be sent at once.
+ * socks_reply(s, code, dst): what tells the client how its request ended, LINK_END: it is connected; returns its length.
+ */
+size_t socks_needs(const struct socks *s);
+void socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size_t *answer_n);
+size_t socks_reply(const struct socks *s, uint16_t code, unsigned char dst[SOCKS_REPLY]);
+
+/* ---- forward.c: what a tunnel carries ---- */
+
+enum forward_kind { FORWARD_NEAR = 'L', FORWARD_FAR = 'R', FORWARD_SOCKS = 'D', FORWARD_STDIO = 'W' };
+
+enum forward_state { FORWARD_DOWN, FORWARD_ASKS, FORWARD_STANDS, FORWARD_REFUSED };
+
+struct forward {
+	char kind;
+	char *from_text, *to_text;
+	struct endpoint from;     /* of -L and -D: here, of -R: there */
+	struct dial_target to;    /* of -R: here */
+	enum forward_state state; /* of -R: does it listen there?  of -L with -w: was its target reached? */
+	uint32_t stream;          /* -R: that asked for it */
+	char bound[1024];         /* -R, FORWARD_STANDS: the addresses there, a line each */
+	uint16_t code;            /* FORWARD_REFUSED: of the stream */
+	int64_t again_at;         /* -R, refused after the link came back: asked again then */
+};
+
+/*
+ * forward_parse(f, kind, text, why, size): read ${text} as what ${kind} takes; false with one line in ${why}, as endpoint_parse.
+ * forward_tell(f, bound, hops): say where it begins, ${bound}, and how it goes on through ${hops}.
+ */
+bool forward_parse(struct forward *f, char kind, const char *text, char *why, size_t size);
+void forward_tell(const struct forward *f, const char *bound, const char *hops);
+
 /* ---- leg.c: a local side and a stream ---- */
 
 struct leg;
@@ -578,19 +678,27 @@ struct leg;
 struct legs {
 	struct leg *first;
 	size_t n;
+	size_t aside;               /* of them that carry no connection */
 	struct link *link;
 	struct dial_target *target; /* far: where streams go that name no other; its rule is that of all dials */
 	bool fixed;                 /* far: no stream may name another */
+	bool anybody;               /* far: whoever connects to what it listens on is let in */
 };
 
 /*
  * leg_new(tab, a, target): near: join ${a} to a new stream to ${target}. ${a} is the leg's from now on, unless false is
  * returned: no stream can be had.
+ * leg_socks(tab, a): near: the same, to where ${a} asks to go.
+ * leg_remote(tab, f): near: ask the far side to listen for ${f}, and serve what comes; ${f}->state tells what becomes of it.
+ * leg_probe(tab, f): near: see that the target of ${f} is there.
  * leg_accept(tab, now): far: take up the streams that were opened.
  * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab): as pair_want, pair_step and pair_sweep.
  * leg_table(tab): tell people of every leg.
  */
 bool leg_new(struct legs *tab, const struct end *a, const char *target);
+bool leg_socks(struct legs *tab, const struct end *a);
+bool leg_remote(struct legs *tab, struct forward *f);
+bool leg_probe(struct legs *tab, struct forward *f);
 void leg_accept(struct legs *tab, int64_t now);
 void leg_want(struct legs *tab, struct pollset *ps);
 void leg_step(struct legs *tab, const struct pollset *ps);
@@ -610,21 +718,125 @@ struct carrier {
 	int64_t unread_at;    /* nobody reads the wire since then; 0: somebody does */
 	unsigned char *in, *out;
 	size_t out_start, out_end;
+	struct boot *boot;    /* near: what makes the far end; NULL: the command does */
+	int ear, mouth;       /* with a boot: the command's stderr, and its other end until the command runs; -1 */
+	int ear_slot;
+	bool hushed;          /* its words are for -v only */
+	char said[512], last_said[512]; /* a line that is coming, the last whole one */
+	size_t said_have;
 };
 
 /*
- * carrier_near(c, link, target, now): run the command ${target} as the carrier of ${link}; false: no memory.
+ * carrier_near(c, link, target, boot, now): run the command ${target} as the carrier of ${link}, whose far end ${boot} makes if it
+ * is not NULL; false: no memory or descriptors.
  * carrier_far(c, link): the carrier is stdin and stdout; -1: they cannot be, and it was told.
  * carrier_want(c, ps), carrier_step(c, ps): read what came.
  * carrier_flush(c, now): write what ${link} has to say, as much as the wire takes.
+ * carrier_hear(c): read what the command said on its stderr.
  * carrier_close(c, now): after the last flush.
  */
-bool carrier_near(struct carrier *c, struct link *link, struct dial_target *target, int64_t now);
+bool carrier_near(struct carrier *c, struct link *link, struct dial_target *target, struct boot *boot, int64_t now);
 int carrier_far(struct carrier *c, struct link *link);
 void carrier_want(struct carrier *c, struct pollset *ps);
 void carrier_step(struct carrier *c, const struct pollset *ps);
 void carrier_flush(struct carrier *c, int64_t now_us);
+void carrier_hear(struct carrier *c);
 void carrier_close(struct carrier *c, int64_t now);
+
+/* ---- hops.c: the hops of a tunnel ---- */
+
+#define HOPS_WORDS 256
+#define HOPS_PATH 512
+
+struct hops {
+	char *const *hops; /* as they were written, borrowed */
+	int n;
+	char *argv[HOPS_WORDS]; /* of the command that leads through them all; ends with NULL */
+	int words;
+};
+
+/*
+ * hops_parse(h, hops, n, rsh, why, size): the ${n} texts ${hops} as one command, ${rsh} in the place of the first ssh; false with one
+ * line in ${why}.
+ * hops_path(h, dst, size): "login -> node" into ${dst}, which is returned.
+ * hops_blame(h, words): the index of the hop that ${words} speak of, -1: of none.
+ */
+bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size);
+const char *hops_path(const struct hops *h, char *dst, size_t size);
+int hops_blame(const struct hops *h, const char *words);
+
+/* ---- doctor.c: each step tried, and reported on stdout ---- */
+
+/*
+ * doctor_visit(hops, n, rsh): try hop after hop; false: one of them failed, or a signal came. Waits.
+ * doctor_say(good, hop, fmt, ...): report of ${hop}, in the same form.
+ */
+bool doctor_visit(char *const hops[], int n, const char *rsh);
+void doctor_say(bool good, const char *hop, const char *fmt, ...);
+
+/* ---- tunnel.c: the life of a link ---- */
+
+enum tunnel_state { TUNNEL_OVER, TUNNEL_STARTS, TUNNEL_UP, TUNNEL_RESTS };
+
+struct tunnel {
+	enum tunnel_state state;
+	struct link link;
+	struct carrier carrier;
+	struct legs legs;
+	struct dial_target *command;  /* near: what carries the link */
+	const struct hops *hops;      /* near: it leads through these; NULL: it is the user's own */
+	const char *self, *far_path, *far_options; /* with hops: for boot.c */
+	struct boot boot;
+	bool single;         /* ends with its one connection */
+	bool stopped, woken;
+	unsigned lives;      /* how often it was up */
+	unsigned failures;   /* starts since then */
+	int told_copies;
+	int64_t started_at, up_at, explain_at, magic_at, again_at;
+	int64_t clocks;      /* what the time of day is ahead of the clock that stands still while the host sleeps */
+	int64_t untold_at;   /* a loss that people are told of at this time; 0: none */
+	char loss[sizeof(((struct link *)0)->why)];
+	int status;          /* TUNNEL_OVER: relay's exit */
+};
+
+/*
+ * tunnel_start(t, role, now): begin, with command, hops and legs as they are; a status.
+ * tunnel_want(t, ps): ask poll; ends and starts what is due.
+ * tunnel_step(t, ps): read; true: the link is up just now.  tunnel_move(t, ps): then move what can be moved.
+ * tunnel_wake(t): somebody wants a tunnel that rests.
+ * tunnel_stop(t, status): end with ${status}.
+ * tunnel_table(t, now): tell people how it is, and of every leg.
+ */
+int tunnel_start(struct tunnel *t, enum link_role role, int64_t now);
+void tunnel_want(struct tunnel *t, struct pollset *ps);
+bool tunnel_step(struct tunnel *t, const struct pollset *ps);
+void tunnel_move(struct tunnel *t, const struct pollset *ps);
+void tunnel_wake(struct tunnel *t);
+void tunnel_stop(struct tunnel *t, int status);
+void tunnel_table(const struct tunnel *t, int64_t now);
+
+/* ---- options.c: the command line as a whole ---- */
+
+#define OPTIONS_FORWARDS 32
+
+struct options {
+	bool anybody, background, doctor, fdpass, probe, quiet, verbose;
+	bool linked;             /* all connections share one link: -m, or a tunnel */
+	bool tunnel;             /* it leads through hops */
+	bool fixed;              /* the far end of a link, with a TO */
+	enum link_role role;
+	long max_pairs;          /* 0: no bound of the user's */
+	const char *pidfile, *rsh, *far_path;
+	int each_ms, wait_ms, idle_ms;
+	struct endpoint from, to; /* to, of a tunnel: the command that leads through its hops */
+	struct forward forwards[OPTIONS_FORWARDS];
+	int n_forwards;
+	struct hops hops;
+	char self[BOOT_PATH], far_options[64];
+};
+
+/* options_parse(o, argc, argv): fill ${o}, which borrows from ${argv}; exits where they are wrong, and for -h and -V. */
+void options_parse(struct options *o, int argc, char *argv[]);
 
 /* ---- signals.c: signals as a descriptor ---- */
 
@@ -682,6 +894,7 @@ void pollset_free(struct pollset *ps);
  * os_close_from(fd): close every descriptor from ${fd} on.
  * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives, returns how many; the limit back as it was,
  * for a command.
+ * os_self(name, dst, size): the path of relay's own binary, which was started as ${name}; false: it is not found.
  */
 int os_setup(int fd);
 int os_error(int fd);
@@ -692,6 +905,7 @@ bool os_remote_file(const char *path);
 void os_follow(pid_t parent);
 ssize_t os_splice(int in, int out, size_t max);
 int os_pipe_size(int fd, int size);
+bool os_self(const char *name, char *dst, size_t size);
 void os_close_from(int fd);
 long os_raise_files(void);
 void os_restore_files(void);
@@ -706,8 +920,16 @@ enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 #define LOG_FORMAT
 #endif
 
-/* log_show(level): from now on, show what is at most ${level}.  log_say(level, fmt, ...): one line on stderr; keeps errno. */
+/*
+ * log_show(level): from now on, show what is at most ${level}.
+ * log_say(level, fmt, ...): one line on stderr; keeps errno.  log_quote(level, line): the same in the words of another program.
+ * log_divert(dst, size): from now on the words of errors go into ${dst} alone; NULL: to stderr again.
+ * log_status(text): on a terminal, show at LOG_NOTICE what is being done, until the next line or status; elsewhere it is a line.
+ */
 void log_show(enum log_level level);
+void log_quote(enum log_level level, const char *line);
+void log_status(const char *text);
+void log_divert(char *dst, size_t size);
 void log_say(enum log_level level, const char *fmt, ...) LOG_FORMAT;
 
 #endif

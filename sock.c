@@ -336,21 +336,21 @@ take_path(const char *path)
 }
 
 static int
-listen_unix(const char *path, struct listener *l)
+listen_unix(const struct endpoint *ep, struct listener *l)
 {
 	struct stat st;
-	int fd = take_path(path);
+	int fd = take_path(ep->path);
 
 	if (fd == -1)
 		return -1;
-	if (listen(fd, SOMAXCONN) == -1 || lstat(path, &st) == -1) {
-		log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(errno));
-		unlink(path);
+	if (listen(fd, SOMAXCONN) == -1 || lstat(ep->path, &st) == -1) {
+		log_say(LOG_ERROR, "cannot listen on %s: %s", ep->path, strerror(errno));
+		unlink(ep->path);
 		close(fd);
 		return -1;
 	}
 	l->fd = fd;
-	l->path = path;
+	l->path = ep->path;
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
 	return 1;
@@ -481,7 +481,7 @@ sock_listen(const struct endpoint *ep, struct listener tab[SOCK_ADDRS])
 	if (ep->kind == ENDPOINT_TCP)
 		return listen_tcp(ep, tab);
 	memset(&tab[0], 0, sizeof(tab[0]));
-	return listen_unix(ep->path, &tab[0]);
+	return listen_unix(ep, &tab[0]);
 }
 
 void

@@ -40,6 +40,7 @@ struct child {
 	bool ended, released;
 	bool failed;      /* ended, and not by relay's doing */
 	bool asked;       /* relay has sent it a signal */
+	bool heard;       /* whoever reads its stderr tells of its end */
 	int64_t deadline; /* of the next signal */
 	char name[32];    /* "": a helper of relay's own, of which nothing is told */
 };
@@ -87,11 +88,11 @@ add_child(struct children *kids, struct child *c)
 
 /* In the child: become ${argv}, or write the reason into ${report}. */
 static void
-become(char *const argv[], int in, int out, int report)
+become(char *const argv[], int in, int out, int err, int report)
 {
 	int e;
 
-	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1) {
+	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1 && (err == 0 || dup2(err, STDERR_FILENO) != -1)) {
 		os_restore_files();
 		execvp(argv[0], argv);
 	}
@@ -102,7 +103,7 @@ become(char *const argv[], int in, int out, int report)
 }
 
 struct child *
-spawn_start(struct children *kids, char *const argv[])
+spawn_start(struct children *kids, char *const argv[], int err)
 {
 	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, report[2] = { -1, -1 }, saved;
 	struct endpoint ep;
@@ -123,7 +124,7 @@ spawn_start(struct children *kids, char *const argv[])
 	if (c->pid == 0) {
 		signals_child(&old);
 		os_follow(self);
-		become(argv, to[0], from[1], report[1]);
+		become(argv, to[0], from[1], err, report[1]);
 	}
 	saved = errno;
 	signals_restore(&old);
@@ -138,6 +139,7 @@ spawn_start(struct children *kids, char *const argv[])
 	c->out = to[1];
 	c->in = from[0];
 	c->report = report[0];
+	c->heard = err != 0;
 	c->state = SPAWN_STARTING;
 	add_child(kids, c);
 	return c;
@@ -300,7 +302,7 @@ end_child(struct child *c, int status)
 	c->wait_status = status;
 	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
 		return; /* a helper of ours; told by whoever started it */
-	c->failed = status != 0 && !was_ended(c);
+	c->failed = status != 0 && !c->heard && !was_ended(c);
 	tell_end(c);
 }
 

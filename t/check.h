@@ -13,6 +13,22 @@
 #include <unistd.h>
 #include "relay.h"
 
+/*
+ * Check writes a note of each assertion that holds to a file, and reads all of them at the end, to tell after which one a test
+ * died.  Millions of them took most of the time: a line is noted a hundred times and no more.
+ */
+static inline void note(const char *file, int line)
+{
+	static unsigned char times[4096];
+	unsigned char *n = &times[line % 4096];
+
+	if (*n < 100) {
+		++*n;
+		_mark_point(file, line);
+	}
+}
+#define _mark_point(file, line) note(file, line)
+
 /* A whole program: TESTS("room") { tcase_add_test(tc, a_rule); ... } */
 #define TESTS(room) \
 	static void add_tests(TCase *tc); \
@@ -22,6 +38,8 @@
 		TCase *tc = tcase_create(room); \
 		SRunner *runner = srunner_create(suite); \
 		int failed; \
+		signal(SIGINT, SIG_DFL); /* nohup and a shell's & have them ignored, and relay respects that */ \
+		signal(SIGHUP, SIG_DFL); \
 		suite_add_tcase(suite, tc); \
 		tcase_set_timeout(tc, 15); \
 		add_tests(tc); \

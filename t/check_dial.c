@@ -12,14 +12,20 @@ static char why[512];
 static int turns;
 
 static void
-start(const char *to, int each_ms, int wait_ms)
+start_at(int64_t now, const char *to, int each_ms, int wait_ms)
 {
 	t.kids = &kids;
 	t.each_ms = each_ms;
 	t.wait_ms = wait_ms;
 	ck_assert_msg(endpoint_parse(&t.to, to, false, why, sizeof(why)), "%s", why);
-	d = dial_start(&t, pollset_clock());
+	d = dial_start(&t, now);
 	ck_assert_ptr_nonnull(d);
+}
+
+static void
+start(const char *to, int each_ms, int wait_ms)
+{
+	start_at(pollset_clock(), to, each_ms, wait_ms);
 }
 
 static void
@@ -307,6 +313,41 @@ START_TEST(a_port_that_appears_is_reached)
 }
 END_TEST
 
+/* A turn at ${now} of a clock that is the test's own; ${*until}: how long the dial sleeps after it. */
+static enum dial_state
+turn_at(int64_t now, int64_t *until)
+{
+	enum dial_state s;
+
+	ps.now = now;
+	s = dial_step(d, &ps);
+	ps.deadline = INT64_MAX;
+	dial_want(d, &ps);
+	*until = ps.deadline;
+	return s;
+}
+
+/* Each attempt is seen by the pause behind it; the one at the end of the time that was given is the last. */
+START_TEST(pauses_double_from_20_ms_to_500_and_hold)
+{
+	static const int pauses[] = { 20, 40, 80, 160, 320, 500, 500, 500 };
+	int64_t now = 1000, until;
+	size_t i;
+
+	start_at(now, "./never", 2000, 2120);
+	for (i = 0; i < sizeof(pauses) / sizeof(pauses[0]); i++) {
+		ck_assert_int_eq(turn_at(now, &until), DIAL_BUSY);
+		ck_assert_int_eq(until - now, pauses[i]);
+		now = until;
+		ck_assert_int_eq(turn_at(now - 1, &until), DIAL_BUSY);
+		ck_assert_int_eq(until, now);
+	}
+	ck_assert_int_eq(now, 1000 + 2120);
+	ck_assert_int_eq(turn_at(now, &until), DIAL_FAILED);
+	HAS(dial_explain(d, why, sizeof(why)), "No such file");
+}
+END_TEST
+
 START_TEST(waiting_ends_and_is_not_busy)
 {
 	int64_t began = ms();
@@ -561,6 +602,7 @@ TESTS("dial")
 	tcase_add_loop_test(tc, a_full_backlog_is_waited_for, 0, 2);
 	tcase_add_loop_test(tc, a_path_that_appears_is_reached, 0, 2);
 	tcase_add_test(tc, a_port_that_appears_is_reached);
+	tcase_add_test(tc, pauses_double_from_20_ms_to_500_and_hold);
 	tcase_add_test(tc, waiting_ends_and_is_not_busy);
 	tcase_add_test(tc, a_command_is_started);
 	tcase_add_loop_test(tc, a_command_that_cannot_be_executed_is_explained, 0, 4);

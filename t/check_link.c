@@ -1930,7 +1930,7 @@ START_TEST(a_sleep_of_an_hour_is_no_death)
 }
 END_TEST
 
-/* A dead line is noticed 45 s after the last byte, or after the end of a sleep, whatever came before. */
+/* A dead line is noticed 45 s after the last byte, or 15 s after the end of a sleep, whatever came before. */
 START_TEST(a_dead_line_is_noticed_after)
 {
 	int64_t start;
@@ -1966,8 +1966,30 @@ START_TEST(a_dead_line_is_noticed_after)
 			now = link_deadline(&near);
 	}
 	ck_assert_int_eq(near.state, LINK_DEAD);
-	ck_assert_int_le(now - start, 46 * SECOND);
-	ck_assert_int_ge(now - start, 29 * SECOND);
+	ck_assert_int_le(now - start, (_i == 3 ? 16 : 46) * SECOND);
+	ck_assert_int_ge(now - start, (_i == 3 ? 14 : 29) * SECOND);
+	link_free(&near);
+}
+END_TEST
+
+/* A sleep that the clock does not show is told: the line is asked at once, and lives on if it answers. */
+START_TEST(a_sleep_that_is_told)
+{
+	greet(&near, LINK_NEAR);
+	pull(&near);
+	now += SECOND;
+	link_woke(&near, now);
+	pull(&near);
+	ck_assert_ptr_nonnull(find_frame(FRAME_PING, 0));
+	ck_assert_int_le(link_deadline(&near), now + 15 * SECOND);
+	if (_i == 0) {
+		now += 10 * SECOND;
+		put_frame(FRAME_PING, 0, "", 0);
+		lives(&near);
+	}
+	now += 16 * SECOND;
+	link_tick(&near, now);
+	ck_assert_int_eq(near.state, _i == 0 ? LINK_UP : LINK_DEAD);
 	link_free(&near);
 }
 END_TEST
@@ -2352,6 +2374,7 @@ add_rules(TCase *tc)
 	R(an_ack_comes_after_5_ms_or_1024_bytes);
 	R(no_pings_on_a_busy_line);
 	tcase_add_loop_test(tc, a_sleep_of_an_hour_is_no_death, 0, 2);
+	tcase_add_loop_test(tc, a_sleep_that_is_told, 0, 2);
 	tcase_add_loop_test(tc, a_dead_line_is_noticed_after, 0, 4);
 	R(a_deadline_is_never_past);
 	R(a_session_is_the_same_cut_at_every_byte);

@@ -31,7 +31,7 @@ static struct child *
 start(const char *script, const char *arg)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, (char *)arg, NULL };
-	struct child *c = spawn_start(&kids, argv);
+	struct child *c = spawn_start(&kids, argv, 0);
 
 	ck_assert_ptr_nonnull(c);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
@@ -127,7 +127,7 @@ END_TEST
 START_TEST(a_missing_command_is_ENOENT_and_not_told_twice)
 {
 	char *argv[] = { (char *)(_i ? "/no/such/command" : "no-such-command"), NULL };
-	struct child *c = spawn_start(&kids, argv);
+	struct child *c = spawn_start(&kids, argv, 0);
 
 	capture();
 	ck_assert_ptr_nonnull(c);
@@ -145,7 +145,7 @@ END_TEST
 START_TEST(a_missing_command_that_is_reaped_first_is_not_told_twice)
 {
 	char *argv[] = { (char *)"no-such-command", NULL };
-	struct child *c = spawn_start(&kids, argv);
+	struct child *c = spawn_start(&kids, argv, 0);
 	siginfo_t info;
 
 	capture();
@@ -162,7 +162,7 @@ END_TEST
 START_TEST(what_cannot_be_executed_is_EACCES)
 {
 	char *argv[] = { (char *)(_i ? "/etc/passwd" : "/tmp"), NULL };
-	struct child *c = spawn_start(&kids, argv);
+	struct child *c = spawn_start(&kids, argv, 0);
 
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
 	ck_assert_int_eq(spawn_step(c, &ps), SPAWN_FAILED);
@@ -426,7 +426,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 	while ((fd = dup(0)) != -1)
 		last[n++ % 8] = fd;
 	for (i = 0; i < 6; i++) {
-		ck_assert_ptr_null(spawn_start(&kids, argv));
+		ck_assert_ptr_null(spawn_start(&kids, argv, 0));
 		ck_assert_int_eq(errno, EMFILE);
 		if (i < 2)
 			ck_assert_ptr_null(spawn_call(&kids, helper, NULL));
@@ -438,7 +438,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 		for (j = 0; j <= i; j++)
 			close(last[(n - 1 - j) & 7]);
 	}
-	ck_assert_ptr_nonnull(spawn_start(&kids, argv));
+	ck_assert_ptr_nonnull(spawn_start(&kids, argv, 0));
 }
 END_TEST
 

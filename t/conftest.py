@@ -1,6 +1,8 @@
 """Fixtures: see rig.py for what they hand out.  After each test everything that it started must have gone: every process
 carries a mark in its environment that /proc is searched for, and no socket or pid file may be left in its directory."""
 import concurrent.futures
+import fcntl
+import glob
 import itertools
 import os
 import resource
@@ -19,17 +21,60 @@ import pytest
 import rig
 
 counter = itertools.count()
+TURNS = 'RELAY_TEST_TURNS'      # the directory of the locks that the workers of pytest -n share
 
 
 def pytest_configure(config):
+    config.addinivalue_line('markers', 'alone: measures time, and runs beside no other test')
     if not os.access(rig.RELAY, os.X_OK):
         pytest.exit('no binary at %s: set RELAY' % rig.RELAY, 4)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for sig in (signal.SIGINT, signal.SIGHUP):      # nohup and a shell's & have them ignored, and relay respects that
+        if signal.getsignal(sig) == signal.SIG_IGN:
+            signal.signal(sig, signal.SIG_DFL)
+    if not hasattr(config, 'workerinput'):
+        os.environ[TURNS] = tempfile.mkdtemp(prefix='relay-turns')
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, 'workerinput') and TURNS in os.environ:
+        shutil.rmtree(os.environ.pop(TURNS))
 
 
 @pytest.fixture(autouse=True)
-def deadline():
+def turn(request):
+    """Of the tests that run at once, by pytest -n, one that is marked `alone` waits until the others have ended, and holds back
+    those that come after it."""
+    with open(os.environ[TURNS] + '/gate', 'w') as gate, open(os.environ[TURNS] + '/room', 'w') as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker('alone') else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def findings():
+    """The file names under which AddressSanitizer writes what it finds in any process, also where nobody reads its stderr."""
+    if not rig.SANITIZED:
+        yield None
+        return
+    path = tempfile.mkdtemp(prefix='relay-findings', dir='/tmp')
+    os.chmod(path, 0o1777)
+    for name in rig.SANITIZER_OPTIONS:
+        os.environ[name] = '%s:log_path=%s/found:exitcode=99:print_stacktrace=1' % (os.environ.get(name, ''), path)
+    yield path + '/found'
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def lean(monkeypatch):
+    """For tests that measure memory: the sanitizers hold nothing back of what was freed."""
+    monkeypatch.setenv('ASAN_OPTIONS', os.environ.get('ASAN_OPTIONS', '') + ':quarantine_size_mb=0:thread_local_quarantine_size_kb=0')
+
+
+@pytest.fixture(autouse=True)
+def deadline(turn):
     """No test takes more than 90 s, whatever it waits for."""
     def late(*_):
         raise AssertionError('the test took more than 90 s')
@@ -40,8 +85,8 @@ def deadline():
 
 
 @pytest.fixture(autouse=True)
-def mark(monkeypatch):
-    """Mark the processes of this test, and see at its end that none is left."""
+def mark(turn, monkeypatch, findings):
+    """Mark the processes of this test, and see at its end that none is left, and that the sanitizers found nothing in them."""
     name = '%d.%d' % (os.getpid(), next(counter))
     monkeypatch.setenv(rig.MARK, name)
     yield name
@@ -52,6 +97,12 @@ def mark(monkeypatch):
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         pytest.fail('processes left behind: %s' % left)
+    found = ''
+    for path in glob.glob(findings + '.*') if findings else ():
+        with open(path, errors='replace') as f:
+            found += f.read()
+        os.unlink(path)
+    assert not found, found
 
 
 @pytest.fixture
@@ -99,7 +150,7 @@ def relay(mark, tmp, logs):
         for r in started:
             r.kill()
     for r in started:
-        assert 'Sanitizer' not in r.err() and 'runtime error' not in r.err(), r.err()
+        assert 'runtime error' not in r.err(), r.err()      # what findings() does not catch: libubsan's words
 
 
 @pytest.fixture

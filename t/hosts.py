@@ -1,11 +1,17 @@
-"""Two real sshds on loopback that stand for the hosts `login` and `node` and prohibit every kind of forwarding.
+"""Two real sshds on loopback that stand for the hosts `login` and `node` and prohibit every kind of forwarding (for the bench,
+which has peers: one that allows it).
 
 Here and there `ssh` and `scp` are wrappers that name the configuration in which `login` and `node` are known, and `relay` is
 the binary under test: one directory of programs, first in everybody's PATH.  The mark of a test goes with ssh to the hosts
-(SendEnv), so that its processes there are found as well."""
+(SendEnv), so that its processes there are found as well.
+
+Bare hosts have no relay in their PATH, and run commands by SESSION, which makes of FAR_* in the client's environment what a user
+account would be: a home, a login shell, a user id, a directory of programs."""
+import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -19,8 +25,8 @@ ListenAddress 127.0.0.1:{port}
 HostKey {dir}/{name}.key
 PidFile none
 AuthorizedKeysFile {dir}/user.key.pub
-AllowTcpForwarding no
-AllowStreamLocalForwarding no
+AllowTcpForwarding {forwarding}
+AllowStreamLocalForwarding {forwarding}
 PermitTunnel no
 AllowAgentForwarding no
 X11Forwarding no
@@ -30,8 +36,8 @@ PasswordAuthentication no
 PermitRootLogin yes
 MaxStartups 100
 MaxSessions 100
-AcceptEnv {mark}
-SetEnv PATH={dir}/bin:/usr/local/bin:/usr/bin:/bin HOST={name}
+AcceptEnv {mark} FAR_* XDG_* TMPDIR
+SetEnv PATH={dir}/bin:{local}/usr/bin:/bin HOST={name} {options}
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
 '''
@@ -42,10 +48,19 @@ Host {name}
     Port {port}
 '''
 
+# Two more names: nobody listens at `closed`, and `locked` takes no key that is here.
 SSH_CONFIG_ALL = '''
+Host closed
+    HostName 127.0.0.1
+    Port {closed}
+Host locked
+    HostName 127.0.0.1
+    Port {locked}
+    IdentityFile {dir}/login.key
+Match !originalhost locked
+    IdentityFile {dir}/user.key
 Host *
     User {user}
-    IdentityFile {dir}/user.key
     IdentitiesOnly yes
     IdentityAgent none
     StrictHostKeyChecking no
@@ -53,7 +68,16 @@ Host *
     GlobalKnownHostsFile /dev/null
     BatchMode yes
     LogLevel ERROR
-    SendEnv {mark}
+    SendEnv {mark} FAR_* XDG_* TMPDIR
+'''
+
+# As sshd runs a command: by the user's shell, in the user's home.  A shell that believes to be the first one reads its start-up file.
+SESSION = '''#!/bin/sh
+unset SHLVL
+[ "$FAR_HOME" ] && export HOME="$FAR_HOME" && cd "$HOME"
+[ "$FAR_BIN" ] && export PATH="$FAR_BIN:$PATH"
+[ "$FAR_COMMAND" ] && exec sh -c "$FAR_COMMAND"
+exec ${FAR_UID:+setpriv --reuid "$FAR_UID" --regid "$FAR_UID" --clear-groups} "${FAR_SHELL:-/bin/bash}" -c "$SSH_ORIGINAL_COMMAND"
 '''
 
 WRAPPER = '#!/bin/sh\nexec {program} -F {dir}/config "$@"\n'
@@ -72,26 +96,27 @@ def missing():
 
 
 class Hosts:
-    names = ('login', 'node')
-
-    def __init__(self):
+    def __init__(self, names=('login', 'node'), forwarding='no', bare=False):
         self.dir = tempfile.mkdtemp(prefix='rs', dir='/tmp')
+        os.chmod(self.dir, 0o755)
         os.makedirs('/run/sshd', mode=0o755, exist_ok=True)
-        self.env = dict(os.environ, PATH='%s/bin:%s' % (self.dir, os.environ['PATH']))
-        self._programs()
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith('XDG_') and name != 'TMPDIR'}
+        self.env['PATH'] = '%s/bin:%s' % (self.dir, os.environ['PATH'])
+        self._programs(bare)
         self._key('user')
         config = ''
-        self.daemons = {}
-        for name in self.names:
+        options = ' '.join('%s=%s' % (name, os.environ.get(name, '')) for name in rig.SANITIZER_OPTIONS)
+        self.daemons, self.ports = {}, {}
+        for name in names:
             self._key(name)
-            port = rig.free_port()
+            port = self.ports[name] = rig.free_port()
             config += SSH_CONFIG.format(name=name, port=port)
-            self._write(name + '.conf', SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK))
-            with open('%s/%s.log' % (self.dir, name), 'w') as log:
-                self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)],
-                                                      stdin=subprocess.DEVNULL, stderr=log)
-            rig.wait_for(lambda: self._answers(port), what='sshd for %s: %s' % (name, self.log(name)))
-        config += SSH_CONFIG_ALL.format(user=getpass.getuser(), dir=self.dir, mark=rig.MARK)
+            text = SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK, options=options,
+                                      forwarding=forwarding, local='' if bare else '/usr/local/bin:')
+            self._write(name + '.conf', text + ('ForceCommand %s/session\n' % self.dir if bare else ''))
+            self.start(name)
+        config += SSH_CONFIG_ALL.format(user=getpass.getuser(), dir=self.dir, mark=rig.MARK, closed=rig.free_port(),
+                                        locked=self.ports[names[-1]])
         self._write('config', config)
 
     def _write(self, name, text, mode=0o600):
@@ -100,11 +125,39 @@ class Hosts:
             f.write(text)
         os.chmod(path, mode)
 
-    def _programs(self):
+    def start(self, name):
+        """The sshd of a host, and its way back after stop()."""
+        with open('%s/%s.log' % (self.dir, name), 'a') as log:
+            self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)],
+                                                  stdin=subprocess.DEVNULL, stderr=log)
+        rig.wait_for(lambda: self._answers(self.ports[name]), what='sshd for %s: %s' % (name, self.log(name)))
+
+    def stop(self, name):
+        """The host goes away: its sshd, and every session."""
+        daemon = self.daemons[name]
+        sessions = rig.children(daemon.pid)
+        daemon.terminate()
+        daemon.wait()
+        for pid in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def cut(self, name):
+        """Every session of the host is killed; its sshd stays."""
+        sessions = rig.children(self.daemons[name].pid)
+        for pid in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return len(sessions)
+
+    def _programs(self, bare):
         os.mkdir(self.dir + '/bin')
         for program in ('ssh', 'scp'):
             self._write('bin/' + program, WRAPPER.format(program=shutil.which(program), dir=self.dir), 0o755)
-        os.symlink(rig.RELAY, self.dir + '/bin/relay')
+        if bare:
+            self._write('session', SESSION, 0o755)
+        else:
+            os.symlink(rig.RELAY, self.dir + '/bin/relay')
 
     def _key(self, name):
         subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', '%s/%s.key' % (self.dir, name)], check=True)

@@ -15,10 +15,15 @@
  * (bulk, echo) gets its own process with blocking reads and writes of BUFFER bytes. Held connections are not polled
  * with the others: they are looked at when nothing else happened for a while, so that 10,000 of them slow down nobody.
  *
- * An END is a Unix socket (any text with a '/'), ADDRESS:PORT in numbers (IPv4), or, for push, pull, both and rtt,
- * '-', stdin and stdout. Results go to stdout, or to stderr where stdout is the connection.
+ * An END is a Unix socket (any text with a '/'), ADDRESS:PORT in numbers (IPv4), or, for serve, push, pull, both and
+ * rtt, '-', stdin and stdout. Results go to stdout, or to stderr where stdout is the connection. "serve -" takes one
+ * request after the other from the one connection.
+ *
+ * "line" is no client: it runs a command and stands between it and its own stdin and stdout as a long and slow line.
  */
 #include <arpa/inet.h>
+#include <sys/mman.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -40,7 +45,11 @@ enum {
 	BACKLOG = 4096,
 	QUIET_MS = 100, /* after so long without an event the server looks at the held connections */
 	MOST_TRIPS = 1 << 20,
-	PULLERS = 16    /* most pulls beside a round trip */
+	PULLERS = 16,   /* most pulls beside a round trip */
+	LINE_HOLDS = 4 * 1024 * 1024, /* what waits in front of a line, as in the windows and buffers of a real one */
+	LINE_RING = 16 * 1024 * 1024, /* LINE_HOLDS, and 12 MB of what is on its way */
+	LINE_PIECE = 1460,
+	PIECES = 65536
 };
 
 union address {
@@ -62,6 +71,8 @@ struct set { /* descriptors to poll, in no order */
 	struct pollfd *at;
 	nfds_t count;
 };
+
+#define HEAD_START 0.1 /* seconds, of the pulls beside a round trip */
 
 static char buffer[BUFFER];
 static int silent; /* a server's worker: its client may go away at any time */
@@ -332,30 +343,29 @@ count_to_end(int fd)
 }
 
 static void
-echo(int fd, size_t size)
+echo(struct wire w, size_t size)
 {
-	while (read_all(fd, buffer, size) && write_all(fd, buffer, size))
+	while (read_all(w.in, buffer, size) && write_all(w.out, buffer, size))
 		continue;
 }
 
 static void
-work(int fd, const char *job, long long n)
+work(struct wire w, const char *job, long long n)
 {
-	struct wire w = {fd, fd};
-
 	if (strcmp(job, "sink") == 0) {
-		count_to_end(fd);
+		count_to_end(w.in);
 	} else if (strcmp(job, "echo") == 0) {
-		echo(fd, chunk(n));
+		echo(w, chunk(n));
 	} else {
 		transfer(w, strcmp(job, "push") == 0 ? 0 : n, strcmp(job, "pull") == 0 ? 0 : n);
-		write_all(fd, buffer, 1); /* the receipt */
+		write_all(w.out, buffer, 1); /* the receipt */
 	}
 }
 
 static void
 fork_to_work(int fd, const char *job, long long n)
 {
+	struct wire w = {fd, fd};
 	pid_t pid = fork();
 
 	if (pid < 0)
@@ -364,7 +374,7 @@ fork_to_work(int fd, const char *job, long long n)
 		silent = 1;
 		close_all(&working);
 		close_all(&held);
-		work(fd, job, n);
+		work(w, job, n);
 		_exit(0);
 	}
 }
@@ -412,15 +422,32 @@ drop_ended(void)
 			close(take(&held, i));
 }
 
+/* The far end of a bare channel: all requests come on stdin. */
 static void
-serve(char **args)
+serve_stdio(void)
 {
-	struct end end = parse(args[1]);
+	struct wire w = {STDIN_FILENO, STDOUT_FILENO};
+	char request[REQUEST + 1], job[REQUEST + 1];
+	long long n;
+
+	request[REQUEST] = '\0';
+	while (read_all(w.in, request, REQUEST) && sscanf(request, "%s %lld", job, &n) == 2) {
+		if (strcmp(job, "answer") == 0)
+			write_all(w.out, request, REQUEST);
+		else
+			work(w, job, n);
+	}
+}
+
+static void
+serve_socket(const char *text)
+{
+	struct end end = parse(text);
 	int listener = new_socket(&end);
 	nfds_t i;
 
 	if (bind(listener, &end.address.any, end.length) < 0 || listen(listener, BACKLOG) < 0)
-		die(args[1]);
+		die(text);
 	fcntl(listener, F_SETFL, O_NONBLOCK);
 	signal(SIGCHLD, SIG_IGN); /* no zombies */
 	add(&working, listener);
@@ -435,6 +462,15 @@ serve(char **args)
 		if (working.at[0].revents != 0)
 			accept_some(listener);
 	}
+}
+
+static void
+serve(char **args)
+{
+	if (strcmp(args[1], "-") == 0)
+		serve_stdio();
+	else
+		serve_socket(args[1]);
 }
 
 /* --- the clients --- */
@@ -465,16 +501,33 @@ by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Message out, message back, for so many seconds; the first twentieth warms up and does not count. */
-static void
-round_trips(struct wire w, size_t size, double seconds)
+/* What the pulls beside have received: pages that all processes share. */
+static long long volatile *pulled;
+
+static long long
+pulled_by(int pulls)
 {
-	double *took = allocate(MOST_TRIPS, sizeof *took), stop = now() + seconds, begun, ended;
+	long long total = 0;
+
+	while (pulls-- > 0)
+		total += pulled[pulls];
+	return total;
+}
+
+/*
+ * Message out, message back, for so many seconds; the first twentieth warms up and does not count. Prints the median
+ * and the 99th percentile in us, and MB/s of the pulls beside, if there are any.
+ */
+static void
+round_trips(struct wire w, size_t size, double seconds, int pulls)
+{
+	double *took = allocate(MOST_TRIPS, sizeof *took), start = now(), begun, ended;
+	long long before = pulled_by(pulls);
 	int count = 0, warm;
 
 	if (!ask(w.out, "echo", (long long)size))
 		die("request");
-	for (begun = now(); count < MOST_TRIPS && begun < stop; begun = ended) {
+	for (begun = start; count < MOST_TRIPS && begun < start + seconds; begun = ended) {
 		if (!write_all(w.out, buffer, size) || !read_all(w.in, buffer, size))
 			die("round trip");
 		ended = now();
@@ -483,14 +536,52 @@ round_trips(struct wire w, size_t size, double seconds)
 	warm = count / 20;
 	count -= warm;
 	qsort(took + warm, (size_t)count, sizeof *took, by_size);
-	fprintf(results(w), "%.1f %.1f\n", took[warm + count / 2] * 1e6, took[warm + count * 99 / 100] * 1e6);
+	fprintf(results(w), "%.1f %.1f", took[warm + count / 2] * 1e6, took[warm + count * 99 / 100] * 1e6);
+	if (pulls > 0)
+		fprintf(results(w), " %.3f", (double)(pulled_by(pulls) - before) / (now() - start) / 1e6);
+	fputs("\n", results(w));
 	free(took);
 }
 
 static void
 rtt(char **args)
 {
-	round_trips(open_wire(args[1]), chunk(atoll(args[2])), atof(args[3]));
+	round_trips(open_wire(args[1]), chunk(atoll(args[2])), atof(args[3]), 0);
+}
+
+static void
+share_counts(void)
+{
+	size_t size = PULLERS * sizeof *pulled;
+	FILE *file = tmpfile();
+	void *at = MAP_FAILED;
+
+	if (file != NULL && ftruncate(fileno(file), (off_t)size) == 0)
+		at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(file), 0);
+	if (at == MAP_FAILED)
+		die("shared memory");
+	pulled = at;
+}
+
+static void
+pull_on(const struct end *end, long long volatile *count)
+{
+	int fd = dial(end);
+	ssize_t got;
+
+	if (!ask(fd, "pull", 1LL << 50))
+		die("request");
+	while ((got = read(fd, buffer, BUFFER)) > 0)
+		*count += got;
+	die("receiving");
+}
+
+static void
+rest(double seconds)
+{
+	struct timespec t = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+
+	nanosleep(&t, NULL);
 }
 
 /* Round trips of one byte while others pull as fast as they can. */
@@ -500,19 +591,17 @@ beside(char **args)
 	struct end end = parse(args[1]);
 	int pulls = atoi(args[2]), i;
 	pid_t puller[PULLERS];
-	struct timespec head_start = {0, 100000000};
 
-	for (i = 0; i < pulls && i < PULLERS; i++) {
+	share_counts();
+	if (pulls > PULLERS)
+		pulls = PULLERS;
+	for (i = 0; i < pulls; i++) {
 		puller[i] = fork();
-		if (puller[i] == 0) {
-			int fd = dial(&end);
-
-			ask(fd, "pull", 1LL << 50);
-			receive_bytes(fd, 1LL << 50);
-		}
+		if (puller[i] == 0)
+			pull_on(&end, &pulled[i]);
 	}
-	nanosleep(&head_start, NULL);
-	round_trips(open_wire(args[1]), 1, atof(args[3]));
+	rest(args[4] != NULL ? atof(args[4]) : HEAD_START);
+	round_trips(open_wire(args[1]), 1, atof(args[3]), pulls);
 	while (i-- > 0) {
 		kill(puller[i], SIGKILL);
 		waitpid(puller[i], NULL, 0);
@@ -580,6 +669,26 @@ idle(char **args)
 		continue;
 }
 
+/* So many connections are open at once before the first asks for anything; then all do, and all are answered. */
+static void
+crowd(char **args)
+{
+	struct end end = parse(args[1]);
+	int count = atoi(args[2]), i;
+	int *fd = allocate(count, sizeof *fd);
+	double begun = now();
+
+	for (i = 0; i < count; i++)
+		fd[i] = dial(&end);
+	for (i = 0; i < count; i++)
+		if (!ask(fd[i], "answer", 0))
+			die("request");
+	for (i = 0; i < count; i++)
+		if (!read_all(fd[i], buffer, REQUEST))
+			die("answer");
+	printf("%d %.4f\n", count, now() - begun);
+}
+
 /* The time from a command's exec to the first connection that it takes, in milliseconds. */
 static void
 start(char **args)
@@ -605,6 +714,166 @@ start(char **args)
 	waitpid(pid, NULL, 0);
 }
 
+/* --- the line --- */
+
+struct piece {
+	long long end; /* in bytes of the whole way */
+	double due;    /* when it is at the other side */
+};
+
+struct way { /* one direction; where to is over, it is -1 */
+	int from, to;
+	long long taken, given;
+	double delay, rate, free_at; /* seconds, bytes a second, when the line can take the next piece */
+	char *ring;
+	struct piece *piece;
+	unsigned first, last; /* of the pieces, modulo PIECES */
+	int over;             /* nothing comes any more */
+};
+
+static void
+lay(struct way *w, int from, int to, double delay, double rate)
+{
+	w->from = from;
+	w->to = to;
+	w->delay = delay;
+	w->rate = rate;
+	w->ring = allocate(LINE_RING, 1);
+	w->piece = allocate(PIECES, sizeof *w->piece);
+	fcntl(from, F_SETFL, O_NONBLOCK);
+	fcntl(to, F_SETFL, O_NONBLOCK);
+}
+
+/* A piece is about a millisecond of the line's time, and no less than a packet. */
+static size_t
+way_room(const struct way *w)
+{
+	double most = LINE_HOLDS + w->rate * w->delay;
+	long long room = (most < LINE_RING ? (long long)most : LINE_RING) - (w->taken - w->given);
+	long long piece = w->rate > LINE_PIECE * 1000 ? (long long)(w->rate / 1000) : LINE_PIECE;
+	long long to_edge = LINE_RING - w->taken % LINE_RING;
+
+	if (w->over || w->to == -1 || room < piece || w->last - w->first == PIECES)
+		return 0;
+	return (size_t)(piece < to_edge ? piece : to_edge);
+}
+
+static void
+way_take(struct way *w, double at)
+{
+	ssize_t got = read(w->from, w->ring + w->taken % LINE_RING, way_room(w));
+	struct piece *p = &w->piece[w->last % PIECES];
+
+	if (got < 0)
+		return;
+	if (got == 0)
+		w->over = 1;
+	w->taken += got;
+	w->free_at = (w->free_at > at ? w->free_at : at) + (double)got / w->rate;
+	p->end = w->taken;
+	p->due = w->free_at + w->delay;
+	w->last++;
+}
+
+static int
+way_is_due(const struct way *w, double at)
+{
+	return w->to != -1 && w->first != w->last && w->piece[w->first % PIECES].due <= at;
+}
+
+/* Give what has arrived; after the last piece, the end. */
+static void
+way_give(struct way *w, double at)
+{
+	long long to_edge, n;
+	ssize_t given;
+
+	if (w->to == -1)
+		return;
+	for (; way_is_due(w, at); w->first++) {
+		while ((n = w->piece[w->first % PIECES].end - w->given) > 0) {
+			to_edge = LINE_RING - w->given % LINE_RING;
+			given = write(w->to, w->ring + w->given % LINE_RING, (size_t)(n < to_edge ? n : to_edge));
+			if (given < 0 && errno == EAGAIN)
+				return;
+			if (given < 0)
+				w->given = w->taken; /* nobody reads it */
+			else
+				w->given += given;
+		}
+	}
+	if (w->over && w->first == w->last) {
+		close(w->to);
+		w->to = -1;
+	}
+}
+
+static void
+run_behind(char **command, struct way *there, struct way *back, double delay, double rate)
+{
+	int down[2], up[2];
+	pid_t pid;
+
+	if (pipe(down) < 0 || pipe(up) < 0 || (pid = fork()) < 0)
+		die("starting the command");
+	if (pid == 0) {
+		dup2(down[0], STDIN_FILENO);
+		dup2(up[1], STDOUT_FILENO);
+		close(down[0]);
+		close(down[1]);
+		close(up[0]);
+		close(up[1]);
+		signal(SIGPIPE, SIG_DFL);
+		execvp(command[0], command);
+		die(command[0]);
+	}
+	close(down[0]);
+	close(up[1]);
+	lay(there, STDIN_FILENO, down[1], delay, rate);
+	lay(back, up[0], STDOUT_FILENO, delay, rate);
+}
+
+/* Seconds until the way has something to do at ${to}; it may be done then. */
+static double
+ask_for(const struct way *w, double at, fd_set *in, fd_set *out)
+{
+	if (way_room(w) > 0)
+		FD_SET(w->from, in);
+	if (way_is_due(w, at))
+		FD_SET(w->to, out);
+	else if (w->to != -1 && w->first != w->last)
+		return w->piece[w->first % PIECES].due - at;
+	return 1;
+}
+
+static void
+line(char **args)
+{
+	static struct way there, back;
+	struct timespec t = {0, 0};
+	fd_set in, out;
+	double at, wait, other; /* at most a second */
+
+	run_behind(args + 3, &there, &back, atof(args[1]) / 2e3, atof(args[2]) * 125e3);
+	while (back.to != -1) {
+		FD_ZERO(&in);
+		FD_ZERO(&out);
+		at = now();
+		wait = ask_for(&there, at, &in, &out);
+		other = ask_for(&back, at, &in, &out);
+		t.tv_nsec = (long)((other < wait ? other : wait) * 999999999);
+		if (pselect(FD_SETSIZE, &in, &out, NULL, &t, NULL) < 0)
+			die("select");
+		at = now();
+		if (FD_ISSET(there.from, &in))
+			way_take(&there, at);
+		if (FD_ISSET(back.from, &in))
+			way_take(&back, at);
+		way_give(&there, at);
+		way_give(&back, at);
+	}
+}
+
 static const struct mode {
 	const char *name, *args;
 	int count; /* of args, at least */
@@ -615,10 +884,12 @@ static const struct mode {
 	{"pull", "END BYTES", 2, bulk},
 	{"both", "END BYTES", 2, bulk},
 	{"rtt", "END SIZE SECONDS", 3, rtt},
-	{"beside", "END PULLS SECONDS", 3, beside},
+	{"beside", "END PULLS SECONDS [SECONDS BEFORE]", 3, beside},
 	{"crr", "END SECONDS CONCURRENT", 3, crr},
 	{"idle", "END COUNT", 2, idle},
+	{"crowd", "END COUNT", 2, crowd},
 	{"start", "END COMMAND [ARG ...]", 2, start},
+	{"line", "RTT_MS MBIT_S COMMAND [ARG ...]", 3, line},
 };
 
 int

@@ -8,6 +8,7 @@ import array
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import select
 import signal
@@ -24,7 +25,20 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MARK = 'RELAY_TEST'       # the environment variable by which a test's processes are found again
 PATIENCE = float(os.environ.get('PATIENCE', 20))             # seconds that any one wait may take
 CHUNK = 1 << 18
+SANITIZER_OPTIONS = ('ASAN_OPTIONS', 'UBSAN_OPTIONS')
 LISTENERS = ('tcp', 'unix')
+
+
+def _binary():
+    """What the binary itself tells: (built with the sanitizers, with what lies beyond POSIX).  A binary without dynamic symbols
+    (make static) has the extras of its system."""
+    with open(RELAY, 'rb') as f:
+        text = f.read()
+    extras = sys.platform.startswith('linux') and (b'\0splice\0' in text or b'\0.dynsym\0' not in text)
+    return b'__asan_init' in text, extras
+
+
+SANITIZED, EXTRAS = _binary() if os.path.exists(RELAY) else (False, False)
 
 
 def wait_for(condition, timeout=PATIENCE, what=None):
@@ -232,10 +246,21 @@ def fate_at(address):
         a.close()
 
 
+_ports = itertools.cycle(range(10000, 32768))
+for _ in range(os.getpid() * 977 % 22768):
+    next(_ports)
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+    """A port that nobody has, and that the system gives nobody by itself (Linux: ip_local_port_range); tests that run beside
+    this one begin to look elsewhere."""
+    for port in _ports:
+        with socket.socket() as s, socket.socket(socket.AF_INET6) as s6, contextlib.suppress(OSError):
+            s.bind(('', port))
+            if socket.has_dualstack_ipv6():
+                s6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                s6.bind(('', port))
+            return port
 
 
 def end_of_pipe_pair():

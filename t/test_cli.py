@@ -165,9 +165,10 @@ def test_status_5(run):
     assert r.returncode == 0 and 'true exited with status 0' in r.stderr
 
 
-def test_status_6(run, target):
+def test_status_6(run, target, monkeypatch):
     """Goal: when the system refuses descriptors from the start, relay says so with status 6."""
     import resource
+    monkeypatch.setenv('ASAN_OPTIONS', 'detect_leaks=0')     # takes descriptors itself
     r = run('-', *target().words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6)))
     assert r.returncode == 6 and one_line(r.stderr), r.stderr
 
@@ -1098,12 +1099,15 @@ def test_signals_of_commands(relay):
 
 @TIMES('source', ['tcp', 'pipes'])
 def test_relay_is_killed(joined, source):
-    """Goal: relay killed with -9 takes its commands with it (Linux)."""
+    """Goal: relay killed with -9 takes its commands with it; where the system cannot do that, they see their stdin end."""
     j = joined(source, 'command')
     a, b = j.connect()
     ping(a, b)
     j.relay.kill()
-    wait_for(lambda: not rig.alive(b.pid), 3)
+    if rig.EXTRAS:
+        wait_for(lambda: not rig.alive(b.pid), 3)
+    else:
+        assert b.read_all() == b''
 
 
 def test_sigterm_ends_stubborn_commands(joined):

@@ -337,7 +337,7 @@ def test_target_is_killed(joined, source, kind, tmp):
 # ---- many, slow, and too many ----
 
 @listening
-def test_slow_reader(joined, pool, source, kind):
+def test_slow_reader(joined, pool, lean, source, kind):
     """Goal: a target that does not read costs the other connections nothing, and relay no more memory than a bounded
     buffer."""
     j = joined(source, kind)

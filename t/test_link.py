@@ -271,7 +271,7 @@ def test_half_close_behind_a_full_pipe(link, pool, back):
 # ---- many ----
 
 @TIMES('back', (False, True), ids=('up', 'down'))
-def test_stuck_beside_lively(link, pool, back):
+def test_stuck_beside_lively(link, pool, lean, back):
     """Goal: a reader that reads nothing holds up its own stream alone, costs both relays bounded memory and no processor, and
     gets all in the end."""
     j = link()
@@ -313,7 +313,7 @@ def test_thousand_at_once(link):
     assert not j.relay.err()
 
 
-def test_thousand_one_by_one(link):
+def test_thousand_one_by_one(link, lean):
     """Goal: ids are used again: connections come and go, and neither relay grows or keeps a descriptor."""
     j = link('tcp', 'unix')
     pids = ()
@@ -566,7 +566,7 @@ def test_far_ends_with_its_wire(far, target):
     b.close()
 
 
-def test_far_bears_a_million_opens(far, target):
+def test_far_bears_a_million_opens(far, target, lean):
     """Goal: streams opened and closed without end cost the far side no memory and no descriptor."""
     f = far('-', target('unix').words[0])
     more = b''.join(wire.open_(i * 2 + 1, '/x', send=4096) for i in range(2000))
@@ -732,7 +732,7 @@ def test_table(link):
     ping(a, b)
     ping(c, d, b'x' * 1000)
     j.relay.proc.send_signal(signal.SIGUSR1)
-    line = j.relay.says('link to ')
+    line = j.relay.says('open stream')
     assert HOST in line and '2 open streams' in line
     j.relay.says('1000 bytes out, 1000 in')
     j.relay.says(' 1 bytes out, 1 in')
@@ -839,6 +839,7 @@ def line_of(trip_ms, mbit):
     return [*LINE, trip_ms, mbit]
 
 
+@pytest.mark.alone
 def test_first_byte_on_a_long_line(link):
     """Goal: on a line of 100 ms the first byte of a new connection comes after at most 1.3 round trips: nobody waits for OPENED."""
     j = link('tcp', 'unix', line=line_of(100, 100))
@@ -874,6 +875,7 @@ def drain(end):
     return n
 
 
+@pytest.mark.alone
 @TIMES('back', (False, True), ids=('up', 'down'))
 def test_ping_beside_bulk_on_a_narrow_line(link, pool, back):
     """Goal: on 5 Mbit/s and 20 ms a byte there and back beside bulk takes about a round trip and 60 ms at the most, at the median,

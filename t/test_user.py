@@ -13,8 +13,8 @@ from rig import wait_for
 
 if os.getuid() != 0:
     pytest.skip('only root can be two users', allow_module_level=True)
-if not sys.platform.startswith('linux') or os.environ.get('RELAY_POSIX'):
-    pytest.skip('this build cannot know who connects', allow_module_level=True)
+
+strangers = pytest.mark.skipif(not rig.EXTRAS, reason='this build cannot tell who connects')
 
 # Connects, speaks, and tells what came of it: `in` if the answer came, `out` if it was reset.
 CLIENT = '''
@@ -61,6 +61,7 @@ def knock(target, address, uid, more=''):
 FROMS = ['127.0.0.1:0', '[::1]:0', '127.1.2.3:0', '[::ffff:127.0.0.1]:0', '0']
 
 
+@strangers
 @pytest.mark.parametrize('word', FROMS)
 def test_stranger_is_refused(relay, target, word):
     """Goal: another user is reset and his uid told, at each loopback address, IPv4, IPv6 and one in the other's clothes; root
@@ -76,6 +77,7 @@ def test_stranger_is_refused(relay, target, word):
     assert not t.waiting()
 
 
+@strangers
 def test_stranger_in_ipv6_clothes(relay, target):
     """Goal: a stranger's IPv6 socket that connects to ::ffff:127.0.0.1 reaches the IPv4 listener, and is refused as well;
     root's is let in."""
@@ -97,6 +99,7 @@ def test_everybody(relay, target, word):
     assert r.err() == ''
 
 
+@strangers
 def test_relay_of_a_user(relay, target, tmp):
     """Goal: a relay that is not root's tells users apart as well: its own and root are let in, a third is not."""
     t = target('tcp')
@@ -109,6 +112,7 @@ def test_relay_of_a_user(relay, target, tmp):
     assert 'uid %d' % OTHER in r.err()
 
 
+@strangers
 def test_hasty_stranger(relay, target):
     """Goal: a stranger who has closed before relay looks is nobody's friend: such sockets are shown as root's."""
     t = target('unix')
@@ -125,6 +129,7 @@ def test_hasty_stranger(relay, target):
         assert 'refused' in r.err()[said:]
 
 
+@strangers
 def test_among_many_sockets(relay, target):
     """Goal: the look-up holds when 3,000 other sockets are open, and costs no more."""
     crowd = socket.socket()

@@ -1,0 +1,349 @@
+/*
+ * doctor.c - what stands between here and the last hop, tried step by step (-n).
+ *
+ * Each hop is visited with all those before it: the chain as far as this hop ends in sh, which is asked questions, one line each, and
+ * answers with a line that begins with MARK. What comes before the first answer is what its shells print; the questions coming back
+ * mean a terminal; 256 bytes of all values go there, where cksum looks at them, and come back. Nothing else runs meanwhile, so this
+ * room may wait, each time with a limit.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+#define MARK "relay:: "
+#define LOGIN_MOST 120000 /* somebody may have to type a password */
+#define ANSWER_MOST 10000
+#define PINGS 5
+
+static const char greet[] =
+    "say(){ printf 'relay%s %s\\n' :: \"$*\";};t=0;test -t 0&&t=1;say $t \"$(uname -s)-$(uname -m), $(id -un)@$(uname -n)\"\n";
+static const char ping[] = "say pong\n";
+
+struct visit {
+	struct children kids;
+	struct child *child;
+	int in, out, err;
+	char got[65536]; /* on stdout, from the first byte on */
+	size_t have, used;
+	char said[512]; /* the last line on stderr */
+	bool over;
+};
+
+static void
+report(bool good, const char *hop, const char *what, const char *more)
+{
+	printf("%s  %s: %s%s\n", good ? "ok  " : "FAIL", hop, what, more);
+	fflush(stdout);
+}
+
+static void
+note(const char *hop, const char *what, const char *more)
+{
+	printf("note  %s: %s%s\n", hop, what, more);
+	fflush(stdout);
+}
+
+/* ---- one conversation ---- */
+
+static bool
+begin(struct visit *v, const struct hops *h)
+{
+	int err[2];
+
+	memset(v, 0, sizeof(*v));
+	v->in = v->out = v->err = -1;
+	if (pipe(err) == -1)
+		return false;
+	fcntl(err[1], F_SETFD, FD_CLOEXEC);
+	v->child = spawn_start(&v->kids, h->argv, err[1]);
+	close(err[1]);
+	v->err = err[0];
+	if (v->child == NULL || os_setup(v->err) == -1)
+		return false;
+	v->in = spawn_take_in(v->child);
+	v->out = spawn_take_out(v->child);
+	return true;
+}
+
+static void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+/* Let the chain end, however it does. */
+static void
+finish(struct visit *v)
+{
+	struct pollset ps;
+
+	memset(&ps, 0, sizeof(ps));
+	close_fd(&v->in);
+	close_fd(&v->out);
+	close_fd(&v->err);
+	if (v->child != NULL)
+		spawn_release(v->child, pollset_clock());
+	for (;;) {
+		pollset_begin(&ps);
+		spawn_reap(&v->kids);
+		spawn_turn(&v->kids, &ps);
+		if (v->kids.first == NULL)
+			break;
+		pollset_until(&ps, ps.now + 20);
+		if (pollset_wait(&ps) == -1)
+			break;
+	}
+	pollset_free(&ps);
+}
+
+static void
+hear(struct visit *v)
+{
+	ssize_t n = read(v->err, v->said, sizeof(v->said) - 1);
+	char *line;
+
+	if (n <= 0)
+		return;
+	v->said[n] = '\0';
+	while (n > 0 && (v->said[n - 1] == '\n' || v->said[n - 1] == '\r'))
+		v->said[--n] = '\0';
+	line = strrchr(v->said, '\n');
+	if (line != NULL)
+		memmove(v->said, line + 1, strlen(line));
+}
+
+/* Wait until something comes; false: it took too long, or the chain has ended. */
+static bool
+wait_more(struct visit *v, int64_t until)
+{
+	struct pollfd p[2] = { { .fd = v->in, .events = POLLIN }, { .fd = v->err, .events = POLLIN } };
+	int64_t left = until - pollset_clock();
+	ssize_t n;
+	int sig;
+
+	while ((sig = signals_take()) != 0)
+		v->over = v->over || (sig != SIGCHLD && sig != SIGUSR1);
+	if (left <= 0 || v->over || v->have == sizeof(v->got) - 1)
+		return false;
+	if (poll(p, 2, (int)left) == -1 && errno != EINTR)
+		return false;
+	if ((p[1].revents & (POLLIN | POLLHUP)) != 0)
+		hear(v);
+	if (p[0].revents == 0)
+		return true;
+	n = read(v->in, v->got + v->have, sizeof(v->got) - 1 - v->have);
+	if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR))
+		v->over = true;
+	if (n > 0)
+		v->have += (size_t)n;
+	v->got[v->have] = '\0';
+	return true;
+}
+
+static bool
+tell(struct visit *v, const void *p, size_t n)
+{
+	struct pollfd pfd = { .fd = v->out, .events = POLLOUT };
+	const char *at = p;
+	ssize_t w;
+
+	while (n > 0) {
+		w = write(v->out, at, n);
+		if (w > 0) {
+			at += w;
+			n -= (size_t)w;
+		} else if (errno == EAGAIN ? poll(&pfd, 1, ANSWER_MOST) <= 0 : errno != EINTR) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* The words of the next answer, without its mark, or NULL; ${skipped} bytes came before it. */
+static char *
+answer(struct visit *v, int most, size_t *skipped)
+{
+	int64_t until = pollset_clock() + most;
+	char *mark, *end, *from;
+	size_t i;
+
+	do {
+		/* A NUL in noise must not hide what comes behind it. */
+		for (i = v->used; i < v->have; i++)
+			if (v->got[i] == '\0')
+				v->got[i] = '?';
+		from = v->got + v->used;
+		mark = strstr(from, MARK);
+		end = mark == NULL ? NULL : strchr(mark, '\n');
+		if (end != NULL) {
+			*end = '\0';
+			*skipped = (size_t)(mark - from);
+			v->used = (size_t)(end + 1 - v->got);
+			return mark + strlen(MARK);
+		}
+	} while (wait_more(v, until));
+	return NULL;
+}
+
+static char *
+ask(struct visit *v, const char *question, int most)
+{
+	size_t skipped;
+
+	return tell(v, question, strlen(question)) ? answer(v, most, &skipped) : NULL;
+}
+
+/* ---- what is asked ---- */
+
+static bool
+greet_hop(struct visit *v, const char *hop, int64_t began)
+{
+	char text[256], *words;
+	size_t noise = 0;
+
+	words = tell(v, greet, strlen(greet)) ? answer(v, LOGIN_MOST, &noise) : NULL;
+	if (strstr(v->got, "say(){") != NULL) {
+		report(false, hop, "a terminal is on the way (ssh -t), or no shell: the words sent there come back", "");
+		return false;
+	}
+	if (words == NULL) {
+		report(false, hop, v->said[0] != '\0' ? v->said : "it closed the line, or did not answer", "");
+		return false;
+	}
+	snprintf(text, sizeof(text), "reached in %lld ms: ", (long long)(pollset_clock() - began));
+	report(true, hop, text, words + 2);
+	if (noise > 0) {
+		snprintf(text, sizeof(text), "its shells print %zu bytes first; they are skipped: %.80s", noise, v->got);
+		note(hop, text, noise > 80 ? " ..." : "");
+	}
+	if (words[0] == '1')
+		report(false, hop, "its stdin is a terminal; bytes will not pass unchanged", "");
+	return words[0] == '0';
+}
+
+static bool
+ping_hop(struct visit *v, const char *hop)
+{
+	int64_t least = INT64_MAX, began;
+	char text[64];
+	int i;
+
+	for (i = 0; i < PINGS; i++) {
+		began = pollset_clock_us();
+		if (ask(v, ping, ANSWER_MOST) == NULL) {
+			report(false, hop, "it stopped answering", "");
+			return false;
+		}
+		if (pollset_clock_us() - began < least)
+			least = pollset_clock_us() - began;
+	}
+	snprintf(text, sizeof(text), "round trip %lld.%lld ms, its shell included", (long long)(least / 1000),
+	    (long long)(least / 100 % 10));
+	report(true, hop, text, "");
+	return true;
+}
+
+/* All byte values there: what arrives is summed up by cksum. It says first that it reads, for some shells read ahead. */
+static bool
+send_all(struct visit *v)
+{
+	static const char question[] = "say go;say \"$(dd bs=1 count=256 2>/dev/null|cksum)\"\n";
+	unsigned char all[256];
+	char right[32], *sum;
+	size_t skipped;
+	int i;
+
+	for (i = 0; i < 256; i++)
+		all[i] = (unsigned char)i;
+	snprintf(right, sizeof(right), "%lu 256", (unsigned long)boot_sum(all, sizeof(all)));
+	if (ask(v, question, ANSWER_MOST) == NULL || !tell(v, all, sizeof(all)))
+		return false;
+	sum = answer(v, ANSWER_MOST, &skipped);
+	return sum != NULL && strncmp(sum, right, strlen(right)) == 0;
+}
+
+/* All byte values back, behind a mark. */
+static bool
+receive_all(struct visit *v)
+{
+	char question[2048] = "printf 'relay%s ' ::;printf '";
+	size_t n = strlen(question), i, from = v->used, want = from + strlen(MARK) + 256;
+	int64_t until = pollset_clock() + ANSWER_MOST;
+
+	for (i = 0; i < 256; i++)
+		n += (size_t)snprintf(question + n, sizeof(question) - n, "\\%03o", (unsigned)i);
+	n += (size_t)snprintf(question + n, sizeof(question) - n, "'\n");
+	if (want >= sizeof(v->got) || !tell(v, question, n))
+		return false;
+	while (v->have < want)
+		if (!wait_more(v, until))
+			return false;
+	v->used = want;
+	for (i = 0; i < 256; i++)
+		if ((unsigned char)v->got[want - 256 + i] != i)
+			return false;
+	return memcmp(v->got + from, MARK, strlen(MARK)) == 0;
+}
+
+static bool
+carry_all(struct visit *v, const char *hop)
+{
+	bool there = send_all(v), back = there && receive_all(v);
+
+	report(there && back, hop,
+	    back    ? "all byte values pass, both ways"
+	    : there ? "not all byte values come back unchanged"
+		    : "not all byte values arrive there unchanged",
+	    "");
+	return back;
+}
+
+static bool
+visit(struct visit *v, const struct hops *h)
+{
+	const char *hop = h->hops[h->n - 1];
+	int64_t began = pollset_clock();
+
+	if (!begin(v, h)) {
+		report(false, hop, "no process could be started: ", strerror(errno));
+		return false;
+	}
+	return greet_hop(v, hop, began) && ping_hop(v, hop) && carry_all(v, hop);
+}
+
+bool
+doctor_visit(char *const hops[], int n, const char *rsh)
+{
+	static struct visit v;
+	struct hops h;
+	char why[512];
+	bool good = true;
+	int i;
+
+	for (i = 1; i <= n && good; i++) {
+		good = hops_parse(&h, hops, i, rsh, why, sizeof(why)) && visit(&v, &h);
+		finish(&v);
+	}
+	return good;
+}
+
+void
+doctor_say(bool good, const char *hop, const char *fmt, ...)
+{
+	char text[2048];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	report(good, hop, text, "");
+}

@@ -1,0 +1,214 @@
+/*
+ * socks.c - what a client of -D says before its bytes: SOCKS 5 (RFC 1928, without authentication) or 4 and 4a.
+ *
+ *   version --> [methods] --> request --> wanted, wrong
+ *
+ * The client is asked for exactly as many bytes as belong to what it says next (socks_needs), so that nothing of what follows is
+ * taken. Names are passed on as they are: the far side resolves them.
+ */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "relay.h"
+
+#define CONNECT 1
+#define NO_METHOD 0xff
+
+static bool
+wrong(struct socks *s, unsigned char code, const char *why)
+{
+	s->state = SOCKS_WRONG;
+	s->code = code;
+	s->why = why;
+	return false;
+}
+
+static void
+ask(struct socks *s, size_t more)
+{
+	s->needs = s->have + more;
+}
+
+size_t
+socks_needs(const struct socks *s)
+{
+	return s->state != SOCKS_TALKS ? 0 : (s->needs == 0 ? 2 : s->needs) - s->have;
+}
+
+static void
+want_target(struct socks *s, const char *host, const unsigned char *port)
+{
+	snprintf(s->target, sizeof(s->target), strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u", host,
+	    (unsigned)(port[0] << 8 | port[1]));
+	s->state = SOCKS_WANTS;
+}
+
+/* A name that is to stand in a target: nothing in it may look like something else. */
+static bool
+take_name(struct socks *s, char *dst, const unsigned char *name, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (name[i] <= ' ' || name[i] >= 0x7f || strchr("/[]=", name[i]) != NULL)
+			return wrong(s, LINK_UNUSABLE, "it asked for a name that is none");
+	if (n == 0)
+		return wrong(s, LINK_UNUSABLE, "it asked for a name that is empty");
+	memcpy(dst, name, n);
+	dst[n] = '\0';
+	return true;
+}
+
+/* ---- version 5 ---- */
+
+/* VER NMETHODS METHODS... */
+static void
+take_methods(struct socks *s, unsigned char *answer, size_t *n)
+{
+	size_t count = s->in[1];
+
+	if (s->have < 2 + count) {
+		ask(s, 2 + count - s->have);
+		return;
+	}
+	answer[0] = 5;
+	answer[1] = memchr(s->in + 2, 0, count) != NULL ? 0 : NO_METHOD;
+	*n = 2;
+	if (answer[1] == NO_METHOD) {
+		wrong(s, LINK_FORBIDDEN, "it wants to log in, which this proxy does not know");
+		s->silent = true;
+		return;
+	}
+	s->greeted = true;
+	s->have = 0;
+	ask(s, 5); /* as far as the first byte of the address, which may be a length */
+}
+
+/* VER CMD RSV ATYP ADDR PORT; at least five bytes are there */
+static void
+take_request5(struct socks *s)
+{
+	size_t length = s->in[3] == 1 ? 4 : s->in[3] == 4 ? 16 : s->in[3] == 3 ? (size_t)s->in[4] + 1 : 0;
+	char host[ENDPOINT_HOST];
+
+	if (s->in[0] != 5 || length == 0) {
+		wrong(s, LINK_PROTOCOL, "it does not speak SOCKS 5 after all");
+		return;
+	}
+	if (s->have < 4 + length + 2) {
+		ask(s, 4 + length + 2 - s->have);
+		return;
+	}
+	if (s->in[1] != CONNECT) {
+		s->no_command = true;
+		wrong(s, LINK_UNUSABLE, "it asked for something other than a connection");
+		return;
+	}
+	if (s->in[3] == 3) {
+		if (!take_name(s, host, s->in + 5, s->in[4]))
+			return;
+	} else {
+		inet_ntop(s->in[3] == 1 ? AF_INET : AF_INET6, s->in + 4, host, sizeof(host));
+	}
+	want_target(s, host, s->in + 4 + length);
+}
+
+/* ---- version 4 ---- */
+
+/* VN CD PORT IP USERID NUL, and for an IP of 0.0.0.x (4a) a name NUL; the texts come byte by byte */
+static void
+take_request4(struct socks *s)
+{
+	unsigned char *user = s->in + 8, *name, *end = s->in + s->have;
+	char host[ENDPOINT_HOST];
+
+	if (s->have < 9) {
+		ask(s, 9 - s->have);
+		return;
+	}
+	name = memchr(user, '\0', (size_t)(end - user));
+	if (name != NULL && s->in[4] == 0 && s->in[5] == 0 && s->in[6] == 0 && s->in[7] != 0) {
+		name++;
+		if (name == end || memchr(name, '\0', (size_t)(end - name)) == NULL)
+			name = NULL;
+	} else if (name != NULL) {
+		name = user;
+	}
+	if (name == NULL) {
+		if (s->have == sizeof(s->in))
+			wrong(s, LINK_UNUSABLE, "its request does not end");
+		else
+			ask(s, 1);
+		return;
+	}
+	if (s->in[1] != CONNECT) {
+		wrong(s, LINK_UNUSABLE, "it asked for something other than a connection");
+		return;
+	}
+	if (name == user)
+		inet_ntop(AF_INET, s->in + 4, host, sizeof(host));
+	else if (strlen((char *)name) >= sizeof(host) || !take_name(s, host, name, strlen((char *)name)))
+		return;
+	want_target(s, host, s->in + 2);
+}
+
+void
+socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size_t *answer_n)
+{
+	*answer_n = 0;
+	memcpy(s->in + s->have, p, n);
+	s->have += n;
+	if (s->state != SOCKS_TALKS || (s->needs != 0 && s->have < s->needs) || s->have < 2)
+		return;
+	s->version = s->greeted ? 5 : s->in[0];
+	if (s->version == 5 && !s->greeted)
+		take_methods(s, answer, answer_n);
+	else if (s->version == 5)
+		take_request5(s);
+	else if (s->version == 4)
+		take_request4(s);
+	else
+		wrong(s, LINK_PROTOCOL, "it does not speak SOCKS");
+	if (s->state == SOCKS_WRONG && s->version != 4 && s->version != 5)
+		s->silent = true;
+}
+
+/* RFC 1928, section 6 */
+static unsigned char
+reply5(const struct socks *s, uint16_t code)
+{
+	if (s->no_command)
+		return 7;
+	switch (code) {
+	case LINK_END:
+		return 0;
+	case LINK_FORBIDDEN:
+	case LINK_NO_PERMISSION:
+		return 2;
+	case LINK_NO_ROUTE:
+	case LINK_NO_NAME:
+	case LINK_TIMEOUT:
+		return 4;
+	case LINK_REFUSED:
+		return 5;
+	default:
+		return 1;
+	}
+}
+
+size_t
+socks_reply(const struct socks *s, uint16_t code, unsigned char dst[SOCKS_REPLY])
+{
+	memset(dst, 0, SOCKS_REPLY);
+	if (s->silent)
+		return 0;
+	if (s->version == 4) {
+		dst[1] = code == LINK_END ? 90 : 91;
+		return 8;
+	}
+	dst[0] = 5;
+	dst[1] = reply5(s, code);
+	dst[3] = 1; /* bound to 0.0.0.0:0: the address is on the far side */
+	return 10;
+}

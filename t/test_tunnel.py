@@ -1,0 +1,1173 @@
+"""Tunnels: one command from nothing to a page, over two real sshds that prohibit every kind of forwarding.
+
+The hosts are bare: no relay is in their PATH.  `far` says what the account there is like (home, shell, user id, programs), and a
+hop that needs no ssh is `here(...)`: env, which runs its arguments as any command that is a hop does.  SLOW=1 runs what takes a
+minute as well."""
+import collections
+import concurrent.futures
+import contextlib
+import hashlib
+import http.server
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import socketserver
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import hosts as hosts_room
+import rig
+from rig import wait_for
+
+if hosts_room.missing():
+    pytest.skip(hosts_room.missing(), allow_module_level=True)
+
+VERSION = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+MACHINE = '%s-%s' % (os.uname().sysname, os.uname().machine)
+COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escape(MACHINE)))
+PAGE = b'<p>the notebook</p>' * 1000
+KIB = 1024
+uids = itertools.count(2000000 + os.getpid() % 100000 * 100)
+
+slow = pytest.mark.skipif('SLOW' not in os.environ, reason='it takes a minute: SLOW=1 runs it')
+
+
+def needs(program):
+    return pytest.mark.skipif(not shutil.which(program), reason='no %s here' % program)
+
+
+# ---- what the tests stand on ----
+
+@pytest.fixture(scope='module')
+def hosts():
+    h = hosts_room.Hosts(bare=True)
+    yield h
+    h.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_on_the_hosts(hosts, mark):
+    """After each test neither host has a session."""
+    yield
+    wait_for(lambda: not hosts.sessions(), 5, 'sessions left on the hosts')
+
+
+class Far:
+    """The account on the far side: what the test writes here is what SESSION makes of it there."""
+
+    def __init__(self, hosts, tmp):
+        self.home = tmp + '/home'
+        self.bin = tmp + '/farbin'
+        for path in (self.home, self.bin):
+            os.mkdir(path)
+        self.env = dict(hosts.env, FAR_HOME=self.home, FAR_BIN=self.bin)
+
+    @property
+    def cache(self):
+        return self.home + '/.cache/relay'
+
+    def program(self, name, text):
+        """A program in the PATH there."""
+        write(os.path.join(self.bin, name), text, 0o755)
+
+    def user(self):
+        """Another user than root, whom nobody knows; the home is theirs."""
+        uid = next(uids)
+        os.chown(self.home, uid, uid)
+        self.env['FAR_UID'] = str(uid)
+        return uid
+
+    def files(self):
+        """Everything in the home but directories, as paths below it."""
+        return sorted(os.path.relpath(os.path.join(d, f), self.home) for d, _, files in os.walk(self.home) for f in files)
+
+    def here(self, *words):
+        """A hop that is no host: the same account by env alone."""
+        uid = self.env.get('FAR_UID')
+        return ' '.join(['env', '-u', 'XDG_CACHE_HOME', 'HOME=' + self.home, 'PATH=%s:/usr/bin:/bin' % self.bin, *words] +
+                        (['setpriv', '--reuid', uid, '--regid', uid, '--clear-groups'] if uid else []))
+
+
+def write(path, text, mode=0o644):
+    with open(path, 'w' if isinstance(text, str) else 'wb') as f:
+        f.write(text)
+    os.chmod(path, mode)
+
+
+@pytest.fixture
+def far(hosts, tmp):
+    f = Far(hosts, tmp)
+    yield f
+    left = [name for name in f.files() if name.endswith('.part') or stat.S_ISSOCK(os.lstat('%s/%s' % (f.home, name)).st_mode)]
+    assert not left, 'files left in the home'
+
+
+@pytest.fixture
+def tunnel(far, relay):
+    """tunnel(word, ...) starts relay with the environment of `far`; env adds to it."""
+    def start(*words, env=(), **popen):
+        return relay(*words, env=dict(far.env, **{rig.MARK: os.environ[rig.MARK]}, **dict(env)), **popen)
+    return start
+
+
+@pytest.fixture
+def mounted(tmp):
+    """mounted(path, options): a file system in memory there, until the test's end."""
+    made = []
+
+    def mount(path, options):
+        os.makedirs(path, exist_ok=True)
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path], stderr=subprocess.DEVNULL).returncode != 0:
+            pytest.skip('no leave to mount')
+        made.append(path)
+        return path
+    yield mount
+    for path in made:
+        subprocess.run(['umount', '-l', path], check=True)
+
+
+class Web:
+    """A web server on a Unix socket and on a port: a page at every path."""
+
+    def __init__(self, directory):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = 'HTTP/1.1'
+
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header('Content-Length', str(len(PAGE)))
+                self.end_headers()
+                self.wfile.write(PAGE)
+
+            def address_string(self):
+                return 'a client'
+
+            def log_message(self, *_):
+                pass
+
+        class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+            daemon_threads, block_on_close, request_queue_size = True, False, 1024
+
+            def handle_error(self, *_):
+                pass
+
+        class Tcp(socketserver.ThreadingMixIn, socketserver.TCPServer):
+            daemon_threads, block_on_close, request_queue_size = True, False, 1024
+
+            def handle_error(self, *_):
+                pass
+
+        self.path = directory + '/app.sock'
+        self.servers = [Unix(self.path, Handler), Tcp(('127.0.0.1', 0), Handler)]
+        os.chmod(self.path, 0o666)
+        self.port = self.servers[1].server_address[1]
+        self.threads = [threading.Thread(target=s.serve_forever, args=(0.02,)) for s in self.servers]
+        for thread in self.threads:
+            thread.start()
+
+    def close(self):
+        for server, thread in zip(self.servers, self.threads):
+            server.shutdown()
+            thread.join()
+            server.server_close()
+        os.unlink(self.path)
+
+
+@pytest.fixture
+def web(tmp):
+    server = Web(tmp)
+    yield server
+    server.close()
+
+
+def curl(*words):
+    """curl's status, and what it got."""
+    c = subprocess.run(['curl', '-sS', '--max-time', str(rig.PATIENCE), *words], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=rig.PATIENCE + 5)
+    return c.returncode, c.stdout
+
+
+def shows_page(address):
+    """The page comes from an address as relay prints it."""
+    where = ['--unix-socket', address, 'http://app/'] if '/' in address else ['http://%s/' % address]
+    status, page = curl(*where)
+    assert status == 0 and page == PAGE, (address, status, page[:200])
+
+
+def wait_for_silence(hosts, mark):
+    """Within 2 s no session and no marked process is left on either host."""
+    wait_for(lambda: not hosts.sessions() and not rig.marked(mark), 2, 'still there: %s' % rig.marked(mark))
+
+
+def has_one_copy(far, where=None):
+    """Exactly one file is in the cache: relay, for its user alone."""
+    where = where or far.cache
+    names = os.listdir(where)
+    assert len(names) == 1 and COPY.match(names[0]), names
+    path = os.path.join(where, names[0])
+    assert stat.S_IMODE(os.stat(where).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+    with open(path, 'rb') as copy, open(rig.RELAY, 'rb') as own:
+        assert copy.read() == own.read()
+    return path
+
+
+# ---- from nothing to a page ----
+
+def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
+    """Goal: one command, two hosts with an empty home: a page in curl.  Again: from the cache, whose file stays as it is."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node')
+    shows_page(r.address)
+    path = has_one_copy(far)
+    before = os.stat(path)
+    lines = r.err().splitlines()
+    assert lines[0] == 'relay: reaching login -> node'
+    assert re.fullmatch(r'relay: copying relay \(\d+ KiB\) to node', lines[1])
+    assert lines[2:] == ['http://localhost:%s -> login -> node:%s' % (r.address.split(':')[1], web.path)]
+    assert r.stop() == 0
+    wait_for_silence(hosts, mark)
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node')
+    shows_page(r.address)
+    after = os.stat(path)
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    assert 'copying' not in r.err()
+    assert r.stop() == 0
+    assert far.files() == [os.path.relpath(path, far.home)]
+
+
+def test_every_form_of_local(tunnel, far, web, tmp):
+    """Goal: -L in each form of ssh's grammar, all of them at once over one link; the sockets are gone at the end."""
+    ports = [rig.free_port() for _ in range(2)]
+    port = str(web.port)
+    r = tunnel('-L', '%d:%s' % (ports[0], web.path), '-L', '%d:localhost:%s' % (ports[1], port), '-L', '127.0.0.1:0:127.0.0.1:' + port,
+               '-L', '[::1]:0:' + web.path, '-L', '%s/a.sock:%s' % (tmp, web.path), '-L', '%s/b.sock:127.0.0.1:%s' % (tmp, port),
+               '-L', '*:0:' + web.path, far.here())
+    bound = r.addresses
+    assert bound[:4] == ['%s:%d' % (host, p) for p in ports for host in ('127.0.0.1', '[::1]')]
+    assert bound[4].startswith('127.0.0.1:') and bound[5].startswith('[::1]:')
+    assert bound[6:8] == [tmp + '/a.sock', tmp + '/b.sock']
+    for address in bound[:8] + ['127.0.0.1:' + bound[8].rsplit(':')[-1]]:
+        shows_page(address)
+    told = r.err().splitlines()[2:]
+    assert len(told) == 7
+    assert told[0] == 'http://localhost:%d -> %s:%s' % (ports[0], far.here(), web.path)
+    assert told[4] == '%s/a.sock -> %s:%s' % (tmp, far.here(), web.path)
+    assert r.stop() == 0
+    assert not os.path.exists(tmp + '/a.sock') and not os.path.exists(tmp + '/b.sock')
+
+
+@pytest.mark.parametrize('words, said', [
+    (['-L', '8888', 'login'], 'it is FROM:TO'),
+    (['-L', '8888:localhost', 'login'], 'it is FROM:TO'),
+    (['-L', '8888:localhost:99999', 'login'], '"99999"'),
+    (['-L', '8888:/a'], 'a tunnel needs a hop'),
+    (['-L', '8888:/a', 'login', ''], 'a hop is empty'),
+    (['-L', '8888:/a', 'login', '-v'], '"-v" is no hop'),
+    (['-L', '8888:/a', 'login', 'n;reboot'], 'holds a ;'),
+    (['-L', '8888:/a', 'login', "ssh -o 'a b' node"], "holds a '"),
+    (['-W', 'node:22', '-L', '8888:/a', 'login'], '-W stands alone'),
+    (['-D', '-', 'login'], 'a proxy listens on a port'),
+    (['-f', '-W', 'node:22', 'login'], '-f needs a listener'),
+    (['-m', '-L', '8888:/a', 'login'], 'only one of both'),
+    (['-x', '/a', '8888', '/a'], '-e and -x belong to a tunnel'),
+])
+def test_wrong_words(run, words, said):
+    """Goal: words that cannot be meant are told with status 2, and nothing is started."""
+    r = run(*words)
+    assert (r.returncode, r.stdout) == (2, ''), r.stderr
+    assert said in r.stderr and r.stderr.count('\n') == 1, r.stderr
+
+
+# ---- -R ----
+
+def test_remote_port(tunnel, far, web):
+    """Goal: -R with port 0: the port there is told on stdout and to people, and leads back here."""
+    r = tunnel('-R', '127.0.0.1:0:' + web.path, 'login', 'node')
+    assert re.fullmatch(r'127\.0\.0\.1:[1-9]\d*', r.address)
+    r.says('login -> node:%s -> here:%s' % (r.address, web.path))
+    shows_page(r.address)
+    assert r.stop() == 0
+    with pytest.raises(ConnectionRefusedError):
+        rig.connect(r.address)
+
+
+def test_remote_socket(tunnel, far, target, tmp, hosts, mark):
+    """Goal: -R with a socket file there: it is private, half-closes pass, and it is gone at the end, also after kill -9."""
+    t = target('unix')
+    path = tmp + '/there.sock'
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        r = tunnel('-R', '%s:%s' % (path, t.words[0]), 'login')
+        assert r.addresses == [path]
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        a = rig.connect(path)
+        b = t.accept()
+        b.send(b'all')
+        b.shut()
+        assert a.read_all() == b'all'
+        a.send(b'thanks')
+        a.shut()
+        assert b.read_all() == b'thanks'
+        a.close()
+        b.close()
+        r.stop(sig)
+        wait_for_silence(hosts, mark)
+        assert not os.path.exists(path)
+
+
+def test_remote_refused(tunnel, far, web, tmp):
+    """Goal: where the far side cannot listen, its own words are told, with status 3."""
+    taken = '127.0.0.1:%d' % web.port
+    for place, said in ((taken, 'in use'), (tmp + '/none/a.sock', 'No such file'), ('192.0.2.1:80', '192.0.2.1'),
+                        (web.path, 'in use')):
+        r = tunnel('-R', '%s:%s' % (place, web.path), far.here())
+        assert r.wait() == 3, (place, r.err())
+        last = r.err().splitlines()[-1]
+        assert said in last and place in last, last
+        assert r.proc.stdout.read() == b''
+
+
+def test_remote_crowd(tunnel, far, target, pool):
+    """Goal: 60 connections at once through -R, though fewer wait there."""
+    t = target('tcp')
+    r = tunnel('-R', '127.0.0.1:0:' + t.words[0], far.here())
+    clients = [rig.connect(r.address) for _ in range(60)]
+    served = [t.accept() for _ in clients]
+    for i, a in enumerate(clients):
+        a.send(b'%2d' % i)
+    order = [int(b.read(2)) for b in served]
+    assert sorted(order) == list(range(60))
+    for i, b in zip(order, served):
+        b.send(b'!')
+        assert clients[i].read(1) == b'!'
+    for end in clients + served:
+        end.close()
+
+
+def test_remote_nobody_here(tunnel, far, target, tmp):
+    """Goal: a target here that refuses resets the client there and is told; the next one is served when it is there."""
+    r = tunnel('-R', '127.0.0.1:0:%s/t0' % tmp, far.here())
+    for _ in range(12):
+        assert rig.fate_at(r.address) == 'reset'
+    assert tmp + '/t0' in r.says('No such file')
+    t = target('unix')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    a.close()
+    b.close()
+
+
+def test_both_ways_in_one(tunnel, far, web, tmp):
+    """Goal: -L, -R and -D together over one login."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/r.sock:127.0.0.1:%d' % (tmp, web.port), '-D', '127.0.0.1:0', 'login')
+    near, proxy, there = r.addresses
+    shows_page(near)
+    shows_page(there)
+    assert curl('--socks5-hostname', proxy, 'http://localhost:%d/' % web.port) == (0, PAGE)
+    assert len(r.err().splitlines()) == 5
+
+
+# ---- -D ----
+
+def test_proxy(tunnel, far, web):
+    """Goal: -D for every kind of SOCKS client, with names that the far side looks up; refused ones end at once and are told apart."""
+    r = tunnel('-D', '127.0.0.1:0', 'login', 'node')
+    r.says('socks5h://localhost:%s -> login -> node' % r.address.split(':')[1])
+    url = 'http://%%s:%d/' % web.port
+    for words in (['--socks5-hostname', r.address, url % 'localhost'], ['--socks5', r.address, url % '127.0.0.1'],
+                  ['--socks4a', r.address, url % 'localhost'], ['--socks4', r.address, url % '127.0.0.1']):
+        assert curl(*words) == (0, PAGE), words
+    for kind in ('--socks5-hostname', '--socks4a'):
+        assert curl(kind, r.address, 'http://no.such.host.invalid/')[0] == 97
+        assert curl(kind, r.address, 'http://localhost:%d/' % rig.free_port())[0] == 97
+    assert curl('http://%s/' % r.address)[0] != 0
+    assert curl('--socks5-hostname', r.address, url % 'localhost') == (0, PAGE)
+
+
+# ---- -W ----
+
+def test_stdio(tunnel, far, target, hosts):
+    """Goal: -W joins stdin and stdout to a target beyond the hops, half-closes and all; nothing else is on stdout."""
+    t = target('unix')
+    a, i, o = rig.end_of_pipe_pair()
+    r = tunnel('-W', t.words[0], 'login', 'node', stdin=i, stdout=o)
+    os.close(i)
+    os.close(o)
+    b = t.accept()
+    b.send(b'hello')
+    b.shut()
+    assert a.read_all() == b'hello'
+    a.send(b'thanks')
+    a.shut()
+    assert b.read_all() == b'thanks'
+    b.close()
+    assert r.wait() == 0, r.err()
+    a.close()
+
+
+def test_stdio_no_target(tunnel, far, tmp):
+    """Goal: -W with nobody there: status 1, one line, nothing on stdout."""
+    r = tunnel('-q', '-W', tmp + '/none.sock', far.here())
+    assert r.wait() == 1, r.err()
+    assert r.proc.stdout.read() == b''
+    assert r.err().count('\n') == 1 and tmp + '/none.sock: No such file' in r.err(), r.err()
+
+
+def test_stdio_under_ssh(hosts, far):
+    """Goal: relay -W as ssh's ProxyCommand."""
+    r = hosts.run('ssh', '-o', 'ProxyCommand=%s -q -W %%h:%%p login' % rig.RELAY, 'node', 'echo $HOST; exit 7', env=far.env)
+    assert (r.stdout, r.stderr, r.returncode) == ('node\n', '', 7)
+    has_one_copy(far)
+
+
+def test_stdio_under_git(hosts, far, tmp):
+    """Goal: git clone through it."""
+    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a', '-c', 'init.defaultBranch=main', '-c', 'safe.directory=*']
+    hosts.run(*git, 'init', '-q', tmp + '/there')
+    write(tmp + '/there/file', os.urandom(1 << 20))
+    assert hosts.run(*git, '-C', tmp + '/there', 'add', '.').returncode == 0
+    assert hosts.run(*git, '-C', tmp + '/there', 'commit', '-q', '-m', 'all').returncode == 0
+    r = hosts.run(*git, 'clone', '-q', 'ssh://node%s/there' % tmp, tmp + '/clone',
+                  env=dict(far.env, GIT_SSH_COMMAND="ssh -o 'ProxyCommand=%s -q -W %%h:%%p login'" % rig.RELAY))
+    assert (r.returncode, r.stderr) == (0, '')
+    with open(tmp + '/there/file', 'rb') as a, open(tmp + '/clone/file', 'rb') as b:
+        assert a.read() == b.read()
+
+
+# ---- shells and noise ----
+
+NOISE = {'bash': '.bashrc', 'csh': '.cshrc', 'tcsh': '.tcshrc', 'fish': '.config/fish/config.fish', 'zsh': '.zshenv'}
+
+
+@pytest.mark.parametrize('shell', [pytest.param(name, marks=needs(name)) for name in ('bash', 'csh', 'tcsh', 'fish', 'zsh', 'dash')])
+def test_login_shells(tunnel, far, web, shell):
+    """Goal: whatever the login shell is, and however much it prints on both hosts: a line without an end, an answer of another
+    relay, 10 KiB of text."""
+    if shell in NOISE:
+        path = os.path.join(far.home, NOISE[shell])
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        text = 'x' * 100 + '\n'
+        write(far.home + '/motd', 'relay: here is no relay:\n' + text * 100 + 'Welcome, user')
+        write(path, 'cat %s/motd\n' % far.home)
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node', env={'FAR_SHELL': shutil.which(shell)})
+    shows_page(r.address)
+    has_one_copy(far)
+    assert len(r.err().splitlines()) == 3, r.err()
+
+
+def test_noise_on_stderr(tunnel, far, web):
+    """Goal: what a start-up file prints on stderr is shown, and does no harm."""
+    write(far.home + '/.bashrc', 'echo quota 99% used >&2\n')
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login')
+    shows_page(r.address)
+    assert 'quota 99% used' in r.err()
+
+
+def test_noise_before_a_failure(tunnel, far):
+    """Goal: a start that fails shows what the shell printed."""
+    write(far.home + '/.bashrc', 'echo this account has expired; exit 5\n')
+    r = tunnel('-L', '127.0.0.1:0:/a', 'login')
+    assert r.wait() == 7
+    assert 'this account has expired' in r.err() and 'status 5' in r.err()
+
+
+def test_endless_noise(tunnel, far):
+    """Goal: a shell that never stops printing is told of, not listened to for ever."""
+    r = tunnel('-L', '127.0.0.1:0:/a', far.here('yes'))
+    assert r.wait() == 7
+    assert '64 KiB came before any sign of a relay' in r.err()
+
+
+# ---- homes ----
+
+def starts(tunnel, far, web, env=()):
+    """A tunnel stands; where its far relay is."""
+    r = tunnel('-v', '-L', '127.0.0.1:0:127.0.0.1:%d' % web.port, far.here(*('%s=%s' % pair for pair in dict(env).items())))
+    shows_page(r.address)
+    far_relay = [pid for pid, line in rig.marked(os.environ[rig.MARK]).items() if ' -m -t ' in line and ' -L ' not in line]
+    assert len(far_relay) == 1, rig.marked(os.environ[rig.MARK])
+    path = os.readlink('/proc/%d/exe' % far_relay[0])
+    assert r.stop() == 0
+    return path
+
+
+@pytest.fixture
+def shelf():
+    """Directories outside of the test's own that are to go at its end."""
+    paths = []
+    yield paths
+    for path in paths:
+        if os.path.islink(path):
+            os.unlink(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def test_home_read_only(tunnel, far, web, mounted, tmp, shelf):
+    """Goal: a home that cannot be written: then $XDG_RUNTIME_DIR, $TMPDIR, /tmp, in a private directory of its own."""
+    uid = far.user()
+    mounted(far.home, 'ro')
+    runtime, temp = tmp + '/run', tmp + '/temp'
+    for path in (runtime, temp):
+        os.mkdir(path)
+        os.chown(path, uid, uid)
+    own = '/tmp/relay-%d' % uid
+    shelf.append(own)
+    assert os.path.dirname(starts(tunnel, far, web)) == own
+    has_one_copy(far, own)
+    assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': temp})) == '%s/relay-%d' % (temp, uid)
+    assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': temp, 'XDG_RUNTIME_DIR': runtime})) == runtime + '/relay'
+    assert os.path.dirname(starts(tunnel, far, web, {'XDG_CACHE_HOME': temp + '/c'})) == temp + '/c/relay'
+
+
+@pytest.mark.parametrize('size', [4, 16, 96])
+def test_home_without_quota(tunnel, far, web, mounted, tmp, size):
+    """Goal: no room in the home, none at all or less than it takes: the next place is taken, and nothing is left in the home."""
+    mounted(far.home, 'size=%dk' % size)
+    assert starts(tunnel, far, web, {'TMPDIR': tmp}) == os.path.realpath(has_one_copy(far, tmp + '/relay-0'))
+    assert far.files() == []
+
+
+def test_home_noexec(tunnel, far, web, mounted, tmp):
+    """Goal: a home from which nothing can be executed."""
+    mounted(far.home, 'noexec')
+    assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': tmp})) == tmp + '/relay-0'
+    assert far.files() == []
+
+
+def test_cache_half_written(tunnel, far, web):
+    """Goal: a file of the right name and with wrong content is replaced, a .part of somebody else stays for a day."""
+    path = starts(tunnel, far, web)
+    with open(path, 'rb') as f:
+        whole = f.read()
+    for text in (whole[:len(whole) // 2], b'', b'\0' * len(whole), whole[:-1] + b'?'):
+        os.unlink(path)
+        write(path, text, 0o700)
+        part, old = path + '.other.1.part', path + '.other.2.part'
+        write(part, whole[:1000], 0o700)
+        write(old, whole[:1000], 0o700)
+        os.utime(old, (time.time() - 3 * 86400,) * 2)
+        assert starts(tunnel, far, web) == path
+        assert os.path.exists(part) and not os.path.exists(old)
+        os.unlink(part)
+        has_one_copy(far)
+
+
+def test_cache_cannot_be_run(tunnel, far, web):
+    """Goal: a copy that has lost its mode bits is replaced."""
+    path = starts(tunnel, far, web)
+    os.chmod(path, 0o600)
+    assert starts(tunnel, far, web) == path
+    has_one_copy(far)
+
+
+@pytest.mark.parametrize('n', [2, 8])
+def test_starts_at_once(tunnel, far, web, n):
+    """Goal: several starts at once on one empty home: all stand, one copy is there, no piece is left."""
+    all_of_them = [tunnel('-L', '127.0.0.1:0:' + web.path, *(['login', 'node'] if n == 2 else [far.here()])) for _ in range(n)]
+    for r in all_of_them:
+        shows_page(r.address)
+    has_one_copy(far)
+
+
+def test_tmp_of_somebody_else(tunnel, far, web, mounted, tmp, shelf):
+    """Goal: a directory in /tmp that another user made, or that is a symbolic link, or that others may enter is not used."""
+    uid = far.user()
+    mounted(far.home, 'ro')
+    own = '/tmp/relay-%d' % uid
+    shelf.append(own)
+    os.mkdir(own, 0o700)
+
+    def refused(why='it is not a directory of mode 0700 of this user'):
+        r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here())
+        assert r.wait() == 7, r.err()
+        assert re.search('%s: [^;]*%s' % (own, why), r.err()), r.err()
+
+    refused()
+    os.chown(own, uid, uid)
+    os.chmod(own, 0o777)
+    refused()
+    os.rmdir(own)
+    os.mkdir(tmp + '/trap', 0o700)
+    os.chown(tmp + '/trap', uid, uid)
+    os.symlink(tmp + '/trap', own)
+    refused()
+    assert os.listdir(tmp + '/trap') == []
+    os.unlink(own)
+    write(own, '')
+    refused('File exists')
+    os.unlink(own)
+    assert os.path.dirname(starts(tunnel, far, web)) == own
+
+
+def test_no_place_at_all(tunnel, far, mounted, tmp, shelf):
+    """Goal: nowhere to put it: every directory is named with its cause, and a remedy; status 7."""
+    uid = far.user()
+    mounted(far.home, 'ro')
+    full, noexec = mounted(tmp + '/full', 'size=16k,mode=1777'), mounted(tmp + '/noexec', 'noexec,mode=1777')
+    own = '/tmp/relay-%d' % uid
+    shelf.append(own)
+    os.mkdir(own, 0o700)
+    r = tunnel('-L', '127.0.0.1:0:/a', far.here('XDG_RUNTIME_DIR=' + full, 'TMPDIR=' + noexec))
+    assert r.wait() == 7
+    last = r.err().splitlines()[-1]
+    for where, cause in ((far.cache, 'Read-only file system'), (full + '/relay', 'No space left'),
+                         ('%s/relay-%d' % (noexec, uid), 'Permission denied'), (own, 'not a directory of mode 0700')):
+        assert re.search(r'%s: [^;]*%s' % (re.escape(where), cause), last), (where, last)
+    assert '-x' in last and 'relay::' not in r.err(), r.err()
+
+
+# ---- a relay that is there ----
+
+def test_named_relay(tunnel, far, web, tmp):
+    """Goal: -x PATH is used, whatever its name holds, and nothing is copied."""
+    odd = "%s/it's a $(relay)" % tmp
+    shutil.copy(rig.RELAY, odd)
+    shutil.copy(rig.RELAY, far.home + '/mine')
+    for path in (odd, '~/mine', rig.RELAY):
+        r = tunnel('-x', path, '-L', '127.0.0.1:0:' + web.path, 'login')
+        shows_page(r.address)
+        assert r.stop() == 0
+    assert far.files() == ['mine']
+
+
+def test_named_relay_bad(tunnel, far, tmp):
+    """Goal: -x with a path that is none, cannot be run or is no relay: told with the cause, status 7, nothing is copied."""
+    write(tmp + '/plain', 'text')
+    write(tmp + '/other', '#!/bin/sh\necho a nice day\n', 0o755)
+    for path, said in ((tmp + '/none', 'not found'), (tmp + '/plain', 'ermission denied'), (tmp + '/other', 'a nice day')):
+        r = tunnel('-x', path, '-L', '127.0.0.1:0:/a', far.here())
+        assert r.wait() == 7, r.err()
+        assert path in r.err().splitlines()[-1] and said in r.err(), (path, r.err())
+    assert far.files() == []
+
+
+@pytest.mark.parametrize('place', ['PATH', '.local/bin', 'bin', 'other version', 'hungry'])
+def test_relay_that_is_there(tunnel, far, web, place):
+    """Goal: a relay of this version is used where one is, and one of another version or that reads all input is not."""
+    there = {'PATH': far.bin, '.local/bin': far.home + '/.local/bin', 'bin': far.home + '/bin'}.get(place)
+    if there is None:
+        far.program('relay', 'other version' == place and '#!/bin/sh\necho relay 0.0.1\n' or '#!/bin/sh\ncat\n')
+        assert COPY.match(os.path.basename(starts(tunnel, far, web)))
+        return
+    os.makedirs(there, exist_ok=True)
+    shutil.copy(rig.RELAY, there)
+    assert starts(tunnel, far, web) == there + '/relay'
+    assert not os.path.exists(far.cache)
+
+
+def test_forced_command(tunnel, far, web):
+    """Goal: an account whose forced command is a far end, whatever was asked: it works; with one target, only that one does."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', env={'FAR_COMMAND': rig.RELAY + ' -m -'})
+    shows_page(r.address)
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-L', '127.0.0.1:0:127.0.0.1:%d' % web.port, 'login',
+               env={'FAR_COMMAND': '%s -m - %s' % (rig.RELAY, web.path)})
+    shows_page(r.addresses[0])
+    assert rig.fate_at(r.addresses[1]) == 'reset'
+    r.says('this end connects to %s and to nothing else' % web.path)
+    shows_page(r.addresses[0])
+    r = tunnel('-R', '127.0.0.1:0:' + web.path, 'login', env={'FAR_COMMAND': '%s -m - %s' % (rig.RELAY, web.path)})
+    assert r.wait() == 3
+    assert 'listens nowhere' in r.err()
+    assert far.files() == []
+
+
+def test_machine_without_binary(tunnel, far):
+    """Goal: a machine type that there is no binary for is named, with the remedy."""
+    far.program('uname', '#!/bin/sh\n[ "$1" = -m ] && echo s390x || echo Linux\n')
+    r = tunnel('-L', '127.0.0.1:0:/a', far.here())
+    assert r.wait() == 7
+    last = r.err().splitlines()[-1]
+    assert 'Linux-s390x' in last and '-x' in last, last
+    assert far.files() == []
+
+
+@pytest.mark.parametrize('place', ['lib/relay', 'bin'])
+def test_machine_with_its_binary(far, web, tmp, place, hosts, logs):
+    """Goal: the binary of another machine type is found beside relay, and in PREFIX/lib/relay."""
+    os.makedirs(tmp + '/prefix/bin')
+    os.makedirs('%s/prefix/%s' % (tmp, place), exist_ok=True)
+    shutil.copy(rig.RELAY, tmp + '/prefix/bin/relay')
+    with open(rig.RELAY, 'rb') as f:
+        write('%s/prefix/%s/relay-Linux-riscv64' % (tmp, place), f.read() + b'another one')
+    far.program('uname', '#!/bin/sh\n[ "$1" = -m ] && echo riscv64 || echo Linux\n')
+    with subprocess.Popen([tmp + '/prefix/bin/relay', '-L', '127.0.0.1:0:' + web.path, far.here()], env=hosts.env,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as r:
+        address = r.stdout.readline().strip()
+        shows_page(address)
+        r.terminate()
+        assert r.wait(rig.PATIENCE) == 0
+    name, = os.listdir(far.cache)
+    assert name.startswith('relay-0.1-Linux-riscv64-')
+    with open('%s/%s' % (far.cache, name), 'rb') as f:
+        assert f.read().endswith(b'another one')
+
+
+# ---- hops that are commands ----
+
+# Each runs its arguments as they are, without a shell, like the program that it stands for.
+STAND_INS = {
+    'docker': '#!/bin/sh\n[ "$1 $2 $3" = "exec -i c" ] && shift 3 && exec "$@"\n[ "$1 $2" = "exec c" ] && shift 2 && exec "$@" </dev/null\n',
+    'kubectl': '#!/bin/sh\n[ "$1 $2 $3 $4" = "exec -i pod --" ] && shift 4 && exec "$@"\n',
+    'srun': '''#!/usr/bin/python3
+import os, subprocess, sys
+words = sys.argv[1:]
+command = words[[w[0] for w in words].index('s'):]
+if '-u' in words:
+    os.execvp(command[0], command)
+child = subprocess.Popen(command, stdout=subprocess.PIPE)
+held = b''
+while True:
+    data = os.read(child.stdout.fileno(), 65536)
+    held += data
+    keep = 0 if not data else len(held) % 8192 if '--block' in words else len(held) - held.rfind(b'\\n') - 1
+    sys.stdout.buffer.write(held[:len(held) - keep])
+    sys.stdout.buffer.flush()
+    held = held[len(held) - keep:]
+    if not data:
+        break
+''',
+}
+CONTAINERS = ('docker exec -i c', 'kubectl exec -i pod --', 'srun --jobid=7 --overlap -u')
+
+
+@pytest.fixture
+def stand_ins(far):
+    for name, text in STAND_INS.items():
+        far.program(name, text)
+    far.env['HOME'] = far.home
+    far.env['PATH'] = far.bin + ':' + far.env['PATH']
+
+
+@pytest.mark.parametrize('hop', CONTAINERS)
+def test_container(tunnel, far, web, stand_ins, hop):
+    """Goal: a command that runs its arguments is a hop: as the only one, and behind a host."""
+    for hops in ([hop], ['login', hop]):
+        r = tunnel('-L', '127.0.0.1:0:' + web.path, *hops)
+        shows_page(r.address)
+        assert r.err().splitlines()[-1].endswith('-> %s:%s' % (' -> '.join(hops), web.path))
+        assert r.stop() == 0
+    has_one_copy(far)
+
+
+@needs('sudo')
+def test_sudo(tunnel, far, web):
+    """Goal: sudo -u as the last hop: the far relay is that user's."""
+    os.chmod(far.home, 0o777)
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'sudo -n -u nobody env HOME=' + far.home)
+    shows_page(r.address)
+    assert os.stat(has_one_copy(far)).st_uid == shutil._get_uid('nobody')
+
+
+def test_hop_without_stdin(tunnel, far, stand_ins):
+    """Goal: a command that gives no stdin (docker exec without -i) is a failed start, told in words."""
+    r = tunnel('-L', '127.0.0.1:0:/a', 'docker exec c')
+    assert r.wait() == 7
+    assert 'docker exec c' in r.err().splitlines()[-1]
+
+
+@pytest.mark.parametrize('hop', ['srun --jobid=7 --overlap', 'srun --jobid=7 --overlap --block'])
+def test_hop_that_holds_back(tunnel, far, stand_ins, hop):
+    """Goal: srun without -u holds back what has no newline, or less than a block: told within 15 s, with what helps."""
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:/a', hop)
+    r.says('srun without -u', 15)
+    assert r.stop() in (0, 7)
+
+
+def test_terminal_in_the_way(tunnel, far):
+    """Goal: ssh -tt as a hop: the terminal is named."""
+    for hops in (['ssh -tt login'], ['login', 'ssh -tt node']):
+        r = tunnel('-L', '127.0.0.1:0:/a', *hops)
+        assert r.wait() == 7
+        last = [line for line in r.err().splitlines() if 'before that' not in line][-1]
+        assert 'terminal' in last and 'ssh -t' in last, r.err()
+
+
+def test_hop_that_runs_nothing(tunnel, far):
+    """Goal: a command that does not run its arguments is told of."""
+    for hop, said in (('cat -', 'come back'), ('env true', 'status 0'), ('env false', 'status 1'), ('/none/at all', 'No such file'),
+                      ('env cat', 'sh: No such file')):
+        r = tunnel('-L', '127.0.0.1:0:/a', hop)
+        assert r.wait() == 7, hop
+        assert said in r.err(), r.err()
+    assert far.files() == []
+
+
+def test_another_ssh(tunnel, far, web, hosts):
+    """Goal: -e and RELAY_SSH replace the ssh of the first hop, -e before RELAY_SSH; only the first."""
+    plain = {'PATH': '/usr/bin:/bin'}
+    words = ['-L', '127.0.0.1:0:' + web.path, 'login', 'node']
+    ssh = 'ssh -F %s/config' % hosts.dir
+    r = tunnel('-e', ssh, *words, env=dict(plain, RELAY_SSH='false'))
+    shows_page(r.address)
+    r = tunnel(*words, env=dict(plain, RELAY_SSH=ssh))
+    shows_page(r.address)
+
+
+# ---- starts that fail ----
+
+@pytest.mark.parametrize('hops, said', [
+    (['no.such.host.invalid'], ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'is the name right?']),
+    (['login', 'no.such.host.invalid'], ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'as the hop before it knows it']),
+    (['closed'], ['cannot reach closed: ', 'Connection refused']),
+    (['login', 'closed'], ['cannot reach closed: ', 'Connection refused']),
+    (['locked'], ['cannot reach locked: ', 'Permission denied']),
+    (['login', 'locked'], ['cannot reach locked: ', 'Permission denied', 'put a key for it on the hop before']),
+    (['login', 'none at all'], ['cannot reach login -> none at all: ', 'not found']),
+])
+def test_no_way(tunnel, far, hops, said):
+    """Goal: a hop that cannot be reached is named in one line with the cause and what helps; status 7, nothing on stdout."""
+    r = tunnel('-L', '127.0.0.1:0:/a', *hops)
+    assert r.wait() == 7, r.err()
+    assert r.proc.stdout.read() == b''
+    own = [line for line in r.err().splitlines() if line.startswith('relay: ')]
+    assert len(own) == 2 and all(words in own[1] for words in said), r.err()
+
+
+def test_cannot_listen_here(tunnel, far, web, tmp):
+    """Goal: FROM cannot be had here: status 3, and no host was bothered."""
+    for place in ('127.0.0.1:%d' % web.port, tmp + '/none/a.sock'):
+        r = tunnel('-L', '%s:/a' % place, 'login')
+        assert r.wait() == 3
+        assert r.err().count('\n') == 1 and place in r.err(), r.err()
+    assert far.files() == []
+
+
+# ---- waiting, and an end ----
+
+def test_wait_for_target(tunnel, far, tmp, target):
+    """Goal: -w: the tunnel is told of when the target is there, and not before; who connects then is served."""
+    r = tunnel('-w', '30', '-L', '127.0.0.1:0:%s/t0' % tmp, far.here())
+    r.says('waiting for the target')
+    rig.quiet(r.pid)
+    assert r.err().splitlines()[-1].endswith('waiting for the target')
+    t = target('unix')
+    address = r.address
+    t.accept().close()
+    a = rig.connect(address)
+    b = t.accept()
+    rig.ping(a, b)
+    a.close()
+    b.close()
+
+
+def test_wait_in_vain(tunnel, far, tmp):
+    """Goal: -w and no target: status 1, and the target is named."""
+    r = tunnel('-w', '1', '-L', '127.0.0.1:0:%s/none' % tmp, far.here())
+    assert r.wait() == 1, r.err()
+    assert tmp + '/none: No such file' in r.err()
+
+
+@pytest.mark.parametrize('kind', ['-L', '-R'])
+def test_idle(tunnel, far, target, kind):
+    """Goal: -i: a tunnel that is used stays, and ends a second after the last connection, with status 0."""
+    t = target('unix')
+    r = tunnel('-i', '1', kind, '127.0.0.1:0:' + t.words[0], far.here())
+    a = rig.connect(r.address)
+    b = t.accept()
+    end = time.monotonic() + 1.5
+    wait_for(lambda: time.monotonic() > end)
+    rig.ping(a, b)
+    a.close()
+    b.close()
+    since = time.monotonic()
+    assert r.wait(5) == 0
+    assert 0.8 < time.monotonic() - since < 3
+    r.says('nobody was connected for 1 s')
+
+
+def test_background(run, far, web, tmp, hosts, mark):
+    """Goal: -f: status 0 once the tunnel stands, with the address on stdout; kill of the pid in -P's file ends everything."""
+    pidfile = tmp + '/relay.pid'
+    r = run('-f', '-P', pidfile, '-L', '127.0.0.1:0:' + web.path, 'login', env=dict(far.env, **{rig.MARK: mark}))
+    assert r.returncode == 0, r.stderr
+    shows_page(r.stdout.strip())
+    with open(pidfile) as f:
+        pid = int(f.read())
+    os.kill(pid, signal.SIGTERM)
+    wait_for_silence(hosts, mark)
+    assert not os.path.exists(pidfile)
+
+
+def test_background_fails(run, far, web, tmp, mark):
+    """Goal: -f has the status of a start that fails, and leaves nobody behind."""
+    for words, status in ((['-L', '127.0.0.1:0:/a', 'closed'], 7), (['-L', '127.0.0.1:%d:/a' % web.port, 'closed'], 3),
+                          (['-R', tmp + '/none/a:/a', far.here()], 3), (['-w', '1', '-L', '127.0.0.1:0:/none/a', far.here()], 1)):
+        r = run('-f', '-P', tmp + '/relay.pid', *words, env=dict(far.env, **{rig.MARK: mark}))
+        assert (r.returncode, r.stdout) == (status, ''), r.stderr
+        assert not rig.marked(mark)
+        assert not os.path.exists(tmp + '/relay.pid')
+
+
+def test_table(tunnel, far, target):
+    """Goal: SIGUSR1 shows the state of the line, its round trip, and each stream with its bytes."""
+    t = target('unix')
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], far.here())
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b, b'x' * 1000)
+    r.proc.send_signal(signal.SIGUSR1)
+    r.says('the link is up')
+    r.says('round trip')
+    r.says('1000 bytes out, 1000 in')
+    rig.ping(a, b)
+    a.close()
+    b.close()
+
+
+@pytest.mark.parametrize('sig', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_stopped(tunnel, far, target, hosts, mark, tmp, sig):
+    """Goal: however relay is stopped with connections open: within 2 s nothing is left on either host, no process and no socket."""
+    t = target('unix')
+    r = tunnel('-L', '%s/near.sock:%s' % (tmp, t.words[0]), '-R', '%s/far.sock:%s' % (tmp, t.words[0]), 'login', 'node')
+    ends = []
+    for address in r.addresses:
+        ends += [rig.connect(address), t.accept()]
+        rig.ping(*ends[-2:])
+    assert r.stop(sig, timeout=2) == (0 if sig != signal.SIGKILL else -9)
+    wait_for_silence(hosts, mark)
+    assert not os.path.exists(tmp + '/far.sock')
+    if sig == signal.SIGKILL:
+        os.unlink(tmp + '/near.sock')
+    for end in ends:
+        end.fate()
+        end.close()
+    assert not os.path.exists(tmp + '/near.sock')
+
+
+def test_stopped_while_it_starts(tunnel, far, hosts, mark):
+    """Goal: a stop in the middle of a start ends it at once, with nothing said of a failure."""
+    far.program('uname', '#!/bin/sh\nsleep 100\n')
+    r = tunnel('-L', '127.0.0.1:0:/a', 'login')
+    wait_for(lambda: [line for line in rig.marked(mark).values() if 'sleep' in line])
+    assert r.stop(timeout=2) == 0
+    assert len(r.err().splitlines()) == 1, r.err()
+    for pid, line in rig.marked(mark).items():
+        if 'sleep' in line:
+            os.kill(pid, signal.SIGKILL)
+
+
+# ---- coming back ----
+
+def again(r, n):
+    """Wait until the link is there for the n-th time after its first."""
+    wait_for(lambda: r.err().count(', again') >= n, what='again: ' + r.err())
+
+
+class Asker:
+    """Clients that ask for a page again and again; each request's begin, end and outcome is kept."""
+
+    def __init__(self, address, n=2):
+        self.address, self.over, self.seen = address, False, []
+        self.threads = [threading.Thread(target=self.ask) for _ in range(n)]
+        for thread in self.threads:
+            thread.start()
+
+    def ask(self):
+        while not self.over:
+            begin = time.monotonic()
+            status, page = curl('http://%s/' % self.address)
+            self.seen.append((begin, time.monotonic(), status == 0 and page == PAGE, status))
+
+    def answered_since(self, when):
+        return any(ok and begin > when for begin, _, ok, _ in self.seen)
+
+    def close(self):
+        self.over = True
+        for thread in self.threads:
+            thread.join()
+
+
+def near_ssh(r):
+    """The first ssh of a tunnel."""
+    return rig.children(r.pid)[0]
+
+
+def far_relay(mark):
+    pid, = [pid for pid, line in rig.marked(mark).items() if ' -m -t ' in line and ' -L ' not in line and 'ssh' not in line]
+    return pid
+
+
+def test_comes_back_again_and_again(tunnel, far, web, hosts, mark):
+    """Goal: 20 times in a row somebody of the line is killed while curl keeps asking: every request that was made while the line
+    stood, or while it was away, is answered; only those that a cut met are not."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login')
+    asker = Asker(r.address)
+    cuts = []
+    kinds = [lambda: os.kill(near_ssh(r), signal.SIGKILL), lambda: hosts.cut('login'), lambda: os.kill(far_relay(mark), signal.SIGKILL),
+             lambda: os.kill(near_ssh(r), signal.SIGTERM)]
+    try:
+        for i in range(20):
+            wait_for(lambda: asker.answered_since(cuts[-1] if cuts else 0), what='an answer after cut %d: %s' % (i, r.err()))
+            cuts.append(time.monotonic())
+            kinds[i % len(kinds)]()
+            again(r, i + 1)
+        wait_for(lambda: asker.answered_since(cuts[-1]))
+    finally:
+        asker.close()
+    lost = [(begin, end, status) for begin, end, ok, status in asker.seen
+            if not ok and not any(begin - 0.2 < cut < end for cut in cuts)]
+    assert not lost, (lost, cuts)
+    assert r.stop(timeout=2) == 0
+    wait_for_silence(hosts, mark)
+    assert len(far.files()) == 1
+
+
+def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
+    """Goal: sshd is stopped and started: listeners stay, who connects meanwhile is served once it is back, -R stands again."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/far.sock:%s' % (tmp, web.path), 'login', 'node')
+    near, there = r.addresses
+    shows_page(there)
+    hosts.stop('node')
+    r.says('it will be made again')
+    page = pool.submit(shows_page, near)
+    rig.quiet(r.pid, 30)
+    assert not page.done()
+    assert not os.path.exists(there)
+    hosts.start('node')
+    page.result()
+    wait_for(lambda: os.path.exists(there))
+    shows_page(there)
+    assert r.stop(timeout=2) == 0
+    wait_for_silence(hosts, mark)
+
+
+def test_loss_is_seen_by_clients(tunnel, far, target, hosts):
+    """Goal: connections that the line carried are reset when it dies, on both sides, and not left hanging."""
+    t = target('unix')
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'login')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    hosts.cut('login')
+    assert a.fate() == 'reset'
+    b.fate()
+    a.close()
+    b.close()
+
+
+FLAKY = '''#!/bin/sh
+date +%s.%N >>{log}
+[ -e {broken} ] && exit 255
+shift 2
+exec "$@"
+'''
+
+
+@pytest.fixture
+def flaky(far, tmp):
+    """An ssh of its own, which fails at once while the file `broken` is there: (its times, break it, mend it)."""
+    log, broken = tmp + '/times', tmp + '/broken'
+    write(tmp + '/flaky', FLAKY.format(log=log, broken=broken), 0o755)
+    far.env['RELAY_SSH'] = tmp + '/flaky'
+
+    def times():
+        with open(log) as f:
+            return [float(line) for line in f]
+    return times, lambda: write(broken, ''), lambda: os.unlink(broken)
+
+
+def test_backoff(tunnel, far, web, flaky, mark):
+    """Goal: with nobody there who wants it, starts that fail follow each other ever more slowly, and say nothing; then it is back."""
+    times, break_it, mend = flaky
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
+    shows_page(r.address)
+    break_it()
+    os.kill(far_relay(mark), signal.SIGKILL)
+    since = time.time()
+    wait_for(lambda: len(times()) >= 5)
+    all_times = [since] + times()[1:]
+    gaps = [b - a for a, b in zip(all_times, all_times[1:])]
+    for gap, most in zip(gaps, (1, 1, 2, 4)):
+        assert most / 2 - 0.1 <= gap <= most + 0.5, gaps
+    mend()
+    said = r.err().splitlines()
+    assert len(said) == 3 and 'made again' in said[-1], r.err()
+    shows_page(r.address)
+
+
+def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
+    """Goal: a client that waits makes the next start come at once, not one after the other without a pause."""
+    times, break_it, mend = flaky
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
+    address = r.address
+    break_it()
+    os.kill(far_relay(mark), signal.SIGKILL)
+    r.says('made again')
+    page = pool.submit(shows_page, address)
+    wait_for(lambda: len(times()) >= 3)
+    mend()
+    page.result()
+    assert len(times()) <= 5
+    r.says('again')
+
+
+@pytest.fixture
+def cable(tunnel, far, hosts, tmp, mark):
+    """A host `cable` that is reached over a line which can be cut: (cut, restore)."""
+    with open(hosts.dir + '/config') as f:
+        config = f.read()
+    write(tmp + '/config', 'Host cable\n    ProxyCommand %s -S %s/line.py 0 0 %s - 127.0.0.1:%d\n%s'
+          % (sys.executable, rig.HERE, rig.RELAY, hosts.ports['login'], config), 0o600)
+    far.env['RELAY_SSH'] = 'ssh -F %s/config' % tmp
+
+    def tell(sig):
+        lines = [pid for pid, line in rig.marked(mark).items() if 'line.py' in line and not line.startswith(('ssh', '/bin/sh', 'sh', '/usr/bin/ssh'))]
+        assert lines
+        for pid in lines:
+            os.kill(pid, sig)
+    return lambda: tell(signal.SIGUSR1), lambda: tell(signal.SIGUSR2)
+
+
+def test_short_cut(tunnel, far, target, cable):
+    """Goal: the line is cut for 3 s and restored: streams go on, and what was said meanwhile arrives."""
+    t = target('unix')
+    cut, restore = cable
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'cable')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    cut()
+    a.send(b'are you there?')
+    b.send(b'I am')
+    end = time.monotonic() + 3
+    wait_for(lambda: time.monotonic() > end)
+    assert a.silent() and b.silent()
+    restore()
+    assert b.read(14) == b'are you there?'
+    assert a.read(4) == b'I am'
+    rig.ping(a, b)
+    assert 'ended' not in r.err()
+    a.close()
+    b.close()
+
+
+@slow
+def test_long_cut(tunnel, far, target, cable, hosts, pool):
+    """Goal: 45 s of silence: the line is given up, and a new one made, over which a client that waited is served."""
+    t = target('unix')
+    cut, restore = cable
+    r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'cable')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    since = time.monotonic()
+    cut()
+    r.says('nothing was heard', 60)
+    assert 40 < time.monotonic() - since < 50
+    assert a.fate() == 'reset'
+    a.close()
+    a = rig.connect(r.address)
+    b2 = t.accept()
+    rig.ping(a, b2)
+    restore()
+    b.fate()
+    for end in (a, b, b2):
+        end.close()
