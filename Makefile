@@ -94,6 +94,9 @@ install: relay
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/relay
 	cp relay.1 $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
 	chmod 644 $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
+	mkdir -p $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	cp completion/_relay $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_relay
+	cp completion/relay.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/relay
 	@for file in $(CROSSED); do \
 		[ -f $$file ] || continue; \
 		mkdir -p $(DESTDIR)$(PREFIX)/lib/relay && cp $$file $(DESTDIR)$(PREFIX)/lib/relay && \
@@ -102,6 +105,7 @@ install: relay
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/relay $(DESTDIR)$(PREFIX)/share/man/man1/relay.1
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_relay $(DESTDIR)$(PREFIX)/share/bash-completion/completions/relay
 	for file in $(CROSSED); do rm -f $(DESTDIR)$(PREFIX)/lib/relay/$$file; done
 	rmdir $(DESTDIR)$(PREFIX)/lib/relay 2>/dev/null || :
 
@@ -200,7 +204,7 @@ t/load: t/load.c
 lint:
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning relay.1
-	shellcheck t/demo t/need t/zig .ci/run
+	shellcheck t/demo t/need t/zig completion/relay.bash .ci/run
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:

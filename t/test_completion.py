@@ -1,0 +1,160 @@
+"""Completion in bash and zsh, with a HOME of its own: what is offered for words before the cursor."""
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import rig
+
+DIR = os.path.join(os.path.dirname(rig.HERE), 'completion')
+CONFIG = '''
+Host login node-1 *.example !bad gpu?
+  HostName 10.0.0.1
+host = other   # a comment with words
+Host "quoted"
+Include extra.d/*.conf
+Include ~/elsewhere
+Match host nobody
+'''
+HOSTS = ['login', 'node-1', 'other', 'quoted', 'included', 'nested', 'elsewhere']
+
+BASH = '''
+. "$1"
+complete -p relay | grep -q _relay || exit 9
+COMP_LINE=$2 COMP_POINT=${#2}
+# COMP_WORDS as readline cuts them: what breaks words is a word of its own.
+line=${COMP_LINE//[:]/ : } line=${line//@/ @ }
+read -ra COMP_WORDS <<<"$line"
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_relay
+[ ${#COMPREPLY[@]} = 0 ] || printf '%s\\n' "${COMPREPLY[@]}"
+'''
+
+# A terminal in which a shell with the completion system gets LINE and a Tab; compadd shows what it was given.
+ZSH = r'''
+zmodload zsh/zpty
+zpty z 'PS1= TERM=dumb zsh -f -i'
+zpty -w z 'stty -echo; PS1= PS2= RPS1= PROMPT_EOL_MARK=
+fpath=(%(dir)s $fpath); autoload -Uz compinit; compinit -u -d $HOME/.dump
+zle -C show complete-word show
+show() {
+	compadd() {
+		[[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]] && { builtin compadd "$@"; return }
+		local -a __hits
+		builtin compadd -A __hits "$@"
+		print -rl -- "hit "${^__hits}
+		builtin compadd "$@"
+	}
+	print -r -- BEGIN
+	_main_complete
+	print -r -- END
+	unfunction compadd
+	compstate[list]= compstate[insert]=
+}
+bindkey "^I" show
+print -r -- REA""DY'
+while zpty -r z line; do [[ $line == *READY* ]] && break; done
+zpty -n -w z "$LINE"$'\t'
+while zpty -r z line; do
+	line=${line%%$'\r'*}
+	[[ $line == *"hit "* ]] && print -r -- ${line#*hit }
+	[[ $line == *END* ]] && break
+done
+zpty -d z
+''' % {'dir': DIR}
+
+
+@pytest.fixture
+def home(tmp):
+    for name, text in {'.ssh/config': CONFIG, '.ssh/extra.d/a.conf': 'Host included\nInclude more\n',
+                       '.ssh/more': 'Host nested\nInclude config\n', 'elsewhere': 'HOST elsewhere\n',
+                       'run/app.s': '', 'run/apple.s': '', 'run/with space': ''}.items():
+        path = os.path.join(tmp, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, 'w') as f:
+            f.write(text)
+    return tmp
+
+
+def environment(home, **more):
+    return dict(os.environ, HOME=home, **more)
+
+
+def bash(home, line):
+    r = subprocess.run(['bash', '--norc', '-c', BASH, 'bash', DIR + '/relay.bash', line], cwd=home + '/run',
+                       env=environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True, timeout=rig.PATIENCE)
+    assert (r.returncode, r.stderr) == (0, '')
+    return r.stdout.splitlines()
+
+
+def zsh(home, line):
+    if not shutil.which('zsh'):
+        pytest.skip('skipped: no zsh: apt-get install zsh')
+    r = subprocess.run(['zsh', '-f', '-c', ZSH], cwd=home + '/run', env=environment(home, LINE=line), stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
+    assert r.returncode == 0, r.stderr
+    return r.stdout.splitlines()
+
+
+SHELLS = pytest.mark.parametrize('shell', [bash, zsh])
+
+
+@SHELLS
+@pytest.mark.parametrize('line', ['relay -L 8888:/run/app.sock ', 'relay -f -R 1:localhost:2 login ', 'relay -fL1:h:2 -v '])
+def test_hops(shell, home, line):
+    assert sorted(shell(home, line)) == sorted(HOSTS)
+
+
+@SHELLS
+def test_hop_begun(shell, home):
+    assert sorted(shell(home, 'relay -D 1080 n')) == ['nested', 'node-1']
+
+
+@SHELLS
+def test_hop_with_a_user(shell, home):
+    """What stands before the @ stays as it is: readline and zle replace only what is behind it."""
+    assert shell(home, 'relay -L 1:h:2 me@lo') == ['login']
+
+
+@SHELLS
+def test_no_config(shell, home):
+    os.unlink(home + '/.ssh/config')
+    assert shell(home, 'relay -L 1:h:2 ') == []
+
+
+@SHELLS
+@pytest.mark.parametrize('line', ['relay app', 'relay -m 8888 app', 'relay -P app', 'relay -L 8888:app', 'relay -x app',
+                                  'relay - -- cat app'])
+def test_paths(shell, home, line):
+    assert sorted(shell(home, line)) == ['app.s', 'apple.s']
+
+
+@SHELLS
+def test_a_number_is_wanted(shell, home):
+    assert shell(home, 'relay -t ') == []
+
+
+@SHELLS
+def test_commands(shell, home):
+    assert 'sshd-or-such' not in shell(home, 'relay -m 8888 -- ssh')
+    assert 'ssh' in shell(home, 'relay -m 8888 -- ssh')
+
+
+def test_options_are_those_of_relay(home, run):
+    """Whatever relay -h shows is offered by both."""
+    column = [line[:14] for line in run('-h').stdout.splitlines() if line.startswith('  -')]
+    shown = set(re.findall(r'-[A-Za-z]\b', ' '.join(column)))
+    assert len(shown) > 10
+    assert shown <= set(bash(home, 'relay -'))
+    with open(DIR + '/_relay') as f:
+        text = f.read()
+    assert [o for o in shown if "'%s[" % o not in text and "'%s+[" % o not in text and "'*%s+[" % o not in text] == []
+
+
+def test_zsh_syntax():
+    if not shutil.which('zsh'):
+        pytest.skip('skipped: no zsh: apt-get install zsh')
+    assert subprocess.run(['zsh', '-n', DIR + '/_relay']).returncode == 0
