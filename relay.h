@@ -142,6 +142,7 @@ void sock_name(const struct sockaddr *addr, char *dst);
 
 struct children {
 	struct child *first;
+	int64_t due; /* before this time spawn_turn has nothing to do */
 };
 
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
