@@ -26,15 +26,15 @@ APPLE = -D_DARWIN_C_SOURCE
 STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(APPLE) -DRELAY_POSIX=$(POSIX)
 
 # A line for each floor of the map in relay.h; a unit test links its room and those below.
-FLOOR = signals.o pollset.o os.o log.o
+FLOOR = rota.o signals.o pollset.o os.o log.o
 BYTES = end.o half.o buf.o
 REACH = endpoint.o sock.o spawn.o dial.o
 LINK = link.o pace.o frame.o
 TUNNEL = options.o doctor.o tunnel.o hops.o forward.o boot.o socks.o
 ROOMS = $(REACH) pair.o $(TUNNEL) leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
-SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
+SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c rota.c signals.c pollset.c os.c log.c
 
-UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
+UNITS = t/check_log t/check_os t/check_pollset t/check_rota t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
 	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
 	t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
@@ -129,6 +129,8 @@ t/check_os: t/check_os.c t/check.h t/net.h os.o
 	$(T) os.o $(CHECK_LIBS)
 t/check_pollset: t/check_pollset.c t/check.h t/net.h pollset.o
 	$(T) pollset.o $(CHECK_LIBS)
+t/check_rota: t/check_rota.c t/check.h rota.o pollset.o
+	$(T) rota.o pollset.o $(CHECK_LIBS)
 t/check_signals: t/check_signals.c t/check.h t/net.h signals.o os.o
 	$(T) signals.o os.o $(CHECK_LIBS)
 t/check_buf: t/check_buf.c t/check.h t/net.h buf.o os.o

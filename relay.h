@@ -16,7 +16,7 @@
  *      |          \-----------------/
  *   carrier.c                                           streams <=> wire
  *
- *   floor: signals.c  pollset.c  os.c  log.c
+ *   floor: rota.c (whose turn)  signals.c  pollset.c  os.c  log.c
  *
  * A room calls to the right and down, never back.  Each x.c exports x_* alone.  Unless a contract says otherwise, a function
  * that can fail returns -1 and leaves the cause in errno, and every descriptor that relay makes is non-blocking and
@@ -142,6 +142,7 @@ void sock_name(const struct sockaddr *addr, char *dst);
 
 struct children {
 	struct child *first;
+	int64_t due; /* before this time spawn_turn has nothing to do */
 };
 
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
@@ -320,20 +321,56 @@ void half_write(struct half *h, bool ready);
 void half_shut(struct half *h, bool explicit);
 void half_break(struct half *h, int err, bool by_sink);
 
+/* ---- rota.c: who is polled in which turn ---- */
+
+/* The first member of whatever is polled. */
+struct seat {
+	struct seat *prev, *next;
+	int64_t active_at; /* its last event */
+	bool quiet;
+};
+
+struct rota_list {
+	struct seat *first, *last;
+	size_t n;
+};
+
+struct rota {
+	struct rota_list awake, quiet; /* quiet: who waits longest comes first */
+	int64_t active_at;             /* the last event of any */
+	int64_t looked_at;             /* at quiet ones */
+};
+
+/*
+ * A rota of zeros is empty.
+ * rota_add(r, s, now), rota_remove(r, s): take a seat, awake; leave it.
+ * rota_turn(r, ps): choose who is polled in this turn: awake from now on; set how long it may wait.
+ * rota_active(r, s, now): ${s} had an event, and is awake.
+ * rota_rest(r, s, now): ${s}, awake, waits for no time: it becomes quiet if it had no event lately; was that so?
+ * rota_wake_all(r): all are to be looked at.
+ * rota_next(r, s): the seat behind ${s}, the first one for NULL; those awake, then the quiet ones; NULL: no more.
+ */
+void rota_add(struct rota *r, struct seat *s, int64_t now);
+void rota_remove(struct rota *r, struct seat *s);
+void rota_turn(struct rota *r, struct pollset *ps);
+void rota_active(struct rota *r, struct seat *s, int64_t now);
+bool rota_rest(struct rota *r, struct seat *s, int64_t now);
+void rota_wake_all(struct rota *r);
+struct seat *rota_next(const struct rota *r, const struct seat *s);
+
 /* ---- pair.c: two ends, two halves, one life ---- */
 
-struct pair;
-
 struct pairs {
-	struct pair *first;
+	struct rota rota;
 	size_t n;
+	size_t busy; /* that poll had something for, in the last turn */
 	unsigned long last_id;
 };
 
 /*
  * pair_new(tab, a, from, target, now): join ${a}, called ${from}, to ${target}, which must outlive the pair.  ${a} is the pair's
  * from now on, unless false is returned: no memory.
- * pair_want(tab, ps), pair_step(tab, ps): ask poll for what all pairs wait for; move what can be moved, and decide.
+ * pair_want(tab, ps), pair_step(tab, ps): ask poll for what the pairs wait for whose turn it is; move what can be moved, and decide.
  * pair_stop(tab, status, now): cut all pairs short.
  * pair_sweep(tab, now): free the pairs that are over; return what the last failure among them means for relay's exit.
  * pair_table(tab, now): tell people of every pair.
