@@ -36,7 +36,7 @@ SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tun
 
 UNITS = t/check_log t/check_os t/check_pollset t/check_rota t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
 	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
-	t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg
+	t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg t/check_tunnel
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay

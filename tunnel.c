@@ -314,10 +314,11 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 			    "without -u)?");
 		pollset_until(ps, t->magic_at);
 	}
-	if (t->lives > 0) {
+	if (t->lives > 0 && t->link.state != LINK_DEAD) {
 		if (ps->now >= t->started_at + START_MOST)
 			link_lost(&t->link, LINK_TIMEOUT, "no answer within two minutes");
-		pollset_until(ps, t->started_at + START_MOST);
+		else
+			pollset_until(ps, t->started_at + START_MOST);
 	}
 }
 

@@ -5,10 +5,18 @@ static struct forward f;
 static char why[512];
 
 static bool
+parse_into(char kind, const char *text, size_t size)
+{
+	free(f.from_text);
+	free(f.to_text);
+	why[0] = '\0';
+	return forward_parse(&f, kind, text, why, size);
+}
+
+static bool
 parse(char kind, const char *text)
 {
-	why[0] = '\0';
-	return forward_parse(&f, kind, text, why, sizeof(why));
+	return parse_into(kind, text, sizeof(why));
 }
 
 static const char *
@@ -139,7 +147,7 @@ START_TEST(what_is_wrong_is_told_with_a_right_one)
 	strcpy(whole, why);
 	for (size = 1; size < 30; size++) {
 		memset(why, '#', sizeof(why));
-		ck_assert(!forward_parse(&f, wrong[_i].kind, wrong[_i].text, why, size));
+		ck_assert(!parse_into(wrong[_i].kind, wrong[_i].text, size));
 		ck_assert_uint_eq(strlen(why), size - 1);
 		ck_assert_mem_eq(why, whole, size - 1);
 	}

@@ -1,7 +1,7 @@
 /* check_hops.c - from hops to the words of one command; needs hops.o */
 #include "check.h"
 
-static struct hops h;
+static struct hops all[4], h; /* all: what words lie in stays for good, and is to be found */
 static char why[512];
 
 #define MOST 8
@@ -11,6 +11,7 @@ static bool
 parse(const char *text, const char *rsh)
 {
 	static char room[2000], *hops[MOST];
+	static int parsed;
 	char *at = room;
 	int n = 0;
 
@@ -18,6 +19,7 @@ parse(const char *text, const char *rsh)
 	for (hops[n++] = at; (at = strchr(at, '|')) != NULL; hops[n++] = at)
 		*at++ = '\0';
 	why[0] = '\0';
+	all[parsed++ % 4] = h;
 	return hops_parse(&h, hops, n, rsh, why, sizeof(why));
 }
 

@@ -882,6 +882,100 @@ START_TEST(a_far_side_takes_no_noise)
 }
 END_TEST
 
+/* A near side whose far end is being made says nothing before that is there. */
+START_TEST(a_patient_side_waits_for_the_magic)
+{
+	size_t i;
+
+	link_init(&near, LINK_NEAR, LINK_MEMORY, "laptop", now);
+	near.patient = true;
+	put("relay:: at /x\n", 14);
+	put(frame_magic, FRAME_MAGIC);
+	for (i = 0; i < wired; i++) {
+		ck_assert(!link_has_output(&near));
+		ck_assert_uint_eq(pull(&near), 0);
+		link_feed(&near, wire + i, 1, now);
+	}
+	wired = 0;
+	ck_assert(link_has_output(&near));
+	ck_assert_uint_gt(pull(&near), FRAME_MAGIC);
+	ck_assert_mem_eq(sent, frame_magic, FRAME_MAGIC);
+	put_hello(1, 1, LINK_MEMORY, 10);
+	feed(&near);
+	ck_assert_int_eq(near.state, LINK_UP);
+	link_free(&near);
+}
+END_TEST
+
+START_TEST(a_patient_side_that_never_spoke_says_no_farewell)
+{
+	link_init(&near, LINK_NEAR, LINK_MEMORY, "laptop", now);
+	near.patient = true;
+	put("noise\n", 6);
+	feed(&near);
+	link_bye(&near, LINK_END, "stopped");
+	ck_assert(!link_has_output(&near));
+	ck_assert_uint_eq(pull(&near), 0);
+	link_free(&near);
+}
+END_TEST
+
+/* What boot.c sends comes to a far end that was there without it: it is no noise that ends the link, cut at every byte. */
+START_TEST(a_far_side_skips_a_line_for_a_shell)
+{
+	static const char words[] = "V='relay 0.1';o='-m -';say(){ printf 'relay%s %s\\n' :: \"$*\";};exit 1\n";
+	static unsigned char text[sizeof(words) + 400];
+	size_t n, cut;
+
+	put(words, sizeof(words) - 1);
+	put(frame_magic, FRAME_MAGIC);
+	put_hello(1, 0, LINK_MEMORY, 10);
+	memcpy(text, wire, n = wired);
+	wired = 0;
+	for (cut = 0; cut <= n; cut++) {
+		link_init(&far, LINK_FAR, LINK_MEMORY, "node", now);
+		ck_assert_uint_gt(pull(&far), FRAME_MAGIC); /* it does not wait */
+		link_feed(&far, text, cut, now);
+		ck_assert_int_eq(far.state, cut < sizeof(words) - 1 + FRAME_MAGIC ? LINK_STARTS : cut < n ? LINK_GREETS : LINK_UP);
+		link_feed(&far, text + cut, n - cut, now);
+		ck_assert_int_eq(far.state, LINK_UP);
+		link_free(&far);
+	}
+}
+END_TEST
+
+START_TEST(a_far_side_skips_no_other_line)
+{
+	static const char words[] = "V='relay ";
+	char text[sizeof(words)];
+
+	memcpy(text, words, sizeof(words));
+	text[_i] = '?';
+	link_init(&far, LINK_FAR, LINK_MEMORY, "node", now);
+	link_feed(&far, text, (size_t)_i, now);
+	ck_assert_int_eq(far.state, LINK_STARTS);
+	link_feed(&far, text + _i, 1, now);
+	ck_assert_int_eq(far.state, LINK_DEAD);
+	HAS(far.why, "no link");
+	link_free(&far);
+}
+END_TEST
+
+START_TEST(a_far_side_skips_no_line_without_end)
+{
+	static char text[LINK_NOISE + 1];
+
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "V='relay ", 9);
+	link_init(&far, LINK_FAR, LINK_MEMORY, "node", now);
+	link_feed(&far, text, LINK_NOISE, now);
+	ck_assert_int_eq(far.state, LINK_STARTS);
+	link_feed(&far, text, 1, now);
+	ck_assert_int_eq(far.state, LINK_DEAD);
+	link_free(&far);
+}
+END_TEST
+
 START_TEST(another_version_is_refused_by_name_and_BYE_13)
 {
 	const unsigned char *bye;
@@ -2299,6 +2393,11 @@ add_rules(TCase *tc)
 	R(a_command_that_echoes_is_told_so);
 	R(two_far_ends_are_told_so);
 	R(a_far_side_takes_no_noise);
+	R(a_patient_side_waits_for_the_magic);
+	R(a_patient_side_that_never_spoke_says_no_farewell);
+	R(a_far_side_skips_a_line_for_a_shell);
+	tcase_add_loop_test(tc, a_far_side_skips_no_other_line, 0, 9);
+	R(a_far_side_skips_no_line_without_end);
 	R(another_version_is_refused_by_name_and_BYE_13);
 	tcase_add_loop_test(tc, a_hello_that_allows_no_work_breaks_the_link, 0, 5);
 	R(the_far_bye_ends_the_link_with_its_words);
