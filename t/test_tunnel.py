@@ -3,10 +3,7 @@
 The hosts are bare: no relay is in their PATH.  `far` says what the account there is like (home, shell, user id, programs), and a
 hop that needs no ssh is `here(...)`: env, which runs its arguments as any command that is a hop does.  SLOW=1 runs what takes a
 minute as well."""
-import collections
-import concurrent.futures
 import contextlib
-import hashlib
 import http.server
 import itertools
 import os
@@ -34,7 +31,6 @@ VERSION = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True, c
 MACHINE = '%s-%s' % (os.uname().sysname, os.uname().machine)
 COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escape(MACHINE)))
 PAGE = b'<p>the notebook</p>' * 1000
-KIB = 1024
 uids = itertools.count(2000000 + os.getpid() % 100000 * 100)
 
 slow = pytest.mark.skipif('SLOW' not in os.environ, reason='it takes a minute: SLOW=1 runs it')
@@ -1146,6 +1142,7 @@ def test_remote_comes_back(tunnel, far, web, tmp, mark, place):
         wait_for(lambda: curl(*(['--unix-socket', place, 'http://app/'] if '/' in place else ['http://%s/' % place])) == (0, PAGE))
 
 
+@pytest.mark.skipif(not rig.EXTRAS, reason='POSIX has no name for the program that runs')
 def test_relay_is_replaced(far, web, tmp, mark):
     """Goal: relay's own file is replaced while it runs, as an upgrade does it: its tunnels come back, with the relay that runs."""
     own = tmp + '/relay'
@@ -1213,16 +1210,18 @@ def test_backoff(tunnel, far, web, flaky, mark):
     os.kill(far_relay(mark), signal.SIGKILL)
     since = time.time()
     wait_for(lambda: len(times()) >= 4)
-    r.proc.send_signal(signal.SIGUSR1)
-    r.says('is down')
-    r.says('it is made again in ')
+    def table():
+        r.proc.send_signal(signal.SIGUSR1)
+        return 'is down' in r.err()
+    wait_for(table)
+    assert 'it is made again in ' in r.err()
     all_times = [since] + times()[1:]
     gaps = [b - a for a, b in zip(all_times, all_times[1:])]
     for gap, most in zip(gaps, (1, 1, 2)):
         assert most / 2 - 0.1 <= gap <= most + 0.5, gaps
     mend()
     said = r.err().splitlines()
-    assert len(said) == 5 and 'it will be made again' in said[2], r.err()
+    assert 'it will be made again' in said[2] and not [line for line in said[3:] if 'cannot' in line], r.err()
     shows_page(r.address)
 
 
