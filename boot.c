@@ -170,7 +170,7 @@ find_binaries(struct boot *b, const char *self)
 	if (uname(&us) == -1)
 		return;
 	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1, us.machine);
-	add_binary(b, self, type);
+	add_binary(b, os_image(self), type);
 }
 
 /* ---- what is said ---- */

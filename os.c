@@ -119,6 +119,14 @@ os_self(const char *name, char *dst, size_t size)
 	return true;
 }
 
+const char *
+os_image(const char *self)
+{
+	static const char image[] = "/proc/self/exe";
+
+	return access(image, R_OK) == 0 ? image : self;
+}
+
 void
 os_close_from(int fd)
 {
@@ -361,6 +369,12 @@ bool
 os_self(const char *name, char *dst, size_t size)
 {
 	return find_program(name, dst, size);
+}
+
+const char *
+os_image(const char *self)
+{
+	return self;
 }
 
 ssize_t

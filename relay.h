@@ -936,6 +936,7 @@ void pollset_free(struct pollset *ps);
  * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives, returns how many; the limit back as it was,
  * for a command.
  * os_self(name, dst, size): the path of relay's own binary, which was started as ${name}; false: it is not found.
+ * os_image(self): the path by which the binary that runs can be read, also when another one was put at ${self} since (portable: ${self}).
  */
 int os_setup(int fd);
 int os_error(int fd);
@@ -947,6 +948,7 @@ void os_follow(pid_t parent);
 ssize_t os_splice(int in, int out, size_t max);
 int os_pipe_size(int fd, int size);
 bool os_self(const char *name, char *dst, size_t size);
+const char *os_image(const char *self);
 void os_close_from(int fd);
 long os_raise_files(void);
 void os_restore_files(void);

@@ -3,10 +3,7 @@
 The hosts are bare: no relay is in their PATH.  `far` says what the account there is like (home, shell, user id, programs), and a
 hop that needs no ssh is `here(...)`: env, which runs its arguments as any command that is a hop does.  SLOW=1 runs what takes a
 minute as well."""
-import collections
-import concurrent.futures
 import contextlib
-import hashlib
 import http.server
 import itertools
 import os
@@ -34,7 +31,6 @@ VERSION = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True, c
 MACHINE = '%s-%s' % (os.uname().sysname, os.uname().machine)
 COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escape(MACHINE)))
 PAGE = b'<p>the notebook</p>' * 1000
-KIB = 1024
 uids = itertools.count(2000000 + os.getpid() % 100000 * 100)
 
 slow = pytest.mark.skipif('SLOW' not in os.environ, reason='it takes a minute: SLOW=1 runs it')
@@ -258,6 +254,36 @@ def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
     assert 'copying' not in r.err()
     assert r.stop() == 0
     assert far.files() == [os.path.relpath(path, far.home)]
+
+
+@pytest.mark.parametrize('env, plain, dim', [({'TERM': 'xterm'}, False, True), ({'TERM': 'xterm', 'NO_COLOR': '1'}, False, False),
+                                             ({'TERM': 'dumb'}, True, False)])
+def test_at_a_terminal(tunnel, far, web, env, plain, dim):
+    """Goal: at a terminal what is being done stands in one place, dim, and goes; NO_COLOR and a dumb terminal are respected."""
+    ours, theirs = os.openpty()
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here(), env=dict({'NO_COLOR': ''}, **env), stderr=theirs)
+    os.close(theirs)
+    shows_page(r.address)
+    assert r.stop() == 0
+    said = rig.End(ours)
+    text = b''
+    with contextlib.suppress(OSError):    # EIO is a terminal's end
+        while True:
+            text += said.recv()
+    said.close()
+    text = text.decode()
+    assert ('relay: copying' in text) == plain and 'copying relay' in text
+    assert ('\r\x1b[K' in text) == (not plain)
+    assert ('\x1b[2m' in text) == dim
+    assert text.count('\n') == (3 if plain else 2), text
+
+
+def test_quiet(tunnel, far, web):
+    """Goal: -q says nothing of a tunnel that stands, here or there."""
+    r = tunnel('-q', '-L', '127.0.0.1:0:' + web.path, far.here())
+    shows_page(r.address)
+    assert r.stop() == 0
+    assert r.err() == ''
 
 
 def test_every_form_of_local(tunnel, far, web, tmp):
@@ -641,6 +667,18 @@ def test_no_place_at_all(tunnel, far, mounted, tmp, shelf):
     assert '-x' in last and 'relay::' not in r.err(), r.err()
 
 
+def test_home_with_an_odd_name(tunnel, far, web):
+    """Goal: a home whose name a shell would read."""
+    odd = os.path.dirname(far.home) + '/it\'s $HOME; "100%" *'
+    os.rename(far.home, odd)
+    far.home = far.env['FAR_HOME'] = odd
+    for _ in range(2):
+        r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login')
+        shows_page(r.address)
+        assert r.stop() == 0
+    has_one_copy(far)
+
+
 # ---- a relay that is there ----
 
 def test_named_relay(tunnel, far, web, tmp):
@@ -792,12 +830,14 @@ def test_hop_without_stdin(tunnel, far, stand_ins):
     assert 'docker exec c' in r.err().splitlines()[-1]
 
 
-@pytest.mark.parametrize('hop', ['srun --jobid=7 --overlap', 'srun --jobid=7 --overlap --block'])
-def test_hop_that_holds_back(tunnel, far, stand_ins, hop):
+def test_hop_that_holds_back(tunnel, far, stand_ins):
     """Goal: srun without -u holds back what has no newline, or less than a block: told within 15 s, with what helps."""
-    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:/a', hop)
-    r.says('srun without -u', 15)
-    assert r.stop() in (0, 7)
+    hops = ('srun --jobid=7 --overlap', 'srun --jobid=7 --overlap --block')
+    held = [tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:/a', hop) for hop in hops]
+    for r in held:
+        r.says('srun without -u', 15)
+    assert held[0].wait() == 7
+    assert held[1].stop() == 0
 
 
 def test_terminal_in_the_way(tunnel, far):
@@ -820,13 +860,15 @@ def test_hop_that_runs_nothing(tunnel, far):
 
 
 def test_another_ssh(tunnel, far, web, hosts):
-    """Goal: -e and RELAY_SSH replace the ssh of the first hop, -e before RELAY_SSH; only the first."""
+    """Goal: -e and RELAY_SSH replace the ssh of the first hop, -e before RELAY_SSH; a hop with words of its own has its own ssh."""
     plain = {'PATH': '/usr/bin:/bin'}
     words = ['-L', '127.0.0.1:0:' + web.path, 'login', 'node']
     ssh = 'ssh -F %s/config' % hosts.dir
     r = tunnel('-e', ssh, *words, env=dict(plain, RELAY_SSH='false'))
     shows_page(r.address)
     r = tunnel(*words, env=dict(plain, RELAY_SSH=ssh))
+    shows_page(r.address)
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'ssh -p %d 127.0.0.1' % hosts.ports['login'])
     shows_page(r.address)
 
 
@@ -951,7 +993,7 @@ def test_table(tunnel, far, target):
     b = t.accept()
     rig.ping(a, b, b'x' * 1000)
     r.proc.send_signal(signal.SIGUSR1)
-    r.says('the link is up')
+    r.says(' is up')
     r.says('round trip')
     r.says('1000 bytes out, 1000 in')
     rig.ping(a, b)
@@ -977,6 +1019,17 @@ def test_stopped(tunnel, far, target, hosts, mark, tmp, sig):
         end.fate()
         end.close()
     assert not os.path.exists(tmp + '/near.sock')
+
+
+def test_interrupted_at_the_terminal(tunnel, far, web, hosts, mark):
+    """Goal: Ctrl-C reaches relay and its ssh at once: status 0, and nothing is said of a line that broke."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', start_new_session=True)
+    shows_page(r.address)
+    before = r.err()
+    os.killpg(r.pid, signal.SIGINT)
+    assert r.wait(2) == 0
+    wait_for_silence(hosts, mark)
+    assert r.err() == before
 
 
 def test_stopped_while_it_starts(tunnel, far, hosts, mark):
@@ -1076,6 +1129,43 @@ def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
     wait_for_silence(hosts, mark)
 
 
+@pytest.mark.parametrize('place', ['port', 'socket'])
+def test_remote_comes_back(tunnel, far, web, tmp, mark, place):
+    """Goal: -R stands again at the same place, also where a far relay that was killed with -9 has left its socket."""
+    place = '127.0.0.1:%d' % rig.free_port() if place == 'port' else tmp + '/far.sock'
+    r = tunnel('-R', '%s:%s' % (place, web.path), far.here())
+    assert r.addresses == [place]
+    for i in range(2):
+        shows_page(place)
+        os.kill(far_relay(mark), signal.SIGKILL)
+        again(r, i + 1)
+        wait_for(lambda: curl(*(['--unix-socket', place, 'http://app/'] if '/' in place else ['http://%s/' % place])) == (0, PAGE))
+
+
+@pytest.mark.skipif(not rig.EXTRAS, reason='POSIX has no name for the program that runs')
+def test_relay_is_replaced(far, web, tmp, mark):
+    """Goal: relay's own file is replaced while it runs, as an upgrade does it: its tunnels come back, with the relay that runs."""
+    own = tmp + '/relay'
+    shutil.copy(rig.RELAY, own)
+    with open(tmp + '/log', 'w') as log:
+        r = subprocess.Popen([own, '-L', '127.0.0.1:0:' + web.path, far.here()], env=dict(far.env, **{rig.MARK: mark}),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+    with r:
+        address = r.stdout.readline().strip()
+        shows_page(address)
+        write(tmp + '/new', '#!/bin/sh\necho relay 99\n', 0o755)
+        os.rename(tmp + '/new', own)
+        for name in far.files():
+            os.unlink('%s/%s' % (far.home, name))
+        os.kill(far_relay(mark), signal.SIGKILL)
+        try:
+            shows_page(address)
+            has_one_copy(far)
+        finally:
+            r.terminate()
+            r.wait(rig.PATIENCE)
+
+
 def test_loss_is_seen_by_clients(tunnel, far, target, hosts):
     """Goal: connections that the line carried are reset when it dies, on both sides, and not left hanging."""
     t = target('unix')
@@ -1120,13 +1210,18 @@ def test_backoff(tunnel, far, web, flaky, mark):
     os.kill(far_relay(mark), signal.SIGKILL)
     since = time.time()
     wait_for(lambda: len(times()) >= 4)
+    def table():
+        r.proc.send_signal(signal.SIGUSR1)
+        return 'is down' in r.err()
+    wait_for(table)
+    assert 'it is made again in ' in r.err()
     all_times = [since] + times()[1:]
     gaps = [b - a for a, b in zip(all_times, all_times[1:])]
     for gap, most in zip(gaps, (1, 1, 2)):
         assert most / 2 - 0.1 <= gap <= most + 0.5, gaps
     mend()
     said = r.err().splitlines()
-    assert len(said) == 3 and 'made again' in said[-1], r.err()
+    assert 'it will be made again' in said[2] and not [line for line in said[3:] if 'cannot' in line], r.err()
     shows_page(r.address)
 
 
