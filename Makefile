@@ -194,7 +194,7 @@ t/load: t/load.c
 lint:
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning relay.1
-	shellcheck t/demo t/need t/zig completion/relay.bash .ci/run
+	shellcheck t/demo t/need t/zig completion/relay.bash examples/jupyter-slurm .ci/run
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
