@@ -1,4 +1,4 @@
-# make [all] check install uninstall static cross demo bench lines fuzz lint clean
+# make [all] check check-browser install uninstall static cross demo bench lines fuzz lint clean
 #
 # CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -116,6 +116,10 @@ demo: relay
 
 check: need relay units t/faults.so
 	$(PYTHON) -m pytest -q $(E2E)
+
+# A notebook in a browser, through a tunnel: needs a Jupyter and a Chromium, and says so where they are missing.
+check-browser: relay
+	@$(PYTHON) t/browser
 
 need:
 	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
