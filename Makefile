@@ -1,4 +1,4 @@
-# make [all] check install uninstall static cross demo bench lines fuzz lint clean
+# make [all] check check-browser install uninstall static cross demo bench lines fuzz lint clean
 #
 # CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -12,10 +12,12 @@ STATIC_CC = musl-gcc
 SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-pie -no-pie \
 	-Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
 
-# The compiler for other machine types.  Its driver makes -Os of -Oz, hence the second form.
+# The compiler for other machine types.  Its driver makes -Os of -Oz, hence the second form; on macOS, where names cannot be
+# stripped, -Os leaves fewer functions.  ppc64le has a limit of its own: its code is a fifth longer with any compiler.
 CROSS = t/zig cc
-CROSS_SMALL = -Os -Xclang -Oz -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
+CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
 CROSS_MAX = 153600
+PPC64LE_MAX = 184320
 CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 relay-Darwin-x86_64 relay-Darwin-arm64
 
 PYTHON = /usr/bin/python3
@@ -63,9 +65,10 @@ static:
 # Named by uname -s and -m: the near side looks for them there when a far side has no relay.
 cross: $(CROSSED)
 
-CROSS_LINUX = $(CROSS_SMALL) -static -Wl,--gc-sections -o $@ $(SOURCES) small.c
+CROSS_LINUX = $(CROSS_SMALL) -Xclang -Oz -static -Wl,--gc-sections -o $@ $(SOURCES) small.c
 CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES)
-FITS = @[ $$(wc -c <$@) -lt $(CROSS_MAX) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX) are too many"; rm $@; exit 1; }
+FITS = @n=$$(wc -c <$@); max=$(CROSS_MAX); [ $@ = relay-Linux-ppc64le ] && max=$(PPC64LE_MAX); \
+	[ $$n -lt $$max ] || { echo "$@ has $$n bytes, and may not have $$max"; rm $@; exit 1; }
 
 $(CROSSED): $(SOURCES) small.c relay.h
 
@@ -114,6 +117,10 @@ demo: relay
 
 check: need relay units t/faults.so
 	$(PYTHON) -m pytest -q $(E2E)
+
+# A notebook in a browser, through a tunnel: needs a Jupyter and a Chromium, and says so where they are missing.
+check-browser: relay
+	@$(PYTHON) t/browser
 
 need:
 	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
@@ -206,7 +213,7 @@ t/load: t/load.c
 lint:
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning relay.1
-	shellcheck t/demo t/need t/zig completion/relay.bash .ci/run
+	shellcheck t/demo t/need t/zig completion/relay.bash examples/jupyter-slurm .ci/run
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
