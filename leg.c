@@ -6,6 +6,8 @@
  * Bytes that come from the side go into the stream's out half, and what the stream's in half holds is written to it; what was
  * written becomes credit. A reset of the side resets the stream, and the other way round; a reader that went away stops the other
  * side's writer. The leg ends when both halves are finished; the stream goes on by itself to its end.
+ *
+ * A leg is asked and stepped when it is its turn (rota.c), and when the link has done something to its stream.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,27 +19,27 @@
 #define ROUNDS 4
 
 struct leg {
-	struct leg *next;
+	struct seat seat; /* in the rota; the first member */
 	struct end a;
 	struct stream *s;
 	struct dial *dial;          /* far: until the target is reached */
 	struct dial_target *target; /* far: its own copy, while it dials */
 	bool over;
+	bool touched; /* by the link, since its last step */
 	uint8_t status;
 };
 
 /* ---- life ---- */
 
 static struct leg *
-add_leg(struct legs *tab)
+add_leg(struct legs *tab, int64_t now)
 {
 	struct leg *g = calloc(1, sizeof(*g));
 
 	if (g == NULL)
 		return NULL;
 	end_none(&g->a);
-	g->next = tab->first;
-	tab->first = g;
+	rota_add(&tab->rota, &g->seat, now);
 	tab->n++;
 	return g;
 }
@@ -52,9 +54,9 @@ take_stream(struct leg *g, struct stream *s)
 }
 
 bool
-leg_new(struct legs *tab, const struct end *a, const char *target)
+leg_new(struct legs *tab, const struct end *a, const char *target, int64_t now)
 {
-	struct leg *g = add_leg(tab);
+	struct leg *g = add_leg(tab, now);
 	struct stream *s;
 
 	if (g == NULL)
@@ -133,7 +135,7 @@ leg_accept(struct legs *tab, int64_t now)
 		t = find_target(tab, s);
 		if (t == NULL)
 			continue;
-		g = add_leg(tab);
+		g = add_leg(tab, now);
 		if (g == NULL) {
 			free(t);
 			refuse(tab, s, LINK_NO_ROOM, "out of memory");
@@ -316,38 +318,75 @@ step(struct legs *tab, struct leg *g, const struct pollset *ps)
 
 /* ---- all legs ---- */
 
+static bool
+has_event(const struct leg *g, const struct pollset *ps)
+{
+	return (pollset_ready(ps, g->a.in_slot) | pollset_ready(ps, g->a.out_slot)) != 0;
+}
+
+/* Wake those to whose streams the link has done something. */
+static void
+take_touched(struct legs *tab, int64_t now)
+{
+	struct stream *s;
+	struct leg *g;
+
+	while ((s = link_touched(tab->link)) != NULL) {
+		g = s->user;
+		if (g->seat.quiet)
+			end_unwatch(&g->a);
+		g->touched = true;
+		rota_active(&tab->rota, &g->seat, now);
+	}
+}
+
 void
 leg_want(struct legs *tab, struct pollset *ps)
 {
-	struct leg *g;
+	struct seat *s;
 
-	for (g = tab->first; g != NULL; g = g->next)
-		want(tab, g, ps);
+	take_touched(tab, ps->now);
+	rota_turn(&tab->rota, ps);
+	for (s = tab->rota.awake.first; s != NULL; s = s->next)
+		want(tab, (struct leg *)s, ps);
 }
 
 void
 leg_step(struct legs *tab, const struct pollset *ps)
 {
+	struct seat *s;
 	struct leg *g;
 
-	for (g = tab->first; g != NULL; g = g->next)
+	take_touched(tab, ps->now);
+	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
+		g = (struct leg *)s;
+		if (has_event(g, ps))
+			rota_active(&tab->rota, s, ps->now);
+		else if (!g->touched && g->dial == NULL)
+			continue;
+		g->touched = false;
 		step(tab, g, ps);
+	}
 }
 
 int
-leg_sweep(struct legs *tab)
+leg_sweep(struct legs *tab, int64_t now)
 {
-	struct leg **at = &tab->first, *g;
+	struct seat *s, *next;
 	int status = STATUS_OK;
+	struct leg *g;
 
-	while ((g = *at) != NULL) {
+	for (s = tab->rota.awake.first; s != NULL; s = next) {
+		next = s->next;
+		g = (struct leg *)s;
 		if (!g->over) {
-			at = &g->next;
+			if (g->dial == NULL)
+				rota_rest(&tab->rota, s, now);
 			continue;
 		}
 		if (g->status != STATUS_OK)
 			status = g->status;
-		*at = g->next;
+		rota_remove(&tab->rota, s);
 		tab->n--;
 		free(g);
 	}
@@ -357,13 +396,16 @@ leg_sweep(struct legs *tab)
 void
 leg_table(const struct legs *tab)
 {
+	const struct seat *s;
 	const struct leg *g;
 
 	log_say(LOG_ERROR, "link to %s: %zu open stream%s, round trip %lld us", tab->link->theirs.host, tab->n,
 	    tab->n == 1 ? "" : "s", (long long)tab->link->pace.trip);
-	for (g = tab->first; g != NULL; g = g->next)
+	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
+		g = (const struct leg *)s;
 		if (!g->over)
 			log_say(LOG_ERROR, "[%lu]%s %llu bytes out, %llu in", (unsigned long)g->s->id,
 			    g->dial != NULL ? " (connecting)" : "", (unsigned long long)g->s->out.moved,
 			    (unsigned long long)g->s->in.moved);
+	}
 }

@@ -621,7 +621,7 @@ join_connection(struct relay *r, int fd, const struct listener *l, const char *n
 
 	end_socket(&a, fd, l->path == NULL);
 	if (r->opt.linked) {
-		if (!leg_new(&r->legs, &a, "")) {
+		if (!leg_new(&r->legs, &a, "", r->ps.now)) {
 			log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, r->legs.n);
 			end_close(&a, true);
 		}
@@ -762,7 +762,7 @@ end_link(struct relay *r)
 	if (!r->stopped && !far_end && !(r->single && r->legs.n == 0))
 		r->status = STATUS_LINK;
 	leg_step(&r->legs, &r->ps);
-	leg_sweep(&r->legs);
+	leg_sweep(&r->legs, r->ps.now);
 	carrier_flush(&r->carrier, r->ps.now_us);
 	carrier_close(&r->carrier, r->ps.now);
 	close_listeners(r);
@@ -784,7 +784,7 @@ link_is_up(struct relay *r)
 		return;
 	}
 	r->single = true;
-	if (end_stdio(&a) == -1 || !leg_new(&r->legs, &a, ""))
+	if (end_stdio(&a) == -1 || !leg_new(&r->legs, &a, "", r->ps.now))
 		link_bye(&r->link, LINK_NO_ROOM, "cannot use stdin and stdout");
 }
 
@@ -813,7 +813,7 @@ step_link(struct relay *r)
 		link_is_up(r);
 	leg_accept(&r->legs, r->ps.now);
 	leg_step(&r->legs, &r->ps);
-	status = leg_sweep(&r->legs);
+	status = leg_sweep(&r->legs, r->ps.now);
 	if (r->single && status != STATUS_OK && !r->stopped)
 		r->status = status;
 	carrier_flush(&r->carrier, pollset_clock_us());
