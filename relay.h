@@ -235,6 +235,7 @@ struct end {
  * end_socket(e, fd, tcp), end_pipes(e, in, out): make ${e} of descriptors that are its own from now on.
  * end_stdio(e): make ${e} of stdin and stdout, which become /dev/null.
  * end_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
+ * end_unwatch(e): it is not watched in this turn.
  * end_readable(e, ps), end_writable(e, ps): what poll said.
  * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
  * end_has_unread(e): the single socket ${e} has sent bytes that were not read.
@@ -247,6 +248,7 @@ void end_socket(struct end *e, int fd, bool tcp);
 void end_pipes(struct end *e, int in, int out);
 int end_stdio(struct end *e);
 void end_want(struct end *e, struct pollset *ps, bool reads, bool writes);
+void end_unwatch(struct end *e);
 bool end_readable(const struct end *e, const struct pollset *ps);
 bool end_writable(const struct end *e, const struct pollset *ps);
 bool end_has_unread(const struct end *e);
@@ -559,7 +561,7 @@ enum link_code {
  */
 struct stream {
 	struct half out, in;
-	struct stream *next_control, *next_flow, *next_new;
+	struct stream *next_control, *next_flow, *next_new, *next_touched;
 	char *words;             /* OPEN: the target; CLOSE: why; owned */
 	void *user;              /* NULL: released */
 	int64_t sent_at, credit_at;
@@ -573,7 +575,7 @@ struct stream {
 	uint16_t code;           /* of CLOSE, whoever sent it first */
 	unsigned opened : 1, sent_eof : 1, got_eof : 1, sent_close : 1, got_close : 1;
 	unsigned due_open : 1, due_opened : 1, due_credit : 1, due_stop : 1, due_close : 1, stopped : 1;
-	unsigned in_control : 1, in_flow : 1, in_news : 1;
+	unsigned in_control : 1, in_flow : 1, in_news : 1, in_touched : 1;
 };
 
 struct link_list {
@@ -596,7 +598,7 @@ struct link {
 	size_t noise_have;
 	struct stream **table;       /* by id / 2 */
 	uint32_t size, n, next_id;
-	struct link_list control, fresh, busy, news;
+	struct link_list control, fresh, busy, news, touched;
 	struct pace pace;
 	uint64_t read, read_acked;   /* link bytes */
 	int64_t unacked_at;          /* the first byte that wants an ACK; 0: none does */
@@ -623,6 +625,7 @@ struct link {
  *
  * link_open(l, target, user): near: a new stream; NULL: too many are open, or no memory.
  * link_next(l): far: a stream that was opened, with the target in words, or NULL; it is the caller's to take up (user).
+ * link_touched(l): a stream to which the link has done something since it was given here last: its user has to look at it; NULL: none.
  * link_opened(s): far: its target is reached.
  * link_ready(l, s): out has changed.  link_takes(s): more bytes in out would be sent soon.
  * link_consumed(l, s, n): ${n} bytes of in were written onward.
@@ -645,6 +648,7 @@ void link_lost(struct link *l, uint16_t code, const char *why);
 void link_bye(struct link *l, uint16_t code, const char *why);
 struct stream *link_open(struct link *l, const char *target, void *user);
 struct stream *link_next(struct link *l);
+struct stream *link_touched(struct link *l);
 void link_opened(struct link *l, struct stream *s);
 void link_ready(struct link *l, struct stream *s);
 bool link_takes(const struct link *l, const struct stream *s);
@@ -711,10 +715,8 @@ void forward_tell(const struct forward *f, const char *bound, const char *hops);
 
 /* ---- leg.c: a local side and a stream ---- */
 
-struct leg;
-
 struct legs {
-	struct leg *first;
+	struct rota rota;
 	size_t n;
 	size_t aside;               /* of them that carry no connection */
 	struct link *link;
@@ -724,23 +726,23 @@ struct legs {
 };
 
 /*
- * leg_new(tab, a, target): near: join ${a} to a new stream to ${target}. ${a} is the leg's from now on, unless false is
+ * leg_new(tab, a, target, now): near: join ${a} to a new stream to ${target}. ${a} is the leg's from now on, unless false is
  * returned: no stream can be had.
- * leg_socks(tab, a): near: the same, to where ${a} asks to go.
- * leg_remote(tab, f): near: ask the far side to listen for ${f}, and serve what comes; ${f}->state tells what becomes of it.
- * leg_probe(tab, f): near: see that the target of ${f} is there.
+ * leg_socks(tab, a, now): near: the same, to where ${a} asks to go.
+ * leg_remote(tab, f, now): near: ask the far side to listen for ${f}, and serve what comes; ${f}->state tells what becomes of it.
+ * leg_probe(tab, f, now): near: see that the target of ${f} is there.
  * leg_accept(tab, now): far: take up the streams that were opened.
- * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab): as pair_want, pair_step and pair_sweep.
+ * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab, now): as pair_want, pair_step and pair_sweep.
  * leg_table(tab): tell people of every leg.
  */
-bool leg_new(struct legs *tab, const struct end *a, const char *target);
-bool leg_socks(struct legs *tab, const struct end *a);
-bool leg_remote(struct legs *tab, struct forward *f);
-bool leg_probe(struct legs *tab, struct forward *f);
+bool leg_new(struct legs *tab, const struct end *a, const char *target, int64_t now);
+bool leg_socks(struct legs *tab, const struct end *a, int64_t now);
+bool leg_remote(struct legs *tab, struct forward *f, int64_t now);
+bool leg_probe(struct legs *tab, struct forward *f, int64_t now);
 void leg_accept(struct legs *tab, int64_t now);
 void leg_want(struct legs *tab, struct pollset *ps);
 void leg_step(struct legs *tab, const struct pollset *ps);
-int leg_sweep(struct legs *tab);
+int leg_sweep(struct legs *tab, int64_t now);
 void leg_table(const struct legs *tab);
 
 /* ---- carrier.c: the wire of a link ---- */

@@ -250,7 +250,7 @@ end_link(struct tunnel *t, struct pollset *ps)
 	if (!done && !far_end)
 		t->status = STATUS_LINK;
 	leg_step(&t->legs, ps);
-	leg_sweep(&t->legs);
+	leg_sweep(&t->legs, ps->now);
 	clear(t, ps->now);
 	if (comes_back(t)) {
 		t->status = STATUS_OK;
@@ -420,7 +420,7 @@ tunnel_move(struct tunnel *t, const struct pollset *ps)
 		return;
 	leg_accept(&t->legs, ps->now);
 	leg_step(&t->legs, ps);
-	status = leg_sweep(&t->legs);
+	status = leg_sweep(&t->legs, ps->now);
 	if (t->single && status != STATUS_OK && !t->stopped)
 		t->status = status;
 	carrier_flush(&t->carrier, pollset_clock_us());

@@ -50,9 +50,9 @@ turn(void)
 	leg_accept(&far, ps.now);
 	leg_step(&near, &ps);
 	leg_step(&far, &ps);
-	s = leg_sweep(&near);
+	s = leg_sweep(&near, ps.now);
 	status = s == STATUS_OK ? status : s;
-	leg_sweep(&far);
+	leg_sweep(&far, ps.now);
 	moved = cross();
 }
 
@@ -124,13 +124,13 @@ line_dies(size_t left)
 	pollset_begin(&ps);
 	leg_step(&near, &ps);
 	leg_step(&far, &ps);
-	leg_sweep(&near);
-	leg_sweep(&far);
+	leg_sweep(&near, ps.now);
+	leg_sweep(&far, ps.now);
 	ck_assert_uint_eq(near.n, left);
 	ck_assert_uint_eq(near.aside, 0);
 	ck_assert_uint_eq(far.n, 0);
 	ck_assert_uint_eq(far.aside, 0);
-	ck_assert_ptr_null(far.first);
+	ck_assert_ptr_null(far.rota.awake.first);
 	link_free(&near_link);
 	link_free(&far_link);
 }
@@ -279,7 +279,7 @@ new_leg(const char *target)
 	struct end a;
 	int fd = client(&a);
 
-	ck_assert(leg_new(&near, &a, target));
+	ck_assert(leg_new(&near, &a, target, ps.now));
 	return fd;
 }
 
@@ -289,7 +289,7 @@ new_socks(void)
 	struct end a;
 	int fd = client(&a);
 
-	ck_assert(leg_socks(&near, &a));
+	ck_assert(leg_socks(&near, &a, ps.now));
 	return fd;
 }
 
@@ -415,12 +415,12 @@ START_TEST(without_a_link_there_is_no_leg)
 	begin();
 	link_lost(&near_link, LINK_RESET, "");
 	fd = client(&a);
-	ck_assert(!leg_new(&near, &a, "x:1"));
-	ck_assert(!leg_remote(&near, &f));
-	ck_assert(!leg_probe(&near, &f));
+	ck_assert(!leg_new(&near, &a, "x:1", ps.now));
+	ck_assert(!leg_remote(&near, &f, ps.now));
+	ck_assert(!leg_probe(&near, &f, ps.now));
 	end_close(&a, false);
 	close(fd);
-	leg_sweep(&near);
+	leg_sweep(&near, ps.now);
 	ck_assert_uint_eq(near.n, 0);
 	ck_assert_uint_eq(near.aside, 0);
 }
@@ -438,7 +438,7 @@ listen_there(const char *from, const char *to)
 	ck_assert_msg(forward_parse(&f, FORWARD_FAR, text, why, sizeof(why)), "%s", why);
 	f.to.each_ms = 2000;
 	f.to.kids = &kids;
-	ck_assert(leg_remote(&near, &f));
+	ck_assert(leg_remote(&near, &f, ps.now));
 	ck_assert_int_eq(f.state, FORWARD_ASKS);
 	TURN_UNTIL(f.state != FORWARD_ASKS);
 }
@@ -642,7 +642,7 @@ START_TEST(two_listeners_keep_apart)
 	ck_assert(forward_parse(&other, FORWARD_FAR, why, why, 0));
 	other.to.each_ms = 2000;
 	other.to.kids = &kids;
-	ck_assert(leg_remote(&near, &other));
+	ck_assert(leg_remote(&near, &other, ps.now));
 	TURN_UNTIL(far.aside == 2 + 2 * WAITING);
 	there[1] = (uint16_t)atoi(strchr(other.bound, ':') + 1);
 	for (i = 0; i < 4; i++) {
@@ -693,7 +693,7 @@ ask_a_stranger(void)
 	struct stream *s;
 
 	ck_assert(forward_parse(&f, FORWARD_FAR, "8888:node:80", why, sizeof(why)));
-	ck_assert(leg_remote(&near, &f));
+	ck_assert(leg_remote(&near, &f, ps.now));
 	while (cross())
 		;
 	s = link_next(&far_link);
@@ -712,7 +712,7 @@ stranger_says(struct stream *s, const char *text)
 		;
 	pollset_begin(&ps);
 	leg_step(&near, &ps);
-	leg_sweep(&near);
+	leg_sweep(&near, ps.now);
 }
 
 START_TEST(addresses_without_end_are_refused)
@@ -967,7 +967,7 @@ START_TEST(a_probe_finds_its_target_and_leaves_it)
 	begin();
 	snprintf(text, sizeof(text), "1:%s", port_text(port));
 	ck_assert(forward_parse(&f, FORWARD_NEAR, text, why, sizeof(why)));
-	ck_assert(leg_probe(&near, &f));
+	ck_assert(leg_probe(&near, &f, ps.now));
 	ck_assert_int_eq(f.state, FORWARD_ASKS);
 	b = taken(l);
 	if (_i == 1)
@@ -984,7 +984,7 @@ START_TEST(a_probe_without_a_target_is_refused)
 {
 	begin();
 	ck_assert(forward_parse(&f, FORWARD_NEAR, "1:./missing", why, sizeof(why)));
-	ck_assert(leg_probe(&near, &f));
+	ck_assert(leg_probe(&near, &f, ps.now));
 	TURN_UNTIL(f.state != FORWARD_ASKS);
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
 	ck_assert_uint_eq(f.code, LINK_NO_FILE);
@@ -1000,7 +1000,7 @@ START_TEST(a_probe_waits_as_long_as_the_far_side_does)
 	begin();
 	rule.wait_ms = 10000;
 	ck_assert(forward_parse(&f, FORWARD_NEAR, "1:./soon", why, sizeof(why)));
-	ck_assert(leg_probe(&near, &f));
+	ck_assert(leg_probe(&near, &f, ps.now));
 	settle();
 	ck_assert_int_eq(f.state, FORWARD_ASKS);
 	l = unix_listener("soon", SOCK_STREAM, 4);
@@ -1068,7 +1068,7 @@ START_TEST(the_line_may_die_before_anything_stands)
 	} else {
 		snprintf(text, sizeof(text), "0:%s", port_text(port));
 		ck_assert(forward_parse(&f, _i == 3 ? FORWARD_NEAR : FORWARD_FAR, text, why, sizeof(why)));
-		ck_assert(_i == 3 ? leg_probe(&near, &f) : leg_remote(&near, &f));
+		ck_assert(_i == 3 ? leg_probe(&near, &f, ps.now) : leg_remote(&near, &f, ps.now));
 		if (_i == 3)
 			TURN_UNTIL(far.n == 1);
 	}
@@ -1120,7 +1120,7 @@ START_TEST(the_line_may_die_at_any_turn)
 	ck_assert(forward_parse(&f, FORWARD_FAR, (snprintf(why, sizeof(why), "127.0.0.1:%u:127.0.0.1:%u", there, port), why), why, 0));
 	f.to.each_ms = 2000;
 	f.to.kids = &kids;
-	ck_assert(leg_remote(&near, &f));
+	ck_assert(leg_remote(&near, &f, ps.now));
 	for (i = 0; i < _i; i++) {
 		turn();
 		if (fd == -1 && f.state == FORWARD_STANDS)

@@ -297,6 +297,13 @@ struct side {
 	uint32_t put_most, read_most;
 	int code;
 	bool stuck, ended, eof, stopped, closed, released, broke;
+	bool touched; /* link_touched has told of it since its last step */
+	struct look {
+		size_t in, out;
+		enum half_state in_state, out_state;
+		uint32_t window;
+		bool closed, sent_eof;
+	} seen;       /* at the end of its last step */
 };
 
 struct flow {
@@ -373,6 +380,38 @@ read_some(struct flow *f, int i)
 	}
 }
 
+static struct look
+look_at(const struct stream *s)
+{
+	struct look now_ = { s->in.buf.used, s->out.buf.used, s->in.state, s->out.state, s->send_window, s->got_close, s->sent_eof };
+
+	return now_;
+}
+
+static void
+take_touched(void)
+{
+	struct stream *s;
+	int i;
+
+	for (i = 0; i < 2; i++)
+		while ((s = link_touched(end_of(i))) != NULL) {
+			CHECK(s->user != NULL && ((struct flow *)s->user)->side[i].s == s, "a stream is touched that nobody has");
+			((struct flow *)s->user)->side[i].touched = true;
+		}
+}
+
+/* Whoever steps only what was touched must not miss anything. */
+static void
+check_touched(const struct flow *f, const struct side *a)
+{
+	struct look x = look_at(a->s), y = a->seen;
+
+	CHECK(a->touched || (x.in == y.in && x.out == y.out && x.in_state == y.in_state && x.out_state == y.out_state &&
+	                     x.window == y.window && x.closed == y.closed && x.sent_eof == y.sent_eof),
+	    "flow %d: the link has changed it and does not say so", (int)(f - flow));
+}
+
 static void
 act(struct flow *f, int i)
 {
@@ -380,6 +419,7 @@ act(struct flow *f, int i)
 
 	if (a->s == NULL || a->released)
 		return;
+	check_touched(f, a);
 	if (now >= a->close_at && !a->closed) {
 		a->closed = true;
 		link_close(end_of(i), a->s, (uint16_t)(1 + upto(10)), "enough");
@@ -401,7 +441,10 @@ act(struct flow *f, int i)
 		a->released = true;
 		link_release(end_of(i), a->s);
 		a->s = NULL;
+		return;
 	}
+	a->seen = look_at(a->s);
+	a->touched = false;
 }
 
 static void
@@ -417,6 +460,7 @@ open_and_take(void)
 		snprintf(name, sizeof(name), "/%u", (unsigned)i);
 		flow[i].side[0].s = link_open(&near, name, &flow[i]);
 		flow[i].open = flow[i].side[0].s != NULL;
+		flow[i].side[0].touched = true;
 	}
 	while ((s = link_next(&far)) != NULL) {
 		i = (uint32_t)atoi(s->words + 1);
@@ -424,6 +468,7 @@ open_and_take(void)
 		flow[i].taken = true;
 		s->user = &flow[i];
 		flow[i].side[1].s = s;
+		flow[i].side[1].touched = true;
 		if (!one_in(3)) /* OPENED may come late or, where the other side closed, never */
 			link_opened(&far, s);
 	}
@@ -648,10 +693,13 @@ cut(void)
 			link_lost(end_of(i), LINK_RESET, "cut");
 		else
 			link_bye(end_of(i), LINK_RESET, "cut");
+		take_touched();
 		for (k = 0; k < flows; k++) {
 			s = flow[k].side[i].s;
 			CHECK(s == NULL || half_finished(&s->out), "a stream outlives its link");
 			CHECK(s == NULL || s->in.state == HALF_DRAIN || half_finished(&s->in), "a stream outlives its link");
+			if (s != NULL)
+				check_touched(&flow[k], &flow[k].side[i]);
 		}
 	}
 	release_all();
@@ -706,6 +754,7 @@ schedule(void)
 				line[i].delay = upto(50000);
 		}
 		open_and_take();
+		take_touched();
 		for (k = 0; k < flows; k++) {
 			act(&flow[k], 0);
 			act(&flow[k], 1);
