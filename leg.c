@@ -904,8 +904,6 @@ take_touched(struct legs *tab, int64_t now)
 
 	while ((s = link_touched(tab->link)) != NULL) {
 		g = s->user;
-		if (g->seat.quiet)
-			end_unwatch(&g->a);
 		g->touched = true;
 		rota_active(&tab->rota, &g->seat, now);
 	}
@@ -951,8 +949,8 @@ leg_sweep(struct legs *tab, int64_t now)
 		next = s->next;
 		g = (struct leg *)s;
 		if (!g->over) {
-			if (!is_restless(g))
-				rota_rest(&tab->rota, s, now);
+			if (!is_restless(g) && rota_rest(&tab->rota, s, now))
+				end_unwatch(&g->a); /* it may be woken and stepped in a turn that has not polled it */
 			continue;
 		}
 		if (g->status != STATUS_OK)
