@@ -17,6 +17,7 @@ SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchrono
 CROSS = t/zig cc
 CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
 CROSS_MAX = 153600
+CROSS_MAX_POWER = 172032 # each instruction has four bytes there, and each function finds its data by two more
 PPC64LE_MAX = 184320
 CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 relay-Darwin-x86_64 relay-Darwin-arm64
 
@@ -80,7 +81,7 @@ relay-Linux-aarch64:
 	$(FITS)
 relay-Linux-ppc64le:
 	$(CROSS) -target powerpc64le-linux-musl $(STRICT) $(CROSS_LINUX)
-	$(FITS)
+	@[ $$(wc -c <$@) -lt $(CROSS_MAX_POWER) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX_POWER) are too many"; rm $@; exit 1; }
 relay-Linux-riscv64:
 	$(CROSS) -target riscv64-linux-musl $(STRICT) $(CROSS_LINUX)
 	$(FITS)

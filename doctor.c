@@ -287,8 +287,9 @@ send_all(struct visit *v)
 static bool
 receive_all(struct visit *v)
 {
-	char question[2048] = "printf 'relay%s ' ::;printf '";
-	size_t n = strlen(question), i, from = v->used, want = from + strlen(MARK) + 256;
+	char question[2048];
+	size_t n = (size_t)snprintf(question, sizeof(question), "printf 'relay%%s ' ::;printf '"), i, from = v->used,
+	       want = from + strlen(MARK) + 256;
 	int64_t until = pollset_clock() + ANSWER_MOST;
 
 	for (i = 0; i < 256; i++)

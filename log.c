@@ -91,14 +91,16 @@ say(char *line, size_t n)
 void
 log_say(enum log_level level, const char *fmt, ...)
 {
-	char line[LINE_SIZE] = "relay: ";
-	size_t head = strlen(line), n;
+	static const char begin[] = "relay: ";
+	char line[LINE_SIZE];
+	size_t head = sizeof(begin) - 1, n;
 	int saved = errno;
 	va_list ap;
 	int len;
 
 	if (level > shown)
 		return;
+	memcpy(line, begin, head);
 	va_start(ap, fmt);
 	len = vsnprintf(line + head, sizeof(line) - head - 1, fmt, ap);
 	va_end(ap);
