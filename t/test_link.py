@@ -934,7 +934,7 @@ def test_ping_beside_bulk_on_a_narrow_line(link, pool, back):
     jobs = [pool.submit(pump, bulk[0], bytes(65536)), pool.submit(drain, bulk[1])]
     ping(*quiet)
     start, took = time.monotonic(), []
-    while time.monotonic() - start < 2:
+    while time.monotonic() - start < 4:     # it may take a second or two to settle on a busy machine
         t = time.monotonic()
         ping(*quiet)
         took.append(time.monotonic() - t)
