@@ -431,6 +431,14 @@ def test_proxy(tunnel, far, web):
     for kind in ('--socks5-hostname', '--socks4a'):
         assert curl(kind, r.address, 'http://no.such.host.invalid/')[0] == 97
         assert curl(kind, r.address, 'http://localhost:%d/' % rig.free_port())[0] == 97
+    for host, port, code in (('no.such.host.invalid', 80, 4), ('localhost', rig.free_port(), 5)):
+        a = rig.connect(r.address)
+        a.send(b'\5\1\0')
+        assert a.read(2) == b'\5\0'
+        a.send(b'\5\1\0\3' + bytes([len(host)]) + host.encode() + port.to_bytes(2, 'big'))
+        assert a.read(10)[:2] == bytes([5, code])
+        assert a.read_all() == b''
+        a.close()
     assert curl('http://%s/' % r.address)[0] != 0
     assert curl('--socks5-hostname', r.address, url % 'localhost') == (0, PAGE)
 
@@ -901,8 +909,10 @@ def test_cannot_listen_here(tunnel, far, web, tmp):
     assert far.files() == []
 
 
-def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable):
-    """Goal: relay killed in the middle of a copy: no piece of it is left, and no other directory is made."""
+@pytest.mark.parametrize('who', ['near', 'far'])
+def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
+    """Goal: relay is killed in the middle of a copy, or the far shell is told to end: no piece of it is left, no other directory
+    is made."""
     uid = far.user()
     os.chmod(tmp, 0o777)
     far.env['RELAY_SSH'] = 'ssh -F %s/slow' % tmp
@@ -913,7 +923,13 @@ def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable):
     def half():
         return [name for name in far.files() if name.endswith('.part') and os.stat('%s/%s' % (far.home, name)).st_size > 20000]
     wait_for(half)
-    r.kill()
+    if who == 'near':
+        r.kill()
+    else:
+        for pid, line in rig.marked(mark).items():
+            if line == 'sh' or line.startswith(('head -c', 'cat')):
+                os.kill(pid, signal.SIGTERM)
+        assert r.wait() == 7
     wait_for_silence(hosts, mark)
     assert far.files() == []
     assert not os.path.exists('%s/relay-%d' % (tmp, uid))
@@ -1223,6 +1239,23 @@ def test_backoff(tunnel, far, web, flaky, mark):
     said = r.err().splitlines()
     assert 'it will be made again' in said[2] and not [line for line in said[3:] if 'cannot' in line], r.err()
     shows_page(r.address)
+
+
+def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
+    """Goal: a client that comes when the line is lost makes it start at once, and not after the first pause (0.5 s at least)."""
+    times, _, _ = flaky
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
+    address = r.address
+    delays = []
+    for i in range(3):
+        wait_for(lambda: time.time() > times()[-1] + 1.1)
+        killed = time.time()
+        os.kill(far_relay(mark), signal.SIGKILL)
+        with contextlib.suppress(AssertionError):   # it may meet the line that has just been lost
+            shows_page(address)
+        shows_page(address)
+        delays.append(times()[-1] - killed)
+    assert min(delays) < 0.45, delays
 
 
 def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
