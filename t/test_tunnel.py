@@ -1267,6 +1267,7 @@ def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
     os.kill(far_relay(mark), signal.SIGKILL)
     r.says('made again')
     page = pool.submit(shows_page, address)
+    assert rig.cpu_grows(r.pid, 1) < 0.3
     wait_for(lambda: len(times()) >= 3)
     mend()
     page.result()
