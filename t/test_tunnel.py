@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import itertools
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -215,9 +216,12 @@ def shows_page(address):
     assert status == 0 and page == PAGE, (address, status, page[:200])
 
 
-def wait_for_silence(hosts, mark):
+def wait_for_silence(hosts, mark, seconds=2):
     """Within 2 s no session and no marked process is left on either host."""
-    wait_for(lambda: not hosts.sessions() and not rig.marked(mark), 2, 'still there: %s' % rig.marked(mark))
+    try:
+        wait_for(lambda: not hosts.sessions() and not rig.marked(mark), seconds)
+    except AssertionError:
+        raise AssertionError('still there after %d s: %s' % (seconds, rig.marked(mark))) from None
 
 
 def has_one_copy(far, where=None):
@@ -431,6 +435,14 @@ def test_proxy(tunnel, far, web):
     for kind in ('--socks5-hostname', '--socks4a'):
         assert curl(kind, r.address, 'http://no.such.host.invalid/')[0] == 97
         assert curl(kind, r.address, 'http://localhost:%d/' % rig.free_port())[0] == 97
+    for host, port, code in (('no.such.host.invalid', 80, 4), ('localhost', rig.free_port(), 5)):
+        a = rig.connect(r.address)
+        a.send(b'\5\1\0')
+        assert a.read(2) == b'\5\0'
+        a.send(b'\5\1\0\3' + bytes([len(host)]) + host.encode() + port.to_bytes(2, 'big'))
+        assert a.read(10)[:2] == bytes([5, code])
+        assert a.read_all() == b''
+        a.close()
     assert curl('http://%s/' % r.address)[0] != 0
     assert curl('--socks5-hostname', r.address, url % 'localhost') == (0, PAGE)
 
@@ -471,6 +483,7 @@ def test_stdio_under_ssh(hosts, far):
     has_one_copy(far)
 
 
+@needs('git')
 def test_stdio_under_git(hosts, far, tmp):
     """Goal: git clone through it."""
     git = ['git', '-c', 'user.name=a', '-c', 'user.email=a', '-c', 'init.defaultBranch=main', '-c', 'safe.directory=*']
@@ -715,7 +728,7 @@ def test_relay_that_is_there(tunnel, far, web, place):
         assert COPY.match(os.path.basename(starts(tunnel, far, web)))
         return
     os.makedirs(there, exist_ok=True)
-    shutil.copy(rig.RELAY, there)
+    shutil.copy(rig.RELAY, there + '/relay')
     assert starts(tunnel, far, web) == there + '/relay'
     assert not os.path.exists(far.cache)
 
@@ -820,7 +833,7 @@ def test_sudo(tunnel, far, web):
     os.chmod(far.home, 0o777)
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'sudo -n -u nobody env HOME=' + far.home)
     shows_page(r.address)
-    assert os.stat(has_one_copy(far)).st_uid == shutil._get_uid('nobody')
+    assert os.stat(has_one_copy(far)).st_uid == pwd.getpwnam('nobody').pw_uid
 
 
 def test_hop_without_stdin(tunnel, far, stand_ins):
@@ -901,8 +914,10 @@ def test_cannot_listen_here(tunnel, far, web, tmp):
     assert far.files() == []
 
 
-def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable):
-    """Goal: relay killed in the middle of a copy: no piece of it is left, and no other directory is made."""
+@pytest.mark.parametrize('who', ['near', 'far'])
+def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
+    """Goal: relay is killed in the middle of a copy, or the far shell is told to end: no piece of it is left, no other directory
+    is made."""
     uid = far.user()
     os.chmod(tmp, 0o777)
     far.env['RELAY_SSH'] = 'ssh -F %s/slow' % tmp
@@ -913,8 +928,17 @@ def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable):
     def half():
         return [name for name in far.files() if name.endswith('.part') and os.stat('%s/%s' % (far.home, name)).st_size > 20000]
     wait_for(half)
-    r.kill()
-    wait_for_silence(hosts, mark)
+    if who == 'near':
+        r.kill()
+        for pid, line in rig.marked(mark).items():
+            if line.startswith(sys.executable):
+                os.kill(pid, signal.SIGKILL)    # and with the line what is on its way
+    else:
+        for pid, line in rig.marked(mark).items():
+            if line == 'sh' or line.startswith(('head -c', 'cat')):
+                os.kill(pid, signal.SIGTERM)
+        assert r.wait() == 7
+    wait_for_silence(hosts, mark, 10)
     assert far.files() == []
     assert not os.path.exists('%s/relay-%d' % (tmp, uid))
 
@@ -1225,6 +1249,23 @@ def test_backoff(tunnel, far, web, flaky, mark):
     shows_page(r.address)
 
 
+def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
+    """Goal: a client that comes when the line is lost makes it start at once, and not after the first pause (0.5 s at least)."""
+    times, _, _ = flaky
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
+    address = r.address
+    delays = []
+    for i in range(3):
+        wait_for(lambda: time.time() > times()[-1] + 1.1)
+        killed = time.time()
+        os.kill(far_relay(mark), signal.SIGKILL)
+        with contextlib.suppress(AssertionError):   # it may meet the line that has just been lost
+            shows_page(address)
+        shows_page(address)
+        delays.append(times()[-1] - killed)
+    assert min(delays) < 0.45, delays
+
+
 def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
     """Goal: a client that waits makes the next start come at once, not one after the other without a pause."""
     times, break_it, mend = flaky
@@ -1234,6 +1275,7 @@ def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
     os.kill(far_relay(mark), signal.SIGKILL)
     r.says('made again')
     page = pool.submit(shows_page, address)
+    assert rig.cpu_grows(r.pid, 1) < 0.3
     wait_for(lambda: len(times()) >= 3)
     mend()
     page.result()
