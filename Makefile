@@ -17,6 +17,7 @@ SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchrono
 CROSS = t/zig cc
 CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
 CROSS_MAX = 153600
+CROSS_MAX_POWER = 172032 # each instruction has four bytes there, and each function finds its data by two more
 PPC64LE_MAX = 184320
 CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 relay-Darwin-x86_64 relay-Darwin-arm64
 
@@ -28,16 +29,17 @@ APPLE = -D_DARWIN_C_SOURCE
 STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(APPLE) -DRELAY_POSIX=$(POSIX)
 
 # A line for each floor of the map in relay.h; a unit test links its room and those below.
-FLOOR = signals.o pollset.o os.o log.o
+FLOOR = rota.o signals.o pollset.o os.o log.o
 BYTES = end.o half.o buf.o
 REACH = endpoint.o sock.o spawn.o dial.o
 LINK = link.o pace.o frame.o
 TUNNEL = options.o doctor.o tunnel.o hops.o forward.o boot.o socks.o
 ROOMS = $(REACH) pair.o $(TUNNEL) leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
-SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c signals.c pollset.c os.c log.c
+SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c rota.c signals.c pollset.c os.c log.c
 
-UNITS = t/check_log t/check_os t/check_pollset t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small
+UNITS = t/check_log t/check_os t/check_pollset t/check_rota t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
+	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
+	t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg t/check_tunnel
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
@@ -79,7 +81,7 @@ relay-Linux-aarch64:
 	$(FITS)
 relay-Linux-ppc64le:
 	$(CROSS) -target powerpc64le-linux-musl $(STRICT) $(CROSS_LINUX)
-	$(FITS)
+	@[ $$(wc -c <$@) -lt $(CROSS_MAX_POWER) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX_POWER) are too many"; rm $@; exit 1; }
 relay-Linux-riscv64:
 	$(CROSS) -target riscv64-linux-musl $(STRICT) $(CROSS_LINUX)
 	$(FITS)
@@ -135,6 +137,8 @@ t/check_os: t/check_os.c t/check.h t/net.h os.o
 	$(T) os.o $(CHECK_LIBS)
 t/check_pollset: t/check_pollset.c t/check.h t/net.h pollset.o
 	$(T) pollset.o $(CHECK_LIBS)
+t/check_rota: t/check_rota.c t/check.h rota.o pollset.o
+	$(T) rota.o pollset.o $(CHECK_LIBS)
 t/check_signals: t/check_signals.c t/check.h t/net.h signals.o os.o
 	$(T) signals.o os.o $(CHECK_LIBS)
 t/check_buf: t/check_buf.c t/check.h t/net.h buf.o os.o
@@ -163,6 +167,18 @@ t/check_link: t/check_link.c t/check.h t/wire.h $(LINK) $(BYTES) $(FLOOR)
 
 t/check_small: t/check_small.c t/check.h small.c
 	$(T) $(CHECK_LIBS)
+t/check_socks: t/check_socks.c t/check.h socks.o
+	$(T) socks.o $(CHECK_LIBS)
+t/check_hops: t/check_hops.c t/check.h hops.o
+	$(T) hops.o $(CHECK_LIBS)
+t/check_forward: t/check_forward.c t/check.h forward.o endpoint.o log.o
+	$(T) forward.o endpoint.o log.o $(CHECK_LIBS)
+t/check_boot: t/check_boot.c t/check.h t/net.h boot.o
+	$(T) boot.o $(CHECK_LIBS)
+t/check_leg: t/check_leg.c t/check.h t/net.h $(ROOMS)
+	$(T) $(ROOMS) $(CHECK_LIBS)
+t/check_tunnel: t/check_tunnel.c t/check.h t/net.h $(ROOMS)
+	$(T) $(ROOMS) $(CHECK_LIBS)
 
 FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 FUZZED = link.c pace.c frame.c half.c end.c buf.c pollset.c os.c log.c

@@ -4,11 +4,13 @@
  * What the chain of hops runs is plain sh.  It is sent one line of script and answers with lines of its own, begun with MARK:
  *
  *   asks --at PATH--> starts      a relay of this version is there and becomes the far end: the magic of the link comes next
- *    |  \--want--> copies --> asks     there is none: it is sent the binary for its type, once for each directory that it tries
- *     \--none, fail--> failed
+ *    |  \--want--> copies --> asks     there is none: it is sent the binary for its type, once for each directory that it tries;
+ *    |                                 left: that one would not do
+ *     \--none, fail, tty--> failed
  *
  * Nothing is sent behind the line, or behind the binary, before an answer to it came: some shells read ahead.  The words of the
- * script hold no MARK in one piece, so that a terminal or a cat that gives them back is recognised.  Nothing of the user's stands in
+ * script hold no MARK in one piece, so that a terminal or a cat that gives them back is recognised; a shell at a terminal ends by
+ * itself, since no end of the line would end it.  Nothing of the user's stands in
  * the script but the path of -x, in quotes.
  *
  * The binary goes into a directory of mode 0700 that belongs to the user, beside its name, is compared with its checksum (POSIX
@@ -35,7 +37,8 @@
 
 /* What every script begins with: V is the version, o the options of the far end. */
 static const char script_head[] = "V='relay " RELAY_VERSION "';o='%s';"
-				  "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};";
+				  "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};"
+				  "[ ! -t 0 ]||{ say tty;exit 1;};";
 
 /* -x: that relay and no other. */
 static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null);"
@@ -55,19 +58,20 @@ static const char script_copied[] =
     "esac;"
     "[ \"$c\" ]||{ say none \"$t\";exit 1;};"
     "n=${c#* };u=$(id -u);w=;umask 077;"
-    "sum(){ set -- $(cksum 2>/dev/null <\"$1\");[ \"$1 $2\" = \"$c\" ];};"
+    "sum(){ set -- $({ cksum <\"$1\";} 2>/dev/null);[ \"$1 $2\" = \"$c\" ];};"
     "ours(){ e=$(mkdir -p \"$d\" 2>&1)||return;e='it is not a directory of mode 0700 of this user';"
-    "[ \"$(find \"$d\" -prune -type d -user \"$u\" -perm 700 2>/dev/null)\" ];};"
+    "[ \"$(find \"$d\" -prune -type d -user \"$u\" \\( -perm 700 -o -perm 2700 \\) 2>/dev/null)\" ];};"
     "room(){ find \"$d\" -name 'relay-*.part' -mtime +0 -exec rm -f {} + 2>/dev/null;"
     "e=$({ echo '#!/bin/sh' >\"$x\"&&chmod 700 \"$x\"&&\"$x\";} 2>&1);};"
     "get(){ if head -c 1 </dev/null >/dev/null 2>&1;then head -c $n;else dd bs=1 count=$n 2>/dev/null;fi;};"
     "put(){ say want \"$t\" \"$d\";e=$(get|{ { cat >\"$x\";} 2>&1;cat >/dev/null;});"
     "sum \"$x\"&&e='it does not run there'&&try \"$x\"&&mv -f \"$x\" \"$p\";};"
+    "trap 'rm -f \"$x\"' 0;trap 'exit 1' 1 2 13 15;"
     "for d in \"${XDG_CACHE_HOME:-$HOME/.cache}/relay\" ${XDG_RUNTIME_DIR:+\"$XDG_RUNTIME_DIR/relay\"} "
     "${TMPDIR:+\"$TMPDIR/relay-$u\"} \"/tmp/relay-$u\";do "
     "p=$d/relay-" RELAY_VERSION "-$t-${c%% *};x=$p.$(uname -n).$$.part;"
     "if ours;then sum \"$p\"&&go \"$p\";room&&put&&go \"$p\";rm -f \"$x\" 2>/dev/null;fi;"
-    "w=\"$w; $d: ${e:-it could not be written}\";done;"
+    "w=\"$w; $d: ${e:-it could not be written}\";say left \"$d\"||exit;done;"
     "say fail \"${w#; }\";exit 1\n";
 
 /* ---- the binaries that we have ---- */
@@ -166,7 +170,7 @@ find_binaries(struct boot *b, const char *self)
 	if (uname(&us) == -1)
 		return;
 	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1, us.machine);
-	add_binary(b, self, type);
+	add_binary(b, os_image(self), type);
 }
 
 /* ---- what is said ---- */
@@ -322,10 +326,14 @@ take_line(struct boot *b, char *line)
 		snprintf(b->path, sizeof(b->path), "%s", words);
 	} else if (strcmp(line, "want") == 0) {
 		send_binary(b, words);
+	} else if (strcmp(line, "left") == 0) {
+		return; /* it is said to learn whether the line still stands, before another directory is made */
 	} else if (strcmp(line, "no") == 0) {
 		snprintf(why, sizeof(why),
 		    "-x has to name a relay " RELAY_VERSION " there, and asked for its version it says: %s", words);
 		fail(b, why);
+	} else if (strcmp(line, "tty") == 0) {
+		fail(b, "there is a terminal on the way, which changes bytes: leave it out (ssh -t, docker exec -t)");
 	} else if (strcmp(line, "none") == 0) {
 		no_binary(b, words);
 	} else if (strcmp(line, "fail") == 0) {

@@ -36,18 +36,30 @@ struct visit {
 	bool over;
 };
 
+/* One line; what strangers said in it must not steer the reader's terminal. */
+static void
+print(const char *verdict, const char *hop, const char *what, const char *more)
+{
+	char line[4096], *at;
+
+	snprintf(line, sizeof(line), "%-4s  %s: %s%s", verdict, hop, what, more);
+	for (at = line; *at != '\0'; at++)
+		if ((unsigned char)*at < ' ' || *at == 0x7f)
+			*at = '?';
+	puts(line);
+	fflush(stdout);
+}
+
 static void
 report(bool good, const char *hop, const char *what, const char *more)
 {
-	printf("%s  %s: %s%s\n", good ? "ok  " : "FAIL", hop, what, more);
-	fflush(stdout);
+	print(good ? "ok" : "FAIL", hop, what, more);
 }
 
 static void
 note(const char *hop, const char *what, const char *more)
 {
-	printf("note  %s: %s%s\n", hop, what, more);
-	fflush(stdout);
+	print("note", hop, what, more);
 }
 
 /* ---- one conversation ---- */
@@ -275,8 +287,9 @@ send_all(struct visit *v)
 static bool
 receive_all(struct visit *v)
 {
-	char question[2048] = "printf 'relay%s ' ::;printf '";
-	size_t n = strlen(question), i, from = v->used, want = from + strlen(MARK) + 256;
+	char question[2048];
+	size_t n = (size_t)snprintf(question, sizeof(question), "printf 'relay%%s ' ::;printf '"), i, from = v->used,
+	       want = from + strlen(MARK) + 256;
 	int64_t until = pollset_clock() + ANSWER_MOST;
 
 	for (i = 0; i < 256; i++)

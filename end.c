@@ -116,11 +116,17 @@ end_stdio(struct end *e)
 /* ---- what poll is asked, and what it answers ---- */
 
 void
+end_unwatch(struct end *e)
+{
+	e->in_slot = e->out_slot = -1;
+}
+
+void
 end_want(struct end *e, struct pollset *ps, bool reads, bool writes)
 {
 	short in = reads ? POLLIN : 0, out = writes ? POLLOUT : 0;
 
-	e->in_slot = e->out_slot = -1;
+	end_unwatch(e);
 	e->wants_in = reads;
 	if (e->in != -1 && e->in == e->out) {
 		if ((in | out) != 0 || !e->hup)

@@ -62,7 +62,7 @@ check(const char *hop, int i, char *const hops[], char *why, size_t size)
 
 	if (hop[strspn(hop, " \t")] == '\0')
 		snprintf(why, size, "a hop is empty; it is an ssh destination, as in me@login, or the words of a command");
-	else if (hop[0] == '-')
+	else if (hop[strspn(hop, " \t")] == '-')
 		snprintf(why, size, "\"%s\" is no hop: options stand before the first one", hop);
 	else if (odd != '\0')
 		snprintf(why, size,
@@ -108,6 +108,16 @@ hops_path(const struct hops *h, char *dst, size_t size)
 	return dst;
 }
 
+bool
+hops_any_command(const struct hops *h)
+{
+	int i;
+
+	for (i = 0; i < h->n && !has_blank(h->hops[i]); i++)
+		;
+	return i < h->n;
+}
+
 /* "me@login" is known as "login" to those who speak of it. */
 static const char *
 host_of(const char *hop)
@@ -117,13 +127,33 @@ host_of(const char *hop)
 	return at == NULL || at[1] == '\0' ? hop : at + 1;
 }
 
+static bool
+is_part_of_name(char c)
+{
+	return isalnum((unsigned char)c) || c == '-' || c == '_';
+}
+
+/* Does ${host} stand in ${words}, not as a part of another name? It may be the first part of its own whole one. */
+static bool
+speaks_of(const char *words, const char *host)
+{
+	const char *at, *behind;
+
+	for (at = strstr(words, host); at != NULL; at = strstr(at + 1, host)) {
+		behind = at + strlen(host);
+		if ((at == words || (!is_part_of_name(at[-1]) && at[-1] != '.')) && !is_part_of_name(*behind))
+			return true;
+	}
+	return false;
+}
+
 int
 hops_blame(const struct hops *h, const char *words)
 {
 	int i;
 
 	for (i = h->n - 1; i >= 0; i--)
-		if (!has_blank(h->hops[i]) && strstr(words, host_of(h->hops[i])) != NULL)
+		if (!has_blank(h->hops[i]) && speaks_of(words, host_of(h->hops[i])))
 			return i;
 	return h->n == 1 ? 0 : -1;
 }

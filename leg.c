@@ -13,6 +13,9 @@
  * Bytes that come from the side go into the stream's out half, and what the stream's in half holds is written to it; what was
  * written becomes credit. A reset of the side resets the stream, and the other way round; a reader that went away stops the other
  * side's writer. The leg ends when both halves are finished; the stream goes on by itself to its end.
+ *
+ * A leg is asked and stepped when it is its turn (rota.c), and when the link has done something to its stream; those that listen, ask
+ * or dial, in every turn.
  */
 #include <errno.h>
 #include <poll.h>
@@ -41,7 +44,7 @@ struct post {
 };
 
 struct leg {
-	struct leg *next;
+	struct seat seat; /* in the rota; the first member */
 	struct end a;
 	struct stream *s; /* LEG_GREETS: none yet */
 	enum phase phase;
@@ -51,21 +54,21 @@ struct leg {
 	struct socks *socks;        /* LEG_GREETS, LEG_KNOCKS */
 	struct post *post;          /* LEG_LISTENS: its own; far, LEG_WAITS: whose connections it waits for */
 	bool over;
+	bool touched; /* by the link, since its last step */
 	uint8_t status;
 };
 
 /* ---- life ---- */
 
 static struct leg *
-add_leg(struct legs *tab)
+add_leg(struct legs *tab, int64_t now)
 {
 	struct leg *g = calloc(1, sizeof(*g));
 
 	if (g == NULL)
 		return NULL;
 	end_none(&g->a);
-	g->next = tab->first;
-	tab->first = g;
+	rota_add(&tab->rota, &g->seat, now);
 	tab->n++;
 	return g;
 }
@@ -81,6 +84,8 @@ set_phase(struct legs *tab, struct leg *g, enum phase phase)
 {
 	tab->aside -= is_aside(g->phase);
 	tab->aside += is_aside(phase);
+	if (g->forward != NULL)
+		g->forward->waiting += (phase == LEG_WAITS) - (g->phase == LEG_WAITS);
 	g->phase = phase;
 }
 
@@ -95,9 +100,9 @@ take_stream(struct leg *g, struct stream *s)
 
 /* A leg with a new stream to ${target}; NULL: none can be had. */
 static struct leg *
-open_leg(struct legs *tab, const char *target)
+open_leg(struct legs *tab, const char *target, int64_t now)
 {
-	struct leg *g = add_leg(tab);
+	struct leg *g = add_leg(tab, now);
 	struct stream *s;
 
 	if (g == NULL)
@@ -112,9 +117,9 @@ open_leg(struct legs *tab, const char *target)
 }
 
 bool
-leg_new(struct legs *tab, const struct end *a, const char *target)
+leg_new(struct legs *tab, const struct end *a, const char *target, int64_t now)
 {
-	struct leg *g = open_leg(tab, target);
+	struct leg *g = open_leg(tab, target, now);
 
 	if (g == NULL)
 		return false;
@@ -127,6 +132,7 @@ static void
 close_post(struct legs *tab, struct leg *g)
 {
 	struct post *post = g->post;
+	struct seat *s;
 	struct leg *w;
 
 	g->post = NULL;
@@ -136,9 +142,12 @@ close_post(struct legs *tab, struct leg *g)
 		post->waiting--;
 		return;
 	}
-	for (w = tab->first; w != NULL; w = w->next)
+	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
+		w = (struct leg *)s;
 		if (w->post == post)
 			w->post = NULL;
+	}
+	rota_wake_all(&tab->rota);
 	while (post->n > 0)
 		sock_unlisten(&post->tab[--post->n]);
 	free(post->text);
@@ -226,7 +235,7 @@ accept_target(struct legs *tab, struct stream *s, int64_t now)
 
 	if (t == NULL)
 		return;
-	g = add_leg(tab);
+	g = add_leg(tab, now);
 	if (g == NULL) {
 		free(t);
 		refuse(tab, s, LINK_NO_ROOM, "out of memory");
@@ -312,7 +321,7 @@ accept_listen(struct legs *tab, struct stream *s, int64_t now)
 		refuse(tab, s, code, why);
 		return;
 	}
-	g = add_leg(tab);
+	g = add_leg(tab, now);
 	if (g == NULL) {
 		while (post->n > 0)
 			sock_unlisten(&post->tab[--post->n]);
@@ -331,10 +340,12 @@ accept_listen(struct legs *tab, struct stream *s, int64_t now)
 static struct leg *
 find_listening(const struct legs *tab, const char *id)
 {
+	struct seat *s;
 	struct leg *g;
 	char own[16];
 
-	for (g = tab->first; g != NULL; g = g->next) {
+	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
+		g = (struct leg *)s;
 		if (g->over || g->phase != LEG_LISTENS)
 			continue;
 		snprintf(own, sizeof(own), "%lu", (unsigned long)g->s->id);
@@ -345,7 +356,7 @@ find_listening(const struct legs *tab, const char *id)
 }
 
 static void
-accept_accept(struct legs *tab, struct stream *s)
+accept_accept(struct legs *tab, struct stream *s, int64_t now)
 {
 	struct leg *by = find_listening(tab, s->words + strlen(ACCEPT)), *g;
 
@@ -353,7 +364,7 @@ accept_accept(struct legs *tab, struct stream *s)
 		refuse(tab, s, LINK_UNUSABLE, "nothing listens for it");
 		return;
 	}
-	g = add_leg(tab);
+	g = add_leg(tab, now);
 	if (g == NULL) {
 		refuse(tab, s, LINK_NO_ROOM, "out of memory");
 		return;
@@ -373,7 +384,7 @@ leg_accept(struct legs *tab, int64_t now)
 		if (strncmp(s->words, LISTEN, strlen(LISTEN)) == 0)
 			accept_listen(tab, s, now);
 		else if (strncmp(s->words, ACCEPT, strlen(ACCEPT)) == 0)
-			accept_accept(tab, s);
+			accept_accept(tab, s, now);
 		else
 			accept_target(tab, s, now);
 	}
@@ -397,11 +408,14 @@ want_listening(struct leg *g, struct pollset *ps)
 static struct leg *
 find_waiting(const struct legs *tab, const struct post *post)
 {
+	struct seat *s;
 	struct leg *g;
 
-	for (g = tab->first; g != NULL; g = g->next)
+	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
+		g = (struct leg *)s;
 		if (!g->over && g->phase == LEG_WAITS && g->post == post)
 			return g;
+	}
 	return NULL;
 }
 
@@ -425,6 +439,7 @@ take_connections(struct legs *tab, struct leg *by, struct listener *l, int64_t n
 		end_socket(&g->a, fd, l->path == NULL);
 		close_post(tab, g);
 		set_phase(tab, g, LEG_JOINED);
+		rota_active(&tab->rota, &g->seat, now);
 		link_opened(tab->link, g->s);
 	}
 }
@@ -445,13 +460,13 @@ step_listening(struct legs *tab, struct leg *g, const struct pollset *ps)
 /* ---- near: listening there ---- */
 
 static bool
-open_waiting(struct legs *tab, struct forward *f)
+open_waiting(struct legs *tab, struct forward *f, int64_t now)
 {
 	char target[32];
 	struct leg *g;
 
 	snprintf(target, sizeof(target), ACCEPT "%lu", (unsigned long)f->stream);
-	g = open_leg(tab, target);
+	g = open_leg(tab, target, now);
 	if (g == NULL)
 		return false;
 	g->forward = f;
@@ -460,13 +475,13 @@ open_waiting(struct legs *tab, struct forward *f)
 }
 
 bool
-leg_remote(struct legs *tab, struct forward *f)
+leg_remote(struct legs *tab, struct forward *f, int64_t now)
 {
 	char target[sizeof(LISTEN) + SOCK_PATH_MAX];
 	struct leg *g;
 
 	snprintf(target, sizeof(target), LISTEN "%s", f->from_text);
-	g = open_leg(tab, target);
+	g = open_leg(tab, target, now);
 	if (g == NULL)
 		return false;
 	g->forward = f;
@@ -477,30 +492,38 @@ leg_remote(struct legs *tab, struct forward *f)
 	return true;
 }
 
-/* The addresses come, and behind them an empty line. */
+/* They are printed: nothing in them may steer a terminal. */
+static void
+make_plain(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (((unsigned char)*text < ' ' && *text != '\n') || *text == 0x7f)
+			*text = '?';
+}
+
+/* The addresses come, and behind them an empty line. Where no stream could be had for one that waits, it is tried again. */
 static void
 step_asking(struct legs *tab, struct leg *g, int64_t now)
 {
 	struct forward *f = g->forward;
 	size_t have = strlen(f->bound), n;
-	int i;
 
 	n = buf_take(&g->s->in.buf, f->bound + have, sizeof(f->bound) - 1 - have);
 	f->bound[have + n] = '\0';
+	make_plain(f->bound + have);
 	if (n > 0)
 		link_consumed(tab->link, g->s, n);
-	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL) {
+	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL)
 		f->state = FORWARD_STANDS;
-		for (i = 0; i < WAITING; i++)
-			open_waiting(tab, f);
-	}
+	while (f->state == FORWARD_STANDS && f->waiting < WAITING && open_waiting(tab, f, now))
+		;
 	if (g->s->got_eof || have + n == sizeof(f->bound) - 1) {
 		f->state = FORWARD_REFUSED;
 		end_leg(tab, g, true, now);
 	}
 }
 
-/* Near: a connection has come there, and another one may. */
+/* Near: a connection has come there, and another one may: step_asking sees to it. */
 static void
 step_waiting(struct legs *tab, struct leg *g, int64_t now)
 {
@@ -508,16 +531,15 @@ step_waiting(struct legs *tab, struct leg *g, int64_t now)
 		refuse_leg(tab, g, LINK_RESET, "", now);
 	if (tab->link->role == LINK_FAR || !g->s->opened)
 		return;
-	open_waiting(tab, g->forward);
 	dial_target(tab, g, &g->forward->to, now);
 }
 
 /* ---- near: is the target there? ---- */
 
 bool
-leg_probe(struct legs *tab, struct forward *f)
+leg_probe(struct legs *tab, struct forward *f, int64_t now)
 {
-	struct leg *g = open_leg(tab, f->to_text);
+	struct leg *g = open_leg(tab, f->to_text, now);
 
 	if (g == NULL)
 		return false;
@@ -544,9 +566,9 @@ step_probing(struct legs *tab, struct leg *g, int64_t now)
 /* ---- near: SOCKS ---- */
 
 bool
-leg_socks(struct legs *tab, const struct end *a)
+leg_socks(struct legs *tab, const struct end *a, int64_t now)
 {
-	struct leg *g = add_leg(tab);
+	struct leg *g = add_leg(tab, now);
 
 	if (g == NULL)
 		return false;
@@ -859,38 +881,83 @@ step(struct legs *tab, struct leg *g, const struct pollset *ps)
 
 /* ---- all legs ---- */
 
+static bool
+has_event(const struct leg *g, const struct pollset *ps)
+{
+	return (pollset_ready(ps, g->a.in_slot) | pollset_ready(ps, g->a.out_slot)) != 0;
+}
+
+/* Must it be looked at in every turn, for a time or for more than its own descriptors? */
+static bool
+is_restless(const struct leg *g)
+{
+	return g->phase == LEG_DIALS || g->phase == LEG_LISTENS || g->phase == LEG_ASKS ||
+	       (g->phase == LEG_WAITS && g->forward == NULL && g->post == NULL);
+}
+
+/* Wake those to whose streams the link has done something. */
+static void
+take_touched(struct legs *tab, int64_t now)
+{
+	struct stream *s;
+	struct leg *g;
+
+	while ((s = link_touched(tab->link)) != NULL) {
+		g = s->user;
+		if (g->seat.quiet)
+			end_unwatch(&g->a);
+		g->touched = true;
+		rota_active(&tab->rota, &g->seat, now);
+	}
+}
+
 void
 leg_want(struct legs *tab, struct pollset *ps)
 {
-	struct leg *g;
+	struct seat *s;
 
-	for (g = tab->first; g != NULL; g = g->next)
-		want(tab, g, ps);
+	take_touched(tab, ps->now);
+	rota_turn(&tab->rota, ps);
+	for (s = tab->rota.awake.first; s != NULL; s = s->next)
+		want(tab, (struct leg *)s, ps);
 }
 
 void
 leg_step(struct legs *tab, const struct pollset *ps)
 {
+	struct seat *s;
 	struct leg *g;
 
-	for (g = tab->first; g != NULL; g = g->next)
+	take_touched(tab, ps->now);
+	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
+		g = (struct leg *)s;
+		if (has_event(g, ps))
+			rota_active(&tab->rota, s, ps->now);
+		else if (!g->touched && !is_restless(g))
+			continue;
+		g->touched = false;
 		step(tab, g, ps);
+	}
 }
 
 int
-leg_sweep(struct legs *tab)
+leg_sweep(struct legs *tab, int64_t now)
 {
-	struct leg **at = &tab->first, *g;
+	struct seat *s, *next;
 	int status = STATUS_OK;
+	struct leg *g;
 
-	while ((g = *at) != NULL) {
+	for (s = tab->rota.awake.first; s != NULL; s = next) {
+		next = s->next;
+		g = (struct leg *)s;
 		if (!g->over) {
-			at = &g->next;
+			if (!is_restless(g))
+				rota_rest(&tab->rota, s, now);
 			continue;
 		}
 		if (g->status != STATUS_OK)
 			status = g->status;
-		*at = g->next;
+		rota_remove(&tab->rota, s);
 		tab->n--;
 		free(g);
 	}
@@ -912,13 +979,17 @@ void
 leg_table(const struct legs *tab)
 {
 	char name[ENDPOINT_NAME];
+	const struct seat *s;
 	const struct leg *g;
 
 	log_say(LOG_ERROR, "link to %s: %zu open stream%s", tab->link->theirs.host, tab->n - tab->aside,
 	    tab->n - tab->aside == 1 ? "" : "s");
-	for (g = tab->first; g != NULL; g = g->next)
-		if (!g->over && g->s != NULL && !is_aside(g->phase))
-			log_say(LOG_ERROR, "[%lu] -> %s%s: %llu bytes out, %llu in", (unsigned long)g->s->id,
-			    to_name(tab, g, name, sizeof(name)), g->phase == LEG_JOINED ? "" : " (connecting)",
-			    (unsigned long long)g->s->out.moved, (unsigned long long)g->s->in.moved);
+	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
+		g = (const struct leg *)s;
+		if (g->over || g->s == NULL || is_aside(g->phase))
+			continue;
+		log_say(LOG_ERROR, "[%lu] -> %s%s: %llu bytes out, %llu in", (unsigned long)g->s->id,
+		    to_name(tab, g, name, sizeof(name)), g->phase == LEG_JOINED ? "" : " (connecting)",
+		    (unsigned long long)g->s->out.moved, (unsigned long long)g->s->in.moved);
+	}
 }

@@ -89,6 +89,56 @@ pop_flow(struct link_list *list)
 	return s;
 }
 
+/* Something has happened to ${s} that its user did not do. */
+static void
+touch(struct link *l, struct stream *s)
+{
+	if (s->user == NULL || s->in_touched)
+		return;
+	s->in_touched = 1;
+	s->next_touched = NULL;
+	if (l->touched.last == NULL)
+		l->touched.first = s;
+	else
+		l->touched.last->next_touched = s;
+	l->touched.last = s;
+}
+
+struct stream *
+link_touched(struct link *l)
+{
+	struct stream *s = l->touched.first;
+
+	if (s == NULL)
+		return NULL;
+	l->touched.first = s->next_touched;
+	if (l->touched.first == NULL)
+		l->touched.last = NULL;
+	s->in_touched = 0;
+	return s;
+}
+
+/* ${s} has no user any more who would look at it. The list is short: its user has just taken the others from it. */
+static void
+leave_touched(struct link *l, struct stream *s)
+{
+	struct stream *before = l->touched.first;
+
+	if (!s->in_touched)
+		return;
+	s->in_touched = 0;
+	if (before == s) {
+		l->touched.first = s->next_touched;
+		before = NULL;
+	} else {
+		while (before->next_touched != s)
+			before = before->next_touched;
+		before->next_touched = s->next_touched;
+	}
+	if (l->touched.last == s)
+		l->touched.last = before;
+}
+
 /* ---- the end of a stream, the end of the link ---- */
 
 static void
@@ -154,6 +204,7 @@ break_stream(struct link *l, struct stream *s, uint16_t code)
 	half_break(&s->out, link_errno(code), false);
 	if (s->code == LINK_END)
 		s->code = code;
+	touch(l, s);
 }
 
 static void
@@ -381,6 +432,7 @@ link_release(struct link *l, struct stream *s)
 		link_close(l, s, LINK_RESET, "");
 	l->promised -= s->in.buf.used;
 	buf_clear(&s->in.buf);
+	leave_touched(l, s);
 	s->user = NULL;
 	free_if_done(s);
 }
@@ -595,6 +647,7 @@ put_turn(struct link *l, unsigned char *dst, size_t room)
 			n = put_data(l, s, dst, room);
 		if (eof_is_due(s) && room - n >= FRAME_HEAD)
 			n += put_eof(l, s, dst + n);
+		touch(l, s);
 		if (!can_send(s)) {
 			pop_flow(list);
 			free_if_done(s);
@@ -848,6 +901,7 @@ on_link_frame(struct link *l, const struct frame *f)
 static void
 on_stream_frame(struct link *l, struct stream *s, const struct frame *f)
 {
+	touch(l, s);
 	if (f->type == FRAME_CLOSE) {
 		on_close(l, s, f);
 		return;
@@ -960,6 +1014,7 @@ take_data(struct link *l, const unsigned char *p, size_t n)
 
 	if (s == NULL)
 		return;
+	touch(l, s);
 	had = s->in.buf.used;
 	if (s->in.state != HALF_OPEN) {
 		l->promised -= n;

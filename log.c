@@ -64,16 +64,23 @@ log_divert(char *dst, size_t size)
 	diverted_size = size;
 }
 
+static void
+make_plain(char *text, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+			text[i] = '?';
+}
+
 /* One write, the erased status included. */
 static void
 say(char *line, size_t n)
 {
 	static const char erase[] = "\r\033[K";
-	size_t i;
 
-	for (i = 0; i < n; i++)
-		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-			line[i] = '?';
+	make_plain(line, n);
 	line[n++] = '\n';
 	if (status_shown)
 		write_line(erase, sizeof(erase) - 1);
@@ -84,14 +91,16 @@ say(char *line, size_t n)
 void
 log_say(enum log_level level, const char *fmt, ...)
 {
-	char line[LINE_SIZE] = "relay: ";
-	size_t head = strlen(line), n;
+	static const char begin[] = "relay: ";
+	char line[LINE_SIZE];
+	size_t head = sizeof(begin) - 1, n;
 	int saved = errno;
 	va_list ap;
 	int len;
 
 	if (level > shown)
 		return;
+	memcpy(line, begin, head);
 	va_start(ap, fmt);
 	len = vsnprintf(line + head, sizeof(line) - head - 1, fmt, ap);
 	va_end(ap);
@@ -123,7 +132,7 @@ log_status(const char *text)
 {
 	const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
 	bool plain = no_color != NULL && *no_color != '\0';
-	char line[256];
+	char line[256], words[201];
 	int saved = errno, n;
 
 	if (shown < LOG_NOTICE)
@@ -131,7 +140,9 @@ log_status(const char *text)
 	if (!isatty(STDERR_FILENO) || term == NULL || strcmp(term, "dumb") == 0) {
 		log_say(LOG_NOTICE, "%s", text);
 	} else {
-		n = snprintf(line, sizeof(line), "\r\033[K%s%.200s%s", plain ? "" : "\033[2m", text, plain ? "" : "\033[0m");
+		snprintf(words, sizeof(words), "%s", text);
+		make_plain(words, strlen(words));
+		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m", words, plain ? "" : "\033[0m");
 		write_line(line, (size_t)n);
 		status_shown = true;
 	}

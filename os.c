@@ -88,7 +88,7 @@ find_program(const char *name, char *dst, size_t size)
 		return (size_t)snprintf(dst, size, "%s", name) < size;
 	for (; path != NULL; path = *end == ':' ? end + 1 : NULL) {
 		end = path + strcspn(path, ":");
-		n = snprintf(dst, size, "%.*s/%s", (int)(end - path), path, name);
+		n = snprintf(dst, size, "%.*s/%s", end == path ? 1 : (int)(end - path), end == path ? "." : path, name);
 		if (n > 0 && (size_t)n < size && access(dst, X_OK) == 0)
 			return true;
 	}
@@ -113,10 +113,18 @@ os_self(const char *name, char *dst, size_t size)
 {
 	ssize_t n = readlink("/proc/self/exe", dst, size - 1);
 
-	if (n <= 0)
+	if (n <= 0 || (size_t)n == size - 1) /* it may be cut */
 		return find_program(name, dst, size);
 	dst[n] = '\0';
 	return true;
+}
+
+const char *
+os_image(const char *self)
+{
+	static const char image[] = "/proc/self/exe";
+
+	return access(image, R_OK) == 0 ? image : self;
 }
 
 void
@@ -361,6 +369,12 @@ bool
 os_self(const char *name, char *dst, size_t size)
 {
 	return find_program(name, dst, size);
+}
+
+const char *
+os_image(const char *self)
+{
+	return self;
 }
 
 ssize_t

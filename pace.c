@@ -2,8 +2,8 @@
  * pace.c - how many bytes may be in flight.
  *
  * Between two relays lie pipes, ssh's window and socket buffers, and a sender that fills them all makes every keystroke wait behind
- * megabytes. So the bytes in flight (sent, not yet acknowledged) are kept near what the line itself holds, and QUEUE's worth more,
- * so that it never runs dry.
+ * megabytes. So the bytes in flight (sent, not yet acknowledged) are kept near what the line itself holds, and a queue's worth
+ * more, so that it never runs dry: half the trip's, but no more than QUEUE_MOST.
  *
  * Acknowledgements clock the sender: window / trip is the rate, always, and so a rate tells nothing: a trip that is longer than
  * the least one is either a queue of ours, or a line that is longer (or trembles, or is filled by others). What tells them apart: a
@@ -13,7 +13,7 @@
  *          few is what this window makes of the line. Each look ends with one of the following.
  *   grow   the trip is the line's own: there may be more room. The window becomes a little larger, and by twice as much each time
  *          that it goes on so, up to doubling. A window that was not used does not grow.
- *   lower  the trip is longer than the line's and QUEUE: the window becomes what makes it so long, or half.
+ *   lower  the trip is longer than the line's and that queue: the window becomes what makes it so long, or half.
  *   dip    one look in DIP, a little less than what the line holds: is the trip still the line's own?
  *   judge  the look after a lower or a dip. If the trip has become shorter as the window did, there was a queue; if not, it is the
  *          line's. Either way it is known now what the window should have been.
@@ -28,13 +28,23 @@
 #define WINDOW_LEAST 4096
 #define WINDOW_MOST (64 * 1024 * 1024)
 #define TRIP_MOST 60000000
-#define QUEUE 2000
+#define QUEUE_MOST 2000
+#define QUEUE_LEAST 250
 #define NOTICED 4096 /* less than these bytes are not seen in a trip */
 #define LOOK 10000   /* lasts at least so long, and a fourth of the trip */
 #define SAMPLES 4    /* and so many trips */
 #define DIP 24
 #define DIP_TRIP 2000
 #define DOUBLING 4 /* growths until the window is doubled */
+
+/* How long a queue of ours may be. */
+static int64_t
+queue(const struct pace *p)
+{
+	int64_t us = p->trip / 2;
+
+	return us > QUEUE_MOST ? QUEUE_MOST : us < QUEUE_LEAST ? QUEUE_LEAST : us;
+}
 
 /* The window becomes ${bytes}: at once if that is less, else by what is acknowledged, so that no burst is sent. */
 static void
@@ -91,7 +101,7 @@ pace_idle(struct pace *p)
 static void
 grow(struct pace *p)
 {
-	uint64_t step = window_for(p->window, p->least, QUEUE);
+	uint64_t step = window_for(p->window, p->least, queue(p));
 
 	if (step > p->window / 4)
 		step = p->window / 4;
@@ -121,13 +131,13 @@ lower(struct pace *p, int64_t trip)
 static void
 judge(struct pace *p)
 {
-	p->shorter = p->least + QUEUE / 2 < p->trip;
+	p->shorter = p->least + queue(p) / 2 < p->trip;
 
 	if (p->least > (p->before_trip + p->hoped) / 2 || p->least < p->trip)
 		p->trip = p->least;
-	if (p->before_trip > p->trip + QUEUE) {
+	if (p->before_trip > p->trip + queue(p)) {
 		p->growth = 0;
-		p->before = window_for(p->before, p->before_trip, p->trip + QUEUE);
+		p->before = window_for(p->before, p->before_trip, p->trip + queue(p));
 	}
 	move(p, p->before);
 	p->before = 0;
@@ -144,13 +154,13 @@ decide(struct pace *p)
 	}
 	if (p->least < p->trip)
 		p->trip -= (p->trip - p->least) / 4;
-	if (p->least > p->trip + QUEUE + QUEUE / 2 + p->tremble) {
-		lower(p, p->trip + QUEUE);
+	if (p->least > p->trip + queue(p) + queue(p) / 2 + p->tremble) {
+		lower(p, p->trip + queue(p));
 	} else if ((++p->looks >= DIP || p->shorter) && p->used) {
 		p->looks = 0;
 		lower(p, p->trip - (p->shorter ? p->trip / 4 : p->trip / 8 < DIP_TRIP ? p->trip / 8 : DIP_TRIP));
 		p->shorter = false;
-	} else if (p->used && p->least < p->trip + QUEUE / 2) {
+	} else if (p->used && p->least < p->trip + queue(p) / 2) {
 		grow(p);
 	} else {
 		move(p, p->window);

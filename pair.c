@@ -12,6 +12,9 @@
  * One case has a time limit: stdin at its end and stdout without a reader mean that whoever started relay is dead (the ssh of a
  * ProxyCommand, the sshd of a remote command).  What is left then must move within LINGER, or a target that does not read would
  * keep the process for ever.
+ *
+ * In each turn a pair is asked and stepped only if it is its turn (rota.c): whatever happens to a pair comes from poll, or from a
+ * time that it waits for, and one that waits for a time is always awake.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,13 +24,13 @@
 
 #include "relay.h"
 
-#define ROUNDS 4 /* reads of one half in one turn: a busy connection must not keep the others waiting */
+#define ROUNDS 4 /* reads of one half in one turn, or of all together: a busy connection must not keep the others waiting */
 #define LINGER 1000
 
 enum pair_state { PAIR_DIALS, PAIR_JOINED, PAIR_OVER };
 
 struct pair {
-	struct pair *next;
+	struct seat seat; /* in the rota; the first member */
 	unsigned long id;
 	struct dial_target *target;
 	struct dial *dial;
@@ -69,8 +72,7 @@ pair_new(struct pairs *tab, const struct end *a, const char *from, struct dial_t
 	p->began = now;
 	p->id = ++tab->last_id;
 	snprintf(p->from, sizeof(p->from), "%s", from);
-	p->next = tab->first;
-	tab->first = p;
+	rota_add(&tab->rota, &p->seat, now);
 	tab->n++;
 	log_say(LOG_INFO, "[%lu] opened %s -> %s", p->id, p->from, to_name(p, to));
 	return true;
@@ -159,14 +161,14 @@ step_dial(struct pair *p, const struct pollset *ps)
 
 /* Move what can be moved, each write right behind its read: a poll between them would only cost time. */
 static void
-pump(struct half *h, bool readable, bool writable)
+pump(struct half *h, bool readable, bool writable, int rounds)
 {
 	size_t n;
 	int i;
 
 	if (writable)
 		half_write(h, true);
-	for (i = 0; i < ROUNDS && readable && half_wants_read(h); i++) {
+	for (i = 0; i < rounds && readable && half_wants_read(h); i++) {
 		n = half_read(h);
 		half_write(h, false);
 		/* A short read took all there was; asking again would cost a call to be told so. */
@@ -301,8 +303,22 @@ check_side(struct end *e, struct half *from, struct half *to, const struct polls
 		half_break(to, err, true);
 }
 
+/* Has poll something for ${p}? */
+static bool
+has_event(const struct pair *p, const struct pollset *ps)
+{
+	return (pollset_ready(ps, p->a.in_slot) | pollset_ready(ps, p->a.out_slot) | pollset_ready(ps, p->b.in_slot) |
+		   pollset_ready(ps, p->b.out_slot)) != 0;
+}
+
+static bool
+waits_for_a_time(const struct pair *p)
+{
+	return p->state == PAIR_DIALS || p->moved_at != 0;
+}
+
 static void
-step(struct pair *p, const struct pollset *ps)
+step(struct pair *p, const struct pollset *ps, int rounds)
 {
 	bool fresh = false;
 
@@ -311,8 +327,8 @@ step(struct pair *p, const struct pollset *ps)
 	if (p->state != PAIR_JOINED)
 		return;
 	/* A client has mostly spoken by the time that its target is reached. */
-	pump(&p->ab, fresh ? !p->a.in_blocks : end_readable(&p->a, ps), end_writable(&p->b, ps));
-	pump(&p->ba, end_readable(&p->b, ps), end_writable(&p->a, ps));
+	pump(&p->ab, fresh ? !p->a.in_blocks : end_readable(&p->a, ps), end_writable(&p->b, ps), rounds);
+	pump(&p->ba, end_readable(&p->b, ps), end_writable(&p->a, ps), rounds);
 	check_side(&p->a, &p->ab, &p->ba, ps);
 	check_side(&p->b, &p->ba, &p->ab, ps);
 	settle(p, ps->now);
@@ -323,29 +339,57 @@ step(struct pair *p, const struct pollset *ps)
 void
 pair_want(struct pairs *tab, struct pollset *ps)
 {
-	struct pair *p;
+	struct seat *s;
 
-	for (p = tab->first; p != NULL; p = p->next)
-		want(p, ps);
+	rota_turn(&tab->rota, ps);
+	for (s = tab->rota.awake.first; s != NULL; s = s->next)
+		want((struct pair *)s, ps);
+}
+
+static int
+rounds_beside(size_t busy)
+{
+	if (busy <= 1)
+		return ROUNDS;
+	return busy >= ROUNDS ? 1 : ROUNDS / (int)busy;
 }
 
 void
 pair_step(struct pairs *tab, const struct pollset *ps)
 {
+	int rounds = rounds_beside(tab->busy);
+	enum pair_state before;
+	struct seat *s;
 	struct pair *p;
+	bool event;
 
-	for (p = tab->first; p != NULL; p = p->next)
-		step(p, ps);
+	tab->busy = 0;
+	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
+		p = (struct pair *)s;
+		event = has_event(p, ps);
+		if (!event && !waits_for_a_time(p))
+			continue;
+		before = p->state;
+		step(p, ps, rounds);
+		if (event)
+			tab->busy++;
+		if (event || p->state != before)
+			rota_active(&tab->rota, s, ps->now);
+	}
 }
 
 void
 pair_stop(struct pairs *tab, int status, int64_t now)
 {
+	struct seat *s;
 	struct pair *p;
 
-	for (p = tab->first; p != NULL; p = p->next)
+	rota_wake_all(&tab->rota); /* the sweep goes to those awake */
+	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
+		p = (struct pair *)s;
 		if (p->state != PAIR_OVER)
 			cut(p, status, now);
+	}
 }
 
 static void
@@ -360,18 +404,22 @@ tell_closed(const struct pair *p, int64_t now)
 int
 pair_sweep(struct pairs *tab, int64_t now)
 {
-	struct pair **at = &tab->first, *p;
+	struct seat *s, *next;
 	int status = STATUS_OK;
+	struct pair *p;
 
-	while ((p = *at) != NULL) {
+	for (s = tab->rota.awake.first; s != NULL; s = next) {
+		next = s->next;
+		p = (struct pair *)s;
 		if (p->state != PAIR_OVER) {
-			at = &p->next;
+			if (!waits_for_a_time(p))
+				rota_rest(&tab->rota, s, now);
 			continue;
 		}
 		tell_closed(p, now);
 		if (p->status != STATUS_OK)
 			status = p->status;
-		*at = p->next;
+		rota_remove(&tab->rota, s);
 		tab->n--;
 		free(p);
 	}
@@ -381,12 +429,15 @@ pair_sweep(struct pairs *tab, int64_t now)
 void
 pair_table(const struct pairs *tab, int64_t now)
 {
+	const struct seat *s;
 	const struct pair *p;
 	char to[ENDPOINT_NAME];
 
 	log_say(LOG_ERROR, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
-	for (p = tab->first; p != NULL; p = p->next)
+	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
+		p = (const struct pair *)s;
 		log_say(LOG_ERROR, "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64 " s old", p->id,
 		    p->from, to_name(p, to), p->state == PAIR_DIALS ? " (connecting)" : "", p->ab.moved, p->ba.moved,
 		    (now - p->began) / 1000);
+	}
 }

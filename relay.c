@@ -499,9 +499,9 @@ static void
 join_linked(struct relay *r, const struct end *a, const struct forward *f, const char *name)
 {
 	struct legs *legs = &r->tunnel.legs;
-	bool joined = f == NULL                  ? leg_new(legs, a, "")
-		      : f->kind == FORWARD_SOCKS ? leg_socks(legs, a)
-						 : leg_new(legs, a, f->to_text);
+	bool joined = f == NULL                  ? leg_new(legs, a, "", r->ps.now)
+		      : f->kind == FORWARD_SOCKS ? leg_socks(legs, a, r->ps.now)
+						 : leg_new(legs, a, f->to_text, r->ps.now);
 	struct end refused = *a;
 
 	if (joined)
@@ -621,9 +621,9 @@ examine(struct relay *r)
 		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR)
-			leg_remote(&t->legs, f);
+			leg_remote(&t->legs, f, r->ps.now);
 		else if (f->kind != FORWARD_SOCKS)
-			leg_probe(&t->legs, f);
+			leg_probe(&t->legs, f, r->ps.now);
 	}
 }
 
@@ -668,7 +668,8 @@ link_is_up(struct relay *r)
 		return;
 	}
 	if (r->opt.from.kind == ENDPOINT_STDIO) {
-		if (end_stdio(&a) == -1 || !leg_new(&t->legs, &a, r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : ""))
+		if (end_stdio(&a) == -1 ||
+		    !leg_new(&t->legs, &a, r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : "", r->ps.now))
 			link_bye(&t->link, LINK_NO_ROOM, "cannot use stdin and stdout");
 		else
 			announce(r);
@@ -678,10 +679,10 @@ link_is_up(struct relay *r)
 		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR)
-			leg_remote(&t->legs, f);
+			leg_remote(&t->legs, f, r->ps.now);
 		else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->announced) {
 			log_status("waiting for the target");
-			leg_probe(&t->legs, f);
+			leg_probe(&t->legs, f, r->ps.now);
 		}
 	}
 }
@@ -699,7 +700,7 @@ forward_refused(struct relay *r, struct forward *f)
 		f->again_at = r->ps.now + ASK_AGAIN;
 	if (r->ps.now >= f->again_at) {
 		f->again_at = 0;
-		leg_remote(&r->tunnel.legs, f);
+		leg_remote(&r->tunnel.legs, f, r->ps.now);
 	} else {
 		pollset_until(&r->ps, f->again_at);
 	}
@@ -754,7 +755,7 @@ step_tunnel(struct relay *r)
 static void
 watch_idle(struct relay *r)
 {
-	if (r->opt.idle_ms == 0 || !r->announced || r->n_gates == 0)
+	if (r->opt.idle_ms == 0 || !r->announced || (r->n_gates == 0 && r->opt.n_forwards == 0))
 		return;
 	if (connections(r) > 0 || r->used_at == 0)
 		r->used_at = r->ps.now;

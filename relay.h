@@ -16,7 +16,7 @@
  *      |          \-----------------/
  *   carrier.c                                           streams <=> wire
  *
- *   floor: signals.c  pollset.c  os.c  log.c
+ *   floor: rota.c (whose turn)  signals.c  pollset.c  os.c  log.c
  *
  * A room calls to the right and down, never back.  Each x.c exports x_* alone.  Unless a contract says otherwise, a function
  * that can fail returns -1 and leaves the cause in errno, and every descriptor that relay makes is non-blocking and
@@ -142,6 +142,7 @@ void sock_name(const struct sockaddr *addr, char *dst);
 
 struct children {
 	struct child *first;
+	int64_t due; /* before this time spawn_turn has nothing to do */
 };
 
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
@@ -234,6 +235,7 @@ struct end {
  * end_socket(e, fd, tcp), end_pipes(e, in, out): make ${e} of descriptors that are its own from now on.
  * end_stdio(e): make ${e} of stdin and stdout, which become /dev/null.
  * end_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
+ * end_unwatch(e): it is not watched in this turn.
  * end_readable(e, ps), end_writable(e, ps): what poll said.
  * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
  * end_has_unread(e): the single socket ${e} has sent bytes that were not read.
@@ -246,6 +248,7 @@ void end_socket(struct end *e, int fd, bool tcp);
 void end_pipes(struct end *e, int in, int out);
 int end_stdio(struct end *e);
 void end_want(struct end *e, struct pollset *ps, bool reads, bool writes);
+void end_unwatch(struct end *e);
 bool end_readable(const struct end *e, const struct pollset *ps);
 bool end_writable(const struct end *e, const struct pollset *ps);
 bool end_has_unread(const struct end *e);
@@ -320,20 +323,56 @@ void half_write(struct half *h, bool ready);
 void half_shut(struct half *h, bool explicit);
 void half_break(struct half *h, int err, bool by_sink);
 
+/* ---- rota.c: who is polled in which turn ---- */
+
+/* The first member of whatever is polled. */
+struct seat {
+	struct seat *prev, *next;
+	int64_t active_at; /* its last event */
+	bool quiet;
+};
+
+struct rota_list {
+	struct seat *first, *last;
+	size_t n;
+};
+
+struct rota {
+	struct rota_list awake, quiet; /* quiet: who waits longest comes first */
+	int64_t active_at;             /* the last event of any */
+	int64_t looked_at;             /* at quiet ones */
+};
+
+/*
+ * A rota of zeros is empty.
+ * rota_add(r, s, now), rota_remove(r, s): take a seat, awake; leave it.
+ * rota_turn(r, ps): choose who is polled in this turn: awake from now on; set how long it may wait.
+ * rota_active(r, s, now): ${s} had an event, and is awake.
+ * rota_rest(r, s, now): ${s}, awake, waits for no time: it becomes quiet if it had no event lately; was that so?
+ * rota_wake_all(r): all are to be looked at.
+ * rota_next(r, s): the seat behind ${s}, the first one for NULL; those awake, then the quiet ones; NULL: no more.
+ */
+void rota_add(struct rota *r, struct seat *s, int64_t now);
+void rota_remove(struct rota *r, struct seat *s);
+void rota_turn(struct rota *r, struct pollset *ps);
+void rota_active(struct rota *r, struct seat *s, int64_t now);
+bool rota_rest(struct rota *r, struct seat *s, int64_t now);
+void rota_wake_all(struct rota *r);
+struct seat *rota_next(const struct rota *r, const struct seat *s);
+
 /* ---- pair.c: two ends, two halves, one life ---- */
 
-struct pair;
-
 struct pairs {
-	struct pair *first;
+	struct rota rota;
 	size_t n;
+	size_t busy; /* that poll had something for, in the last turn */
 	unsigned long last_id;
 };
 
 /*
  * pair_new(tab, a, from, target, now): join ${a}, called ${from}, to ${target}, which must outlive the pair.  ${a} is the pair's
  * from now on, unless false is returned: no memory.
- * pair_want(tab, ps), pair_step(tab, ps): ask poll for what all pairs wait for; move what can be moved, and decide.
+ * pair_want(tab, ps), pair_step(tab, ps): ask poll for what the pairs wait for whose turn it is; move what can be moved, and decide.
  * pair_stop(tab, status, now): cut all pairs short.
  * pair_sweep(tab, now): free the pairs that are over; return what the last failure among them means for relay's exit.
  * pair_table(tab, now): tell people of every pair.
@@ -522,7 +561,7 @@ enum link_code {
  */
 struct stream {
 	struct half out, in;
-	struct stream *next_control, *next_flow, *next_new;
+	struct stream *next_control, *next_flow, *next_new, *next_touched;
 	char *words;             /* OPEN: the target; CLOSE: why; owned */
 	void *user;              /* NULL: released */
 	int64_t sent_at, credit_at;
@@ -536,7 +575,7 @@ struct stream {
 	uint16_t code;           /* of CLOSE, whoever sent it first */
 	unsigned opened : 1, sent_eof : 1, got_eof : 1, sent_close : 1, got_close : 1;
 	unsigned due_open : 1, due_opened : 1, due_credit : 1, due_stop : 1, due_close : 1, stopped : 1;
-	unsigned in_control : 1, in_flow : 1, in_news : 1;
+	unsigned in_control : 1, in_flow : 1, in_news : 1, in_touched : 1;
 };
 
 struct link_list {
@@ -559,7 +598,7 @@ struct link {
 	size_t noise_have;
 	struct stream **table;       /* by id / 2 */
 	uint32_t size, n, next_id;
-	struct link_list control, fresh, busy, news;
+	struct link_list control, fresh, busy, news, touched;
 	struct pace pace;
 	uint64_t read, read_acked;   /* link bytes */
 	int64_t unacked_at;          /* the first byte that wants an ACK; 0: none does */
@@ -586,6 +625,7 @@ struct link {
  *
  * link_open(l, target, user): near: a new stream; NULL: too many are open, or no memory.
  * link_next(l): far: a stream that was opened, with the target in words, or NULL; it is the caller's to take up (user).
+ * link_touched(l): a stream to which the link has done something since it was given here last: its user has to look at it; NULL: none.
  * link_opened(s): far: its target is reached.
  * link_ready(l, s): out has changed.  link_takes(s): more bytes in out would be sent soon.
  * link_consumed(l, s, n): ${n} bytes of in were written onward.
@@ -608,6 +648,7 @@ void link_lost(struct link *l, uint16_t code, const char *why);
 void link_bye(struct link *l, uint16_t code, const char *why);
 struct stream *link_open(struct link *l, const char *target, void *user);
 struct stream *link_next(struct link *l);
+struct stream *link_touched(struct link *l);
 void link_opened(struct link *l, struct stream *s);
 void link_ready(struct link *l, struct stream *s);
 bool link_takes(const struct link *l, const struct stream *s);
@@ -659,7 +700,8 @@ struct forward {
 	struct dial_target to;    /* of -R: here */
 	enum forward_state state; /* of -R: does it listen there?  of -L with -w: was its target reached? */
 	uint32_t stream;          /* -R: that asked for it */
-	char bound[1024];         /* -R, FORWARD_STANDS: the addresses there, a line each */
+	int waiting;              /* -R: legs that wait there for a connection */
+	char bound[SOCK_PATH_MAX + 8]; /* -R, FORWARD_STANDS: the addresses there, a line each, and an empty one */
 	uint16_t code;            /* FORWARD_REFUSED: of the stream */
 	int64_t again_at;         /* -R, refused after the link came back: asked again then */
 };
@@ -673,10 +715,8 @@ void forward_tell(const struct forward *f, const char *bound, const char *hops);
 
 /* ---- leg.c: a local side and a stream ---- */
 
-struct leg;
-
 struct legs {
-	struct leg *first;
+	struct rota rota;
 	size_t n;
 	size_t aside;               /* of them that carry no connection */
 	struct link *link;
@@ -686,23 +726,23 @@ struct legs {
 };
 
 /*
- * leg_new(tab, a, target): near: join ${a} to a new stream to ${target}. ${a} is the leg's from now on, unless false is
+ * leg_new(tab, a, target, now): near: join ${a} to a new stream to ${target}. ${a} is the leg's from now on, unless false is
  * returned: no stream can be had.
- * leg_socks(tab, a): near: the same, to where ${a} asks to go.
- * leg_remote(tab, f): near: ask the far side to listen for ${f}, and serve what comes; ${f}->state tells what becomes of it.
- * leg_probe(tab, f): near: see that the target of ${f} is there.
+ * leg_socks(tab, a, now): near: the same, to where ${a} asks to go.
+ * leg_remote(tab, f, now): near: ask the far side to listen for ${f}, and serve what comes; ${f}->state tells what becomes of it.
+ * leg_probe(tab, f, now): near: see that the target of ${f} is there.
  * leg_accept(tab, now): far: take up the streams that were opened.
- * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab): as pair_want, pair_step and pair_sweep.
+ * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab, now): as pair_want, pair_step and pair_sweep.
  * leg_table(tab): tell people of every leg.
  */
-bool leg_new(struct legs *tab, const struct end *a, const char *target);
-bool leg_socks(struct legs *tab, const struct end *a);
-bool leg_remote(struct legs *tab, struct forward *f);
-bool leg_probe(struct legs *tab, struct forward *f);
+bool leg_new(struct legs *tab, const struct end *a, const char *target, int64_t now);
+bool leg_socks(struct legs *tab, const struct end *a, int64_t now);
+bool leg_remote(struct legs *tab, struct forward *f, int64_t now);
+bool leg_probe(struct legs *tab, struct forward *f, int64_t now);
 void leg_accept(struct legs *tab, int64_t now);
 void leg_want(struct legs *tab, struct pollset *ps);
 void leg_step(struct legs *tab, const struct pollset *ps);
-int leg_sweep(struct legs *tab);
+int leg_sweep(struct legs *tab, int64_t now);
 void leg_table(const struct legs *tab);
 
 /* ---- carrier.c: the wire of a link ---- */
@@ -759,10 +799,12 @@ struct hops {
  * hops_parse(h, hops, n, rsh, why, size): the ${n} texts ${hops} as one command, ${rsh} in the place of the first ssh; false with one
  * line in ${why}.
  * hops_path(h, dst, size): "login -> node" into ${dst}, which is returned.
+ * hops_any_command(h): is one of them no ssh destination, but a command?
  * hops_blame(h, words): the index of the hop that ${words} speak of, -1: of none.
  */
 bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size);
 const char *hops_path(const struct hops *h, char *dst, size_t size);
+bool hops_any_command(const struct hops *h);
 int hops_blame(const struct hops *h, const char *words);
 
 /* ---- doctor.c: each step tried, and reported on stdout ---- */
@@ -792,6 +834,7 @@ struct tunnel {
 	unsigned lives;      /* how often it was up */
 	unsigned failures;   /* starts since then */
 	int told_copies;
+	bool told_silence;
 	int64_t started_at, up_at, explain_at, magic_at, again_at;
 	int64_t clocks;      /* what the time of day is ahead of the clock that stands still while the host sleeps */
 	int64_t untold_at;   /* a loss that people are told of at this time; 0: none */
@@ -895,6 +938,7 @@ void pollset_free(struct pollset *ps);
  * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives, returns how many; the limit back as it was,
  * for a command.
  * os_self(name, dst, size): the path of relay's own binary, which was started as ${name}; false: it is not found.
+ * os_image(self): the path by which the binary that runs can be read, also when another one was put at ${self} since (portable: ${self}).
  */
 int os_setup(int fd);
 int os_error(int fd);
@@ -906,6 +950,7 @@ void os_follow(pid_t parent);
 ssize_t os_splice(int in, int out, size_t max);
 int os_pipe_size(int fd, int size);
 bool os_self(const char *name, char *dst, size_t size);
+const char *os_image(const char *self);
 void os_close_from(int fd);
 long os_raise_files(void);
 void os_restore_files(void);

@@ -53,8 +53,8 @@ take_name(struct socks *s, char *dst, const unsigned char *name, size_t n)
 	for (i = 0; i < n; i++)
 		if (name[i] <= ' ' || name[i] >= 0x7f || strchr("/[]=", name[i]) != NULL)
 			return wrong(s, LINK_UNUSABLE, "it asked for a name that is none");
-	if (n == 0)
-		return wrong(s, LINK_UNUSABLE, "it asked for a name that is empty");
+	if (n == 0 || n >= ENDPOINT_HOST)
+		return wrong(s, LINK_UNUSABLE, "it asked for a name that is empty or too long");
 	memcpy(dst, name, n);
 	dst[n] = '\0';
 	return true;
@@ -148,7 +148,7 @@ take_request4(struct socks *s)
 	}
 	if (name == user)
 		inet_ntop(AF_INET, s->in + 4, host, sizeof(host));
-	else if (strlen((char *)name) >= sizeof(host) || !take_name(s, host, name, strlen((char *)name)))
+	else if (!take_name(s, host, name, strlen((char *)name)))
 		return;
 	want_target(s, host, s->in + 2);
 }

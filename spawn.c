@@ -30,6 +30,7 @@
 
 struct child {
 	struct child *next;
+	struct children *kids;
 	pid_t pid;
 	enum spawn_state state;
 	int in, out; /* until they are taken; -1 */
@@ -82,6 +83,7 @@ new_child(const char *name)
 static void
 add_child(struct children *kids, struct child *c)
 {
+	c->kids = kids;
 	c->next = kids->first;
 	kids->first = c;
 }
@@ -268,6 +270,7 @@ spawn_release(struct child *c, int64_t now)
 	close_fd(&c->report);
 	c->released = true;
 	c->deadline = c->name[0] == '\0' ? now : now + GRACE_TERM;
+	c->kids->due = 0;
 }
 
 /* Did it end in a way that relay itself brought about? */
@@ -300,6 +303,7 @@ end_child(struct child *c, int status)
 		read_report(c);
 	c->ended = true;
 	c->wait_status = status;
+	c->kids->due = 0;
 	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
 		return; /* a helper of ours; told by whoever started it */
 	c->failed = status != 0 && !c->heard && !was_ended(c);
@@ -329,6 +333,7 @@ spawn_hurry(struct children *kids, int64_t now)
 	for (c = kids->first; c != NULL; c = c->next)
 		if (c->released && c->deadline > now)
 			c->deadline = now;
+	kids->due = 0;
 }
 
 static void
@@ -347,6 +352,11 @@ spawn_turn(struct children *kids, struct pollset *ps)
 	struct child **at = &kids->first, *c;
 	int status = STATUS_OK;
 
+	if (kids->due > ps->now) {
+		pollset_until(ps, kids->due);
+		return STATUS_OK;
+	}
+	kids->due = NEVER;
 	while ((c = *at) != NULL) {
 		if (c->ended && c->released) {
 			if (c->failed)
@@ -357,9 +367,11 @@ spawn_turn(struct children *kids, struct pollset *ps)
 		}
 		if (!c->ended) {
 			signal_due(c, ps->now);
-			pollset_until(ps, c->deadline);
+			if (c->deadline < kids->due)
+				kids->due = c->deadline;
 		}
 		at = &c->next;
 	}
+	pollset_until(ps, kids->due);
 	return status;
 }

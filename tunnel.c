@@ -250,7 +250,7 @@ end_link(struct tunnel *t, struct pollset *ps)
 	if (!done && !far_end)
 		t->status = STATUS_LINK;
 	leg_step(&t->legs, ps);
-	leg_sweep(&t->legs);
+	leg_sweep(&t->legs, ps->now);
 	clear(t, ps->now);
 	if (comes_back(t)) {
 		t->status = STATUS_OK;
@@ -275,6 +275,21 @@ tunnel_stop(struct tunnel *t, int status)
 
 /* ---- a turn ---- */
 
+/* A hop that is a command may hold all back until there is more of it. Nothing is ended: an ssh may be asking for a password. */
+static void
+watch_silence(struct tunnel *t, struct pollset *ps)
+{
+	int64_t when = t->started_at + MAGIC_AFTER;
+
+	if (t->lives > 0 || t->told_silence || t->boot.state != BOOT_ASKS || !hops_any_command(t->hops))
+		return;
+	pollset_until(ps, when);
+	if (ps->now < when)
+		return;
+	t->told_silence = true;
+	log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are many (srun without -u)?");
+}
+
 /* What a start with hops is just doing. */
 static void
 watch_boot(struct tunnel *t, struct pollset *ps)
@@ -288,6 +303,7 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 		if (t->lives == 0)
 			log_status(text);
 	}
+	watch_silence(t, ps);
 	if (t->boot.state == BOOT_STARTS && t->link.state == LINK_STARTS) {
 		if (t->magic_at == 0)
 			t->magic_at = ps->now + MAGIC_AFTER;
@@ -298,10 +314,11 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 			    "without -u)?");
 		pollset_until(ps, t->magic_at);
 	}
-	if (t->lives > 0) {
+	if (t->lives > 0 && t->link.state != LINK_DEAD) {
 		if (ps->now >= t->started_at + START_MOST)
 			link_lost(&t->link, LINK_TIMEOUT, "no answer within two minutes");
-		pollset_until(ps, t->started_at + START_MOST);
+		else
+			pollset_until(ps, t->started_at + START_MOST);
 	}
 }
 
@@ -403,7 +420,7 @@ tunnel_move(struct tunnel *t, const struct pollset *ps)
 		return;
 	leg_accept(&t->legs, ps->now);
 	leg_step(&t->legs, ps);
-	status = leg_sweep(&t->legs);
+	status = leg_sweep(&t->legs, ps->now);
 	if (t->single && status != STATUS_OK && !t->stopped)
 		t->status = status;
 	carrier_flush(&t->carrier, pollset_clock_us());

@@ -39,6 +39,7 @@ static inline void note(const char *file, int line)
 		SRunner *runner = srunner_create(suite); \
 		int failed; \
 		signal(SIGINT, SIG_DFL); /* nohup and a shell's & have them ignored, and relay respects that */ \
+		signal(SIGQUIT, SIG_DFL); \
 		signal(SIGHUP, SIG_DFL); \
 		suite_add_tcase(suite, tc); \
 		tcase_set_timeout(tc, 15); \

@@ -297,6 +297,13 @@ struct side {
 	uint32_t put_most, read_most;
 	int code;
 	bool stuck, ended, eof, stopped, closed, released, broke;
+	bool touched; /* link_touched has told of it since its last step */
+	struct look {
+		size_t in, out;
+		enum half_state in_state, out_state;
+		uint32_t window;
+		bool closed, sent_eof;
+	} seen;       /* at the end of its last step */
 };
 
 struct flow {
@@ -373,6 +380,38 @@ read_some(struct flow *f, int i)
 	}
 }
 
+static struct look
+look_at(const struct stream *s)
+{
+	struct look now_ = { s->in.buf.used, s->out.buf.used, s->in.state, s->out.state, s->send_window, s->got_close, s->sent_eof };
+
+	return now_;
+}
+
+static void
+take_touched(void)
+{
+	struct stream *s;
+	int i;
+
+	for (i = 0; i < 2; i++)
+		while ((s = link_touched(end_of(i))) != NULL) {
+			CHECK(s->user != NULL && ((struct flow *)s->user)->side[i].s == s, "a stream is touched that nobody has");
+			((struct flow *)s->user)->side[i].touched = true;
+		}
+}
+
+/* Whoever steps only what was touched must not miss anything. */
+static void
+check_touched(const struct flow *f, const struct side *a)
+{
+	struct look x = look_at(a->s), y = a->seen;
+
+	CHECK(a->touched || (x.in == y.in && x.out == y.out && x.in_state == y.in_state && x.out_state == y.out_state &&
+	                     x.window == y.window && x.closed == y.closed && x.sent_eof == y.sent_eof),
+	    "flow %d: the link has changed it and does not say so", (int)(f - flow));
+}
+
 static void
 act(struct flow *f, int i)
 {
@@ -380,6 +419,7 @@ act(struct flow *f, int i)
 
 	if (a->s == NULL || a->released)
 		return;
+	check_touched(f, a);
 	if (now >= a->close_at && !a->closed) {
 		a->closed = true;
 		link_close(end_of(i), a->s, (uint16_t)(1 + upto(10)), "enough");
@@ -401,7 +441,10 @@ act(struct flow *f, int i)
 		a->released = true;
 		link_release(end_of(i), a->s);
 		a->s = NULL;
+		return;
 	}
+	a->seen = look_at(a->s);
+	a->touched = false;
 }
 
 static void
@@ -417,6 +460,7 @@ open_and_take(void)
 		snprintf(name, sizeof(name), "/%u", (unsigned)i);
 		flow[i].side[0].s = link_open(&near, name, &flow[i]);
 		flow[i].open = flow[i].side[0].s != NULL;
+		flow[i].side[0].touched = true;
 	}
 	while ((s = link_next(&far)) != NULL) {
 		i = (uint32_t)atoi(s->words + 1);
@@ -424,6 +468,7 @@ open_and_take(void)
 		flow[i].taken = true;
 		s->user = &flow[i];
 		flow[i].side[1].s = s;
+		flow[i].side[1].touched = true;
 		if (!one_in(3)) /* OPENED may come late or, where the other side closed, never */
 			link_opened(&far, s);
 	}
@@ -648,10 +693,13 @@ cut(void)
 			link_lost(end_of(i), LINK_RESET, "cut");
 		else
 			link_bye(end_of(i), LINK_RESET, "cut");
+		take_touched();
 		for (k = 0; k < flows; k++) {
 			s = flow[k].side[i].s;
 			CHECK(s == NULL || half_finished(&s->out), "a stream outlives its link");
 			CHECK(s == NULL || s->in.state == HALF_DRAIN || half_finished(&s->in), "a stream outlives its link");
+			if (s != NULL)
+				check_touched(&flow[k], &flow[k].side[i]);
 		}
 	}
 	release_all();
@@ -706,6 +754,7 @@ schedule(void)
 				line[i].delay = upto(50000);
 		}
 		open_and_take();
+		take_touched();
 		for (k = 0; k < flows; k++) {
 			act(&flow[k], 0);
 			act(&flow[k], 1);
@@ -878,6 +927,100 @@ START_TEST(a_far_side_takes_no_noise)
 	feed(&far);
 	ck_assert_int_eq(far.state, LINK_DEAD);
 	HAS(far.why, "no link");
+	link_free(&far);
+}
+END_TEST
+
+/* A near side whose far end is being made says nothing before that is there. */
+START_TEST(a_patient_side_waits_for_the_magic)
+{
+	size_t i;
+
+	link_init(&near, LINK_NEAR, LINK_MEMORY, "laptop", now);
+	near.patient = true;
+	put("relay:: at /x\n", 14);
+	put(frame_magic, FRAME_MAGIC);
+	for (i = 0; i < wired; i++) {
+		ck_assert(!link_has_output(&near));
+		ck_assert_uint_eq(pull(&near), 0);
+		link_feed(&near, wire + i, 1, now);
+	}
+	wired = 0;
+	ck_assert(link_has_output(&near));
+	ck_assert_uint_gt(pull(&near), FRAME_MAGIC);
+	ck_assert_mem_eq(sent, frame_magic, FRAME_MAGIC);
+	put_hello(1, 1, LINK_MEMORY, 10);
+	feed(&near);
+	ck_assert_int_eq(near.state, LINK_UP);
+	link_free(&near);
+}
+END_TEST
+
+START_TEST(a_patient_side_that_never_spoke_says_no_farewell)
+{
+	link_init(&near, LINK_NEAR, LINK_MEMORY, "laptop", now);
+	near.patient = true;
+	put("noise\n", 6);
+	feed(&near);
+	link_bye(&near, LINK_END, "stopped");
+	ck_assert(!link_has_output(&near));
+	ck_assert_uint_eq(pull(&near), 0);
+	link_free(&near);
+}
+END_TEST
+
+/* What boot.c sends comes to a far end that was there without it: it is no noise that ends the link, cut at every byte. */
+START_TEST(a_far_side_skips_a_line_for_a_shell)
+{
+	static const char words[] = "V='relay 0.1';o='-m -';say(){ printf 'relay%s %s\\n' :: \"$*\";};exit 1\n";
+	static unsigned char text[sizeof(words) + 400];
+	size_t n, cut;
+
+	put(words, sizeof(words) - 1);
+	put(frame_magic, FRAME_MAGIC);
+	put_hello(1, 0, LINK_MEMORY, 10);
+	memcpy(text, wire, n = wired);
+	wired = 0;
+	for (cut = 0; cut <= n; cut++) {
+		link_init(&far, LINK_FAR, LINK_MEMORY, "node", now);
+		ck_assert_uint_gt(pull(&far), FRAME_MAGIC); /* it does not wait */
+		link_feed(&far, text, cut, now);
+		ck_assert_int_eq(far.state, cut < sizeof(words) - 1 + FRAME_MAGIC ? LINK_STARTS : cut < n ? LINK_GREETS : LINK_UP);
+		link_feed(&far, text + cut, n - cut, now);
+		ck_assert_int_eq(far.state, LINK_UP);
+		link_free(&far);
+	}
+}
+END_TEST
+
+START_TEST(a_far_side_skips_no_other_line)
+{
+	static const char words[] = "V='relay ";
+	char text[sizeof(words)];
+
+	memcpy(text, words, sizeof(words));
+	text[_i] = '?';
+	link_init(&far, LINK_FAR, LINK_MEMORY, "node", now);
+	link_feed(&far, text, (size_t)_i, now);
+	ck_assert_int_eq(far.state, LINK_STARTS);
+	link_feed(&far, text + _i, 1, now);
+	ck_assert_int_eq(far.state, LINK_DEAD);
+	HAS(far.why, "no link");
+	link_free(&far);
+}
+END_TEST
+
+START_TEST(a_far_side_skips_no_line_without_end)
+{
+	static char text[LINK_NOISE + 1];
+
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "V='relay ", 9);
+	link_init(&far, LINK_FAR, LINK_MEMORY, "node", now);
+	link_feed(&far, text, LINK_NOISE, now);
+	ck_assert_int_eq(far.state, LINK_STARTS);
+	link_feed(&far, text, 1, now);
+	ck_assert_int_eq(far.state, LINK_DEAD);
 	link_free(&far);
 }
 END_TEST
@@ -2299,6 +2442,11 @@ add_rules(TCase *tc)
 	R(a_command_that_echoes_is_told_so);
 	R(two_far_ends_are_told_so);
 	R(a_far_side_takes_no_noise);
+	R(a_patient_side_waits_for_the_magic);
+	R(a_patient_side_that_never_spoke_says_no_farewell);
+	R(a_far_side_skips_a_line_for_a_shell);
+	tcase_add_loop_test(tc, a_far_side_skips_no_other_line, 0, 9);
+	R(a_far_side_skips_no_line_without_end);
 	R(another_version_is_refused_by_name_and_BYE_13);
 	tcase_add_loop_test(tc, a_hello_that_allows_no_work_breaks_the_link, 0, 5);
 	R(the_far_bye_ends_the_link_with_its_words);

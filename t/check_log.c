@@ -1,4 +1,5 @@
 /* check_log.c - words for people; needs log.o */
+#define _XOPEN_SOURCE 700 /* a terminal of our own */
 #include "check.h"
 
 START_TEST(a_message_is_one_line_with_the_name_in_front)
@@ -161,8 +162,175 @@ START_TEST(a_slow_reader_of_stderr_gets_the_line)
 }
 END_TEST
 
+START_TEST(a_quote_is_a_line_of_somebody_elses)
+{
+	static char text[20000];
+
+	capture();
+	errno = ERANGE;
+	log_quote(LOG_ERROR, "ssh: \033[31mno\r\x7f");
+	log_quote(LOG_INFO, "hidden");
+	log_quote(LOG_NOTICE, "");
+	ck_assert_int_eq(errno, ERANGE);
+	ck_assert_str_eq(captured(), "ssh: ?[31mno??\n\n");
+	memset(text, 'x', sizeof(text) - 1);
+	log_quote(LOG_ERROR, text);
+	log_quote(LOG_ERROR, "next");
+	ck_assert_str_eq(strchr(captured(), 'x') + strspn(strchr(captured(), 'x'), "x"), "\nnext\n");
+}
+END_TEST
+
+START_TEST(errors_can_be_diverted_and_nothing_else)
+{
+	char room[8] = "", small[1] = { 'x' };
+
+	capture();
+	log_divert(room, sizeof(room));
+	log_say(LOG_NOTICE, "notice");
+	errno = ERANGE;
+	log_say(LOG_ERROR, "cannot %s", "do");
+	ck_assert_int_eq(errno, ERANGE);
+	ck_assert_str_eq(room, "cannot ");
+	log_say(LOG_ERROR, "no");
+	ck_assert_str_eq(room, "no");
+	log_divert(small, 1);
+	log_say(LOG_ERROR, "no");
+	ck_assert_int_eq(small[0], '\0');
+	ck_assert_str_eq(captured(), "relay: notice\n");
+	log_divert(NULL, 0);
+	log_say(LOG_ERROR, "again");
+	ck_assert_str_eq(captured(), "relay: notice\nrelay: again\n");
+	ck_assert_str_eq(room, "no");
+}
+END_TEST
+
+/* ---- what is being done just now ---- */
+
+/* From now on stderr is a terminal; its other side. */
+static int
+terminal(void)
+{
+	int fd = posix_openpt(O_RDWR | O_NOCTTY), tty;
+
+	ck_assert(fd != -1 && grantpt(fd) == 0 && unlockpt(fd) == 0);
+	tty = open(ptsname(fd), O_RDWR | O_NOCTTY);
+	ck_assert_int_ne(tty, -1);
+	ck_assert_int_eq(dup2(tty, 2), 2);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	setenv("TERM", "xterm", 1);
+	unsetenv("NO_COLOR");
+	return fd;
+}
+
+static const char *
+shown_on(int fd)
+{
+	static char text[4096];
+	ssize_t n = 0, r;
+
+	while ((r = read(fd, text + n, sizeof(text) - 1 - (size_t)n)) > 0)
+		n += r;
+	text[n] = '\0';
+	return text;
+}
+
+START_TEST(a_status_on_a_terminal_is_replaced)
+{
+	int fd = terminal();
+
+	errno = ERANGE;
+	log_status("one");
+	ck_assert_int_eq(errno, ERANGE);
+	ck_assert_str_eq(shown_on(fd), "\r\033[K\033[2mone\033[0m");
+	log_status("two");
+	ck_assert_str_eq(shown_on(fd), "\r\033[K\033[2mtwo\033[0m");
+	log_say(LOG_INFO, "hidden");
+	ck_assert_str_eq(shown_on(fd), "");
+	if (_i == 0)
+		log_say(LOG_ERROR, "said");
+	else
+		log_quote(LOG_ERROR, "said");
+	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Krelay: said\r\n" : "\r\033[Ksaid\r\n");
+	log_say(LOG_ERROR, "more");
+	ck_assert_str_eq(shown_on(fd), "relay: more\r\n");
+}
+END_TEST
+
+START_TEST(a_status_without_colour_is_erased_as_well)
+{
+	int fd = terminal();
+
+	setenv("NO_COLOR", _i == 0 ? "1" : "", 1);
+	log_status("one");
+	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Kone" : "\r\033[K\033[2mone\033[0m");
+	log_say(LOG_ERROR, "two");
+	ck_assert_str_eq(shown_on(fd), "\r\033[Krelay: two\r\n");
+}
+END_TEST
+
+/* 0: a file, 1: a terminal that can do nothing, 2: nobody knows what it can do */
+START_TEST(a_status_elsewhere_is_a_line)
+{
+	int fd = terminal();
+
+	if (_i == 0)
+		capture();
+	else if (_i == 1)
+		setenv("TERM", "dumb", 1);
+	else
+		unsetenv("TERM");
+	log_status("one");
+	log_say(LOG_ERROR, "two");
+	ck_assert_str_eq(_i == 0 ? captured() : shown_on(fd),
+	    _i == 0 ? "relay: one\nrelay: two\n" : "relay: one\r\nrelay: two\r\n");
+}
+END_TEST
+
+START_TEST(a_status_is_not_shown_with_q)
+{
+	int fd = terminal();
+
+	log_show(LOG_ERROR);
+	log_status("one");
+	log_say(LOG_ERROR, "two");
+	ck_assert_str_eq(shown_on(fd), "relay: two\r\n");
+}
+END_TEST
+
+START_TEST(a_long_status_is_cut)
+{
+	int fd = terminal();
+	char text[2000];
+
+	memset(text, 's', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	log_status(text);
+	ck_assert_uint_le(strspn(strchr(shown_on(fd), 's'), "s"), 200);
+}
+END_TEST
+
+/* It may hold the name of a host, as the user wrote it. */
+START_TEST(a_status_does_not_steer_the_terminal)
+{
+	int fd = terminal();
+	const char *s;
+
+	log_status("copying to a\033]0;b\007\nc");
+	s = shown_on(fd);
+	HAS(s, "copying to a?]0;b??c");
+}
+END_TEST
+
 TESTS("log")
 {
+	tcase_add_test(tc, a_quote_is_a_line_of_somebody_elses);
+	tcase_add_test(tc, errors_can_be_diverted_and_nothing_else);
+	tcase_add_loop_test(tc, a_status_on_a_terminal_is_replaced, 0, 2);
+	tcase_add_loop_test(tc, a_status_without_colour_is_erased_as_well, 0, 2);
+	tcase_add_loop_test(tc, a_status_elsewhere_is_a_line, 0, 3);
+	tcase_add_test(tc, a_status_is_not_shown_with_q);
+	tcase_add_test(tc, a_long_status_is_cut);
+	tcase_add_test(tc, a_status_does_not_steer_the_terminal);
 	tcase_add_test(tc, a_message_is_one_line_with_the_name_in_front);
 	tcase_add_loop_test(tc, a_level_shows_itself_and_what_is_graver, 0, 3);
 	tcase_add_test(tc, without_a_word_notices_are_shown_and_infos_are_not);

@@ -350,8 +350,79 @@ START_TEST(a_splice_moves_bytes_or_says_why_not)
 }
 END_TEST
 
+/* ---- our own binary ---- */
+
+START_TEST(our_own_binary_is_found)
+{
+	char path[4096];
+	struct stat mine, found;
+
+	ck_assert_int_eq(chdir("/"), 0);
+	if (KNOWS_USERS) {
+		ck_assert(os_self("no such name", path, sizeof(path)));
+		ck_assert_int_eq(path[0], '/');
+		ck_assert_str_eq(strrchr(path, '/'), "/check_os");
+		ck_assert(stat("/proc/self/exe", &mine) == 0 && stat(path, &found) == 0);
+		ck_assert_uint_eq(mine.st_ino, found.st_ino);
+		return;
+	}
+	ck_assert(os_self("/opt/relay", path, sizeof(path)));
+	ck_assert_str_eq(path, "/opt/relay");
+	ck_assert(os_self("./relay", path, sizeof(path)));
+	ck_assert_str_eq(path, "./relay");
+}
+END_TEST
+
+/* The PATH: from left to right, only what can be executed, an empty field is this directory. */
+START_TEST(our_own_binary_is_found_as_a_shell_does)
+{
+	static const char *const paths[][2] = { { "/nowhere:%s/a:%s/b", "b/me" }, { "%s/b", "b/me" }, { "%s/c:%s/b", "c/me" },
+		{ ":/nowhere", "" }, { "/nowhere:", "" }, { "/nowhere::/none", "" }, { "/nowhere", NULL }, { "", NULL } };
+	char text[256], path[4096], want[300];
+
+	if (KNOWS_USERS)
+		return; /* it has a better way */
+	enter_dir();
+	ck_assert_int_eq(system("mkdir a b c; : >a/me; : >b/me; : >c/me; : >me; chmod 755 b/me c/me me"), 0);
+	snprintf(text, sizeof(text), paths[_i][0], own_dir, own_dir);
+	if (_i == 7)
+		unsetenv("PATH");
+	else
+		setenv("PATH", text, 1);
+	ck_assert_int_eq(os_self("me", path, sizeof(path)), paths[_i][1] != NULL);
+	if (paths[_i][1] != NULL) {
+		snprintf(want, sizeof(want), "%s/%s", _i < 3 ? own_dir : ".", _i < 3 ? paths[_i][1] : "me");
+		ck_assert_str_eq(path, want);
+	}
+	setenv("PATH", "/usr/bin:/bin", 1);
+	leave_dir();
+}
+END_TEST
+
+START_TEST(a_path_that_has_no_room_is_not_cut)
+{
+	char path[4096], whole[4096];
+	size_t size;
+	const char *name = "/a/long/path/to/relay";
+
+	ck_assert(os_self(name, whole, sizeof(whole)));
+	for (size = 1; size < sizeof(path); size++) {
+		memset(path, '#', sizeof(path));
+		if (os_self(name, path, size))
+			ck_assert(strcmp(path, whole) == 0 || strcmp(path, name) == 0);
+		else
+			ck_assert_uint_le(size, strlen(whole) + 1);
+		if (size > strlen(whole) + 1)
+			ck_assert_str_eq(path, whole);
+	}
+}
+END_TEST
+
 TESTS("os")
 {
+	tcase_add_test(tc, our_own_binary_is_found);
+	tcase_add_loop_test(tc, our_own_binary_is_found_as_a_shell_does, 0, 8);
+	tcase_add_test(tc, a_path_that_has_no_room_is_not_cut);
 	is_root = geteuid() == 0;
 	tcase_add_loop_test(tc, the_user_behind_a_connection_is_known, 0, 3);
 	tcase_add_test(tc, one_is_found_among_many_connections);

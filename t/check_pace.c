@@ -135,6 +135,18 @@ START_TEST(and_a_packet_beside_it_waits_less_than_10_ms)
 }
 END_TEST
 
+START_TEST(and_much_less_on_a_short_and_fast_line)
+{
+	double share;
+
+	start(2000, 500);
+	run(SECOND);
+	share = run(5 * SECOND);
+	ck_assert_msg(share >= 0.9, "%.3f of the line", share);
+	ck_assert_msg(wait99() < 1, "p99 %.1f ms", wait99());
+}
+END_TEST
+
 START_TEST(the_start_is_over_in_a_second_or_30_trips)
 {
 	double share;
@@ -307,6 +319,7 @@ TESTS("pace")
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, bulk_gets_the_line, 0, 12);
 	tcase_add_loop_test(tc, and_a_packet_beside_it_waits_less_than_10_ms, 0, 12);
+	tcase_add_test(tc, and_much_less_on_a_short_and_fast_line);
 	tcase_add_loop_test(tc, the_start_is_over_in_a_second_or_30_trips, 0, 12);
 	tcase_add_test(tc, a_faster_line_is_found);
 	tcase_add_test(tc, a_slower_line_is_found);

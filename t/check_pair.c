@@ -690,9 +690,201 @@ START_TEST(many_pairs_live_and_end_alone_and_leave_nothing)
 			close(f[i]);
 		}
 	RUN_UNTIL(tab.n == 0);
-	ck_assert_ptr_null(tab.first);
+	ck_assert_ptr_null(rota_next(&tab.rota, NULL));
 	buf_trim();
 	ck_assert_int_eq(fds_open(), before);
+}
+END_TEST
+
+/* ---- quiet ones beside busy ones ---- */
+
+#define CROWD 300
+
+static int crowd_near[CROWD], crowd_far[CROWD];
+
+/* CROWD pairs that have been quiet for long, and the pair of near and far. */
+static void
+join_crowd(int kinds)
+{
+	int one, i, l;
+	struct end a;
+
+	os_raise_files();
+	join(kinds);
+	one = near;
+	l = listen_target(kinds & 2);
+	for (i = 0; i < CROWD; i++) {
+		a = client(kinds & 1);
+		crowd_near[i] = near;
+		ck_assert(pair_new(&tab, &a, "me", &t, pollset_clock()));
+		RUN_UNTIL((crowd_far[i] = accept(l, NULL, NULL)) != -1);
+		fcntl(crowd_far[i], F_SETFL, O_NONBLOCK);
+	}
+	close(l);
+	near = one;
+	UNTIL(tab.rota.quiet.n == CROWD + 1, turn(5));
+	pass(near, far, "awake"); /* near and far are what speaks */
+	ck_assert_uint_eq(tab.rota.quiet.n, CROWD);
+}
+
+/* One turn with a round trip of near and far in it: there is no turn in which nobody has something to say. */
+static void
+busy_turn(void)
+{
+	char c;
+
+	ck_assert_int_eq(write(near, "x", 1), 1);
+	turn(5);
+	if (read(far, &c, 1) == 1)
+		ck_assert_int_eq(write(far, "y", 1), 1);
+	while (read(near, junk, sizeof(junk)) > 0)
+		;
+}
+
+#define BUSY_UNTIL(cond) UNTIL(cond, busy_turn())
+
+START_TEST(a_quiet_pair_is_served_beside_a_busy_one)
+{
+	int64_t began, worst = 0;
+	int i, k;
+
+	join_crowd(_i);
+	for (i = 0; i < CROWD; i += 7) {
+		k = i * 31 % CROWD;
+		began = ms();
+		ck_assert_int_eq(write(crowd_near[k], "key", 3), 3);
+		BUSY_UNTIL(arrives(crowd_far[k], "key"));
+		ck_assert_int_eq(write(crowd_far[k], "echo", 4), 4);
+		BUSY_UNTIL(arrives(crowd_near[k], "echo"));
+		if (ms() - began > worst)
+			worst = ms() - began;
+		turns = 0;
+		BUSY_UNTIL(turns == 40);
+	}
+	ck_assert_int_le(worst, 200); /* mostly 3; the machine may have more to do */
+	ck_assert_uint_ge(tab.rota.quiet.n, CROWD / 2);
+}
+END_TEST
+
+/* Many of them have something to say in the same moment. */
+START_TEST(a_crowd_speaks_up_at_once_beside_a_busy_one)
+{
+	int i;
+
+	join_crowd(_i);
+	for (i = 0; i < CROWD; i++)
+		ck_assert_int_eq(write(crowd_far[i], "all", 3), 3);
+	for (i = 0; i < CROWD; i++)
+		BUSY_UNTIL(arrives(crowd_near[i], "all"));
+	UNTIL(tab.rota.quiet.n == CROWD + 1, turn(5));
+	for (i = 0; i < CROWD; i++)
+		pass(crowd_near[i], crowd_far[i], "again");
+}
+END_TEST
+
+START_TEST(the_end_of_a_quiet_pair_is_seen_beside_a_busy_one)
+{
+	int i;
+
+	join_crowd(_i);
+	shutdown(crowd_near[3], SHUT_WR);
+	BUSY_UNTIL(ended(crowd_far[3]));
+	ck_assert_uint_eq(tab.n, CROWD + 1);
+	close(crowd_far[3]);
+	BUSY_UNTIL(tab.n == CROWD);
+	if (_i == 3) {
+		reset(crowd_far[200]);
+		BUSY_UNTIL(tab.n == CROWD - 1);
+		WAIT_FOR(error_of(crowd_near[200]) == ECONNRESET);
+	}
+	for (i = 210; i < CROWD; i++) {
+		close(crowd_near[i]);
+		close(crowd_far[i]);
+	}
+	BUSY_UNTIL(tab.n <= CROWD - (CROWD - 210));
+	pair_stop(&tab, STATUS_OK, pollset_clock());
+	pair_sweep(&tab, pollset_clock());
+	ck_assert_uint_eq(tab.n, 0);
+	ck_assert_ptr_null(rota_next(&tab.rota, NULL));
+}
+END_TEST
+
+START_TEST(a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads)
+{
+	size_t sent = 0, got = 0;
+	int idle;
+	ssize_t n;
+
+	join_crowd(_i);
+	for (idle = 0; idle < 20; busy_turn()) {
+		n = write(crowd_near[9], junk, sizeof(junk));
+		idle = n > 0 ? 0 : idle + 1;
+		sent += n > 0 ? (size_t)n : 0;
+	}
+	BUSY_UNTIL(tab.rota.quiet.n == CROWD); /* stuck is quiet too */
+	UNTIL(got == sent, { while ((n = read(crowd_far[9], junk, sizeof(junk))) > 0) got += (size_t)n; busy_turn(); });
+	pass(crowd_near[9], crowd_far[9], "on");
+}
+END_TEST
+
+START_TEST(times_are_kept_beside_a_busy_one)
+{
+	int64_t began;
+	struct end a;
+
+	join_crowd(1);
+	/* a dial that keeps trying */
+	t.wait_ms = 1000;
+	target_path("./nobody");
+	a = client(true);
+	began = ms();
+	ck_assert(pair_new(&tab, &a, "me", &t, pollset_clock()));
+	near = crowd_near[0];
+	far = crowd_far[0];
+	BUSY_UNTIL(ms() - began > 100 && tab.n == CROWD + 2 && tab.rota.quiet.n == CROWD); /* it is not among them */
+	BUSY_UNTIL(tab.n == CROWD + 1);
+	ck_assert_int_ge(ms() - began, 990);
+	ck_assert_int_eq(status, STATUS_CONNECT);
+	/* LINGER: the client of a target that stopped reading and said all speaks to nobody, until its time is over */
+	began = ms();
+	shutdown(crowd_far[5], SHUT_RD);
+	ck_assert_int_eq(write(crowd_near[5], "x", 1), 1);
+	shutdown(crowd_far[5], SHUT_WR);
+	BUSY_UNTIL(tab.n == CROWD);
+	ck_assert_int_ge(ms() - began, 990);
+}
+END_TEST
+
+START_TEST(a_quiet_crowd_sleeps)
+{
+	int64_t began;
+
+	join_crowd(_i);
+	UNTIL(ps.now - tab.rota.active_at > 100, turn(5));
+	ck_assert_uint_eq(tab.rota.quiet.n, CROWD + 1);
+	turns = 0;
+	UNTIL(turns == 3, { began = ms(); turn(50); ck_assert_int_ge(ms() - began, 45); });
+	pair_table(&tab, pollset_clock());
+	HAS(captured(), "[1] ");
+	pass(crowd_near[CROWD - 1], crowd_far[CROWD - 1], "still here");
+}
+END_TEST
+
+START_TEST(people_are_told_of_all_pairs_quiet_ones_too)
+{
+	static char text[100000];
+	char line[32];
+	int i;
+
+	join_crowd(0);
+	capture();
+	pair_table(&tab, pollset_clock());
+	text[pread(2, text, sizeof(text) - 1, 0)] = '\0';
+	for (i = 1; i <= CROWD + 1; i++) {
+		snprintf(line, sizeof(line), "[%d] me -> ./target", i);
+		HAS(text, line);
+	}
+	HAS(text, "301 open connections");
 }
 END_TEST
 
@@ -742,5 +934,12 @@ TESTS("pair")
 	tcase_add_loop_test(tc, words_for_nobody_end_it, 0, 2);
 	tcase_add_loop_test(tc, a_dead_starter_ends_it_when_the_target_answers_the_half_close, 0, 2);
 	tcase_add_test(tc, many_pairs_live_and_end_alone_and_leave_nothing);
+	tcase_add_loop_test(tc, a_quiet_pair_is_served_beside_a_busy_one, 0, 4);
+	tcase_add_loop_test(tc, a_crowd_speaks_up_at_once_beside_a_busy_one, 0, 4);
+	tcase_add_loop_test(tc, the_end_of_a_quiet_pair_is_seen_beside_a_busy_one, 0, 4);
+	tcase_add_loop_test(tc, a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads, 0, 4);
+	tcase_add_test(tc, times_are_kept_beside_a_busy_one);
+	tcase_add_loop_test(tc, a_quiet_crowd_sleeps, 0, 4);
+	tcase_add_test(tc, people_are_told_of_all_pairs_quiet_ones_too);
 	tcase_add_test(tc, people_are_told_of_every_pair);
 }

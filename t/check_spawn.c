@@ -457,8 +457,81 @@ START_TEST(nothing_to_reap_is_harmless_and_so_is_a_child_of_somebody_else)
 }
 END_TEST
 
+/* ---- a stderr that somebody reads ---- */
+
+static struct child *
+start_heard(const char *script, int *ear)
+{
+	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, NULL };
+	struct child *c;
+	int fd[2];
+
+	ck_assert_int_eq(pipe(fd), 0);
+	fcntl(fd[0], F_SETFL, O_NONBLOCK);
+	c = spawn_start(&kids, argv, fd[1]);
+	ck_assert_ptr_nonnull(c);
+	ck_assert_int_ne(fcntl(fd[1], F_GETFD), -1); /* it is the caller's */
+	close(fd[1]);
+	*ear = fd[0];
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
+	return c;
+}
+
+START_TEST(a_stderr_that_somebody_reads_is_theirs)
+{
+	char got[32];
+	ssize_t n;
+	int ear;
+
+	capture();
+	spawn_release(start_heard("echo words >&2; echo >&1; exit 3", &ear), pollset_clock());
+	WAIT_FOR((n = read(ear, got, sizeof(got))) > 0);
+	ck_assert_int_eq(n, 6);
+	ck_assert_mem_eq(got, "words\n", 6);
+	WAIT_FOR(read(ear, got, sizeof(got)) == 0); /* nobody else has it */
+	finish();
+	ck_assert_str_eq(captured(), "");
+	ck_assert_int_eq(status, STATUS_OK); /* whoever reads it tells of the end */
+}
+END_TEST
+
+/* 0: a status, 1: a signal; told with -v alone */
+START_TEST(the_end_of_who_is_heard_is_told_with_v)
+{
+	struct child *c;
+	int ear;
+
+	log_show(LOG_INFO);
+	capture();
+	c = start_heard(_i == 0 ? "exit 3" : "kill -9 $$", &ear);
+	WAIT_FOR((spawn_reap(&kids), spawn_exit(c) != -1));
+	ck_assert_int_eq(spawn_exit(c), _i == 0 ? 3 : 128 + 9);
+	HAS(captured(), _i == 0 ? "sh exited with status 3" : "sh was ended by signal 9");
+	spawn_release(c, pollset_clock());
+	finish();
+	ck_assert_int_eq(status, STATUS_OK);
+}
+END_TEST
+
+START_TEST(who_runs_has_no_status_yet)
+{
+	struct child *c = start("read line; exit 7", NULL);
+
+	spawn_reap(&kids);
+	ck_assert_int_eq(spawn_exit(c), -1);
+	close(spawn_take_out(c));
+	WAIT_FOR((spawn_reap(&kids), spawn_exit(c) != -1));
+	ck_assert_int_eq(spawn_exit(c), 7);
+	spawn_release(c, pollset_clock());
+	finish();
+}
+END_TEST
+
 TESTS("spawn")
 {
+	tcase_add_test(tc, a_stderr_that_somebody_reads_is_theirs);
+	tcase_add_loop_test(tc, the_end_of_who_is_heard_is_told_with_v, 0, 2);
+	tcase_add_test(tc, who_runs_has_no_status_yet);
 	tcase_add_test(tc, every_exit_status_is_told_and_only_0_is_well);
 	tcase_add_test(tc, a_success_is_told_with_v_alone_and_a_failure_always);
 	tcase_add_loop_test(tc, an_end_by_a_signal_is_told, 0, 10);

@@ -30,7 +30,7 @@ def pytest_configure(config):
         pytest.exit('no binary at %s: set RELAY' % rig.RELAY, 4)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for sig in (signal.SIGINT, signal.SIGHUP):      # nohup and a shell's & have them ignored, and relay respects that
+    for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):      # nohup and a shell's & have them ignored, and relay respects that
         if signal.getsignal(sig) == signal.SIG_IGN:
             signal.signal(sig, signal.SIG_DFL)
     if not hasattr(config, 'workerinput'):

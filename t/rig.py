@@ -511,3 +511,19 @@ def ping(a, b, data=b'x'):
     assert b.read(len(data)) == data
     b.send(data)
     assert a.read(len(data)) == data
+
+
+@contextlib.contextmanager
+def chatter(pool, a, b):
+    """While it lasts, bytes go from a to b and back without a pause."""
+    over = []
+
+    def talk():
+        while not over:
+            ping(a, b)
+    job = pool.submit(talk)
+    try:
+        yield
+    finally:
+        over.append(True)
+        job.result()

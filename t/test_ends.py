@@ -7,9 +7,11 @@ import os
 import resource
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -375,6 +377,52 @@ def test_1000_connections(joined, pool, source, kind):
     for b in far:
         assert b.read_all() == b''
     assert rig.cpu_grows(j.relay.pid, 0.2) < 0.1
+
+
+@sockets
+def test_quiet_beside_busy(joined, pool, source, kind):
+    """Goal: beside a connection that never rests, 500 quiet ones are served soon, each time that one has something to say, and
+    their ends, resets and newcomers are seen; relay sleeps when all rest."""
+    j = joined(source, kind)
+    busy = j.connect()
+    quiet = [j.connect() for _ in range(500)]
+    with rig.chatter(pool, *busy):
+        took = []
+        for a, b in quiet[::5]:
+            began = time.monotonic()
+            ping(a, b)
+            took.append(time.monotonic() - began)
+        assert statistics.median(took) < 0.05 and max(took) < 1
+        ping(*j.connect())
+        (a, b), (c, d), (e, f) = quiet[1:4]
+        a.shut()
+        assert b.read_all() == b''
+        b.send(b'still')
+        b.close()
+        assert a.read_all() == b'still'
+        c.close()
+        assert d.read_all() == b''
+        if source == 'tcp':
+            e.reset()
+            assert f.fate() == ('reset' if kind == 'tcp' else 'end')
+        j.relay.proc.send_signal(signal.SIGUSR1)
+        wait_for(lambda: j.relay.err().count('bytes there') >= 498)
+    rig.quiet(j.relay.pid)
+    assert rig.cpu_grows(j.relay.pid, 0.2) < 0.1
+
+
+@sockets
+def test_stuck_beside_busy(joined, pool, source, kind):
+    """Goal: beside a connection that never rests, readers that were stuck for long get all when they read again."""
+    j = joined(source, kind)
+    busy = j.connect()
+    crowd = [j.connect() for _ in range(50)]
+    with rig.chatter(pool, *busy):
+        sent = [a.stuff(RANDOM[:MIB]) for a, _ in crowd[:3]]
+        for (a, b), n in zip(crowd, sent):
+            a.shut()
+            assert b.digest()[0] == n
+    ping(*crowd[9])
 
 
 def test_50_commands(joined):

@@ -313,6 +313,53 @@ def test_thousand_at_once(link):
     assert not j.relay.err()
 
 
+def test_quiet_beside_busy(link, pool):
+    """Goal: beside a stream that never rests, 1,000 quiet ones are served soon from both sides, their ends, their resets and
+    newcomers are seen; all come to rest."""
+    j = link('tcp', 'tcp')
+    busy = j.connect()
+    quiet = [j.connect() for _ in range(1000)]
+    with rig.chatter(pool, *busy):
+        took = []
+        for a, b in quiet[::8]:
+            began = time.monotonic()
+            ping(a, b)
+            took.append(time.monotonic() - began)
+        assert statistics.median(took) < 0.05 and max(took) < 1
+        for a, b in quiet[4::8]:
+            ping(b, a)
+        ping(*j.connect())
+        (a, b), (c, d), (e, f), (g, h) = quiet[1:5]
+        a.shut()
+        assert b.read_all() == b''
+        b.send(b'still')
+        b.close()
+        assert a.read_all() == b'still'
+        c.reset()
+        assert d.fate() == 'reset'
+        f.reset()
+        assert e.fate() == 'reset'
+        sent = g.stuff(bytes(65536))
+        g.shut()
+        assert h.digest()[0] == sent
+        j.relay.proc.send_signal(signal.SIGUSR1)
+        wait_for(lambda: j.relay.err().count('bytes out') >= 999)
+    for pid in (j.relay.pid, *rig.children(j.relay.pid)):
+        rig.quiet(pid)
+        assert rig.cpu_grows(pid, 0.2) < 0.1
+
+
+def test_quiet_streams_end_with_the_link(link, mark):
+    """Goal: when the command is killed beside a stream that never rests, 200 quiet clients see a reset, and at once."""
+    j = link('tcp', 'unix')
+    crowd = [j.connect() for _ in range(200)]
+    ping(*crowd[0])
+    for pid in rig.children(j.relay.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert {a.fate() for a, _ in crowd} == {'reset'}
+    assert j.relay.wait() == 7
+
+
 def test_thousand_one_by_one(link, lean):
     """Goal: ids are used again: connections come and go, and neither relay grows or keeps a descriptor."""
     j = link('tcp', 'unix')

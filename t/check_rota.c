@@ -1,0 +1,256 @@
+/* check_rota.c - who is polled in which turn, over a clock of its own; needs rota.o pollset.o */
+#include "check.h"
+
+#define MOST 10000
+
+static struct rota r;
+static struct pollset ps;
+static struct guest {
+	struct seat seat;
+	int64_t seen, worst; /* when it was polled last, the longest time between */
+	bool timed;          /* waits for a time */
+} guest[MOST];
+static int n;
+
+static void
+seat(int count)
+{
+	ps.now = ps.now == 0 ? 1000000 : ps.now;
+	for (; count > 0; count--, n++) {
+		rota_add(&r, &guest[n].seat, ps.now);
+		guest[n].seen = ps.now;
+	}
+}
+
+/* A turn: who is awake is polled, and rests where it can. Returns how many were polled. */
+static size_t
+turn(void)
+{
+	struct seat *s, *next;
+	struct guest *g;
+	size_t polled;
+
+	ps.deadline = INT64_MAX;
+	rota_turn(&r, &ps);
+	polled = r.awake.n;
+	for (s = r.awake.first; s != NULL; s = next) {
+		next = s->next;
+		g = (struct guest *)s;
+		if (ps.now - g->seen > g->worst)
+			g->worst = ps.now - g->seen;
+		g->seen = ps.now;
+		if (!g->timed)
+			rota_rest(&r, s, ps.now);
+	}
+	ck_assert_uint_eq(r.awake.n + r.quiet.n, (size_t)n);
+	return polled;
+}
+
+/* All have been quiet for long. */
+static void
+settle(int count)
+{
+	seat(count);
+	turn();
+	ps.now += 1000;
+	turn();
+	ck_assert_uint_eq(r.awake.n, 0);
+	ck_assert_uint_eq(r.quiet.n, (size_t)count);
+}
+
+static int64_t
+worst(void)
+{
+	int64_t most = 0;
+	int i;
+
+	for (i = 0; i < n; i++) {
+		if (guest[i].worst > most)
+			most = guest[i].worst;
+		if (ps.now - guest[i].seen > most)
+			most = ps.now - guest[i].seen;
+	}
+	return most;
+}
+
+static void
+forget_worst(void)
+{
+	int i;
+
+	for (i = 0; i < n; i++) {
+		guest[i].seen = ps.now;
+		guest[i].worst = 0;
+	}
+}
+
+START_TEST(nobody_active_all_are_polled_without_a_limit)
+{
+	int i;
+
+	settle(_i == 0 ? 5 : 5000);
+	for (i = 0; i < 10; i++) {
+		ck_assert_uint_eq(turn(), (size_t)n);
+		ck_assert_int_eq(ps.deadline, INT64_MAX);
+		ps.now += i;
+	}
+}
+END_TEST
+
+START_TEST(a_few_are_polled_in_every_turn)
+{
+	int i;
+
+	settle(9);
+	for (i = 0; i < 1000; i++) {
+		rota_active(&r, &guest[i / 100 % 9].seat, ps.now);
+		ck_assert_uint_eq(turn(), 9);
+		ck_assert_int_eq(ps.deadline, INT64_MAX);
+		ps.now += i % 5;
+	}
+}
+END_TEST
+
+/* One that is busy is polled in each turn, nearly always alone. */
+START_TEST(a_busy_one_is_polled_alone)
+{
+	size_t polled = 0;
+	int i;
+
+	settle(5000);
+	turn();
+	for (i = 0; i < 10000; i++) { /* ten turns a millisecond */
+		ps.now += i % 10 == 0;
+		rota_active(&r, &guest[7].seat, ps.now);
+		polled += turn();
+		ck_assert_int_eq(guest[7].seen, ps.now);
+		ck_assert_int_le(ps.deadline, ps.now + 5);
+	}
+	ck_assert_uint_le(polled, 10000 + 1010 * 256);
+}
+END_TEST
+
+/* Beside busy ones, whatever a turn takes; the bound that rota.c states. */
+START_TEST(a_quiet_one_is_seen_within_a_bound)
+{
+	static const int count[] = { 20, 300, 1000, 5000, MOST }, takes[] = { 0, 1, 3, 5 };
+	int many = count[_i / 4], long_turn = takes[_i % 4], i;
+	int64_t until;
+
+	settle(many);
+	turn();
+	forget_worst();
+	until = ps.now + 2000;
+	for (i = 0; ps.now < until; i++) {
+		ps.now += long_turn > 0 ? long_turn : i % 20 == 0;
+		rota_active(&r, &guest[i & 1].seat, ps.now);
+		turn();
+	}
+	ck_assert_int_le(worst(), 5 + (many / 256 + 2) * (long_turn > 0 ? long_turn : 1));
+}
+END_TEST
+
+/* The busy one says something every 4 ms: relay sleeps in between, and still looks at all. */
+START_TEST(looks_that_were_missed_while_it_waited_are_made_good)
+{
+	int i, turns = 0;
+
+	settle(1000);
+	turn();
+	forget_worst();
+	for (i = 0; i < 100; i++) {
+		rota_active(&r, &guest[0].seat, ps.now);
+		do {
+			turn();
+			turns++;
+		} while (ps.deadline <= ps.now);
+		ck_assert_int_ge(ps.deadline, ps.now + 5);
+		ps.now += 4;
+	}
+	ck_assert_int_le(worst(), 9);
+	ck_assert_int_le(turns, 100 * 6);
+}
+END_TEST
+
+START_TEST(a_long_turn_makes_the_next_one_no_longer)
+{
+	settle(MOST);
+	turn();
+	rota_active(&r, &guest[0].seat, ps.now);
+	turn();
+	ps.now += 20;
+	rota_active(&r, &guest[0].seat, ps.now);
+	ck_assert_uint_le(turn(), 1 + 256);
+}
+END_TEST
+
+START_TEST(all_come_to_rest_when_nobody_speaks_any_more)
+{
+	int64_t began;
+	int i;
+
+	settle(1000);
+	for (i = 0; i < 50; i++, ps.now++) {
+		rota_active(&r, &guest[i].seat, ps.now);
+		turn();
+	}
+	began = ps.now;
+	for (i = 0; ps.deadline != INT64_MAX; i++) {
+		ck_assert_int_lt(i, 50);
+		ps.now = ps.deadline;
+		turn();
+	}
+	ck_assert_int_le(ps.now - began, 25);
+	ck_assert_uint_eq(r.awake.n, 0);
+}
+END_TEST
+
+START_TEST(who_waits_for_a_time_stays_awake_and_keeps_nobody_busy)
+{
+	settle(100);
+	guest[50].timed = true;
+	rota_active(&r, &guest[50].seat, ps.now);
+	ps.now += 1000;
+	turn();
+	ck_assert_int_eq(ps.deadline, INT64_MAX);
+	ck_assert_uint_eq(r.awake.n, 1);
+	ck_assert(!guest[50].seat.quiet);
+}
+END_TEST
+
+START_TEST(every_seat_can_be_left_and_all_are_told)
+{
+	static const int order[] = { 0, 19, 7, 8, 1, 18, 10 };
+	struct seat *s;
+	int i, told = 0;
+
+	settle(20);
+	for (i = 5; i < 15; i++)
+		rota_active(&r, &guest[i].seat, ps.now);
+	for (i = 0; i < 7; i++)
+		rota_remove(&r, &guest[order[i]].seat);
+	for (s = rota_next(&r, NULL); s != NULL; s = rota_next(&r, s))
+		told++;
+	ck_assert_int_eq(told, 13);
+	ck_assert_uint_eq(r.awake.n, 7);
+	rota_wake_all(&r);
+	ck_assert_uint_eq(r.awake.n, 13);
+	ck_assert_ptr_null(r.quiet.first);
+	for (s = rota_next(&r, NULL); s != NULL; s = rota_next(&r, NULL))
+		rota_remove(&r, s);
+	ck_assert_ptr_null(r.awake.last);
+}
+END_TEST
+
+TESTS("rota")
+{
+	tcase_add_loop_test(tc, nobody_active_all_are_polled_without_a_limit, 0, 2);
+	tcase_add_test(tc, a_few_are_polled_in_every_turn);
+	tcase_add_test(tc, a_busy_one_is_polled_alone);
+	tcase_add_loop_test(tc, a_quiet_one_is_seen_within_a_bound, 0, 20);
+	tcase_add_test(tc, looks_that_were_missed_while_it_waited_are_made_good);
+	tcase_add_test(tc, a_long_turn_makes_the_next_one_no_longer);
+	tcase_add_test(tc, all_come_to_rest_when_nobody_speaks_any_more);
+	tcase_add_test(tc, who_waits_for_a_time_stays_awake_and_keeps_nobody_busy);
+	tcase_add_test(tc, every_seat_can_be_left_and_all_are_told);
+}

@@ -1,0 +1,671 @@
+/* check_tunnel.c - the life of a link, with commands that play ssh and the far end; needs all rooms but relay.o */
+#include <sys/wait.h>
+
+#include "net.h"
+
+static struct tunnel t;
+static struct dial_target command;
+static struct children kids;
+static struct pollset ps;
+static struct hops hops;
+static int64_t shift; /* our clock is so far ahead */
+static char why[512];
+
+/* ---- a far end that is a shell script: the file "far" ---- */
+
+static void
+far_is(const char *script)
+{
+	FILE *file = fopen("far.new", "w");
+
+	ck_assert_int_ge(fprintf(file, "%s\n", script), 0);
+	ck_assert_int_eq(fclose(file), 0);
+	ck_assert_int_eq(rename("far.new", "far"), 0);
+}
+
+/* Starts a link, whether or not it was sent the line of boot.c, and goes on until its stdin ends or the file "cut" is there. */
+#define GREETS "read line; echo 'relay:: at /x'; cat hello; "
+#define LIVES GREETS "cat >/dev/null"
+#define LIVES_UNTIL_CUT GREETS "while [ ! -e cut ]; do sleep 0.01; done"
+
+static void
+make_hello(void)
+{
+	struct hello h = { .version = 1, .role = LINK_FAR, .memory = LINK_MEMORY, .streams = 64, .host = "node7" };
+	unsigned char room[FRAME_MAGIC + FRAME_HEAD + FRAME_HELLO_FIXED + 255];
+	struct frame head = { .type = FRAME_HELLO };
+	size_t n = frame_encode_hello(room + FRAME_MAGIC + FRAME_HEAD, &h);
+	int fd = open("hello", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	head.length = (uint32_t)n;
+	frame_encode(room + FRAME_MAGIC, &head);
+	memcpy(room, frame_magic, FRAME_MAGIC);
+	n += FRAME_MAGIC + FRAME_HEAD;
+	ck_assert_int_eq(write(fd, room, n), (ssize_t)n);
+	close(fd);
+}
+
+static char *program[] = { (char *)"/bin/sh", (char *)"./far", NULL };
+
+/* Through the hops ${names}, a blank between two; NULL: a command of the user's own. */
+static void
+begin(const char *names, const char *script)
+{
+	static char *words[8], text[200];
+	int n = 0;
+
+	signal(SIGPIPE, SIG_IGN);
+	unlink("cut");
+	make_hello();
+	far_is(script);
+	endpoint_command(&command.to, program);
+	command.each_ms = 2000;
+	command.kids = &kids;
+	t.command = &command;
+	t.self = "/nowhere/relay";
+	t.far_options = "-m -";
+	if (names != NULL) {
+		snprintf(text, sizeof(text), "%s", names);
+		for (words[n] = strtok(text, " "); words[n] != NULL; words[n] = strtok(NULL, " "))
+			n++;
+		ck_assert(hops_parse(&hops, words, n, "ssh", why, sizeof(why)));
+		t.hops = &hops;
+	}
+	capture();
+	ck_assert_int_eq(tunnel_start(&t, LINK_NEAR, pollset_clock()), STATUS_OK);
+	ck_assert_int_eq(t.state, TUNNEL_STARTS);
+}
+
+static void
+tick(void)
+{
+	ps.now += shift;
+	ps.now_us += shift * 1000;
+}
+
+static void
+turn(void)
+{
+	pollset_begin(&ps);
+	tick();
+	tunnel_want(&t, &ps);
+	spawn_turn(&kids, &ps);
+	pollset_until(&ps, ps.now + 2);
+	ck_assert_int_eq(pollset_wait(&ps), 0);
+	tick();
+	spawn_reap(&kids);
+	tunnel_step(&t, &ps);
+	tunnel_move(&t, &ps);
+}
+
+#define TURN_UNTIL(cond) UNTIL(cond, turn())
+
+static void
+up(void)
+{
+	TURN_UNTIL(t.state == TUNNEL_UP);
+}
+
+/* When would poll return, if nothing came? */
+static int64_t
+wakes_at(void)
+{
+	pollset_begin(&ps);
+	tick();
+	tunnel_want(&t, &ps);
+	return ps.deadline;
+}
+
+static void
+cut_line(void)
+{
+	close(open("cut", O_CREAT | O_WRONLY, 0600));
+	TURN_UNTIL(t.state != TUNNEL_UP);
+	unlink("cut");
+}
+
+static void
+over(int status)
+{
+	TURN_UNTIL(t.state == TUNNEL_OVER);
+	ck_assert_int_eq(t.status, status);
+	TURN_UNTIL(kids.first == NULL);
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
+}
+
+/* ---- up, and over ---- */
+
+START_TEST(a_tunnel_starts_is_up_and_stops)
+{
+	begin(_i == 0 ? "me@login node" : NULL, _i == 0 ? LIVES : "cat hello; cat >/dev/null");
+	up();
+	ck_assert_uint_eq(t.lives, 1);
+	ck_assert_str_eq(t.link.theirs.host, _i == 0 ? "node" : "node7");
+	UNTIL(wakes_at() > ps.now + 1000, turn()); /* nothing to do */
+	tunnel_stop(&t, 130);
+	over(130);
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+/* 0: at once, 1: when it is being dialled or started, 2: when the far relay was started */
+START_TEST(a_tunnel_may_be_stopped_while_it_starts)
+{
+	begin("login", _i == 2 ? "read line; echo 'relay:: at /x'; cat >/dev/null" : "cat >/dev/null");
+	if (_i == 1)
+		TURN_UNTIL(t.carrier.child != NULL);
+	if (_i == 2)
+		TURN_UNTIL(t.boot.state == BOOT_STARTS);
+	tunnel_stop(&t, STATUS_OK);
+	over(STATUS_OK);
+	ck_assert_str_eq(captured(), "");
+	tunnel_stop(&t, 99);
+	ck_assert_int_eq(t.status, STATUS_OK);
+}
+END_TEST
+
+START_TEST(a_tunnel_that_rests_may_be_stopped)
+{
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	cut_line();
+	ck_assert_int_eq(t.state, TUNNEL_RESTS);
+	tunnel_stop(&t, 143);
+	over(143);
+	ck_assert_str_eq(captured(), ""); /* it had not been told of yet */
+}
+END_TEST
+
+/* A command of the user's own: -m has one life. */
+START_TEST(a_command_is_not_started_again)
+{
+	begin(NULL, "cat hello; while [ ! -e cut ]; do sleep 0.01; done");
+	up();
+	cut_line();
+	over(STATUS_LINK);
+	HAS(captured(), "relay: the link to node7 has ended: the other side has ended\n");
+}
+END_TEST
+
+/* ---- a start that fails ---- */
+
+#define SSH(words) "echo '" words "' >&2; exit 255"
+
+static const struct {
+	const char *hops, *script, *says;
+} failures[] = {
+	{ "login", "exit 127", "cannot reach login: a command was not found there, with status 127" },
+	{ "login", "exit 3", "cannot reach login: ssh ended with status 3" },
+	{ "login node", "exit 3", "cannot reach login -> node: ssh ended with status 3" },
+	{ "login", "exec >&-; cat >/dev/null", "it closed the line without a word" },
+	{ "login node", SSH("ssh: Could not resolve hostname node: Name or service not known"),
+	    "cannot reach node: ssh: Could not resolve hostname node: Name or service not known; is the name right, as the hop "
+	    "before" },
+	{ "login node", SSH("ssh: Could not resolve hostname login: Name or service not known"),
+	    "not known; is the name right?\n" },
+	{ "login node", SSH("me@node: Permission denied (publickey)."), "nobody can type a password there" },
+	{ "login node", SSH("me@login: Permission denied (publickey)."), "cannot reach login: me@login: Permission denied (publickey).\n" },
+	{ "login node", SSH("Host key verification failed."), "hop by hop, and accept the key" },
+	{ "login", SSH("Host key verification failed."), "failed.; log in by hand once, and accept the key" },
+	{ "login", "echo one >&2; echo two >&2; exit 1", "cannot reach login: two\n" },
+	{ "login", "read line; echo 'relay:: none Plan9-mips'; cat >/dev/null", "login: it is a Plan9-mips, for which" },
+	{ "login", "cat", "come back" },
+	{ "login", "echo This account is closed.; exit 1", "before that it said: This account is closed.|\n" },
+	{ NULL, "exit 127", "no link: the far command was not found" },
+	{ NULL, "exit 255", "no link: sh could not connect" },
+	{ NULL, "exit 9", "no link: the command ended with status 9" },
+	{ NULL, "kill -9 $$", "no link: the command ended with status 137" },
+	{ NULL, "exec >&-; cat >/dev/null", "no link: the command closed its stdout" },
+	{ NULL, "cat", "gives back what it is sent" },
+	{ NULL, "printf 'motd\\nrelay::\\0x'; exit 1", "before that it said: motd|relay::?x\n" },
+};
+#define FAILURES ((int)(sizeof(failures) / sizeof(failures[0])))
+
+START_TEST(a_start_that_fails_is_explained_and_the_end)
+{
+	begin(failures[_i].hops, failures[_i].script);
+	over(STATUS_LINK);
+	HAS(captured(), failures[_i].says);
+	ck_assert_uint_eq(t.lives, 0);
+}
+END_TEST
+
+START_TEST(a_command_that_is_not_there_is_explained)
+{
+	program[0] = (char *)"/nowhere/ssh";
+	begin(_i == 0 ? "login" : NULL, "");
+	over(STATUS_LINK);
+	HAS(captured(), "No such file or directory");
+}
+END_TEST
+
+START_TEST(words_on_stderr_are_shown_as_they_come)
+{
+	begin("login", "echo 'Warning: old' >&2; printf 'half' >&2; " LIVES);
+	up();
+	tunnel_stop(&t, 0);
+	over(0);
+	HAS(captured(), "Warning: old\n");
+	HAS_NOT(captured(), "relay: Warning");
+}
+END_TEST
+
+/* "at" came, and then nothing. */
+START_TEST(a_far_relay_that_is_not_heard_is_given_10_s)
+{
+	begin("login", "read line; echo 'relay:: at /x'; cat >/dev/null");
+	TURN_UNTIL(t.boot.state == BOOT_STARTS);
+	turn();
+	ck_assert_int_eq(wakes_at(), t.magic_at);
+	ck_assert_int_ge(t.magic_at - ps.now, 9000);
+	ck_assert_int_le(t.magic_at - ps.now, 10000);
+	shift += 9000;
+	turn();
+	ck_assert_int_eq(t.state, TUNNEL_STARTS);
+	shift += 1100;
+	over(STATUS_LINK);
+	HAS(captured(), "login: the relay there was started and is not heard");
+}
+END_TEST
+
+/* Before that somebody may be typing a password, for as long as it takes. */
+START_TEST(a_first_start_has_all_the_time)
+{
+	begin("login", "cat >/dev/null");
+	TURN_UNTIL(t.carrier.child != NULL);
+	shift += 86400000;
+	turn();
+	ck_assert_int_eq(t.state, TUNNEL_STARTS);
+	ck_assert_int_eq(t.link.state, LINK_STARTS);
+	ck_assert_int_eq(wakes_at(), INT64_MAX);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+START_TEST(a_copy_is_told_once)
+{
+	char script[200];
+	int fd = open("relay-Linux-riscv64", O_WRONLY | O_CREAT | O_TRUNC, 0700);
+
+	ck_assert_int_eq(write(fd, "binary", 6), 6);
+	close(fd);
+	snprintf(script, sizeof(script), "read line; echo 'relay:: want Linux-riscv64 /x'; dd bs=1 count=6 of=got 2>/dev/null; "
+		"echo 'relay:: at /x'; cat hello; cat >/dev/null");
+	begin("login", script);
+	t.self = "./relay";
+	tunnel_stop(&t, 0);
+	over(0);
+	ck_assert_int_eq(tunnel_start(&t, LINK_NEAR, pollset_clock()), STATUS_OK);
+	t.stopped = false;
+	up();
+	ck_assert_str_eq(captured(), "relay: copying relay (1 KiB) to login\n");
+	ck_assert_int_eq(system("[ \"$(cat got)\" = binary ]"), 0);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+/* ---- a link that comes back ---- */
+
+START_TEST(a_lost_link_is_told_and_comes_back)
+{
+	begin("login node", LIVES_UNTIL_CUT);
+	up();
+	cut_line();
+	ck_assert_int_eq(t.state, TUNNEL_RESTS);
+	ck_assert_int_gt(wakes_at(), ps.now);
+	ck_assert_str_eq(captured(), "");
+	TURN_UNTIL(*captured() != '\0');
+	ck_assert_str_eq(captured(), "relay: the link to node has ended: the other side has ended; it will be made again\n");
+	ck_assert_int_eq(t.status, STATUS_OK);
+	up();
+	ck_assert_uint_eq(t.lives, 2);
+	ck_assert_uint_eq(t.failures, 0);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+/* Until the next start, in ms. */
+static int64_t
+pause_now(void)
+{
+	int64_t at = t.again_at;
+
+	ck_assert_int_eq(t.state, TUNNEL_RESTS);
+	ck_assert_int_eq(wakes_at() < at ? at : ps.deadline, at);
+	return at - ps.now;
+}
+
+static void
+fail_again(void)
+{
+	shift += t.again_at - ps.now + 1;
+	TURN_UNTIL(t.state == TUNNEL_STARTS);
+	TURN_UNTIL(t.state == TUNNEL_RESTS);
+}
+
+START_TEST(the_pause_grows_to_a_minute)
+{
+	static const int64_t most[] = { 1000, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000 };
+	int64_t pause;
+	int i;
+
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	cut_line();
+	far_is("echo no >&2; exit 255");
+	for (i = 0; i < 10; i++) {
+		pause = pause_now();
+		ck_assert_msg(pause > most[i] / 2 - 300 && pause <= most[i], "pause %d: %lld ms", i, (long long)pause);
+		fail_again();
+	}
+	HAS_NOT(captured(), "cannot reach"); /* told with -v alone */
+	HAS_NOT(captured(), "no\n");
+	far_is(LIVES_UNTIL_CUT);
+	shift += t.again_at - ps.now + 1;
+	up();
+	ck_assert_uint_eq(t.failures, 0);
+	cut_line();
+	ck_assert_int_le(pause_now(), 1000);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+START_TEST(pauses_differ)
+{
+	int64_t first = 0;
+	int i, others = 0;
+
+	begin("login", LIVES_UNTIL_CUT);
+	for (i = 0; i < 6; i++) {
+		up();
+		cut_line();
+		others += i > 0 && t.again_at - ps.now != first;
+		first = t.again_at - ps.now;
+		shift += 2000;
+	}
+	ck_assert_int_gt(others, 2);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+START_TEST(somebody_who_connects_shortens_the_pause)
+{
+	int64_t least[] = { 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10000, 10000, 10000 };
+	int i;
+
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	cut_line();
+	far_is("exit 255");
+	for (i = 0; i < 12; i++) {
+		ck_assert_int_eq((int)t.failures, i + 1);
+		tunnel_wake(&t);
+		if (i > 4) {
+			t.untold_at = 0;
+			ck_assert_int_eq(wakes_at(), t.started_at + least[i]);
+			ck_assert_int_lt(ps.deadline, t.again_at);
+		}
+		fail_again();
+		ck_assert(!t.woken);
+	}
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+/* A link that was up for long is made again at once. */
+START_TEST(whoever_wants_a_lost_link_has_it_at_once)
+{
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	shift += 5000;
+	cut_line();
+	tunnel_wake(&t);
+	turn();
+	ck_assert_int_ne(t.state, TUNNEL_RESTS);
+	up();
+	ck_assert_uint_eq(t.lives, 2);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+/* Nobody types a password now. While its command is given its moment to end, nothing spins. */
+START_TEST(a_start_of_a_link_that_comes_back_has_two_minutes)
+{
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	cut_line();
+	far_is("cat >/dev/null");
+	shift += 2000;
+	TURN_UNTIL(t.state == TUNNEL_STARTS && t.carrier.child != NULL);
+	t.untold_at = 0;
+	ck_assert_int_eq(wakes_at(), t.started_at + 120000);
+	shift += 119000;
+	turn();
+	ck_assert_int_eq(t.link.state, LINK_STARTS);
+	shift += 1100;
+	turn();
+	ck_assert_int_eq(t.link.state, LINK_DEAD);
+	ck_assert_int_eq(t.state, TUNNEL_STARTS);
+	ck_assert_int_gt(wakes_at(), ps.now);
+	TURN_UNTIL(t.state == TUNNEL_RESTS);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+START_TEST(a_sleep_makes_it_again_at_once)
+{
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	cut_line();
+	far_is("exit 255");
+	fail_again();
+	fail_again();
+	fail_again();
+	far_is(LIVES);
+	t.clocks -= 6000;
+	turn();
+	ck_assert_int_eq(t.state, TUNNEL_STARTS);
+	up();
+	t.clocks -= 6000;
+	turn();
+	ck_assert_int_le(link_deadline(&t.link), ps.now_us + 15000000);
+	ck_assert_int_le(t.link.heard, ps.now_us - 29000000);
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+START_TEST(many_lives_leave_nothing_behind)
+{
+	int fds = 0, i;
+
+	begin("login", LIVES_UNTIL_CUT);
+	for (i = 0; i < 6; i++) {
+		up();
+		cut_line();
+		TURN_UNTIL(kids.first == NULL || t.state != TUNNEL_RESTS);
+		ck_assert_int_eq(t.state, TUNNEL_RESTS);
+		if (i == 0)
+			fds = fds_open();
+		ck_assert_int_eq(fds_open(), fds);
+		shift += 2000;
+	}
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+/* ---- the only connection ---- */
+
+START_TEST(a_single_tunnel_does_not_come_back)
+{
+	begin("login", LIVES_UNTIL_CUT);
+	t.single = true;
+	t.legs.n = 1; /* somebody is connected */
+	up();
+	cut_line();
+	t.legs.n = 0;
+	over(STATUS_LINK);
+	HAS(captured(), "has ended: the other side has ended\n");
+}
+END_TEST
+
+START_TEST(a_single_tunnel_ends_with_its_connection)
+{
+	begin("login", LIVES);
+	t.single = true;
+	over(STATUS_OK);
+	ck_assert_uint_eq(t.lives, 1);
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+/* ---- the far side ---- */
+
+static int to_far, from_far;
+
+static void
+begin_far(void)
+{
+	int in[2], out[2];
+
+	signal(SIGPIPE, SIG_IGN);
+	make_hello();
+	capture();
+	ck_assert(pipe(in) == 0 && pipe(out) == 0);
+	dup2(in[0], 0);
+	dup2(out[1], 1);
+	close(in[0]);
+	close(out[1]);
+	to_far = in[1];
+	from_far = out[0];
+	fcntl(from_far, F_SETFL, O_NONBLOCK);
+	t.legs.target = &command;
+	ck_assert_int_eq(tunnel_start(&t, LINK_FAR, pollset_clock()), STATUS_OK);
+}
+
+/* What a near side says first, behind ${noise}. */
+static void
+near_says(const char *noise)
+{
+	struct hello h = { .version = 1, .role = LINK_NEAR, .memory = LINK_MEMORY, .streams = 64, .host = "laptop" };
+	unsigned char room[1024];
+	struct frame head = { .type = FRAME_HELLO };
+	size_t n = frame_encode_hello(room + FRAME_MAGIC + FRAME_HEAD, &h);
+
+	head.length = (uint32_t)n;
+	frame_encode(room + FRAME_MAGIC, &head);
+	memcpy(room, frame_magic, FRAME_MAGIC);
+	n += FRAME_MAGIC + FRAME_HEAD;
+	ck_assert_int_eq(write(to_far, noise, strlen(noise)), (ssize_t)strlen(noise));
+	ck_assert_int_eq(write(to_far, room, n), (ssize_t)n);
+}
+
+static void
+far_over(int status)
+{
+	TURN_UNTIL(t.state == TUNNEL_OVER);
+	ck_assert_int_eq(t.status, status);
+}
+
+/* 1: what boot.c says first goes to a far end that was there without it */
+START_TEST(a_far_end_is_up_and_ends_with_its_line)
+{
+	unsigned char got[512];
+
+	begin_far();
+	turn();
+	ck_assert_int_gt(read(from_far, got, sizeof(got)), FRAME_MAGIC);
+	ck_assert_mem_eq(got, frame_magic, FRAME_MAGIC);
+	near_says(_i == 0 ? "" : "V='relay 0.1';o='-m -';say(){ ...\n");
+	up();
+	ck_assert_str_eq(t.link.theirs.host, "laptop");
+	close(to_far);
+	far_over(STATUS_OK);
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+START_TEST(a_far_end_that_hears_something_else_says_so)
+{
+	begin_far();
+	near_says("hello\n");
+	far_over(STATUS_LINK);
+	HAS(captured(), "relay: the link has ended: what comes in is no link");
+}
+END_TEST
+
+START_TEST(a_far_end_may_be_stopped)
+{
+	begin_far();
+	if (_i == 1) {
+		near_says("");
+		up();
+	}
+	tunnel_stop(&t, 0);
+	far_over(STATUS_OK);
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+/* ---- the table ---- */
+
+START_TEST(the_table_tells_how_it_is)
+{
+	begin("me@login node", LIVES_UNTIL_CUT);
+	tunnel_table(&t, pollset_clock());
+	HAS(captured(), "relay: the link to node is starting\n");
+	up();
+	capture();
+	tunnel_table(&t, ps.now);
+	HAS(captured(), "relay: the link to node is up\n");
+	HAS(captured(), "round trip");
+	HAS(captured(), "0 open streams");
+	capture();
+	cut_line();
+	tunnel_table(&t, ps.now);
+	HAS(captured(), "relay: the link to node is down\n");
+	HAS(captured(), "made again in 1 s");
+	tunnel_stop(&t, 0);
+	over(0);
+}
+END_TEST
+
+TESTS("tunnel")
+{
+	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
+	tcase_add_loop_test(tc, a_tunnel_starts_is_up_and_stops, 0, 2);
+	tcase_add_loop_test(tc, a_tunnel_may_be_stopped_while_it_starts, 0, 3);
+	tcase_add_test(tc, a_tunnel_that_rests_may_be_stopped);
+	tcase_add_test(tc, a_command_is_not_started_again);
+	tcase_add_loop_test(tc, a_start_that_fails_is_explained_and_the_end, 0, FAILURES);
+	tcase_add_loop_test(tc, a_command_that_is_not_there_is_explained, 0, 2);
+	tcase_add_test(tc, words_on_stderr_are_shown_as_they_come);
+	tcase_add_test(tc, a_far_relay_that_is_not_heard_is_given_10_s);
+	tcase_add_test(tc, a_first_start_has_all_the_time);
+	tcase_add_test(tc, a_copy_is_told_once);
+	tcase_add_test(tc, a_lost_link_is_told_and_comes_back);
+	tcase_add_test(tc, the_pause_grows_to_a_minute);
+	tcase_add_test(tc, pauses_differ);
+	tcase_add_test(tc, somebody_who_connects_shortens_the_pause);
+	tcase_add_test(tc, whoever_wants_a_lost_link_has_it_at_once);
+	tcase_add_test(tc, a_start_of_a_link_that_comes_back_has_two_minutes);
+	tcase_add_test(tc, a_sleep_makes_it_again_at_once);
+	tcase_add_test(tc, many_lives_leave_nothing_behind);
+	tcase_add_test(tc, a_single_tunnel_does_not_come_back);
+	tcase_add_test(tc, a_single_tunnel_ends_with_its_connection);
+	tcase_add_loop_test(tc, a_far_end_is_up_and_ends_with_its_line, 0, 2);
+	tcase_add_test(tc, a_far_end_that_hears_something_else_says_so);
+	tcase_add_loop_test(tc, a_far_end_may_be_stopped, 0, 2);
+	tcase_add_test(tc, the_table_tells_how_it_is);
+}
