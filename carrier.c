@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "relay.h"
@@ -70,11 +71,20 @@ carrier_near(struct carrier *c, struct link *link, struct dial_target *target, s
 	return c->dial != NULL;
 }
 
+/* A terminal as stdout that passes bytes as they are is no more than a pipe: srun -u gives its tasks one. */
+static bool
+changes_bytes(int fd)
+{
+	struct termios t;
+
+	return tcgetattr(fd, &t) == 0 && (t.c_oflag & OPOST) != 0;
+}
+
 int
 carrier_far(struct carrier *c, struct link *link)
 {
 	init(c, link);
-	if (isatty(STDIN_FILENO) || isatty(STDOUT_FILENO)) {
+	if (isatty(STDIN_FILENO) || changes_bytes(STDOUT_FILENO)) {
 		log_say(LOG_ERROR,
 		    "a link cannot go through a terminal: relay -m - is run by relay -m FROM -- COMMAND, without ssh -t");
 		return -1;

@@ -42,11 +42,26 @@ elif [ -e asked ]; then
 	echo R
 else touch asked; echo PD; fi
 ''',
-    'srun': '''#!/bin/sh
-[ "$1 $2 $3" = "--jobid=41 --overlap -u" ] && kill -0 "$(cat "$HOME/slurm/pid")" || exit 1
-shift 3
-touch "$HOME/slurm/srun"
-exec "$@"
+    # -u makes a terminal of the task's stdout, one that passes bytes as they are; its stdin is a pipe.
+    'srun': '''#!/usr/bin/python3
+import os, subprocess, sys, termios
+assert sys.argv[1:4] == ['--jobid=41', '--overlap', '-u']
+home = os.environ['HOME']
+os.kill(int(open(home + '/slurm/pid').read()), 0)
+open(home + '/slurm/srun', 'w').close()
+here, there = os.openpty()
+modes = termios.tcgetattr(there)
+modes[1] &= ~termios.OPOST
+termios.tcsetattr(there, termios.TCSANOW, modes)
+task = subprocess.Popen(sys.argv[4:], stdout=there)
+os.close(there)
+try:
+    while True:
+        data = os.read(here, 65536)
+        while data:
+            data = data[os.write(1, data):]
+except OSError:
+    sys.exit(task.wait())
 ''',
     'scancel': '''#!/bin/sh
 cd "$HOME/slurm" && touch cancelled && [ "$1" = 41 ] && kill -- "-$(cat pid)"
