@@ -340,7 +340,8 @@ struct rota_list {
 struct rota {
 	struct rota_list awake, quiet; /* quiet: who waits longest comes first */
 	int64_t active_at;             /* the last event of any */
-	int64_t looked_at;             /* at quiet ones */
+	int64_t look_at;               /* when the next look at quiet ones is due; microseconds */
+	int64_t looked_at;             /* when this turn's look began; 0: it has none */
 };
 
 /*
