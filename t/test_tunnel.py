@@ -1178,6 +1178,7 @@ def test_stdio_loses_the_line(tunnel, far, target, mark):
     rig.ping(a, b)
     os.kill(far_relay(mark), signal.SIGKILL)
     assert r.wait() == 7, r.err()
+    assert 'has ended: ' in r.err().splitlines()[-1], r.err()
     assert a.read_all() == b''
     b.fate()
     a.close()
