@@ -831,6 +831,7 @@ struct tunnel {
 	const char *self, *far_path, *far_options; /* with hops: for boot.c */
 	struct boot boot;
 	bool single;         /* ends with its one connection */
+	bool finished;       /* it has ended so */
 	bool stopped, woken;
 	unsigned lives;      /* how often it was up */
 	unsigned failures;   /* starts since then */

@@ -235,7 +235,8 @@ comes_back(const struct tunnel *t)
 static void
 end_link(struct tunnel *t, struct pollset *ps)
 {
-	bool done = t->stopped || (t->single && t->legs.n == 0 && t->state == TUNNEL_UP);
+	bool done =
+	    t->stopped || t->finished || (t->single && t->legs.n == 0 && t->state == TUNNEL_UP && t->status == STATUS_OK);
 	bool far_end = t->link.role == LINK_FAR && (t->link.code == LINK_END || t->link.code == LINK_RESET);
 
 	if (t->link.role == LINK_NEAR && t->state == TUNNEL_STARTS && !t->stopped) {
@@ -426,8 +427,10 @@ tunnel_move(struct tunnel *t, const struct pollset *ps)
 	carrier_flush(&t->carrier, pollset_clock_us());
 	if (t->single && t->link.late != LINK_END && t->status == STATUS_OK)
 		t->status = STATUS_BROKEN;
-	if (t->single && t->state == TUNNEL_UP && t->legs.n == 0 && t->link.n == 0)
+	if (t->single && t->state == TUNNEL_UP && t->legs.n == 0 && t->link.n == 0 && t->link.state != LINK_DEAD) {
+		t->finished = true;
 		link_bye(&t->link, LINK_END, "done");
+	}
 }
 
 void

@@ -369,6 +369,20 @@ def test_remote_socket(tunnel, far, target, tmp, hosts, mark):
         assert not os.path.exists(path)
 
 
+@pytest.mark.skipif(not rig.EXTRAS, reason='POSIX does not tell whose a connection is')
+def test_remote_port_is_private(tunnel, far, web):
+    """Goal: the port that -R opens on a shared host lets in its user and root, and with -a everybody."""
+    def stranger(address):
+        return subprocess.run(['setpriv', '--reuid', str(next(uids)), '--clear-groups', 'curl', '-sS', 'http://%s/' % address],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=rig.PATIENCE).stdout
+    r = tunnel('-R', '127.0.0.1:0:' + web.path, far.here())
+    for _ in range(20):
+        assert stranger(r.address) == b''
+    shows_page(r.address)
+    r = tunnel('-a', '-R', '127.0.0.1:0:' + web.path, far.here())
+    assert stranger(r.address) == PAGE
+
+
 def test_remote_refused(tunnel, far, web, tmp):
     """Goal: where the far side cannot listen, its own words are told, with status 3."""
     taken = '127.0.0.1:%d' % web.port
@@ -1134,6 +1148,43 @@ def test_comes_back_again_and_again(tunnel, far, web, hosts, mark):
     assert len(far.files()) == 1
 
 
+def test_proxy_outlives_the_line(tunnel, far, web, mark):
+    """Goal: a client of -D that has said nothing yet, and one half of its request, when the line is lost is served by the next one."""
+    r = tunnel('-D', '127.0.0.1:0', far.here())
+    silent, half = rig.connect(r.address), rig.connect(r.address)
+    half.send(b'\5\1\0')
+    assert half.read(2) == b'\5\0'
+    os.kill(far_relay(mark), signal.SIGKILL)
+    again(r, 1)
+    silent.send(b'\5\1\0')
+    assert silent.read(2) == b'\5\0'
+    for a in (silent, half):
+        a.send(b'\5\1\0\1\x7f\0\0\1' + web.port.to_bytes(2, 'big'))
+        assert a.read(10)[:2] == b'\5\0'
+        a.send(b'GET / HTTP/1.0\r\n\r\n')
+        a.shut()
+        assert a.read_all().endswith(PAGE)
+        a.close()
+
+
+def test_stdio_loses_the_line(tunnel, far, target, mark):
+    """Goal: -W is one connection: it ends with the line, status 7, and is not made again."""
+    t = target('unix')
+    a, i, o = rig.end_of_pipe_pair()
+    r = tunnel('-W', t.words[0], far.here(), stdin=i, stdout=o)
+    os.close(i)
+    os.close(o)
+    b = t.accept()
+    rig.ping(a, b)
+    os.kill(far_relay(mark), signal.SIGKILL)
+    assert r.wait() == 7, r.err()
+    assert 'has ended: ' in r.err().splitlines()[-1], r.err()
+    assert a.read_all() == b''
+    b.fate()
+    a.close()
+    b.close()
+
+
 def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
     """Goal: sshd is stopped and started: listeners stay, who connects meanwhile is served once it is back, -R stands again."""
     r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/far.sock:%s' % (tmp, web.path), 'login', 'node')
@@ -1247,6 +1298,17 @@ def test_backoff(tunnel, far, web, flaky, mark):
     said = r.err().splitlines()
     assert 'it will be made again' in said[2] and not [line for line in said[3:] if 'cannot' in line], r.err()
     shows_page(r.address)
+
+
+def test_stopped_while_away(tunnel, far, web, flaky, mark):
+    """Goal: a stop while the line is away ends relay at once, with status 0."""
+    times, break_it, _ = flaky
+    r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
+    assert r.address
+    break_it()
+    os.kill(far_relay(mark), signal.SIGKILL)
+    wait_for(lambda: len(times()) >= 3)
+    assert r.stop(timeout=2) == 0
 
 
 def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
