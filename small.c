@@ -4,7 +4,8 @@
  * A C library's printf brings floating point of any size, wide characters and locales: 13 KiB of code of which relay, which has to
  * be copied to hosts, uses none.  Linked before a static library, these functions take its place.  They know
  *
- *	%c %s %d %u %x %%   with l, ll, z; with a width, that of %u and %x with 0; %s with a precision; and %.Nf
+ *	%c %s %d %u %o %x %%   with l, ll, z; with a width, that of %u, %o and %x with 0; %s with - and
+ *	a precision; and %.Nf
  *
  * and copy anything else as it stands.  t/check_small compares them with the system's; t/test_cross.py sees that the sources ask
  * for nothing else.
@@ -28,7 +29,7 @@ struct out {
 };
 
 struct spec {
-	bool zero;
+	bool left, zero;
 	int width, precision; /* precision -1: none */
 	int longs;            /* how many l; z is one */
 };
@@ -48,9 +49,11 @@ put_padded(struct out *o, const struct spec *s, const char *text, size_t n)
 {
 	size_t i;
 
-	for (i = n; i < (size_t)s->width; i++)
+	for (i = n; !s->left && i < (size_t)s->width; i++)
 		put(o, s->zero ? "0" : " ", 1);
 	put(o, text, n);
+	for (i = n; s->left && i < (size_t)s->width; i++)
+		put(o, " ", 1);
 }
 
 /* Write ${n} so that it ends before ${end}; return its start. */
@@ -119,6 +122,8 @@ static const char *
 read_spec(const char *p, struct spec *s, va_list *ap)
 {
 	memset(s, 0, sizeof(*s));
+	s->left = *p == '-';
+	p += s->left;
 	s->zero = *p == '0';
 	s->width = number(&p);
 	s->precision = -1;
@@ -167,6 +172,9 @@ convert(struct out *o, const char *p, va_list *ap)
 		break;
 	case 'u':
 		put_number(o, &s, false, unsigned_arg(ap, s.longs), 10);
+		break;
+	case 'o':
+		put_number(o, &s, false, unsigned_arg(ap, s.longs), 8);
 		break;
 	case 'x':
 		put_number(o, &s, false, unsigned_arg(ap, s.longs), 16);
