@@ -441,7 +441,7 @@ START_TEST(what_comes_behind_an_answer_is_no_answer)
 {
 	begin_asked();
 	feed("relay:: at /x\n");
-	boot_feed(&b, "\0\362reLAylink\r\n\n\376 at /y\n", 24);
+	boot_feed(&b, "\0\362reLAylink\r\n\n\376 at /y\n", 22);
 	ck_assert_int_eq(b.state, BOOT_STARTS);
 	ck_assert_str_eq(b.path, "/x");
 	boot_free(&b);
@@ -636,7 +636,7 @@ no_parts(const char *where)
 	char cmd[256], line[256] = "";
 	FILE *f;
 
-	snprintf(cmd, sizeof(cmd), "find %s -name '*.part' 2>/dev/null", where);
+	snprintf(cmd, sizeof(cmd), "find %s -name '*.%ld.part' 2>/dev/null", where, (long)shell);
 	f = popen(cmd, "r");
 	ck_assert_msg(fgets(line, sizeof(line), f) == NULL, "left behind: %s", line);
 	pclose(f);

@@ -57,6 +57,7 @@ static const struct {
 	{ "/run/a.sock:/run/b.sock", "/run/a.sock", "/run/b.sock", "/run/a.sock", "/run/b.sock" },
 	{ "/a:/b:c:d", "/a", "/b:c:d", "/a", "/b:c:d" },
 	{ "/a b:/c d", "/a b", "/c d", "/a b", "/c d" },
+	{ "[a/b:node:80", "[a/b", "node:80", "[a/b", "node:80" },
 	{ "http:node:https", "http", "node:https", "localhost:80", "node:443" },
 };
 #define BOTH ((int)(sizeof(both) / sizeof(both[0])))
@@ -202,6 +203,7 @@ static const struct {
 	{ 'L', "*:8888:node:80", "[::]:8888", "http://[::]:8888 -> a -> b:node:80\n" },
 	{ 'L', "10.0.0.5:8888:node:80", "10.0.0.5:8888", "http://10.0.0.5:8888 -> a -> b:node:80\n" },
 	{ 'L', "./x:node:80", "./x", "./x -> a -> b:node:80\n" },
+	{ 'L', "./x:node:80", "./x:8", "./x:8 -> a -> b:node:80\n" },
 	{ 'D', "1080", "127.0.0.1:1080", "socks5h://localhost:1080 -> a -> b\n" },
 	{ 'D', "*:1080", "0.0.0.0:1080", "socks5h://0.0.0.0:1080 -> a -> b\n" },
 	{ 'D', "./x", "./x", "./x -> a -> b\n" },

@@ -140,17 +140,18 @@ END_TEST
 
 START_TEST(the_path_is_told_in_its_room)
 {
-	char room[40], whole[40];
+	char room[64], whole[40];
 	size_t size;
 
 	ck_assert(parse("login|srun --jobid=7|node", "ssh"));
 	ck_assert_str_eq(hops_path(&h, whole, sizeof(whole)), "login -> srun --jobid=7 -> node");
-	for (size = 1; size < sizeof(room); size++) {
-		memset(room, '#', sizeof(room));
+	for (size = 1; size < sizeof(whole); size++) {
+		memset(room, '#', sizeof(room) - 1);
+		room[sizeof(room) - 1] = '\0';
 		ck_assert_ptr_eq(hops_path(&h, room, size), room);
 		ck_assert_uint_eq(strlen(room), size - 1 < strlen(whole) ? size - 1 : strlen(whole));
 		ck_assert_mem_eq(room, whole, strlen(room));
-		ck_assert_int_eq(room[size], '#');
+		ck_assert_uint_eq(strspn(room + size, "#"), sizeof(room) - 1 - size);
 	}
 	ck_assert(parse("me@login", "ssh"));
 	ck_assert_str_eq(hops_path(&h, whole, sizeof(whole)), "me@login");
@@ -183,6 +184,9 @@ static const struct {
 	{ "login|node", "no such host as node.", 1 },
 	{ "login|node", "(node) cannot be reached", 1 },
 	{ "me@|node", "no such host as me@", 0 },
+	{ "me@|node", "something else.", -1 },
+	{ "login|org", "ssh: connect to host hub.org port 22: Connection refused", -1 },
+	{ "login|run x@node sh", "node sh: not found", -1 },
 };
 #define BLAMES ((int)(sizeof(blames) / sizeof(blames[0])))
 
