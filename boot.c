@@ -148,29 +148,35 @@ add_binary(struct boot *b, const char *path, const char *type)
 	b->binaries++;
 }
 
-/* Those of other machine types stand beside us or in ../lib/relay; our own type's may be our own file. */
+/* The binaries named by their types in ${dir}, whose first ${n} bytes count, and ${under} it. */
 static void
-find_binaries(struct boot *b, const char *self)
+find_in(struct boot *b, const char *dir, int n, const char *under)
 {
 	static const char *const types[] = { "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le", "Linux-riscv64", "Darwin-x86_64",
 		"Darwin-arm64" };
-	static const char *const places[] = { "/../lib/relay/relay-", "/relay-" };
-	const char *slash = strrchr(self, '/');
-	char path[BOOT_PATH + 64], type[BOOT_TYPE];
-	struct utsname us;
-	size_t i, j;
+	char path[BOOT_PATH + 64];
+	size_t i;
 
-	if (slash == NULL)
-		return;
-	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		for (j = 0; j < sizeof(types) / sizeof(types[0]); j++) {
-			snprintf(path, sizeof(path), "%.*s%s%s", (int)(slash - self), self, places[i], types[j]);
-			add_binary(b, path, types[j]);
-		}
-	if (uname(&us) == -1)
+	for (i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		snprintf(path, sizeof(path), "%.*s%srelay-%s", n, dir, under, types[i]);
+		add_binary(b, path, types[i]);
+	}
+}
+
+/* What was installed with us comes first: it is static. For our own type there is our own file, before what was built beside it. */
+static void
+find_binaries(struct boot *b, const char *self)
+{
+	const char *slash = strrchr(self, '/');
+	char type[BOOT_TYPE];
+	struct utsname us;
+
+	if (slash == NULL || uname(&us) == -1)
 		return;
 	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1, us.machine);
+	find_in(b, self, (int)(slash - self), "/../lib/relay/");
 	add_binary(b, os_image(self), type);
+	find_in(b, self, (int)(slash - self), "/");
 }
 
 /* ---- what is said ---- */
