@@ -165,7 +165,7 @@ find_in(struct boot *b, const char *dir, int n, const char *under)
 
 /* What was installed with us comes first: it is static. For our own type there is our own file, before what was built beside it. */
 static void
-find_binaries(struct boot *b, const char *self)
+find_binaries(struct boot *b, const char *self, const char *image)
 {
 	const char *slash = strrchr(self, '/');
 	char type[BOOT_TYPE];
@@ -175,7 +175,7 @@ find_binaries(struct boot *b, const char *self)
 		return;
 	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1, us.machine);
 	find_in(b, self, (int)(slash - self), "/../lib/relay/");
-	add_binary(b, os_image(self), type);
+	add_binary(b, image, type);
 	find_in(b, self, (int)(slash - self), "/");
 }
 
@@ -228,13 +228,13 @@ write_script(struct boot *b, char *dst, size_t size, const char *far_path, const
 }
 
 bool
-boot_start(struct boot *b, const char *self, const char *far_path, const char *options)
+boot_start(struct boot *b, const char *self, const char *image, const char *far_path, const char *options)
 {
 	size_t size = BOOT_PATH * 5 + 8192;
 
 	memset(b, 0, sizeof(*b));
 	if (far_path == NULL)
-		find_binaries(b, self);
+		find_binaries(b, self, image);
 	b->out = malloc(size);
 	if (b->out == NULL)
 		return false;

@@ -512,13 +512,14 @@ struct boot {
 };
 
 /*
- * boot_start(b, self, far_path, options): begin; ${self} is our own binary's path, ${options} those of the far relay; ${far_path}
- * is the far relay to use, NULL: whatever is found or can be brought.  False: no memory.  boot_free(b): any number of times.
+ * boot_start(b, self, image, far_path, options): begin; ${self} is our own binary's path, ${image} where it can be read, ${options}
+ * those of the far relay; ${far_path} is the far relay to use, NULL: whatever is found or can be brought.  False: no memory.
+ * boot_free(b): any number of times.
  * boot_feed(b, p, n): what came before the magic of the link.  boot_pull(b, dst, room), boot_has_output(b): what is to be sent.
  * boot_strip(text): take the answers out of what came; its new length.
  * boot_sum(p, n): as cksum(1) does it.
  */
-bool boot_start(struct boot *b, const char *self, const char *far_path, const char *options);
+bool boot_start(struct boot *b, const char *self, const char *image, const char *far_path, const char *options);
 void boot_free(struct boot *b);
 void boot_feed(struct boot *b, const void *p, size_t n);
 size_t boot_pull(struct boot *b, unsigned char *dst, size_t room);

@@ -155,7 +155,7 @@ start_near(struct tunnel *t, int64_t now)
 	if (t->hops != NULL) {
 		boot = &t->boot;
 		t->link.patient = true;
-		if (!boot_start(boot, t->self, t->far_path, t->far_options))
+		if (!boot_start(boot, t->self, os_image(t->self), t->far_path, t->far_options))
 			return false;
 	}
 	if (!carrier_near(&t->carrier, &t->link, t->command, boot, now))

@@ -71,7 +71,7 @@ static void
 begin(const char *far_path)
 {
 	boot_free(&b);
-	ck_assert(boot_start(&b, our_file(), far_path, "-m -t 5 -"));
+	ck_assert(boot_start(&b, our_file(), our_file(), far_path, "-m -t 5 -"));
 	ck_assert_int_eq(b.state, BOOT_ASKS);
 }
 
@@ -177,10 +177,10 @@ START_TEST(what_is_no_binary_is_not_offered)
 	begin_asked();
 	ck_assert_int_eq(b.binaries, 1);
 	boot_free(&b);
-	ck_assert(boot_start(&b, "relay", NULL, ""));
+	ck_assert(boot_start(&b, "relay", "relay", NULL, ""));
 	ck_assert_int_eq(b.binaries, 0);
 	boot_free(&b);
-	ck_assert(boot_start(&b, "/nowhere/relay", NULL, ""));
+	ck_assert(boot_start(&b, "/nowhere/relay", "/nowhere/relay", NULL, ""));
 	ck_assert_int_eq(b.binaries, 0);
 	run("rm -r bin", "");
 }
@@ -824,7 +824,7 @@ EACH_SHELL(without_any_place_each_is_told_with_its_cause)
 	begin(NULL);
 	put_fake("bin/relay", "#!/bin/sh\necho relay 0.0\nexit\n");
 	boot_free(&b);
-	ck_assert(boot_start(&b, "bin/relay", NULL, "-"));
+	ck_assert(boot_start(&b, "bin/relay", "bin/relay", NULL, "-"));
 	talk(_i, &b);
 	ck_assert_int_eq(b.state, BOOT_FAILED);
 	HAS(b.why, NOBODY "/relay: ");
@@ -839,7 +839,7 @@ EACH_SHELL(without_any_place_each_is_told_with_its_cause)
 END_EACH
 
 EACH_SHELL(a_type_without_a_binary_is_told)
-	ck_assert(boot_start(&b, "/nowhere/relay", NULL, "-"));
+	ck_assert(boot_start(&b, "/nowhere/relay", "/nowhere/relay", NULL, "-"));
 	talk(_i, &b);
 	ck_assert_int_eq(b.state, BOOT_FAILED);
 	HAS(b.why, type);
