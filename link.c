@@ -636,7 +636,7 @@ put_turn(struct link *l, unsigned char *dst, size_t room)
 			append_flow(&l->busy, pop_flow(list));
 			continue;
 		}
-		if (list == &l->busy && pace_room(&l->pace) == 0)
+		if (list == &l->busy && pace_room(&l->pace, l->now) == 0)
 			return 0;
 		if (list == &l->fresh && s->out.buf.used > KEYSTROKE && pace_over(&l->pace)) {
 			append_flow(&l->busy, pop_flow(list));
@@ -742,7 +742,7 @@ link_has_output(const struct link *l)
 	if (hello_is_due(l))
 		return true;
 	return l->state == LINK_UP && (ack_is_due(l) || l->due_ping || l->control.first != NULL || l->fresh.first != NULL ||
-					  (l->busy.first != NULL && pace_room(&l->pace) > 0));
+					  (l->busy.first != NULL && pace_room(&l->pace, l->now) > 0));
 }
 
 /* ---- reading: frames ---- */
@@ -1170,6 +1170,8 @@ link_deadline(const struct link *l)
 		next = l->heard + DEAD_AFTER;
 	if (l->unacked_at != 0 && !ack_is_due(l) && l->unacked_at + ACK_DELAY < next)
 		next = l->unacked_at + ACK_DELAY;
+	if (l->busy.first != NULL && pace_next(&l->pace, l->now) < next)
+		next = pace_next(&l->pace, l->now);
 	return next;
 }
 

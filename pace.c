@@ -15,8 +15,13 @@
  *          that it goes on so, up to doubling. A window that was not used does not grow.
  *   lower  the trip is longer than the line's and that queue: the window becomes what makes it so long, or half.
  *   dip    one look in DIP, a little less than what the line holds: is the trip still the line's own?
+ *          While the window has never been too large, three looks that did not make it grow are enough.
  *   judge  the look after a lower or a dip. If the trip has become shorter as the window did, there was a queue; if not, it is the
  *          line's. Either way it is known now what the window should have been.
+ *
+ * On a long line the window is spread over the trip: nothing is sent faster than at 1.5 windows a trip. For ssh makes one packet of
+ * what it finds, and none of it arrives before all has: a window sent at once makes a trip longer by the time that it takes to
+ * send, as a queue would, though the line lies idle between two windows.
  *
  * Times are microseconds.
  */
@@ -34,8 +39,11 @@
 #define LOOK 10000   /* lasts at least so long, and a fourth of the trip */
 #define SAMPLES 4    /* and so many trips */
 #define DIP 24
+#define DIP_YOUNG 3
 #define DIP_TRIP 2000
 #define DOUBLING 4 /* growths until the window is doubled */
+#define LONG 5000  /* the trip of a long line: the milliseconds of poll(2) are a small part of it */
+#define LATE 2000  /* who wakes up late may make up for so much of it */
 
 /* How long a queue of ours may be. */
 static int64_t
@@ -75,12 +83,24 @@ pace_init(struct pace *p, int64_t now)
 	move(p, WINDOW_FIRST);
 }
 
+/* ${n} bytes more: when may the next ones follow? */
+static void
+spread(struct pace *p, size_t n, int64_t now)
+{
+	if (p->trip < LONG)
+		return;
+	if (p->next_at < now - LATE)
+		p->next_at = now - LATE;
+	p->next_at += (int64_t)(n * (uint64_t)p->trip * 2 / p->window / 3);
+}
+
 void
 pace_sent(struct pace *p, size_t n, int64_t now)
 {
 	size_t last = (p->first + p->marks) % PACE_MARKS;
 
 	p->sent += n;
+	spread(p, n, now);
 	if (p->sent - p->acked > p->window - p->window / 4)
 		p->used = true;
 	if (p->marks == PACE_MARKS) {
@@ -108,7 +128,10 @@ grow(struct pace *p)
 	if (step < p->window / 16)
 		step = p->window / 16;
 	step <<= p->growth;
-	p->growth += p->growth < DOUBLING;
+	if (p->growth < DOUBLING)
+		p->growth++;
+	else
+		p->looks = 0;
 	move(p, p->window + (step < p->window ? step : p->window));
 }
 
@@ -156,7 +179,7 @@ decide(struct pace *p)
 		p->trip -= (p->trip - p->least) / 4;
 	if (p->least > p->trip + queue(p) + queue(p) / 2 + p->tremble) {
 		lower(p, p->trip + queue(p));
-	} else if ((++p->looks >= DIP || p->shorter) && p->used) {
+	} else if ((++p->looks >= (p->growth < DOUBLING ? DIP : DIP_YOUNG) || p->shorter) && p->used) {
 		p->looks = 0;
 		lower(p, p->trip - (p->shorter ? p->trip / 4 : p->trip / 8 < DIP_TRIP ? p->trip / 8 : DIP_TRIP));
 		p->shorter = false;
@@ -211,11 +234,19 @@ pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 }
 
 size_t
-pace_room(const struct pace *p)
+pace_room(const struct pace *p, int64_t now)
 {
 	uint64_t flight = p->sent - p->acked;
 
+	if (flight > 0 && now < p->next_at)
+		return 0;
 	return flight < p->window ? (size_t)(p->window - flight) : 0;
+}
+
+int64_t
+pace_next(const struct pace *p, int64_t now)
+{
+	return p->sent - p->acked < p->window && now < p->next_at ? p->next_at : INT64_MAX;
 }
 
 bool

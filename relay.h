@@ -460,6 +460,7 @@ struct pace {
 	unsigned growth;       /* growths, one after the other */
 	uint64_t before;       /* 0, or the window before it was lowered; its trip, and the one that was hoped for */
 	int64_t before_trip, hoped;
+	int64_t next_at;       /* nothing is sent before, so that the window is spread over a long trip */
 	struct {
 		uint64_t end;
 		int64_t at;
@@ -472,14 +473,16 @@ struct pace {
  * pace_idle(p): there was nothing to send, though there was room.
  * pace_acked(p, count, delay, now): the peer has read ${count} bytes in all, the last of them ${delay} before it said so.  False:
  * that cannot be.
- * pace_room(p): how many bytes may be sent now.  pace_over(p): even what may go beyond that has gone.
+ * pace_room(p, now): how many bytes may be sent now.  pace_next(p, now): when more may be sent though nothing is acknowledged;
+ * INT64_MAX: now, or not at all.  pace_over(p): even what may go beyond that has gone.
  * pace_slice(p): how many one stream should send at once.
  */
 void pace_init(struct pace *p, int64_t now);
 void pace_sent(struct pace *p, size_t n, int64_t now);
 void pace_idle(struct pace *p);
 bool pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now);
-size_t pace_room(const struct pace *p);
+size_t pace_room(const struct pace *p, int64_t now);
+int64_t pace_next(const struct pace *p, int64_t now);
 bool pace_over(const struct pace *p);
 size_t pace_slice(const struct pace *p);
 

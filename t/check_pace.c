@@ -6,6 +6,7 @@
 #define SEGS (1 << 18)
 #define ACK_BYTES 1024
 #define ACK_DELAY 5000
+#define PACKET 32768
 
 static struct pace p;
 static int64_t now = SECOND, trip, last_at, jitter;
@@ -13,11 +14,14 @@ static double rate; /* bytes per microsecond */
 static struct { int64_t at; uint64_t end; } seg[SEGS], ack[SEGS];
 static int64_t ack_delay[SEGS];
 static unsigned seg_first, seg_last, ack_first, ack_last;
-static uint64_t got, acked;
+static uint64_t got, acked, last_end;
 static int64_t unacked_at, got_at, last_ack_at;
 static int64_t waits[1 << 20];
 static size_t waits_n;
 static double free_exact;
+static bool packs; /* the line is an ssh's: what is sent at once is a packet, and arrives when its end does */
+static int64_t packed_at;
+static size_t packed;
 
 static void
 line_is(double mbit, int64_t us) { rate = mbit / 8; trip = us; }
@@ -34,7 +38,7 @@ send_all(void)
 {
 	size_t n, k;
 
-	while ((n = pace_room(&p)) > 0) {
+	while ((n = pace_room(&p, now)) > 0) {
 		ck_assert_uint_lt(seg_last - seg_first, SEGS - 100);
 		n = n < pace_slice(&p) ? n : pace_slice(&p);
 		pace_sent(&p, n, now);
@@ -43,11 +47,16 @@ send_all(void)
 			if (free_exact < (double)now)
 				free_exact = (double)now;
 			free_exact += (double)k / rate;
+			packed = packs && packed_at == now && packed + k <= PACKET ? packed + k : k;
+			packed_at = now;
+			if (packed > k && seg_last > seg_first)
+				seg_last--;
 			seg[seg_last % SEGS].at = (int64_t)free_exact + trip / 2 + (jitter ? upto((uint32_t)jitter) : 0);
 			if (seg[seg_last % SEGS].at < last_at)
 				seg[seg_last % SEGS].at = last_at;
 			last_at = seg[seg_last % SEGS].at;
-			seg[seg_last % SEGS].end = (seg_last == 0 ? 0 : seg[(seg_last - 1) % SEGS].end) + k;
+			last_end += k;
+			seg[seg_last % SEGS].end = last_end;
 			seg_last++;
 		}
 	}
@@ -98,6 +107,8 @@ run(int64_t span)
 			next = ack[ack_first % SEGS].at;
 		if (unacked_at != 0 && unacked_at + ACK_DELAY < next)
 			next = unacked_at + ACK_DELAY;
+		if (pace_next(&p, now) < next)
+			next = pace_next(&p, now);
 		now = next > now ? next : now + 1;
 	}
 	return (double)(got - from) / ((double)span * rate);
@@ -144,6 +155,18 @@ START_TEST(and_much_less_on_a_short_and_fast_line)
 	share = run(5 * SECOND);
 	ck_assert_msg(share >= 0.9, "%.3f of the line", share);
 	ck_assert_msg(wait99() < 1, "p99 %.1f ms", wait99());
+}
+END_TEST
+
+START_TEST(a_line_in_packets_is_used_too)
+{
+	double share;
+
+	packs = true;
+	start(lines[_i].mbit, lines[_i].trip);
+	run(4 * SECOND);
+	share = run(10 * SECOND);
+	ck_assert_msg(share >= 0.9, "%g Mbit/s, %ld ms: %.3f of the line", rate * 8, (long)trip / 1000, share);
 }
 END_TEST
 
@@ -302,8 +325,8 @@ START_TEST(wild_delays_leave_a_window)
 	dice_state = 7;
 	start(50, 20000);
 	for (i = 0; i < 100000; i++) {
-		if (pace_room(&p) > 0)
-			pace_sent(&p, 1 + upto((uint32_t)(pace_room(&p) < 30000 ? pace_room(&p) : 30000)), now);
+		if (pace_room(&p, now) > 0)
+			pace_sent(&p, 1 + upto((uint32_t)(pace_room(&p, now) < 30000 ? pace_room(&p, now) : 30000)), now);
 		now += one_in(1000) ? 4000 * (int64_t)SECOND : upto(30000);
 		ck_assert(pace_acked(&p, p.acked + upto((uint32_t)(p.sent - p.acked)), one_in(3) ? dice() : upto(1000), now));
 		ck_assert_uint_ge(p.window, 4096);
@@ -320,6 +343,7 @@ TESTS("pace")
 	tcase_add_loop_test(tc, bulk_gets_the_line, 0, 12);
 	tcase_add_loop_test(tc, and_a_packet_beside_it_waits_less_than_10_ms, 0, 12);
 	tcase_add_test(tc, and_much_less_on_a_short_and_fast_line);
+	tcase_add_loop_test(tc, a_line_in_packets_is_used_too, 3, 12); /* those from 20 ms on */
 	tcase_add_loop_test(tc, the_start_is_over_in_a_second_or_30_trips, 0, 12);
 	tcase_add_test(tc, a_faster_line_is_found);
 	tcase_add_test(tc, a_slower_line_is_found);
