@@ -172,8 +172,8 @@ t/check_hops: t/check_hops.c t/check.h hops.o
 	$(T) hops.o $(CHECK_LIBS)
 t/check_forward: t/check_forward.c t/check.h forward.o endpoint.o log.o
 	$(T) forward.o endpoint.o log.o $(CHECK_LIBS)
-t/check_boot: t/check_boot.c t/check.h t/net.h boot.o
-	$(T) boot.o $(CHECK_LIBS)
+t/check_boot: t/check_boot.c t/check.h t/net.h boot.o os.o
+	$(T) boot.o os.o $(CHECK_LIBS)
 t/check_leg: t/check_leg.c t/check.h t/net.h $(ROOMS)
 	$(T) $(ROOMS) $(CHECK_LIBS)
 t/check_tunnel: t/check_tunnel.c t/check.h t/net.h $(ROOMS)
