@@ -1185,6 +1185,18 @@ def test_stdio_loses_the_line(tunnel, far, target, mark):
     b.close()
 
 
+def test_comes_back_unasked(tunnel, far, web, mark):
+    """Goal: a line is made again though nothing else happens than that it was lost: its end and its exit are seen in one turn."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here())
+    assert r.address
+    there = far_relay(mark)
+    os.kill(r.pid, signal.SIGSTOP)
+    os.kill(there, signal.SIGKILL)
+    wait_for(lambda: not rig.alive(there))
+    os.kill(r.pid, signal.SIGCONT)
+    again(r, 1)
+
+
 def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
     """Goal: sshd is stopped and started: listeners stay, who connects meanwhile is served once it is back, -R stands again."""
     r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/far.sock:%s' % (tmp, web.path), 'login', 'node')
