@@ -1000,6 +1000,15 @@ def test_idle(tunnel, far, target, kind):
     r.says('nobody was connected for 1 s')
 
 
+def test_idle_from_the_start(tunnel, far):
+    """Goal: -i: a tunnel to which nobody ever came."""
+    r = tunnel('-i', '1', '-L', '127.0.0.1:0:/a', far.here())
+    assert r.address
+    since = time.monotonic()
+    assert r.wait(8) == 0
+    assert time.monotonic() - since > 0.8
+
+
 def test_background(run, far, web, tmp, hosts, mark):
     """Goal: -f: status 0 once the tunnel stands, with the address on stdout; kill of the pid in -P's file ends everything."""
     pidfile = tmp + '/relay.pid'
