@@ -368,15 +368,14 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 			rest(t, ps->now);
 		}
 	}
+	if (t->hops != NULL && t->state == TUNNEL_STARTS)
+		watch_boot(t, ps);
+	if ((t->state == TUNNEL_STARTS || t->state == TUNNEL_UP) && t->link.state == LINK_DEAD)
+		end_link(t, ps);
+	/* Behind the end of a link: nothing else may ever wake us. */
 	tell_loss(t, ps);
 	if (t->state == TUNNEL_RESTS)
 		pollset_until(ps, next_start(t));
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_RESTS)
-		return;
-	if (t->hops != NULL && t->state == TUNNEL_STARTS)
-		watch_boot(t, ps);
-	if (t->link.state == LINK_DEAD)
-		end_link(t, ps);
 	if (t->state == TUNNEL_OVER || t->state == TUNNEL_RESTS || t->link.state == LINK_DEAD)
 		return;
 	leg_want(&t->legs, ps);

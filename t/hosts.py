@@ -37,11 +37,12 @@ PermitRootLogin yes
 MaxStartups 100
 MaxSessions 100
 AcceptEnv {mark} FAR_* XDG_* TMPDIR
-SetEnv PATH={dir}/bin:{local}/usr/bin:/bin HOST={name} {options}
+SetEnv PATH={dir}/bin:{local}/usr/bin:/bin HOST={name} SHLVL=9 {options}
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
 '''
 
+# With that SHLVL bash, run by sshd, leaves the start-up files of this machine's user alone.
 SSH_CONFIG = '''
 Host {name}
     HostName 127.0.0.1

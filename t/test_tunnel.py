@@ -1000,6 +1000,15 @@ def test_idle(tunnel, far, target, kind):
     r.says('nobody was connected for 1 s')
 
 
+def test_idle_from_the_start(tunnel, far):
+    """Goal: -i: a tunnel to which nobody ever came."""
+    r = tunnel('-i', '1', '-L', '127.0.0.1:0:/a', far.here())
+    assert r.address
+    since = time.monotonic()
+    assert r.wait(8) == 0
+    assert time.monotonic() - since > 0.8
+
+
 def test_background(run, far, web, tmp, hosts, mark):
     """Goal: -f: status 0 once the tunnel stands, with the address on stdout; kill of the pid in -P's file ends everything."""
     pidfile = tmp + '/relay.pid'
@@ -1183,6 +1192,18 @@ def test_stdio_loses_the_line(tunnel, far, target, mark):
     b.fate()
     a.close()
     b.close()
+
+
+def test_comes_back_unasked(tunnel, far, web, mark):
+    """Goal: a line is made again though nothing else happens than that it was lost: its end and its exit are seen in one turn."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here())
+    assert r.address
+    there = far_relay(mark)
+    os.kill(r.pid, signal.SIGSTOP)
+    os.kill(there, signal.SIGKILL)
+    wait_for(lambda: not rig.alive(there))
+    os.kill(r.pid, signal.SIGCONT)
+    again(r, 1)
 
 
 def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
