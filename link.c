@@ -729,8 +729,6 @@ link_pull(struct link *l, unsigned char *dst, size_t room, int64_t now)
 			pace_sent(&l->pace, turn, now);
 		n += turn;
 	}
-	if (l->fresh.first == NULL && l->busy.first == NULL)
-		pace_idle(&l->pace);
 	return n;
 }
 

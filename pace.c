@@ -112,12 +112,6 @@ pace_sent(struct pace *p, size_t n, int64_t now)
 	p->marks++;
 }
 
-void
-pace_idle(struct pace *p)
-{
-	(void)p;
-}
-
 static void
 grow(struct pace *p)
 {

@@ -440,7 +440,6 @@ void frame_decode_hello(struct hello *h, const unsigned char *src, size_t length
 /* ---- pace.c: how many bytes may be in flight; all times are microseconds ---- */
 
 #define PACE_MARKS 256 /* sendings whose round trip is measured at a time */
-#define PACE_SPANS 8   /* rates that are remembered */
 #define PACE_SLICE_LEAST 1024
 #define PACE_SLICE_MOST 32768
 
@@ -470,7 +469,6 @@ struct pace {
 
 /*
  * pace_sent(p, n, now): ${n} bytes more were sent.
- * pace_idle(p): there was nothing to send, though there was room.
  * pace_acked(p, count, delay, now): the peer has read ${count} bytes in all, the last of them ${delay} before it said so.  False:
  * that cannot be.
  * pace_room(p, now): how many bytes may be sent now.  pace_next(p, now): when more may be sent though nothing is acknowledged;
@@ -479,7 +477,6 @@ struct pace {
  */
 void pace_init(struct pace *p, int64_t now);
 void pace_sent(struct pace *p, size_t n, int64_t now);
-void pace_idle(struct pace *p);
 bool pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now);
 size_t pace_room(const struct pace *p, int64_t now);
 int64_t pace_next(const struct pace *p, int64_t now);
