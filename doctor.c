@@ -234,7 +234,8 @@ greet_hop(struct visit *v, const char *hop, int64_t began)
 	snprintf(text, sizeof(text), "reached in %lld ms: ", (long long)(pollset_clock() - began));
 	report(true, hop, text, words + 2);
 	if (noise > 0) {
-		snprintf(text, sizeof(text), "its shells print %zu bytes first; they are skipped: %.80s", noise, v->got);
+		snprintf(text, sizeof(text), "its shells print %zu bytes first; they are skipped: %.*s", noise,
+		    noise > 80 ? 80 : (int)noise, v->got);
 		note(hop, text, noise > 80 ? " ..." : "");
 	}
 	if (words[0] == '1')
