@@ -140,12 +140,20 @@ def cable(far, hosts, tmp, mark):
           % (sys.executable, rig.HERE, rig.RELAY, hosts.ports['login'], config), 0o600)
     far.env['RELAY_SSH'] = 'ssh -F %s/config' % tmp
 
-    def tell(sig):
-        lines = [pid for pid, line in rig.marked(mark).items() if line.startswith(sys.executable)]
-        assert lines, rig.marked(mark)
-        for pid in lines:
-            os.kill(pid, sig)
-    return lambda: tell(signal.SIGUSR1), lambda: tell(signal.SIGUSR2)
+    def lines():
+        return [pid for pid, line in rig.marked(mark).items() if line.startswith(sys.executable)]
+
+    def cut():
+        held = lines()
+        assert held, rig.marked(mark)
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: rig.stat_of(pid)[0] == 'T')
+
+    def restore():
+        for pid in lines():
+            os.kill(pid, signal.SIGCONT)
+    return cut, restore
 
 
 class Web:
