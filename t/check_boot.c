@@ -739,6 +739,17 @@ EACH_SHELL(a_named_relay_that_is_not_there_is_told)
 	ck_assert(strstr(b.why, "ot found") != NULL || strstr(b.why, "o such file") != NULL); /* as the shell says it */
 END_EACH
 
+/* ~/ alone is the home. */
+EACH_SHELL(a_named_relay_may_lie_in_a_directory_named_like_a_user)
+	run("rm -rf '~x'; mkdir '~x'%s", "");
+	put_fake("~x/relay", FAKE);
+	begin("~x/relay");
+	came[0] = '\0';
+	talk(_i, &b);
+	STARTS(0);
+	ck_assert_str_eq(b.path, "~x/relay");
+END_EACH
+
 /* Of another version, or something else: it is not started. */
 EACH_SHELL(a_named_relay_of_another_version_is_told)
 	put_fake("home/old", "#!/bin/sh\necho relay 0.0; exit\n");
@@ -812,7 +823,7 @@ END_EACH
 
 /* What was copied does not run: each place is tried, each is told of, nothing is left there. */
 EACH_SHELL(without_any_place_each_is_told_with_its_cause)
-	char mine[64];
+	char mine[64], there[80];
 	bool had;
 
 	snprintf(mine, sizeof(mine), "/tmp/relay-%lu", (unsigned long)getuid());
@@ -831,7 +842,10 @@ EACH_SHELL(without_any_place_each_is_told_with_its_cause)
 	HAS(b.why, "Not a directory");
 	HAS(b.why, "/home/relay: it is not a directory of mode 0700 of this user; ");
 	HAS(b.why, ": it does not run there; ");
+	snprintf(there, sizeof(there), "; %s: ", mine);
+	HAS(b.why, there);
 	HAS(b.why, "-x");
+	ck_assert_int_ne(system("ls home/relay-*/* >/dev/null 2>&1"), 0);
 	no_parts(home);
 	no_parts(mine);
 	if (!had)
@@ -937,6 +951,7 @@ TESTS("boot")
 	SHELL_TEST(a_relay_that_is_there_is_used);
 	SHELL_TEST(a_named_relay_is_used_whatever_its_name);
 	SHELL_TEST(a_named_relay_that_is_not_there_is_told);
+	SHELL_TEST(a_named_relay_may_lie_in_a_directory_named_like_a_user);
 	SHELL_TEST(a_named_relay_of_another_version_is_told);
 	SHELL_TEST(without_head_it_is_dd_that_reads);
 	SHELL_TEST(the_next_place_is_taken_when_one_will_not_do);

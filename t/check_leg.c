@@ -973,6 +973,8 @@ START_TEST(a_probe_finds_its_target_and_leaves_it)
 	if (_i == 1)
 		says(b, "220 hello\r\n", 11); /* those who speak first */
 	ends(b);
+	settle();
+	ends(b); /* and no reset behind it */
 	close(b);
 	TURN_UNTIL(f.state == FORWARD_STANDS);
 	all_is_over(0);
