@@ -238,7 +238,7 @@ def fate_at(address):
     """What a client meets at address that has nothing to say: 'end' or 'reset'."""
     try:
         a = connect(address)
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return 'reset'
     try:
         return a.fate()

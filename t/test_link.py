@@ -82,7 +82,7 @@ def fate_of_sender(address, data):
     """What a client meets that says data: 'end' or 'reset'.  The reset may come at any time, and is told once."""
     try:
         a = rig.connect(address)
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return 'reset'
     try:
         a.send(data)
