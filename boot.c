@@ -3,15 +3,15 @@
  *
  * What the chain of hops runs is plain sh.  It is sent one line of script and answers with lines of its own, begun with MARK:
  *
- *   asks --at PATH--> starts      a relay of this version is there and becomes the far end: the magic of the link comes next
+ *   asks --here--> asks           the shell reads
+ *    |   --at PATH--> starts      a relay of this version is there and becomes the far end: the magic of the link comes next
  *    |  \--want--> copies --> asks     there is none: it is sent the binary for its type, once for each directory that it tries;
  *    |                                 left: that one would not do
  *     \--none, fail, tty--> failed
  *
  * Nothing is sent behind the line, or behind the binary, before an answer to it came: some shells read ahead.  The words of the
  * script hold no MARK in one piece, so that a terminal or a cat that gives them back is recognised; a shell at a terminal ends by
- * itself, since no end of the line would end it.  Nothing of the user's stands in
- * the script but the path of -x, in quotes.
+ * itself, since no end of the line would end it.  Nothing of the user's stands in the script but the path of -x, in quotes.
  *
  * The binary goes into a directory of mode 0700 that belongs to the user, beside its name, is compared with its checksum (POSIX
  * cksum), tried and renamed: two starts at once, or one that is cut, spoil nothing.  Which directory will take it is found out by
@@ -38,7 +38,7 @@
 /* What every script begins with: V is the version, o the options of the far end. */
 static const char script_head[] = "V='relay " RELAY_VERSION "';o='%s';"
 				  "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};"
-				  "[ ! -t 0 ]||{ say tty;exit 1;};";
+				  "[ ! -t 0 ]||{ say tty;exit 1;};say here;";
 
 /* -x: that relay and no other. */
 static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null);"
@@ -332,6 +332,8 @@ take_line(struct boot *b, char *line)
 		snprintf(b->path, sizeof(b->path), "%s", words);
 	} else if (strcmp(line, "want") == 0) {
 		send_binary(b, words);
+	} else if (strcmp(line, "here") == 0) {
+		b->here = true;
 	} else if (strcmp(line, "left") == 0) {
 		return; /* it is said to learn whether the line still stands, before another directory is made */
 	} else if (strcmp(line, "no") == 0) {

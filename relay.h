@@ -507,6 +507,7 @@ struct boot {
 	char line[1024];    /* what came last, or, behind a mark, the answer */
 	size_t have, size;
 	bool marked;
+	bool here;            /* the far shell has answered */
 	char path[BOOT_PATH]; /* BOOT_STARTS: of the far relay */
 	char why[1200];       /* BOOT_FAILED: a sentence */
 };
@@ -838,10 +839,10 @@ struct tunnel {
 	unsigned failures;   /* starts since then */
 	int told_copies;
 	bool told_silence;
-	int64_t started_at, up_at, explain_at, magic_at, again_at;
+	int64_t started_at, here_at, up_at, explain_at, magic_at, again_at;
 	int64_t clocks;      /* what the time of day is ahead of the clock that stands still while the host sleeps */
 	int64_t untold_at;   /* a loss that people are told of at this time; 0: none */
-	char loss[sizeof(((struct link *)0)->why)];
+	char loss[1024];     /* why the link was lost, or could not be made again */
 	int status;          /* TUNNEL_OVER: relay's exit */
 };
 

@@ -89,7 +89,7 @@ remedy(const struct hops *h, int hop, const char *said)
 static void
 explain_hops(struct tunnel *t, int ended)
 {
-	char path[HOPS_PATH];
+	char path[HOPS_PATH], why[sizeof(t->loss)];
 	const char *said, *whole = hops_path(t->hops, path, sizeof(path)), *last = t->hops->hops[t->hops->n - 1];
 	enum log_level level = t->lives > 0 ? LOG_INFO : LOG_ERROR;
 	int hop;
@@ -98,16 +98,18 @@ explain_hops(struct tunnel *t, int ended)
 	said = t->carrier.last_said;
 	hop = hops_blame(t->hops, said);
 	if (t->link.code != LINK_END)
-		log_say(level, "%s: %s", last, t->link.why);
+		snprintf(why, sizeof(why), "%s: %s", last, t->link.why);
 	else if (*said != '\0')
-		log_say(
-		    level, "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop], said, remedy(t->hops, hop, said));
+		snprintf(why, sizeof(why), "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop], said,
+		    remedy(t->hops, hop, said));
 	else if (ended == 127)
-		log_say(level, "cannot reach %s: a command was not found there, with status 127", whole);
+		snprintf(why, sizeof(why), "cannot reach %s: a command was not found there, with status 127", whole);
 	else if (ended >= 0)
-		log_say(level, "cannot reach %s: %s ended with status %d", whole, t->hops->argv[0], ended);
+		snprintf(why, sizeof(why), "cannot reach %s: %s ended with status %d", whole, t->hops->argv[0], ended);
 	else
-		log_say(level, "cannot reach %s: it closed the line without a word", whole);
+		snprintf(why, sizeof(why), "cannot reach %s: it closed the line without a word", whole);
+	log_say(level, "%s", why);
+	snprintf(t->loss, sizeof(t->loss), "%s", why);
 	if (level == LOG_ERROR)
 		show_noise(&t->link);
 }
@@ -174,7 +176,7 @@ tunnel_start(struct tunnel *t, enum link_role role, int64_t now)
 	t->legs.link = &t->link;
 	t->state = TUNNEL_STARTS;
 	t->started_at = now;
-	t->explain_at = t->magic_at = 0;
+	t->explain_at = t->magic_at = t->here_at = 0;
 	if (role == LINK_FAR)
 		return carrier_far(&t->carrier, &t->link) == -1 ? STATUS_LINK : STATUS_OK;
 	if (start_near(t, now))
@@ -276,19 +278,27 @@ tunnel_stop(struct tunnel *t, int status)
 
 /* ---- a turn ---- */
 
-/* A hop that is a command may hold all back until there is more of it. Nothing is ended: an ssh may be asking for a password. */
+/*
+ * A hop that is a command may hold all back until there is more of it, and what is called relay there may be something else. Nothing
+ * is ended: an ssh may be asking for a password, and a host may be slow.
+ */
 static void
 watch_silence(struct tunnel *t, struct pollset *ps)
 {
-	int64_t when = t->started_at + MAGIC_AFTER;
+	int64_t when = (t->here_at != 0 ? t->here_at : t->started_at) + MAGIC_AFTER;
 
-	if (t->lives > 0 || t->told_silence || t->boot.state != BOOT_ASKS || !hops_any_command(t->hops))
+	if (t->lives > 0 || t->told_silence || t->boot.state != BOOT_ASKS || (t->here_at == 0 && !hops_any_command(t->hops)))
 		return;
 	pollset_until(ps, when);
 	if (ps->now < when)
 		return;
 	t->told_silence = true;
-	log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are many (srun without -u)?");
+	if (t->here_at == 0)
+		log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are many (srun without -u)?");
+	else
+		log_say(LOG_NOTICE,
+		    "%s was reached and answers no more: what does relay -V do there? -x PATH names another one",
+		    t->hops->hops[t->hops->n - 1]);
 }
 
 /* What a start with hops is just doing. */
@@ -303,6 +313,10 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 		    t->hops->hops[t->hops->n - 1]);
 		if (t->lives == 0)
 			log_status(text);
+	}
+	if (t->boot.here && t->here_at == 0) {
+		t->here_at = ps->now;
+		log_say(LOG_INFO, "reached %s", t->hops->hops[t->hops->n - 1]);
 	}
 	watch_silence(t, ps);
 	if (t->boot.state == BOOT_STARTS && t->link.state == LINK_STARTS) {
@@ -448,7 +462,7 @@ tunnel_table(const struct tunnel *t, int64_t now)
 
 	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side", words[t->state]);
 	if (t->state == TUNNEL_RESTS)
-		log_say(LOG_ERROR, "it is made again in %lld s, or when somebody connects",
+		log_say(LOG_ERROR, "%s; it is made again in %lld s, or when somebody connects", t->loss,
 		    (long long)((next_start(t) - now + 999) / 1000));
 	if (t->state != TUNNEL_UP)
 		return;
