@@ -23,6 +23,7 @@ CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux
 
 PYTHON = /usr/bin/python3
 E2E = t
+ROWS = 1
 
 # What macOS hides from strict programs: O_NOFOLLOW and O_DIRECTORY, which POSIX has, and CMSG_SPACE, which it will have.
 APPLE = -D_DARWIN_C_SOURCE
@@ -126,7 +127,7 @@ need:
 	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
 
 units: $(UNITS)
-	@for unit in $(UNITS); do $$unit || exit 1; done
+	@t/units $(ROWS) $(UNITS)
 
 T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L -DRELAY_POSIX=$(POSIX) -I. $(CFLAGS) $(LDFLAGS) -o $@ $@.c
 
@@ -213,7 +214,7 @@ t/load: t/load.c
 lint:
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning relay.1
-	shellcheck t/demo t/need t/zig completion/relay.bash examples/jupyter-slurm .ci/run
+	shellcheck t/demo t/need t/units t/zig completion/relay.bash examples/jupyter-slurm .ci/run
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
