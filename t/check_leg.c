@@ -851,7 +851,7 @@ START_TEST(a_client_of_the_proxy_gets_through)
 		}
 	}
 	b = taken(l);
-	comes(a, CONNECTED + (_i == 0 ? 2 : 0), _i == 0 ? 10 : 12);
+	comes(a, &CONNECTED[_i == 0 ? 2 : 0], _i == 0 ? 10 : 12);
 	if (_i == 1)
 		comes(b, "early", 5);
 	talk(a, b);
