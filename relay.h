@@ -673,7 +673,7 @@ struct socks {
 	unsigned char in[1024];
 	size_t have, needs;
 	unsigned char version;
-	bool greeted, no_command;
+	bool greeted, no_command, no_address;
 	bool silent;            /* there is no answer that it would understand */
 	uint16_t code;          /* SOCKS_WRONG: of link.h's codes; why */
 	const char *why;

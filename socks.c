@@ -92,8 +92,13 @@ take_request5(struct socks *s)
 	size_t length = s->in[3] == 1 ? 4 : s->in[3] == 4 ? 16 : s->in[3] == 3 ? (size_t)s->in[4] + 1 : 0;
 	char host[ENDPOINT_HOST];
 
-	if (s->in[0] != 5 || length == 0) {
+	if (s->in[0] != 5) {
 		wrong(s, LINK_PROTOCOL, "it does not speak SOCKS 5 after all");
+		return;
+	}
+	if (length == 0) {
+		s->no_address = true;
+		wrong(s, LINK_UNUSABLE, "it asked for an address of no known kind");
 		return;
 	}
 	if (s->have < 4 + length + 2) {
@@ -180,6 +185,8 @@ reply5(const struct socks *s, uint16_t code)
 {
 	if (s->no_command)
 		return 7;
+	if (s->no_address)
+		return 8;
 	switch (code) {
 	case LINK_END:
 		return 0;

@@ -198,8 +198,8 @@ START_TEST(a_request_of_another_kind_is_refused)
 
 	ck_assert_uint_eq(talk(text[_i], sizeof(text[_i]), 3), sizeof(text[_i]));
 	ck_assert_int_eq(s.state, SOCKS_WRONG);
-	ck_assert_uint_eq(s.code, LINK_PROTOCOL);
-	ck_assert_mem_eq(reply(s.code, 10), "\5\1\0\1\0\0\0\0\0\0", 10);
+	ck_assert_uint_eq(s.code, _i == 0 ? LINK_PROTOCOL : LINK_UNUSABLE);
+	ck_assert_mem_eq(reply(s.code, 10), _i == 0 ? "\5\1\0\1\0\0\0\0\0\0" : "\5\10\0\1\0\0\0\0\0\0", 10);
 }
 END_TEST
 
