@@ -338,7 +338,7 @@ bool
 doctor_visit(char *const hops[], int n, const char *rsh)
 {
 	static struct visit v;
-	struct hops h;
+	static struct hops h;
 	char why[512];
 	bool good = true;
 	int i;

@@ -47,12 +47,14 @@ add_words(struct hops *h, char *text)
 static bool
 add_text(struct hops *h, const char *text)
 {
-	char *copy = malloc(strlen(text) + 1);
+	size_t n = strlen(text) + 1;
+	char *copy = h->text + h->length;
 
-	if (copy == NULL)
+	if (n > sizeof(h->text) - h->length)
 		return false;
-	strcpy(copy, text);
-	return add_words(h, copy); /* the words stay in it, as long as relay runs */
+	memcpy(copy, text, n);
+	h->length += n;
+	return add_words(h, copy);
 }
 
 static bool
@@ -88,7 +90,7 @@ hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why
 		fits = fits && add_text(h, hops[i]);
 	}
 	if (!fits || !add_text(h, "sh")) {
-		snprintf(why, size, "the hops have more than %d words", HOPS_WORDS - 2);
+		snprintf(why, size, "the hops have more than %d words, or %d letters", HOPS_WORDS - 2, HOPS_TEXT);
 		return false;
 	}
 	h->hops = hops;

@@ -789,6 +789,7 @@ void carrier_close(struct carrier *c, int64_t now);
 /* ---- hops.c: the hops of a tunnel ---- */
 
 #define HOPS_WORDS 256
+#define HOPS_TEXT 16384
 #define HOPS_PATH 512
 
 struct hops {
@@ -796,6 +797,8 @@ struct hops {
 	int n;
 	char *argv[HOPS_WORDS]; /* of the command that leads through them all; ends with NULL */
 	int words;
+	char text[HOPS_TEXT];   /* what argv points to: it must stay where it is */
+	size_t length;
 };
 
 /*
