@@ -56,7 +56,10 @@ explain_command(struct tunnel *t, int ended)
 	char name[ENDPOINT_NAME];
 
 	endpoint_name(&t->command->to, name, sizeof(name));
-	if (t->link.code != LINK_END)
+	/* The far relay saw it first, or what we said came back changed: whichever is read before the other. */
+	if (t->link.code == LINK_END && t->link.noise_have > 0 && strstr(t->link.noise, "cannot go through a terminal") != NULL)
+		log_say(LOG_ERROR, "no link: the line changes bytes: is there an ssh -t, or another terminal, on the way?");
+	else if (t->link.code != LINK_END)
 		log_say(LOG_ERROR, "no link: %s", t->link.why);
 	else if (ended == 127)
 		log_say(
