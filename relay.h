@@ -5,16 +5,20 @@
 /*
  * relay.h - the map of relay.  One section a room, in the order in which a byte travels:
  *
- *   relay.c --> endpoint.c   text -> struct
+ *   relay.c --> options.c    the command line: endpoint.c (ends), forward.c (-L -R -D -W), hops.c (one command of hops)
  *      |    --> sock.c       listen, accept: struct -> descriptor
  *      |    --> dial.c       reach the target: sock.c and spawn.c (commands) stand behind it
+ *      |    --> doctor.c     -n: each step tried by itself
  *      v
- *   pair.c ----------------------> half.c --> buf.c     A <=> B
- *      |                             |   \--> end.c      what the descriptors of one side are, and how they close
- *   leg.c ----> link.c --> frame.c   |                  A <=> stream
- *      |          |   \--> pace.c    |
- *      |          \-----------------/
- *   carrier.c                                           streams <=> wire
+ *   pair.c ---------------------------> half.c --> buf.c     A <=> B
+ *      |                                  |   \--> end.c      what the descriptors of one side are, and how they close
+ *   tunnel.c      the life of a link      |
+ *      |                                  |
+ *   leg.c --> socks.c                     |                  A <=> stream
+ *      | \--> link.c --> frame.c          |
+ *      |        |   \--> pace.c           |
+ *      |        \-------------------------/
+ *   carrier.c --> boot.c                                     streams <=> wire; a far end where none was
  *
  *   floor: rota.c (whose turn)  signals.c  pollset.c  os.c  log.c
  *
