@@ -381,8 +381,7 @@ take_byte(struct boot *b, char c)
 		b->have = 0;
 	} else if (b->have >= echo && memcmp(line + b->have - echo, ECHO, echo) == 0) {
 		fail(b, "the words for the far shell come back: is there a terminal on the way (ssh -t), or is a hop no "
-			"command that "
-			"runs its arguments?");
+			"command that runs its arguments?");
 	}
 }
 

@@ -3,9 +3,8 @@
  *
  * Bytes from the wire go into the link as they come; the link is asked for bytes only when the wire has taken all that it gave
  * before, so that what is to be sent next is chosen as late as can be. Before there is a far relay, it is boot.c that is asked, and
- * that reads along. The end of the wire ends the link. A reader of it that went
- * away ends only the writing at first, for what it said last (a BYE, the words of a shell) may still be there to be read; the link
- * ends with that, or LAST_WORDS later.
+ * that reads along. The end of the wire ends the link. A reader of it that went away ends only the writing at first, for what it
+ * said last (a BYE, the words of a shell) may still be there to be read; the link ends with that, or LAST_WORDS later.
  */
 #include <errno.h>
 #include <fcntl.h>

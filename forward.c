@@ -9,7 +9,6 @@
  *
  * So only this side ever opens a stream, and only to connect to what this side's user named.
  */
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -127,6 +127,15 @@ leg_new(struct legs *tab, const struct end *a, const char *target, int64_t now)
 	return true;
 }
 
+static void
+free_post(struct post *p)
+{
+	while (p->n > 0)
+		sock_unlisten(&p->tab[--p->n]);
+	free(p->text);
+	free(p);
+}
+
 /* Leave the post; the one whose own it is takes it down, and who waits there finds it gone. */
 static void
 close_post(struct legs *tab, struct leg *g)
@@ -148,10 +157,7 @@ close_post(struct legs *tab, struct leg *g)
 			w->post = NULL;
 	}
 	rota_wake_all(&tab->rota);
-	while (post->n > 0)
-		sock_unlisten(&post->tab[--post->n]);
-	free(post->text);
-	free(post);
+	free_post(post);
 }
 
 static void
@@ -280,8 +286,7 @@ new_post(const struct legs *tab, const char *text, uint16_t *code, char *why, si
 	return p;
 
 fail:
-	free(p->text);
-	free(p);
+	free_post(p);
 	return NULL;
 }
 
@@ -295,7 +300,7 @@ say_bound(struct legs *tab, struct leg *g)
 	int i;
 
 	for (i = 0; i < g->post->n; i++) {
-		name = g->post->tab[i].path != NULL ? g->post->tab[i].path : g->post->tab[i].name;
+		name = sock_bound(&g->post->tab[i]);
 		fits = fits && buf_put(out, name, strlen(name)) && buf_put(out, "\n", 1);
 	}
 	fits = fits && buf_put(out, "\n", 1);
@@ -323,10 +328,7 @@ accept_listen(struct legs *tab, struct stream *s, int64_t now)
 	}
 	g = add_leg(tab, now);
 	if (g == NULL) {
-		while (post->n > 0)
-			sock_unlisten(&post->tab[--post->n]);
-		free(post->text);
-		free(post);
+		free_post(post);
 		refuse(tab, s, LINK_NO_ROOM, "out of memory");
 		return;
 	}
@@ -757,10 +759,8 @@ on_reset(struct legs *tab, struct leg *g, int64_t now)
 	    s->code != LINK_RESET)
 		log_say(LOG_ERROR, "%s: %s", tab->link->theirs.host, s->words);
 	g->status = s->opened || s->code == LINK_RESET ? STATUS_BROKEN : STATUS_CONNECT;
-	if (g->phase == LEG_ASKS || g->phase == LEG_PROBES) {
+	if (g->phase == LEG_ASKS || g->phase == LEG_PROBES)
 		g->forward->state = FORWARD_REFUSED;
-		g->forward->code = s->code;
-	}
 	if (g->phase == LEG_KNOCKS)
 		answer_request(g, s->code);
 	end_leg(tab, g, g->phase != LEG_KNOCKS, now);

@@ -45,7 +45,6 @@ struct relay {
 	struct pollset ps;
 	int signal_fd, signal_slot;
 	int ready_fd; /* -f: tells the parent that we listen */
-	bool stopped; /* by a signal */
 	bool single;  /* one connection: its fate is relay's status */
 	int status;
 	struct tunnel tunnel; /* all connections share one link */
@@ -207,12 +206,6 @@ null_over(int fd)
 	close(null);
 }
 
-static const char *
-gate_name(const struct gate *g)
-{
-	return g->l.path != NULL ? g->l.path : g->l.name;
-}
-
 /* Tell programs where we listen, here and there; the end of stdout tells them that this is all. */
 static void
 print_addresses(struct relay *r)
@@ -220,7 +213,7 @@ print_addresses(struct relay *r)
 	int i;
 
 	for (i = 0; i < r->n_gates; i++)
-		printf("%s\n", gate_name(&r->gates[i]));
+		printf("%s\n", sock_bound(&r->gates[i].l));
 	for (i = 0; i < r->opt.n_forwards; i++)
 		if (r->opt.forwards[i].kind == FORWARD_FAR)
 			printf("%.*s", (int)strlen(r->opt.forwards[i].bound) - 1, r->opt.forwards[i].bound);
@@ -240,7 +233,7 @@ tell_ways(struct relay *r)
 	hops_path(&r->opt.hops, path, sizeof(path));
 	for (i = 0; i < r->n_gates; i++)
 		if (r->gates[i].forward != NULL && (i == 0 || r->gates[i - 1].forward != r->gates[i].forward))
-			forward_tell(r->gates[i].forward, gate_name(&r->gates[i]), path);
+			forward_tell(r->gates[i].forward, sock_bound(&r->gates[i].l), path);
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		f = &r->opt.forwards[i];
 		snprintf(bound, sizeof(bound), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
@@ -393,7 +386,7 @@ static int
 start_link(struct relay *r)
 {
 	int status = STATUS_OK, i;
-	char text[HOPS_PATH + 16], path[HOPS_PATH];
+	char path[HOPS_PATH];
 
 	for (i = 0; i < r->opt.n_forwards && status == STATUS_OK && !r->opt.doctor; i++)
 		if (r->opt.forwards[i].kind == FORWARD_NEAR || r->opt.forwards[i].kind == FORWARD_SOCKS)
@@ -403,9 +396,8 @@ start_link(struct relay *r)
 	if (status != STATUS_OK)
 		return status;
 	r->tunnel.single = r->opt.role == LINK_NEAR && r->opt.from.kind == ENDPOINT_STDIO && !r->opt.doctor;
-	snprintf(text, sizeof(text), "reaching %s", hops_path(&r->opt.hops, path, sizeof(path)));
 	if (r->opt.n_forwards > 0 && !r->tunnel.single && !r->opt.doctor)
-		log_say(LOG_NOTICE, "%s", text);
+		log_say(LOG_NOTICE, "reaching %s", hops_path(&r->opt.hops, path, sizeof(path)));
 	return tunnel_start(&r->tunnel, r->opt.role, pollset_clock());
 }
 

@@ -131,6 +131,9 @@ int sock_accept(const struct listener *l, char *name);
 /* sock_unlisten(l): close ${l}; remove its socket file if the file there is still the one that it made. */
 void sock_unlisten(struct listener *l);
 
+/* sock_bound(l): where it listens, as a user writes it; ${l} keeps it. */
+const char *sock_bound(const struct listener *l);
+
 /*
  * sock_open(family): a stream socket; TCP_NODELAY where it is TCP, for a 1-byte message must not wait for an acknowledgement.
  * sock_connect_path(fd, path): connect(2) to a Unix socket whose path may be longer than sun_path.
@@ -709,7 +712,6 @@ struct forward {
 	uint32_t stream;          /* -R: that asked for it */
 	int waiting;              /* -R: legs that wait there for a connection */
 	char bound[SOCK_PATH_MAX + 8]; /* -R, FORWARD_STANDS: the addresses there, a line each, and an empty one */
-	uint16_t code;            /* FORWARD_REFUSED: of the stream */
 	int64_t again_at;         /* -R, refused after the link came back: asked again then */
 };
 

@@ -484,6 +484,12 @@ sock_listen(const struct endpoint *ep, struct listener tab[SOCK_ADDRS])
 	return listen_unix(ep, &tab[0]);
 }
 
+const char *
+sock_bound(const struct listener *l)
+{
+	return l->path != NULL ? l->path : l->name;
+}
+
 void
 sock_unlisten(struct listener *l)
 {

@@ -128,12 +128,17 @@ explain_start(struct tunnel *t)
 		explain_command(t, ended);
 }
 
+/* A far side ends when the near one does, and that is all right. */
+static bool
+is_far_end(const struct tunnel *t)
+{
+	return t->link.role == LINK_FAR && (t->link.code == LINK_END || t->link.code == LINK_RESET);
+}
+
 static void
 explain_loss(const struct tunnel *t)
 {
-	bool far_end = t->link.role == LINK_FAR && (t->link.code == LINK_END || t->link.code == LINK_RESET);
-
-	log_say(far_end ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s", t->lives > 0 ? " to " : "",
+	log_say(is_far_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s", t->lives > 0 ? " to " : "",
 	    t->lives > 0 ? t->link.theirs.host : "", t->link.why);
 }
 
@@ -242,7 +247,6 @@ end_link(struct tunnel *t, struct pollset *ps)
 {
 	bool done =
 	    t->stopped || t->finished || (t->single && t->legs.n == 0 && t->state == TUNNEL_UP && t->status == STATUS_OK);
-	bool far_end = t->link.role == LINK_FAR && (t->link.code == LINK_END || t->link.code == LINK_RESET);
 
 	if (t->link.role == LINK_NEAR && t->state == TUNNEL_STARTS && !t->stopped) {
 		if (!is_explained(t, ps))
@@ -253,7 +257,7 @@ end_link(struct tunnel *t, struct pollset *ps)
 	} else if (!done) {
 		explain_loss(t);
 	}
-	if (!done && !far_end)
+	if (!done && !is_far_end(t))
 		t->status = STATUS_LINK;
 	leg_step(&t->legs, ps);
 	leg_sweep(&t->legs, ps->now);
@@ -328,8 +332,7 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 		if (ps->now >= t->magic_at)
 			link_lost(&t->link, LINK_TIMEOUT,
 			    "the relay there was started and is not heard: does a hop hold bytes back until a line is whole "
-			    "(srun "
-			    "without -u)?");
+			    "(srun without -u)?");
 		pollset_until(ps, t->magic_at);
 	}
 	if (t->lives > 0 && t->link.state != LINK_DEAD) {
