@@ -7,7 +7,6 @@
  * said last (a BYE, the words of a shell) may still be there to be read; the link ends with that, or LAST_WORDS later.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,32 +28,11 @@ get_buffers(struct carrier *c)
 }
 
 static void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
-
-/* A pipe for the command's stderr; our end does not block. */
-static bool
-get_ear(struct carrier *c)
-{
-	int fd[2];
-
-	if (pipe(fd) == -1)
-		return false;
-	c->ear = fd[0];
-	c->mouth = fd[1];
-	return fcntl(fd[1], F_SETFD, FD_CLOEXEC) != -1 && os_setup(fd[0]) != -1;
-}
-
-static void
 init(struct carrier *c, struct link *link)
 {
 	memset(c, 0, sizeof(*c));
 	end_none(&c->wire);
-	c->ear = c->mouth = c->ear_slot = -1;
+	c->ear = c->ear_slot = -1;
 	c->link = link;
 }
 
@@ -63,9 +41,9 @@ carrier_near(struct carrier *c, struct link *link, struct dial_target *target, s
 {
 	init(c, link);
 	c->boot = boot;
-	if (!get_buffers(c) || (boot != NULL && !get_ear(c)))
+	if (!get_buffers(c))
 		return false;
-	target->err = boot != NULL ? c->mouth : 0;
+	target->heard = boot != NULL;
 	c->dial = dial_start(target, now);
 	return c->dial != NULL;
 }
@@ -137,7 +115,7 @@ carrier_hear(struct carrier *c)
 		if (n > 0)
 			take_said(c, room, n);
 		else if (n == 0 || (errno != EINTR && errno != EAGAIN))
-			close_fd(&c->ear);
+			os_close(&c->ear);
 		else if (errno == EAGAIN)
 			return;
 	}
@@ -179,6 +157,7 @@ step_dial(struct carrier *c, const struct pollset *ps)
 	case DIAL_DONE:
 		c->child = dial_take_child(c->dial);
 		end_pipes(&c->wire, spawn_take_in(c->child), spawn_take_out(c->child));
+		c->ear = spawn_take_ear(c->child);
 		break;
 	case DIAL_FAILED:
 		link_lost(c->link, dial_status(c->dial) == STATUS_NOTFOUND ? LINK_NO_FILE : LINK_COMMAND,
@@ -186,7 +165,6 @@ step_dial(struct carrier *c, const struct pollset *ps)
 		c->ended = true;
 		break;
 	}
-	close_fd(&c->mouth);
 	dial_free(c->dial, ps->now);
 	c->dial = NULL;
 }
@@ -288,8 +266,7 @@ carrier_close(struct carrier *c, int64_t now)
 	if (c->child != NULL)
 		spawn_release(c->child, now);
 	c->child = NULL;
-	close_fd(&c->ear);
-	close_fd(&c->mouth);
+	os_close(&c->ear);
 	free(c->in);
 	free(c->out);
 	c->in = c->out = NULL;

@@ -7,7 +7,6 @@
  * room may wait, each time with a limit.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -67,29 +66,15 @@ note(const char *hop, const char *what, const char *more)
 static bool
 begin(struct visit *v, const struct hops *h)
 {
-	int err[2];
-
 	memset(v, 0, sizeof(*v));
 	v->in = v->out = v->err = -1;
-	if (pipe(err) == -1)
-		return false;
-	fcntl(err[1], F_SETFD, FD_CLOEXEC);
-	v->child = spawn_start(&v->kids, h->argv, err[1]);
-	close(err[1]);
-	v->err = err[0];
-	if (v->child == NULL || os_setup(v->err) == -1)
+	v->child = spawn_start(&v->kids, h->argv, true);
+	if (v->child == NULL)
 		return false;
 	v->in = spawn_take_in(v->child);
 	v->out = spawn_take_out(v->child);
+	v->err = spawn_take_ear(v->child);
 	return true;
-}
-
-static void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
 }
 
 /* Let the chain end, however it does. */
@@ -99,9 +84,9 @@ finish(struct visit *v)
 	struct pollset ps;
 
 	memset(&ps, 0, sizeof(ps));
-	close_fd(&v->in);
-	close_fd(&v->out);
-	close_fd(&v->err);
+	os_close(&v->in);
+	os_close(&v->out);
+	os_close(&v->err);
 	if (v->child != NULL)
 		spawn_release(v->child, pollset_clock());
 	for (;;) {

@@ -48,6 +48,14 @@ os_setup(int fd)
 	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
+void
+os_close(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
 int
 os_error(int fd)
 {

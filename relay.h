@@ -155,20 +155,22 @@ struct children {
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 
 /*
- * spawn_start(kids, argv, err): fork and execute ${argv}, with a pipe at its stdin and one at its stdout; ${err} becomes its
- * stderr, and whoever reads that tells of its end; 0: relay's own stays.  The child belongs to ${kids}.  NULL: no process or descriptor could be had, errno tells.
+ * spawn_start(kids, argv, heard): fork and execute ${argv}, with a pipe at its stdin and one at its stdout; where it is ${heard}
+ * also at its stderr, and whoever reads that tells of its end; else relay's own stays.  The child belongs to ${kids}.  NULL: no process or descriptor could be had, errno tells.
  * spawn_call(kids, run, arg): fork, and call run(arg, fd) in the child, for work that blocks; what it writes to ${fd} can be read
  * from spawn_take_in, and it ends by _exit.  Nothing is told of such a child, and a release ends it at once.
- * spawn_take_in(c), spawn_take_out(c): the descriptor that reads what ${c} writes, and the one that it reads; the caller's now.
+ * spawn_take_in(c), spawn_take_out(c), spawn_take_ear(c): the descriptor that reads what ${c} writes, the one that it reads,
+ * and, heard, the one that reads its stderr; the caller's now.
  * spawn_want(c, ps), spawn_step(c, ps): wait until it is known whether exec worked.
  * spawn_errno(c): SPAWN_FAILED: why.
  * spawn_exit(c): the status with which it ended, 128 + N for signal N; -1: it runs.
  * spawn_release(c, now): the owner is done with ${c} and has closed its descriptors: it is given a grace to end, then signals.
  */
-struct child *spawn_start(struct children *kids, char *const argv[], int err);
+struct child *spawn_start(struct children *kids, char *const argv[], bool heard);
 struct child *spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
 int spawn_take_in(struct child *c);
 int spawn_take_out(struct child *c);
+int spawn_take_ear(struct child *c);
 void spawn_want(struct child *c, struct pollset *ps);
 enum spawn_state spawn_step(struct child *c, const struct pollset *ps);
 int spawn_errno(const struct child *c);
@@ -194,7 +196,7 @@ struct dial_target {
 	int each_ms;             /* for one address */
 	int wait_ms;             /* how long to keep trying until the target is there; 0: once */
 	struct children *kids;   /* what commands and name look-ups are children of */
-	int err;                 /* what becomes the stderr of a command; 0: relay's own */
+	bool heard;              /* a command: its stderr is for whoever takes the child; see spawn_start */
 	struct sock_addrs cache; /* what the name server said, n = 0 at first: dial.c's own */
 };
 
@@ -768,8 +770,7 @@ struct carrier {
 	unsigned char *in, *out;
 	size_t out_start, out_end;
 	struct boot *boot;    /* near: what makes the far end; NULL: the command does */
-	int ear, mouth;       /* with a boot: the command's stderr, and its other end until the command runs; -1 */
-	int ear_slot;
+	int ear, ear_slot;    /* with a boot: the command's stderr; -1 */
 	bool hushed;          /* its words are for -v only */
 	char said[512], last_said[512]; /* a line that is coming, the last whole one */
 	size_t said_have;
@@ -939,6 +940,7 @@ void pollset_free(struct pollset *ps);
 
 /*
  * os_setup(fd): make ${fd} non-blocking and close-on-exec.
+ * os_close(fd): close ${*fd} unless it is -1, which it becomes.
  * os_error(fd): take the pending error of the socket ${fd}: 0 or an errno value.
  * os_socket(family), os_accept(lfd, peer, len): stream sockets that are both from birth (portable: a moment later).
  * os_peer_uid(peer, local, uid): whose process holds the socket at the other end of a TCP connection within this host: 1 known,
@@ -954,6 +956,7 @@ void pollset_free(struct pollset *ps);
  * os_image(self): the path by which the binary that runs can be read, also when another one was put at ${self} since (portable: ${self}).
  */
 int os_setup(int fd);
+void os_close(int *fd);
 int os_error(int fd);
 int os_socket(int family);
 int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);

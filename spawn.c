@@ -33,8 +33,8 @@ struct child {
 	struct children *kids;
 	pid_t pid;
 	enum spawn_state state;
-	int in, out; /* until they are taken; -1 */
-	int report;  /* read end of the pipe that tells of exec; -1: told */
+	int in, out, ear; /* until they are taken; -1 */
+	int report;       /* read end of the pipe that tells of exec; -1: told */
 	int slot;
 	int err;         /* why exec failed */
 	int wait_status; /* ended: of waitpid */
@@ -46,14 +46,6 @@ struct child {
 	char name[32];    /* "": a helper of relay's own, of which nothing is told */
 };
 
-static void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
-
 /* A pipe of which only our end, ${fd[ours]}, is non-blocking: the child's is what programs expect. */
 static int
 make_pipe(int fd[2], int ours)
@@ -62,8 +54,8 @@ make_pipe(int fd[2], int ours)
 		return -1;
 	if (fcntl(fd[!ours], F_SETFD, FD_CLOEXEC) != -1 && os_setup(fd[ours]) != -1)
 		return 0;
-	close_fd(&fd[0]);
-	close_fd(&fd[1]);
+	os_close(&fd[0]);
+	os_close(&fd[1]);
 	return -1;
 }
 
@@ -74,7 +66,7 @@ new_child(const char *name)
 
 	if (c == NULL)
 		return NULL;
-	c->in = c->out = c->report = c->slot = -1;
+	c->in = c->out = c->ear = c->report = c->slot = -1;
 	c->deadline = NEVER;
 	snprintf(c->name, sizeof(c->name), "%s", name);
 	return c;
@@ -94,7 +86,7 @@ become(char *const argv[], int in, int out, int err, int report)
 {
 	int e;
 
-	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1 && (err == 0 || dup2(err, STDERR_FILENO) != -1)) {
+	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1 && (err == -1 || dup2(err, STDERR_FILENO) != -1)) {
 		os_restore_files();
 		execvp(argv[0], argv);
 	}
@@ -105,9 +97,9 @@ become(char *const argv[], int in, int out, int err, int report)
 }
 
 struct child *
-spawn_start(struct children *kids, char *const argv[], int err)
+spawn_start(struct children *kids, char *const argv[], bool heard)
 {
-	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, report[2] = { -1, -1 }, saved;
+	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 }, saved;
 	struct endpoint ep;
 	char name[ENDPOINT_NAME];
 	pid_t self = getpid();
@@ -118,7 +110,8 @@ spawn_start(struct children *kids, char *const argv[], int err)
 	c = new_child(endpoint_name(&ep, name, sizeof(name)));
 	if (c == NULL)
 		return NULL;
-	if (make_pipe(to, 1) == -1 || make_pipe(from, 0) == -1 || make_pipe(report, 0) == -1)
+	if (make_pipe(to, 1) == -1 || make_pipe(from, 0) == -1 || make_pipe(report, 0) == -1 ||
+	    (heard && make_pipe(err, 0) == -1))
 		goto fail;
 	/* No handler of ours may run in the child and write to the pipe that both share. */
 	signals_block(&old);
@@ -126,7 +119,7 @@ spawn_start(struct children *kids, char *const argv[], int err)
 	if (c->pid == 0) {
 		signals_child(&old);
 		os_follow(self);
-		become(argv, to[0], from[1], err, report[1]);
+		become(argv, to[0], from[1], err[1], report[1]);
 	}
 	saved = errno;
 	signals_restore(&old);
@@ -136,24 +129,28 @@ spawn_start(struct children *kids, char *const argv[], int err)
 	close(to[0]);
 	close(from[1]);
 	close(report[1]);
+	os_close(&err[1]);
 	os_pipe_size(to[1], END_PIPE);
 	os_pipe_size(from[0], END_PIPE);
 	c->out = to[1];
 	c->in = from[0];
+	c->ear = err[0];
 	c->report = report[0];
-	c->heard = err != 0;
+	c->heard = heard;
 	c->state = SPAWN_STARTING;
 	add_child(kids, c);
 	return c;
 
 fail:
 	saved = errno;
-	close_fd(&to[0]);
-	close_fd(&to[1]);
-	close_fd(&from[0]);
-	close_fd(&from[1]);
-	close_fd(&report[0]);
-	close_fd(&report[1]);
+	os_close(&to[0]);
+	os_close(&to[1]);
+	os_close(&from[0]);
+	os_close(&from[1]);
+	os_close(&err[0]);
+	os_close(&err[1]);
+	os_close(&report[0]);
+	os_close(&report[1]);
 	free(c);
 	errno = saved;
 	return NULL;
@@ -219,6 +216,15 @@ spawn_take_out(struct child *c)
 	return fd;
 }
 
+int
+spawn_take_ear(struct child *c)
+{
+	int fd = c->ear;
+
+	c->ear = -1;
+	return fd;
+}
+
 void
 spawn_want(struct child *c, struct pollset *ps)
 {
@@ -237,7 +243,7 @@ read_report(struct child *c)
 	if (n == -1 && (errno == EINTR || errno == EAGAIN))
 		return;
 	c->state = n == 0 ? SPAWN_RUNS : SPAWN_FAILED;
-	close_fd(&c->report);
+	os_close(&c->report);
 }
 
 enum spawn_state
@@ -265,9 +271,10 @@ spawn_errno(const struct child *c)
 void
 spawn_release(struct child *c, int64_t now)
 {
-	close_fd(&c->in);
-	close_fd(&c->out);
-	close_fd(&c->report);
+	os_close(&c->in);
+	os_close(&c->out);
+	os_close(&c->ear);
+	os_close(&c->report);
 	c->released = true;
 	c->deadline = c->name[0] == '\0' ? now : now + GRACE_TERM;
 	c->kids->due = 0;

@@ -31,7 +31,7 @@ static struct child *
 start(const char *script, const char *arg)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, (char *)arg, NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c = spawn_start(&kids, argv, false);
 
 	ck_assert_ptr_nonnull(c);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
@@ -127,7 +127,7 @@ END_TEST
 START_TEST(a_missing_command_is_ENOENT_and_not_told_twice)
 {
 	char *argv[] = { (char *)(_i ? "/no/such/command" : "no-such-command"), NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c = spawn_start(&kids, argv, false);
 
 	capture();
 	ck_assert_ptr_nonnull(c);
@@ -145,7 +145,7 @@ END_TEST
 START_TEST(a_missing_command_that_is_reaped_first_is_not_told_twice)
 {
 	char *argv[] = { (char *)"no-such-command", NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c = spawn_start(&kids, argv, false);
 	siginfo_t info;
 
 	capture();
@@ -162,7 +162,7 @@ END_TEST
 START_TEST(what_cannot_be_executed_is_EACCES)
 {
 	char *argv[] = { (char *)(_i ? "/etc/passwd" : "/tmp"), NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c = spawn_start(&kids, argv, false);
 
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
 	ck_assert_int_eq(spawn_step(c, &ps), SPAWN_FAILED);
@@ -426,7 +426,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 	while ((fd = dup(0)) != -1)
 		last[n++ % 8] = fd;
 	for (i = 0; i < 6; i++) {
-		ck_assert_ptr_null(spawn_start(&kids, argv, 0));
+		ck_assert_ptr_null(spawn_start(&kids, argv, false));
 		ck_assert_int_eq(errno, EMFILE);
 		if (i < 2)
 			ck_assert_ptr_null(spawn_call(&kids, helper, NULL));
@@ -438,7 +438,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 		for (j = 0; j <= i; j++)
 			close(last[(n - 1 - j) & 7]);
 	}
-	ck_assert_ptr_nonnull(spawn_start(&kids, argv, 0));
+	ck_assert_ptr_nonnull(spawn_start(&kids, argv, false));
 }
 END_TEST
 
@@ -463,16 +463,11 @@ static struct child *
 start_heard(const char *script, int *ear)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, NULL };
-	struct child *c;
-	int fd[2];
+	struct child *c = spawn_start(&kids, argv, true);
 
-	ck_assert_int_eq(pipe(fd), 0);
-	fcntl(fd[0], F_SETFL, O_NONBLOCK);
-	c = spawn_start(&kids, argv, fd[1]);
 	ck_assert_ptr_nonnull(c);
-	ck_assert_int_ne(fcntl(fd[1], F_GETFD), -1); /* it is the caller's */
-	close(fd[1]);
-	*ear = fd[0];
+	*ear = spawn_take_ear(c);
+	ck_assert_int_eq(spawn_take_ear(c), -1);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
 	return c;
 }
