@@ -39,12 +39,10 @@ struct visit {
 static void
 print(const char *verdict, const char *hop, const char *what, const char *more)
 {
-	char line[4096], *at;
+	char line[4096];
 
 	snprintf(line, sizeof(line), "%-4s  %s: %s%s", verdict, hop, what, more);
-	for (at = line; *at != '\0'; at++)
-		if ((unsigned char)*at < ' ' || *at == 0x7f)
-			*at = '?';
+	log_plain(line, strlen(line), ' ');
 	puts(line);
 	fflush(stdout);
 }

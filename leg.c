@@ -494,15 +494,6 @@ leg_remote(struct legs *tab, struct forward *f, int64_t now)
 	return true;
 }
 
-/* They are printed: nothing in them may steer a terminal. */
-static void
-make_plain(char *text)
-{
-	for (; *text != '\0'; text++)
-		if (((unsigned char)*text < ' ' && *text != '\n') || *text == 0x7f)
-			*text = '?';
-}
-
 /* The addresses come, and behind them an empty line. Where no stream could be had for one that waits, it is tried again. */
 static void
 step_asking(struct legs *tab, struct leg *g, int64_t now)
@@ -512,7 +503,7 @@ step_asking(struct legs *tab, struct leg *g, int64_t now)
 
 	n = buf_take(&g->s->in.buf, f->bound + have, sizeof(f->bound) - 1 - have);
 	f->bound[have + n] = '\0';
-	make_plain(f->bound + have);
+	log_plain(f->bound + have, n, '\n');
 	if (n > 0)
 		link_consumed(tab->link, g->s, n);
 	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL)

@@ -64,13 +64,13 @@ log_divert(char *dst, size_t size)
 	diverted_size = size;
 }
 
-static void
-make_plain(char *text, size_t n)
+void
+log_plain(char *text, size_t n, char but)
 {
 	size_t i;
 
 	for (i = 0; i < n; i++)
-		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+		if (((unsigned char)text[i] < ' ' || text[i] == 0x7f) && text[i] != but)
 			text[i] = '?';
 }
 
@@ -80,7 +80,7 @@ say(char *line, size_t n)
 {
 	static const char erase[] = "\r\033[K";
 
-	make_plain(line, n);
+	log_plain(line, n, ' ');
 	line[n++] = '\n';
 	if (status_shown)
 		write_line(erase, sizeof(erase) - 1);
@@ -141,7 +141,7 @@ log_status(const char *text)
 		log_say(LOG_NOTICE, "%s", text);
 	} else {
 		snprintf(words, sizeof(words), "%s", text);
-		make_plain(words, strlen(words));
+		log_plain(words, strlen(words), ' ');
 		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m", words, plain ? "" : "\033[0m");
 		write_line(line, (size_t)n);
 		status_shown = true;
