@@ -1,7 +1,7 @@
 /*
  * boot.c - a far end where none was installed.
  *
- * What the chain of hops runs is plain sh.  It is sent one line of script and answers with lines of its own, begun with MARK:
+ * What the chain of hops runs is plain sh.  It is sent one line of script and answers with lines that begin with BOOT_MARK:
  *
  *   asks --here--> asks           the shell reads
  *    |   --at PATH--> starts      a relay of this version is there and becomes the far end: the magic of the link comes next
@@ -10,8 +10,8 @@
  *     \--none, fail, tty--> failed
  *
  * Nothing is sent behind the line, or behind the binary, before an answer to it came: some shells read ahead.  The words of the
- * script hold no MARK in one piece, so that a terminal or a cat that gives them back is recognised; a shell at a terminal ends by
- * itself, since no end of the line would end it.  Nothing of the user's stands in the script but the path of -x, in quotes.
+ * script hold no BOOT_MARK in one piece, so that a terminal or a cat that gives them back is recognised; a shell at a terminal ends
+ * by itself, since no end of the line would end it.  Nothing of the user's stands in the script but the path of -x, in quotes.
  *
  * The binary goes into a directory of mode 0700 that belongs to the user, beside its name, is compared with its checksum (POSIX
  * cksum), tried and renamed: two starts at once, or one that is cut, spoil nothing.  Which directory will take it is found out by
@@ -30,15 +30,14 @@
 
 #include "relay.h"
 
-#define MARK "relay:: "
 #define ECHO "printf 'relay%s" /* a piece of the script that only an echo brings back */
 #define COPIES 5               /* of the binary: the script has fewer directories */
 #define BINARY_MOST (16 * 1024 * 1024)
 
 /* What every script begins with: V is the version, o the options of the far end. */
-static const char script_head[] = "V='relay " RELAY_VERSION "';o='%s';"
-				  "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};"
-				  "[ ! -t 0 ]||{ say tty;exit 1;};say here;";
+static const char script_head[] = BOOT_BEGIN RELAY_VERSION "';o='%s';"
+							   "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};"
+							   "[ ! -t 0 ]||{ say tty;exit 1;};say here;";
 
 /* -x: that relay and no other. */
 static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null);"
@@ -317,7 +316,7 @@ no_place(struct boot *b, const char *words)
 	fail(b, why);
 }
 
-/* A line behind MARK. */
+/* A line behind BOOT_MARK. */
 static void
 take_line(struct boot *b, char *line)
 {
@@ -355,7 +354,7 @@ take_line(struct boot *b, char *line)
 static void
 take_byte(struct boot *b, char c)
 {
-	size_t mark = strlen(MARK), echo = strlen(ECHO);
+	size_t mark = strlen(BOOT_MARK), echo = strlen(ECHO);
 	char *line = b->line;
 
 	if (b->marked && c == '\n') {
@@ -376,7 +375,7 @@ take_byte(struct boot *b, char c)
 	line[b->have++] = c;
 	if (b->marked)
 		return;
-	if (b->have >= mark && memcmp(line + b->have - mark, MARK, mark) == 0) {
+	if (b->have >= mark && memcmp(line + b->have - mark, BOOT_MARK, mark) == 0) {
 		b->marked = true;
 		b->have = 0;
 	} else if (b->have >= echo && memcmp(line + b->have - echo, ECHO, echo) == 0) {
@@ -399,7 +398,7 @@ boot_strip(char *text)
 {
 	char *at = text, *end;
 
-	while ((at = strstr(at, MARK)) != NULL) {
+	while ((at = strstr(at, BOOT_MARK)) != NULL) {
 		end = strchr(at, '\n');
 		if (end == NULL)
 			*at = '\0';

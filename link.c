@@ -35,7 +35,6 @@
 #define OUT_ALL (16 * 1024 * 1024) /* what all streams together may have read from the local side */
 #define OUT_ONE (128 * 1024)
 #define MIDDLE "reLAylink"
-#define FOR_A_SHELL "V='relay " /* begins what boot.c sends, also to a far end that is there without it (a forced command) */
 
 /* ---- lists ---- */
 
@@ -1080,7 +1079,8 @@ add_noise(struct link *l, char c)
 	l->noise[l->noise_have] = '\0';
 	if (l->noise_have >= strlen(MIDDLE) && memcmp(l->noise + l->noise_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0)
 		link_lost(l, LINK_PROTOCOL, "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
-	else if (l->role == LINK_FAR && !begins(FOR_A_SHELL, l->noise, l->noise_have))
+	/* A forced command may start relay where the near side expects a shell, whose words then come before its magic. */
+	else if (l->role == LINK_FAR && !begins(BOOT_BEGIN, l->noise, l->noise_have))
 		link_lost(l, LINK_PROTOCOL, "what comes in is no link: relay -m - is run by relay -m FROM -- COMMAND");
 }
 

@@ -494,6 +494,8 @@ size_t pace_slice(const struct pace *p);
 
 /* ---- boot.c: a far end where none was installed; bytes only ---- */
 
+#define BOOT_MARK "relay:: "    /* before each answer of a far shell */
+#define BOOT_BEGIN "V='relay " /* what the words for it begin with */
 #define BOOT_BINARIES 8
 #define BOOT_PATH 1024
 #define BOOT_TYPE 64

@@ -67,34 +67,6 @@ run(void)
 		ck_assert_int_eq(dial_take(d), -1); \
 	} while (0)
 
-static uint16_t
-free_port(void)
-{
-	uint16_t port = 0;
-
-	close(tcp_bound(AF_INET, &port));
-	return port;
-}
-
-/* A TCP port that answers nobody: its backlog is full. */
-static uint16_t
-deaf_port(void)
-{
-	struct sockaddr_storage sa;
-	uint16_t port = 0;
-	int l = tcp_bound(AF_INET, &port), fd;
-	struct pollfd p = { .events = POLLOUT };
-	socklen_t len = loopback(AF_INET, port, &sa);
-
-	ck_assert_int_eq(listen(l, 0), 0);
-	do {
-		p.fd = fd = socket(AF_INET, SOCK_STREAM, 0);
-		fcntl(fd, F_SETFL, O_NONBLOCK);
-		connect(fd, (struct sockaddr *)&sa, len);
-	} while (poll(&p, 1, 50) == 1);
-	return port;
-}
-
 /* ---- TCP ---- */
 
 START_TEST(a_listening_port_is_reached)

@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 
 import pytest
 
+import hosts as hosts_room
 import rig
 
 counter = itertools.count()
@@ -162,6 +163,21 @@ def run(mark):
         return subprocess.run([rig.RELAY] + [str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               text=True, **kw)
     return run
+
+
+@pytest.fixture(scope='module')
+def hosts(request):
+    """The two sshds; a module that says BARE = True has none of our programs in their PATH."""
+    h = hosts_room.Hosts(bare=getattr(request.module, 'BARE', False))
+    yield h
+    h.close()
+
+
+@pytest.fixture
+def nothing_left_on_the_hosts(hosts, mark):
+    """After the test neither host has a session."""
+    yield
+    rig.wait_for(lambda: not hosts.sessions(), 5, 'sessions left on the hosts')
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 #ifndef T_NET_H
 #define T_NET_H
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include "check.h"
@@ -112,4 +114,31 @@ static inline void leave_dir(void)
 	if (chdir("/") == -1 || system(cmd) != 0)
 		fprintf(stderr, "left behind: %s\n", own_dir);
 }
+
+static inline uint16_t free_port(void)
+{
+	uint16_t port = 0;
+
+	close(tcp_bound(AF_INET, &port));
+	return port;
+}
+
+/* A TCP port that answers nobody: its backlog is full. */
+static inline uint16_t deaf_port(void)
+{
+	struct sockaddr_storage sa;
+	uint16_t port = 0;
+	int l = tcp_bound(AF_INET, &port), fd;
+	struct pollfd p = { .events = POLLOUT };
+	socklen_t len = loopback(AF_INET, port, &sa);
+
+	ck_assert_int_eq(listen(l, 0), 0);
+	do {
+		p.fd = fd = socket(AF_INET, SOCK_STREAM, 0);
+		fcntl(fd, F_SETFL, O_NONBLOCK);
+		connect(fd, (struct sockaddr *)&sa, len);
+	} while (poll(&p, 1, 50) == 1);
+	return port;
+}
+
 #endif

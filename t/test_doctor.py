@@ -6,17 +6,12 @@ import pytest
 
 import hosts as hosts_room
 import rig
-from rig import wait_for
 
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
 
-
-@pytest.fixture(scope='module')
-def hosts():
-    h = hosts_room.Hosts(bare=True)
-    yield h
-    h.close()
+BARE = True
+pytestmark = pytest.mark.usefixtures('nothing_left_on_the_hosts')
 
 
 @pytest.fixture
@@ -30,8 +25,7 @@ def examine(hosts, tmp, mark):
         assert 'relay::' not in r.stdout
         assert all(re.match(r'(ok|FAIL|note) +\S', line) for line in r.stdout.splitlines()), r.stdout
         return r
-    yield run
-    wait_for(lambda: not hosts.sessions(), 5, 'sessions left on the hosts')
+    return run
 
 
 def says(r, verdict, hop, words):

@@ -20,6 +20,8 @@ EXAMPLES = os.path.join(os.path.dirname(rig.HERE), 'examples')
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
 
+BARE = True
+
 # ---- a cluster: what Slurm's programs do, with one job, number 41, that starts when squeue was asked a second time ----
 
 PROGRAMS = {
@@ -82,13 +84,6 @@ path, = [word[7:] for word in sys.argv if word.startswith('--sock=')]
 server = socketserver.UnixStreamServer(path, Handler)
 server.serve_forever()
 '''}
-
-
-@pytest.fixture(scope='module')
-def hosts():
-    h = hosts_room.Hosts(bare=True)
-    yield h
-    h.close()
 
 
 class Cluster:

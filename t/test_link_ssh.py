@@ -16,23 +16,11 @@ from rig import wait_for
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures('nothing_left_on_the_hosts')
+
 MIB = 1 << 20
 AT_ONCE = 200
 EACH_WAY = int(os.environ.get('RELAY_MIB', 256)) * MIB    # 1 GiB: RELAY_MIB=1024, half a minute
-
-
-@pytest.fixture(scope='module')
-def hosts():
-    h = hosts_room.Hosts()
-    yield h
-    h.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_on_the_hosts(hosts, mark):
-    """After each test neither host has a session."""
-    yield
-    wait_for(lambda: not hosts.sessions(), 5, 'sessions left on the hosts')
 
 
 @pytest.fixture

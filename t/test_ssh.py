@@ -15,22 +15,10 @@ from rig import wait_for
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures('nothing_left_on_the_hosts')
+
 THROUGH_LOGIN = 'ProxyCommand=ssh login relay - %h:%p'
 PAGE = b'<p>the notebook</p>' * 1000
-
-
-@pytest.fixture(scope='module')
-def hosts():
-    h = hosts_room.Hosts()
-    yield h
-    h.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_on_the_hosts(hosts, mark):
-    """After each test neither host has a session."""
-    yield
-    wait_for(lambda: not hosts.sessions(), 5, 'sessions left on the hosts')
 
 
 @pytest.fixture

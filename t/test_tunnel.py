@@ -28,6 +28,9 @@ from rig import wait_for
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
 
+BARE = True
+pytestmark = pytest.mark.usefixtures('nothing_left_on_the_hosts')
+
 VERSION = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 MACHINE = '%s-%s' % (os.uname().sysname, os.uname().machine)
 COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escape(MACHINE)))
@@ -42,20 +45,6 @@ def needs(program):
 
 
 # ---- what the tests stand on ----
-
-@pytest.fixture(scope='module')
-def hosts():
-    h = hosts_room.Hosts(bare=True)
-    yield h
-    h.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_on_the_hosts(hosts, mark):
-    """After each test neither host has a session."""
-    yield
-    wait_for(lambda: not hosts.sessions(), 5, 'sessions left on the hosts')
-
 
 class Far:
     """The account on the far side: what the test writes here is what SESSION makes of it there."""
