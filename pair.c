@@ -15,6 +15,10 @@
  *
  * In each turn a pair is asked and stepped only if it is its turn (rota.c): whatever happens to a pair comes from poll, or from a
  * time that it waits for, and one that waits for a time is always awake.
+ *
+ * A chunk takes 50 us, and a turn in which each of many pairs moves one makes a keystroke wait.  So those that talk come before those
+ * that move whole chunks (bulk), and as long as anybody talks few of these get a turn: one, and one more for each BESIDE that are
+ * polled, for what poll costs.  They take it by turns.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -26,6 +30,8 @@
 
 #define ROUNDS 4 /* reads of one half in one turn, or of all together: a busy connection must not keep the others waiting */
 #define LINGER 1000
+#define BULK (BUF_CHUNK / 2)
+#define BESIDE 16
 
 enum pair_state { PAIR_DIALS, PAIR_JOINED, PAIR_OVER };
 
@@ -38,7 +44,9 @@ struct pair {
 	struct end a, b;
 	struct half ab, ba;
 	enum pair_state state;
-	int status; /* what it means for relay's exit */
+	bool bulk;   /* it moved so much at once when it moved last */
+	bool served; /* in this turn */
+	int status;  /* what it means for relay's exit */
 	int64_t began;
 	int64_t moved_at; /* LINGER counts from here; 0: it does not */
 	uint64_t moved;
@@ -159,11 +167,11 @@ step_dial(struct pair *p, const struct pollset *ps)
 	return false;
 }
 
-/* Move what can be moved, each write right behind its read: a poll between them would only cost time. */
-static void
+/* Move what can be moved, each write right behind its read: a poll between them would only cost time.  The most that a read gave. */
+static size_t
 pump(struct half *h, bool readable, bool writable, int rounds)
 {
-	size_t n;
+	size_t n, most = 0;
 	int i;
 
 	if (writable)
@@ -171,9 +179,12 @@ pump(struct half *h, bool readable, bool writable, int rounds)
 	for (i = 0; i < rounds && readable && half_wants_read(h); i++) {
 		n = half_read(h);
 		half_write(h, false);
+		if (n > most)
+			most = n;
 		/* A short read took all there was; asking again would cost a call to be told so. */
 		readable = n == BUF_CHUNK && !h->src->in_blocks;
 	}
+	return most;
 }
 
 static bool
@@ -320,6 +331,7 @@ waits_for_a_time(const struct pair *p)
 static void
 step(struct pair *p, const struct pollset *ps, int rounds)
 {
+	size_t there, back;
 	bool fresh = false;
 
 	if (p->state == PAIR_DIALS)
@@ -327,8 +339,10 @@ step(struct pair *p, const struct pollset *ps, int rounds)
 	if (p->state != PAIR_JOINED)
 		return;
 	/* A client has mostly spoken by the time that its target is reached. */
-	pump(&p->ab, fresh ? !p->a.in_blocks : end_readable(&p->a, ps), end_writable(&p->b, ps), rounds);
-	pump(&p->ba, end_readable(&p->b, ps), end_writable(&p->a, ps), rounds);
+	there = pump(&p->ab, fresh ? !p->a.in_blocks : end_readable(&p->a, ps), end_writable(&p->b, ps), rounds);
+	back = pump(&p->ba, end_readable(&p->b, ps), end_writable(&p->a, ps), rounds);
+	if (there > 0 || back > 0)
+		p->bulk = there >= BULK || back >= BULK;
 	check_side(&p->a, &p->ab, &p->ba, ps);
 	check_side(&p->b, &p->ba, &p->ab, ps);
 	settle(p, ps->now);
@@ -354,28 +368,49 @@ rounds_beside(size_t busy)
 	return busy >= ROUNDS ? 1 : ROUNDS / (int)busy;
 }
 
+/* Step ${p}, if there is a reason to: was it one of its descriptors? */
+static bool
+serve(struct pairs *tab, struct pair *p, const struct pollset *ps, int rounds)
+{
+	enum pair_state before = p->state;
+	bool event = has_event(p, ps);
+
+	if (!event && !waits_for_a_time(p))
+		return false;
+	step(p, ps, rounds);
+	if (event || p->state != before)
+		rota_active(&tab->rota, &p->seat, ps->now);
+	p->served = event;
+	return event;
+}
+
 void
 pair_step(struct pairs *tab, const struct pollset *ps)
 {
 	int rounds = rounds_beside(tab->busy);
-	enum pair_state before;
+	size_t talkers = 0, bulks = 0, most;
 	struct seat *s;
 	struct pair *p;
-	bool event;
 
 	tab->busy = 0;
 	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
 		p = (struct pair *)s;
-		event = has_event(p, ps);
-		if (!event && !waits_for_a_time(p))
+		if (p->bulk)
 			continue;
-		before = p->state;
-		step(p, ps, rounds);
-		if (event)
-			tab->busy++;
-		if (event || p->state != before)
+		talkers++;
+		tab->busy += serve(tab, p, ps, rounds);
+	}
+	most = talkers == 0 ? SIZE_MAX : 1 + tab->rota.awake.n / BESIDE;
+	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
+		p = (struct pair *)s;
+		if (!p->bulk || p->served)
+			continue;
+		if (bulks < most)
+			bulks += serve(tab, p, ps, rounds);
+		else if (has_event(p, ps))
 			rota_active(&tab->rota, s, ps->now);
 	}
+	tab->busy += bulks;
 }
 
 void
@@ -401,6 +436,17 @@ tell_closed(const struct pair *p, int64_t now)
 	    to_name(p, to), p->ab.moved, p->ba.moved, (double)(now - p->began) / 1000);
 }
 
+/* Bulk that had its turn is the last one of the next turn. */
+static void
+settle_seat(struct pairs *tab, struct pair *p, int64_t now)
+{
+	if (p->served && p->bulk)
+		rota_back(&tab->rota, &p->seat);
+	else if (!waits_for_a_time(p))
+		rota_rest(&tab->rota, &p->seat, now);
+	p->served = false;
+}
+
 int
 pair_sweep(struct pairs *tab, int64_t now)
 {
@@ -412,8 +458,7 @@ pair_sweep(struct pairs *tab, int64_t now)
 		next = s->next;
 		p = (struct pair *)s;
 		if (p->state != PAIR_OVER) {
-			if (!waits_for_a_time(p))
-				rota_rest(&tab->rota, s, now);
+			settle_seat(tab, p, now);
 			continue;
 		}
 		tell_closed(p, now);

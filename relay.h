@@ -358,6 +358,7 @@ struct rota {
  * rota_add(r, s, now), rota_remove(r, s): take a seat, awake; leave it.
  * rota_turn(r, ps): choose who is polled in this turn: awake from now on; set how long it may wait.
  * rota_active(r, s, now): ${s} had an event, and is awake.
+ * rota_back(r, s): ${s}, awake, is the last of those awake.
  * rota_rest(r, s, now): ${s}, awake, waits for no time: it becomes quiet if it had no event lately; was that so?
  * rota_wake_all(r): all are to be looked at.
  * rota_next(r, s): the seat behind ${s}, the first one for NULL; those awake, then the quiet ones; NULL: no more.
@@ -366,6 +367,7 @@ void rota_add(struct rota *r, struct seat *s, int64_t now);
 void rota_remove(struct rota *r, struct seat *s);
 void rota_turn(struct rota *r, struct pollset *ps);
 void rota_active(struct rota *r, struct seat *s, int64_t now);
+void rota_back(struct rota *r, struct seat *s);
 bool rota_rest(struct rota *r, struct seat *s, int64_t now);
 void rota_wake_all(struct rota *r);
 struct seat *rota_next(const struct rota *r, const struct seat *s);

@@ -136,6 +136,13 @@ rota_turn(struct rota *r, struct pollset *ps)
 	pollset_until(ps, ps->now);
 }
 
+void
+rota_back(struct rota *r, struct seat *s)
+{
+	unlink_seat(&r->awake, s);
+	append(&r->awake, s);
+}
+
 bool
 rota_rest(struct rota *r, struct seat *s, int64_t now)
 {

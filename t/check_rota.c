@@ -235,6 +235,20 @@ START_TEST(who_waits_for_a_time_stays_awake_and_keeps_nobody_busy)
 }
 END_TEST
 
+START_TEST(those_awake_take_turns)
+{
+	int i;
+
+	seat(3);
+	for (i = 0; i < 6; i++) {
+		ck_assert_ptr_eq(r.awake.first, &guest[i % 3].seat);
+		rota_back(&r, r.awake.first);
+		ck_assert_ptr_eq(r.awake.last, &guest[i % 3].seat);
+	}
+	ck_assert_uint_eq(r.awake.n, 3);
+}
+END_TEST
+
 START_TEST(every_seat_can_be_left_and_all_are_told)
 {
 	static const int order[] = { 0, 19, 7, 8, 1, 18, 10 };
@@ -270,5 +284,6 @@ TESTS("rota")
 	tcase_add_test(tc, slow_looks_are_rare);
 	tcase_add_test(tc, all_come_to_rest_when_nobody_speaks_any_more);
 	tcase_add_test(tc, who_waits_for_a_time_stays_awake_and_keeps_nobody_busy);
+	tcase_add_test(tc, those_awake_take_turns);
 	tcase_add_test(tc, every_seat_can_be_left_and_all_are_told);
 }
