@@ -543,7 +543,7 @@ uint32_t boot_sum(const unsigned char *p, size_t n);
 
 /* ---- link.c: many streams over one carrier; no descriptors; all times are microseconds ---- */
 
-#define LINK_STREAMS 8192            /* open at once, at most */
+#define LINK_STREAMS 16384           /* open at once, at most */
 #define LINK_MEMORY (64 * 1024 * 1024)
 #define LINK_WINDOW_FIRST (256 * 1024)
 #define LINK_WINDOW_LEAST 4096

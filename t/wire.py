@@ -17,7 +17,7 @@ def frame(kind, stream=0, body=b''):
     return struct.pack('>II', kind << 24 | len(body), stream) + body
 
 
-def hello(role, host='python', version=1, memory=1 << 26, streams=8192):
+def hello(role, host='python', version=1, memory=1 << 26, streams=16384):
     return frame(HELLO, 0, struct.pack('>BBHIIIQQ', version, role, 0, 0, memory, streams, 0, 0) + host.encode())
 
 
