@@ -261,7 +261,6 @@ options_parse(struct options *o, int argc, char *argv[])
 {
 	int at, n;
 
-	memset(o, 0, sizeof(*o));
 	at = parse_flags(o, argc, argv);
 	n = argc - at;
 	argv += at;

@@ -896,7 +896,10 @@ struct options {
 	char self[BOOT_PATH], far_options[64];
 };
 
-/* options_parse(o, argc, argv): fill ${o}, which borrows from ${argv}; exits where they are wrong, and for -h and -V. */
+/*
+ * options_parse(o, argc, argv): fill ${o}, which is all zeros (it is large, and memory that nobody has written to costs nothing) and
+ * borrows from ${argv}; exits where they are wrong, and for -h and -V.
+ */
 void options_parse(struct options *o, int argc, char *argv[]);
 
 /* ---- signals.c: signals as a descriptor ---- */
