@@ -18,6 +18,7 @@
 
 #define KEEP 16                 /* free chunks */
 #define KEEP_PIPES 4            /* empty pipes */
+#define PIPES 16                /* in all: beyond 64 MiB of a user's pipes Linux makes every new one of theirs tiny */
 #define PIPE_LEAST (256 * 1024) /* a smaller pipe costs more calls than it saves copying */
 
 struct chunk {
@@ -34,7 +35,7 @@ struct kpipe {
 static struct chunk *spare;
 static int spares;
 static struct kpipe *spare_pipe;
-static int spare_pipes;
+static int spare_pipes, pipes;
 
 static struct chunk *
 take_chunk(void)
@@ -121,6 +122,7 @@ close_pipe(struct kpipe *k)
 	close(k->in);
 	close(k->out);
 	free(k);
+	pipes--;
 }
 
 static struct kpipe *
@@ -134,12 +136,17 @@ take_pipe(void)
 		spare_pipes--;
 		return k;
 	}
+	if (pipes == PIPES) {
+		errno = EMFILE;
+		return NULL;
+	}
 	if (pipe(fd) == -1)
 		return NULL;
 	k = malloc(sizeof(*k));
 	if (k != NULL && os_setup(fd[0]) == 0 && os_setup(fd[1]) == 0 && os_pipe_size(fd[1], BUF_PIPE) >= PIPE_LEAST) {
 		k->out = fd[0];
 		k->in = fd[1];
+		pipes++;
 		return k;
 	}
 	free(k);

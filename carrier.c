@@ -18,6 +18,7 @@
 
 #define LAST_WORDS 500
 #define READ_SIZE (4 * FRAME_DATA_MAX)
+#define WIRE_PIPE (1024 * 1024) /* pace.c, not the pipe, is to bound what is on its way */
 
 static bool
 get_buffers(struct carrier *c)
@@ -34,6 +35,14 @@ init(struct carrier *c, struct link *link)
 	end_none(&c->wire);
 	c->ear = c->ear_slot = -1;
 	c->link = link;
+}
+
+/* The wider its pipes, the fewer wake-ups for ssh and us: not that all would be filled. */
+static void
+widen(const struct carrier *c)
+{
+	os_pipe_size(c->wire.in, WIRE_PIPE);
+	os_pipe_size(c->wire.out, WIRE_PIPE);
 }
 
 bool
@@ -71,6 +80,7 @@ carrier_far(struct carrier *c, struct link *link)
 		return -1;
 	}
 	c->wire.keeps_stderr = true;
+	widen(c);
 	/* Whatever is printed by mistake is for people. */
 	return dup2(STDERR_FILENO, STDOUT_FILENO) == -1 ? -1 : 0;
 }
@@ -157,6 +167,7 @@ step_dial(struct carrier *c, const struct pollset *ps)
 	case DIAL_DONE:
 		c->child = dial_take_child(c->dial);
 		end_pipes(&c->wire, spawn_take_in(c->child), spawn_take_out(c->child));
+		widen(c);
 		c->ear = spawn_take_ear(c->child);
 		break;
 	case DIAL_FAILED:

@@ -26,6 +26,7 @@ static const struct {
 	[FRAME_ACK] = { 12, 12, false },
 	[FRAME_PING] = { 0, 0, false },
 	[FRAME_BYE] = { 2, 2 + FRAME_WORDS, false },
+	[FRAME_STRIDE] = { 4, 4, false },
 };
 
 void

@@ -23,8 +23,11 @@
 #include "relay.h"
 
 #define VERSION 1
-#define ACK_BYTES 1024
 #define ACK_DELAY 5000
+#define STRIDE_LEAST 1024
+#define STRIDE_MOST 262144
+#define STRIDE_TIME 250 /* us */
+#define STRIDES 8       /* in a window */
 #define PING_AFTER 15000000
 #define DEAD_AFTER 45000000
 #define ASLEEP 20000000  /* no tick for so long: this host slept */
@@ -531,6 +534,33 @@ put_ack(struct link *l, unsigned char *dst)
 	return FRAME_HEAD + 12;
 }
 
+/*
+ * Each ACK costs both hosts, and whatever lies between, as much as a chunk of DATA does: on a fast line the peer is to send no more
+ * than we need.  pace.c measures trips by them, so that they must not wait for long.
+ */
+static uint32_t
+stride_for(const struct pace *p)
+{
+	int64_t trips = p->trip < STRIDE_TIME * STRIDES ? STRIDES : p->trip / STRIDE_TIME;
+	uint32_t stride = STRIDE_LEAST;
+
+	while (stride < STRIDE_MOST && stride * 2 <= p->window / (uint64_t)trips)
+		stride *= 2;
+	return stride;
+}
+
+static size_t
+put_stride(struct link *l, unsigned char *dst)
+{
+	uint32_t stride = stride_for(&l->pace);
+
+	if (stride == l->told)
+		return 0;
+	frame_put(put_head(dst, FRAME_STRIDE, 0, 4), stride, 4);
+	l->told = stride;
+	return FRAME_HEAD + 4;
+}
+
 static size_t
 put_open(struct stream *s, unsigned char *dst)
 {
@@ -658,7 +688,7 @@ put_turn(struct link *l, unsigned char *dst, size_t room)
 static bool
 ack_is_due(const struct link *l)
 {
-	return l->due_ack || l->read - l->read_acked >= ACK_BYTES ||
+	return l->due_ack || l->read - l->read_acked >= l->stride ||
 	       (l->unacked_at != 0 && l->now - l->unacked_at >= ACK_DELAY);
 }
 
@@ -699,6 +729,7 @@ put_urgent(struct link *l, unsigned char *dst, size_t room)
 	if (l->due_ping)
 		n += put_bare(dst + n, FRAME_PING, 0);
 	l->due_ping = false;
+	n += put_stride(l, dst + n);
 	while (l->control.first != NULL && room - n >= LINK_PULL / 2) {
 		s = pop_control(l);
 		n += put_control(l, s, dst + n);
@@ -878,6 +909,8 @@ on_bye(struct link *l, const struct frame *f)
 static void
 on_link_frame(struct link *l, const struct frame *f)
 {
+	uint32_t stride;
+
 	switch (f->type) {
 	case FRAME_HELLO:
 		on_hello(l, f);
@@ -888,6 +921,10 @@ on_link_frame(struct link *l, const struct frame *f)
 		break;
 	case FRAME_PING:
 		l->due_ack = true;
+		break;
+	case FRAME_STRIDE:
+		stride = (uint32_t)frame_get(l->body, 4);
+		l->stride = stride < STRIDE_LEAST ? STRIDE_LEAST : stride;
 		break;
 	case FRAME_BYE:
 		on_bye(l, f);
@@ -1217,6 +1254,7 @@ link_init(struct link *l, enum link_role role, uint32_t memory, const char *host
 	l->ours.memory = memory;
 	l->ours.streams = LINK_STREAMS;
 	snprintf(l->ours.host, sizeof(l->ours.host), "%s", host);
+	l->stride = l->told = STRIDE_LEAST;
 	l->due_hello = true;
 	l->now = l->heard = l->ticked = l->read_at = now;
 	pace_init(&l->pace, now);

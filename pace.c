@@ -41,9 +41,11 @@
 #define DIP 24
 #define DIP_YOUNG 3
 #define DIP_TRIP 2000
-#define DOUBLING 4 /* growths until the window is doubled */
-#define LONG 5000  /* the trip of a long line: the milliseconds of poll(2) are a small part of it */
-#define LATE 2000  /* who wakes up late may make up for so much of it */
+#define DOUBLING 4      /* growths until the window is doubled */
+#define SLICES 16       /* in a window, at least, */
+#define SLICE_TIME 2000 /* and one takes no longer than this */
+#define LONG 5000       /* the trip of a long line: the milliseconds of poll(2) are a small part of it */
+#define LATE 2000       /* who wakes up late may make up for so much of it */
 
 /* How long a queue of ours may be. */
 static int64_t
@@ -252,7 +254,7 @@ pace_over(const struct pace *p)
 size_t
 pace_slice(const struct pace *p)
 {
-	uint64_t slice = p->window / 16;
+	uint64_t slice = p->trip < SLICE_TIME * SLICES ? p->window / SLICES : window_for(p->window, p->trip, SLICE_TIME);
 
 	if (slice < PACE_SLICE_LEAST)
 		return PACE_SLICE_LEAST;

@@ -418,7 +418,8 @@ enum frame_type {
 	FRAME_CREDIT,
 	FRAME_ACK,
 	FRAME_PING,
-	FRAME_BYE
+	FRAME_BYE,
+	FRAME_STRIDE
 };
 
 struct frame {
@@ -452,7 +453,7 @@ void frame_decode_hello(struct hello *h, const unsigned char *src, size_t length
 
 #define PACE_MARKS 256 /* sendings whose round trip is measured at a time */
 #define PACE_SLICE_LEAST 1024
-#define PACE_SLICE_MOST 32768
+#define PACE_SLICE_MOST 65536
 
 struct pace {
 	uint64_t sent, acked;  /* link bytes */
@@ -617,6 +618,7 @@ struct link {
 	struct link_list control, fresh, busy, news, touched;
 	struct pace pace;
 	uint64_t read, read_acked;   /* link bytes */
+	uint32_t stride, told;       /* how many may be read without an ACK: by us, and what the peer was told */
 	int64_t unacked_at;          /* the first byte that wants an ACK; 0: none does */
 	int64_t read_at;             /* the last byte */
 	int64_t heard, ticked, pinged;
@@ -762,7 +764,7 @@ void leg_table(const struct legs *tab);
 
 /* ---- carrier.c: the wire of a link ---- */
 
-#define CARRIER_OUT (FRAME_DATA_MAX + LINK_PULL)
+#define CARRIER_OUT (4 * FRAME_DATA_MAX)
 
 struct carrier {
 	struct link *link;

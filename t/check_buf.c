@@ -327,6 +327,30 @@ START_TEST(cleared_pipes_are_not_used_again)
 }
 END_TEST
 
+/* A user's pipes are counted together on Linux, and all users' relays of a login node are not to starve them. */
+START_TEST(few_pipes_are_taken_whoever_asks)
+{
+	enum { MOST = 16 };
+	struct buf many[MOST] = { { 0 } };
+	FILE *f = source(100);
+	int i;
+
+	for (i = 0; i < MOST; i++) {
+		rewind(f);
+		ck_assert_int_eq(buf_splice(&many[i], fileno(f)), 100);
+	}
+	ck_assert_int_eq(buf_splice(&b, fileno(f)), -1);
+	ck_assert_int_eq(errno, EMFILE);
+	ck_assert_ptr_null(b.pipe);
+	buf_clear(&many[0]);
+	rewind(f);
+	ck_assert_int_eq(buf_splice(&b, fileno(f)), 100);
+	for (i = 1; i < MOST; i++)
+		buf_clear(&many[i]);
+	give_back();
+}
+END_TEST
+
 START_TEST(without_descriptors_splicing_says_so_and_filling_still_works)
 {
 	FILE *f = source(100);
@@ -349,6 +373,7 @@ TESTS("buf")
 	tcase_add_test(tc, a_full_pipe_is_EAGAIN_and_takes_again_after_a_drain);
 	tcase_add_test(tc, a_sink_that_refuses_splices_gets_every_byte);
 	tcase_add_test(tc, cleared_pipes_are_not_used_again);
+	tcase_add_test(tc, few_pipes_are_taken_whoever_asks);
 	tcase_add_test(tc, without_descriptors_splicing_says_so_and_filling_still_works);
 	tcase_add_loop_test(tc, every_size_comes_out_as_it_went_in, 0, sizeof(sizes) / sizeof(sizes[0]));
 	tcase_add_loop_test(tc, pieces_come_out_in_order, 0, 9);

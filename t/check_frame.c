@@ -32,6 +32,7 @@ static const struct {
 	{ "ACK", FRAME_ACK, 12, 12, 0 },
 	{ "PING", FRAME_PING, 0, 0, 0 },
 	{ "BYE", FRAME_BYE, 2, 514, 0 },
+	{ "STRIDE", FRAME_STRIDE, 4, 4, 0 },
 };
 #define TYPES (int)(sizeof(types) / sizeof(types[0]))
 
@@ -218,7 +219,7 @@ find_vector(const char *wanted)
 static size_t
 encoded(unsigned char *dst, unsigned type)
 {
-	struct hello h = { .version = 1, .role = 1, .memory = 64 * 1024 * 1024, .streams = 8192, .host = "node" };
+	struct hello h = { .version = 1, .role = 1, .memory = 64 * 1024 * 1024, .streams = 16384, .host = "node" };
 	struct frame g = { .type = type, .stream = 3 };
 	unsigned char *body = dst + FRAME_HEAD;
 
@@ -254,6 +255,11 @@ encoded(unsigned char *dst, unsigned type)
 		break;
 	case FRAME_PING:
 		g.stream = 0;
+		break;
+	case FRAME_STRIDE:
+		frame_put(body, 65536, 4);
+		g.stream = 0;
+		g.length = 4;
 		break;
 	case FRAME_BYE:
 		frame_put(body, LINK_END, 2);

@@ -2039,6 +2039,64 @@ START_TEST(an_ack_comes_after_5_ms_or_1024_bytes)
 }
 END_TEST
 
+START_TEST(acks_come_as_often_as_the_peer_wants_and_no_more)
+{
+	static const uint32_t wanted[] = { 0, 1, 1023, 1024, 5000, 65536 };
+	uint32_t stride, n;
+	size_t i;
+
+	far_with_stream();
+	for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+		now += 30000;
+		link_tick(&far, now);
+		pull(&far);
+		ck_assert(!link_has_output(&far)); /* nor would it spin for a stride of 0 */
+		stride = wanted[i] < 1024 ? 1024 : wanted[i];
+		put_number(FRAME_STRIDE, 0, wanted[i], 4);
+		for (n = FRAME_HEAD + 4; n + 16 < stride; n += 16) {
+			put_frame(200, 0, sent, 8);
+			lives(&far);
+			ck_assert(!link_has_output(&far));
+		}
+		put_frame(200, 0, sent, 8);
+		lives(&far);
+		ck_assert_int_eq(link_has_output(&far), true);
+	}
+	link_release(&far, taken);
+	link_free(&far);
+}
+END_TEST
+
+/* The larger the window of a short line, the fewer ACKs are asked for; those of a long line stay many. */
+START_TEST(strides_follow_the_bytes_in_flight)
+{
+	static const struct {
+		uint64_t window;
+		int64_t trip;
+		uint32_t stride;
+	} t[] = { { 32768, 0, 4096 }, { 4096, 100, 1024 }, { 1 << 20, 500, 131072 }, { 1 << 20, 4000, 65536 },
+		{ 1 << 20, 100000, 2048 }, { 64 << 20, 100, 262144 }, { 65536, 1000000, 1024 } };
+	const unsigned char *f;
+	size_t i;
+
+	far_with_stream();
+	pull(&far);
+	for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+		far.pace.window = t[i].window;
+		far.pace.trip = t[i].trip;
+		pull(&far);
+		f = find_frame(FRAME_STRIDE, 0);
+		if (i > 0) /* the first one was told at the start */
+			ck_assert_ptr_nonnull(f);
+		ck_assert_uint_eq(i > 0 ? frame_get(f + FRAME_HEAD, 4) : far.told, t[i].stride);
+		pull(&far);
+		ck_assert_ptr_null(find_frame(FRAME_STRIDE, 0));
+	}
+	link_release(&far, taken);
+	link_free(&far);
+}
+END_TEST
+
 START_TEST(no_pings_on_a_busy_line)
 {
 	int i;
@@ -2520,6 +2578,8 @@ add_rules(TCase *tc)
 	R(ping_at_15_s_dead_at_45);
 	R(a_ping_is_answered_at_once);
 	R(an_ack_comes_after_5_ms_or_1024_bytes);
+	R(acks_come_as_often_as_the_peer_wants_and_no_more);
+	R(strides_follow_the_bytes_in_flight);
 	R(no_pings_on_a_busy_line);
 	tcase_add_loop_test(tc, a_sleep_of_an_hour_is_no_death, 0, 2);
 	tcase_add_loop_test(tc, a_sleep_that_is_told, 0, 2);

@@ -554,7 +554,7 @@ BREACHES = {
     'long-skipped': [(200 << 24 | 8193).to_bytes(4, 'big') + b'\0\0\0\0'],
     'second-hello': [wire.hello(wire.NEAR)],
     'even': [wire.open_(2)],
-    'beyond-the-limit': [wire.open_(16385)],
+    'beyond-the-limit': [wire.open_(32769)],
     'open-twice': [wire.open_(1), wire.open_(1)],
     'big-window': [wire.open_(1, send=wire.WINDOW + 1)],
     'not-open': [wire.frame(wire.DATA, 3, b'x')],
@@ -675,7 +675,7 @@ def test_near_skips_later_versions_words(relay):
 
 
 @TIMES('words, said', [('version=2', 'version 2'), ('version=0', 'version 0'), ('memory=0', 'HELLO'), ('streams=0', 'HELLO'),
-                       ('streams=8193', 'HELLO')])
+                       ('streams=16385', 'HELLO')])
 def test_near_refuses_a_hello(relay, words, said):
     """Goal: a far relay of another version, or one that allows no work, has its own sentence; no address is printed."""
     r = relay('-m', '127.0.0.1:0', '--', *WIRE, 'hello:' + words)
