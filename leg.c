@@ -428,7 +428,7 @@ take_connections(struct legs *tab, struct leg *by, struct listener *l, int64_t n
 	struct leg *g;
 	int fd;
 
-	while (by->post->waiting > 0) {
+	while ((g = find_waiting(tab, by->post)) != NULL) {
 		fd = sock_accept(l, name);
 		if (fd == -1 && errno == EACCES)
 			continue;
@@ -437,7 +437,6 @@ take_connections(struct legs *tab, struct leg *by, struct listener *l, int64_t n
 				l->resume = now + FULL_PAUSE;
 			return;
 		}
-		g = find_waiting(tab, by->post);
 		end_socket(&g->a, fd, l->path == NULL);
 		close_post(tab, g);
 		set_phase(tab, g, LEG_JOINED);
@@ -520,11 +519,10 @@ step_asking(struct legs *tab, struct leg *g, int64_t now)
 static void
 step_waiting(struct legs *tab, struct leg *g, int64_t now)
 {
-	if (tab->link->role == LINK_FAR && g->post == NULL)
+	if (tab->link->role == LINK_NEAR && g->s->opened)
+		dial_target(tab, g, &g->forward->to, now);
+	else if (tab->link->role == LINK_FAR && g->post == NULL)
 		refuse_leg(tab, g, LINK_RESET, "", now);
-	if (tab->link->role == LINK_FAR || !g->s->opened)
-		return;
-	dial_target(tab, g, &g->forward->to, now);
 }
 
 /* ---- near: is the target there? ---- */
@@ -828,13 +826,11 @@ static void
 step_alone(struct legs *tab, struct leg *g, const struct pollset *ps)
 {
 	switch (g->phase) {
+	case LEG_GREETS:
 	case LEG_JOINED:
 		break;
 	case LEG_DIALS:
 		step_dial(tab, g, ps);
-		break;
-	case LEG_GREETS:
-		step_greeting(tab, g, ps);
 		break;
 	case LEG_KNOCKS:
 		step_knocking(tab, g, ps);
@@ -861,12 +857,16 @@ step(struct legs *tab, struct leg *g, const struct pollset *ps)
 
 	if (g->over)
 		return;
-	if (g->s != NULL && g->s->got_close && g->s->code != LINK_END) {
+	if (g->s == NULL) {
+		step_greeting(tab, g, ps);
+		return;
+	}
+	if (g->s->got_close && g->s->code != LINK_END) {
 		on_reset(tab, g, ps->now);
 		return;
 	}
 	step_alone(tab, g, ps);
-	if (!g->over && g->phase == LEG_JOINED)
+	if (g->s != NULL && g->phase == LEG_JOINED)
 		step_joined(tab, g, ps, fresh);
 }
 
