@@ -89,11 +89,18 @@ remedy(const struct hops *h, int hop, const char *said)
 	return "";
 }
 
+/* What people call the far side. */
+static const char *
+far_name(const struct tunnel *t)
+{
+	return t->hops != NULL ? t->hops->hops[t->hops->n - 1] : t->link.theirs.host;
+}
+
 static void
 explain_hops(struct tunnel *t, int ended)
 {
 	char path[HOPS_PATH], why[sizeof(t->loss)];
-	const char *said, *whole = hops_path(t->hops, path, sizeof(path)), *last = t->hops->hops[t->hops->n - 1];
+	const char *said, *whole = hops_path(t->hops, path, sizeof(path));
 	enum log_level level = t->lives > 0 ? LOG_INFO : LOG_ERROR;
 	int hop;
 
@@ -101,7 +108,7 @@ explain_hops(struct tunnel *t, int ended)
 	said = t->carrier.last_said;
 	hop = hops_blame(t->hops, said);
 	if (t->link.code != LINK_END)
-		snprintf(why, sizeof(why), "%s: %s", last, t->link.why);
+		snprintf(why, sizeof(why), "%s: %s", far_name(t), t->link.why);
 	else if (*said != '\0')
 		snprintf(why, sizeof(why), "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop], said,
 		    remedy(t->hops, hop, said));
@@ -152,7 +159,7 @@ tell_loss(struct tunnel *t, struct pollset *ps)
 	if (ps->now < t->untold_at)
 		return;
 	t->untold_at = 0;
-	log_say(LOG_ERROR, "the link to %s has ended: %s; it will be made again", t->hops->hops[t->hops->n - 1], t->loss);
+	log_say(LOG_ERROR, "the link to %s has ended: %s; it will be made again", far_name(t), t->loss);
 }
 
 /* ---- start ---- */
@@ -304,8 +311,7 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 		log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are many (srun without -u)?");
 	else
 		log_say(LOG_NOTICE,
-		    "%s was reached and answers no more: what does relay -V do there? -x PATH names another one",
-		    t->hops->hops[t->hops->n - 1]);
+		    "%s was reached and answers no more: what does relay -V do there? -x PATH names another one", far_name(t));
 }
 
 /* What a start with hops is just doing. */
@@ -316,14 +322,13 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 
 	if (t->boot.state == BOOT_COPIES && t->told_copies < t->boot.copies) {
 		t->told_copies = t->boot.copies;
-		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s", (t->boot.size + 1023) / 1024,
-		    t->hops->hops[t->hops->n - 1]);
+		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s", (t->boot.size + 1023) / 1024, far_name(t));
 		if (t->lives == 0)
 			log_status(text);
 	}
 	if (t->boot.here && t->here_at == 0) {
 		t->here_at = ps->now;
-		log_say(LOG_INFO, "reached %s", t->hops->hops[t->hops->n - 1]);
+		log_say(LOG_INFO, "reached %s", far_name(t));
 	}
 	watch_silence(t, ps);
 	if (t->boot.state == BOOT_STARTS && t->link.state == LINK_STARTS) {
@@ -462,7 +467,7 @@ void
 tunnel_table(const struct tunnel *t, int64_t now)
 {
 	static const char *const words[] = { "over", "starting", "up", "down" };
-	const char *name = t->hops != NULL ? t->hops->hops[t->hops->n - 1] : t->link.theirs.host;
+	const char *name = far_name(t);
 	const struct pace *p = &t->link.pace;
 	int64_t up = (now - t->up_at) / 1000;
 
