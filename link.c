@@ -500,11 +500,9 @@ put_bare(unsigned char *dst, unsigned type, uint32_t stream)
 static size_t
 put_words(unsigned char *dst, unsigned type, uint32_t stream, uint16_t code, const char *words)
 {
-	size_t n = words == NULL ? 0 : strlen(words);
+	size_t n = words == NULL ? 0 : strnlen(words, FRAME_WORDS);
 	unsigned char *body;
 
-	if (n > FRAME_WORDS)
-		n = FRAME_WORDS;
 	body = put_head(dst, type, stream, 2 + n);
 	frame_put(body, code, 2);
 	if (n > 0)
