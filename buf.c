@@ -202,13 +202,13 @@ unsplice(struct buf *b)
 {
 	struct kpipe *k = b->pipe;
 	size_t left = b->used;
-	ssize_t n = 0;
+	ssize_t n = 1;
 
 	b->pipe = NULL;
 	b->full = false;
 	b->used = 0;
-	while (b->used < left && (n = buf_fill(b, k->out)) > 0)
-		;
+	while (n > 0 && b->used < left)
+		n = buf_fill(b, k->out);
 	close_pipe(k);
 	if (b->used == left) {
 		errno = EAGAIN;
