@@ -10,13 +10,14 @@ LDFLAGS =
 POSIX = 0
 STATIC_CC = musl-gcc
 SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-pie -no-pie \
-	-Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
+	-fstack-protector-strong -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
 
 # The compiler for other machine types.  Its driver makes -Os of -Oz, hence the second form; on macOS, where names cannot be
 # stripped, -Os leaves fewer functions.  ppc64le has a limit of its own: each instruction has four bytes there, each function finds
 # its data by two more, and no compiler saves more than a twentieth.
 CROSS = t/zig cc
-CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
+CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables \
+	-fstack-protector-strong
 CROSS_MAX = 153600
 CROSS_MAX_POWER = 172032
 CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 relay-Darwin-x86_64 relay-Darwin-arm64
