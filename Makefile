@@ -1,4 +1,4 @@
-# make [all] check check-browser install uninstall static cross demo bench lines fuzz lint clean
+# make [all] check check-browser install uninstall static cross demo bench lines fuzz analyse lint clean
 #
 # CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -224,6 +224,26 @@ t/line: t/line.c t/wire.h $(LINK) $(BYTES) $(FLOOR)
 
 t/load: t/load.c
 	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -O2 -o $@ t/load.c
+
+# What four analysers find is an error; .clang-tidy tells what is off there. cppcheck: declarations stand at the top of a function,
+# whatever their scope; and the members that nobody uses are the kernel's, in os.c.
+ANALYSED = $(SOURCES) small.c
+CPPCHECK = --enable=warning,style,performance,portability --suppress=variableScope --suppress=unusedStructMember
+
+analyse: analyse-gcc analyse-clang analyse-cppcheck analyse-tidy
+
+analyse-gcc:
+	@t/need gcc
+	for file in $(ANALYSED); do gcc $(STRICT) -O2 -Werror -fanalyzer -c -o /dev/null $$file || exit 1; done
+analyse-clang:
+	@t/need clang
+	clang --analyze --analyzer-output text -Xclang -analyzer-werror $(STRICT) $(ANALYSED)
+analyse-cppcheck:
+	@t/need cppcheck
+	cppcheck -q --std=c99 --error-exitcode=1 $(CPPCHECK) $(ANALYSED)
+analyse-tidy:
+	@t/need clang-tidy
+	clang-tidy --quiet $(ANALYSED) -- $(STRICT)
 
 lint:
 	@t/need mandoc shellcheck clang-format
