@@ -97,7 +97,7 @@ START_TEST(a_close_is_an_end_and_a_reset_where_it_can_be_carried)
 {
 	bool tcp = _i & 1, rst = _i & 2;
 	int s[2];
-	char c;
+	char c = 0;
 
 	tcp ? tcp_pair(s) : socks(s);
 	end_socket(&e, s[0], tcp);

@@ -373,25 +373,25 @@ START_TEST(our_own_binary_is_found)
 }
 END_TEST
 
-/* The PATH: from left to right, only what can be executed, an empty field is this directory. */
+/* The PATH: from left to right, only what can be executed, an empty field is this directory. Linux asks it where a path is cut. */
 START_TEST(our_own_binary_is_found_as_a_shell_does)
 {
 	static const char *const paths[][2] = { { "/nowhere:%s/a:%s/b", "b/me" }, { "%s/b", "b/me" }, { "%s/c:%s/b", "c/me" },
 		{ ":/nowhere", "" }, { "/nowhere:", "" }, { "/nowhere::/none", "" }, { "/nowhere", NULL }, { "", NULL } };
 	char text[256], path[4096], want[300];
+	const char *dir = KNOWS_USERS ? "." : own_dir;
+	size_t size = KNOWS_USERS ? sizeof("/t/check_os") : sizeof(path);
 
-	if (KNOWS_USERS)
-		return; /* it has a better way */
 	enter_dir();
 	ck_assert_int_eq(system("mkdir a b c; : >a/me; : >b/me; : >c/me; : >me; chmod 755 b/me c/me me"), 0);
-	snprintf(text, sizeof(text), paths[_i][0], own_dir, own_dir);
+	snprintf(text, sizeof(text), paths[_i][0], dir, dir);
 	if (_i == 7)
 		unsetenv("PATH");
 	else
 		setenv("PATH", text, 1);
-	ck_assert_int_eq(os_self("me", path, sizeof(path)), paths[_i][1] != NULL);
+	ck_assert_int_eq(os_self("me", path, size), paths[_i][1] != NULL);
 	if (paths[_i][1] != NULL) {
-		snprintf(want, sizeof(want), "%s/%s", _i < 3 ? own_dir : ".", _i < 3 ? paths[_i][1] : "me");
+		snprintf(want, sizeof(want), "%s/%s", _i < 3 ? dir : ".", _i < 3 ? paths[_i][1] : "me");
 		ck_assert_str_eq(path, want);
 	}
 	setenv("PATH", "/usr/bin:/bin", 1);

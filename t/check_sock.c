@@ -233,6 +233,26 @@ START_TEST(nothing_stays_beside_a_replaced_socket)
 }
 END_TEST
 
+/* 0: a dead socket in a directory that is not ours; 1: a live one that is not ours */
+START_TEST(a_socket_of_another_user_is_left_alone)
+{
+	if (geteuid() != 0)
+		return; /* only root can become another user */
+	ck_assert_int_eq(mkdir("theirs", 0755), 0);
+	_i == 0 ? leave_dead("theirs/x") : (void)unix_listener("theirs/x", SOCK_STREAM, 1);
+	ck_assert_int_eq(chmod("theirs/x", _i == 0 ? 0777 : 0600), 0);
+	ck_assert_int_eq(chmod(".", 0755), 0);
+	capture();
+	ck_assert_int_eq(seteuid(1234), 0);
+	ck_assert_int_eq(listen_on("theirs/x"), -1);
+	ck_assert_int_eq(seteuid(0), 0);
+	HAS(captured(), _i == 0 ? "cannot be replaced: Permission denied" : "cannot be told: Permission denied");
+	ck_assert_int_eq(files_in("theirs"), 1);
+	remove("theirs/x");
+	remove("theirs");
+}
+END_TEST
+
 /* 0: idle; 1: with a full backlog */
 START_TEST(a_live_socket_is_refused_and_still_lives)
 {
@@ -575,6 +595,7 @@ TESTS("sock")
 	tcase_add_test(tc, unlisten_leaves_a_file_that_took_its_place);
 	tcase_add_test(tc, a_dead_socket_is_replaced_and_that_is_told);
 	tcase_add_test(tc, nothing_stays_beside_a_replaced_socket);
+	tcase_add_loop_test(tc, a_socket_of_another_user_is_left_alone, 0, 2);
 	tcase_add_loop_test(tc, a_live_socket_is_refused_and_still_lives, 0, 2);
 	tcase_add_test(tc, a_live_datagram_socket_is_refused);
 	tcase_add_loop_test(tc, what_is_no_socket_is_refused_and_left_alone, 0, 4);
