@@ -56,14 +56,16 @@ def turn(request):
 
 @pytest.fixture(scope='session', autouse=True)
 def findings():
-    """The file names under which AddressSanitizer writes what it finds in any process, also where nobody reads its stderr."""
-    if not rig.SANITIZED:
+    """The file names under which AddressSanitizer or valgrind writes what it finds in any process, also where nobody reads its
+    stderr."""
+    if not rig.SANITIZED and not rig.VALGRIND:
         yield None
         return
     path = tempfile.mkdtemp(prefix='relay-findings', dir='/tmp')
     os.chmod(path, 0o1777)
     for name in rig.SANITIZER_OPTIONS:
         os.environ[name] = '%s:log_path=%s/found:exitcode=99:print_stacktrace=1' % (os.environ.get(name, ''), path)
+    os.environ['VALGRIND_OPTS'] = '--log-file=%s/found.%%p' % path
     yield path + '/found'
     shutil.rmtree(path)
 
@@ -101,7 +103,7 @@ def mark(turn, monkeypatch, findings):
     found = ''
     for path in glob.glob(findings + '.*') if findings else ():
         with open(path, errors='replace') as f:
-            found += f.read()
+            found += rig.findings_in(f.read())
         os.unlink(path)
     assert not found, found
 

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 import select
 import signal
 import socket
@@ -30,15 +31,18 @@ LISTENERS = ('tcp', 'unix')
 
 
 def _binary():
-    """What the binary itself tells: (built with the sanitizers, with what lies beyond POSIX).  A binary without dynamic symbols
-    (make static) has the extras of its system."""
+    """What the binary itself tells: (built with the sanitizers, for coverage, with what lies beyond POSIX).  A binary without
+    dynamic symbols (make static) has the extras of its system."""
     with open(RELAY, 'rb') as f:
         text = f.read()
     extras = sys.platform.startswith('linux') and (b'\0splice\0' in text or b'\0.dynsym\0' not in text)
-    return b'__asan_init' in text, extras
+    return b'__asan_init' in text, b'.gcda\0' in text, extras
 
 
-SANITIZED, EXTRAS = _binary() if os.path.exists(RELAY) else (False, False)
+SANITIZED, COUNTED, EXTRAS = _binary() if os.path.exists(RELAY) else (False, False, False)
+VALGRIND = os.path.basename(RELAY) == 'valgrind'
+# What relay holds until it ends: the pipe of its signals, the socket of the user look-up, pipes for the next splice.
+HELD = ('<inherited from parent>', 'signals_open', 'diag_socket', 'take_pipe')
 
 
 def wait_for(condition, timeout=PATIENCE, what=None):
@@ -488,6 +492,15 @@ def cpu_grows(pid, seconds=0.5):
     before, end = cpu(pid), time.monotonic() + seconds
     wait_for(lambda: time.monotonic() > end)
     return cpu(pid) - before
+
+
+def findings_in(text):
+    """What a sanitizer or valgrind has written about one process, but for the descriptors that it may have at its end."""
+    if not VALGRIND:
+        return text
+    parts = re.split(r'\n\s*\n', re.sub(r'(?m)^==\d+== ?|FILE DESCRIPTORS: .*\n', '', text))
+    return '\n\n'.join(part for part in parts if part.strip() and not
+                       (part.lstrip().startswith('Open ') and any(word in part for word in HELD)))
 
 
 # ---- traffic ----
