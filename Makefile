@@ -1,4 +1,4 @@
-# make [all] check check-browser install uninstall static cross demo bench lines fuzz analyse lint clean
+# make [all] check check-browser install uninstall static cross demo bench lines fuzz analyse valgrind coverage lint clean
 #
 # CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -208,6 +208,31 @@ t/fuzz_near: t/fuzz_near.c t/fuzz.h $(FUZZED) relay.h
 t/fuzz_far: t/fuzz_far.c t/fuzz.h $(FUZZED) relay.h
 	$(FUZZ) -o $@ t/fuzz_far.c $(FUZZED)
 
+# Leaks and descriptors that stay open, of the rooms that hold them and of relay in some scenes of each kind.
+VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect \
+	--error-exitcode=99
+VALGRIND_UNITS = t/check_rota t/check_signals t/check_pollset t/check_buf t/check_end t/check_half t/check_sock
+SCENES = t/test_ends.py t/test_link.py t/test_tunnel.py -k 'test_client_resets or test_reset_while_stuck or test_50_commands \
+	or test_no_target or test_refusing_target or test_far_reasons or test_far_refuses or test_remote_socket or test_remote_refused \
+	or test_proxy or test_both_ways_in_one or test_comes_back_again or test_loss_is_seen'
+BESIDE =
+
+valgrind: relay $(VALGRIND_UNITS)
+	@CC='$(CC)' PYTHON='$(PYTHON)' t/need valgrind check pytest sshd ssh
+	for unit in $(VALGRIND_UNITS); do CK_TIMEOUT_MULTIPLIER=10 $(VALGRIND) $$unit || exit 1; done
+	RELAY=t/valgrind PATIENCE=60 $(PYTHON) -m pytest -q $(BESIDE) $(SCENES)
+
+# What the tests reach of each room.  Fork and exec write what was counted so far where C is GNU's, _exit never does; other
+# users, too, write into the files.
+COUNTED = -O0 -g --coverage -std=gnu99 -D_exit=exit
+COVERAGE = 90
+
+coverage:
+	@t/need gcc
+	$(MAKE) clean
+	umask 0; GCOV_ERROR_FILE=/dev/null $(MAKE) check CC=gcc CFLAGS='$(COUNTED)' E2E='$(E2E)' ROWS='$(ROWS)'
+	t/coverage $(COVERAGE) $(SOURCES) small.c
+
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
 
@@ -253,4 +278,5 @@ lint:
 
 clean:
 	rm -f relay relay-static $(CROSSED) flags flags.new guards guards.* *.o $(UNITS) t/faults.so t/load t/line t/fuzz_near t/fuzz_far
+	rm -f *.gcno *.gcda t/*.gcno t/*.gcda
 	rm -rf t/__pycache__ .pytest_cache t/.pytest_cache
