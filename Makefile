@@ -231,6 +231,8 @@ coverage:
 	@t/need gcc
 	$(MAKE) clean
 	umask 0; GCOV_ERROR_FILE=/dev/null $(MAKE) check CC=gcc CFLAGS='$(COUNTED)' E2E='$(E2E)' ROWS='$(ROWS)'
+	$(MAKE) reached
+reached:
 	t/coverage $(COVERAGE) $(SOURCES) small.c
 
 t/faults.so: t/faults.c
@@ -273,7 +275,7 @@ analyse-tidy:
 lint:
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning relay.1
-	shellcheck t/demo t/need t/units t/zig completion/relay.bash examples/jupyter-slurm .ci/run
+	shellcheck t/demo t/need t/units t/valgrind t/zig completion/relay.bash examples/jupyter-slurm .ci/run
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
