@@ -5,9 +5,13 @@
 #include "net.h"
 
 #if defined(__linux__) && !RELAY_POSIX
-#define KNOWS_USERS true
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#define KNOWS_USERS 1
 #else
-#define KNOWS_USERS false
+#define KNOWS_USERS 0
 #endif
 
 #define STRANGER 65534
@@ -84,6 +88,28 @@ START_TEST(the_user_behind_a_connection_is_known)
 	}
 	ck_assert_int_eq(ask(fd, &peer, &uid), 1);
 	ck_assert_uint_eq(uid, is_root ? STRANGER : getuid());
+}
+END_TEST
+
+START_TEST(no_descriptor_for_the_question_is_an_error)
+{
+	struct rlimit old, none;
+	struct sockaddr_in in;
+	uid_t uid;
+	int found, e;
+
+	memset(&in, 0, sizeof(in));
+	in.sin_family = AF_INET;
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = old;
+	none.rlim_cur = 0;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	found = os_peer_uid((struct sockaddr *)&in, (struct sockaddr *)&in, &uid);
+	e = errno;
+	setrlimit(RLIMIT_NOFILE, &old);
+	ck_assert_int_eq(found, KNOWS_USERS ? -1 : 0);
+	if (KNOWS_USERS)
+		ck_assert_int_eq(e, EMFILE);
 }
 END_TEST
 
@@ -225,12 +251,30 @@ START_TEST(accepted_sockets_are_nonblocking_and_close_on_exec)
 }
 END_TEST
 
+/* From now on this kernel is older than 5.9 and has no close_range(2). */
+static void
+age_the_kernel(void)
+{
+#if KNOWS_USERS
+	static struct sock_filter words[] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 436, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+	static const struct sock_fprog filter = { 4, words };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == -1)
+		_exit(3);
+#endif
+}
+
+/* 0: as this system does it; 1: as older ones do */
 START_TEST(close_from_closes_that_and_all_above_and_nothing_below)
 {
 	int status, fd, i;
 	pid_t pid = fork();
 
 	if (pid == 0) {
+		if (_i == 1)
+			age_the_kernel();
 		fd = fcntl(0, F_DUPFD, 40);
 		fcntl(0, F_DUPFD, 41);
 		fcntl(0, F_DUPFD, 200);
@@ -425,6 +469,7 @@ TESTS("os")
 	tcase_add_test(tc, a_path_that_has_no_room_is_not_cut);
 	is_root = geteuid() == 0;
 	tcase_add_loop_test(tc, the_user_behind_a_connection_is_known, 0, 3);
+	tcase_add_test(tc, no_descriptor_for_the_question_is_an_error);
 	tcase_add_test(tc, one_is_found_among_many_connections);
 	tcase_add_loop_test(tc, a_closed_socket_is_nobodys_or_still_its_users, 0, 3);
 	tcase_add_test(tc, a_closed_socket_of_uid_0_is_nobodys);
@@ -433,7 +478,7 @@ TESTS("os")
 	tcase_add_test(tc, setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags);
 	tcase_add_loop_test(tc, sockets_are_nonblocking_and_close_on_exec_from_birth, 0, 3);
 	tcase_add_test(tc, accepted_sockets_are_nonblocking_and_close_on_exec);
-	tcase_add_test(tc, close_from_closes_that_and_all_above_and_nothing_below);
+	tcase_add_loop_test(tc, close_from_closes_that_and_all_above_and_nothing_below, 0, 2);
 	tcase_add_test(tc, the_limit_of_descriptors_is_raised_and_given_back);
 	tcase_add_test(tc, a_follower_ends_when_its_parent_is_killed);
 	tcase_add_test(tc, a_follower_of_a_dead_parent_ends_at_once);
