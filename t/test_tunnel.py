@@ -1246,6 +1246,21 @@ def test_remote_comes_back(tunnel, far, web, tmp, mark, place):
         wait_for(lambda: curl(*(['--unix-socket', place, 'http://app/'] if '/' in place else ['http://%s/' % place])) == (0, PAGE))
 
 
+def test_remote_place_is_taken_meanwhile(tunnel, far, web, tmp, mark):
+    """Goal: where -R finds its place taken when the link comes back, that is told, and it stands as soon as the place is free."""
+    place = tmp + '/far.sock'
+    r = tunnel('-R', '%s:%s' % (place, web.path), far.here())
+    assert r.addresses == [place]
+    os.unlink(place)
+    thief = rig.UnixTarget(place)
+    os.kill(far_relay(mark), signal.SIGKILL)
+    assert place in r.says('in use')
+    assert r.proc.poll() is None
+    thief.close()
+    wait_for(lambda: os.path.exists(place))
+    shows_page(place)
+
+
 @pytest.mark.skipif(not rig.EXTRAS, reason='POSIX has no name for the program that runs')
 def test_relay_is_replaced(far, web, tmp, mark):
     """Goal: relay's own file is replaced while it runs, as an upgrade does it: its tunnels come back, with the relay that runs."""
