@@ -131,6 +131,27 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 	return true;
 }
 
+void
+forward_keep_port(struct forward *f)
+{
+	char first[SOCK_NAME], name[ENDPOINT_NAME], *colon, *text;
+	unsigned long port;
+
+	snprintf(first, sizeof(first), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
+	colon = strrchr(first, ':');
+	port = colon == NULL ? 0 : strtoul(colon + 1, NULL, 10);
+	if (f->from.kind != ENDPOINT_TCP || f->from.port != 0 || port == 0 || port > UINT16_MAX ||
+	    strstr(f->bound, "\n\n") == NULL)
+		return;
+	f->from.port = (uint16_t)port;
+	endpoint_name(&f->from, name, sizeof(name));
+	text = copy(name, strlen(name));
+	if (text == NULL)
+		return;
+	free(f->from_text);
+	f->from_text = text;
+}
+
 /* ---- to words ---- */
 
 /* How a browser or a user of this host calls what is bound as ${bound}. */

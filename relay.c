@@ -670,9 +670,10 @@ link_is_up(struct relay *r)
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;
-		if (f->kind == FORWARD_FAR)
+		if (f->kind == FORWARD_FAR) {
+			forward_keep_port(f);
 			leg_remote(&t->legs, f, r->ps.now);
-		else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->announced) {
+		} else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->announced) {
 			log_status("waiting for the target");
 			leg_probe(&t->legs, f, r->ps.now);
 		}

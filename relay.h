@@ -725,9 +725,11 @@ struct forward {
 
 /*
  * forward_parse(f, kind, text, why, size): read ${text} as what ${kind} takes; false with one line in ${why}, as endpoint_parse.
+ * forward_keep_port(f): the port that the system there picked, told in ${f}->bound, is the one to ask for from now on.
  * forward_tell(f, bound, hops): say where it begins, ${bound}, and how it goes on through ${hops}.
  */
 bool forward_parse(struct forward *f, char kind, const char *text, char *why, size_t size);
+void forward_keep_port(struct forward *f);
 void forward_tell(const struct forward *f, const char *bound, const char *hops);
 
 /* ---- leg.c: a local side and a stream ---- */

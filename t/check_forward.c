@@ -225,6 +225,40 @@ START_TEST(a_way_is_told_in_one_line)
 }
 END_TEST
 
+/* What -R asked for, where it stands, and what it asks for the next time. */
+static const struct {
+	const char *text, *bound, *next;
+} kept[] = {
+	{ "0:/a", "127.0.0.1:4711\n[::1]:4711\n\n", "localhost:4711" },
+	{ "localhost:0:/a", "[::1]:4711\n\n", "localhost:4711" },
+	{ "127.0.0.1:0:/a", "127.0.0.1:65535\n\n", "127.0.0.1:65535" },
+	{ "[::1]:0:/a", "[::1]:1\n\n", "[::1]:1" },
+	{ "*:0:/a", "[::]:4711\n0.0.0.0:4711\n\n", "*:4711" },
+	{ "8888:/a", "127.0.0.1:4711\n\n", "8888" },
+	{ "/there:/a", "/there\n\n", "/there" },
+	{ "/there:0:/a", "/there:0\n\n", "/there" },
+	/* What no relay says. */
+	{ "0:/a", "\n", "0" },
+	{ "0:/a", "127.0.0.1:47", "0" },
+	{ "0:/a", "127.0.0.1:4711\n", "0" },
+	{ "0:/a", "127.0.0.1\n127.0.0.1:4711\n\n", "0" },
+	{ "0:/a", "127.0.0.1:\n127.0.0.1:4711\n\n", "0" },
+	{ "0:/a", "127.0.0.1:65536\n\n", "0" },
+	{ "0:/a", "127.0.0.1:-1\n\n", "0" },
+};
+#define KEPT ((int)(sizeof(kept) / sizeof(kept[0])))
+
+START_TEST(a_port_that_was_picked_is_kept)
+{
+	ck_assert_msg(parse(FORWARD_FAR, kept[_i].text), "%s", why);
+	snprintf(f.bound, sizeof(f.bound), "%s", kept[_i].bound);
+	forward_keep_port(&f);
+	ck_assert_str_eq(f.from_text, kept[_i].next);
+	forward_keep_port(&f);
+	ck_assert_str_eq(f.from_text, kept[_i].next);
+}
+END_TEST
+
 START_TEST(the_longest_paths_are_told)
 {
 	static char text[2 * SOCK_PATH_MAX], path[SOCK_PATH_MAX];
@@ -248,5 +282,6 @@ TESTS("forward")
 	tcase_add_loop_test(tc, a_proxy_listens, 0, 7);
 	tcase_add_loop_test(tc, stdio_goes_to_a_target, 0, 5);
 	tcase_add_loop_test(tc, a_way_is_told_in_one_line, 0, TOLD);
+	tcase_add_loop_test(tc, a_port_that_was_picked_is_kept, 0, KEPT);
 	tcase_add_test(tc, the_longest_paths_are_told);
 }
