@@ -46,7 +46,7 @@ take_chunk(void)
 		spare = c->next;
 		spares--;
 	} else {
-		c = malloc(sizeof(*c));
+		c = os_pages(sizeof(*c));
 		if (c == NULL)
 			return NULL;
 	}
@@ -59,7 +59,7 @@ static void
 give_chunk(struct chunk *c)
 {
 	if (spares == KEEP) {
-		free(c);
+		os_free_pages(c, sizeof(*c));
 		return;
 	}
 	c->next = spare;
@@ -329,7 +329,7 @@ buf_trim(void)
 
 	while ((c = spare) != NULL) {
 		spare = c->next;
-		free(c);
+		os_free_pages(c, sizeof(*c));
 	}
 	spares = 0;
 	while ((k = spare_pipe) != NULL) {

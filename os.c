@@ -27,12 +27,22 @@
 
 #if OS_LINUX
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #endif
 
 #include "relay.h"
+
+/* AddressSanitizer watches the edges of what malloc gives, and knows nothing of pages. */
+#if defined(__has_feature)
+#define OS_WATCHED __has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define OS_WATCHED 1
+#else
+#define OS_WATCHED 0
+#endif
 
 #define FILES_MAX 65536 /* descriptors that a loop looks at, where no call closes them all */
 
@@ -113,6 +123,39 @@ close_one_by_one(int fd)
 	for (; fd < max; fd++)
 		close(fd);
 }
+
+#if OS_LINUX && !OS_WATCHED
+
+void *
+os_pages(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void
+os_free_pages(void *p, size_t size)
+{
+	munmap(p, size);
+}
+
+#else /* portable, or watched */
+
+void *
+os_pages(size_t size)
+{
+	return malloc(size);
+}
+
+void
+os_free_pages(void *p, size_t size)
+{
+	(void)size;
+	free(p);
+}
+
+#endif
 
 #if OS_LINUX
 

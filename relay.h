@@ -960,6 +960,8 @@ void pollset_free(struct pollset *ps);
  * os_follow(parent): in a child: be sent SIGTERM when ${parent} dies, however it dies (portable: nothing).
  * os_splice(in, out, max): move up to ${max} bytes between two non-blocking descriptors, one of them a pipe, as read(2) and write(2)
  * would (portable: ENOSYS).  os_pipe_size(fd, size): try to make a pipe hold ${size} bytes; return what it holds (portable: 0).
+ * os_pages(size), os_free_pages(p, size): memory that goes back to the system as soon as it is free (portable: when the C library
+ * gives it back); NULL: none.
  * os_close_from(fd): close every descriptor from ${fd} on.
  * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives, returns how many; the limit back as it was,
  * for a command.
@@ -976,6 +978,8 @@ bool os_remote_file(const char *path);
 void os_follow(pid_t parent);
 ssize_t os_splice(int in, int out, size_t max);
 int os_pipe_size(int fd, int size);
+void *os_pages(size_t size);
+void os_free_pages(void *p, size_t size);
 bool os_self(const char *name, char *dst, size_t size);
 const char *os_image(const char *self);
 void os_close_from(int fd);

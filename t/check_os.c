@@ -394,6 +394,26 @@ START_TEST(a_splice_moves_bytes_or_says_why_not)
 }
 END_TEST
 
+START_TEST(pages_are_there_or_told_of)
+{
+	size_t size = 65536 + 24;
+	unsigned char *p[16];
+	int i;
+
+	for (i = 0; i < 16; i++) {
+		p[i] = os_pages(size);
+		ck_assert_ptr_nonnull(p[i]);
+		ck_assert_uint_eq((uintptr_t)p[i] % sizeof(void *), 0);
+		memset(p[i], i, size);
+	}
+	for (i = 0; i < 16; i++) {
+		ck_assert(p[i][0] == i && p[i][size - 1] == i);
+		os_free_pages(p[i], size);
+	}
+	ck_assert_ptr_null(os_pages((size_t)PTRDIFF_MAX));
+}
+END_TEST
+
 /* ---- our own binary ---- */
 
 START_TEST(our_own_binary_is_found)
@@ -464,6 +484,7 @@ END_TEST
 
 TESTS("os")
 {
+	tcase_add_test(tc, pages_are_there_or_told_of);
 	tcase_add_test(tc, our_own_binary_is_found);
 	tcase_add_loop_test(tc, our_own_binary_is_found_as_a_shell_does, 0, 8);
 	tcase_add_test(tc, a_path_that_has_no_room_is_not_cut);

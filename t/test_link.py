@@ -3,6 +3,7 @@ PROTOCOL by hand (wire.py).  test_link_ssh.py has the same over real hosts."""
 import contextlib
 import hashlib
 import os
+import random
 import signal
 import socket
 import statistics
@@ -287,6 +288,25 @@ def test_stuck_beside_lively(link, pool, lean, back):
         assert rig.memory(pid) < 40 * MIB
     a.shut()
     assert b.digest() == (n, hashlib.sha256(b's' * n).hexdigest())
+
+
+@pytest.mark.skipif(not rig.EXTRAS or rig.SANITIZED, reason='malloc gives its memory back when it likes')
+def test_memory_comes_back(link, pool):
+    """Goal: what a crowd of stuck readers made both relays hold goes back to the system when they have gone, in whatever order."""
+    j = link()
+    ping(*j.connect())
+    pids = (j.relay.pid, *rig.children(j.relay.pid))
+    before = [rig.memory(pid) for pid in pids]
+    crowd = [j.connect() for _ in range(40)]
+    ends = [end for pair in crowd for end in pair]
+    list(pool.map(lambda end: end.stuff(b's' * 65536), ends))
+    assert all(rig.memory(pid) > was + 8 * MIB for pid, was in zip(pids, before))
+    random.Random(4).shuffle(ends)
+    for end in ends:
+        end.reset()
+    j.ends.clear()
+    for pid, was in zip(pids, before):
+        wait_for(lambda: rig.memory(pid) < was + 3 * MIB, 5, 'memory back: %d of %d KiB' % (rig.memory(pid) >> 10, was >> 10))
 
 
 def test_thousand_at_once(link):
