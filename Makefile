@@ -1,4 +1,4 @@
-# make [all] check check-browser install uninstall static cross demo bench lines fuzz analyse valgrind coverage lint clean
+# make [all] check check-browser soak install uninstall static cross demo bench lines fuzz analyse valgrind coverage lint clean
 #
 # CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -136,6 +136,10 @@ check: need relay units t/faults.so
 # A notebook in a browser, through a tunnel: needs a Jupyter and a Chromium, and says so where they are missing.
 check-browser: relay
 	@$(PYTHON) t/browser
+
+# Mixed traffic through a tunnel that is cut again and again, for SECONDS (1800), chosen by SEED; takes a fourth of a processor (SHARE).
+soak: relay
+	@$(PYTHON) t/soak
 
 need:
 	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
