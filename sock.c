@@ -23,6 +23,8 @@
 
 #include "relay.h"
 
+/* Connections that may wait; the system has its own limit below that. musl says 128 for SOMAXCONN, whatever the system takes. */
+#define BACKLOG 4096
 #define PORT_TRIES 16 /* for a port that is free on both loopback addresses */
 
 /* ---- addresses ---- */
@@ -343,7 +345,7 @@ listen_unix(const struct endpoint *ep, struct listener *l)
 
 	if (fd == -1)
 		return -1;
-	if (listen(fd, SOMAXCONN) == -1 || lstat(ep->path, &st) == -1) {
+	if (listen(fd, BACKLOG) == -1 || lstat(ep->path, &st) == -1) {
 		log_say(LOG_ERROR, "cannot listen on %s: %s", ep->path, strerror(errno));
 		unlink(ep->path);
 		close(fd);
@@ -372,7 +374,7 @@ bind_tcp(const struct sockaddr *addr, socklen_t len)
 		only = !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
 	}
-	if (bind(fd, addr, len) == 0 && listen(fd, SOMAXCONN) == 0)
+	if (bind(fd, addr, len) == 0 && listen(fd, BACKLOG) == 0)
 		return fd;
 	saved = errno;
 	close(fd);
