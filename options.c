@@ -107,8 +107,7 @@ parse_flags(struct options *o, int argc, char *argv[])
 			o->background = true;
 			break;
 		case 'h':
-			fputs(usage, stdout);
-			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
+			exit(fputs(usage, stdout) >= 0 && fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
 		case 'i':
 			o->idle_ms = (int)number('i', optarg, 1, SECONDS_MAX) * 1000;
 			break;
@@ -129,8 +128,7 @@ parse_flags(struct options *o, int argc, char *argv[])
 			o->each_ms = (int)number('t', optarg, 1, SECONDS_MAX) * 1000;
 			break;
 		case 'V':
-			puts("relay " RELAY_VERSION);
-			exit(fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
+			exit(puts("relay " RELAY_VERSION) >= 0 && fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
 		case 'v':
 			o->verbose = true;
 			log_show(LOG_INFO);

@@ -217,7 +217,7 @@ print_addresses(struct relay *r)
 	for (i = 0; i < r->opt.n_forwards; i++)
 		if (r->opt.forwards[i].kind == FORWARD_FAR)
 			printf("%.*s", (int)strlen(r->opt.forwards[i].bound) - 1, r->opt.forwards[i].bound);
-	if (fflush(stdout) != 0)
+	if (ferror(stdout) || fflush(stdout) != 0)
 		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
 	null_over(STDOUT_FILENO);
 }

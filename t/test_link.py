@@ -407,7 +407,7 @@ def test_out_of_descriptors_at_the_far_end(link):
     a, b = j.connect()
     ping(a, b)
     more = [j.client() for _ in range(60)]
-    j.relay.says('Too many open files')
+    j.relay.says('raise the limit with ulimit -n')
     ping(a, b)
     for end in more:
         end.close()
