@@ -200,7 +200,11 @@ null_over(int fd)
 {
 	int null = open("/dev/null", O_RDWR);
 
-	if (null == -1)
+	if (null == -1 && errno == EMFILE) {
+		close(fd); /* which is the lowest that is free now */
+		null = open("/dev/null", O_RDWR);
+	}
+	if (null == -1 || null == fd)
 		return;
 	dup2(null, fd);
 	close(null);
