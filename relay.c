@@ -247,6 +247,15 @@ tell_ways(struct relay *r)
 }
 
 static void
+remove_pidfile(const struct relay *r)
+{
+	struct stat st;
+
+	if (r->pid_ours && lstat(r->opt.pidfile, &st) == 0 && st.st_dev == r->pid_dev && st.st_ino == r->pid_ino)
+		unlink(r->opt.pidfile);
+}
+
+static void
 write_pidfile(struct relay *r)
 {
 	struct stat st;
@@ -255,24 +264,18 @@ write_pidfile(struct relay *r)
 	if (r->opt.pidfile == NULL)
 		return;
 	fd = open(r->opt.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
-	if (fd == -1 || fstat(fd, &st) == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
+	if (fd != -1 && fstat(fd, &st) == 0) {
+		r->pid_dev = st.st_dev;
+		r->pid_ino = st.st_ino;
+		r->pid_ours = S_ISREG(st.st_mode); /* a device is not ours to remove */
+	}
+	if (fd == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
 		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
+		remove_pidfile(r);
 		close_gates(r);
 		exit(STATUS_SYSTEM);
 	}
-	r->pid_dev = st.st_dev;
-	r->pid_ino = st.st_ino;
-	r->pid_ours = true;
 	close(fd);
-}
-
-static void
-remove_pidfile(const struct relay *r)
-{
-	struct stat st;
-
-	if (r->pid_ours && lstat(r->opt.pidfile, &st) == 0 && st.st_dev == r->pid_dev && st.st_ino == r->pid_ino)
-		unlink(r->opt.pidfile);
 }
 
 /*

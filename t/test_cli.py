@@ -632,6 +632,22 @@ def test_pid_file_of_one_connection(joined, tmp):
     assert not os.path.exists(tmp + '/it.pid')
 
 
+@TIMES('name', ['null', 'full'])
+def test_pid_file_that_is_a_device(run, relay, target, tmp, name):
+    """Goal: a device as the pid file is written to and never removed, whether it takes the pid or not."""
+    minor = {'null': 3, 'full': 7}[name]
+    try:
+        os.mknod(tmp + '/device', 0o20666, os.makedev(1, minor))
+    except PermissionError:
+        pytest.skip('skipped: no leave to make a device')
+    r = relay('-P', tmp + '/device', tmp + '/from', *target().words)
+    if name == 'null':
+        assert r.address and r.stop() == 0
+    else:
+        assert r.wait() == 6 and one_line(r.err()), r.err()
+    assert os.path.exists(tmp + '/device')
+
+
 def test_pid_file_that_cannot_be(run, target, tmp):
     """Goal: a pid file that cannot be written stops the start, and the socket file does not stay."""
     r = run('-P', tmp + '/none/it.pid', tmp + '/sock', *target().words)
