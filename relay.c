@@ -466,8 +466,6 @@ want_gates(struct relay *r)
 
 	for (i = 0; i < r->n_gates; i++)
 		r->gates[i].slot = -1;
-	if (connections(r) <= r->max_pairs / 2)
-		r->told_full = false;
 	if (r->n_gates == 0 || gates_rest(r) || is_full(r))
 		return;
 	if (r->resume > r->ps.now) {
@@ -546,6 +544,8 @@ accept_some(struct relay *r, const struct gate *g)
 			accept_failed(r, errno);
 			return;
 		}
+		if (connections(r) <= r->max_pairs / 2)
+			r->told_full = false;
 		join_connection(r, fd, g, name);
 	}
 }
