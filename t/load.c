@@ -5,15 +5,17 @@
  * says what it is for: "push N" (the client sends N bytes), "pull N" (the server does), "both N" (both do, at once),
  * "echo N" (messages of N bytes come back until the client closes), "sink 0" (read to the client's half-close, then
  * tell the count and close), "answer 0" (the request comes back, the server closes), "hold 0" (one byte comes back,
- * then nothing ever happens). The length is fixed so that nothing behind the request is read with it.
+ * then nothing happens until "wake"), "wake 0" (from now on each byte on a held connection comes back, in the order that
+ * turn() gives, which is the client's too), "drop 0" (all held ones are closed). The last two answer with a byte. The
+ * length is fixed so that nothing behind the request is read with it.
  *
  * Nothing that is measured hangs on how a forwarder treats a half-close, for some lose bytes there: after push, pull
  * and both the server sends one byte more, the receipt, when it has sent and read all; the clock stops at the receipt.
  * The clock starts before the request, when the connection stands: a forwarder's own dial is part of the transfer.
  *
  * The server must not be the bottleneck. Short and idle connections live in one poll loop; a connection that works
- * (bulk, echo) gets its own process with blocking reads and writes of BUFFER bytes. Held connections are not polled
- * with the others: they are looked at when nothing else happened for a while, so that 10,000 of them slow down nobody.
+ * (bulk, echo) gets its own process with blocking reads and writes of BUFFER bytes. Held connections are never polled,
+ * so that 10,000 of them slow down nobody: who waits for them to speak knows which one is next.
  *
  * An END is a Unix socket (any text with a '/'), ADDRESS:PORT in numbers (IPv4), or, for serve, push, pull, both and
  * rtt, '-', stdin and stdout. Results go to stdout, or to stderr where stdout is the connection. "serve -" takes one
@@ -43,7 +45,7 @@ enum {
 	BUFFER = 256 * 1024,
 	REQUEST = 32,
 	BACKLOG = 4096,
-	QUIET_MS = 100, /* after so long without an event the server looks at the held connections */
+	STRIDE = 97,    /* from one held connection that speaks to the next */
 	MOST_TRIPS = 1 << 20,
 	PULLERS = 16,   /* most pulls beside a round trip */
 	LINE_HOLDS = 4 * 1024 * 1024, /* what waits in front of a line, as in the windows and buffers of a real one */
@@ -362,10 +364,9 @@ work(struct wire w, const char *job, long long n)
 	}
 }
 
-static void
-fork_to_work(int fd, const char *job, long long n)
+static int
+fork_worker(void)
 {
-	struct wire w = {fd, fd};
 	pid_t pid = fork();
 
 	if (pid < 0)
@@ -373,10 +374,41 @@ fork_to_work(int fd, const char *job, long long n)
 	if (pid == 0) {
 		silent = 1;
 		close_all(&working);
-		close_all(&held);
-		work(w, job, n);
+	}
+	return pid == 0;
+}
+
+static void
+fork_to_work(int fd, const char *job, long long n)
+{
+	struct wire w = {fd, fd};
+
+	if (!fork_worker())
+		return;
+	close_all(&held);
+	work(w, job, n);
+	_exit(0);
+}
+
+/* Which of ${count} held connections speaks after ${last}. */
+static nfds_t
+turn(nfds_t last, nfds_t count)
+{
+	return (last + STRIDE) % count;
+}
+
+/* A process of its own takes over what is held, and ends with the first that ends. */
+static void
+fork_to_wake(void)
+{
+	nfds_t i = 0;
+
+	if (held.count > 0 && fork_worker()) {
+		while (read(held.at[i].fd, buffer, 1) == 1 && write_all(held.at[i].fd, buffer, 1))
+			i = turn(i, held.count);
 		_exit(0);
 	}
+	close_all(&held);
 }
 
 static void
@@ -394,10 +426,17 @@ serve_request(int fd)
 		add(&held, fd);
 		return;
 	}
-	if (strcmp(job, "answer") == 0)
+	if (strcmp(job, "answer") == 0) {
 		write_all(fd, request, REQUEST);
-	else
+	} else if (strcmp(job, "wake") == 0) {
+		fork_to_wake();
+		write_all(fd, request, 1);
+	} else if (strcmp(job, "drop") == 0) {
+		close_all(&held);
+		write_all(fd, request, 1);
+	} else {
 		fork_to_work(fd, job, n);
+	}
 	close(fd);
 }
 
@@ -408,18 +447,6 @@ accept_some(int listener)
 
 	for (i = 0; i < 16 && (fd = accept(listener, NULL, NULL)) >= 0; i++)
 		add(&working, fd);
-}
-
-static void
-drop_ended(void)
-{
-	nfds_t i;
-
-	if (poll(held.at, held.count, 0) <= 0)
-		return;
-	for (i = held.count; i-- > 0;)
-		if (held.at[i].revents != 0)
-			close(take(&held, i));
 }
 
 /* The far end of a bare channel: all requests come on stdin. */
@@ -454,8 +481,8 @@ serve_socket(const char *text)
 	puts("ready");
 	fflush(stdout);
 	for (;;) {
-		if (poll(working.at, working.count, held.count > 0 ? QUIET_MS : -1) == 0)
-			drop_ended();
+		if (poll(working.at, working.count, -1) < 0)
+			die("poll");
 		for (i = working.count; i-- > 1;)
 			if (working.at[i].revents != 0)
 				serve_request(take(&working, i));
@@ -476,17 +503,46 @@ serve(char **args)
 /* --- the clients --- */
 
 static void
-bulk(char **args)
+transfer_once(const char *job, struct wire w, long long n)
 {
-	const char *job = args[0];
-	struct wire w = open_wire(args[1]);
-	long long n = atoll(args[2]);
-	double begun = now(), seconds;
-
 	if (!ask(w.out, job, n))
 		die("request");
 	transfer(w, strcmp(job, "pull") == 0 ? 0 : n, strcmp(job, "push") == 0 ? 0 : n);
 	receive_bytes(w.in, 1);
+}
+
+/* Each of ${count} processes does its part. */
+static void
+transfer_at_once(const char *job, const char *to, long long n, int count)
+{
+	int i, status = 0;
+
+	for (i = 0; i < count; i++)
+		if (fork() == 0) {
+			transfer_once(job, open_wire(to), n / count);
+			_exit(0);
+		}
+	while (i-- > 0)
+		if (wait(&status) < 0 || status != 0)
+			exit(1);
+}
+
+static void
+bulk(char **args)
+{
+	const char *job = args[0];
+	int count = args[3] != NULL ? atoi(args[3]) : 1;
+	struct wire w = {-1, -1};
+	long long n = atoll(args[2]);
+	double begun, seconds;
+
+	if (count == 1)
+		w = open_wire(args[1]);
+	begun = now();
+	if (count == 1)
+		transfer_once(job, w, n);
+	else
+		transfer_at_once(job, args[1], n, count);
 	seconds = now() - begun;
 	if (strcmp(job, "both") == 0)
 		n *= 2;
@@ -653,20 +709,74 @@ crr(char **args)
 }
 
 static void
+ask_server(const struct end *end, const char *job)
+{
+	int fd = dial(end);
+
+	if (!ask(fd, job, 0) || !read_all(fd, buffer, 1))
+		die(job);
+	close(fd);
+}
+
+static void
+hold(struct set *set, const struct end *end, nfds_t count)
+{
+	double begun = now();
+
+	while (set->count < count) {
+		int fd = dial(end);
+
+		if (!ask(fd, "hold", 0) || !read_all(fd, buffer, 1))
+			die("hold");
+		add(set, fd);
+	}
+	printf("%.4f\n", now() - begun);
+}
+
+/* One after the other says a byte and hears it again. Prints median, 99th percentile and the longest in us. */
+static void
+wake(const struct set *set, const struct end *end, int count, double pause)
+{
+	static int awake;
+	static nfds_t next;
+	double *took = allocate(count, sizeof *took), begun;
+	int i;
+
+	if (!awake)
+		ask_server(end, "wake");
+	awake = 1;
+	for (i = 0; i < count; i++, next = turn(next, set->count)) {
+		rest(pause);
+		begun = now();
+		if (!write_all(set->at[next].fd, buffer, 1) || !read_all(set->at[next].fd, buffer, 1))
+			die("wake");
+		took[i] = now() - begun;
+	}
+	qsort(took, (size_t)count, sizeof *took, by_size);
+	printf("%.1f %.1f %.1f\n", took[count / 2] * 1e6, took[count * 99 / 100] * 1e6, took[count - 1] * 1e6);
+	free(took);
+}
+
+/* Does what it is told on stdin: "hold COUNT" (so many in all), then "wake COUNT MS", MS before each. */
+static void
 idle(char **args)
 {
 	struct end end = parse(args[1]);
-	int count = atoi(args[2]), fd;
+	struct set set = {NULL, 0};
+	char line[80];
+	double ms;
+	int count;
 
-	while (count-- > 0) {
-		fd = dial(&end);
-		if (!ask(fd, "hold", 0) || !read_all(fd, buffer, 1))
-			die("hold");
-	}
-	puts("open");
+	ask_server(&end, "drop"); /* of a client before this one, whose forwarder has gone */
+	puts("ready");
 	fflush(stdout);
-	while (read(STDIN_FILENO, buffer, 1) > 0)
-		continue;
+	while (fgets(line, sizeof line, stdin) != NULL) {
+		if (sscanf(line, "hold %d", &count) == 1)
+			hold(&set, &end, (nfds_t)count);
+		else if (sscanf(line, "wake %d %lf", &count, &ms) == 2 && set.count > 0)
+			wake(&set, &end, count, ms / 1e3);
+		fflush(stdout);
+	}
 }
 
 /* So many connections are open at once before the first asks for anything; then all do, and all are answered. */
@@ -880,13 +990,13 @@ static const struct mode {
 	void (*run)(char **args); /* args[0] is the name */
 } modes[] = {
 	{"serve", "END", 1, serve},
-	{"push", "END BYTES", 2, bulk},
-	{"pull", "END BYTES", 2, bulk},
-	{"both", "END BYTES", 2, bulk},
+	{"push", "END BYTES [CONNECTIONS]", 2, bulk},
+	{"pull", "END BYTES [CONNECTIONS]", 2, bulk},
+	{"both", "END BYTES [CONNECTIONS]", 2, bulk},
 	{"rtt", "END SIZE SECONDS", 3, rtt},
 	{"beside", "END PULLS SECONDS [SECONDS BEFORE]", 3, beside},
 	{"crr", "END SECONDS CONCURRENT", 3, crr},
-	{"idle", "END COUNT", 2, idle},
+	{"idle", "END", 1, idle},
 	{"crowd", "END COUNT", 2, crowd},
 	{"start", "END COMMAND [ARG ...]", 2, start},
 	{"line", "RTT_MS MBIT_S COMMAND [ARG ...]", 3, line},
