@@ -242,7 +242,7 @@ reached:
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
 
-# Two tables: relay beside other relays, and a link beside ssh -L and the bare channel.
+# Relay beside other relays, and a link beside ssh -L and the bare channel: half an hour, see BENCHMARKS.
 bench: relay t/load
 	t/bench --load t/load ./relay
 	t/bench-link --load t/load ./relay

@@ -1,11 +1,16 @@
 """measure: what the benches stand on: processes and what they cost, load.c's clients, rounds, numbers in tables."""
-import argparse, collections, contextlib, os, re, resource, shutil, signal, socket, statistics
+import argparse, collections, contextlib, json, os, re, resource, select, shlex, shutil, signal, socket, statistics
 import subprocess, sys, tempfile, time
 
 LEVEL = 0.05  # a ratio so near to 1 is neither ahead nor behind
 MORE_IS_BETTER = re.compile("MB/s|per s|of the line")
 
-options = argparse.Namespace()  # of the bench that runs
+options = argparse.Namespace(hosts=None)  # of the bench that runs
+
+# What relay is to reach. of: a subject that the value is divided by ("best": the best peer), or None; the value is at most
+# the limit, or, where more is better, at least.
+Mark = collections.namedtuple("Mark", "of limit")
+Footprint = collections.namedtuple("Footprint", "pss written descriptors")
 
 class Failed(Exception):
     pass
@@ -46,11 +51,15 @@ def await_end(process, seconds):
             return usage.ru_utime + usage.ru_stime
         time.sleep(0.002)
 
-def end(process):
-    """Ends a process in good order: its children first, so that it waits for them and their time is counted."""
-    deadline = time.monotonic() + 1
-    while len(tree(process.pid)) > 1 and time.monotonic() < deadline:
+def await_childless(pid, seconds):
+    deadline = time.monotonic() + seconds
+    while len(tree(pid)) > 1 and time.monotonic() < deadline:
         time.sleep(0.005)
+
+def end(process, forks):
+    """Ends a process in good order: what it forks for connections first, so that it waits for them and their time counts."""
+    if forks:
+        await_childless(process.pid, 1)
     process.terminate()
     return await_end(process, 3) or kill(process)
 
@@ -82,15 +91,67 @@ def serve(where):
     server.stdout.readline()
     return server.pid
 
+class Crowd:
+    """with Crowd(end) as crowd: a client whose connections all stay open, and idle but when they are told to wake."""
+    def __init__(self, where):
+        self.where, self.count = where, 0
+
+    def __enter__(self):
+        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        self.load = spawn([options.load, "idle", self.where], **pipes)
+        self.heard("start", 20)
+        return self
+
+    def __exit__(self, *_):
+        kill(self.load)
+        for pipe in (self.load.stdin, self.load.stdout):
+            pipe.close()
+
+    def heard(self, words, seconds):
+        answer = select.select([self.load.stdout], [], [], seconds)[0] and self.load.stdout.readline()
+        if not answer:
+            raise Failed(f"beside {self.count}: {words}: {f'not done in {seconds} s' if answer == [] else 'it ended'}")
+        return answer
+
+    def say(self, words, seconds):
+        self.load.stdin.write(f"{words}\n".encode())
+        self.load.stdin.flush()
+        return [float(word) for word in self.heard(words, seconds).split()]
+
+    def grow(self, count, seconds=60):
+        """So many are open; the seconds that it took."""
+        took, = self.say(f"hold {count}", seconds)
+        self.count = count
+        return took
+
+    def wake(self, count, ms):
+        """p50, p99 and the longest time in us that one of so many, one after another, waits for an answer."""
+        return self.say(f"wake {count} {ms}", 60)
+
+@contextlib.contextmanager
+def beside(*words):
+    """Load that goes on meanwhile."""
+    load = spawn([options.load, *words])
+    time.sleep(0.1)
+    try:
+        yield
+        if load.poll() is not None:
+            raise Failed(f"load {words[0]} ended too early")
+    finally:
+        kill(load)
+
 def cpu_seconds(pid):
+    """The CPU time of a process tree, without those that have ended."""
     total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as stat:
-            total += int(stat.read().split()[0])
+    for one in tree(pid):
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{one}/task"):
+                with open(f"/proc/{one}/task/{task}/schedstat") as stat:
+                    total += int(stat.read().split()[0])
     return total / 1e9
 
 def cpu_of_tree(pid):
-    """The same of a process and its descendants, and of those that they have waited for."""
+    """The same with those that were waited for."""
     ticks = 0
     for one in tree(pid):
         with contextlib.suppress(OSError), open(f"/proc/{one}/stat") as stat:
@@ -98,13 +159,15 @@ def cpu_of_tree(pid):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 def footprint(pid):
-    """KiB of PSS and number of descriptors of a process tree."""
-    pss = descriptors = 0
+    """KiB of a process tree, as PSS and what it has written to alone, and its descriptors."""
+    found = [0, 0, 0]
     for one in tree(pid):
-        with contextlib.suppress(OSError), open(f"/proc/{one}/smaps_rollup") as rollup:
-            pss += int(re.search(r"^Pss: +(\d+)", rollup.read(), re.M)[1])
-            descriptors += len(os.listdir(f"/proc/{one}/fd"))
-    return pss, descriptors
+        with contextlib.suppress(OSError), open(f"/proc/{one}/smaps_rollup") as file:
+            rollup = file.read()
+            for i, name in enumerate(("Pss", "Private_Dirty")):
+                found[i] += int(re.search(rf"^{name}: +(\d+)", rollup, re.M)[1])
+            found[2] += len(os.listdir(f"/proc/{one}/fd"))
+    return Footprint(*found)
 
 def free_port():
     with socket.socket() as s:
@@ -122,19 +185,61 @@ def await_answer(port, seconds=5):
         time.sleep(0.002)
     raise Failed("it does not answer")
 
+# --- an sshd, and the way of ssh ---
+
+def start_hosts():
+    """options.hosts has an sshd `login`, options.sshd is its pid; or why there is none."""
+    os.environ["RELAY"] = options.relay
+    import hosts
+    if not hosts.missing():
+        options.hosts = hosts.Hosts(["login"], forwarding="yes")
+        options.sshd = options.hosts.daemons["login"].pid
+    return hosts.missing()
+
+def forwarding(ssh, port, server):
+    """With a command that waits, not with -N: without a session ssh and sshd leave Nagle's algorithm on."""
+    return [*ssh, "-L", f"127.0.0.1:{port}:{server}", "login", "cat"]
+
 # --- rounds ---
 
-def take(measures, subjects, turn):
-    """row -> subject -> value, of all measures that were asked for; another subject begins in each round."""
+def take(name, measure, subjects, turn):
+    """row -> subject -> value; another subject begins in each round. A measure returns its rows, or yields some at a time, so
+    that those before a failure count."""
     first = turn % len(subjects)
-    rows = {}
-    for name in filter(options.measures.search, measures):
-        for subject in subjects[first:] + subjects[:first]:
-            try:
-                for row, value in measures[name](subject).items():
-                    rows.setdefault(row, {})[subject.name] = value
-            except Failed as why:
-                print(f"{options.bench}: {name}, {subject.name}: {why}", file=sys.stderr)
+    rows = collections.defaultdict(dict)
+    for subject in subjects[first:] + subjects[:first]:
+        try:
+            found = measure(subject)
+            for part in [found] if isinstance(found, dict) else found:
+                for row, value in part.items():
+                    rows[row][subject.name] = value
+        except Failed as why:
+            print(f"{options.bench}: {name}, {subject.name}: {why}", file=sys.stderr)
+    return rows
+
+def take_rounds(jobs):
+    """jobs: of each the name, the measure, subjects, and in which rounds, every so many. name -> what each round gave,
+    after what options.keep holds of earlier ones."""
+    rounds = collections.defaultdict(list)
+    if options.keep and os.path.exists(options.keep):
+        with open(options.keep) as file:
+            rounds.update(json.load(file))
+    for i in range(options.rounds):
+        for name, measure, subjects, every in jobs:
+            if options.measures.search(name) and subjects and i % every == 0:
+                rounds[name].append(take(name, measure, subjects, len(rounds[name])))
+        print(f"{options.bench}: round {i + 1} of {options.rounds} done", file=sys.stderr)
+        if options.keep:
+            with open(options.keep, "w") as file:
+                json.dump(rounds, file)
+    return rounds
+
+def rows_of(rounds, names):
+    """row -> a list of what each round gave: subject -> value; of the measures with these names, in this order."""
+    rows = collections.defaultdict(list)
+    for one in (r for name in names for r in rounds.get(name, [])):
+        for row, values in one.items():
+            rows[row].append(values)
     return rows
 
 def medians(rounds, names):
@@ -149,6 +254,28 @@ def digits(value):
 
 def ratios(rounds, a, b):
     return sorted(r[a] / r[b] for r in rounds if a in r and r.get(b))
+
+def verdict(mark, row, rounds, best=None):
+    """How far the median is from a mark: '<= 1.5 bare: yes'."""
+    of = best if mark.of == "best" else mark.of
+    values = ratios(rounds, "relay", of) if of else [r["relay"] for r in rounds if "relay" in r]
+    if not values:
+        return ""
+    more, value = MORE_IS_BETTER.search(row), statistics.median(values)
+    met = value >= mark.limit if more else value <= mark.limit
+    return f"{'>=' if more else '<='} {mark.limit:g}{' ' + mark.of if mark.of else ''}: {'yes' if met else 'NO'}"
+
+def first_line(*command):
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        lines = [line for line in done.stdout.splitlines() if re.search(r"\d\.\d|systemd \d", line)]
+        return lines[0].strip() if lines else None
+
+def head(*versions):
+    """When, on what, with which command, and of which programs."""
+    print(time.strftime("%Y-%m-%d, ") + machine())
+    print(shlex.join([os.path.relpath(sys.argv[0])] + sys.argv[1:]))
+    print("; ".join(filter(None, (first_line(*command) for command in versions))))
 
 def machine():
     with open("/proc/cpuinfo") as cpuinfo:
@@ -166,10 +293,11 @@ def options_of(description, measures, rounds=5):
     add("--measures", type=re.compile, default="", metavar="REGEX", help="some of: " + " ".join(measures))
     add("--subjects", type=re.compile, default="", metavar="REGEX", help="some of them, as '^(relay|socat)$'")
     add("--load", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "load"))
-    add("--idle", type=int, default=1000, metavar="N", help="so many idle connections")
+    add("--keep", metavar="FILE", help="add the rounds to those in FILE, and show them all; --rounds 0 adds none")
     parser.parse_args(namespace=options)
     options.bench = os.path.basename(sys.argv[0])
-    options.rounds = options.rounds or int(os.environ.get("ROUNDS", 1 if options.quick else rounds))
+    if options.rounds is None:
+        options.rounds = int(os.environ.get("ROUNDS", 1 if options.quick else rounds))
     options.bytes, options.seconds = (2**28, 0.3) if options.quick else (2**30, 0.6)
     options.load, options.relay = (os.path.abspath(path) for path in (options.load, options.relay))
     for binary in (options.load, options.relay):
@@ -190,4 +318,6 @@ def run(body):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for process in list(running):
             kill(process)
+        if options.hosts:
+            options.hosts.close()
         shutil.rmtree(directory)
