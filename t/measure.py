@@ -202,11 +202,25 @@ def forwarding(ssh, port, server):
 
 # --- rounds ---
 
+def warn_of_others(name):
+    """Says so where the CPUs have other things to do: all of ours wait now."""
+    def times():
+        with open("/proc/stat") as stat:
+            each = [int(word) for word in stat.readline().split()[1:9]]
+        return sum(each), each[3] + each[4]
+    all_before, idle_before = times()
+    time.sleep(0.2)
+    total, idle = times()
+    busy = 1 - (idle - idle_before) / max(total - all_before, 1)
+    if busy > 0.1:
+        print(f"{options.bench}: {name}: the CPUs are {busy:.0%} busy with other things", file=sys.stderr)
+
 def take(name, measure, subjects, turn):
     """row -> subject -> value; another subject begins in each round. A measure returns its rows, or yields some at a time, so
     that those before a failure count."""
     first = turn % len(subjects)
     rows = collections.defaultdict(dict)
+    warn_of_others(name)
     for subject in subjects[first:] + subjects[:first]:
         try:
             found = measure(subject)
