@@ -252,6 +252,7 @@ os_remote_file(const char *path)
 #define DIAG_NETLINK 4    /* NETLINK_SOCK_DIAG */
 #define DIAG_BY_FAMILY 20 /* SOCK_DIAG_BY_FAMILY */
 #define DIAG_REQUEST 1    /* NLM_F_REQUEST */
+#define DIAG_SYN_SENT 2   /* TCP_SYN_SENT */
 #define DIAG_LISTEN 10    /* TCP_LISTEN */
 
 struct diag_head {
@@ -366,11 +367,12 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	if (send(fd, &req, sizeof(req), 0) == -1 || diag_receive(fd, seq, &answer) == -1)
 		return -1;
 	/*
-	 * Two answers look right and are not: where no connection matches, the kernel goes on to look for a listener on the port;
-	 * and a socket that its process has closed already may be shown as uid 0, with no inode.
+	 * Three answers look right and are not: where no connection matches, the kernel goes on to look for a listener on the port;
+	 * a socket that still connects is another one, whose port was that of a peer that has closed; and a socket that its
+	 * process has closed already may be shown as uid 0, with no inode.
 	 */
-	if (answer.state == DIAG_LISTEN || answer.id.dport != req.id.dport || answer.id.sport != req.id.sport ||
-	    (answer.uid == 0 && answer.inode == 0)) {
+	if (answer.state == DIAG_LISTEN || answer.state == DIAG_SYN_SENT || answer.id.dport != req.id.dport ||
+	    answer.id.sport != req.id.sport || (answer.uid == 0 && answer.inode == 0)) {
 		errno = ENOENT;
 		return -1;
 	}

@@ -518,6 +518,11 @@ is_ours(int fd, const struct sockaddr *peer, const char *name, const char *at)
 
 	known =
 	    getsockname(fd, (struct sockaddr *)&local, &len) == -1 ? -1 : os_peer_uid(peer, (struct sockaddr *)&local, &uid);
+	/* Reset before the look-up: its port was free again, and the answer may speak of the next who has it. */
+	if (known == 1 && os_error(fd) != 0) {
+		known = -1;
+		errno = ENOENT;
+	}
 	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
 		return true;
 	if (known == 1)

@@ -198,6 +198,25 @@ START_TEST(a_listener_is_not_taken_for_the_peer)
 }
 END_TEST
 
+/* Whose connect is under way has a port that was the peer's before. */
+START_TEST(a_socket_that_still_connects_is_not_the_peer)
+{
+	struct sockaddr_storage peer, local;
+	socklen_t len = loopback(AF_INET, deaf_port(), &local);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	uid_t uid;
+
+	if (!KNOWS_USERS)
+		return;
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&local, len), -1);
+	ck_assert_int_eq(errno, EINPROGRESS);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&peer, &len), 0);
+	ck_assert_int_eq(os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&local, &uid), -1);
+	ck_assert_int_eq(errno, ENOENT);
+}
+END_TEST
+
 START_TEST(addresses_of_two_families_are_no_connection)
 {
 	struct sockaddr_storage peer, local;
@@ -495,6 +514,7 @@ TESTS("os")
 	tcase_add_loop_test(tc, a_closed_socket_is_nobodys_or_still_its_users, 0, 3);
 	tcase_add_test(tc, a_closed_socket_of_uid_0_is_nobodys);
 	tcase_add_test(tc, a_listener_is_not_taken_for_the_peer);
+	tcase_add_test(tc, a_socket_that_still_connects_is_not_the_peer);
 	tcase_add_test(tc, addresses_of_two_families_are_no_connection);
 	tcase_add_test(tc, setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags);
 	tcase_add_loop_test(tc, sockets_are_nonblocking_and_close_on_exec_from_birth, 0, 3);

@@ -2,6 +2,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,9 @@ except (ConnectionResetError, BrokenPipeError):
 '''
 
 
+PYTHON = shutil.which('python3', path='/usr/bin:/usr/local/bin') or sys.executable     # one that every user may run
+
+
 def unused_uid(avoid=()):
     used = {p.pw_uid for p in pwd.getpwall()}
     return next(uid for uid in range(54321, 65000) if uid not in used and uid not in avoid)
@@ -46,9 +50,7 @@ OTHER = unused_uid([STRANGER])
 def knock(target, address, uid, more=''):
     """A process of uid connects to address: 'in', 'out', or 'end'."""
     host, port = rig.host_port(address)
-    client = subprocess.Popen([shutil.which('python3', path='/usr/bin:/usr/local/bin') or sys.executable, '-IS', '-c', CLIENT,
-                               host, str(port), more],
-                              stdout=subprocess.PIPE, user=uid, group=uid, extra_groups=[])
+    client = subprocess.Popen([PYTHON, '-IS', '-c', CLIENT, host, str(port), more], stdout=subprocess.PIPE, user=uid, group=uid, extra_groups=[])
     wait_for(lambda: target.waiting() or client.poll() is not None)
     if target.waiting():
         b = target.accept()
@@ -119,14 +121,50 @@ def test_hasty_stranger(relay, target):
     r = relay('127.0.0.1:0', *t.words)
     assert r.address
     for _ in range(10):
-        os.kill(r.pid, 19)      # SIGSTOP: relay looks when the stranger has long gone
+        os.kill(r.pid, signal.SIGSTOP)      # relay looks when the stranger has long gone
         wait_for(lambda: rig.stat_of(r.pid)[0] == 'T')
         assert knock(t, r.address, STRANGER, 'hasty') == 'gone'
         said = len(r.err())
-        os.kill(r.pid, 18)
+        os.kill(r.pid, signal.SIGCONT)
         wait_for(lambda: len(r.err()) > said or t.waiting())
         assert not t.waiting()
         assert 'refused' in r.err()[said:]
+
+
+RESETS = '''
+import socket, struct, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('127.0.0.1', int(sys.argv[2])))
+s.connect(('127.0.0.1', int(sys.argv[1])))
+s.sendall(b'let me in')
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+'''
+
+
+@strangers
+def test_port_with_two_owners(relay, target):
+    """Goal: a stranger whose connection was reset before relay looked is not taken for the friend who has his port by then."""
+    t = target('unix')
+    r = relay('127.0.0.1:0', *t.words)
+    listener = rig.host_port(r.address)
+    os.kill(r.pid, signal.SIGSTOP)
+    wait_for(lambda: rig.stat_of(r.pid)[0] == 'T')
+    port = rig.free_port()
+    subprocess.run([PYTHON, '-IS', '-c', RESETS, str(listener[1]), str(port)], user=STRANGER, group=STRANGER,
+                   extra_groups=[], check=True)
+    friend = socket.socket()
+    friend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    friend.bind(('127.0.0.1', port))
+    friend.connect(listener)
+    friend = rig.End(friend)
+    os.kill(r.pid, signal.SIGCONT)
+    b = t.accept()
+    rig.ping(friend, b)
+    assert not t.waiting()
+    assert r.err().count('refused') == 1
+    friend.close()
+    b.close()
 
 
 @strangers
