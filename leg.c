@@ -498,15 +498,19 @@ static void
 step_asking(struct legs *tab, struct leg *g, int64_t now)
 {
 	struct forward *f = g->forward;
-	size_t have = strlen(f->bound), n;
+	size_t have = strlen(f->bound), n, i;
 
 	n = buf_take(&g->s->in.buf, f->bound + have, sizeof(f->bound) - 1 - have);
 	f->bound[have + n] = '\0';
-	log_plain(f->bound + have, n, '\n');
+	for (i = have; i < have + n; i++)
+		if (f->bound[i] == '\0')
+			f->bound[i] = '?';
 	if (n > 0)
 		link_consumed(tab->link, g->s, n);
-	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL)
+	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL) {
+		log_plain(f->bound, have + n, '\n');
 		f->state = FORWARD_STANDS;
+	}
 	while (f->state == FORWARD_STANDS && f->waiting < WAITING && open_waiting(tab, f, now))
 		;
 	if (g->s->got_eof || have + n == sizeof(f->bound) - 1) {

@@ -4,8 +4,8 @@
  * A status is what is being done just now: on a terminal it stands on the last line until something else is to be said.
  *
  * A message is one line, begun with "relay: ", written by one write(2) so that lines of several processes do not mix.  Paths and
- * names may come from strangers: control characters are shown as '?', so that none of them steers the reader's terminal.  errno is
- * left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a non-blocking pipe with stdout.
+ * names may come from strangers: control characters, those of eight bits too, are shown as '?', so that none of them steers the
+ * reader's terminal.  errno is left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a non-blocking pipe with stdout.
  */
 #include <errno.h>
 #include <limits.h>
@@ -64,14 +64,37 @@ log_divert(char *dst, size_t size)
 	diverted_size = size;
 }
 
+/* How many of the ${n} bytes at ${p} are one character of UTF-8 (RFC 3629) that controls nothing; 0: it does, or they are none. */
+static size_t
+plain_character(const unsigned char *p, size_t n)
+{
+	size_t length = p[0] < 0x80 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4, i;
+
+	if (length == 1)
+		return p[0] >= ' ' && p[0] != 0x7f;
+	if (p[0] < 0xc2 || p[0] > 0xf4 || length > n)
+		return 0;
+	for (i = 1; i < length; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	/* U+0080 to U+009F, where a second ESC [ lies, and what says in more bytes what fewer would. */
+	if ((p[0] == 0xc2 || p[0] == 0xe0) && p[1] < 0xa0)
+		return 0;
+	return p[0] == 0xf0 && p[1] < 0x90 ? 0 : length;
+}
+
 void
 log_plain(char *text, size_t n, char but)
 {
-	size_t i;
+	unsigned char *p = (unsigned char *)text;
+	size_t i = 0, length;
 
-	for (i = 0; i < n; i++)
-		if (((unsigned char)text[i] < ' ' || text[i] == 0x7f) && text[i] != but)
+	while (i < n) {
+		length = plain_character(p + i, n - i);
+		if (length == 0 && p[i] < 0xa0 && text[i] != but)
 			text[i] = '?';
+		i += length == 0 ? 1 : length;
+	}
 }
 
 /* One write, the erased status included. */

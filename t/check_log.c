@@ -42,7 +42,24 @@ START_TEST(no_control_character_steers_the_terminal)
 	log_say(LOG_ERROR, "%s", one);
 	s = captured();
 	ck_assert_uint_eq(strlen(s), strlen("relay: ?\n"));
-	ck_assert_int_eq(s[7], _i < ' ' || _i == 0x7f ? '?' : (char)_i);
+	ck_assert_int_eq(s[7], _i < ' ' || (_i >= 0x7f && _i < 0xa0) ? '?' : (char)_i);
+}
+END_TEST
+
+START_TEST(characters_of_utf8_stay_and_its_control_characters_do_not)
+{
+	static const struct {
+		const char *said, *shown;
+	} rows[] = { { "\303\237 \342\200\231 \360\237\230\200 \302\240", "\303\237 \342\200\231 \360\237\230\200 \302\240" },
+		{ "\302\233[31m", "\302?[31m" }, { "\303\302\233", "\303\302?" }, { "\340\200\233", "\340??" }, { "\300\233", "\300?" },
+		{ "\360\200\200\233", "\360???" }, { "\342\200", "\342?" }, { "\342\200\033[m", "\342??[m" }, { "\370\210\200", "\370??" },
+		{ "caf\351", "caf\351" } };
+	char shown[64];
+
+	capture();
+	log_say(LOG_ERROR, "%s", rows[_i].said);
+	snprintf(shown, sizeof(shown), "relay: %s\n", rows[_i].shown);
+	ck_assert_str_eq(captured(), shown);
 }
 END_TEST
 
@@ -334,7 +351,8 @@ TESTS("log")
 	tcase_add_test(tc, a_message_is_one_line_with_the_name_in_front);
 	tcase_add_loop_test(tc, a_level_shows_itself_and_what_is_graver, 0, 3);
 	tcase_add_test(tc, without_a_word_notices_are_shown_and_infos_are_not);
-	tcase_add_loop_test(tc, no_control_character_steers_the_terminal, 1, 128);
+	tcase_add_loop_test(tc, no_control_character_steers_the_terminal, 1, 256);
+	tcase_add_loop_test(tc, characters_of_utf8_stay_and_its_control_characters_do_not, 0, 10);
 	tcase_add_loop_test(tc, a_long_line_is_cut_and_still_ends, 0, 60);
 	tcase_add_test(tc, a_path_of_the_greatest_length_is_shown_whole);
 	tcase_add_test(tc, errno_is_kept_shown_or_not_and_when_writing_fails);
