@@ -105,6 +105,8 @@ hear(struct visit *v)
 	ssize_t n = read(v->err, v->said, sizeof(v->said) - 1);
 	char *line;
 
+	if (n == 0)
+		os_close(&v->err); /* or poll would tell of its end again and again */
 	if (n <= 0)
 		return;
 	v->said[n] = '\0';
@@ -207,6 +209,10 @@ greet_hop(struct visit *v, const char *hop, int64_t began)
 	words = tell(v, greet, strlen(greet)) ? answer(v, LOGIN_MOST, &noise) : NULL;
 	if (strstr(v->got, "say(){") != NULL) {
 		report(false, hop, "a terminal is on the way (ssh -t), or no shell: the words sent there come back", "");
+		return false;
+	}
+	if (words != NULL && strncmp(words, "0 ", 2) != 0 && strncmp(words, "1 ", 2) != 0) {
+		report(false, hop, "what answers there is no shell: ", words);
 		return false;
 	}
 	if (words == NULL) {
