@@ -519,11 +519,18 @@ step_asking(struct legs *tab, struct leg *g, int64_t now)
 	}
 }
 
+/* Near: a connection has come there, and there are too many here to take it. */
+static bool
+is_held(const struct legs *tab, const struct leg *g)
+{
+	return g->forward != NULL && g->s->opened && tab->most != 0 && tab->n - tab->aside >= tab->most;
+}
+
 /* Near: a connection has come there, and another one may: step_asking sees to it. */
 static void
 step_waiting(struct legs *tab, struct leg *g, int64_t now)
 {
-	if (tab->link->role == LINK_NEAR && g->s->opened)
+	if (tab->link->role == LINK_NEAR && g->s->opened && !is_held(tab, g))
 		dial_target(tab, g, &g->forward->to, now);
 	else if (tab->link->role == LINK_FAR && g->post == NULL)
 		refuse_leg(tab, g, LINK_RESET, "", now);
@@ -712,8 +719,11 @@ want(struct legs *tab, struct leg *g, struct pollset *ps)
 	case LEG_LISTENS:
 		want_listening(g, ps);
 		break;
-	case LEG_ASKS:
 	case LEG_WAITS:
+		if (tab->link->role == LINK_NEAR && g->s->opened && !is_held(tab, g))
+			pollset_until(ps, ps->now); /* one has just ended */
+		break;
+	case LEG_ASKS:
 	case LEG_PROBES:
 		break;
 	}
@@ -887,7 +897,7 @@ static bool
 is_restless(const struct leg *g)
 {
 	return g->phase == LEG_DIALS || g->phase == LEG_LISTENS || g->phase == LEG_ASKS ||
-	       (g->phase == LEG_WAITS && g->forward == NULL && g->post == NULL);
+	       (g->phase == LEG_WAITS && (g->forward == NULL ? g->post == NULL : g->s->opened));
 }
 
 /* Wake those to whose streams the link has done something. */

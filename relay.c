@@ -350,6 +350,7 @@ bound_pairs(struct relay *r, long files)
 	if (most < 1)
 		most = 1;
 	r->max_pairs = (size_t)(r->opt.max_pairs != 0 && r->opt.max_pairs < most ? r->opt.max_pairs : most);
+	r->tunnel.legs.most = r->max_pairs;
 }
 
 static int

@@ -738,6 +738,7 @@ struct legs {
 	struct rota rota;
 	size_t n;
 	size_t aside;               /* of them that carry no connection */
+	size_t most;                /* near: who comes in there waits while so many are connected; 0: nobody does */
 	struct link *link;
 	struct dial_target *target; /* far: where streams go that name no other; its rule is that of all dials */
 	bool fixed;                 /* far: no stream may name another */
