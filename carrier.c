@@ -17,6 +17,7 @@
 #include "relay.h"
 
 #define LAST_WORDS 500
+#define EAR_READS 4 /* in one turn: a far side may talk faster than people's terminal takes it, and for ever */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
 #define WIRE_PIPE (1024 * 1024) /* pace.c, not the pipe, is to bound what is on its way */
 
@@ -119,8 +120,9 @@ carrier_hear(struct carrier *c)
 {
 	char room[1024];
 	ssize_t n;
+	int i;
 
-	while (c->ear != -1) {
+	for (i = 0; i < EAR_READS && c->ear != -1; i++) {
 		n = read(c->ear, room, sizeof(room));
 		if (n > 0)
 			take_said(c, room, n);
@@ -129,7 +131,7 @@ carrier_hear(struct carrier *c)
 		else if (errno == EAGAIN)
 			return;
 	}
-	if (c->said_have > 0)
+	if (c->ear == -1 && c->said_have > 0)
 		take_said(c, "\n", 1);
 }
 

@@ -791,7 +791,7 @@ struct carrier {
  * carrier_far(c, link): the carrier is stdin and stdout; -1: they cannot be, and it was told.
  * carrier_want(c, ps), carrier_step(c, ps): read what came.
  * carrier_flush(c, now): write what ${link} has to say, as much as the wire takes.
- * carrier_hear(c): read what the command said on its stderr.
+ * carrier_hear(c): read what the command said on its stderr, some KiB of it at the most.
  * carrier_close(c, now): after the last flush.
  */
 bool carrier_near(struct carrier *c, struct link *link, struct dial_target *target, struct boot *boot, int64_t now);
