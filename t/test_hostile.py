@@ -1,0 +1,301 @@
+"""The far end in other hands: evil.py in the place of a hop's sh tells every lie that it can to the real near relay.  Its user loses
+the tunnel and nothing else: memory and processor stay bounded, no file is touched here, and nothing that was said steers a terminal.
+test_link.py has the breaches of PROTOCOL, one by one, and what a far side bears of a near one."""
+import os
+import signal
+import sys
+import threading
+import time
+import unicodedata
+
+import pytest
+
+import evil
+import rig
+from rig import wait_for
+
+TIMES = pytest.mark.parametrize
+MIB = 1 << 20
+EVIL = os.path.join(rig.HERE, 'evil.py')
+slow = pytest.mark.skipif('SLOW' not in os.environ, reason='it takes a minute: SLOW=1 runs it')
+
+
+def hop(lie):
+    return '%s -IS %s %s' % (sys.executable, EVIL, lie)
+
+
+def is_plain(text):
+    """No character of it controls a terminal, neither one of UTF-8 nor a byte that is none (surrogateescape)."""
+    return all(c == '\n' or unicodedata.category(c) != 'Cc' and not '\udc80' <= c <= '\udc9f' for c in text)
+
+
+def files(top):
+    return sorted(os.path.join(d, name) for d, dirs, names in os.walk(top) for name in dirs + names)
+
+
+def peak(pid):
+    """The most memory that pid ever held at a time."""
+    with open('/proc/%d/status' % pid) as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith('VmHWM'))
+
+
+def stays_small(r, most):
+    """With the sanitizers a process holds what it has freed, and much more."""
+    if not rig.SANITIZED:
+        assert peak(r.pid) < most
+
+
+@pytest.fixture
+def near(relay, tmp, mark):
+    """near(word, ...) starts a relay whose home and directories are empty, and stay so; all that it says is plain text."""
+    places = {name: '%s/%s' % (tmp, name) for name in ('HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'XDG_RUNTIME_DIR', 'PWD')}
+    for path in places.values():
+        os.mkdir(path)
+    started = []
+
+    def start(*words, **popen):
+        started.append(relay(*words, env=dict(os.environ, **places), cwd=places['PWD'], **popen))
+        return started[-1]
+    yield start
+    for path in places.values():
+        assert files(path) == []
+    for r in started:
+        with open(r.log, 'rb') as f:
+            assert is_plain(f.read().decode(errors='surrogateescape')), r.err()[:2000]
+
+
+def fails(r, said=''):
+    """relay ends by itself, with status 7, a line that says why, and no address."""
+    assert r.wait() == 7, r.err()[:2000]
+    assert r.proc.stdout.read() == b''
+    assert any(line.startswith('relay: ') and said in line for line in r.err().splitlines()), r.err()[:2000]
+
+
+# ---- before there is a link ----
+
+SAID = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB came', 'left': '64 KiB came', 'half-magics': '64 KiB came',
+        'odd-answer': 'answered what it was not asked', 'empty-answer': 'answered what it was not asked', 'no': '-x has to name',
+        'none': 'for which there is no relay here', 'fail': 'no place where one can be kept', 'at-and-noise': '64 KiB came',
+        'leaves-the-copy': 'ended with status 0', 'deaf-in-the-copy': 'cannot reach', 'stderr': 'cannot reach'}
+
+
+@TIMES('lie', evil.SHELL)
+def test_lies_of_a_shell(near, lie):
+    """Goal: whatever a shell answers, relay ends soon with status 7 and a sentence, and every other listener of it has gone."""
+    r = near('-v', '-L', '127.0.0.1:0:/a', '-R', '127.0.0.1:0:/b', hop(lie))
+    fails(r, SAID.get(lie, 'asks for what it was not offered'))
+    assert len(r.err()) < 8000 + (lie == 'stderr') * 200000
+
+
+@TIMES('lie', evil.SILENT)
+def test_silence(near, lie):
+    """Goal: a far side that does not answer costs no memory; relay rests or reads what comes, and can be stopped at any time."""
+    r = near('-L', '127.0.0.1:0:/a', hop(lie))
+    r.says('reaching')
+    if lie == 'chatters-on-stderr':
+        wait_for(lambda: len(r.err()) > MIB)
+    else:
+        rig.quiet(r.pid)
+    assert r.proc.poll() is None
+    stays_small(r, 12 * MIB)
+    assert r.stop(timeout=4) == 0
+
+
+@slow
+@TIMES('words', [['-m', '127.0.0.1:0', '--', sys.executable, '-c', 'import os, sys; os.write(1, bytes.fromhex(sys.argv[1])); sys.stdin.read()',
+                  evil.wire.MAGIC.hex()], ['-L', '127.0.0.1:0:/a', hop('magic-and-silent')]], ids=['m', 'L'])
+def test_magic_and_no_more(near, words):
+    """Goal: a far side that shows that it is there and says no more is given up after 45 s."""
+    r = near(*words)
+    assert r.wait(60) == 7
+    assert 'nothing was heard from the other side for 45 s' in r.err()
+
+
+# ---- a link ----
+
+def stuff_all(ends):
+    """Each is written to until none of them takes more for a moment."""
+    sent, since = 0, time.monotonic()
+    while time.monotonic() < since + 0.5:
+        for a in ends:
+            try:
+                sent += os.write(a.w, bytes(65536))
+                since = time.monotonic()
+            except BlockingIOError:
+                continue
+        time.sleep(0.005)
+    return sent
+
+
+def echoes(a, data=b'are you there'):
+    a.send(data)
+    return a.read(len(data)) == data
+
+
+def test_one_refused_stream(near):
+    """Goal: every second stream is refused with words that would steer a terminal: the others go on."""
+    r = near('-L', '127.0.0.1:0:/a', hop('refuses'))
+    good = []
+    for i in range(10):
+        if i % 2:
+            assert rig.fate_at(r.address) == 'reset'
+            continue
+        good.append(rig.connect(r.address))
+        assert echoes(good[-1])
+    assert all(map(echoes, good))
+    lines = [line for line in r.err().splitlines() if 'all is well' in line]
+    assert len(lines) == 5 and all(line.startswith('relay: %s: ' % os.uname().nodename) or line.startswith('relay: python: ') for line in lines)
+    for a in good:
+        a.close()
+
+
+def test_all_that_is_allowed(near, lean):
+    """Goal: a far side that sends all that each of 300 windows allows, while nobody reads, fills them and no more; relay rests."""
+    r = near('-L', '127.0.0.1:0:/a', hop('fills'))
+    ends = [rig.connect(r.address) for _ in range(300)]
+    for a in ends:
+        wait_for(lambda: not a.silent())
+    rig.quiet(r.pid)
+    stays_small(r, 90 * MIB)
+    for a in ends:
+        a.close()
+
+
+def test_credit_without_end(near, lean):
+    """Goal: a far side that gives credit for gigabytes and then reads nothing does not make relay hold them."""
+    r = near('-L', '127.0.0.1:0:/a', hop('credits'))
+    ends = [rig.connect(r.address) for _ in range(60)]
+    stuff_all(ends)
+    rig.quiet(r.pid)
+    stays_small(r, 40 * MIB)
+    for a in ends:
+        a.close()
+
+
+@TIMES('lie', ['late', 'later-words'])
+def test_lies_beside_work(near, pool, lie):
+    """Goal: wrong times, pings and words of later versions without end: bytes arrive whole, both ways, in bounded memory."""
+    r = near('-L', '127.0.0.1:0:/a', hop(lie))
+    a = rig.connect(r.address)
+    data = os.urandom(300000)
+    job = pool.submit(a.send, data)
+    assert a.read(len(data)) == data
+    job.result()
+    stays_small(r, 24 * MIB)
+    a.close()
+    rig.quiet(r.pid)
+
+
+def test_words_beside_work(near):
+    """Goal: a far side that talks on stderr faster than the terminal here shows it, and for ever, keeps relay from nothing."""
+    ours, theirs = os.pipe()
+    over, seen = threading.Event(), []
+
+    def show():
+        while not over.wait(0.005):
+            seen.append(os.read(ours, 4096))
+    terminal = threading.Thread(target=show)
+    r = near('-L', '127.0.0.1:0:/a', hop('talks'), stderr=theirs)
+    os.close(theirs)
+    terminal.start()
+    try:
+        wait_for(lambda: len(seen) > 20)
+        began = time.monotonic()
+        a = rig.connect(r.address)
+        assert all(echoes(a) for _ in range(3))
+        a.close()
+        assert time.monotonic() - began < 4
+        assert r.stop(timeout=4) == 0
+    finally:
+        over.set()
+        terminal.join()
+        os.close(ours)
+
+
+def test_opening_back(near, target):
+    """Goal: the far side opens a stream to a socket here: the link is broken for it, nobody connects here, and relay goes on as
+    after any other loss."""
+    t = target('unix')
+    r = near('-L', '127.0.0.1:0:/a', hop('opens'))
+    for _ in range(2):
+        a = rig.connect(r.address)
+        a.send(t.words[0].encode())
+        assert a.fate() == 'reset'
+        a.close()
+    assert not t.waiting()
+    assert r.says('an OPEN that is not allowed')
+    assert r.stop() == 0
+
+
+def test_mute(near):
+    """Goal: a far side that answers nothing: clients wait, can go, and nobody spins."""
+    r = near('-L', '127.0.0.1:0:/a', hop('mute'))
+    ends = [rig.connect(r.address) for _ in range(20)]
+    stuff_all(ends)
+    rig.quiet(r.pid)
+    assert rig.cpu_grows(r.pid) < 0.1
+    stays_small(r, 24 * MIB)
+    for a in ends:
+        a.reset()
+    rig.quiet(r.pid)
+    assert r.stop() == 0
+
+
+# ---- listening there ----
+
+@TIMES('lie, status', [('listens-not', 3), ('listens-endless', 3), ('listens-escapes', 0), ('listens-everywhere', 0)])
+def test_lies_about_listening(near, target, lie, status):
+    """Goal: whatever the far side says that it listens on is text, on stdout as well, or is refused with status 3."""
+    t = target('unix')
+    r = near('-R', '127.0.0.1:0:' + t.path, hop(lie))
+    if status == 0:
+        said = r.proc.stdout.read().decode(errors='surrogateescape')
+        assert said.startswith('127.0.0.1:1') and is_plain(said), said
+        assert r.stop() == 0
+    else:
+        assert r.wait() == status, r.err()
+        assert r.proc.stdout.read() == b''
+    assert not t.waiting()
+
+
+def test_accepting_without_end(near, target):
+    """Goal: a far side that says without end that somebody has connected there reaches the one target here that -R names, -c times
+    at once at the most, and that is all."""
+    t, other = target('unix'), target('unix')
+    r = near('-c', '20', '-R', '127.0.0.1:0:' + t.path, '-L', '127.0.0.1:0:' + other.path, hop('accepts'))
+    assert r.addresses
+    rig.quiet(r.pid)
+    ends = []
+    while t.waiting():
+        ends.append(t.accept())
+    assert len(ends) == 20
+    assert not other.waiting()
+    for b in ends[:5]:
+        b.close()
+    for _ in range(5):
+        ends.append(t.accept())
+    rig.quiet(r.pid)
+    assert not t.waiting()
+    for b in ends:
+        b.close()
+
+
+# ---- the doctor ----
+
+@TIMES('lie, seconds', [('doctor-empty', 20), ('doctor-escapes', 20), ('doctor-noise', 5)])
+def test_lies_to_the_doctor(near, lie, seconds):
+    """Goal: relay -n says that the hop is not what it should be, in plain words, and ends with status 7."""
+    r = near('-n', '-L', '8888:/a', hop(lie))
+    assert r.wait(seconds) == 7
+    text = r.proc.stdout.read().decode(errors='surrogateescape')
+    assert 'FAIL' in text and is_plain(text), text
+
+
+def test_doctor_of_a_hop_without_stderr(near):
+    """Goal: a hop that closes its stderr and does not answer is waited for, without spinning, and the wait can be ended."""
+    r = near('-n', '-L', '8888:/a', hop('doctor-stderr-ends'))
+    wait_for(lambda: rig.children(r.pid))
+    rig.quiet(r.pid)
+    assert rig.cpu_grows(r.pid) < 0.1
+    r.proc.send_signal(signal.SIGTERM)
+    assert r.wait() == 7
