@@ -1179,13 +1179,14 @@ link_tick(struct link *l, int64_t now)
 
 	l->now = now;
 	l->ticked = now;
-	if (l->state != LINK_UP)
+	/* Before the magic somebody may be typing a password. */
+	if (l->state != LINK_UP && l->state != LINK_GREETS)
 		return;
 	if (gap > ASLEEP)
 		link_woke(l, now);
 	if (now - l->heard >= DEAD_AFTER) {
 		link_lost(l, LINK_TIMEOUT, "nothing was heard from the other side for 45 s");
-	} else if (now - l->heard >= PING_AFTER && now - l->pinged >= PING_AFTER) {
+	} else if (l->state == LINK_UP && now - l->heard >= PING_AFTER && now - l->pinged >= PING_AFTER) {
 		l->due_ping = true;
 		l->pinged = now;
 	}
@@ -1196,6 +1197,8 @@ link_deadline(const struct link *l)
 {
 	int64_t next;
 
+	if (l->state == LINK_GREETS)
+		return l->heard + DEAD_AFTER;
 	if (l->state != LINK_UP)
 		return INT64_MAX;
 	next = (l->pinged > l->heard ? l->pinged : l->heard) + PING_AFTER;

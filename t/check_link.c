@@ -2131,6 +2131,27 @@ START_TEST(a_sleep_of_an_hour_is_no_death)
 }
 END_TEST
 
+/* Who shows the magic and says no more is given up; who does not show it may be asking for a password. */
+START_TEST(a_greeting_is_not_waited_for_longer_than_45_s)
+{
+	link_init(&near, _i == 0 ? LINK_NEAR : LINK_FAR, LINK_MEMORY, "here", now);
+	link_tick(&near, now += 1000 * (int64_t)SECOND);
+	ck_assert_int_eq(near.state, LINK_STARTS);
+	ck_assert(link_deadline(&near) == INT64_MAX);
+	put(frame_magic, FRAME_MAGIC);
+	feed(&near);
+	ck_assert_int_eq(link_deadline(&near), now + 45 * SECOND);
+	pull(&near);
+	link_tick(&near, now += 45 * SECOND - 1);
+	ck_assert_int_eq(near.state, LINK_GREETS);
+	ck_assert_uint_eq(pull(&near), 0);
+	link_tick(&near, now += 1);
+	ck_assert_int_eq(near.state, LINK_DEAD);
+	ck_assert_uint_eq(near.code, LINK_TIMEOUT);
+	HAS(near.why, "45 s");
+}
+END_TEST
+
 /* A dead line is noticed 45 s after the last byte, or 15 s after the end of a sleep, whatever came before. */
 START_TEST(a_dead_line_is_noticed_after)
 {
@@ -2576,6 +2597,7 @@ add_rules(TCase *tc)
 	R(a_slow_readers_window_does_not_grow);
 	R(idle_links_come_to_rest);
 	R(ping_at_15_s_dead_at_45);
+	tcase_add_loop_test(tc, a_greeting_is_not_waited_for_longer_than_45_s, 0, 2);
 	R(a_ping_is_answered_at_once);
 	R(an_ack_comes_after_5_ms_or_1024_bytes);
 	R(acks_come_as_often_as_the_peer_wants_and_no_more);
