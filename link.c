@@ -37,6 +37,8 @@
 #define WINDOW_TOP INT32_MAX
 #define OUT_ALL (16 * 1024 * 1024) /* what all streams together may have read from the local side */
 #define OUT_ONE (128 * 1024)
+#define TARGET_LONG 512 /* a target of more bytes is taken only while few streams are open: windows alone are promised */
+#define TARGET_FEW 1024
 #define MIDDLE "reLAylink"
 
 /* ---- lists ---- */
@@ -834,6 +836,10 @@ on_open(struct link *l, const struct frame *f)
 	l->promised += send;
 	if (l->promised > l->ours.memory) {
 		link_close(l, s, LINK_NO_ROOM, "no room for another stream's window");
+		return;
+	}
+	if (f->length - 8 > TARGET_LONG && l->n > TARGET_FEW) {
+		link_close(l, s, LINK_NO_ROOM, "no room for so long a target beside so many streams");
 		return;
 	}
 	s->in_news = 1;

@@ -1255,6 +1255,30 @@ START_TEST(opens_beyond_the_memory_are_refused_one_by_one)
 }
 END_TEST
 
+/* What targets take is not promised: so long ones are taken only beside few others. */
+START_TEST(long_targets_beside_many_are_refused_one_by_one)
+{
+	static char name[FRAME_TARGET + 1];
+	uint32_t i;
+
+	memset(name, '/', FRAME_TARGET);
+	greet(&far, LINK_FAR);
+	for (i = 0; i < 1025; i++) {
+		put_open(2 * i + 1, 0, 4096, name);
+		feed(&far);
+	}
+	name[512] = '\0';
+	put_open(2 * i + 1, 0, 4096, name);
+	lives(&far);
+	pull(&far);
+	ck_assert_ptr_null(find_frame(FRAME_CLOSE, 2 * 1023 + 1));
+	ck_assert_ptr_nonnull(find_frame(FRAME_CLOSE, 2 * 1024 + 1));
+	ck_assert_uint_eq(frame_get(find_frame(FRAME_CLOSE, 2 * 1024 + 1) + 8, 2), LINK_NO_ROOM);
+	ck_assert_ptr_null(find_frame(FRAME_CLOSE, 2 * 1025 + 1));
+	link_free(&far);
+}
+END_TEST
+
 /* OPEN and CLOSE by turns, a million times: ids come free, nothing is held, and what is closed is given to nobody. */
 START_TEST(a_million_opens_and_closes_hold_nothing)
 {
@@ -2572,6 +2596,7 @@ add_rules(TCase *tc)
 	R(types_from_128_are_skipped);
 	R(more_opens_than_promised_break_the_link);
 	R(opens_beyond_the_memory_are_refused_one_by_one);
+	R(long_targets_beside_many_are_refused_one_by_one);
 	R(a_million_opens_and_closes_hold_nothing);
 	R(a_stream_that_was_closed_before_it_was_taken_is_given_to_nobody);
 	R(a_target_longer_than_the_wire_takes_is_refused_here);
