@@ -24,6 +24,7 @@
 #define PAUSE_FIRST 20
 #define PAUSE_MAX 500
 #define PAUSE_BACKLOG 5 /* a Unix listener whose backlog is full takes the next soon */
+#define LOOKUPS 64      /* at a time: each is a process */
 
 enum step { RESOLVING, CONNECTING, STARTING, PAUSING, DONE, FAILED };
 
@@ -51,13 +52,17 @@ struct dial {
 	size_t got;           /* bytes of the answer */
 };
 
+static int lookups; /* that are under way, of all dials */
+
 static void begin(struct dial *d, int64_t now);
 
 static void
 drop_child(struct dial *d, int64_t now)
 {
-	if (d->child != NULL)
+	if (d->child != NULL) {
 		spawn_release(d->child, now);
+		lookups -= d->step == RESOLVING;
+	}
 	d->child = NULL;
 }
 
@@ -127,6 +132,15 @@ resolve(struct dial *d, int64_t now)
 {
 	d->cached = false;
 	d->got = 0;
+	if (lookups == LOOKUPS && now < d->patience) {
+		pause_until(d, now + PAUSE_FIRST);
+		return;
+	}
+	if (lookups == LOOKUPS) {
+		d->gai = EAI_AGAIN;
+		attempt_failed(d, now);
+		return;
+	}
 	d->child = spawn_call(d->target->kids, resolve_in_child, d->to);
 	if (d->child == NULL) {
 		d->err = errno;
@@ -134,6 +148,7 @@ resolve(struct dial *d, int64_t now)
 			attempt_failed(d, now);
 		return;
 	}
+	lookups++;
 	d->fd = spawn_take_in(d->child);
 	d->step = RESOLVING;
 	d->deadline = now + d->target->each_ms;

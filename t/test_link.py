@@ -567,6 +567,20 @@ def test_far_looks_up_names_beside(far, target):
     b.close()
 
 
+def test_far_looks_up_some_names_at_a_time(far):
+    """Goal: 300 streams to names cost the far side 64 processes at the most, and each has its answer."""
+    f = far('-t', '2', '-')
+    f.send(*(wire.open_(2 * i + 1, 'no.such.host.invalid:80', send=4096) for i in range(300)))
+    most, closed = 0, 0
+    while closed < 300:
+        most = max(most, len(rig.children(f.relay.pid)))
+        for _ in range(10):
+            kind, _, body = f.wire.frame()
+            assert kind == wire.CLOSE and body[:2] == b'\0\x09', body
+            closed += 1
+    assert 1 < most <= 64 + 8     # those that have ended are collected a moment later
+
+
 BREACHES = {
     'unknown-type': [wire.frame(99)],
     'type-0': [wire.frame(0)],
