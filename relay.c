@@ -246,6 +246,28 @@ tell_ways(struct relay *r)
 	}
 }
 
+/*
+ * A new file, or one that was there and is this user's own: whoever else owns it could name another process in it, and a FIFO would
+ * keep us waiting.
+ */
+static int
+open_pidfile(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	struct stat st;
+
+	if (fd != -1 || errno != EEXIST)
+		return fd;
+	fd = open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd == -1)
+		return -1;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_uid == geteuid() && ftruncate(fd, 0) == 0)
+		return fd;
+	close(fd);
+	errno = EEXIST;
+	return -1;
+}
+
 static void
 remove_pidfile(const struct relay *r)
 {
@@ -263,11 +285,18 @@ write_pidfile(struct relay *r)
 
 	if (r->opt.pidfile == NULL)
 		return;
-	fd = open(r->opt.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	fd = open_pidfile(r->opt.pidfile);
+	if (fd == -1 && errno == EEXIST) {
+		log_say(LOG_ERROR,
+		    "cannot write %s: what is there is no file of this user's own; remove it or take another name",
+		    r->opt.pidfile);
+		close_gates(r);
+		exit(STATUS_SYSTEM);
+	}
 	if (fd != -1 && fstat(fd, &st) == 0) {
 		r->pid_dev = st.st_dev;
 		r->pid_ino = st.st_ino;
-		r->pid_ours = S_ISREG(st.st_mode); /* a device is not ours to remove */
+		r->pid_ours = true;
 	}
 	if (fd == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
 		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));

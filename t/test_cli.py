@@ -657,6 +657,11 @@ def test_pid_file_that_cannot_be(run, target, tmp):
     with open(target_file, 'w') as f:
         f.write('precious')
     os.symlink(target_file, tmp + '/link')
+    os.link(target_file, tmp + '/second')
+    os.mkfifo(tmp + '/fifo')
+    for name in ('/second', '/fifo'):
+        r = run('-P', tmp + name, '127.0.0.1:0', *target().words)
+        assert r.returncode == 6 and one_line(r.stderr) and r.stdout == '', name
     r = run('-P', tmp + '/link', '127.0.0.1:0', *target().words)
     assert r.returncode in (3, 6)
     with open(target_file) as f:

@@ -185,3 +185,50 @@ def test_among_many_sockets(relay, target):
             assert knock(t, address, 0) == 'in'
     for s in others:
         s.close()
+
+
+# ---- files ----
+
+def as_stranger(function, *args):
+    """What function says when a process of STRANGER runs it: its result, or the name of the OSError."""
+    r, w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(STRANGER)
+            os.setuid(STRANGER)
+            said = str(function(*args))
+        except OSError as e:
+            said = type(e).__name__
+        os.write(w, said.encode())
+        os._exit(0)
+    os.close(w)
+    os.waitpid(pid, 0)
+    with os.fdopen(r) as f:
+        return f.read()
+
+
+@pytest.fixture
+def common(tmp):
+    """A directory that all may write, as /tmp is."""
+    path = tmp + '/common'
+    os.mkdir(path)
+    os.chmod(path, 0o1777)
+    return path
+
+
+def make(path, text):
+    with open(path, 'w') as f:
+        f.write(text)
+    os.chmod(path, 0o666)
+
+
+def test_pid_file_of_a_stranger(run, target, common):
+    """Goal: a pid file that a stranger has put there is not written: he could name another process in it."""
+    as_stranger(make, common + '/it.pid', 'my own')
+    r = run('-P', common + '/it.pid', '127.0.0.1:0', *target().words)
+    assert r.returncode == 6 and r.stderr.count('\n') == 1 and 'no file of this user' in r.stderr
+    with open(common + '/it.pid') as f:
+        assert f.read() == 'my own'
+    os.unlink(common + '/it.pid')
