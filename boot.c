@@ -97,11 +97,18 @@ boot_sum(const unsigned char *p, size_t n)
 	return ~c;
 }
 
+/* What is sent is run as the user there: it is his own, root's, or of whoever put our own binary where it is. */
+static bool
+is_trusted(const struct boot *b, const struct stat *st)
+{
+	return st->st_uid == 0 || st->st_uid == geteuid() || st->st_uid == b->owner;
+}
+
 /* The whole file ${path} into memory that is the caller's; NULL: it cannot be had. */
 static unsigned char *
-read_file(const char *path, size_t *size)
+read_file(const struct boot *b, const char *path, size_t *size)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* of a FIFO too */
 	unsigned char *p = NULL;
 	struct stat st;
 	size_t have = 0;
@@ -109,7 +116,7 @@ read_file(const char *path, size_t *size)
 
 	if (fd == -1)
 		return NULL;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 && st.st_size < BINARY_MOST)
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_trusted(b, &st) && st.st_size > 0 && st.st_size < BINARY_MOST)
 		p = malloc((size_t)st.st_size);
 	while (p != NULL && have < (size_t)st.st_size) {
 		n = read(fd, p + have, (size_t)st.st_size - have);
@@ -137,7 +144,7 @@ add_binary(struct boot *b, const char *path, const char *type)
 			return; /* an earlier place has it */
 	if (b->binaries == BOOT_BINARIES || strlen(path) >= sizeof(one->path))
 		return;
-	bytes = read_file(path, &one->size);
+	bytes = read_file(b, path, &one->size);
 	if (bytes == NULL)
 		return;
 	one->sum = boot_sum(bytes, one->size);
@@ -169,9 +176,11 @@ find_binaries(struct boot *b, const char *self, const char *image)
 	const char *slash = strrchr(self, '/');
 	char type[BOOT_TYPE];
 	struct utsname us;
+	struct stat st;
 
-	if (slash == NULL || uname(&us) == -1)
+	if (slash == NULL || uname(&us) == -1 || stat(image, &st) == -1)
 		return;
+	b->owner = st.st_uid;
 	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1, us.machine);
 	find_in(b, self, (int)(slash - self), "/../lib/relay/");
 	add_binary(b, image, type);
@@ -277,7 +286,7 @@ send_binary(struct boot *b, const char *words)
 		fail(b, "the far side asks for what it was not offered");
 		return;
 	}
-	bytes = read_file(b->binary[i].path, &size);
+	bytes = read_file(b, b->binary[i].path, &size);
 	if (bytes == NULL || size != b->binary[i].size) {
 		free(bytes);
 		fail(b, "this relay's own binary cannot be read, or was replaced just now");

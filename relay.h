@@ -516,6 +516,7 @@ struct boot {
 	enum boot_state state;
 	struct binary binary[BOOT_BINARIES];
 	int binaries, copies;
+	uid_t owner;        /* of our own binary */
 	unsigned char *out; /* what is being sent: the script, or a binary */
 	size_t out_start, out_end;
 	char line[1024];    /* what came last, or, behind a mark, the answer */

@@ -49,14 +49,20 @@ put_fake(const char *path, const char *text)
 
 /* Ours is dir/bin/relay, in an own directory. */
 static const char *
-our_file(void)
+own_path(void)
 {
 	static char path[128];
 
-	mkdir("bin", 0755);
 	snprintf(path, sizeof(path), "%s/bin/relay", own_dir);
-	put_fake(path, FAKE);
 	return path;
+}
+
+static const char *
+our_file(void)
+{
+	mkdir("bin", 0755);
+	put_fake(own_path(), FAKE);
+	return own_path();
 }
 
 static void
@@ -164,6 +170,27 @@ START_TEST(earlier_places_go_first)
 	ck_assert_uint_eq(offered("Darwin-arm64")->size, 5);
 	ck_assert_uint_eq(offered(type)->size, 3);
 	run("rm -r lib bin", "");
+}
+END_TEST
+
+/* Beside us, in a directory where others may write, lies what others put there. */
+START_TEST(a_binary_of_a_stranger_is_not_offered)
+{
+	if (getuid() != 0)
+		return;
+	our_file();
+	put_file("bin/relay-Linux-riscv64", "strange", 7, 0755);
+	put_file("bin/relay-Linux-ppc64le", "ours", 4, 0755);
+	ck_assert_int_eq(chown("bin/relay-Linux-riscv64", 54321, 54321), 0);
+	ck_assert_int_eq(mkfifo("bin/relay-Darwin-arm64", 0666), 0);
+	begin_asked();
+	ck_assert_int_eq(b.binaries, 2);
+	ck_assert_uint_eq(offered("Linux-ppc64le")->size, 4);
+	run("chown 54321 bin/relay bin/relay-Linux-ppc64le", "");
+	boot_free(&b);
+	ck_assert(boot_start(&b, own_path(), own_path(), NULL, ""));
+	ck_assert_int_eq(b.binaries, 3);
+	run("rm -r bin", "");
 }
 END_TEST
 
@@ -930,6 +957,7 @@ TESTS("boot")
 	tcase_add_loop_test(tc, a_sum_is_what_cksum_of_this_host_says, 0, 9);
 	tcase_add_test(tc, our_own_file_is_for_our_own_type);
 	tcase_add_test(tc, earlier_places_go_first);
+	tcase_add_test(tc, a_binary_of_a_stranger_is_not_offered);
 	tcase_add_test(tc, what_is_no_binary_is_not_offered);
 	tcase_add_loop_test(tc, the_script_is_one_line_without_a_mark, 0, 2);
 	tcase_add_loop_test(tc, the_script_is_the_same_in_pieces, 1, 12);
