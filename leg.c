@@ -28,6 +28,7 @@
 
 #define ROUNDS 4
 #define WAITING 8
+#define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of a listener when the system has no descriptor left */
 #define LISTEN "=listen "
 #define ACCEPT "=accept "
@@ -426,9 +427,9 @@ take_connections(struct legs *tab, struct leg *by, struct listener *l, int64_t n
 {
 	char name[SOCK_NAME];
 	struct leg *g;
-	int fd;
+	int fd, i;
 
-	while ((g = find_waiting(tab, by->post)) != NULL) {
+	for (i = 0; i < ACCEPTS && (g = find_waiting(tab, by->post)) != NULL; i++) {
 		fd = sock_accept(l, name);
 		if (fd == -1 && errno == EACCES)
 			continue;
