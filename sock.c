@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "relay.h"
@@ -26,6 +27,8 @@
 /* Connections that may wait; the system has its own limit below that. musl says 128 for SOMAXCONN, whatever the system takes. */
 #define BACKLOG 4096
 #define PORT_TRIES 16 /* for a port that is free on both loopback addresses */
+#define TOLD_MOST 20  /* refusals that are told within TOLD_SPAN seconds: they come faster than anybody reads */
+#define TOLD_SPAN 60
 
 /* ---- addresses ---- */
 
@@ -507,12 +510,32 @@ sock_unlisten(struct listener *l)
 
 /* ---- accepting ---- */
 
+static void
+tell_refused(const char *name, const char *at, const char *why)
+{
+	static time_t since;
+	static unsigned told;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (told == 0 || now.tv_sec - since >= TOLD_SPAN) {
+		since = now.tv_sec;
+		told = 0;
+	}
+	if (told == TOLD_MOST)
+		return;
+	told++;
+	log_say(LOG_NOTICE, "refused %s on %s: %s (-a lets everybody in)%s", name, at, why,
+	    told == TOLD_MOST ? "; others are not told of for a minute" : "");
+}
+
 /* May the process at the other end of ${fd} use a listener of ours?  Told where not. */
 static bool
 is_ours(int fd, const struct sockaddr *peer, const char *name, const char *at)
 {
 	struct sockaddr_storage local;
 	socklen_t len = sizeof(local);
+	char why[160];
 	uid_t uid = 0;
 	int known;
 
@@ -526,14 +549,12 @@ is_ours(int fd, const struct sockaddr *peer, const char *name, const char *at)
 	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
 		return true;
 	if (known == 1)
-		log_say(LOG_NOTICE, "refused %s on %s: it is a process of uid %lu (-a lets everybody in)", name, at,
-		    (unsigned long)uid);
+		snprintf(why, sizeof(why), "it is a process of uid %lu", (unsigned long)uid);
 	else if (errno == ENOENT)
-		log_say(LOG_NOTICE,
-		    "refused %s on %s: its socket was closed before its user could be known (-a lets everybody in)", name, at);
+		snprintf(why, sizeof(why), "its socket was closed before its user could be known");
 	else
-		log_say(LOG_NOTICE, "refused %s on %s: its user cannot be known: %s (-a lets everybody in)", name, at,
-		    strerror(errno));
+		snprintf(why, sizeof(why), "its user cannot be known: %s", strerror(errno));
+	tell_refused(name, at, why);
 	return false;
 }
 
