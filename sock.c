@@ -8,6 +8,8 @@
  * bind() and connect() take paths of at most 107 bytes.  A longer one is reached from its own directory; a file name that is too
  * long by itself, through a short name beside it that lives for the length of one call.
  */
+#define _XOPEN_SOURCE 700 /* S_ISVTX is XSI */
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -340,6 +342,18 @@ take_path(const char *path)
 	}
 }
 
+/* Nobody else can connect to the socket; but where others may write, they can put one of theirs in its place. */
+static void
+warn_of_others(const char *path)
+{
+	char dir[SOCK_PATH_MAX];
+	struct stat st;
+
+	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
+	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & S_ISVTX) == 0)
+		log_say(LOG_NOTICE, "others may write to %s and put a socket of theirs in the place of %s", dir, path);
+}
+
 static int
 listen_unix(const struct endpoint *ep, struct listener *l)
 {
@@ -358,6 +372,7 @@ listen_unix(const struct endpoint *ep, struct listener *l)
 	l->path = ep->path;
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
+	warn_of_others(ep->path);
 	return 1;
 }
 
