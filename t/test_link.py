@@ -543,6 +543,48 @@ def test_far_with_a_target_takes_no_other(far, target):
     assert not other.waiting()
 
 
+@TIMES('first', [(), (b"V='relay 0.1';touch %s/pwned;exec sh\n",)], ids=['plain', 'shell'])
+def test_far_with_a_target_cannot_be_led_away(far, target, tmp, first):
+    """Goal: relay -m - TO, as a forced command is: it listens nowhere, waits for nobody, runs nothing of the words for a shell that come
+    before the link, and what it was asked otherwise counts for nothing."""
+    t = target('unix')
+    f = far('-', t.words[0], greet=False)
+    f.send(*(w.replace(b'%s', tmp.encode()) for w in first), wire.MAGIC, wire.hello(wire.NEAR))
+    f.wire.magic()
+    assert f.wire.frame()[0] == wire.HELLO
+    port = rig.free_port()
+    for name, code in (('=listen 127.0.0.1:%d' % port, 11), ('=listen %s/back' % tmp, 11), ('=listen ' + t.words[0], 11), ('=accept 1', 5),
+                       ('=listen', 11), ('=', 11), ('=exec sh', 11), ('-- sh', 11), (t.words[0] + '\0', 0)):
+        f.send(wire.open_(9, name))
+        if code == 0:       # what is behind a NUL is not read: it is TO's own name
+            t.accept().close()
+            f.send(wire.words(wire.CLOSE, 9, 1))
+            f.wire.frame(wire.CLOSE)
+        else:
+            assert f.close_of(9)[0] == code, name
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(('127.0.0.1', port), 5)
+    assert os.listdir(tmp) == [os.path.basename(t.path)]
+    assert rig.children(f.relay.pid) == [] and not t.waiting()
+
+
+@TIMES('long', (False, True), ids=('short', 'long'))
+def test_far_bears_many_that_wait(far, tmp, lean, long):
+    """Goal: 8,192 streams that all wait for a target, with bytes in each window, are held in bounded memory; of those with names as
+    long as may be, 1,024."""
+    f = far('-w', '60', '-t', '60', '-')
+    name, closed = tmp + '/' * (4000 if long else 480) + 'none', 0
+    for i in range(8192):
+        f.send(wire.open_(2 * i + 1, name, send=4096), wire.frame(wire.DATA, 2 * i + 1, bytes(4096)))
+    while long and closed < 8192 - 1024:
+        closed += f.wire.frame(wire.CLOSE)[0] == wire.CLOSE
+    f.send(wire.frame(wire.PING))
+    while int.from_bytes(f.wire.frame(wire.ACK)[2][:8], 'big') < 8192 * 4096:
+        pass
+    if not rig.SANITIZED:
+        assert rig.memory(f.relay.pid) < (40 if long else 120) * MIB
+
+
 def test_far_reasons(far, target, tmp):
     """Goal: why a target cannot be reached crosses as PROTOCOL's code and as words."""
     f = far('-t', '5', '-')
