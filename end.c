@@ -63,18 +63,6 @@ put_in_order(int fd, mode_t mode, int *flags, bool *blocks)
 		*flags = now;
 }
 
-static int
-use_null(int fd)
-{
-	int null = open("/dev/null", O_RDWR), r;
-
-	if (null == -1)
-		return -1;
-	r = dup2(null, fd);
-	close(null);
-	return r;
-}
-
 static bool
 is_tcp(int fd)
 {
@@ -110,7 +98,7 @@ end_stdio(struct end *e)
 	e->out_splices = S_ISFIFO(out.st_mode);
 	if (e->tcp)
 		setsockopt(e->out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	return use_null(STDIN_FILENO) == -1 || use_null(STDOUT_FILENO) == -1 ? -1 : 0;
+	return os_null(STDIN_FILENO) == -1 || os_null(STDOUT_FILENO) == -1 ? -1 : 0;
 }
 
 /* ---- what poll is asked, and what it answers ---- */
@@ -199,7 +187,7 @@ close_stderr(void)
 	struct stat st;
 
 	if (fstat(STDERR_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))
-		use_null(STDERR_FILENO);
+		os_null(STDERR_FILENO);
 }
 
 void

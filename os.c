@@ -47,6 +47,7 @@
 #define FILES_MAX 65536 /* descriptors that a loop looks at, where no call closes them all */
 
 static struct rlimit old_files;
+static int null = -1; /* open to /dev/null from the start */
 
 int
 os_setup(int fd)
@@ -64,6 +65,33 @@ os_close(int *fd)
 	if (*fd != -1)
 		close(*fd);
 	*fd = -1;
+}
+
+bool
+os_fill_stdio(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd != -1 ? fd <= STDERR_FILENO : errno == EINTR);
+	if (fd != -1)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	null = fd;
+	return fd != -1;
+}
+
+int
+os_null(int fd)
+{
+	int r;
+
+	if (null == -1 && !os_fill_stdio())
+		return -1;
+	do
+		r = dup2(null, fd);
+	while (r == -1 && errno == EINTR);
+	return r;
 }
 
 int

@@ -20,7 +20,7 @@
 
 #define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
-#define FILES_OURS 12   /* descriptors that are not a pair's: stdio, signals, listeners, netlink, a spare pipe */
+#define FILES_OURS 13   /* descriptors that are not a pair's: stdio, /dev/null, signals, listeners, netlink, a spare pipe */
 #define FILES_SPAWN 6   /* more while a command is started */
 #define GATES 64
 #define ASK_AGAIN 5000 /* the far side to listen, where it would not after the link came back */
@@ -175,39 +175,11 @@ dial_alone(struct relay *r)
 
 /* ---- start ---- */
 
-/* A descriptor that we make must never become stdin, stdout or stderr. */
-static void
-fill_stdio(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd != -1 && fd <= STDERR_FILENO);
-	if (fd > STDERR_FILENO)
-		close(fd);
-}
-
 static void
 close_gates(struct relay *r)
 {
 	while (r->n_gates > 0)
 		sock_unlisten(&r->gates[--r->n_gates].l);
-}
-
-static void
-null_over(int fd)
-{
-	int null = open("/dev/null", O_RDWR);
-
-	if (null == -1 && errno == EMFILE) {
-		close(fd); /* which is the lowest that is free now */
-		null = open("/dev/null", O_RDWR);
-	}
-	if (null == -1 || null == fd)
-		return;
-	dup2(null, fd);
-	close(null);
 }
 
 /* Tell programs where we listen, here and there; the end of stdout tells them that this is all. */
@@ -223,7 +195,7 @@ print_addresses(struct relay *r)
 			printf("%.*s", (int)strlen(r->opt.forwards[i].bound) - 1, r->opt.forwards[i].bound);
 	if (ferror(stdout) || fflush(stdout) != 0)
 		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
-	null_over(STDOUT_FILENO);
+	os_null(STDOUT_FILENO);
 }
 
 /* Tell people how it goes. */
@@ -343,10 +315,10 @@ go_background(struct relay *r)
 	ssize_t n;
 
 	setsid();
-	null_over(STDIN_FILENO);
+	os_null(STDIN_FILENO);
 	/* A terminal or a pipe there would be held open for ever; a file is somebody's log. */
 	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode))
-		null_over(STDERR_FILENO);
+		os_null(STDERR_FILENO);
 	n = write(r->ready_fd, "", 1);
 	(void)n; /* a parent that was killed does not wait */
 	close(r->ready_fd);
@@ -833,7 +805,8 @@ main(int argc, char *argv[])
 {
 	static struct relay r;
 
-	fill_stdio();
+	if (!os_fill_stdio())
+		fail_system("cannot open /dev/null");
 	options_parse(&r.opt, argc, argv);
 	if (r.opt.background)
 		fork_early(&r);

@@ -954,6 +954,9 @@ void pollset_free(struct pollset *ps);
 /*
  * os_setup(fd): make ${fd} non-blocking and close-on-exec.
  * os_close(fd): close ${*fd} unless it is -1, which it becomes.
+ * os_fill_stdio(): open to /dev/null whatever of stdin, stdout and stderr is closed, so that no descriptor of ours becomes one of
+ * them, and keep one more; false: it cannot be had.
+ * os_null(fd): put /dev/null in the place of ${fd}, 0 to 2; after os_fill_stdio it does not fail.
  * os_error(fd): take the pending error of the socket ${fd}: 0 or an errno value.
  * os_socket(family), os_accept(lfd, peer, len): stream sockets that are both from birth (portable: a moment later).
  * os_peer_uid(peer, local, uid): whose process holds the socket at the other end of a TCP connection within this host: 1 known,
@@ -972,6 +975,8 @@ void pollset_free(struct pollset *ps);
  */
 int os_setup(int fd);
 void os_close(int *fd);
+bool os_fill_stdio(void);
+int os_null(int fd);
 int os_error(int fd);
 int os_socket(int family);
 int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
