@@ -72,6 +72,17 @@ is_tcp(int fd)
 	return getsockname(fd, (struct sockaddr *)&sa, &len) == 0 && (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
 }
 
+/* stdin and stdout cannot be had: they are given back as they were. */
+static int
+give_up(struct end *e)
+{
+	int saved = errno;
+
+	end_close(e, false);
+	errno = saved;
+	return -1;
+}
+
 int
 end_stdio(struct end *e)
 {
@@ -87,7 +98,7 @@ end_stdio(struct end *e)
 	e->in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	e->out = e->single ? e->in : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	if (e->in == -1 || e->out == -1)
-		return -1;
+		return give_up(e);
 	put_in_order(e->in, in.st_mode, &e->in_flags, &e->in_blocks);
 	if (e->single)
 		e->out_flags = e->in_flags;
@@ -98,7 +109,7 @@ end_stdio(struct end *e)
 	e->out_splices = S_ISFIFO(out.st_mode);
 	if (e->tcp)
 		setsockopt(e->out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	return os_null(STDIN_FILENO) == -1 || os_null(STDOUT_FILENO) == -1 ? -1 : 0;
+	return os_null(STDIN_FILENO) == -1 || os_null(STDOUT_FILENO) == -1 ? give_up(e) : 0;
 }
 
 /* ---- what poll is asked, and what it answers ---- */

@@ -112,13 +112,16 @@ cut(struct pair *p, int status, int64_t now)
 static void
 join(struct pair *p, int64_t now)
 {
+	if (p->target->to.kind == ENDPOINT_STDIO && end_stdio(&p->b) == -1) {
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+		cut(p, STATUS_SYSTEM, now);
+		return;
+	}
 	p->child = dial_take_child(p->dial);
 	p->a.keeps_stderr = p->child != NULL; /* its end is still to be told */
 	if (p->child != NULL)
 		end_pipes(&p->b, spawn_take_in(p->child), spawn_take_out(p->child));
-	else if (p->target->to.kind == ENDPOINT_STDIO)
-		end_stdio(&p->b);
-	else
+	else if (p->target->to.kind != ENDPOINT_STDIO)
 		end_socket(&p->b, dial_take(p->dial), p->target->to.kind == ENDPOINT_TCP);
 	dial_free(p->dial, now);
 	p->dial = NULL;

@@ -328,9 +328,16 @@ static int
 start_single(struct relay *r)
 {
 	struct end a;
+	int saved;
 
-	if (end_stdio(&a) == -1 || !pair_new(&r->pairs, &a, "stdio", &r->target, pollset_clock()))
+	if (end_stdio(&a) == -1)
 		fail_system("cannot use stdin and stdout");
+	if (!pair_new(&r->pairs, &a, "stdio", &r->target, pollset_clock())) {
+		saved = errno;
+		end_close(&a, false);
+		errno = saved;
+		fail_system("cannot use stdin and stdout");
+	}
 	r->single = true;
 	write_pidfile(r);
 	return STATUS_OK;
@@ -652,13 +659,31 @@ examined(struct relay *r)
 	tunnel_stop(&r->tunnel, good ? STATUS_OK : STATUS_CONNECT);
 }
 
+/* stdin and stdout are the one connection. */
+static void
+join_stdio(struct relay *r)
+{
+	const char *target = r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : "";
+	struct end a;
+
+	if (end_stdio(&a) != -1) {
+		if (leg_new(&r->tunnel.legs, &a, target, r->ps.now)) {
+			announce(r);
+			return;
+		}
+		end_close(&a, false);
+		errno = ENOMEM;
+	}
+	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+	tunnel_stop(&r->tunnel, STATUS_SYSTEM);
+}
+
 /* The link is up, for the first time or again. */
 static void
 link_is_up(struct relay *r)
 {
 	struct tunnel *t = &r->tunnel;
 	struct forward *f;
-	struct end a;
 	int i;
 
 	if (t->link.role == LINK_FAR)
@@ -669,11 +694,7 @@ link_is_up(struct relay *r)
 		return;
 	}
 	if (r->opt.from.kind == ENDPOINT_STDIO) {
-		if (end_stdio(&a) == -1 ||
-		    !leg_new(&t->legs, &a, r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : "", r->ps.now))
-			link_bye(&t->link, LINK_NO_ROOM, "cannot use stdin and stdout");
-		else
-			announce(r);
+		join_stdio(r);
 		return;
 	}
 	for (i = 0; i < r->opt.n_forwards; i++) {
