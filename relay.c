@@ -244,9 +244,15 @@ static void
 remove_pidfile(const struct relay *r)
 {
 	struct stat st;
+	int found;
 
-	if (r->pid_ours && lstat(r->opt.pidfile, &st) == 0 && st.st_dev == r->pid_dev && st.st_ino == r->pid_ino)
-		unlink(r->opt.pidfile);
+	if (!r->pid_ours)
+		return;
+	found = lstat(r->opt.pidfile, &st);
+	if (found == 0 && (st.st_dev != r->pid_dev || st.st_ino != r->pid_ino))
+		return;
+	if ((found == -1 || unlink(r->opt.pidfile) == -1) && errno != ENOENT)
+		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", r->opt.pidfile, strerror(errno));
 }
 
 static void
@@ -265,17 +271,16 @@ write_pidfile(struct relay *r)
 		close_gates(r);
 		exit(STATUS_SYSTEM);
 	}
-	if (fd != -1 && fstat(fd, &st) == 0) {
-		r->pid_dev = st.st_dev;
-		r->pid_ino = st.st_ino;
-		r->pid_ours = true;
-	}
-	if (fd == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
+	if (fd == -1 || fstat(fd, &st) == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
 		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
-		remove_pidfile(r);
+		if (fd != -1)
+			unlink(r->opt.pidfile);
 		close_gates(r);
 		exit(STATUS_SYSTEM);
 	}
+	r->pid_dev = st.st_dev;
+	r->pid_ino = st.st_ino;
+	r->pid_ours = true;
 	close(fd);
 }
 

@@ -213,6 +213,8 @@ call_from_dir(path_call *call, int fd, const char *path)
 									       : call_alias(call, fd, name);
 	saved = errno;
 	if (fchdir(here) == -1) {
+		if (call == bind && r == 0)
+			unlink(name);
 		log_say(LOG_ERROR, "cannot return to the working directory: %s", strerror(errno));
 		_exit(STATUS_SYSTEM);
 	}
@@ -510,15 +512,26 @@ sock_bound(const struct listener *l)
 	return l->path != NULL ? l->path : l->name;
 }
 
+/* The socket file of ${l}, if it is still there and still ours. */
+static void
+remove_file(const struct listener *l)
+{
+	struct stat st;
+	int r = lstat(l->path, &st);
+
+	if (r == 0 && (st.st_dev != l->dev || st.st_ino != l->ino))
+		return;
+	if ((r == -1 || unlink(l->path) == -1) && errno != ENOENT)
+		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", l->path, strerror(errno));
+}
+
 void
 sock_unlisten(struct listener *l)
 {
-	struct stat st;
-
 	if (l->fd == -1)
 		return;
-	if (l->path != NULL && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
-		unlink(l->path);
+	if (l->path != NULL)
+		remove_file(l);
 	close(l->fd);
 	l->fd = -1;
 }
