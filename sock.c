@@ -189,7 +189,8 @@ call_alias(path_call *call, int fd, const char *name)
 		r = call_short(call, fd, alias);
 		saved = errno;
 	}
-	unlink(alias);
+	if (unlink(alias) == -1 && errno != ENOENT)
+		log_say(LOG_NOTICE, "cannot remove %s, beside %s: %s; remove it by hand", alias, name, strerror(errno));
 	errno = saved;
 	return r;
 }
