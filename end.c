@@ -201,20 +201,23 @@ close_stderr(void)
 		os_null(STDERR_FILENO);
 }
 
-void
+int
 end_shut_out(struct end *e)
 {
-	int fd = e->out;
+	int fd = e->out, err = 0;
 
 	if (fd == -1)
-		return;
+		return 0;
 	e->out = -1;
-	if (e->out_socket)
-		shutdown(fd, SHUT_WR); /* ENOTCONN: the peer is gone already, and reading will tell */
+	/* ENOTCONN: the peer is gone already, and reading will tell. */
+	if (e->out_socket && shutdown(fd, SHUT_WR) == -1 && errno != ENOTCONN)
+		err = errno;
 	if (fd != e->in)
 		let_go(fd, e->out_flags);
 	if (e->stdio && !e->keeps_stderr)
 		close_stderr();
+	errno = err;
+	return err == 0 ? 0 : -1;
 }
 
 void

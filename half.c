@@ -147,7 +147,8 @@ half_shut(struct half *h, bool explicit)
 {
 	if (h->state != HALF_DRAIN || h->buf.used > 0)
 		return;
-	if (explicit)
-		end_shut_out(h->dst);
-	h->state = HALF_SHUT;
+	if (explicit && end_shut_out(h->dst) == -1)
+		half_break(h, errno, true);
+	else
+		h->state = HALF_SHUT;
 }

@@ -823,6 +823,10 @@ settle(struct legs *tab, struct leg *g, const struct pollset *ps)
 	if (s->out.state == HALF_BROKEN && !g->a.tcp)
 		end_shut_in(&g->a); /* the other side has stopped reading */
 	half_shut(&s->in, true);
+	if (s->in.state == HALF_BROKEN && !in_lost) {
+		reset_stream(tab, g, s->in.err, ps->now); /* the end could not be told */
+		return;
+	}
 	link_ready(tab->link, s);
 	if (half_finished(&s->in) && (s->sent_eof || s->got_close))
 		end_leg(tab, g, false, ps->now);

@@ -280,20 +280,30 @@ lingers(struct pair *p, const struct half *broken, const struct half *shut, int6
 	return now < p->moved_at + LINGER;
 }
 
+static bool
+cut_if_reset(struct pair *p, int64_t now)
+{
+	const struct half *broken = is_reset(&p->ab) ? &p->ab : is_reset(&p->ba) ? &p->ba : NULL;
+
+	if (broken == NULL)
+		return false;
+	tell_reset(p, broken);
+	cut(p, STATUS_BROKEN, now);
+	return true;
+}
+
 /* The one place that looks at both halves and decides. */
 static void
 settle(struct pair *p, int64_t now)
 {
-	const struct half *broken = is_reset(&p->ab) ? &p->ab : is_reset(&p->ba) ? &p->ba : NULL;
 	bool over;
 
-	if (broken != NULL) {
-		tell_reset(p, broken);
-		cut(p, STATUS_BROKEN, now);
+	if (cut_if_reset(p, now))
 		return;
-	}
 	half_shut(&p->ab, p->ba.state != HALF_SHUT);
 	half_shut(&p->ba, p->ab.state != HALF_SHUT);
+	if (cut_if_reset(p, now)) /* an end that could not be told */
+		return;
 	lose_reader(p, &p->ab);
 	lose_reader(p, &p->ba);
 	over = half_finished(&p->ab) && half_finished(&p->ba) && !lingers(p, &p->ab, &p->ba, now) &&

@@ -249,7 +249,7 @@ struct end {
  * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
  * end_has_unread(e): the single socket ${e} has sent bytes that were not read.
  * end_shut_out(e), end_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
- * a socket, unless ${e} keeps it.
+ * a socket, unless ${e} keeps it.  end_shut_out: -1: the system could not tell the peer of the end.
  * end_close(e, reset): end both; where ${e} can carry it, as a reset.
  */
 void end_none(struct end *e);
@@ -262,7 +262,7 @@ bool end_readable(const struct end *e, const struct pollset *ps);
 bool end_writable(const struct end *e, const struct pollset *ps);
 bool end_has_unread(const struct end *e);
 int end_failed(struct end *e, const struct pollset *ps);
-void end_shut_out(struct end *e);
+int end_shut_out(struct end *e);
 void end_shut_in(struct end *e);
 void end_close(struct end *e, bool reset);
 
@@ -320,7 +320,7 @@ struct half {
  * half_wants_read(h), half_wants_write(h): would half_read or half_write do something, if the descriptor is ready?
  * half_read(h): one read; return how much came.  The end of ${src} makes it drain, a failure breaks it.
  * half_write(h, ready): write what ${dst} takes; ${ready}: poll said that it takes something.
- * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell.
+ * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell; where it cannot be told, ${h} breaks.
  * half_break(h, err, by_sink): give up what is held; harmless when finished.
  */
 void half_init(struct half *h, struct end *src, struct end *dst);
