@@ -60,6 +60,12 @@ half_break(struct half *h, int err, bool by_sink)
 	buf_clear(&h->buf);
 }
 
+bool
+half_is_ours(int err)
+{
+	return err == ENOMEM || err == ENOBUFS || err == EIO;
+}
+
 static bool
 not_now(int err)
 {

@@ -753,15 +753,28 @@ pump_in(struct legs *tab, struct leg *g, bool writable)
 		link_consumed(tab->link, g->s, (size_t)(g->s->in.moved - had));
 }
 
+/* What the far side said of a stream's end. A reset is a connection's own affair, unless it is the only one. */
+static void
+tell_close(const struct legs *tab, const struct leg *g)
+{
+	const char *words = g->s->words != NULL ? g->s->words : "";
+
+	if (tab->link->role != LINK_NEAR || tab->link->state == LINK_DEAD)
+		return;
+	if (g->s->code == LINK_RESET && g->a.stdio)
+		log_say(LOG_ERROR, "%s: the connection broke: %s", tab->link->theirs.host,
+		    *words != '\0' ? words : "it was reset");
+	else if (g->s->code != LINK_RESET && *words != '\0')
+		log_say(LOG_ERROR, "%s: %s", tab->link->theirs.host, words);
+}
+
 /* The peer has reset the stream, or the link is gone. */
 static void
 on_reset(struct legs *tab, struct leg *g, int64_t now)
 {
 	struct stream *s = g->s;
 
-	if (tab->link->role == LINK_NEAR && tab->link->state != LINK_DEAD && s->words != NULL && s->words[0] != '\0' &&
-	    s->code != LINK_RESET)
-		log_say(LOG_ERROR, "%s: %s", tab->link->theirs.host, s->words);
+	tell_close(tab, g);
 	g->status = s->opened || s->code == LINK_RESET ? STATUS_BROKEN : STATUS_CONNECT;
 	if (g->phase == LEG_ASKS || g->phase == LEG_PROBES)
 		g->forward->state = FORWARD_REFUSED;
@@ -775,6 +788,8 @@ static void
 reset_stream(struct legs *tab, struct leg *g, int err, int64_t now)
 {
 	g->status = STATUS_BROKEN;
+	if (g->a.stdio || half_is_ours(err))
+		log_say(LOG_ERROR, "a connection broke on this side of the link: %s", strerror(err));
 	link_close(tab->link, g->s, LINK_RESET, strerror(err));
 	end_leg(tab, g, true, now);
 }

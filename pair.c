@@ -216,8 +216,8 @@ tell_reset(const struct pair *p, const struct half *h)
 	struct end *at = h->by_sink ? h->dst : h->src, *other = h->by_sink ? h->src : h->dst;
 	char one[ENDPOINT_NAME], two[ENDPOINT_NAME];
 
-	log_say(p->a.stdio || p->b.stdio ? LOG_ERROR : LOG_INFO, "[%lu] %s broke: %s; %s %s", p->id, side_name(p, at, one),
-	    strerror(h->err), side_name(p, other, two),
+	log_say(p->a.stdio || p->b.stdio || half_is_ours(h->err) ? LOG_ERROR : LOG_INFO, "[%lu] %s broke: %s; %s %s", p->id,
+	    side_name(p, at, one), strerror(h->err), side_name(p, other, two),
 	    other->tcp ? "was reset too" : "was closed, it is not TCP and knows no reset");
 }
 

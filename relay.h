@@ -322,6 +322,7 @@ struct half {
  * half_write(h, ready): write what ${dst} takes; ${ready}: poll said that it takes something.
  * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell; where it cannot be told, ${h} breaks.
  * half_break(h, err, by_sink): give up what is held; harmless when finished.
+ * half_is_ours(err): a failure of this host, of which nobody but us will tell; else the peer's or the line's.
  */
 void half_init(struct half *h, struct end *src, struct end *dst);
 bool half_wants_read(const struct half *h);
@@ -331,6 +332,7 @@ size_t half_read(struct half *h);
 void half_write(struct half *h, bool ready);
 void half_shut(struct half *h, bool explicit);
 void half_break(struct half *h, int err, bool by_sink);
+bool half_is_ours(int err);
 
 /* ---- rota.c: who is polled in which turn ---- */
 
