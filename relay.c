@@ -294,6 +294,7 @@ fork_early(struct relay *r)
 	int fd[2], status;
 	char byte;
 	pid_t pid = -1;
+	ssize_t n;
 
 	if (pipe(fd) == 0 && fcntl(fd[1], F_SETFD, FD_CLOEXEC) != -1)
 		pid = fork();
@@ -305,7 +306,10 @@ fork_early(struct relay *r)
 		return;
 	}
 	close(fd[1]);
-	if (read(fd[0], &byte, 1) == 1)
+	do
+		n = read(fd[0], &byte, 1);
+	while (n == -1 && errno == EINTR);
+	if (n == 1)
 		_exit(STATUS_OK);
 	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
 		;
