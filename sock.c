@@ -203,7 +203,10 @@ call_from_dir(path_call *call, int fd, const char *path)
 	char dir[SOCK_PATH_MAX];
 	int here, r, saved;
 
-	here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* An EINTR from here would look like that of a connect, which goes on by itself. */
+	do
+		here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	while (here == -1 && errno == EINTR);
 	if (here == -1)
 		return -1;
 	memcpy(dir, path, (size_t)(name - path));
@@ -284,8 +287,11 @@ clear_path(const char *path)
 	struct stat st;
 	int e;
 
-	if (lstat(path, &st) == -1)
+	if (lstat(path, &st) == -1) {
+		if (errno != ENOENT)
+			log_say(LOG_ERROR, "cannot listen on %s: what is there cannot be told: %s", path, strerror(errno));
 		return errno == ENOENT;
+	}
 	if (!S_ISSOCK(st.st_mode)) {
 		log_say(LOG_ERROR, "cannot listen on %s: the file there is not a socket; remove it or take another name", path);
 		return false;
