@@ -585,21 +585,33 @@ leg_socks(struct legs *tab, const struct end *a, int64_t now)
 	return true;
 }
 
-/* It is short, and the client waits for it: the socket takes it whole. */
-static void
+/*
+ * It is short, and the client waits for it: the socket takes it whole.  False: it did not, whatever the cause, and what comes behind
+ * half an answer would be misread.
+ */
+static bool
 answer(struct leg *g, const unsigned char *p, size_t n)
 {
-	ssize_t w = n == 0 ? 0 : write(g->a.out, p, n);
+	ssize_t w = 0;
 
-	(void)w; /* a client that is gone shows as such */
+	if (n > 0)
+		do
+			w = write(g->a.out, p, n);
+		while (w == -1 && errno == EINTR);
+	if (w == (ssize_t)n)
+		return true;
+	if (w != -1 || (errno != EPIPE && errno != ECONNRESET))
+		log_say(
+		    LOG_ERROR, "a client of -D could not be answered: %s", w == -1 ? strerror(errno) : "its socket is full");
+	return false;
 }
 
-static void
+static bool
 answer_request(struct leg *g, uint16_t code)
 {
 	unsigned char room[SOCKS_REPLY];
 
-	answer(g, room, socks_reply(g->socks, code, room));
+	return answer(g, room, socks_reply(g->socks, code, room));
 }
 
 static void
@@ -608,6 +620,7 @@ open_request(struct legs *tab, struct leg *g, int64_t now)
 	struct stream *s = link_open(tab->link, g->socks->target, g);
 
 	if (s == NULL) {
+		log_say(LOG_NOTICE, "refused a client of -D: the link carries no more connections");
 		answer_request(g, LINK_NO_ROOM);
 		end_leg(tab, g, false, now);
 		return;
@@ -628,13 +641,16 @@ step_greeting(struct legs *tab, struct leg *g, const struct pollset *ps)
 	r = read(g->a.in, in, needs < sizeof(in) ? needs : sizeof(in));
 	if (r == -1 && (errno == EAGAIN || errno == EINTR))
 		return;
+	if (r == -1 && half_is_ours(errno))
+		log_say(LOG_ERROR, "a client of -D could not be heard: %s", strerror(errno));
 	if (r <= 0) {
-		end_leg(tab, g, false, ps->now);
+		end_leg(tab, g, r == -1, ps->now);
 		return;
 	}
 	socks_feed(g->socks, in, (size_t)r, room, &n);
-	answer(g, room, n);
-	if (g->socks->state == SOCKS_WRONG) {
+	if (!answer(g, room, n))
+		end_leg(tab, g, true, ps->now);
+	else if (g->socks->state == SOCKS_WRONG) {
 		log_say(LOG_INFO, "refused a client of -D: %s", g->socks->why);
 		answer_request(g, g->socks->code);
 		end_leg(tab, g, false, ps->now);
@@ -646,8 +662,9 @@ step_greeting(struct legs *tab, struct leg *g, const struct pollset *ps)
 static void
 step_knocking(struct legs *tab, struct leg *g, const struct pollset *ps)
 {
-	if (g->s->opened) {
-		answer_request(g, LINK_END);
+	if (g->s->opened && !answer_request(g, LINK_END)) {
+		refuse_leg(tab, g, LINK_RESET, "", ps->now);
+	} else if (g->s->opened) {
 		free(g->socks);
 		g->socks = NULL;
 		set_phase(tab, g, LEG_JOINED);
@@ -762,8 +779,8 @@ tell_close(const struct legs *tab, const struct leg *g)
 	if (tab->link->role != LINK_NEAR || tab->link->state == LINK_DEAD)
 		return;
 	if (g->s->code == LINK_RESET && g->a.stdio)
-		log_say(LOG_ERROR, "%s: the connection broke: %s", tab->link->theirs.host,
-		    *words != '\0' ? words : "it was reset");
+		log_say(
+		    LOG_ERROR, "%s: the connection broke: %s", tab->link->theirs.host, *words != '\0' ? words : "it was reset");
 	else if (g->s->code != LINK_RESET && *words != '\0')
 		log_say(LOG_ERROR, "%s: %s", tab->link->theirs.host, words);
 }
