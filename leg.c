@@ -851,6 +851,8 @@ settle(struct legs *tab, struct leg *g, const struct pollset *ps)
 	if (in_lost) {
 		link_stop(tab->link, s);
 		end_shut_out(&g->a);
+		if (g->a.stdio)
+			g->status = STATUS_BROKEN;
 	}
 	if (s->out.state == HALF_BROKEN && !g->a.tcp)
 		end_shut_in(&g->a); /* the other side has stopped reading */
