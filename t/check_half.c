@@ -95,6 +95,21 @@ START_TEST(the_end_waits_for_bytes_that_are_held)
 }
 END_TEST
 
+START_TEST(an_end_that_cannot_be_told_breaks)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	join(false);
+	shutdown(from, SHUT_WR);
+	UNTIL(h.state != HALF_OPEN, half_read(&h));
+	ck_assert_int_eq(dup2(null, dst.out), dst.out); /* shutdown says ENOTSOCK */
+	half_shut(&h, true);
+	ck_assert_int_eq(h.state, HALF_BROKEN);
+	ck_assert(h.by_sink && h.err == ENOTSOCK && !h.lost);
+	ck_assert(half_is_ours(ENOMEM) && !half_is_ours(ECONNRESET));
+}
+END_TEST
+
 START_TEST(a_shut_that_is_not_explicit_leaves_the_sink_open)
 {
 	char c;
@@ -300,6 +315,7 @@ TESTS("half")
 	tcase_add_test(tc, a_new_half_reads_and_has_nothing_to_write);
 	tcase_add_loop_test(tc, bytes_move_and_are_counted, 0, 2);
 	tcase_add_loop_test(tc, the_end_waits_for_bytes_that_are_held, 0, 2);
+	tcase_add_test(tc, an_end_that_cannot_be_told_breaks);
 	tcase_add_test(tc, a_shut_that_is_not_explicit_leaves_the_sink_open);
 	tcase_add_test(tc, a_pipe_at_its_end_is_closed_at_once);
 	tcase_add_loop_test(tc, a_full_reader_stops_the_reading_and_everything_comes_at_last, 0, 4);

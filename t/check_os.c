@@ -501,9 +501,31 @@ START_TEST(a_path_that_has_no_room_is_not_cut)
 }
 END_TEST
 
+START_TEST(null_takes_the_place_of_stdout_when_no_descriptor_is_left)
+{
+	struct rlimit none = { 3, 3 };
+	struct stat was, is;
+	int out = _i == 0 ? STDOUT_FILENO : STDIN_FILENO;
+
+	close(out);
+	ck_assert(os_fill_stdio());
+	ck_assert_int_eq(fstat(out, &is), 0);
+	ck_assert(S_ISCHR(is.st_mode));
+	ck_assert_int_eq(dup2(socket(AF_UNIX, SOCK_STREAM, 0), out), out);
+	ck_assert_int_eq(fstat(out, &was), 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	ck_assert_int_eq(open("/dev/null", O_RDWR), -1);
+	ck_assert_int_eq(os_null(out), out);
+	ck_assert_int_eq(fstat(out, &is), 0);
+	ck_assert(S_ISCHR(is.st_mode) && !S_ISCHR(was.st_mode));
+	ck_assert_int_eq(fcntl(out, F_GETFD), 0); /* a command gets it */
+}
+END_TEST
+
 TESTS("os")
 {
 	tcase_add_test(tc, pages_are_there_or_told_of);
+	tcase_add_loop_test(tc, null_takes_the_place_of_stdout_when_no_descriptor_is_left, 0, 2);
 	tcase_add_test(tc, our_own_binary_is_found);
 	tcase_add_loop_test(tc, our_own_binary_is_found_as_a_shell_does, 0, 8);
 	tcase_add_test(tc, a_path_that_has_no_room_is_not_cut);
