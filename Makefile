@@ -1,4 +1,4 @@
-# make [all] check check-browser soak install uninstall static cross demo bench lines fuzz analyse valgrind coverage lint clean
+# make [all] check check-browser check-faults soak install uninstall static cross demo bench lines fuzz analyse valgrind coverage lint clean
 #
 # CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -25,6 +25,7 @@ CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux
 PYTHON = /usr/bin/python3
 E2E = t
 ROWS = 1
+SAMPLE = 1
 
 # What macOS hides from strict programs: O_NOFOLLOW and O_DIRECTORY, which POSIX has, and CMSG_SPACE, which it will have.
 APPLE = -D_DARWIN_C_SOURCE
@@ -141,6 +142,10 @@ check-browser: relay
 soak: relay
 	@$(PYTHON) t/soak
 
+# Every system call of a short run fails once, in each way that it may; SAMPLE=N: every N-th case.
+check-faults: relay t/nth.so
+	@$(PYTHON) t/check-faults --sample $(SAMPLE)
+
 need:
 	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
 
@@ -242,7 +247,14 @@ reached:
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
 
+t/nth.so: t/nth.c
+	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/nth.c -ldl
+
 # Relay beside other relays, and a link beside ssh -L and the bare channel: half an hour, see BENCHMARKS.
+t/nth.so: t/nth.c
+	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/nth.c -ldl
+
+# Two tables: relay beside other relays, and a link beside ssh -L and the bare channel.
 bench: relay t/load
 	t/bench --load t/load ./relay
 	t/bench-link --load t/load ./relay
@@ -283,6 +295,6 @@ lint:
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
-	rm -f relay relay-static $(CROSSED) flags flags.new guards guards.* *.o $(UNITS) t/faults.so t/load t/line t/fuzz_near t/fuzz_far
+	rm -f relay relay-static $(CROSSED) flags flags.new guards guards.* *.o $(UNITS) t/faults.so t/nth.so t/load t/line t/fuzz_near t/fuzz_far
 	rm -f *.gcno *.gcda t/*.gcno t/*.gcda
 	rm -rf t/__pycache__ .pytest_cache t/.pytest_cache
