@@ -201,7 +201,7 @@ call_from_dir(path_call *call, int fd, const char *path)
 {
 	const char *name = strrchr(path, '/') + 1;
 	char dir[SOCK_PATH_MAX];
-	int here, r, saved;
+	int here, r, saved, tries = 3;
 
 	/* An EINTR from here would look like that of a connect, which goes on by itself. */
 	do
@@ -216,7 +216,10 @@ call_from_dir(path_call *call, int fd, const char *path)
 		r = strlen(name) < sizeof(((struct sockaddr_un *)0)->sun_path) ? call_short(call, fd, name)
 									       : call_alias(call, fd, name);
 	saved = errno;
-	if (fchdir(here) == -1) {
+	/* What passes must not end relay; to stay in another directory would make every other path a wrong one. */
+	while (fchdir(here) == -1 && --tries > 0)
+		;
+	if (tries == 0) {
 		if (call == bind && r == 0)
 			unlink(name);
 		log_say(LOG_ERROR, "cannot return to the working directory: %s", strerror(errno));
