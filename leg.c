@@ -230,8 +230,11 @@ dial_target(struct legs *tab, struct leg *g, struct dial_target *t, int64_t now)
 {
 	set_phase(tab, g, LEG_DIALS);
 	g->dial = dial_start(t, now);
-	if (g->dial == NULL)
-		refuse_leg(tab, g, LINK_NO_ROOM, "out of memory", now);
+	if (g->dial != NULL)
+		return;
+	if (tab->link->role == LINK_NEAR)
+		log_say(LOG_ERROR, "no memory for a connection from %s", tab->link->theirs.host);
+	refuse_leg(tab, g, LINK_NO_ROOM, "out of memory", now);
 }
 
 static void
@@ -476,6 +479,15 @@ open_waiting(struct legs *tab, struct forward *f, int64_t now)
 	return true;
 }
 
+static bool
+cannot_ask(const struct legs *tab, struct forward *f)
+{
+	log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more", tab->link->theirs.host,
+	    f->kind == FORWARD_FAR ? f->from_text : f->to_text);
+	f->state = FORWARD_REFUSED;
+	return false;
+}
+
 bool
 leg_remote(struct legs *tab, struct forward *f, int64_t now)
 {
@@ -485,7 +497,7 @@ leg_remote(struct legs *tab, struct forward *f, int64_t now)
 	snprintf(target, sizeof(target), LISTEN "%s", f->from_text);
 	g = open_leg(tab, target, now);
 	if (g == NULL)
-		return false;
+		return cannot_ask(tab, f);
 	g->forward = f;
 	f->state = FORWARD_ASKS;
 	f->stream = g->s->id;
@@ -545,7 +557,7 @@ leg_probe(struct legs *tab, struct forward *f, int64_t now)
 	struct leg *g = open_leg(tab, f->to_text, now);
 
 	if (g == NULL)
-		return false;
+		return cannot_ask(tab, f);
 	g->forward = f;
 	f->state = FORWARD_ASKS;
 	set_phase(tab, g, LEG_PROBES);
