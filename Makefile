@@ -251,10 +251,6 @@ t/nth.so: t/nth.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/nth.c -ldl
 
 # Relay beside other relays, and a link beside ssh -L and the bare channel: half an hour, see BENCHMARKS.
-t/nth.so: t/nth.c
-	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/nth.c -ldl
-
-# Two tables: relay beside other relays, and a link beside ssh -L and the bare channel.
 bench: relay t/load
 	t/bench --load t/load ./relay
 	t/bench-link --load t/load ./relay
