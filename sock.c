@@ -8,8 +8,6 @@
  * bind() and connect() take paths of at most 107 bytes.  A longer one is reached from its own directory; a file name that is too
  * long by itself, through a short name beside it that lives for the length of one call.
  */
-#define _XOPEN_SOURCE 700 /* S_ISVTX is XSI */
-
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +26,7 @@
 
 /* Connections that may wait; the system has its own limit below that. musl says 128 for SOMAXCONN, whatever the system takes. */
 #define BACKLOG 4096
+#define STICKY 01000  /* S_ISVTX is XSI, its value is POSIX's own */
 #define PORT_TRIES 16 /* for a port that is free on both loopback addresses */
 #define TOLD_MOST 20  /* refusals that are told within TOLD_SPAN seconds: they come faster than anybody reads */
 #define TOLD_SPAN 60
@@ -362,7 +361,7 @@ warn_of_others(const char *path)
 	struct stat st;
 
 	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
-	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & S_ISVTX) == 0)
+	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & STICKY) == 0)
 		log_say(LOG_NOTICE, "others may write to %s and put a socket of theirs in the place of %s", dir, path);
 }
 
