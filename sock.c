@@ -172,6 +172,7 @@ call_short(path_call *call, int fd, const char *path)
 static int
 call_alias(path_call *call, int fd, const char *name)
 {
+	struct stat st;
 	char alias[32];
 	int r, saved;
 
@@ -188,8 +189,8 @@ call_alias(path_call *call, int fd, const char *name)
 		r = call_short(call, fd, alias);
 		saved = errno;
 	}
-	if (unlink(alias) == -1 && errno != ENOENT)
-		log_say(LOG_NOTICE, "cannot remove %s, beside %s: %s; remove it by hand", alias, name, strerror(errno));
+	if (unlink(alias) == -1 && lstat(alias, &st) == 0)
+		log_say(LOG_NOTICE, "cannot remove %s, beside %s; remove it by hand", alias, name);
 	errno = saved;
 	return r;
 }
