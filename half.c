@@ -6,8 +6,9 @@
  *
  * open: reads while there is room, writes while there are bytes.  drain: writes what is left.  shut: the end was passed on.
  * broken: the source or the sink failed, and nothing is passed on any more.  A TCP source cannot be told that its reader is gone
- * while it is to be written to still: what it says is swallowed, or it might never come to read what is on its way to it.  Either side may be the link instead of an end; then it is
- * NULL here, and the link fills or empties the buffer.  Which half ends the other is for the pair to say.
+ * while it is to be written to still: what it says is swallowed, or it might never come to read what is on its way to it.  Either
+ * side may be the link instead of an end; then it is NULL here, and the link fills or empties the buffer.  Which half ends the other
+ * is for the pair to say.
  */
 #include <errno.h>
 #include <string.h>

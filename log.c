@@ -5,7 +5,8 @@
  *
  * A message is one line, begun with "relay: ", written by one write(2) so that lines of several processes do not mix.  Paths and
  * names may come from strangers: control characters, those of eight bits too, are shown as '?', so that none of them steers the
- * reader's terminal.  errno is left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a non-blocking pipe with stdout.
+ * reader's terminal.  errno is left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a
+ * non-blocking pipe with stdout.
  */
 #include <errno.h>
 #include <limits.h>

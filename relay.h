@@ -156,7 +156,8 @@ enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 
 /*
  * spawn_start(kids, argv, heard): fork and execute ${argv}, with a pipe at its stdin and one at its stdout; where it is ${heard}
- * also at its stderr, and whoever reads that tells of its end; else relay's own stays.  The child belongs to ${kids}.  NULL: no process or descriptor could be had, errno tells.
+ * also at its stderr, and whoever reads that tells of its end; else relay's own stays.  The child belongs to ${kids}.  NULL: no
+ * process or descriptor could be had, errno tells.
  * spawn_call(kids, run, arg): fork, and call run(arg, fd) in the child, for work that blocks; what it writes to ${fd} can be read
  * from spawn_take_in, and it ends by _exit.  Nothing is told of such a child, and a release ends it at once.
  * spawn_take_in(c), spawn_take_out(c), spawn_take_ear(c): the descriptor that reads what ${c} writes, the one that it reads,
@@ -320,7 +321,8 @@ struct half {
  * half_wants_read(h), half_wants_write(h): would half_read or half_write do something, if the descriptor is ready?
  * half_read(h): one read; return how much came.  The end of ${src} makes it drain, a failure breaks it.
  * half_write(h, ready): write what ${dst} takes; ${ready}: poll said that it takes something.
- * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell; where it cannot be told, ${h} breaks.
+ * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell; where it cannot
+ * be told, ${h} breaks.
  * half_break(h, err, by_sink): give up what is held; harmless when finished.
  * half_is_ours(err): a failure of this host, of which nobody but us will tell; else the peer's or the line's.
  */
@@ -973,7 +975,8 @@ void pollset_free(struct pollset *ps);
  * os_raise_files(), os_restore_files(): as many descriptors as the hard limit gives, returns how many; the limit back as it was,
  * for a command.
  * os_self(name, dst, size): the path of relay's own binary, which was started as ${name}; false: it is not found.
- * os_image(self): the path by which the binary that runs can be read, also when another one was put at ${self} since (portable: ${self}).
+ * os_image(self): the path by which the binary that runs can be read, also when another one was put at ${self} since (portable:
+ * ${self}).
  */
 int os_setup(int fd);
 void os_close(int *fd);
