@@ -30,6 +30,7 @@
 #include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -333,6 +334,20 @@ dprintf(int fd, const char *format, ...)
 	return n;
 }
 
+/* What dprintf becomes with _FORTIFY_SOURCE. */
+int
+__dprintf_chk(int fd, int level, const char *format, ...)
+{
+	va_list ap;
+	int n;
+
+	(void)level;
+	va_start(ap, format);
+	n = vdprintf(fd, format, ap);
+	va_end(ap);
+	return n;
+}
+
 int
 fflush(FILE *f)
 {
@@ -371,6 +386,13 @@ open(const char *path, int flags, ...)
 		va_end(ap);
 	}
 	return fails("open", (flags & O_CREAT) != 0 ? "create" : "read", SITE) ? -1 : real(path, flags, mode);
+}
+
+int
+ftruncate(int fd, off_t n)
+{
+	REAL(ftruncate);
+	return fails("ftruncate", what_of(fd), SITE) ? -1 : real(fd, n);
 }
 
 int
@@ -676,6 +698,13 @@ void *
 calloc(size_t n, size_t size)
 {
 	return due("calloc", owner(SITE), n * size, SITE) > 0 ? NULL : __libc_calloc(n, size);
+}
+
+void *
+mmap(void *p, size_t n, int protection, int flags, int fd, off_t offset)
+{
+	REAL(mmap);
+	return fails("mmap", "-", SITE) ? MAP_FAILED : real(p, n, protection, flags, fd, offset);
 }
 
 void *
