@@ -16,8 +16,7 @@ SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchrono
 # stripped, -Os leaves fewer functions.  ppc64le has a limit of its own: each instruction has four bytes there, each function finds
 # its data by two more, and no compiler saves more than a twentieth.
 CROSS = t/zig cc
-CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables \
-	-fstack-protector-strong
+CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
 CROSS_MAX = 153600
 CROSS_MAX_POWER = 172032
 CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 relay-Darwin-x86_64 relay-Darwin-arm64
@@ -82,7 +81,7 @@ static:
 # Named by uname -s and -m: the near side looks for them there when a far side has no relay.
 cross: $(CROSSED)
 
-CROSS_LINUX = $(CROSS_SMALL) -Xclang -Oz -static -Wl,--gc-sections -o $@ $(SOURCES) small.c
+CROSS_LINUX = $(CROSS_SMALL) -Xclang -Oz -fstack-protector-strong -static -Wl,--gc-sections -o $@ $(SOURCES) small.c
 CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES)
 FITS = @[ $$(wc -c <$@) -lt $(CROSS_MAX) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX) are too many"; rm $@; exit 1; }
 
