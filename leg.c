@@ -674,14 +674,14 @@ step_greeting(struct legs *tab, struct leg *g, const struct pollset *ps)
 static void
 step_knocking(struct legs *tab, struct leg *g, const struct pollset *ps)
 {
-	if (g->s->opened && !answer_request(g, LINK_END)) {
+	bool gone = g->s->opened ? !answer_request(g, LINK_END) : end_failed(&g->a, ps) != 0;
+
+	if (gone) {
 		refuse_leg(tab, g, LINK_RESET, "", ps->now);
 	} else if (g->s->opened) {
 		free(g->socks);
 		g->socks = NULL;
 		set_phase(tab, g, LEG_JOINED);
-	} else if (end_failed(&g->a, ps) != 0) {
-		refuse_leg(tab, g, LINK_RESET, "", ps->now);
 	}
 }
 
