@@ -94,7 +94,7 @@ relay-Linux-aarch64:
 	$(CROSS) -target aarch64-linux-musl $(STRICT) $(CROSS_LINUX)
 	$(FITS)
 relay-Linux-ppc64le:
-	$(CROSS) -target powerpc64le-linux-musl $(STRICT) $(CROSS_LINUX)
+	$(CROSS) -target powerpc64le-linux-musl $(STRICT) $(CROSS_LINUX) -fno-stack-protector
 	@[ $$(wc -c <$@) -lt $(CROSS_MAX_POWER) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX_POWER) are too many"; rm $@; exit 1; }
 relay-Linux-riscv64:
 	$(CROSS) -target riscv64-linux-musl $(STRICT) $(CROSS_LINUX)
