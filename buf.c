@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "relay.h"
@@ -91,28 +92,86 @@ drop_head(struct buf *b)
 	give_chunk(c);
 }
 
-ssize_t
-buf_fill(struct buf *b, int fd)
+/* read(2) into the chunks from ${c} on, which are empty and in no buffer yet. */
+static ssize_t
+read_into(struct chunk *c, int fd)
 {
-	bool fresh = b->tail == NULL || b->tail->end == BUF_CHUNK;
-	struct chunk *c = fresh ? take_chunk() : b->tail;
+	struct iovec v[BUF_WIDE];
+	ssize_t n;
+	int i;
+
+	for (i = 0; i < BUF_WIDE && c != NULL; i++, c = c->next)
+		v[i] = (struct iovec){ .iov_base = c->data, .iov_len = BUF_CHUNK };
+	do
+		n = i == 1 ? read(fd, v[0].iov_base, v[0].iov_len) : readv(fd, v, i);
+	while (n == -1 && errno == EINTR);
+	return n;
+}
+
+/* Up to ${most} chunks in a row; NULL: no memory for one. */
+static struct chunk *
+take_chunks(int most)
+{
+	struct chunk *first = take_chunk(), *last = first;
+
+	while (last != NULL && --most > 0)
+		last = last->next = take_chunk();
+	return first;
+}
+
+/* Those of the chunks from ${c} on that hold some of the ${n} bytes go to the end of ${b}, the others back. */
+static void
+append_filled(struct buf *b, struct chunk *c, size_t n)
+{
+	struct chunk *next;
+
+	b->used += n;
+	for (; c != NULL; c = next) {
+		next = c->next;
+		c->next = NULL;
+		c->end = n < BUF_CHUNK ? n : BUF_CHUNK;
+		n -= c->end;
+		if (c->end > 0)
+			append(b, c);
+		else
+			give_chunk(c);
+	}
+}
+
+static ssize_t
+fill_tail(struct buf *b, int fd)
+{
+	struct chunk *c = b->tail;
 	ssize_t n;
 
-	if (c == NULL) {
-		errno = ENOMEM;
-		return -1;
-	}
 	do
 		n = read(fd, c->data + c->end, BUF_CHUNK - c->end);
 	while (n == -1 && errno == EINTR);
 	if (n > 0) {
 		c->end += (size_t)n;
 		b->used += (size_t)n;
-		if (fresh)
-			append(b, c);
-	} else if (fresh) {
-		give_chunk(c);
 	}
+	return n;
+}
+
+ssize_t
+buf_fill(struct buf *b, int fd, int chunks)
+{
+	struct chunk *c;
+	ssize_t n;
+	int saved;
+
+	if (b->tail != NULL && b->tail->end < BUF_CHUNK)
+		return fill_tail(b, fd);
+	c = take_chunks(chunks < BUF_WIDE ? chunks : BUF_WIDE);
+	if (c == NULL) {
+		errno = ENOMEM;
+		return -1;
+	}
+	n = read_into(c, fd);
+	saved = errno;
+	append_filled(b, c, n > 0 ? (size_t)n : 0);
+	errno = saved;
 	return n;
 }
 
@@ -208,7 +267,7 @@ unsplice(struct buf *b)
 	b->full = false;
 	b->used = 0;
 	while (n > 0 && b->used < left)
-		n = buf_fill(b, k->out);
+		n = buf_fill(b, k->out, BUF_WIDE);
 	close_pipe(k);
 	if (b->used == left) {
 		errno = EAGAIN;
@@ -234,28 +293,55 @@ drain_pipe(struct buf *b, int fd, size_t max)
 	return n;
 }
 
+/* write(2) of what the first chunks hold, ${max} bytes at the most. */
+static ssize_t
+write_from(const struct chunk *c, int fd, size_t max)
+{
+	struct iovec v[BUF_WIDE];
+	ssize_t n;
+	int i;
+
+	for (i = 0; i < BUF_WIDE && c != NULL && max > 0; i++, c = c->next) {
+		v[i] = (struct iovec){ .iov_base = (unsigned char *)c->data + c->start, .iov_len = c->end - c->start };
+		if (v[i].iov_len > max)
+			v[i].iov_len = max;
+		max -= v[i].iov_len;
+	}
+	do
+		n = i == 1 ? write(fd, v[0].iov_base, v[0].iov_len) : writev(fd, v, i);
+	while (n == -1 && errno == EINTR);
+	return n;
+}
+
+/* ${n} bytes at the front have gone. */
+static void
+drop(struct buf *b, size_t n)
+{
+	struct chunk *c;
+	size_t some;
+
+	b->used -= n;
+	while (n > 0) {
+		c = b->head;
+		some = c->end - c->start < n ? c->end - c->start : n;
+		c->start += some;
+		n -= some;
+		drop_head(b);
+	}
+}
+
 ssize_t
 buf_drain(struct buf *b, int fd, size_t max)
 {
-	struct chunk *c = b->head;
-	size_t want;
 	ssize_t n;
 
 	if (b->pipe != NULL)
 		return drain_pipe(b, fd, max);
-	if (c == NULL)
+	if (b->head == NULL)
 		return 0;
-	want = c->end - c->start;
-	if (want > max)
-		want = max;
-	do
-		n = write(fd, c->data + c->start, want);
-	while (n == -1 && errno == EINTR);
-	if (n > 0) {
-		c->start += (size_t)n;
-		b->used -= (size_t)n;
-		drop_head(b);
-	}
+	n = write_from(b->head, fd, max);
+	if (n > 0)
+		drop(b, (size_t)n);
 	return n;
 }
 

@@ -76,7 +76,7 @@ not_now(int err)
 static void
 swallow(struct half *h)
 {
-	ssize_t n = buf_fill(&h->buf, h->src->in);
+	ssize_t n = buf_fill(&h->buf, h->src->in, 1);
 
 	buf_clear(&h->buf);
 	if (n > 0)
@@ -87,22 +87,23 @@ swallow(struct half *h)
 
 /* Without being shown to us, if the buffer is in that way already or can turn to it, and the system can. */
 static ssize_t
-fill(struct half *h)
+fill(struct half *h, int chunks)
 {
+	int room = (int)((HALF_HOLDS - h->buf.used) / BUF_CHUNK);
 	ssize_t n;
 
 	if (h->buf.pipe == NULL && (!h->bulk || h->buf.used > 0))
-		return buf_fill(&h->buf, h->src->in);
+		return buf_fill(&h->buf, h->src->in, !h->wide ? 1 : chunks < room ? chunks : room);
 	n = buf_splice(&h->buf, h->src->in);
 	if (n == -1 && h->buf.pipe == NULL && !not_now(errno) && errno != ECONNRESET) {
 		h->bulk = false;
-		return buf_fill(&h->buf, h->src->in);
+		return buf_fill(&h->buf, h->src->in, 1);
 	}
 	return n;
 }
 
 size_t
-half_read(struct half *h)
+half_read(struct half *h, int chunks)
 {
 	ssize_t n;
 
@@ -110,8 +111,9 @@ half_read(struct half *h)
 		swallow(h);
 		return 0;
 	}
-	n = fill(h);
+	n = fill(h, chunks);
 	if (n > 0) {
+		h->wide = n >= BUF_CHUNK;
 		/* A message is read faster than spliced; only a stream that fills whole chunks gains. */
 		h->bulk =
 		    h->dst != NULL && (h->src->in_splices || h->dst->out_splices) && n >= (h->bulk ? BULK_LEAST : BULK_FIRST);

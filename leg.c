@@ -766,7 +766,7 @@ pump_out(struct legs *tab, struct leg *g, bool readable)
 	int i;
 
 	for (i = 0; i < ROUNDS && readable && wants_read(tab, g); i++) {
-		n = half_read(&g->s->out);
+		n = half_read(&g->s->out, 1);
 		readable = n == BUF_CHUNK && !g->a.in_blocks;
 	}
 }

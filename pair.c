@@ -28,7 +28,7 @@
 
 #include "relay.h"
 
-#define ROUNDS 4 /* reads of one half in one turn, or of all together: a busy connection must not keep the others waiting */
+#define TURN 32 /* chunks that bulk moves in one turn, about: a busy connection must not keep the others waiting */
 #define LINGER 1000
 #define BULK (BUF_CHUNK / 2)
 #define BESIDE 16
@@ -170,24 +170,19 @@ step_dial(struct pair *p, const struct pollset *ps)
 	return false;
 }
 
-/* Move what can be moved, each write right behind its read: a poll between them would only cost time.  The most that a read gave. */
+/* Move what can be moved, the write right behind the read: a poll between them would only cost time.  How much was read. */
 static size_t
-pump(struct half *h, bool readable, bool writable, int rounds)
+pump(struct half *h, bool readable, bool writable, int chunks)
 {
-	size_t n, most = 0;
-	int i;
+	size_t n;
 
 	if (writable)
 		half_write(h, true);
-	for (i = 0; i < rounds && readable && half_wants_read(h); i++) {
-		n = half_read(h);
-		half_write(h, false);
-		if (n > most)
-			most = n;
-		/* A short read took all there was; asking again would cost a call to be told so. */
-		readable = n == BUF_CHUNK && !h->src->in_blocks;
-	}
-	return most;
+	if (!readable || !half_wants_read(h))
+		return 0;
+	n = half_read(h, chunks);
+	half_write(h, false);
+	return n;
 }
 
 static bool
@@ -342,7 +337,7 @@ waits_for_a_time(const struct pair *p)
 }
 
 static void
-step(struct pair *p, const struct pollset *ps, int rounds)
+step(struct pair *p, const struct pollset *ps, int chunks)
 {
 	size_t there, back;
 	bool fresh = false;
@@ -352,8 +347,8 @@ step(struct pair *p, const struct pollset *ps, int rounds)
 	if (p->state != PAIR_JOINED)
 		return;
 	/* A client has mostly spoken by the time that its target is reached. */
-	there = pump(&p->ab, fresh ? !p->a.in_blocks : end_readable(&p->a, ps), end_writable(&p->b, ps), rounds);
-	back = pump(&p->ba, end_readable(&p->b, ps), end_writable(&p->a, ps), rounds);
+	there = pump(&p->ab, fresh ? !p->a.in_blocks : end_readable(&p->a, ps), end_writable(&p->b, ps), chunks);
+	back = pump(&p->ba, end_readable(&p->b, ps), end_writable(&p->a, ps), chunks);
 	if (there > 0 || back > 0)
 		p->bulk = there >= BULK || back >= BULK;
 	check_side(&p->a, &p->ab, &p->ba, ps);
@@ -374,23 +369,23 @@ pair_want(struct pairs *tab, struct pollset *ps)
 }
 
 static int
-rounds_beside(size_t busy)
+chunks_beside(size_t busy)
 {
-	if (busy <= 1)
-		return ROUNDS;
-	return busy >= ROUNDS ? 1 : ROUNDS / (int)busy;
+	if (busy <= TURN / BUF_WIDE)
+		return BUF_WIDE;
+	return busy >= TURN ? 1 : TURN / (int)busy;
 }
 
 /* Step ${p}, if there is a reason to: was it one of its descriptors? */
 static bool
-serve(struct pairs *tab, struct pair *p, const struct pollset *ps, int rounds)
+serve(struct pairs *tab, struct pair *p, const struct pollset *ps, int chunks)
 {
 	enum pair_state before = p->state;
 	bool event = has_event(p, ps);
 
 	if (!event && !waits_for_a_time(p))
 		return false;
-	step(p, ps, rounds);
+	step(p, ps, chunks);
 	if (event || p->state != before)
 		rota_active(&tab->rota, &p->seat, ps->now);
 	p->served = event;
@@ -400,8 +395,8 @@ serve(struct pairs *tab, struct pair *p, const struct pollset *ps, int rounds)
 void
 pair_step(struct pairs *tab, const struct pollset *ps)
 {
-	int rounds = rounds_beside(tab->busy);
 	size_t talkers = 0, bulks = 0, most;
+	int chunks = chunks_beside(tab->busy);
 	struct seat *s;
 	struct pair *p;
 
@@ -411,15 +406,16 @@ pair_step(struct pairs *tab, const struct pollset *ps)
 		if (p->bulk)
 			continue;
 		talkers++;
-		tab->busy += serve(tab, p, ps, rounds);
+		tab->busy += serve(tab, p, ps, 1);
 	}
 	most = talkers == 0 ? SIZE_MAX : 1 + tab->rota.awake.n / BESIDE;
+	chunks = talkers == 0 ? chunks : 1;
 	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
 		p = (struct pair *)s;
 		if (!p->bulk || p->served)
 			continue;
 		if (bulks < most)
-			bulks += serve(tab, p, ps, rounds);
+			bulks += serve(tab, p, ps, chunks);
 		else if (has_event(p, ps))
 			rota_active(&tab->rota, s, ps->now);
 	}

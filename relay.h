@@ -270,6 +270,7 @@ void end_close(struct end *e, bool reset);
 /* ---- buf.c: bytes at rest ---- */
 
 #define BUF_CHUNK 65536
+#define BUF_WIDE 4 /* chunks that one call moves at the most */
 
 #define BUF_PIPE (1024 * 1024)
 
@@ -282,7 +283,8 @@ struct buf {
 
 /*
  * A buf of zeros is empty.
- * buf_fill(b, fd): one read of at most BUF_CHUNK bytes from ${fd} to the end of ${b}; returns as read(2), ENOMEM among the errors.
+ * buf_fill(b, fd, chunks): one read of at most so many times BUF_CHUNK bytes, or BUF_WIDE times, from ${fd} to the end of ${b};
+ * returns as read(2), ENOMEM among the errors.
  * buf_splice(b, fd): the same into a pipe, unseen; ${b} is empty or was filled so before.  EAGAIN: nothing to read, or ${b} is full.
  * Any other errno, with ${b}->pipe NULL: use buf_fill.
  * buf_drain(b, fd, max): one write of at most ${max} bytes from the front of ${b} to ${fd}; returns as write(2), 0 if ${b} is empty.
@@ -291,7 +293,7 @@ struct buf {
  * buf_clear(b): forget what it holds.
  * buf_trim(): free the chunks and pipes that are kept for reuse.
  */
-ssize_t buf_fill(struct buf *b, int fd);
+ssize_t buf_fill(struct buf *b, int fd, int chunks);
 ssize_t buf_splice(struct buf *b, int fd);
 ssize_t buf_drain(struct buf *b, int fd, size_t max);
 bool buf_put(struct buf *b, const void *p, size_t n);
@@ -301,7 +303,7 @@ void buf_trim(void);
 
 /* ---- half.c: one direction ---- */
 
-#define HALF_HOLDS (4 * BUF_CHUNK) /* no more is read while so much is held */
+#define HALF_HOLDS (BUF_WIDE * BUF_CHUNK) /* no more is read while so much is held */
 
 enum half_state { HALF_OPEN, HALF_DRAIN, HALF_SHUT, HALF_BROKEN };
 
@@ -313,13 +315,14 @@ struct half {
 	int err;               /* broken: why */
 	bool by_sink;          /* broken: by dst */
 	bool lost;             /* broken: bytes of src were not delivered */
-	bool bulk;             /* the last read brought so much that splicing is worth it */
+	bool bulk;             /* the last read brought so much that splicing is worth it, */
+	bool wide;             /* that more is to be read at once */
 };
 
 /*
  * half_init(h, src, dst): an open half without bytes.
  * half_wants_read(h), half_wants_write(h): would half_read or half_write do something, if the descriptor is ready?
- * half_read(h): one read; return how much came.  The end of ${src} makes it drain, a failure breaks it.
+ * half_read(h, chunks): one read, of so many chunks once one was filled; return how much came.  The end of ${src} makes it drain, a failure breaks it.
  * half_write(h, ready): write what ${dst} takes; ${ready}: poll said that it takes something.
  * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell; where it cannot
  * be told, ${h} breaks.
@@ -330,7 +333,7 @@ void half_init(struct half *h, struct end *src, struct end *dst);
 bool half_wants_read(const struct half *h);
 bool half_wants_write(const struct half *h);
 bool half_finished(const struct half *h);
-size_t half_read(struct half *h);
+size_t half_read(struct half *h, int chunks);
 void half_write(struct half *h, bool ready);
 void half_shut(struct half *h, bool explicit);
 void half_break(struct half *h, int err, bool by_sink);

@@ -45,7 +45,7 @@ START_TEST(a_new_half_reads_and_has_nothing_to_write)
 	join(false);
 	ck_assert(half_wants_read(&h) && !half_wants_write(&h) && !half_finished(&h));
 	ck_assert_int_eq(h.state, HALF_OPEN);
-	ck_assert_uint_eq(half_read(&h), 0); /* nothing there: no state changes */
+	ck_assert_uint_eq(half_read(&h, 1), 0); /* nothing there: no state changes */
 	half_write(&h, true);
 	half_shut(&h, true);
 	ck_assert_int_eq(h.state, HALF_OPEN);
@@ -58,7 +58,7 @@ START_TEST(bytes_move_and_are_counted)
 
 	join(_i);
 	ck_assert_int_eq(write(from, "hello", 5), 5);
-	UNTIL(h.buf.used == 5, half_read(&h));
+	UNTIL(h.buf.used == 5, half_read(&h, 1));
 	ck_assert(half_wants_write(&h));
 	half_write(&h, false);
 	ck_assert_uint_eq(h.moved, 5);
@@ -76,7 +76,7 @@ START_TEST(the_end_waits_for_bytes_that_are_held)
 	fill_dst();
 	ck_assert_int_eq(write(from, "last", 4), 4);
 	shutdown(from, SHUT_WR);
-	UNTIL(h.state != HALF_OPEN, half_read(&h));
+	UNTIL(h.state != HALF_OPEN, half_read(&h, 1));
 	ck_assert_int_eq(h.state, HALF_DRAIN);
 	ck_assert(!half_wants_read(&h) && half_wants_write(&h));
 	half_write(&h, false);
@@ -101,7 +101,7 @@ START_TEST(an_end_that_cannot_be_told_breaks)
 
 	join(false);
 	shutdown(from, SHUT_WR);
-	UNTIL(h.state != HALF_OPEN, half_read(&h));
+	UNTIL(h.state != HALF_OPEN, half_read(&h, 1));
 	ck_assert_int_eq(dup2(null, dst.out), dst.out); /* shutdown says ENOTSOCK */
 	half_shut(&h, true);
 	ck_assert_int_eq(h.state, HALF_BROKEN);
@@ -116,7 +116,7 @@ START_TEST(a_shut_that_is_not_explicit_leaves_the_sink_open)
 
 	join(false);
 	shutdown(from, SHUT_WR);
-	half_read(&h);
+	half_read(&h, 1);
 	half_shut(&h, false);
 	ck_assert_int_eq(h.state, HALF_SHUT);
 	ck_assert_int_ne(dst.out, -1);
@@ -136,7 +136,7 @@ START_TEST(a_pipe_at_its_end_is_closed_at_once)
 	end_pipes(&dst, dup(q[0]), dup(q[1]));
 	half_init(&h, &src, &dst);
 	close(p[1]);
-	half_read(&h);
+	half_read(&h, 1);
 	ck_assert_int_eq(h.state, HALF_DRAIN);
 	ck_assert_int_eq(src.in, -1);
 	ck_assert_int_eq(fcntl(p[0], F_GETFD), -1);
@@ -157,7 +157,7 @@ START_TEST(a_full_reader_stops_the_reading_and_everything_comes_at_last)
 		if (n > 0)
 			sent += (size_t)n;
 		if (half_wants_read(&h))
-			n = half_read(&h) > 0 ? 1 : n;
+			n = half_read(&h, 1) > 0 ? 1 : n;
 		half_write(&h, false);
 		ck_assert_uint_le(h.buf.used, bound);
 		ck_assert_int_eq(h.state, HALF_OPEN);
@@ -168,7 +168,7 @@ START_TEST(a_full_reader_stops_the_reading_and_everything_comes_at_last)
 		got += take();
 		half_write(&h, true);
 		if (half_wants_read(&h))
-			half_read(&h);
+			half_read(&h, 1);
 	});
 	ck_assert_uint_eq(h.moved, sent);
 	ck_assert(half_wants_read(&h) && !half_wants_write(&h));
@@ -180,7 +180,7 @@ START_TEST(a_sink_that_is_gone_breaks_it_and_what_was_held_is_lost)
 	join(false);
 	close(to);
 	ck_assert_int_eq(write(from, "x", 1), 1);
-	ck_assert_uint_eq(half_read(&h), 1);
+	ck_assert_uint_eq(half_read(&h, 1), 1);
 	half_write(&h, false);
 	ck_assert_int_eq(h.state, HALF_BROKEN);
 	ck_assert(h.by_sink && h.lost && half_finished(&h) && !half_wants_write(&h));
@@ -207,14 +207,14 @@ START_TEST(a_broken_half_swallows_until_the_source_ends)
 	join(true);
 	half_break(&h, EPIPE, true);
 	ck_assert(half_wants_read(&h));
-	ck_assert_uint_eq(half_read(&h), 0);
+	ck_assert_uint_eq(half_read(&h, 1), 0);
 	ck_assert(!h.lost && src.in != -1);
 	ck_assert_int_eq(write(from, "swallowed", 9), 9);
-	UNTIL(h.lost, ck_assert_uint_eq(half_read(&h), 0));
+	UNTIL(h.lost, ck_assert_uint_eq(half_read(&h, 1), 0));
 	ck_assert_uint_eq(h.buf.used, 0);
 	ck_assert(half_wants_read(&h) && !half_wants_write(&h));
 	shutdown(from, SHUT_WR);
-	UNTIL(src.in == -1, half_read(&h));
+	UNTIL(src.in == -1, half_read(&h, 1));
 	ck_assert(!half_wants_read(&h));
 	ck_assert_int_ne(src.out, -1);
 }
@@ -238,7 +238,7 @@ START_TEST(a_reset_source_breaks_it)
 	ck_assert_int_eq(poll(&p, 1, 5000), 1);
 	h.bulk = _i;
 	src.in_splices = _i;
-	half_read(&h);
+	half_read(&h, 1);
 	ck_assert_int_eq(h.state, HALF_BROKEN);
 	ck_assert(!h.by_sink);
 	ck_assert_int_eq(h.err, ECONNRESET);
@@ -251,7 +251,7 @@ START_TEST(a_blocking_sink_is_written_only_when_ready_and_little)
 	join(false);
 	dst.out_blocks = true;
 	ck_assert_int_eq(write(from, junk, 5000), 5000);
-	ck_assert_uint_eq(half_read(&h), 5000);
+	ck_assert_uint_eq(half_read(&h, 1), 5000);
 	half_write(&h, false);
 	ck_assert_uint_eq(h.moved, 0);
 	half_write(&h, true);
@@ -298,7 +298,7 @@ START_TEST(order_is_kept_between_messages_and_bulk)
 			}
 		}
 		if (half_wants_read(&h))
-			half_read(&h);
+			half_read(&h, 1);
 		half_write(&h, false);
 		ck_assert_int_eq(h.state, HALF_OPEN);
 		n = read(to, out, sizeof(out));

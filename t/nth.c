@@ -277,6 +277,36 @@ write(int fd, const void *p, size_t n)
 	return e > 0 ? -1 : real(fd, p, cut(e, n));
 }
 
+static size_t
+size_of(const struct iovec *v, int n)
+{
+	size_t size = 0;
+
+	while (n-- > 0)
+		size += v[n].iov_len;
+	return size;
+}
+
+ssize_t
+readv(int fd, const struct iovec *v, int n)
+{
+	int e = due("read", what_of(fd), size_of(v, n), SITE);
+	struct iovec one = { v[0].iov_base, 1 };
+
+	REAL(readv);
+	return e > 0 ? -1 : e == 0 ? real(fd, &one, 1) : real(fd, v, n);
+}
+
+ssize_t
+writev(int fd, const struct iovec *v, int n)
+{
+	int e = due("write", what_of(fd), size_of(v, n), SITE);
+	struct iovec one = { v[0].iov_base, 1 };
+
+	REAL(writev);
+	return e > 0 ? -1 : e == 0 ? real(fd, &one, 1) : real(fd, v, n);
+}
+
 ssize_t
 recv(int fd, void *p, size_t n, int flags)
 {
