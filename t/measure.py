@@ -86,10 +86,8 @@ def client(*words, timeout=20, **how):
     return numbers(spawn([options.load, *words], **pipes | how), timeout)
 
 def serve(where):
-    """A server of load's that listens; its pid."""
-    server = spawn([options.load, "serve", where], stdout=subprocess.PIPE)
-    server.stdout.readline()
-    return server.pid
+    """A server of load's that listens."""
+    spawn([options.load, "serve", where], stdout=subprocess.PIPE).stdout.readline()
 
 class Crowd:
     """with Crowd(end) as crowd: a client whose connections all stay open, and idle but when they are told to wake."""
@@ -140,14 +138,19 @@ def beside(*words):
     finally:
         kill(load)
 
+def tasks(pid):
+    try:
+        return [int(task) for task in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
 def cpu_seconds(pid):
     """The CPU time of a process tree, without those that have ended."""
     total = 0
     for one in tree(pid):
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{one}/task"):
-                with open(f"/proc/{one}/task/{task}/schedstat") as stat:
-                    total += int(stat.read().split()[0])
+        for task in tasks(one):
+            with contextlib.suppress(OSError), open(f"/proc/{one}/task/{task}/schedstat") as stat:
+                total += int(stat.read().split()[0])
     return total / 1e9
 
 def cpu_of_tree(pid):
