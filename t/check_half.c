@@ -245,6 +245,35 @@ START_TEST(a_reset_source_breaks_it)
 }
 END_TEST
 
+START_TEST(who_fills_a_chunk_is_read_wide_and_never_beyond_what_it_may_hold)
+{
+	FILE *f = tmpfile();
+	int i;
+
+	for (i = 0; i < 12; i++)
+		ck_assert_uint_eq(fwrite(junk, 1, sizeof(junk), f), sizeof(junk));
+	fwrite(junk, 1, 100, f);
+	rewind(f);
+	end_none(&src);
+	end_none(&dst);
+	src.in = fileno(f);
+	half_init(&h, &src, &dst);
+	ck_assert_uint_eq(half_read(&h, BUF_WIDE), BUF_CHUNK);
+	ck_assert_uint_eq(half_read(&h, BUF_WIDE), HALF_HOLDS - BUF_CHUNK); /* what there is room for */
+	ck_assert(!half_wants_read(&h));
+	buf_clear(&h.buf);
+	ck_assert_uint_eq(half_read(&h, 1), BUF_CHUNK); /* others wait */
+	ck_assert_uint_eq(half_read(&h, 2), 2 * BUF_CHUNK);
+	buf_clear(&h.buf);
+	ck_assert_uint_eq(half_read(&h, BUF_WIDE), 4 * BUF_CHUNK);
+	buf_clear(&h.buf);
+	ck_assert_uint_eq(half_read(&h, BUF_WIDE), BUF_CHUNK + 100);
+	buf_clear(&h.buf);
+	ck_assert_uint_eq(half_read(&h, BUF_WIDE), 0);
+	ck_assert_int_eq(h.state, HALF_DRAIN);
+}
+END_TEST
+
 /* A terminal may block in the middle of more: only when poll said so, and little. */
 START_TEST(a_blocking_sink_is_written_only_when_ready_and_little)
 {
@@ -312,6 +341,7 @@ END_TEST
 
 TESTS("half")
 {
+	tcase_add_test(tc, who_fills_a_chunk_is_read_wide_and_never_beyond_what_it_may_hold);
 	tcase_add_test(tc, a_new_half_reads_and_has_nothing_to_write);
 	tcase_add_loop_test(tc, bytes_move_and_are_counted, 0, 2);
 	tcase_add_loop_test(tc, the_end_waits_for_bytes_that_are_held, 0, 2);
