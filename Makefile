@@ -206,10 +206,11 @@ FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,add
 FUZZED = link.c pace.c frame.c half.c end.c buf.c pollset.c os.c log.c
 FUZZ_SECONDS = 60
 
-# What each side of the wire may read, for a minute each; findings stay beside the corpus.
+# What each side of the wire may read, for a minute each, from the seeds in the corpus; findings stay beside it.
 fuzz: t/fuzz_near t/fuzz_far
-	t/fuzz_near -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/corpus/near
-	t/fuzz_far -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/corpus/far
+	mkdir -p t/fuzzed/near t/fuzzed/far
+	t/fuzz_near -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/fuzzed/near t/corpus/near
+	t/fuzz_far -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/fuzzed/far t/corpus/far
 
 t/fuzz_near: t/fuzz_near.c t/fuzz.h $(FUZZED) relay.h
 	$(FUZZ) -o $@ t/fuzz_near.c $(FUZZED)
@@ -292,4 +293,4 @@ lint:
 clean:
 	rm -f relay relay-static $(CROSSED) flags flags.new guards guards.* *.o $(UNITS) t/faults.so t/nth.so t/load t/line t/fuzz_near t/fuzz_far
 	rm -f *.gcno *.gcda t/*.gcno t/*.gcda
-	rm -rf t/__pycache__ .pytest_cache t/.pytest_cache
+	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache
