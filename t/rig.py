@@ -41,8 +41,8 @@ def _binary():
 
 SANITIZED, COUNTED, EXTRAS = _binary() if os.path.exists(RELAY) else (False, False, False)
 VALGRIND = os.path.basename(RELAY) == 'valgrind'
-# What relay holds until it ends: the pipe of its signals, the socket of the user look-up, pipes for the next splice.
-HELD = ('<inherited from parent>', 'signals_open', 'diag_socket', 'take_pipe')
+# What relay holds until it ends: the pipe of its signals, the socket of the user look-up, pipes for the next splice, /dev/null.
+HELD = ('<inherited from parent>', 'signals_open', 'diag_socket', 'take_pipe', 'os_fill_stdio')
 
 
 def wait_for(condition, timeout=PATIENCE, what=None):
