@@ -27,8 +27,7 @@ CLOSE_RANGE = 436       # tried, and done without where it is not there: os_clos
 DATA = os.urandom(300000)
 
 root = pytest.mark.skipif(os.getuid() != 0, reason='skipped: making another system around relay wants root')
-uncounted = pytest.mark.skipif(os.path.exists(os.path.dirname(rig.RELAY) + '/relay.gcno'),
-                               reason='skipped: a relay that counts for gcov has to write')
+uncounted = pytest.mark.skipif(rig.COUNTED, reason='skipped: a relay that counts for gcov has to write')
 x86_64 = pytest.mark.skipif(os.uname().machine != 'x86_64', reason='skipped: the numbers of system calls here are of x86_64')
 unwatched = pytest.mark.skipif(rig.SANITIZED, reason='skipped: AddressSanitizer does not work without /proc')
 libc = ctypes.CDLL(None, use_errno=True)
