@@ -129,12 +129,13 @@ append_filled(struct buf *b, struct chunk *c, size_t n)
 	for (; c != NULL; c = next) {
 		next = c->next;
 		c->next = NULL;
+		if (n == 0) {
+			give_chunk(c);
+			continue;
+		}
 		c->end = n < BUF_CHUNK ? n : BUF_CHUNK;
 		n -= c->end;
-		if (c->end > 0)
-			append(b, c);
-		else
-			give_chunk(c);
+		append(b, c);
 	}
 }
 
