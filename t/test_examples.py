@@ -244,7 +244,7 @@ def test_authorized_keys(plain_hosts, tmp, target):
     finally:
         p.terminate()
         p.communicate(timeout=rig.PATIENCE)
-    assert 'a shell' not in plain_hosts.run('ssh', 'login', 'echo a shell').stdout
+    assert 'a shell' not in plain_hosts.run('ssh', 'login', 'echo a shell', errors='replace').stdout
     assert not other.waiting()
 
 
