@@ -13,12 +13,12 @@ SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchrono
 	-fstack-protector-strong -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
 
 # The compiler for other machine types.  Its driver makes -Os of -Oz, hence the second form; on macOS, where names cannot be
-# stripped, -Os leaves fewer functions.  ppc64le has a limit of its own: each instruction has four bytes there, each function finds
-# its data by two more, and no compiler saves more than a twentieth.
+# stripped, -Os leaves fewer functions.  Two have a limit of their own: on ppc64le each instruction has four bytes, each function finds
+# its data by two more, and no compiler saves more than a twentieth; on arm64 macOS each segment ends with a page of 16 KiB.
 CROSS = t/zig cc
 CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
 CROSS_MAX = 153600
-CROSS_MAX_POWER = 172032
+CROSS_MAX_LARGE = 176128
 CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 relay-Darwin-x86_64 relay-Darwin-arm64
 
 PYTHON = /usr/bin/python3
@@ -84,6 +84,7 @@ cross: $(CROSSED)
 CROSS_LINUX = $(CROSS_SMALL) -Xclang -Oz -fstack-protector-strong -static -Wl,--gc-sections -o $@ $(SOURCES) small.c
 CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES)
 FITS = @[ $$(wc -c <$@) -lt $(CROSS_MAX) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX) are too many"; rm $@; exit 1; }
+FITS_LARGE = @[ $$(wc -c <$@) -lt $(CROSS_MAX_LARGE) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX_LARGE) are too many"; rm $@; exit 1; }
 
 $(CROSSED): $(SOURCES) small.c relay.h
 
@@ -95,7 +96,7 @@ relay-Linux-aarch64:
 	$(FITS)
 relay-Linux-ppc64le:
 	$(CROSS) -target powerpc64le-linux-musl $(STRICT) $(CROSS_LINUX) -fno-stack-protector
-	@[ $$(wc -c <$@) -lt $(CROSS_MAX_POWER) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX_POWER) are too many"; rm $@; exit 1; }
+	$(FITS_LARGE)
 relay-Linux-riscv64:
 	$(CROSS) -target riscv64-linux-musl $(STRICT) $(CROSS_LINUX)
 	$(FITS)
@@ -104,7 +105,7 @@ relay-Darwin-x86_64:
 	$(FITS)
 relay-Darwin-arm64:
 	$(CROSS) -target aarch64-macos $(STRICT) $(CROSS_DARWIN)
-	$(FITS)
+	$(FITS_LARGE)
 
 install: relay
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1

@@ -178,9 +178,9 @@ find_binaries(struct boot *b, const char *self, const char *image)
 	struct utsname us;
 	struct stat st;
 
-	if (slash == NULL || uname(&us) == -1 || stat(image, &st) == -1)
+	if (slash == NULL || uname(&us) == -1)
 		return;
-	b->owner = st.st_uid;
+	b->owner = stat(image, &st) == 0 ? st.st_uid : geteuid();
 	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1, us.machine);
 	find_in(b, self, (int)(slash - self), "/../lib/relay/");
 	add_binary(b, image, type);

@@ -362,6 +362,8 @@ START_TEST(few_pipes_are_taken_whoever_asks)
 	FILE *f = source(100);
 	int i;
 
+	if (RELAY_POSIX)
+		return;
 	for (i = 0; i < MOST; i++) {
 		rewind(f);
 		ck_assert_int_eq(buf_splice(&many[i], fileno(f)), 100);
