@@ -1,4 +1,5 @@
-# make [all] check check-browser check-faults soak install uninstall static cross demo bench lines fuzz analyse valgrind coverage lint clean
+# make [all] check check-browser check-faults soak install uninstall static cross demo bench lines fuzz analyse valgrind coverage
+#      lint clean
 #
 # CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR are yours.  POSIX=1 builds without what os.c knows beyond POSIX.1-2008.
 .POSIX:
@@ -13,8 +14,8 @@ SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchrono
 	-fstack-protector-strong -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
 
 # The compiler for other machine types.  Its driver makes -Os of -Oz, hence the second form; on macOS, where names cannot be
-# stripped, -Os leaves fewer functions.  Two have a limit of their own: on ppc64le each instruction has four bytes, each function finds
-# its data by two more, and no compiler saves more than a twentieth; on arm64 macOS each segment ends with a page of 16 KiB.
+# stripped, -Os leaves fewer functions.  Two have a limit of their own: on ppc64le each instruction has four bytes, each function
+# finds its data by two more, and no compiler saves more than a twentieth; on arm64 macOS each segment ends with a page of 16 KiB.
 CROSS = t/zig cc
 CROSS_SMALL = -Os -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
 CROSS_MAX = 153600

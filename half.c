@@ -85,15 +85,23 @@ swallow(struct half *h)
 		end_shut_in(h->src);
 }
 
+/* How many chunks of ${most} to read at once: more than one for who fills them, as far as there is room. */
+static int
+chunks_to_read(const struct half *h, int most)
+{
+	int room = (int)((HALF_HOLDS - h->buf.used) / BUF_CHUNK);
+
+	return !h->wide ? 1 : most < room ? most : room;
+}
+
 /* Without being shown to us, if the buffer is in that way already or can turn to it, and the system can. */
 static ssize_t
 fill(struct half *h, int chunks)
 {
-	int room = (int)((HALF_HOLDS - h->buf.used) / BUF_CHUNK);
 	ssize_t n;
 
 	if (h->buf.pipe == NULL && (!h->bulk || h->buf.used > 0))
-		return buf_fill(&h->buf, h->src->in, !h->wide ? 1 : chunks < room ? chunks : room);
+		return buf_fill(&h->buf, h->src->in, chunks_to_read(h, chunks));
 	n = buf_splice(&h->buf, h->src->in);
 	if (n == -1 && h->buf.pipe == NULL && !not_now(errno) && errno != ECONNRESET) {
 		h->bulk = false;

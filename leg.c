@@ -532,18 +532,18 @@ step_asking(struct legs *tab, struct leg *g, int64_t now)
 	}
 }
 
-/* Near: a connection has come there, and there are too many here to take it. */
+/* Near: a connection has come there, and there is room for it here. */
 static bool
-is_held(const struct legs *tab, const struct leg *g)
+is_to_be_dialed(const struct legs *tab, const struct leg *g)
 {
-	return g->forward != NULL && g->s->opened && tab->most != 0 && tab->n - tab->aside >= tab->most;
+	return tab->link->role == LINK_NEAR && g->s->opened && (tab->most == 0 || tab->n - tab->aside < tab->most);
 }
 
 /* Near: a connection has come there, and another one may: step_asking sees to it. */
 static void
 step_waiting(struct legs *tab, struct leg *g, int64_t now)
 {
-	if (tab->link->role == LINK_NEAR && g->s->opened && !is_held(tab, g))
+	if (is_to_be_dialed(tab, g))
 		dial_target(tab, g, &g->forward->to, now);
 	else if (tab->link->role == LINK_FAR && g->post == NULL)
 		refuse_leg(tab, g, LINK_RESET, "", now);
@@ -750,7 +750,7 @@ want(struct legs *tab, struct leg *g, struct pollset *ps)
 		want_listening(g, ps);
 		break;
 	case LEG_WAITS:
-		if (tab->link->role == LINK_NEAR && g->s->opened && !is_held(tab, g))
+		if (is_to_be_dialed(tab, g))
 			pollset_until(ps, ps->now); /* one has just ended */
 		break;
 	case LEG_ASKS:

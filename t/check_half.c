@@ -29,17 +29,6 @@ fill_dst(void)
 		;
 }
 
-static size_t
-take(void)
-{
-	size_t total = 0;
-	ssize_t n;
-
-	while ((n = read(to, junk, sizeof(junk))) > 0)
-		total += (size_t)n;
-	return total;
-}
-
 START_TEST(a_new_half_reads_and_has_nothing_to_write)
 {
 	join(false);
@@ -82,7 +71,7 @@ START_TEST(the_end_waits_for_bytes_that_are_held)
 	half_write(&h, false);
 	half_shut(&h, true);
 	ck_assert_int_eq(h.state, HALF_DRAIN);
-	ck_assert_uint_gt(take(), 0);
+	ck_assert_uint_gt(drained(to), 0);
 	half_write(&h, true);
 	ck_assert_int_eq(h.state, HALF_DRAIN);
 	half_shut(&h, true);
@@ -165,7 +154,7 @@ START_TEST(a_full_reader_stops_the_reading_and_everything_comes_at_last)
 	}
 	ck_assert(!half_wants_read(&h) && half_wants_write(&h));
 	UNTIL(got == sent, {
-		got += take();
+		got += drained(to);
 		half_write(&h, true);
 		if (half_wants_read(&h))
 			half_read(&h, 1);

@@ -766,18 +766,6 @@ START_TEST(a_quiet_pair_is_served_beside_a_busy_one)
 END_TEST
 
 /* Many of them have something to say in the same moment. */
-/* What came at ${fd} is dropped: how much was it? */
-static size_t
-swallowed(int fd)
-{
-	size_t all = 0;
-	ssize_t n;
-
-	while ((n = read(fd, junk, sizeof(junk))) > 0)
-		all += (size_t)n;
-	return all;
-}
-
 START_TEST(a_keystroke_waits_for_one_bulk_transfer_at_most)
 {
 	enum { BULKS = 4 };
@@ -798,7 +786,7 @@ START_TEST(a_keystroke_waits_for_one_bulk_transfer_at_most)
 		turn(5);
 		ck_assert(arrives(far, "key"));
 		for (n = 0, i = 0; i < BULKS; i++) {
-			if (swallowed(bulk_far[i]) == 0 || turned == -1)
+			if (drained(bulk_far[i]) == 0 || turned == -1)
 				continue; /* nobody knows of their bulk before the first chunk */
 			moved[i]++;
 			n++;

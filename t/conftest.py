@@ -252,3 +252,19 @@ def joined(relay, target, tmp):
     yield make
     for j in made:
         j.close()
+
+
+@pytest.fixture
+def mounted():
+    """mounted(path, options): a file system in memory there, until the test's end."""
+    made = []
+
+    def mount(path, options):
+        os.makedirs(path, exist_ok=True)
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path], stderr=subprocess.DEVNULL).returncode != 0:
+            pytest.skip('skipped: no leave to mount')
+        made.append(path)
+        return path
+    yield mount
+    for path in made:
+        subprocess.run(['umount', '-l', path], check=True)

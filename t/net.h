@@ -141,4 +141,16 @@ static inline uint16_t deaf_port(void)
 	return port;
 }
 
+/* What has come at ${fd} is dropped: how much was it? */
+static inline size_t drained(int fd)
+{
+	char room[65536];
+	size_t all = 0;
+	ssize_t n;
+
+	while ((n = read(fd, room, sizeof(room))) > 0)
+		all += (size_t)n;
+	return all;
+}
+
 #endif

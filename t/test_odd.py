@@ -419,20 +419,9 @@ def test_no_descriptor_is_told_once(odd):
 # ---- a full disk ----
 
 @pytest.fixture
-def full(tmp):
+def full(tmp, mounted):
     """full(options): a file system of that size, full."""
-    made = []
-
-    def full(options):
-        path = '%s/full%d' % (tmp, len(made))
-        os.mkdir(path)
-        if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path], stderr=subprocess.DEVNULL).returncode != 0:
-            pytest.skip('skipped: no leave to mount')
-        made.append(path)
-        return path
-    yield full
-    for path in made:
-        subprocess.run(['umount', '-l', path], check=True)
+    return lambda options: mounted('%s/full,%s' % (tmp, options), options)
 
 
 def test_full_disk_and_a_socket(run, target, full):

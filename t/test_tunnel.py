@@ -105,22 +105,6 @@ def tunnel(far, relay):
 
 
 @pytest.fixture
-def mounted(tmp):
-    """mounted(path, options): a file system in memory there, until the test's end."""
-    made = []
-
-    def mount(path, options):
-        os.makedirs(path, exist_ok=True)
-        if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path], stderr=subprocess.DEVNULL).returncode != 0:
-            pytest.skip('no leave to mount')
-        made.append(path)
-        return path
-    yield mount
-    for path in made:
-        subprocess.run(['umount', '-l', path], check=True)
-
-
-@pytest.fixture
 def cable(far, hosts, tmp, mark):
     """A host `cable` that is reached over a line which can be cut: (cut, restore)."""
     with open(hosts.dir + '/config') as f:
