@@ -220,6 +220,20 @@ end_shut_out(struct end *e)
 	return err == 0 ? 0 : -1;
 }
 
+/* A Unix peer that goes on writing gets EPIPE.  What it wrote before is taken, or Linux would make its end a reset. */
+static void
+deafen(int fd)
+{
+	char gone[4096];
+	ssize_t n;
+
+	if (shutdown(fd, SHUT_RD) == -1)
+		return;
+	do
+		n = read(fd, gone, sizeof(gone));
+	while (n > 0 || (n == -1 && errno == EINTR));
+}
+
 void
 end_shut_in(struct end *e)
 {
@@ -231,7 +245,7 @@ end_shut_in(struct end *e)
 	if (fd != e->out)
 		let_go(fd, e->in_flags);
 	else if (!e->tcp)
-		shutdown(fd, SHUT_RD); /* a Unix peer that goes on writing gets EPIPE */
+		deafen(fd);
 }
 
 void

@@ -93,6 +93,20 @@ START_TEST(the_end_of_in_leaves_out)
 }
 END_TEST
 
+START_TEST(what_a_unix_peer_wrote_in_vain_does_not_make_its_end_a_reset)
+{
+	char said[10000] = "nobody takes this";
+	int s[2];
+
+	socks(s);
+	end_socket(&e, s[0], false);
+	ck_assert_int_eq(write(s[1], said, sizeof(said)), sizeof(said));
+	end_shut_in(&e);
+	end_close(&e, false);
+	ck_assert(ends(s[1]));
+}
+END_TEST
+
 START_TEST(a_close_is_an_end_and_a_reset_where_it_can_be_carried)
 {
 	bool tcp = _i & 1, rst = _i & 2;
@@ -375,6 +389,7 @@ TESTS("end")
 	tcase_add_loop_test(tc, a_socket_is_both_directions, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_out_is_a_half_close, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_in_leaves_out, 0, 2);
+	tcase_add_test(tc, what_a_unix_peer_wrote_in_vain_does_not_make_its_end_a_reset);
 	tcase_add_loop_test(tc, a_close_is_an_end_and_a_reset_where_it_can_be_carried, 0, 16);
 	tcase_add_test(tc, a_reset_is_a_failure_and_a_half_close_is_none);
 	tcase_add_test(tc, an_idle_socket_tells_of_its_reset);
