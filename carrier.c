@@ -230,6 +230,8 @@ carrier_step(struct carrier *c, const struct pollset *ps)
 		return;
 	if (end_readable(&c->wire, ps))
 		read_wire(c, ps->now_us);
+	if (end_writable(&c->wire, ps))
+		c->full = false;
 	if (end_failed(&c->wire, ps) != 0)
 		stop_writing(c, ps->now);
 	if (c->unread_at != 0 && ps->now >= c->unread_at + LAST_WORDS)
@@ -250,7 +252,7 @@ carrier_flush(struct carrier *c, int64_t now_us)
 {
 	ssize_t n;
 
-	while (is_open(c) && c->wire.out != -1) {
+	while (is_open(c) && c->wire.out != -1 && !c->full) {
 		if (c->out_start == c->out_end) {
 			c->out_start = 0;
 			c->out_end = pull(c, now_us);
@@ -260,10 +262,10 @@ carrier_flush(struct carrier *c, int64_t now_us)
 		n = write(c->wire.out, c->out + c->out_start, c->out_end - c->out_start);
 		if (n > 0) {
 			c->out_start += (size_t)n;
+		} else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+			c->full = true;
 		} else if (errno != EINTR) {
-			if (errno != EAGAIN && errno != EWOULDBLOCK)
-				stop_writing(c, now_us / 1000);
-			return;
+			stop_writing(c, now_us / 1000);
 		}
 	}
 }

@@ -674,6 +674,8 @@ put_turn(struct link *l, unsigned char *dst, size_t room)
 		n = 0;
 		if (s->send_window > 0 && half_wants_write(&s->out))
 			n = put_data(l, s, dst, room);
+		if (n > 0 && n <= FRAME_HEAD + KEYSTROKE && list == &l->fresh)
+			pace_talked(&l->pace, l->now);
 		if (eof_is_due(s) && room - n >= FRAME_HEAD)
 			n += put_eof(l, s, dst + n);
 		touch(l, s);

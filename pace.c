@@ -3,7 +3,9 @@
  *
  * Between two relays lie pipes, ssh's window and socket buffers, and a sender that fills them all makes every keystroke wait behind
  * megabytes. So the bytes in flight (sent, not yet acknowledged) are kept near what the line itself holds, and a queue's worth
- * more, so that it never runs dry: half the trip's, but no more than QUEUE_MOST.
+ * more, so that it never runs dry: half the trip's, but no more than QUEUE_MOST. On a line so short that this is little, the
+ * processes between need more of it than the line does, to find each more than one packet when it is woken: QUEUE_CALM, as long
+ * as nobody talks beside the bulk.
  *
  * Acknowledgements clock the sender: window / trip is the rate, always, and so a rate tells nothing: a trip that is longer than
  * the least one is either a queue of ours, or a line that is longer (or trembles, or is filled by others). What tells them apart: a
@@ -34,7 +36,9 @@
 #define WINDOW_MOST (64 * 1024 * 1024)
 #define TRIP_MOST 60000000
 #define QUEUE_MOST 2000
+#define QUEUE_CALM 2000
 #define QUEUE_LEAST 250
+#define TALK 250000 /* so long after the last word nobody talks any more */
 #define NOTICED 4096 /* less than these bytes are not seen in a trip */
 #define LOOK 10000   /* lasts at least so long, and a fourth of the trip */
 #define SAMPLES 4    /* and so many trips */
@@ -51,9 +55,9 @@
 static int64_t
 queue(const struct pace *p)
 {
-	int64_t us = p->trip / 2;
+	int64_t us = p->trip / 2, least = p->calm ? QUEUE_CALM : QUEUE_LEAST;
 
-	return us > QUEUE_MOST ? QUEUE_MOST : us < QUEUE_LEAST ? QUEUE_LEAST : us;
+	return us > QUEUE_MOST ? QUEUE_MOST : us < least ? least : us;
 }
 
 /* The window becomes ${bytes}: at once if that is less, else by what is acknowledged, so that no burst is sent. */
@@ -79,10 +83,16 @@ window_for(uint64_t bytes, int64_t made, int64_t trip)
 void
 pace_init(struct pace *p, int64_t now)
 {
-	(void)now;
 	memset(p, 0, sizeof(*p));
+	p->talked_at = now - TALK;
 	p->growth = DOUBLING;
 	move(p, WINDOW_FIRST);
+}
+
+void
+pace_talked(struct pace *p, int64_t now)
+{
+	p->talked_at = now;
 }
 
 /* ${n} bytes more: when may the next ones follow? */
@@ -163,8 +173,9 @@ judge(struct pace *p)
 }
 
 static void
-decide(struct pace *p)
+decide(struct pace *p, int64_t now)
 {
+	p->calm = now - p->talked_at >= TALK;
 	p->tremble += ((p->sum / p->samples - p->least) - p->tremble) / 8;
 	p->least += p->tremble < p->sum / p->samples - p->least ? p->tremble : p->sum / p->samples - p->least;
 	if (p->before != 0) {
@@ -205,7 +216,7 @@ take_trip(struct pace *p, int64_t trip, int64_t now)
 		p->least = trip;
 	if (p->samples >= SAMPLES && now - p->look_at >= LOOK &&
 	    now - p->look_at >= (p->growth < DOUBLING ? p->least : p->least / 4))
-		decide(p);
+		decide(p, now);
 }
 
 bool

@@ -474,6 +474,8 @@ struct pace {
 	unsigned samples;
 	bool used;             /* the window was, in this look */
 	bool shorter;          /* the last dip has shown a shorter line */
+	bool calm;             /* nobody talks beside bulk */
+	int64_t talked_at;     /* somebody did */
 	unsigned looks;        /* since the last dip */
 	unsigned growth;       /* growths, one after the other */
 	uint64_t before;       /* 0, or the window before it was lowered; its trip, and the one that was hoped for */
@@ -487,7 +489,7 @@ struct pace {
 };
 
 /*
- * pace_sent(p, n, now): ${n} bytes more were sent.
+ * pace_sent(p, n, now): ${n} bytes more were sent.  pace_talked(p, now): among them what somebody waits for.
  * pace_acked(p, count, delay, now): the peer has read ${count} bytes in all, the last of them ${delay} before it said so.  False:
  * that cannot be.
  * pace_room(p, now): how many bytes may be sent now.  pace_next(p, now): when more may be sent though nothing is acknowledged;
@@ -496,6 +498,7 @@ struct pace {
  */
 void pace_init(struct pace *p, int64_t now);
 void pace_sent(struct pace *p, size_t n, int64_t now);
+void pace_talked(struct pace *p, int64_t now);
 bool pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now);
 size_t pace_room(const struct pace *p, int64_t now);
 int64_t pace_next(const struct pace *p, int64_t now);
@@ -786,6 +789,7 @@ struct carrier {
 	int64_t unread_at;    /* nobody reads the wire since then; 0: somebody does */
 	unsigned char *in, *out;
 	size_t out_start, out_end;
+	bool full;            /* the wire takes nothing until poll says so: each small piece would wake its reader up */
 	struct boot *boot;    /* near: what makes the far end; NULL: the command does */
 	int ear, ear_slot;    /* with a boot: the command's stderr; -1 */
 	bool hushed;          /* its words are for -v only */

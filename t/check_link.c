@@ -1796,9 +1796,11 @@ START_TEST(a_quiet_stream_is_sent_before_busy_ones)
 	ck_assert_uint_gt(s[0]->out.buf.used, 0);
 	now += 20000;
 	link_tick(&near, now);
+	ck_assert_int_lt(near.pace.talked_at, now - 100000); /* bulk is no talk */
 	say(&near, s[3], 1);
 	ck_assert(link_has_output(&near));
 	ck_assert_uint_le(before(s[3]), 20); /* an ACK */
+	ck_assert_int_eq(near.pace.talked_at, now);
 	link_lost(&near, LINK_END, "");
 	link_lost(&far, LINK_END, "");
 	for (i = 0; i < 4; i++) {

@@ -19,6 +19,7 @@ static int64_t unacked_at, got_at, last_ack_at;
 static int64_t waits[1 << 20];
 static size_t waits_n;
 static double free_exact;
+static bool talks; /* somebody does, beside */
 static bool packs; /* the line is an ssh's: what is sent at once is a packet, and arrives when its end does */
 static int64_t packed_at;
 static size_t packed;
@@ -98,6 +99,8 @@ run(int64_t span)
 			send_all();
 		}
 		send_all();
+		if (talks)
+			pace_talked(&p, now);
 		for (; sample <= now; sample += 500)
 			waits[waits_n++] = free_exact > (double)now ? (int64_t)(free_exact - (double)now) : 0;
 		next = end;
@@ -150,11 +153,28 @@ START_TEST(and_much_less_on_a_short_and_fast_line)
 {
 	double share;
 
+	talks = true;
 	start(2000, 500);
 	run(SECOND);
 	share = run(5 * SECOND);
 	ck_assert_msg(share >= 0.9, "%.3f of the line", share);
 	ck_assert_msg(wait99() < 1, "p99 %.1f ms", wait99());
+}
+END_TEST
+
+START_TEST(a_short_line_holds_more_while_nobody_talks)
+{
+	start(2000, 500);
+	run(2 * SECOND);
+	ck_assert_uint_ge(p.window, 2 * 500 * 250);
+	ck_assert_msg(wait99() > 1 && wait99() < 4, "p99 %.1f ms", wait99());
+	talks = true;
+	run(SECOND / 4);
+	run(SECOND);
+	ck_assert_msg(wait99() < 1, "p99 %.1f ms from a fourth of a second on", wait99());
+	talks = false;
+	run(2 * SECOND);
+	ck_assert_uint_ge(p.window, 2 * 500 * 250);
 }
 END_TEST
 
@@ -341,6 +361,7 @@ TESTS("pace")
 	tcase_add_loop_test(tc, bulk_gets_the_line, 0, 12);
 	tcase_add_loop_test(tc, and_a_packet_beside_it_waits_less_than_10_ms, 0, 12);
 	tcase_add_test(tc, and_much_less_on_a_short_and_fast_line);
+	tcase_add_test(tc, a_short_line_holds_more_while_nobody_talks);
 	tcase_add_loop_test(tc, a_line_in_packets_is_used_too, 3, 12); /* those from 20 ms on */
 	tcase_add_loop_test(tc, the_start_is_over_in_a_second_or_30_trips, 0, 12);
 	tcase_add_test(tc, a_faster_line_is_found);
