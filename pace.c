@@ -38,7 +38,7 @@
 #define QUEUE_MOST 2000
 #define QUEUE_CALM 2000
 #define QUEUE_LEAST 250
-#define TALK 250000 /* so long after the last word nobody talks any more */
+#define TALK 250000  /* so long after the last word nobody talks any more */
 #define NOTICED 4096 /* less than these bytes are not seen in a trip */
 #define LOOK 10000   /* lasts at least so long, and a fourth of the trip */
 #define SAMPLES 4    /* and so many trips */
