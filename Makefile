@@ -161,8 +161,8 @@ t/check_os: t/check_os.c t/check.h t/net.h os.o
 	$(T) os.o $(CHECK_LIBS)
 t/check_pollset: t/check_pollset.c t/check.h t/net.h pollset.o
 	$(T) pollset.o $(CHECK_LIBS)
-t/check_rota: t/check_rota.c t/check.h rota.o pollset.o
-	$(T) rota.o pollset.o $(CHECK_LIBS)
+t/check_rota: t/check_rota.c t/check.h t/net.h rota.o pollset.o os.o
+	$(T) rota.o pollset.o os.o $(CHECK_LIBS)
 t/check_signals: t/check_signals.c t/check.h t/net.h signals.o os.o
 	$(T) signals.o os.o $(CHECK_LIBS)
 t/check_buf: t/check_buf.c t/check.h t/net.h buf.o os.o

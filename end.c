@@ -152,6 +152,14 @@ end_writable(const struct end *e, const struct pollset *ps)
 	return e->out != -1 && (pollset_ready(ps, e->out_slot) & (POLLOUT | POLLERR | POLLNVAL)) != 0;
 }
 
+int
+end_caller(const struct end *e)
+{
+	if (!e->single || e->stdio || e->in_slot == -1)
+		return -1;
+	return e->in != -1 ? e->in : e->out;
+}
+
 bool
 end_has_unread(const struct end *e)
 {

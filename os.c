@@ -245,6 +245,90 @@ os_pipe_size(int fd, int size)
 	return n == -1 ? fcntl(fd, F_GETPIPE_SZ) : n;
 }
 
+/*
+ * Calls are signal-driven I/O (fcntl(2), F_SETSIG).  The handler notes the descriptor in a ring and, where that was empty, ends a poll
+ * that waits.  Real-time signals queue up; where the queue is full the kernel sends one SIGIO for all that it drops.
+ */
+#define CALLS 1024
+
+static volatile sig_atomic_t call_fd[CALLS], call_first, call_last, call_lost;
+static int call_pipe = -1;
+
+static void
+on_call(int sig, siginfo_t *info, void *context)
+{
+	int saved = errno, next = (call_last + 1) % CALLS;
+	bool tell = call_first == call_last && !call_lost;
+	ssize_t n;
+
+	(void)context;
+	if (sig == SIGIO || next == call_first) {
+		call_lost = 1;
+	} else {
+		call_fd[call_last] = info->si_fd;
+		call_last = next;
+	}
+	if (tell) {
+		n = write(call_pipe, "", 1);
+		(void)n;
+	}
+	errno = saved;
+}
+
+/* SA_RESTART: nothing has to give way to a call. */
+static bool
+catch_calls(void)
+{
+	static bool caught;
+	struct sigaction sa;
+
+	if (caught)
+		return true;
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_sigaction = on_call;
+	sa.sa_flags = SA_SIGINFO | SA_RESTART;
+	sigemptyset(&sa.sa_mask);
+	sigaddset(&sa.sa_mask, SIGRTMIN);
+	sigaddset(&sa.sa_mask, SIGIO);
+	caught = sigaction(SIGRTMIN, &sa, NULL) == 0 && sigaction(SIGIO, &sa, NULL) == 0;
+	return caught;
+}
+
+void
+os_calls_to(int fd)
+{
+	call_pipe = fd;
+}
+
+bool
+os_call(int fd)
+{
+	return catch_calls() && fcntl(fd, F_SETOWN, getpid()) == 0 && fcntl(fd, F_SETSIG, SIGRTMIN) == 0 &&
+	       fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) == 0;
+}
+
+void
+os_hush(int fd)
+{
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+}
+
+int
+os_called(void)
+{
+	int fd;
+
+	if (call_lost) {
+		call_lost = 0;
+		return OS_CALLS_LOST;
+	}
+	if (call_first == call_last)
+		return -1;
+	fd = call_fd[call_first];
+	call_first = (call_first + 1) % CALLS;
+	return fd < 0 ? OS_CALLS_LOST : fd; /* no descriptor: somebody else's signal */
+}
+
 void
 os_follow(pid_t parent)
 {
@@ -409,6 +493,31 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 }
 
 #else /* portable */
+
+void
+os_calls_to(int fd)
+{
+	(void)fd;
+}
+
+bool
+os_call(int fd)
+{
+	(void)fd;
+	return false;
+}
+
+void
+os_hush(int fd)
+{
+	(void)fd;
+}
+
+int
+os_called(void)
+{
+	return -1;
+}
 
 void
 os_close_from(int fd)

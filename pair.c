@@ -385,8 +385,10 @@ serve(struct pairs *tab, struct pair *p, const struct pollset *ps, int chunks)
 
 	if (!event && !waits_for_a_time(p))
 		return false;
+	if (event)
+		rota_active(&tab->rota, &p->seat, ps->now);
 	step(p, ps, chunks);
-	if (event || p->state != before)
+	if (p->state != before)
 		rota_active(&tab->rota, &p->seat, ps->now);
 	p->served = event;
 	return event;
@@ -449,10 +451,13 @@ tell_closed(const struct pair *p, int64_t now)
 static void
 settle_seat(struct pairs *tab, struct pair *p, int64_t now)
 {
+	bool holds = p->ab.buf.used > 0 || p->ba.buf.used > 0;
+	int a = holds ? -1 : end_caller(&p->a), b = end_caller(&p->b);
+
 	if (p->served && p->bulk)
 		rota_back(&tab->rota, &p->seat);
 	else if (!waits_for_a_time(p))
-		rota_rest(&tab->rota, &p->seat, now);
+		rota_rest(&tab->rota, &p->seat, now, b == -1 ? -1 : a, b);
 	p->served = false;
 }
 

@@ -248,6 +248,7 @@ struct end {
  * end_unwatch(e): it is not watched in this turn.
  * end_readable(e, ps), end_writable(e, ps): what poll said.
  * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
+ * end_caller(e): the socket that ${e} is, if it is nobody else's and was watched in this turn; else -1.
  * end_has_unread(e): the single socket ${e} has sent bytes that were not read.
  * end_shut_out(e), end_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
  * a socket, unless ${e} keeps it.  end_shut_out: -1: the system could not tell the peer of the end.
@@ -261,6 +262,7 @@ void end_want(struct end *e, struct pollset *ps, bool reads, bool writes);
 void end_unwatch(struct end *e);
 bool end_readable(const struct end *e, const struct pollset *ps);
 bool end_writable(const struct end *e, const struct pollset *ps);
+int end_caller(const struct end *e);
 bool end_has_unread(const struct end *e);
 int end_failed(struct end *e, const struct pollset *ps);
 int end_shut_out(struct end *e);
@@ -345,7 +347,9 @@ bool half_is_ours(int err);
 struct seat {
 	struct seat *prev, *next;
 	int64_t active_at; /* its last event */
-	bool quiet;
+	int fd[2];         /* the sockets by which it can call; -1 */
+	bool calls;        /* it does, if something happens to them */
+	bool quiet, calling;
 };
 
 struct rota_list {
@@ -355,6 +359,7 @@ struct rota_list {
 
 struct rota {
 	struct rota_list awake, quiet; /* quiet: who waits longest comes first */
+	struct rota_list calling;
 	int64_t active_at;             /* the last event of any */
 	int64_t look_at;               /* when the next look at quiet ones is due; microseconds */
 	int64_t looked_at;             /* when this turn's look began; 0: it has none */
@@ -366,17 +371,21 @@ struct rota {
  * rota_turn(r, ps): choose who is polled in this turn: awake from now on; set how long it may wait.
  * rota_active(r, s, now): ${s} had an event, and is awake.
  * rota_back(r, s): ${s}, awake, is the last of those awake.
- * rota_rest(r, s, now): ${s}, awake, waits for no time: it becomes quiet if it had no event lately; was that so?
+ * rota_rest(r, s, now, fd, other): ${s}, awake, waits for no time: it becomes quiet if it had no event lately; was that so?  ${fd} is
+ * -1, or its socket, which is not waited for to be written to, and ${other} -1 or another one: nothing but what happens to these
+ * can concern it.  They stay open as long as it rests.
  * rota_wake_all(r): all are to be looked at.
- * rota_next(r, s): the seat behind ${s}, the first one for NULL; those awake, then the quiet ones; NULL: no more.
+ * rota_hear(): wake those that called, of all rotas; before any of them has its turn.
+ * rota_next(r, s): the seat behind ${s}, the first one for NULL; those awake, then the others; NULL: no more.
  */
 void rota_add(struct rota *r, struct seat *s, int64_t now);
 void rota_remove(struct rota *r, struct seat *s);
 void rota_turn(struct rota *r, struct pollset *ps);
 void rota_active(struct rota *r, struct seat *s, int64_t now);
 void rota_back(struct rota *r, struct seat *s);
-bool rota_rest(struct rota *r, struct seat *s, int64_t now);
+bool rota_rest(struct rota *r, struct seat *s, int64_t now, int fd, int other);
 void rota_wake_all(struct rota *r);
+void rota_hear(void);
 struct seat *rota_next(const struct rota *r, const struct seat *s);
 
 /* ---- pair.c: two ends, two halves, one life ---- */
@@ -923,7 +932,7 @@ void options_parse(struct options *o, int argc, char *argv[]);
 
 /*
  * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE; return the descriptor to poll.
- * signals_take(): the next signal that came, 0 if there is none.
+ * signals_take(): the next signal that came, 0 if there is none (and for a call, see os.c).
  * signals_block(old), signals_restore(old): around a fork.
  * signals_child(old): in the child: everything as relay found it at its start.
  */
@@ -962,6 +971,8 @@ void pollset_free(struct pollset *ps);
 
 /* ---- os.c: what POSIX.1-2008 lacks, each with a portable form ---- */
 
+#define OS_CALLS_LOST (-2)
+
 /*
  * os_setup(fd): make ${fd} non-blocking and close-on-exec.
  * os_close(fd): close ${*fd} unless it is -1, which it becomes.
@@ -976,6 +987,10 @@ void pollset_free(struct pollset *ps);
  * os_follow(parent): in a child: be sent SIGTERM when ${parent} dies, however it dies (portable: nothing).
  * os_splice(in, out, max): move up to ${max} bytes between two non-blocking descriptors, one of them a pipe, as read(2) and write(2)
  * would (portable: ENOSYS).  os_pipe_size(fd, size): try to make a pipe hold ${size} bytes; return what it holds (portable: 0).
+ * os_calls_to(fd): from now on a byte of 0 is written to ${fd} when there are calls.
+ * os_call(fd): have the non-blocking socket ${fd} call when it can be read, or failed, or came to its end; false: it cannot (portable:
+ * always).  What happened before, and that it can be written to, is no call.  os_hush(fd): no more.
+ * os_called(): the next descriptor that called; OS_CALLS_LOST: any of them may have; -1: no more did.
  * os_pages(size), os_free_pages(p, size): memory that goes back to the system as soon as it is free (portable: when the C library
  * gives it back); NULL: none.
  * os_close_from(fd): close every descriptor from ${fd} on.
@@ -997,6 +1012,10 @@ bool os_remote_file(const char *path);
 void os_follow(pid_t parent);
 ssize_t os_splice(int in, int out, size_t max);
 int os_pipe_size(int fd, int size);
+void os_calls_to(int fd);
+bool os_call(int fd);
+void os_hush(int fd);
+int os_called(void);
 void *os_pages(size_t size);
 void os_free_pages(void *p, size_t size);
 bool os_self(const char *name, char *dst, size_t size);

@@ -5,24 +5,32 @@
  * times either once there are so many that the CPU's cache does not hold them. Ten thousand idle connections in each turn would cost
  * whoever has something to say 10 ms and more. So each connection has a seat, and is
  *
- *   awake   it had an event lately, or waits for a time: polled in every turn
- *   quiet   polled when its turn comes
+ *   awake    it had an event lately, or waits for a time: polled in every turn
+ *   quiet    polled when its turn comes
+ *   calling  not polled: the system calls us when something happens (os_call)
  *
  * and each turn is one of
  *
- *   all     nobody had an event lately, or only FEW are quiet: everybody is polled, in one call that waits
+ *   all     nobody had an event lately, or only FEW are quiet: all quiet ones are polled, in one call that waits
  *   look    one is due: those awake, and LOOK quiet ones from the head of their queue; the call does not wait
  *   else    those awake; the call waits for WAIT, and the looks that become due meanwhile come one right behind the other
  *
- * A look is due LOOK_EVERY after the one before, or SHARE times what that one's turn took if this is longer. So looking costs a
- * small part of the time, however many are quiet: of each millisecond 50 us with a thousand of them, 200 us with ten thousand, and
- * on a machine that has too much to do at most a third. What a quiet one has to say is seen within WAIT, and LOOK_EVERY (or SHARE
- * turns) for each LOOK that are quiet: 9 ms with a thousand of them, 45 ms with ten thousand, and that only while others are busy.
- * How many one look takes is fixed, since more after a long turn would make the next turn longer yet.
+ * Who is looked at and can call does so from then on: it is told to before it is polled, so that nothing can happen in between, and
+ * if poll has nothing for it, it is polled no more until it called. So on a system that has calls nearly all soon sit there and
+ * cost nothing. A call is a hint and no more: it wakes, and poll tells what there is. Where calls got lost, all are woken.
+ *
+ * Those that cannot call stay quiet. A look is due LOOK_EVERY after the one before, or SHARE times what that one's turn took if this
+ * is longer. So looking costs a small part of the time, however many are quiet: of each millisecond 50 us with a thousand of them,
+ * 200 us with ten thousand, and on a machine that has too much to do at most a third. What a quiet one has to say is seen within
+ * WAIT, and LOOK_EVERY (or SHARE turns) for each LOOK that are quiet: 9 ms with a thousand of them, 45 ms with ten thousand, and that
+ * only while others are busy. How many one look takes is fixed, since more after a long turn would make the next turn longer yet.
  *
  * Lately is LATELY and the time of a look at everybody. A call that waits for all costs about as much as those looks do, so whoever
  * speaks again just too late makes relay do twice what was needed, and no more.
  */
+#include <stdlib.h>
+#include <string.h>
+
 #include "relay.h"
 
 #define FEW 8           /* quiet ones that cost less than a second kind of turn */
@@ -59,13 +67,93 @@ unlink_seat(struct rota_list *list, struct seat *s)
 	list->n--;
 }
 
+/* ---- calls ---- */
+
+/* Who sits behind a descriptor that calls. */
+static struct caller {
+	struct rota *rota;
+	struct seat *seat;
+} * callers;
+static int callers_n;
+
+static bool
+make_room(int fd)
+{
+	int n = callers_n == 0 ? 64 : callers_n;
+	struct caller *more;
+
+	while (n <= fd)
+		n *= 2;
+	if (n == callers_n)
+		return true;
+	more = realloc(callers, (size_t)n * sizeof(*more));
+	if (more == NULL)
+		return false;
+	memset(more + callers_n, 0, (size_t)(n - callers_n) * sizeof(*more));
+	callers = more;
+	callers_n = n;
+	return true;
+}
+
+static void
+hush(struct seat *s)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		if (s->fd[i] == -1 || s->fd[i] >= callers_n || callers[s->fd[i]].seat != s)
+			continue;
+		callers[s->fd[i]].seat = NULL;
+		os_hush(s->fd[i]);
+	}
+	s->calls = false;
+}
+
+/* What has happened by now is no call: ${s}, awake, is polled once more. */
+static void
+let_call(struct rota *r, struct seat *s)
+{
+	int i;
+
+	s->calls = s->fd[0] != -1;
+	for (i = 0; i < 2 && s->calls; i++) {
+		if (s->fd[i] == -1)
+			continue;
+		s->calls = make_room(s->fd[i]) && os_call(s->fd[i]);
+		if (s->calls)
+			callers[s->fd[i]] = (struct caller){ .rota = r, .seat = s };
+	}
+	if (!s->calls)
+		hush(s);
+}
+
 static void
 wake(struct rota *r, struct seat *s)
 {
-	unlink_seat(&r->quiet, s);
+	if (s->calls)
+		hush(s);
+	if (!s->quiet && !s->calling)
+		return;
+	unlink_seat(s->quiet ? &r->quiet : &r->calling, s);
 	append(&r->awake, s);
-	s->quiet = false;
+	s->quiet = s->calling = false;
 }
+
+void
+rota_hear(void)
+{
+	int fd, i;
+
+	while ((fd = os_called()) != -1) {
+		if (fd >= 0 && fd < callers_n && callers[fd].seat != NULL)
+			wake(callers[fd].rota, callers[fd].seat);
+		for (i = 0; fd == OS_CALLS_LOST && i < callers_n; i++)
+			if (callers[i].seat != NULL)
+				wake(callers[i].rota, callers[i].seat);
+	}
+}
+
+/* ---- turns ---- */
 
 static int64_t
 lately(const struct rota *r)
@@ -76,7 +164,7 @@ lately(const struct rota *r)
 void
 rota_add(struct rota *r, struct seat *s, int64_t now)
 {
-	s->quiet = false;
+	s->quiet = s->calling = s->calls = false;
 	append(&r->awake, s);
 	rota_active(r, s, now);
 }
@@ -84,14 +172,14 @@ rota_add(struct rota *r, struct seat *s, int64_t now)
 void
 rota_remove(struct rota *r, struct seat *s)
 {
-	unlink_seat(s->quiet ? &r->quiet : &r->awake, s);
+	wake(r, s);
+	unlink_seat(&r->awake, s);
 }
 
 void
 rota_active(struct rota *r, struct seat *s, int64_t now)
 {
-	if (s->quiet)
-		wake(r, s);
+	wake(r, s);
 	s->active_at = r->active_at = now;
 }
 
@@ -100,6 +188,22 @@ rota_wake_all(struct rota *r)
 {
 	while (r->quiet.first != NULL)
 		wake(r, r->quiet.first);
+	while (r->calling.first != NULL)
+		wake(r, r->calling.first);
+}
+
+/* Wake ${most} quiet ones to be polled in this turn. Those that nothing has happened to will call from then on. */
+static void
+look(struct rota *r, size_t most)
+{
+	bool few = r->quiet.n <= FEW;
+	struct seat *s;
+
+	for (; most > 0 && (s = r->quiet.first) != NULL; most--) {
+		wake(r, s);
+		if (!few)
+			let_call(r, s);
+	}
 }
 
 /* The turn of the last look is over: if it took long, the next one is due later. */
@@ -116,19 +220,16 @@ count_look(struct rota *r, int64_t now_us)
 void
 rota_turn(struct rota *r, struct pollset *ps)
 {
-	int n;
-
 	count_look(r, ps->now_us);
 	if (r->quiet.n <= FEW || ps->now - r->active_at >= lately(r)) {
-		rota_wake_all(r);
+		look(r, SIZE_MAX);
 		return;
 	}
 	if (ps->now_us < r->look_at) {
 		pollset_until(ps, ps->now + WAIT);
 		return;
 	}
-	for (n = 0; n < LOOK && r->quiet.first != NULL; n++)
-		wake(r, r->quiet.first);
+	look(r, LOOK);
 	if (r->look_at < ps->now_us - WAIT * 1000)
 		r->look_at = ps->now_us - WAIT * 1000;
 	r->look_at += LOOK_EVERY;
@@ -144,20 +245,29 @@ rota_back(struct rota *r, struct seat *s)
 }
 
 bool
-rota_rest(struct rota *r, struct seat *s, int64_t now)
+rota_rest(struct rota *r, struct seat *s, int64_t now, int fd, int other)
 {
 	if (now - s->active_at < lately(r))
 		return false;
+	if (s->calls && (s->fd[0] != fd || s->fd[1] != other))
+		hush(s);
+	s->fd[0] = fd;
+	s->fd[1] = other;
 	unlink_seat(&r->awake, s);
-	append(&r->quiet, s);
-	s->quiet = true;
+	append(s->calls ? &r->calling : &r->quiet, s);
+	s->calling = s->calls;
+	s->quiet = !s->calls;
 	return true;
 }
 
 struct seat *
 rota_next(const struct rota *r, const struct seat *s)
 {
-	if (s == NULL)
-		return r->awake.first != NULL ? r->awake.first : r->quiet.first;
-	return s->next != NULL || s->quiet ? s->next : r->quiet.first;
+	if (s != NULL && (s->next != NULL || s->calling))
+		return s->next;
+	if (s == NULL && r->awake.first != NULL)
+		return r->awake.first;
+	if ((s == NULL || !s->quiet) && r->quiet.first != NULL)
+		return r->quiet.first;
+	return r->calling.first;
 }

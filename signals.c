@@ -61,6 +61,7 @@ signals_open(void)
 	pipe_out = fd[1];
 	if (os_setup(pipe_in) == -1 || os_setup(pipe_out) == -1)
 		return -1;
+	os_calls_to(pipe_out);
 	for (i = 0; i < COUNT; i++) {
 		if (sigaction(signals[i], NULL, &found[i]) == -1)
 			return -1;

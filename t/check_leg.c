@@ -41,6 +41,7 @@ turn(void)
 	int s;
 
 	pollset_begin(&ps);
+	rota_hear();
 	spawn_turn(&kids, &ps);
 	leg_want(&near, &ps);
 	leg_want(&far, &ps);
@@ -128,6 +129,7 @@ line_dies(size_t left)
 	link_lost(&near_link, LINK_RESET, "the line is cut");
 	link_lost(&far_link, LINK_RESET, "the line is cut");
 	pollset_begin(&ps);
+	rota_hear();
 	leg_step(&near, &ps);
 	leg_step(&far, &ps);
 	leg_sweep(&near, ps.now);
@@ -698,6 +700,7 @@ stranger_says(struct stream *s, const char *text)
 	while (cross())
 		;
 	pollset_begin(&ps);
+	rota_hear();
 	leg_step(&near, &ps);
 	leg_sweep(&near, ps.now);
 }

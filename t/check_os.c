@@ -390,6 +390,98 @@ START_TEST(a_follower_of_a_dead_parent_ends_at_once)
 }
 END_TEST
 
+/* ---- calls ---- */
+
+static int call_pipe[2];
+
+/* A socket that calls, and its peer; false: this system has no calls. */
+static bool
+caller(int s[2], bool tcp)
+{
+	ck_assert_int_eq(pipe(call_pipe), 0);
+	ck_assert_int_eq(os_setup(call_pipe[0]), 0);
+	os_calls_to(call_pipe[1]);
+	tcp ? tcp_pair(s) : socks(s);
+	ck_assert_int_eq(os_setup(s[0]), 0);
+	ck_assert_int_eq(os_call(s[0]), KNOWS_USERS);
+	ck_assert_int_eq(os_called(), -1);
+	return KNOWS_USERS;
+}
+
+static bool
+is_told(void)
+{
+	char c = 1;
+
+	return read(call_pipe[0], &c, 1) == 1 && c == 0;
+}
+
+START_TEST(a_socket_calls_until_it_is_hushed)
+{
+	int s[2];
+
+	if (!caller(s, _i))
+		return;
+	ck_assert(!is_told());
+	ck_assert_int_eq(write(s[1], "x", 1), 1);
+	WAIT_FOR(is_told());
+	ck_assert_int_eq(os_called(), s[0]);
+	ck_assert_int_eq(os_called(), -1);
+	os_hush(s[0]);
+	ck_assert_int_eq(write(s[1], "x", 1), 1);
+	ck_assert(os_call(s[0])); /* what came before is no call */
+	ck_assert_int_eq(os_called(), -1);
+	ck_assert_int_eq(fcntl(s[0], F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+	shutdown(s[1], SHUT_WR);
+	WAIT_FOR(is_told());
+	ck_assert_int_eq(os_called(), s[0]);
+}
+END_TEST
+
+START_TEST(the_end_of_a_peer_is_a_call)
+{
+	int s[2];
+
+	if (!caller(s, _i))
+		return;
+	if (_i)
+		reset(s[1]);
+	else
+		close(s[1]);
+	WAIT_FOR(is_told());
+	ck_assert_int_eq(os_called(), s[0]);
+}
+END_TEST
+
+START_TEST(calls_are_told_once_and_too_many_are_lost)
+{
+	int s[2], i, n;
+	char c;
+
+	if (!caller(s, false))
+		return;
+	for (n = 0; n < 100; n++)
+		ck_assert_int_eq(write(s[1], "x", 1), 1);
+	WAIT_FOR(is_told());
+	ck_assert(!is_told());
+	for (i = 0; i < n; i++)
+		ck_assert_int_eq(os_called(), s[0]);
+	ck_assert_int_eq(os_called(), -1);
+	for (n = 0; n < 2000; n++) {
+		ck_assert_int_eq(write(s[1], "x", 1), 1);
+		while (read(s[0], &c, 1) == 1)
+			;
+	}
+	ck_assert_int_eq(os_called(), OS_CALLS_LOST);
+	ck_assert_int_eq(os_called(), s[0]);
+	while (os_called() != -1)
+		;
+	raise(SIGIO); /* as the kernel does where its queue is full */
+	ck_assert_int_eq(os_called(), OS_CALLS_LOST);
+	ck_assert_int_eq(os_called(), -1);
+}
+END_TEST
+
 START_TEST(no_file_of_this_host_is_remote)
 {
 	ck_assert(!os_remote_file("/proc"));
@@ -555,6 +647,9 @@ TESTS("os")
 	tcase_add_test(tc, the_limit_of_descriptors_is_raised_and_given_back);
 	tcase_add_test(tc, a_follower_ends_when_its_parent_is_killed);
 	tcase_add_test(tc, a_follower_of_a_dead_parent_ends_at_once);
+	tcase_add_loop_test(tc, a_socket_calls_until_it_is_hushed, 0, 2);
+	tcase_add_loop_test(tc, the_end_of_a_peer_is_a_call, 0, 2);
+	tcase_add_test(tc, calls_are_told_once_and_too_many_are_lost);
 	tcase_add_test(tc, no_file_of_this_host_is_remote);
 	tcase_add_test(tc, a_splice_moves_bytes_or_says_why_not);
 }

@@ -13,6 +13,12 @@ static int near, far;   /* our ends: the client's and the server's */
 static char junk[65536];
 static int64_t ahead;   /* of the real clock: the pairs only know the pollset's */
 
+static size_t
+resting(void)
+{
+	return tab.rota.quiet.n + tab.rota.calling.n;
+}
+
 /* As relay's loop: one turn of at most ${most} ms. */
 static void
 turn(int most)
@@ -21,6 +27,7 @@ turn(int most)
 	int s;
 
 	pollset_begin(&ps);
+	rota_hear();
 	ps.now += ahead;
 	spawn_turn(&kids, &ps);
 	pair_want(&tab, &ps);
@@ -721,9 +728,9 @@ join_crowd(int kinds)
 	}
 	close(l);
 	near = one;
-	UNTIL(tab.rota.quiet.n == CROWD + 1, turn(5));
+	UNTIL(resting() == CROWD + 1, turn(5));
 	pass(near, far, "awake"); /* near and far are what speaks */
-	ck_assert_uint_eq(tab.rota.quiet.n, CROWD);
+	ck_assert_uint_eq(resting(), CROWD);
 }
 
 /* One turn with a round trip of near and far in it: there is no turn in which nobody has something to say. */
@@ -761,7 +768,7 @@ START_TEST(a_quiet_pair_is_served_beside_a_busy_one)
 		BUSY_UNTIL(turns == 40);
 	}
 	ck_assert_int_le(worst, 200); /* mostly 3; the machine may have more to do */
-	ck_assert_uint_ge(tab.rota.quiet.n, CROWD / 2);
+	ck_assert_uint_ge(resting(), CROWD / 2);
 }
 END_TEST
 
@@ -807,7 +814,7 @@ START_TEST(a_crowd_speaks_up_at_once_beside_a_busy_one)
 		ck_assert_int_eq(write(crowd_far[i], "all", 3), 3);
 	for (i = 0; i < CROWD; i++)
 		BUSY_UNTIL(arrives(crowd_near[i], "all"));
-	UNTIL(tab.rota.quiet.n == CROWD + 1, turn(5));
+	UNTIL(resting() == CROWD + 1, turn(5));
 	for (i = 0; i < CROWD; i++)
 		pass(crowd_near[i], crowd_far[i], "again");
 }
@@ -852,7 +859,7 @@ START_TEST(a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads)
 		idle = n > 0 ? 0 : idle + 1;
 		sent += n > 0 ? (size_t)n : 0;
 	}
-	BUSY_UNTIL(tab.rota.quiet.n == CROWD); /* stuck is quiet too */
+	BUSY_UNTIL(resting() == CROWD); /* stuck is quiet too */
 	UNTIL(got == sent, { while ((n = read(crowd_far[9], junk, sizeof(junk))) > 0) got += (size_t)n; busy_turn(); });
 	pass(crowd_near[9], crowd_far[9], "on");
 }
@@ -872,7 +879,7 @@ START_TEST(times_are_kept_beside_a_busy_one)
 	ck_assert(pair_new(&tab, &a, "me", &t, pollset_clock()));
 	near = crowd_near[0];
 	far = crowd_far[0];
-	BUSY_UNTIL(ms() - began > 100 && tab.n == CROWD + 2 && tab.rota.quiet.n == CROWD); /* it is not among them */
+	BUSY_UNTIL(ms() - began > 100 && tab.n == CROWD + 2 && resting() == CROWD); /* it is not among them */
 	BUSY_UNTIL(tab.n == CROWD + 1);
 	ck_assert_int_ge(ms() - began, 990);
 	ck_assert_int_eq(status, STATUS_CONNECT);
@@ -892,7 +899,7 @@ START_TEST(a_quiet_crowd_sleeps)
 
 	join_crowd(_i);
 	UNTIL(ps.now - tab.rota.active_at > 100, turn(5));
-	ck_assert_uint_eq(tab.rota.quiet.n, CROWD + 1);
+	ck_assert_uint_eq(resting(), CROWD + 1);
 	turns = 0;
 	UNTIL(turns == 3, { began = ms(); turn(50); ck_assert_int_ge(ms() - began, 45); });
 	pair_table(&tab, pollset_clock());

@@ -1,5 +1,5 @@
-/* check_rota.c - who is polled in which turn, over a clock of its own; needs rota.o pollset.o */
-#include "check.h"
+/* check_rota.c - who is polled in which turn, over a clock of its own; needs rota.o pollset.o os.o */
+#include "net.h"
 
 #define MOST 10000
 
@@ -9,6 +9,9 @@ static struct guest {
 	struct seat seat;
 	int64_t seen, worst; /* when it was polled last, the longest time between */
 	bool timed;          /* waits for a time */
+	int fd[2];           /* its sockets, 0: none */
+	int peer[2];
+	int heard;           /* how often poll had something for it */
 } guest[MOST];
 static int n;
 
@@ -22,6 +25,21 @@ seat(int count)
 	}
 }
 
+/* What poll would have had for it. */
+static bool
+listen_to(struct guest *g)
+{
+	bool any = false;
+	char c;
+	int i;
+
+	for (i = 0; i < 2; i++)
+		while (g->fd[i] > 0 && read(g->fd[i], &c, 1) == 1)
+			any = true;
+	g->heard += any;
+	return any;
+}
+
 /* A turn: who is awake is polled, and rests where it can. Returns how many were polled. */
 static size_t
 turn(void)
@@ -32,6 +50,7 @@ turn(void)
 
 	ps.deadline = INT64_MAX;
 	ps.now_us = ps.now * 1000;
+	rota_hear();
 	rota_turn(&r, &ps);
 	polled = r.awake.n;
 	for (s = r.awake.first; s != NULL; s = next) {
@@ -40,10 +59,12 @@ turn(void)
 		if (ps.now - g->seen > g->worst)
 			g->worst = ps.now - g->seen;
 		g->seen = ps.now;
+		if (listen_to(g))
+			rota_active(&r, s, ps.now);
 		if (!g->timed)
-			rota_rest(&r, s, ps.now);
+			rota_rest(&r, s, ps.now, g->fd[0] > 0 ? g->fd[0] : -1, g->fd[1] > 0 ? g->fd[1] : -1);
 	}
-	ck_assert_uint_eq(r.awake.n + r.quiet.n, (size_t)n);
+	ck_assert_uint_eq(r.awake.n + r.quiet.n + r.calling.n, (size_t)n);
 	return polled;
 }
 
@@ -273,6 +294,140 @@ START_TEST(every_seat_can_be_left_and_all_are_told)
 }
 END_TEST
 
+/* ---- those that call ---- */
+
+#define CROWD 100
+
+/* CROWD guests with sockets, each other one with two, at rest. False: this system has no calls. */
+static bool
+settle_callers(void)
+{
+	int i, k, s[2];
+
+	for (i = 0; i < CROWD; i++)
+		for (k = 0; k <= i % 2; k++) {
+			socks(s);
+			fcntl(s[0], F_SETFL, O_NONBLOCK);
+			guest[i].fd[k] = s[0];
+			guest[i].peer[k] = s[1];
+		}
+	settle(CROWD);
+	ps.now += 1000;
+	turn();
+	return os_call(guest[0].fd[0]);
+}
+
+static bool
+calls(int fd)
+{
+	return (fcntl(fd, F_GETFL) & ~O_NONBLOCK & ~O_ACCMODE) != 0;
+}
+
+START_TEST(whoever_calls_is_polled_only_when_it_called)
+{
+	int i;
+
+	if (!settle_callers())
+		return;
+	ck_assert_uint_eq(r.calling.n, CROWD);
+	for (i = 0; i < CROWD; i++)
+		ck_assert(calls(guest[i].fd[0]) && (i % 2 == 0 || calls(guest[i].fd[1])));
+	for (i = 0; i < 50; i++, ps.now++)
+		ck_assert_uint_eq(turn(), 0);
+	ck_assert_int_eq(ps.deadline, INT64_MAX);
+	for (i = 0; i < CROWD; i += 3) {
+		ck_assert_int_eq(write(guest[i].peer[i % 2], "x", 1), 1);
+		ck_assert_uint_le(turn(), 2 + 9); /* those that spoke lately, and a few quiet ones */
+		ck_assert_int_eq(guest[i].heard, 1);
+		ck_assert(!calls(guest[i].fd[0]) && (i % 2 == 0 || !calls(guest[i].fd[1])));
+		ps.now += 11;
+	}
+	for (i = 0; i < 10; i++, ps.now += 20)
+		turn();
+	ck_assert_uint_ge(r.calling.n, CROWD - 8);
+	for (i = 0; i < CROWD; i++)
+		ck_assert_int_eq(guest[i].heard, i % 3 == 0);
+}
+END_TEST
+
+/* What happens between the last poll and the first call, and right after it. */
+START_TEST(nothing_is_lost_on_the_way_to_rest)
+{
+	int i, k;
+
+	if (!settle_callers())
+		return;
+	for (k = 1; k <= 60; k++) {
+		for (i = 0; i < CROWD; i++)
+			ck_assert_int_eq(write(guest[i].peer[0], "x", 1), 1);
+		turn();
+		for (i = 0; i < CROWD; i++)
+			ck_assert_int_eq(guest[i].heard, k);
+		ps.now += k;
+		turn();
+		ps.now += k;
+		turn();
+	}
+}
+END_TEST
+
+START_TEST(who_is_woken_calls_no_more)
+{
+	int i;
+
+	if (!settle_callers())
+		return;
+	rota_active(&r, &guest[1].seat, ps.now);
+	ck_assert(!calls(guest[1].fd[0]) && !calls(guest[1].fd[1]));
+	rota_remove(&r, &guest[3].seat);
+	ck_assert(!calls(guest[3].fd[0]) && !calls(guest[3].fd[1]));
+	n--;
+	guest[3].seat.quiet = true;         /* it is gone, and its memory something else's; */
+	ck_assert(os_call(guest[3].fd[0])); /* and its number */
+	ck_assert_int_eq(write(guest[3].peer[0], "x", 1), 1);
+	rota_hear();
+	ck_assert_uint_eq(r.awake.n, 1);
+	os_hush(guest[3].fd[0]);
+	rota_wake_all(&r);
+	for (i = 0; i < CROWD; i++)
+		ck_assert(!calls(guest[i].fd[0]));
+	ck_assert_uint_eq(r.awake.n, CROWD - 1);
+}
+END_TEST
+
+START_TEST(all_are_woken_where_calls_were_lost)
+{
+	if (!settle_callers())
+		return;
+	raise(SIGIO);
+	rota_hear();
+	ck_assert_uint_eq(r.awake.n, CROWD);
+}
+END_TEST
+
+/* It was told to call by one socket, and has another one now. */
+START_TEST(another_socket_has_to_be_looked_at_first)
+{
+	int i, was = 0;
+
+	if (!settle_callers())
+		return;
+	rota_wake_all(&r);
+	for (i = 0; i < CROWD; i++)
+		guest[i].seat.active_at = 0;
+	turn();
+	ck_assert_uint_eq(r.quiet.n, CROWD);
+	was = guest[0].fd[0];
+	guest[0].fd[0] = guest[2].fd[0];
+	guest[2].fd[0] = was;
+	turn();
+	ck_assert_uint_eq(r.quiet.n, 2);
+	ck_assert(!calls(guest[0].fd[0]) && !calls(guest[2].fd[0]));
+	turn();
+	ck_assert_uint_eq(r.quiet.n, 2); /* so few are polled in each turn */
+}
+END_TEST
+
 TESTS("rota")
 {
 	tcase_add_loop_test(tc, nobody_active_all_are_polled_without_a_limit, 0, 2);
@@ -285,5 +440,10 @@ TESTS("rota")
 	tcase_add_test(tc, all_come_to_rest_when_nobody_speaks_any_more);
 	tcase_add_test(tc, who_waits_for_a_time_stays_awake_and_keeps_nobody_busy);
 	tcase_add_test(tc, those_awake_take_turns);
+	tcase_add_test(tc, whoever_calls_is_polled_only_when_it_called);
+	tcase_add_test(tc, nothing_is_lost_on_the_way_to_rest);
+	tcase_add_test(tc, who_is_woken_calls_no_more);
+	tcase_add_test(tc, all_are_woken_where_calls_were_lost);
+	tcase_add_test(tc, another_socket_has_to_be_looked_at_first);
 	tcase_add_test(tc, every_seat_can_be_left_and_all_are_told);
 }

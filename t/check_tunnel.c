@@ -87,6 +87,7 @@ static void
 turn(void)
 {
 	pollset_begin(&ps);
+	rota_hear();
 	tick();
 	tunnel_want(&t, &ps);
 	spawn_turn(&kids, &ps);
@@ -111,6 +112,7 @@ static int64_t
 wakes_at(void)
 {
 	pollset_begin(&ps);
+	rota_hear();
 	tick();
 	tunnel_want(&t, &ps);
 	return ps.deadline;

@@ -4,6 +4,7 @@ FROM: a TCP or Unix listener, stdin and stdout as two pipes or as one socketpair
 another relay.  TO: a TCP or Unix server, or a command."""
 import itertools
 import os
+import random
 import resource
 import signal
 import socket
@@ -409,6 +410,28 @@ def test_quiet_beside_busy(joined, pool, source, kind):
         wait_for(lambda: j.relay.err().count('bytes there') >= 498)
     rig.quiet(j.relay.pid)
     assert rig.cpu_grows(j.relay.pid, 0.2) < 0.1
+
+
+@sockets
+def test_words_at_odd_moments(joined, pool, source, kind):
+    """Goal: of 100 connections that rest some now and then say something, from either end, alone or beside one that never rests:
+    whenever that is, in the midst of going to rest or of waking up, it arrives."""
+    j = joined(source, kind)
+    busy, crowd, chance = j.connect(), [j.connect() for _ in range(100)], random.Random(source + kind)
+
+    def say(times):
+        for n in range(times):
+            told = []
+            for pair in chance.sample(crowd, 1 + chance.randrange(20)):
+                speaker, listener = chance.sample(pair, 2)
+                speaker.send(b'%d of %d' % (n, times))
+                told.append((listener, b'%d of %d' % (n, times)))
+            for listener, word in told:
+                assert listener.read(len(word)) == word
+            time.sleep(chance.random() * chance.choice((0.001, 0.02, 0.04)))
+    say(100)
+    with rig.chatter(pool, *busy):
+        say(100)
 
 
 @sockets
