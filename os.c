@@ -287,9 +287,7 @@ catch_calls(void)
 	memset(&sa, 0, sizeof(sa));
 	sa.sa_sigaction = on_call;
 	sa.sa_flags = SA_SIGINFO | SA_RESTART;
-	sigemptyset(&sa.sa_mask);
-	sigaddset(&sa.sa_mask, SIGRTMIN);
-	sigaddset(&sa.sa_mask, SIGIO);
+	sigfillset(&sa.sa_mask);
 	caught = sigaction(SIGRTMIN, &sa, NULL) == 0 && sigaction(SIGIO, &sa, NULL) == 0;
 	return caught;
 }

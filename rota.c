@@ -11,7 +11,8 @@
  *
  * and each turn is one of
  *
- *   all     nobody had an event lately, or only FEW are quiet: all quiet ones are polled, in one call that waits
+ *   all     nobody had an event lately, or only FEW are quiet: all quiet ones are polled, in one call, which waits if none of
+ *           them can call
  *   look    one is due: those awake, and LOOK quiet ones from the head of their queue; the call does not wait
  *   else    those awake; the call waits for WAIT, and the looks that become due meanwhile come one right behind the other
  *
@@ -70,10 +71,12 @@ unlink_seat(struct rota_list *list, struct seat *s)
 /* ---- calls ---- */
 
 /* Who sits behind a descriptor that calls. */
-static struct caller {
+struct caller {
 	struct rota *rota;
 	struct seat *seat;
-} * callers;
+};
+
+static struct caller *callers; /* by descriptor */
 static int callers_n;
 
 static bool
@@ -139,18 +142,24 @@ wake(struct rota *r, struct seat *s)
 	s->quiet = s->calling = false;
 }
 
+static void
+wake_caller(int fd)
+{
+	if (fd < callers_n && callers[fd].seat != NULL)
+		wake(callers[fd].rota, callers[fd].seat);
+}
+
 void
 rota_hear(void)
 {
 	int fd, i;
 
-	while ((fd = os_called()) != -1) {
-		if (fd >= 0 && fd < callers_n && callers[fd].seat != NULL)
-			wake(callers[fd].rota, callers[fd].seat);
-		for (i = 0; fd == OS_CALLS_LOST && i < callers_n; i++)
-			if (callers[i].seat != NULL)
-				wake(callers[i].rota, callers[i].seat);
-	}
+	while ((fd = os_called()) != -1)
+		if (fd != OS_CALLS_LOST)
+			wake_caller(fd);
+		else
+			for (i = 0; i < callers_n; i++)
+				wake_caller(i);
 }
 
 /* ---- turns ---- */
@@ -192,18 +201,20 @@ rota_wake_all(struct rota *r)
 		wake(r, r->calling.first);
 }
 
-/* Wake ${most} quiet ones to be polled in this turn. Those that nothing has happened to will call from then on. */
-static void
+/* Wake ${most} quiet ones to be polled in this turn. Returns true if some of them will call from then on. */
+static bool
 look(struct rota *r, size_t most)
 {
-	bool few = r->quiet.n <= FEW;
+	bool few = r->quiet.n <= FEW, some = false;
 	struct seat *s;
 
 	for (; most > 0 && (s = r->quiet.first) != NULL; most--) {
 		wake(r, s);
 		if (!few)
 			let_call(r, s);
+		some = some || s->calls;
 	}
+	return some;
 }
 
 /* The turn of the last look is over: if it took long, the next one is due later. */
@@ -222,7 +233,8 @@ rota_turn(struct rota *r, struct pollset *ps)
 {
 	count_look(r, ps->now_us);
 	if (r->quiet.n <= FEW || ps->now - r->active_at >= lately(r)) {
-		look(r, SIZE_MAX);
+		if (look(r, SIZE_MAX))
+			pollset_until(ps, ps->now); /* and then wait for those alone that cannot call */
 		return;
 	}
 	if (ps->now_us < r->look_at) {

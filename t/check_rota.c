@@ -405,6 +405,28 @@ START_TEST(all_are_woken_where_calls_were_lost)
 }
 END_TEST
 
+START_TEST(whom_the_system_does_not_let_call_is_looked_at)
+{
+	int i;
+
+	if (!settle_callers())
+		return;
+	rota_wake_all(&r);
+	for (i = 0; i < 20; i++) {
+		guest[i].seat.active_at = 0;
+		guest[i].fd[i % 2] = 9999;
+	}
+	for (i = 0; i < 5; i++, ps.now += 20)
+		turn();
+	ck_assert_uint_eq(r.calling.n, CROWD - 20);
+	ck_assert_uint_eq(r.quiet.n, 20);
+	ck_assert_uint_eq(turn(), 20);
+	ck_assert_int_eq(ps.deadline, INT64_MAX);
+	for (i = 0; i < 20; i += 2)
+		ck_assert(!calls(guest[i + 1].fd[0]));
+}
+END_TEST
+
 /* It was told to call by one socket, and has another one now. */
 START_TEST(another_socket_has_to_be_looked_at_first)
 {
@@ -444,6 +466,7 @@ TESTS("rota")
 	tcase_add_test(tc, nothing_is_lost_on_the_way_to_rest);
 	tcase_add_test(tc, who_is_woken_calls_no_more);
 	tcase_add_test(tc, all_are_woken_where_calls_were_lost);
+	tcase_add_test(tc, whom_the_system_does_not_let_call_is_looked_at);
 	tcase_add_test(tc, another_socket_has_to_be_looked_at_first);
 	tcase_add_test(tc, every_seat_can_be_left_and_all_are_told);
 }
