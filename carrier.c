@@ -53,7 +53,7 @@ carrier_near(struct carrier *c, struct link *link, struct dial_target *target, s
 	c->boot = boot;
 	if (!get_buffers(c))
 		return false;
-	target->heard = boot != NULL;
+	target->how = SPAWN_WIRE | (boot != NULL ? SPAWN_HEARD : 0U);
 	c->dial = dial_start(target, now);
 	return c->dial != NULL;
 }

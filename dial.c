@@ -248,7 +248,7 @@ begin(struct dial *d, int64_t now)
 		return;
 	}
 	if (d->to->kind == ENDPOINT_COMMAND) {
-		d->child = spawn_start(d->target->kids, d->to->argv, d->target->heard);
+		d->child = spawn_start(d->target->kids, d->to->argv, d->target->how);
 		d->step = STARTING;
 		d->deadline = INT64_MAX;
 		if (d->child == NULL) {

@@ -65,7 +65,7 @@ begin(struct visit *v, const struct hops *h)
 {
 	memset(v, 0, sizeof(*v));
 	v->in = v->out = v->err = -1;
-	v->child = spawn_start(&v->kids, h->argv, true);
+	v->child = spawn_start(&v->kids, h->argv, SPAWN_HEARD);
 	if (v->child == NULL)
 		return false;
 	v->in = spawn_take_in(v->child);

@@ -152,12 +152,13 @@ struct children {
 	int64_t due; /* before this time spawn_turn has nothing to do */
 };
 
+enum { SPAWN_HEARD = 1, SPAWN_WIRE = 2 };
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 
 /*
- * spawn_start(kids, argv, heard): fork and execute ${argv}, with a pipe at its stdin and one at its stdout; where it is ${heard}
- * also at its stderr, and whoever reads that tells of its end; else relay's own stays.  The child belongs to ${kids}.  NULL: no
- * process or descriptor could be had, errno tells.
+ * spawn_start(kids, argv, how): fork and execute ${argv}, with a pipe at its stdin and one at its stdout.  SPAWN_HEARD: also at its
+ * stderr, and whoever reads that tells of its end; else relay's own stays.  SPAWN_WIRE: much will go through its stdin, which is a
+ * socket.  The child belongs to ${kids}.  NULL: no process or descriptor could be had, errno tells.
  * spawn_call(kids, run, arg): fork, and call run(arg, fd) in the child, for work that blocks; what it writes to ${fd} can be read
  * from spawn_take_in, and it ends by _exit.  Nothing is told of such a child, and a release ends it at once.
  * spawn_take_in(c), spawn_take_out(c), spawn_take_ear(c): the descriptor that reads what ${c} writes, the one that it reads,
@@ -167,7 +168,7 @@ enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
  * spawn_exit(c): the status with which it ended, 128 + N for signal N; -1: it runs.
  * spawn_release(c, now): the owner is done with ${c} and has closed its descriptors: it is given a grace to end, then signals.
  */
-struct child *spawn_start(struct children *kids, char *const argv[], bool heard);
+struct child *spawn_start(struct children *kids, char *const argv[], unsigned how);
 struct child *spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
 int spawn_take_in(struct child *c);
 int spawn_take_out(struct child *c);
@@ -197,7 +198,7 @@ struct dial_target {
 	int each_ms;             /* for one address */
 	int wait_ms;             /* how long to keep trying until the target is there; 0: once */
 	struct children *kids;   /* what commands and name look-ups are children of */
-	bool heard;              /* a command: its stderr is for whoever takes the child; see spawn_start */
+	unsigned how;            /* of a command; see spawn_start */
 	struct sock_addrs cache; /* what the name server said, n = 0 at first: dial.c's own */
 };
 

@@ -1,8 +1,9 @@
 /*
  * spawn.c - commands and the end of children.
  *
- * A command is a child with a pipe at its stdin and one at its stdout; stderr, the terminal and the process group stay those of
- * relay, so that ssh can ask for a password.  A third pipe, close-on-exec, tells whether exec worked: an errno value, or its end.
+ * A command is a child with a pipe at its stdin (a socket, where it carries a link) and one at its stdout; stderr, the terminal and
+ * the process group stay those of relay, so that ssh can ask for a password.  A third pipe, close-on-exec, tells whether exec worked:
+ * an errno value, or its end.
  *
  *   starting -> runs -> ended -> forgotten       released: by its owner, at any time
  *           \-> failed (exec)
@@ -12,19 +13,21 @@
  * signalled, never a group: relay's own is the terminal's.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "relay.h"
 
 #define GRACE_TERM 500
 #define GRACE_KILL 2000
+#define WIRE_SOCKET (256 * 1024) /* BSD gives 8 KiB of itself */
 #define REPORT_TRIES 100
 #define NEVER INT64_MAX
 
@@ -46,17 +49,33 @@ struct child {
 	char name[32];    /* "": a helper of relay's own, of which nothing is told */
 };
 
-/* A pipe of which only our end, ${fd[ours]}, is non-blocking: the child's is what programs expect. */
+/* Only our end, ${fd[ours]}, is non-blocking: the child's is what programs expect. */
 static int
-make_pipe(int fd[2], int ours)
+set_up(int fd[2], int ours)
 {
-	if (pipe(fd) == -1)
-		return -1;
 	if (fcntl(fd[!ours], F_SETFD, FD_CLOEXEC) != -1 && os_setup(fd[ours]) != -1)
 		return 0;
 	os_close(&fd[0]);
 	os_close(&fd[1]);
 	return -1;
+}
+
+static int
+make_pipe(int fd[2], int ours)
+{
+	return pipe(fd) == -1 ? -1 : set_up(fd, ours);
+}
+
+/* A socket takes pieces of 32 KiB where a pipe takes pages, and wakes its writer only when most of it is free again. */
+static int
+make_sockets(int fd[2], int ours)
+{
+	int size = WIRE_SOCKET;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == -1)
+		return -1;
+	setsockopt(fd[ours], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	return set_up(fd, ours);
 }
 
 static struct child *
@@ -97,11 +116,12 @@ become(char *const argv[], int in, int out, int err, int report)
 }
 
 struct child *
-spawn_start(struct children *kids, char *const argv[], bool heard)
+spawn_start(struct children *kids, char *const argv[], unsigned how)
 {
 	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 }, saved;
 	struct endpoint ep;
 	char name[ENDPOINT_NAME];
+	bool heard = (how & SPAWN_HEARD) != 0;
 	pid_t self = getpid();
 	struct child *c;
 	sigset_t old;
@@ -110,8 +130,8 @@ spawn_start(struct children *kids, char *const argv[], bool heard)
 	c = new_child(endpoint_name(&ep, name, sizeof(name)));
 	if (c == NULL)
 		return NULL;
-	if (make_pipe(to, 1) == -1 || make_pipe(from, 0) == -1 || make_pipe(report, 0) == -1 ||
-	    (heard && make_pipe(err, 0) == -1))
+	if (((how & SPAWN_WIRE) != 0 ? make_sockets(to, 1) : make_pipe(to, 1)) == -1 || make_pipe(from, 0) == -1 ||
+	    make_pipe(report, 0) == -1 || (heard && make_pipe(err, 0) == -1))
 		goto fail;
 	/* No handler of ours may run in the child and write to the pipe that both share. */
 	signals_block(&old);

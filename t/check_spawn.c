@@ -31,7 +31,7 @@ static struct child *
 start(const char *script, const char *arg)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, (char *)arg, NULL };
-	struct child *c = spawn_start(&kids, argv, false);
+	struct child *c = spawn_start(&kids, argv, 0);
 
 	ck_assert_ptr_nonnull(c);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
@@ -127,7 +127,7 @@ END_TEST
 START_TEST(a_missing_command_is_ENOENT_and_not_told_twice)
 {
 	char *argv[] = { (char *)(_i ? "/no/such/command" : "no-such-command"), NULL };
-	struct child *c = spawn_start(&kids, argv, false);
+	struct child *c = spawn_start(&kids, argv, 0);
 
 	capture();
 	ck_assert_ptr_nonnull(c);
@@ -145,7 +145,7 @@ END_TEST
 START_TEST(a_missing_command_that_is_reaped_first_is_not_told_twice)
 {
 	char *argv[] = { (char *)"no-such-command", NULL };
-	struct child *c = spawn_start(&kids, argv, false);
+	struct child *c = spawn_start(&kids, argv, 0);
 	siginfo_t info;
 
 	capture();
@@ -162,7 +162,7 @@ END_TEST
 START_TEST(what_cannot_be_executed_is_EACCES)
 {
 	char *argv[] = { (char *)(_i ? "/etc/passwd" : "/tmp"), NULL };
-	struct child *c = spawn_start(&kids, argv, false);
+	struct child *c = spawn_start(&kids, argv, 0);
 
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
 	ck_assert_int_eq(spawn_step(c, &ps), SPAWN_FAILED);
@@ -426,7 +426,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 	while ((fd = dup(0)) != -1)
 		last[n++ % 8] = fd;
 	for (i = 0; i < 6; i++) {
-		ck_assert_ptr_null(spawn_start(&kids, argv, false));
+		ck_assert_ptr_null(spawn_start(&kids, argv, 0));
 		ck_assert_int_eq(errno, EMFILE);
 		if (i < 2)
 			ck_assert_ptr_null(spawn_call(&kids, helper, NULL));
@@ -438,7 +438,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 		for (j = 0; j <= i; j++)
 			close(last[(n - 1 - j) & 7]);
 	}
-	ck_assert_ptr_nonnull(spawn_start(&kids, argv, false));
+	ck_assert_ptr_nonnull(spawn_start(&kids, argv, 0));
 }
 END_TEST
 
@@ -457,13 +457,33 @@ START_TEST(nothing_to_reap_is_harmless_and_so_is_a_child_of_somebody_else)
 }
 END_TEST
 
+START_TEST(much_goes_through_a_wire_at_once_and_its_end_is_seen)
+{
+	static char much[100000];
+	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)"wc -c", NULL }, got[32] = "";
+	struct child *c = spawn_start(&kids, argv, SPAWN_WIRE);
+	int in, out;
+
+	ck_assert_ptr_nonnull(c);
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
+	in = spawn_take_in(c);
+	out = spawn_take_out(c);
+	ck_assert_int_eq(write(out, much, sizeof(much)), sizeof(much));
+	close(out);
+	WAIT_FOR(read(in, got, sizeof(got)) > 0);
+	ck_assert_int_eq(atoi(got), sizeof(much));
+	spawn_release(c, pollset_clock());
+	finish();
+}
+END_TEST
+
 /* ---- a stderr that somebody reads ---- */
 
 static struct child *
 start_heard(const char *script, int *ear)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, NULL };
-	struct child *c = spawn_start(&kids, argv, true);
+	struct child *c = spawn_start(&kids, argv, SPAWN_HEARD);
 
 	ck_assert_ptr_nonnull(c);
 	*ear = spawn_take_ear(c);
@@ -524,6 +544,7 @@ END_TEST
 
 TESTS("spawn")
 {
+	tcase_add_test(tc, much_goes_through_a_wire_at_once_and_its_end_is_seen);
 	tcase_add_test(tc, a_stderr_that_somebody_reads_is_theirs);
 	tcase_add_loop_test(tc, the_end_of_who_is_heard_is_told_with_v, 0, 2);
 	tcase_add_test(tc, who_runs_has_no_status_yet);

@@ -433,6 +433,13 @@ dup2(int old, int new)
 }
 
 int
+socketpair(int family, int type, int protocol, int fd[2])
+{
+	REAL(socketpair);
+	return fails("socketpair", "-", SITE) ? -1 : real(family, type, protocol, fd);
+}
+
+int
 pipe(int fd[2])
 {
 	REAL(pipe);
