@@ -296,14 +296,14 @@ drain_pipe(struct buf *b, int fd, size_t max)
 
 /* write(2) of what the first chunks hold, ${max} bytes at the most. */
 static ssize_t
-write_from(const struct chunk *c, int fd, size_t max)
+write_from(struct chunk *c, int fd, size_t max)
 {
 	struct iovec v[BUF_WIDE];
 	ssize_t n;
 	int i;
 
 	for (i = 0; i < BUF_WIDE && c != NULL && max > 0; i++, c = c->next) {
-		v[i] = (struct iovec){ .iov_base = (unsigned char *)c->data + c->start, .iov_len = c->end - c->start };
+		v[i] = (struct iovec){ .iov_base = c->data + c->start, .iov_len = c->end - c->start };
 		if (v[i].iov_len > max)
 			v[i].iov_len = max;
 		max -= v[i].iov_len;
@@ -385,11 +385,9 @@ buf_take(struct buf *b, void *p, size_t n)
 		if (have > left)
 			have = left;
 		memcpy(to, c->data + c->start, have);
-		c->start += have;
-		b->used -= have;
+		drop(b, have);
 		to += have;
 		left -= have;
-		drop_head(b);
 	}
 	return n - left;
 }

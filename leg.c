@@ -995,15 +995,15 @@ leg_step(struct legs *tab, const struct pollset *ps)
 }
 
 static bool
-rest(struct legs *tab, struct leg *g, int64_t now)
+rest(struct legs *tab, struct leg *g, const struct pollset *ps)
 {
-	bool calls = g->phase == LEG_JOINED && g->s->in.buf.used == 0;
+	bool calls = !ps->blind && g->phase == LEG_JOINED && g->s->in.buf.used == 0;
 
-	return rota_rest(&tab->rota, &g->seat, now, calls ? end_caller(&g->a) : -1, -1);
+	return rota_rest(&tab->rota, &g->seat, ps->now, calls ? end_caller(&g->a) : -1, -1);
 }
 
 int
-leg_sweep(struct legs *tab, int64_t now)
+leg_sweep(struct legs *tab, const struct pollset *ps)
 {
 	struct seat *s, *next;
 	int status = STATUS_OK;
@@ -1013,7 +1013,7 @@ leg_sweep(struct legs *tab, int64_t now)
 		next = s->next;
 		g = (struct leg *)s;
 		if (!g->over) {
-			if (!is_restless(g) && rest(tab, g, now))
+			if (!is_restless(g) && rest(tab, g, ps))
 				end_unwatch(&g->a); /* it may be woken and stepped in a turn that has not polled it */
 			continue;
 		}

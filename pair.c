@@ -449,20 +449,20 @@ tell_closed(const struct pair *p, int64_t now)
 
 /* Bulk that had its turn is the last one of the next turn. */
 static void
-settle_seat(struct pairs *tab, struct pair *p, int64_t now)
+settle_seat(struct pairs *tab, struct pair *p, const struct pollset *ps)
 {
-	bool holds = p->ab.buf.used > 0 || p->ba.buf.used > 0;
-	int a = holds ? -1 : end_caller(&p->a), b = end_caller(&p->b);
+	bool calls = !ps->blind && p->ab.buf.used == 0 && p->ba.buf.used == 0;
+	int a = calls ? end_caller(&p->a) : -1, b = end_caller(&p->b);
 
 	if (p->served && p->bulk)
 		rota_back(&tab->rota, &p->seat);
 	else if (!waits_for_a_time(p))
-		rota_rest(&tab->rota, &p->seat, now, b == -1 ? -1 : a, b);
+		rota_rest(&tab->rota, &p->seat, ps->now, b == -1 ? -1 : a, b);
 	p->served = false;
 }
 
 int
-pair_sweep(struct pairs *tab, int64_t now)
+pair_sweep(struct pairs *tab, const struct pollset *ps)
 {
 	struct seat *s, *next;
 	int status = STATUS_OK;
@@ -472,10 +472,10 @@ pair_sweep(struct pairs *tab, int64_t now)
 		next = s->next;
 		p = (struct pair *)s;
 		if (p->state != PAIR_OVER) {
-			settle_seat(tab, p, now);
+			settle_seat(tab, p, ps);
 			continue;
 		}
-		tell_closed(p, now);
+		tell_closed(p, ps->now);
 		if (p->status != STATUS_OK)
 			status = p->status;
 		rota_remove(&tab->rota, s);

@@ -100,6 +100,7 @@ pollset_wait(struct pollset *ps)
 	int n;
 
 	n = poll(ps->fds, (nfds_t)ps->n, timeout(ps));
+	ps->blind = n == -1;
 	if (n == -1) {
 		for (i = 0; i < ps->n; i++)
 			ps->fds[i].revents = 0;

@@ -615,7 +615,7 @@ static void
 sweep(struct relay *r)
 {
 	size_t n = r->pairs.n;
-	int status = pair_sweep(&r->pairs, r->ps.now);
+	int status = pair_sweep(&r->pairs, &r->ps);
 
 	if (r->pairs.n < n)
 		r->resume = 0; /* there are descriptors again */

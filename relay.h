@@ -325,7 +325,8 @@ struct half {
 /*
  * half_init(h, src, dst): an open half without bytes.
  * half_wants_read(h), half_wants_write(h): would half_read or half_write do something, if the descriptor is ready?
- * half_read(h, chunks): one read, of so many chunks once one was filled; return how much came.  The end of ${src} makes it drain, a failure breaks it.
+ * half_read(h, chunks): one read, of so many chunks once one was filled; return how much came.  The end of ${src} makes it drain, a
+ * failure breaks it.
  * half_write(h, ready): write what ${dst} takes; ${ready}: poll said that it takes something.
  * half_shut(h, explicit): if ${h} drained, it is shut; ${dst} is told so if ${explicit}, else its close will tell; where it cannot
  * be told, ${h} breaks.
@@ -350,7 +351,7 @@ struct seat {
 	int64_t active_at; /* its last event */
 	int fd[2];         /* the sockets by which it can call; -1 */
 	bool calls;        /* it does, if something happens to them */
-	bool quiet, calling;
+	bool rests;        /* quiet or calling */
 };
 
 struct rota_list {
@@ -373,8 +374,8 @@ struct rota {
  * rota_active(r, s, now): ${s} had an event, and is awake.
  * rota_back(r, s): ${s}, awake, is the last of those awake.
  * rota_rest(r, s, now, fd, other): ${s}, awake, waits for no time: it becomes quiet if it had no event lately; was that so?  ${fd} is
- * -1, or its socket, which is not waited for to be written to, and ${other} -1 or another one: nothing but what happens to these
- * can concern it.  They stay open as long as it rests.
+ * -1, or its socket, which was polled in this turn and is not waited for to be written to, and ${other} -1 or another one: nothing but
+ * what happens to these can concern it.  They stay open as long as it rests.
  * rota_wake_all(r): all are to be looked at.
  * rota_hear(): wake those that called, of all rotas; before any of them has its turn.
  * rota_next(r, s): the seat behind ${s}, the first one for NULL; those awake, then the others; NULL: no more.
@@ -403,14 +404,14 @@ struct pairs {
  * from now on, unless false is returned: no memory.
  * pair_want(tab, ps), pair_step(tab, ps): ask poll for what the pairs wait for whose turn it is; move what can be moved, and decide.
  * pair_stop(tab, status, now): cut all pairs short.
- * pair_sweep(tab, now): free the pairs that are over; return what the last failure among them means for relay's exit.
+ * pair_sweep(tab, ps): free the pairs that are over; return what the last failure among them means for relay's exit.
  * pair_table(tab, now): tell people of every pair.
  */
 bool pair_new(struct pairs *tab, const struct end *a, const char *from, struct dial_target *target, int64_t now);
 void pair_want(struct pairs *tab, struct pollset *ps);
 void pair_step(struct pairs *tab, const struct pollset *ps);
 void pair_stop(struct pairs *tab, int status, int64_t now);
-int pair_sweep(struct pairs *tab, int64_t now);
+int pair_sweep(struct pairs *tab, const struct pollset *ps);
 void pair_table(const struct pairs *tab, int64_t now);
 
 /* ---- frame.c: the wire, as PROTOCOL says ---- */
@@ -773,7 +774,7 @@ struct legs {
  * leg_remote(tab, f, now): near: ask the far side to listen for ${f}, and serve what comes; ${f}->state tells what becomes of it.
  * leg_probe(tab, f, now): near: see that the target of ${f} is there.
  * leg_accept(tab, now): far: take up the streams that were opened.
- * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab, now): as pair_want, pair_step and pair_sweep.
+ * leg_want(tab, ps), leg_step(tab, ps), leg_sweep(tab, ps): as pair_want, pair_step and pair_sweep.
  * leg_table(tab): tell people of every leg.
  */
 bool leg_new(struct legs *tab, const struct end *a, const char *target, int64_t now);
@@ -783,7 +784,7 @@ bool leg_probe(struct legs *tab, struct forward *f, int64_t now);
 void leg_accept(struct legs *tab, int64_t now);
 void leg_want(struct legs *tab, struct pollset *ps);
 void leg_step(struct legs *tab, const struct pollset *ps);
-int leg_sweep(struct legs *tab, int64_t now);
+int leg_sweep(struct legs *tab, const struct pollset *ps);
 void leg_table(const struct legs *tab);
 
 /* ---- carrier.c: the wire of a link ---- */
@@ -951,6 +952,7 @@ struct pollset {
 	int64_t now;      /* the clock, read once a turn */
 	int64_t now_us;   /* the same in microseconds */
 	int64_t deadline;
+	bool blind;       /* the last wait failed, and may have looked at nothing */
 };
 
 /*
@@ -989,8 +991,8 @@ void pollset_free(struct pollset *ps);
  * os_splice(in, out, max): move up to ${max} bytes between two non-blocking descriptors, one of them a pipe, as read(2) and write(2)
  * would (portable: ENOSYS).  os_pipe_size(fd, size): try to make a pipe hold ${size} bytes; return what it holds (portable: 0).
  * os_calls_to(fd): from now on a byte of 0 is written to ${fd} when there are calls.
- * os_call(fd): have the non-blocking socket ${fd} call when it can be read, or failed, or came to its end; false: it cannot (portable:
- * always).  What happened before, and that it can be written to, is no call.  os_hush(fd): no more.
+ * os_call(fd): have the non-blocking socket ${fd} call when it can be read, or failed, or came to its end; false: it cannot
+ * (portable: always).  What happened before, and that it can be written to, is no call.  os_hush(fd): no more.
  * os_called(): the next descriptor that called; OS_CALLS_LOST: any of them may have; -1: no more did.
  * os_pages(size), os_free_pages(p, size): memory that goes back to the system as soon as it is free (portable: when the C library
  * gives it back); NULL: none.

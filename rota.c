@@ -11,10 +11,10 @@
  *
  * and each turn is one of
  *
- *   all     nobody had an event lately, or only FEW are quiet: all quiet ones are polled, in one call, which waits if none of
- *           them can call
- *   look    one is due: those awake, and LOOK quiet ones from the head of their queue; the call does not wait
- *   else    those awake; the call waits for WAIT, and the looks that become due meanwhile come one right behind the other
+ *   all     nobody had an event lately, or only FEW are quiet: all quiet ones are polled, in one poll, which waits unless some
+ *           of them will call from now on
+ *   look    one is due: those awake, and LOOK quiet ones from the head of their queue; the poll does not wait
+ *   else    those awake; the poll waits for WAIT, and the looks that become due meanwhile come one right behind the other
  *
  * Who is looked at and can call does so from then on: it is told to before it is polled, so that nothing can happen in between, and
  * if poll has nothing for it, it is polled no more until it called. So on a system that has calls nearly all soon sit there and
@@ -26,7 +26,7 @@
  * WAIT, and LOOK_EVERY (or SHARE turns) for each LOOK that are quiet: 9 ms with a thousand of them, 45 ms with ten thousand, and that
  * only while others are busy. How many one look takes is fixed, since more after a long turn would make the next turn longer yet.
  *
- * Lately is LATELY and the time of a look at everybody. A call that waits for all costs about as much as those looks do, so whoever
+ * Lately is LATELY and the time of a look at everybody. A poll that waits for all costs about as much as those looks do, so whoever
  * speaks again just too late makes relay do twice what was needed, and no more.
  */
 #include <stdlib.h>
@@ -133,13 +133,15 @@ let_call(struct rota *r, struct seat *s)
 static void
 wake(struct rota *r, struct seat *s)
 {
+	struct rota_list *from = s->calls ? &r->calling : &r->quiet;
+
 	if (s->calls)
 		hush(s);
-	if (!s->quiet && !s->calling)
+	if (!s->rests)
 		return;
-	unlink_seat(s->quiet ? &r->quiet : &r->calling, s);
+	unlink_seat(from, s);
 	append(&r->awake, s);
-	s->quiet = s->calling = false;
+	s->rests = false;
 }
 
 static void
@@ -149,17 +151,25 @@ wake_caller(int fd)
 		wake(callers[fd].rota, callers[fd].seat);
 }
 
+static void
+wake_callers(void)
+{
+	int fd;
+
+	for (fd = 0; fd < callers_n; fd++)
+		wake_caller(fd);
+}
+
 void
 rota_hear(void)
 {
-	int fd, i;
+	int fd;
 
 	while ((fd = os_called()) != -1)
-		if (fd != OS_CALLS_LOST)
-			wake_caller(fd);
+		if (fd == OS_CALLS_LOST)
+			wake_callers();
 		else
-			for (i = 0; i < callers_n; i++)
-				wake_caller(i);
+			wake_caller(fd);
 }
 
 /* ---- turns ---- */
@@ -173,7 +183,7 @@ lately(const struct rota *r)
 void
 rota_add(struct rota *r, struct seat *s, int64_t now)
 {
-	s->quiet = s->calling = s->calls = false;
+	s->rests = s->calls = false;
 	append(&r->awake, s);
 	rota_active(r, s, now);
 }
@@ -267,19 +277,18 @@ rota_rest(struct rota *r, struct seat *s, int64_t now, int fd, int other)
 	s->fd[1] = other;
 	unlink_seat(&r->awake, s);
 	append(s->calls ? &r->calling : &r->quiet, s);
-	s->calling = s->calls;
-	s->quiet = !s->calls;
+	s->rests = true;
 	return true;
 }
 
 struct seat *
 rota_next(const struct rota *r, const struct seat *s)
 {
-	if (s != NULL && (s->next != NULL || s->calling))
+	if (s != NULL && (s->next != NULL || (s->rests && s->calls)))
 		return s->next;
 	if (s == NULL && r->awake.first != NULL)
 		return r->awake.first;
-	if ((s == NULL || !s->quiet) && r->quiet.first != NULL)
+	if ((s == NULL || !s->rests) && r->quiet.first != NULL)
 		return r->quiet.first;
 	return r->calling.first;
 }

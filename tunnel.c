@@ -267,7 +267,7 @@ end_link(struct tunnel *t, struct pollset *ps)
 	if (!done && !is_far_end(t))
 		t->status = STATUS_LINK;
 	leg_step(&t->legs, ps);
-	leg_sweep(&t->legs, ps->now);
+	leg_sweep(&t->legs, ps);
 	clear(t, ps->now);
 	if (comes_back(t)) {
 		t->status = STATUS_OK;
@@ -445,7 +445,7 @@ tunnel_move(struct tunnel *t, const struct pollset *ps)
 		return;
 	leg_accept(&t->legs, ps->now);
 	leg_step(&t->legs, ps);
-	status = leg_sweep(&t->legs, ps->now);
+	status = leg_sweep(&t->legs, ps);
 	if (t->single && status != STATUS_OK && !t->stopped)
 		t->status = status;
 	carrier_flush(&t->carrier, pollset_clock_us());

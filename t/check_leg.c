@@ -51,9 +51,9 @@ turn(void)
 	leg_accept(&far, ps.now);
 	leg_step(&near, &ps);
 	leg_step(&far, &ps);
-	s = leg_sweep(&near, ps.now);
+	s = leg_sweep(&near, &ps);
 	status = s == STATUS_OK ? status : s;
-	leg_sweep(&far, ps.now);
+	leg_sweep(&far, &ps);
 	moved = cross();
 }
 
@@ -132,8 +132,8 @@ line_dies(size_t left)
 	rota_hear();
 	leg_step(&near, &ps);
 	leg_step(&far, &ps);
-	leg_sweep(&near, ps.now);
-	leg_sweep(&far, ps.now);
+	leg_sweep(&near, &ps);
+	leg_sweep(&far, &ps);
 	ck_assert_uint_eq(near.n, left);
 	ck_assert_uint_eq(near.aside, 0);
 	ck_assert_uint_eq(far.n, 0);
@@ -410,7 +410,7 @@ START_TEST(without_a_link_there_is_no_leg)
 	ck_assert(!leg_probe(&near, &f, ps.now));
 	end_close(&a, false);
 	close(fd);
-	leg_sweep(&near, ps.now);
+	leg_sweep(&near, &ps);
 	ck_assert_uint_eq(near.n, 0);
 	ck_assert_uint_eq(near.aside, 0);
 }
@@ -702,7 +702,7 @@ stranger_says(struct stream *s, const char *text)
 	pollset_begin(&ps);
 	rota_hear();
 	leg_step(&near, &ps);
-	leg_sweep(&near, ps.now);
+	leg_sweep(&near, &ps);
 }
 
 START_TEST(addresses_without_end_are_refused)

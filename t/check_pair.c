@@ -13,6 +13,8 @@ static int near, far;   /* our ends: the client's and the server's */
 static char junk[65536];
 static int64_t ahead;   /* of the real clock: the pairs only know the pollset's */
 
+static bool blind; /* poll fails, with a signal or without */
+
 static size_t
 resting(void)
 {
@@ -23,7 +25,7 @@ resting(void)
 static void
 turn(int most)
 {
-	size_t n = tab.n;
+	size_t n = tab.n, i;
 	int s;
 
 	pollset_begin(&ps);
@@ -33,10 +35,15 @@ turn(int most)
 	pair_want(&tab, &ps);
 	pollset_until(&ps, ps.now + most);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
+	if (blind) {
+		for (i = 0; i < ps.n; i++)
+			ps.fds[i].revents = 0;
+		ps.blind = true;
+	}
 	ps.now += ahead;
 	spawn_reap(&kids);
 	pair_step(&tab, &ps);
-	s = pair_sweep(&tab, ps.now);
+	s = pair_sweep(&tab, &ps);
 	if (tab.n < n)
 		status = s;
 	turns++;
@@ -307,7 +314,7 @@ START_TEST(a_stop_cuts_all_short)
 	join(_i);
 	ck_assert_int_eq(write(near, "x", 1), 1);
 	pair_stop(&tab, STATUS_SIGNAL + SIGTERM, pollset_clock());
-	ck_assert_int_eq(pair_sweep(&tab, pollset_clock()), STATUS_SIGNAL + SIGTERM);
+	ck_assert_int_eq(pair_sweep(&tab, &ps), STATUS_SIGNAL + SIGTERM);
 	ck_assert_uint_eq(tab.n, 0);
 	if (_i & 1)
 		WAIT_FOR(error_of(near) == ECONNRESET);
@@ -820,6 +827,25 @@ START_TEST(a_crowd_speaks_up_at_once_beside_a_busy_one)
 }
 END_TEST
 
+START_TEST(what_a_failed_poll_has_missed_is_seen_later)
+{
+	int i;
+
+	join_crowd(_i);
+	rota_wake_all(&tab.rota);
+	blind = true;
+	turn(0); /* all are quiet, and none calls yet */
+	for (i = 0; i < CROWD; i += 50)
+		ck_assert_int_eq(write(crowd_far[i], "all", 3), 3);
+	turn(0);
+	ps.now += 1000;
+	turn(0);
+	blind = false;
+	for (i = 0; i < CROWD; i += 50)
+		UNTIL(arrives(crowd_near[i], "all"), turn(5));
+}
+END_TEST
+
 START_TEST(the_end_of_a_quiet_pair_is_seen_beside_a_busy_one)
 {
 	int i;
@@ -841,7 +867,7 @@ START_TEST(the_end_of_a_quiet_pair_is_seen_beside_a_busy_one)
 	}
 	BUSY_UNTIL(tab.n <= CROWD - (CROWD - 210));
 	pair_stop(&tab, STATUS_OK, pollset_clock());
-	pair_sweep(&tab, pollset_clock());
+	pair_sweep(&tab, &ps);
 	ck_assert_uint_eq(tab.n, 0);
 	ck_assert_ptr_null(rota_next(&tab.rota, NULL));
 }
@@ -976,6 +1002,7 @@ TESTS("pair")
 	tcase_add_test(tc, a_keystroke_waits_for_one_bulk_transfer_at_most);
 	tcase_add_loop_test(tc, a_crowd_speaks_up_at_once_beside_a_busy_one, 0, 4);
 	tcase_add_loop_test(tc, the_end_of_a_quiet_pair_is_seen_beside_a_busy_one, 0, 4);
+	tcase_add_loop_test(tc, what_a_failed_poll_has_missed_is_seen_later, 0, 4);
 	tcase_add_loop_test(tc, a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads, 0, 4);
 	tcase_add_test(tc, times_are_kept_beside_a_busy_one);
 	tcase_add_loop_test(tc, a_quiet_crowd_sleeps, 0, 4);

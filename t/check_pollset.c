@@ -1,4 +1,6 @@
 /* check_pollset.c - one poll a turn; needs pollset.o */
+#include <sys/resource.h>
+
 #include "check.h"
 
 static struct pollset ps;
@@ -149,6 +151,22 @@ START_TEST(a_signal_ends_the_wait_with_nothing_ready)
 		}
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 	ck_assert_int_eq(pollset_ready(&ps, 0), 0);
+	ck_assert(ps.blind);
+}
+END_TEST
+
+/* More than may be open: poll says EINVAL. */
+START_TEST(a_wait_that_fails_has_seen_nothing)
+{
+	struct rlimit none = { 0, 0 };
+
+	pollset_begin(&ps);
+	pollset_add(&ps, STDIN_FILENO, POLLIN);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	ck_assert_int_eq(pollset_wait(&ps), -1);
+	ck_assert(ps.blind);
+	pollset_begin(&ps);
+	ck_assert(ps.blind);
 }
 END_TEST
 
@@ -189,6 +207,7 @@ TESTS("pollset")
 	tcase_add_test(tc, a_deadline_of_the_past_does_not_wait);
 	tcase_add_test(tc, a_far_deadline_waits_for_descriptors);
 	tcase_add_test(tc, a_signal_ends_the_wait_with_nothing_ready);
+	tcase_add_test(tc, a_wait_that_fails_has_seen_nothing);
 	tcase_add_test(tc, a_closed_descriptor_is_told_and_does_not_end_the_wait_for_all);
 	tcase_add_test(tc, the_clock_does_not_go_back);
 }

@@ -252,7 +252,7 @@ START_TEST(who_waits_for_a_time_stays_awake_and_keeps_nobody_busy)
 	turn();
 	ck_assert_int_eq(ps.deadline, INT64_MAX);
 	ck_assert_uint_eq(r.awake.n, 1);
-	ck_assert(!guest[50].seat.quiet);
+	ck_assert(!guest[50].seat.rests);
 }
 END_TEST
 
@@ -382,7 +382,7 @@ START_TEST(who_is_woken_calls_no_more)
 	rota_remove(&r, &guest[3].seat);
 	ck_assert(!calls(guest[3].fd[0]) && !calls(guest[3].fd[1]));
 	n--;
-	guest[3].seat.quiet = true;         /* it is gone, and its memory something else's; */
+	guest[3].seat.rests = true;         /* it is gone, and its memory something else's; */
 	ck_assert(os_call(guest[3].fd[0])); /* and its number */
 	ck_assert_int_eq(write(guest[3].peer[0], "x", 1), 1);
 	rota_hear();
