@@ -103,15 +103,18 @@ os_error(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == -1 ? errno : e;
 }
 
+/* Tell the limit that ${was} until now, and set it ${to}; either may be NULL. */
+static int limit_files(const struct rlimit *to, struct rlimit *was);
+
 long
 os_raise_files(void)
 {
 	struct rlimit r;
 
-	if (getrlimit(RLIMIT_NOFILE, &old_files) == 0) {
+	if (limit_files(NULL, &old_files) == 0) {
 		r = old_files;
 		r.rlim_cur = r.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &r);
+		limit_files(&r, NULL);
 	}
 	return sysconf(_SC_OPEN_MAX);
 }
@@ -120,7 +123,7 @@ void
 os_restore_files(void)
 {
 	if (old_files.rlim_cur != 0)
-		setrlimit(RLIMIT_NOFILE, &old_files);
+		limit_files(&old_files, NULL);
 }
 
 /* As a shell finds ${name}: by its '/', or in the PATH. */
@@ -198,6 +201,13 @@ os_self(const char *name, char *dst, size_t size)
 	return true;
 }
 
+/* musl's setrlimit brings 3 KiB of code that would stop all threads first. */
+static int
+limit_files(const struct rlimit *to, struct rlimit *was)
+{
+	return prlimit(0, RLIMIT_NOFILE, to, was);
+}
+
 const char *
 os_image(const char *self)
 {
@@ -247,7 +257,8 @@ os_pipe_size(int fd, int size)
 
 /*
  * Calls are signal-driven I/O (fcntl(2), F_SETSIG).  The handler notes the descriptor in a ring and, where that was empty, ends a poll
- * that waits.  Real-time signals queue up; where the queue is full the kernel sends one SIGIO for all that it drops.
+ * that waits.  Real-time signals queue up; where the queue is full the kernel sends one SIGIO for all that it drops.  A system that
+ * takes all these settings and then says nothing would leave a connection waiting for ever, so there is a rehearsal.
  */
 #define CALLS 1024
 
@@ -275,21 +286,39 @@ on_call(int sig, siginfo_t *info, void *context)
 	errno = saved;
 }
 
+static bool
+arm(int fd)
+{
+	return fcntl(fd, F_SETOWN, getpid()) == 0 && fcntl(fd, F_SETSIG, SIGRTMIN) == 0 &&
+	       fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) == 0;
+}
+
+/* Do calls come? -1: it cannot be tried now. What a process does to itself is signalled before its write returns. */
+static int
+rehearse(void)
+{
+	bool heard;
+	int s[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, s) == -1)
+		return -1;
+	heard = arm(s[0]) && write(s[1], "", 1) == 1 && os_called() == s[0];
+	close(s[0]);
+	close(s[1]);
+	return heard;
+}
+
 /* SA_RESTART: nothing has to give way to a call. */
 static bool
 catch_calls(void)
 {
-	static bool caught;
 	struct sigaction sa;
 
-	if (caught)
-		return true;
 	memset(&sa, 0, sizeof(sa));
 	sa.sa_sigaction = on_call;
 	sa.sa_flags = SA_SIGINFO | SA_RESTART;
 	sigfillset(&sa.sa_mask);
-	caught = sigaction(SIGRTMIN, &sa, NULL) == 0 && sigaction(SIGIO, &sa, NULL) == 0;
-	return caught;
+	return sigaction(SIGRTMIN, &sa, NULL) == 0 && sigaction(SIGIO, &sa, NULL) == 0;
 }
 
 void
@@ -301,8 +330,11 @@ os_calls_to(int fd)
 bool
 os_call(int fd)
 {
-	return catch_calls() && fcntl(fd, F_SETOWN, getpid()) == 0 && fcntl(fd, F_SETSIG, SIGRTMIN) == 0 &&
-	       fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) == 0;
+	static int works = -1;
+
+	if (works == -1)
+		works = catch_calls() ? rehearse() : 0;
+	return works == 1 && arm(fd);
 }
 
 void
@@ -557,6 +589,14 @@ bool
 os_self(const char *name, char *dst, size_t size)
 {
 	return find_program(name, dst, size);
+}
+
+static int
+limit_files(const struct rlimit *to, struct rlimit *was)
+{
+	if (was != NULL && getrlimit(RLIMIT_NOFILE, was) == -1)
+		return -1;
+	return to == NULL ? 0 : setrlimit(RLIMIT_NOFILE, to);
 }
 
 const char *

@@ -933,16 +933,16 @@ void options_parse(struct options *o, int argc, char *argv[]);
 /* ---- signals.c: signals as a descriptor ---- */
 
 /*
- * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE; return the descriptor to poll.
- * signals_take(): the next signal that came, 0 if there is none (and for a call, see os.c).
+ * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE, block none; return the descriptor to poll.
+ * signals_take(): the next signal that came, 0 if there is none. A call (os_calls_to) is none.
  * signals_block(old), signals_restore(old): around a fork.
- * signals_child(old): in the child: everything as relay found it at its start.
+ * signals_child(): in the child: everything as relay found it at its start.
  */
 int signals_open(void);
 int signals_take(void);
 void signals_block(sigset_t *old);
 void signals_restore(const sigset_t *old);
-void signals_child(const sigset_t *old);
+void signals_child(void);
 
 /* ---- pollset.c: one poll a turn ---- */
 

@@ -4,7 +4,8 @@
  * A handler does one thing: it writes the signal's number into a pipe of our own, which the loop polls and drains like any other
  * descriptor.  Both ends are non-blocking: when the pipe is full, a signal is lost, but then the loop is about to read thousands.
  * SIGPIPE is ignored: a reader that went away is an errno here.  A stop signal that was ignored when relay began (nohup) stays
- * ignored.  What a command inherits is what relay inherited.
+ * ignored.  Nothing is blocked, though whoever started relay may have done so: it would not learn that a command ended, and os_call
+ * would wait for ever.  What a command inherits is what relay inherited.
  */
 #include <errno.h>
 #include <signal.h>
@@ -17,6 +18,7 @@ static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIP
 #define COUNT (sizeof(signals) / sizeof(signals[0]))
 
 static struct sigaction found[COUNT]; /* what relay found at its start */
+static sigset_t found_blocked;
 static int pipe_in = -1, pipe_out = -1;
 
 static void
@@ -52,6 +54,7 @@ stops(int sig)
 int
 signals_open(void)
 {
+	sigset_t none;
 	int fd[2];
 	size_t i;
 
@@ -70,6 +73,8 @@ signals_open(void)
 		if (set(signals[i], signals[i] == SIGPIPE ? SIG_IGN : handler) == -1)
 			return -1;
 	}
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, &found_blocked);
 	return pipe_in;
 }
 
@@ -81,7 +86,7 @@ signals_take(void)
 
 	do
 		n = read(pipe_in, &c, 1);
-	while (n == -1 && errno == EINTR);
+	while ((n == -1 && errno == EINTR) || (n == 1 && c == 0));
 	return n == 1 ? c : 0;
 }
 
@@ -101,11 +106,11 @@ signals_restore(const sigset_t *old)
 }
 
 void
-signals_child(const sigset_t *old)
+signals_child(void)
 {
 	size_t i;
 
 	for (i = 0; i < COUNT; i++)
 		sigaction(signals[i], &found[i], NULL);
-	signals_restore(old);
+	signals_restore(&found_blocked);
 }

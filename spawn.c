@@ -137,7 +137,7 @@ spawn_start(struct children *kids, char *const argv[], unsigned how)
 	signals_block(&old);
 	c->pid = fork();
 	if (c->pid == 0) {
-		signals_child(&old);
+		signals_child();
 		os_follow(self);
 		become(argv, to[0], from[1], err[1], report[1]);
 	}
@@ -190,7 +190,7 @@ spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const vo
 	signals_block(&old);
 	c->pid = fork();
 	if (c->pid == 0) {
-		signals_child(&old);
+		signals_child();
 		/* Our connections must not stay open in the child after we closed them. */
 		if (dup2(from[1], STDIN_FILENO) != -1) {
 			os_close_from(STDERR_FILENO + 1);

@@ -398,6 +398,8 @@ static int call_pipe[2];
 static bool
 caller(int s[2], bool tcp)
 {
+	char c;
+
 	ck_assert_int_eq(pipe(call_pipe), 0);
 	ck_assert_int_eq(os_setup(call_pipe[0]), 0);
 	os_calls_to(call_pipe[1]);
@@ -405,6 +407,8 @@ caller(int s[2], bool tcp)
 	ck_assert_int_eq(os_setup(s[0]), 0);
 	ck_assert_int_eq(os_call(s[0]), KNOWS_USERS);
 	ck_assert_int_eq(os_called(), -1);
+	while (read(call_pipe[0], &c, 1) == 1) /* os_call tried once whether they come */
+		;
 	return KNOWS_USERS;
 }
 
@@ -479,6 +483,40 @@ START_TEST(calls_are_told_once_and_too_many_are_lost)
 	raise(SIGIO); /* as the kernel does where its queue is full */
 	ck_assert_int_eq(os_called(), OS_CALLS_LOST);
 	ck_assert_int_eq(os_called(), -1);
+}
+END_TEST
+
+/* All settings are taken, and yet nothing is ever said. */
+START_TEST(calls_that_do_not_come_are_refused)
+{
+	sigset_t rt;
+	int s[2];
+
+	sigemptyset(&rt);
+	sigaddset(&rt, SIGRTMIN);
+	sigprocmask(SIG_BLOCK, &rt, NULL);
+	socks(s);
+	ck_assert(!os_call(s[0]));
+	ck_assert(!os_call(s[1]));
+	ck_assert_int_eq(os_called(), -1);
+}
+END_TEST
+
+START_TEST(what_cannot_be_tried_now_is_tried_later)
+{
+	struct rlimit old, none;
+	bool calls;
+	int s[2];
+
+	socks(s);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = old;
+	none.rlim_cur = 0;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	calls = os_call(s[0]);
+	setrlimit(RLIMIT_NOFILE, &old);
+	ck_assert(!calls);
+	ck_assert_int_eq(os_call(s[0]), KNOWS_USERS);
 }
 END_TEST
 
@@ -650,6 +688,8 @@ TESTS("os")
 	tcase_add_loop_test(tc, a_socket_calls_until_it_is_hushed, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_a_peer_is_a_call, 0, 2);
 	tcase_add_test(tc, calls_are_told_once_and_too_many_are_lost);
+	tcase_add_test(tc, calls_that_do_not_come_are_refused);
+	tcase_add_test(tc, what_cannot_be_tried_now_is_tried_later);
 	tcase_add_test(tc, no_file_of_this_host_is_remote);
 	tcase_add_test(tc, a_splice_moves_bytes_or_says_why_not);
 }
