@@ -157,6 +157,9 @@ end_caller(const struct end *e)
 {
 	if (!e->single || e->stdio || e->in_slot == -1)
 		return -1;
+	/* Linux does not signal that a Unix peer, which has said all, will not hear any more either: only poll shows it, as a hang-up. */
+	if (!e->tcp && !e->wants_in)
+		return -1;
 	return e->in != -1 ? e->in : e->out;
 }
 

@@ -170,9 +170,13 @@ class End:
             self.w = -1
 
     def deafen(self):
-        """Close what we read from, go on speaking: pipes only."""
-        os.close(self.r)
-        self.r = -1
+        """Stop to listen: a socket says so, a pipe is closed."""
+        if self.is_socket():
+            with socket.socket(fileno=os.dup(self.r)) as s:
+                s.shutdown(socket.SHUT_RD)
+        else:
+            os.close(self.r)
+            self.r = -1
 
     def reset(self):
         """Close with a TCP reset."""

@@ -434,6 +434,44 @@ def test_words_at_odd_moments(joined, pool, source, kind):
         say(100)
 
 
+def test_unix_client_that_neither_speaks_nor_listens(joined):
+    """Goal: a Unix client that says it has said all, and a while later that it does not listen, has hung up, though it does not
+    close: its target is told."""
+    j = joined('unix', 'unix')
+    other = j.connect()
+    crowd = [j.connect() for _ in range(20)]
+    for a, b in crowd:
+        a.shut()
+        assert b.read_all() == b''
+    for _ in range(4):      # and between these turns the crowd comes to rest
+        rig.quiet(j.relay.pid)
+        ping(*other)
+    for a, _ in crowd:
+        a.deafen()
+    wait_for(lambda: all(b.gone() for _, b in crowd))
+
+
+@pytest.mark.parametrize('kind', TARGETS)
+def test_signals_blocked_by_who_started_it(relay, target, kind):
+    """Goal: relay serves those that rest, sees commands end, and ends with SIGTERM, though all signals were blocked when it began."""
+    t = target(kind)
+    r = relay('127.0.0.1:0', *t.words, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+    crowd = [(rig.connect(r.address), t.accept()) for _ in range(20)]
+    for _ in range(3):
+        rig.quiet(r.pid)
+        for a, b in crowd:
+            ping(a, b)
+    for a, b in crowd[10:]:
+        a.close()
+        b.close()
+    if kind == 'command':
+        wait_for(lambda: len(rig.children(r.pid)) == 10)
+    assert r.stop() == 0
+    for a, b in crowd[:10]:
+        a.close()
+        b.close()
+
+
 @sockets
 def test_stuck_beside_busy(joined, pool, source, kind):
     """Goal: beside a connection that never rests, readers that were stuck for long get all when they read again."""
