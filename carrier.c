@@ -46,6 +46,15 @@ widen(const struct carrier *c)
 	os_pipe_size(c->wire.out, WIRE_PIPE);
 }
 
+/* Others get a pipe: Linux opens no socket as /dev/stdin, and bash takes one for rshd, and reads .bashrc. */
+static bool
+is_ssh(const struct endpoint *command)
+{
+	char name[ENDPOINT_NAME];
+
+	return strcmp(endpoint_name(command, name, sizeof(name)), "ssh") == 0;
+}
+
 bool
 carrier_near(struct carrier *c, struct link *link, struct dial_target *target, struct boot *boot, int64_t now)
 {
@@ -53,7 +62,7 @@ carrier_near(struct carrier *c, struct link *link, struct dial_target *target, s
 	c->boot = boot;
 	if (!get_buffers(c))
 		return false;
-	target->how = SPAWN_WIRE | (boot != NULL ? SPAWN_HEARD : 0U);
+	target->how = (is_ssh(&target->to) ? SPAWN_WIRE : 0U) | (boot != NULL ? SPAWN_HEARD : 0U);
 	c->dial = dial_start(target, now);
 	return c->dial != NULL;
 }

@@ -1,7 +1,7 @@
 /*
  * spawn.c - commands and the end of children.
  *
- * A command is a child with a pipe at its stdin (a socket, where it carries a link) and one at its stdout; stderr, the terminal and
+ * A command is a child with a pipe at its stdin (a socket, where it is the ssh of a link) and one at its stdout; stderr, the terminal and
  * the process group stay those of relay, so that ssh can ask for a password.  A third pipe, close-on-exec, tells whether exec worked:
  * an errno value, or its end.
  *

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -923,6 +924,47 @@ def test_failing_start(relay, case):
     assert r.wait(8) == 7, r.err()
     assert r.proc.stdout.read() == b''
     assert any(line.startswith('relay: no link: ') and said in line for line in r.err().splitlines()), r.err()
+
+
+@TIMES('script', ['cat /dev/stdin | "$@"', 'exec "$@" <$(ls -d /proc/self/fd/0 /dev/fd/0 | head -n 1)'])
+def test_command_opens_its_stdin_by_name(relay, target, script):
+    """Goal: a command may do so: what it has there is a pipe."""
+    t = target('unix')
+    r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', script, 'sh', rig.RELAY, '-m', '-', *t.words)
+    a, b = rig.connect(r.address), t.accept()
+    ping(a, b)
+    a.close()
+    b.close()
+
+
+@pytest.mark.skipif(not shutil.which('bash'), reason='no bash')
+def test_bash_does_not_take_relay_for_rshd(relay, target, tmp, mark):
+    """Goal: a bash that carries the link, started by no other shell, does not read .bashrc, which would take the link's bytes."""
+    t = target('unix')
+    with open(tmp + '/.bashrc', 'w') as f:
+        f.write('exec cat\n')
+    env = {k: v for k, v in os.environ.items() if k not in ('SHLVL', 'SSH_CLIENT', 'SSH2_CLIENT')}
+    r = relay('-m', '127.0.0.1:0', '--', 'bash', '-c', 'exec "$@"', 'bash', rig.RELAY, '-m', '-', *t.words, env={**env, 'HOME': tmp})
+    a, b = rig.connect(r.address), t.accept()
+    ping(a, b)
+    a.close()
+    b.close()
+
+
+def test_unix_client_that_neither_speaks_nor_listens(link):
+    """Goal: a Unix client that says it has said all, and a while later that it does not listen, has hung up: its target is told."""
+    j = link('unix', 'unix')
+    other = j.connect()
+    crowd = [j.connect() for _ in range(20)]
+    for a, b in crowd:
+        a.shut()
+        assert b.read_all() == b''
+    for _ in range(4):      # and between these turns the crowd comes to rest
+        rig.quiet(j.relay.pid)
+        ping(*other)
+    for a, _ in crowd:
+        a.deafen()
+    wait_for(lambda: all(b.gone() for _, b in crowd))
 
 
 def test_noise_is_shown_when_the_start_fails(relay):
