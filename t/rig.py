@@ -491,6 +491,21 @@ def quiet(pid, timeout=PATIENCE):
     raise AssertionError('process %d (%s) does not come to rest' % (pid, command_line(pid)))
 
 
+def hang_up_in_two_steps(j):
+    """Unix clients say that they have said all, rest, and say that they do not listen: each target must learn that they are gone."""
+    other = j.connect()
+    crowd = [j.connect() for _ in range(20)]
+    for a, b in crowd:
+        a.shut()
+        assert b.read_all() == b''
+    for _ in range(4):      # and between these turns the crowd comes to rest
+        quiet(j.relay.pid)
+        ping(*other)
+    for a, _ in crowd:
+        a.deafen()
+    wait_for(lambda: all(b.gone() for _, b in crowd))
+
+
 def cpu_grows(pid, seconds=0.5):
     """How much processor time pid uses in the seconds to come: to show that it does not spin."""
     before, end = cpu(pid), time.monotonic() + seconds

@@ -437,18 +437,7 @@ def test_words_at_odd_moments(joined, pool, source, kind):
 def test_unix_client_that_neither_speaks_nor_listens(joined):
     """Goal: a Unix client that says it has said all, and a while later that it does not listen, has hung up, though it does not
     close: its target is told."""
-    j = joined('unix', 'unix')
-    other = j.connect()
-    crowd = [j.connect() for _ in range(20)]
-    for a, b in crowd:
-        a.shut()
-        assert b.read_all() == b''
-    for _ in range(4):      # and between these turns the crowd comes to rest
-        rig.quiet(j.relay.pid)
-        ping(*other)
-    for a, _ in crowd:
-        a.deafen()
-    wait_for(lambda: all(b.gone() for _, b in crowd))
+    rig.hang_up_in_two_steps(joined('unix', 'unix'))
 
 
 @pytest.mark.parametrize('kind', TARGETS)

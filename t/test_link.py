@@ -953,18 +953,7 @@ def test_bash_does_not_take_relay_for_rshd(relay, target, tmp, mark):
 
 def test_unix_client_that_neither_speaks_nor_listens(link):
     """Goal: a Unix client that says it has said all, and a while later that it does not listen, has hung up: its target is told."""
-    j = link('unix', 'unix')
-    other = j.connect()
-    crowd = [j.connect() for _ in range(20)]
-    for a, b in crowd:
-        a.shut()
-        assert b.read_all() == b''
-    for _ in range(4):      # and between these turns the crowd comes to rest
-        rig.quiet(j.relay.pid)
-        ping(*other)
-    for a, _ in crowd:
-        a.deafen()
-    wait_for(lambda: all(b.gone() for _, b in crowd))
+    rig.hang_up_in_two_steps(link('unix', 'unix'))
 
 
 def test_noise_is_shown_when_the_start_fails(relay):
