@@ -201,7 +201,7 @@ os_self(const char *name, char *dst, size_t size)
 	return true;
 }
 
-/* musl's setrlimit brings 3 KiB of code that would stop all threads first. */
+/* musl's setrlimit brings 2 KiB of code that would stop all threads first. */
 static int
 limit_files(const struct rlimit *to, struct rlimit *was)
 {

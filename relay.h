@@ -249,7 +249,8 @@ struct end {
  * end_unwatch(e): it is not watched in this turn.
  * end_readable(e, ps), end_writable(e, ps): what poll said.
  * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
- * end_caller(e): the socket that ${e} is, if it is nobody else's and was watched in this turn; else -1.
+ * end_caller(e): the socket that ${e} is, if it is nobody else's, was watched in this turn, and calls (os_call) whatever may come
+ * now; else -1.
  * end_has_unread(e): the single socket ${e} has sent bytes that were not read.
  * end_shut_out(e), end_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
  * a socket, unless ${e} keeps it.  end_shut_out: -1: the system could not tell the peer of the end.
@@ -992,7 +993,8 @@ void pollset_free(struct pollset *ps);
  * would (portable: ENOSYS).  os_pipe_size(fd, size): try to make a pipe hold ${size} bytes; return what it holds (portable: 0).
  * os_calls_to(fd): from now on a byte of 0 is written to ${fd} when there are calls.
  * os_call(fd): have the non-blocking socket ${fd} call when it can be read, or failed, or came to its end; false: it cannot
- * (portable: always).  What happened before, and that it can be written to, is no call.  os_hush(fd): no more.
+ * (portable: always).  What happened before, that it can be written to, and that a Unix peer which came to its end stops to hear,
+ * is no call.  os_hush(fd): no more.
  * os_called(): the next descriptor that called; OS_CALLS_LOST: any of them may have; -1: no more did.
  * os_pages(size), os_free_pages(p, size): memory that goes back to the system as soon as it is free (portable: when the C library
  * gives it back); NULL: none.

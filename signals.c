@@ -4,8 +4,8 @@
  * A handler does one thing: it writes the signal's number into a pipe of our own, which the loop polls and drains like any other
  * descriptor.  Both ends are non-blocking: when the pipe is full, a signal is lost, but then the loop is about to read thousands.
  * SIGPIPE is ignored: a reader that went away is an errno here.  A stop signal that was ignored when relay began (nohup) stays
- * ignored.  Nothing is blocked, though whoever started relay may have done so: it would not learn that a command ended, and os_call
- * would wait for ever.  What a command inherits is what relay inherited.
+ * ignored.  Nothing is blocked, though whoever started relay may have done so: it would not learn that a command ended, nor hear a
+ * call (os_call).  What a command inherits is what relay inherited.
  */
 #include <errno.h>
 #include <signal.h>
