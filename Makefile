@@ -37,15 +37,15 @@ GUARDS = -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection
 LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 
 # A line for each floor of the map in relay.h; a unit test links its room and those below.
-FLOOR = rota.o signals.o pollset.o os.o log.o
+FLOOR = poll.o signals.o os.o log.o
 BYTES = end.o half.o buf.o
 REACH = endpoint.o sock.o spawn.o dial.o
 LINK = link.o pace.o frame.o
 TUNNEL = options.o doctor.o tunnel.o hops.o forward.o boot.o socks.o
 ROOMS = $(REACH) pair.o $(TUNNEL) leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
-SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c rota.c signals.c pollset.c os.c log.c
+SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c poll.c signals.c os.c log.c
 
-UNITS = t/check_log t/check_os t/check_pollset t/check_rota t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
+UNITS = t/check_log t/check_os t/check_poll t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
 	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
 	t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg t/check_tunnel
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
@@ -159,16 +159,14 @@ t/check_log: t/check_log.c t/check.h t/net.h log.o
 	$(T) log.o $(CHECK_LIBS)
 t/check_os: t/check_os.c t/check.h t/net.h os.o
 	$(T) os.o $(CHECK_LIBS)
-t/check_pollset: t/check_pollset.c t/check.h t/net.h pollset.o
-	$(T) pollset.o $(CHECK_LIBS)
-t/check_rota: t/check_rota.c t/check.h t/net.h rota.o pollset.o os.o
-	$(T) rota.o pollset.o os.o $(CHECK_LIBS)
+t/check_poll: t/check_poll.c t/check.h t/net.h poll.o
+	$(T) poll.o $(CHECK_LIBS)
 t/check_signals: t/check_signals.c t/check.h t/net.h signals.o os.o
 	$(T) signals.o os.o $(CHECK_LIBS)
 t/check_buf: t/check_buf.c t/check.h t/net.h buf.o os.o
 	$(T) buf.o os.o $(CHECK_LIBS)
-t/check_end: t/check_end.c t/check.h t/net.h end.o pollset.o os.o
-	$(T) end.o pollset.o os.o $(CHECK_LIBS)
+t/check_end: t/check_end.c t/check.h t/net.h end.o poll.o os.o
+	$(T) end.o poll.o os.o $(CHECK_LIBS)
 t/check_half: t/check_half.c t/check.h t/net.h $(BYTES) $(FLOOR)
 	$(T) $(BYTES) $(FLOOR) $(CHECK_LIBS)
 t/check_endpoint: t/check_endpoint.c t/check.h t/net.h endpoint.o
@@ -205,7 +203,7 @@ t/check_tunnel: t/check_tunnel.c t/check.h t/net.h $(ROOMS)
 	$(T) $(ROOMS) $(CHECK_LIBS)
 
 FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
-FUZZED = link.c pace.c frame.c half.c end.c buf.c pollset.c os.c log.c
+FUZZED = link.c pace.c frame.c half.c end.c buf.c poll.c os.c log.c
 FUZZ_SECONDS = 60
 
 # What each side of the wire may read, for a minute each, from the seeds in the corpus; findings stay beside it.
@@ -222,7 +220,7 @@ t/fuzz_far: t/fuzz_far.c t/fuzz.h $(FUZZED) relay.h
 # Leaks and descriptors that stay open, of the rooms that hold them and of relay in some scenes of each kind.
 VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect \
 	--error-exitcode=99
-VALGRIND_UNITS = t/check_rota t/check_signals t/check_pollset t/check_buf t/check_end t/check_half t/check_sock
+VALGRIND_UNITS = t/check_poll t/check_signals t/check_buf t/check_end t/check_half t/check_sock
 SCENES = t/test_ends.py t/test_link.py t/test_tunnel.py -k 'test_client_resets or test_reset_while_stuck or test_50_commands \
 	or test_no_target or test_refusing_target or test_far_reasons or test_far_refuses or test_remote_socket or test_remote_refused \
 	or test_proxy or test_both_ways_in_one or test_comes_back_again or test_loss_is_seen'

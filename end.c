@@ -152,17 +152,6 @@ end_writable(const struct end *e, const struct pollset *ps)
 	return e->out != -1 && (pollset_ready(ps, e->out_slot) & (POLLOUT | POLLERR | POLLNVAL)) != 0;
 }
 
-int
-end_caller(const struct end *e)
-{
-	if (!e->single || e->stdio || e->in_slot == -1)
-		return -1;
-	/* Linux does not signal that a Unix peer, which has said all, will not hear any more either: only poll shows it, as a hang-up. */
-	if (!e->tcp && !e->wants_in)
-		return -1;
-	return e->in != -1 ? e->in : e->out;
-}
-
 bool
 end_has_unread(const struct end *e)
 {

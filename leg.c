@@ -14,7 +14,7 @@
  * written becomes credit. A reset of the side resets the stream, and the other way round; a reader that went away stops the other
  * side's writer. The leg ends when both halves are finished; the stream goes on by itself to its end.
  *
- * A leg is asked and stepped when it is its turn (rota.c), and when the link has done something to its stream; those that listen, ask
+ * A leg is polled and stepped while it is active (poll.c), and when the link has done something to its stream; those that listen, ask
  * or dial, in every turn.
  */
 #include <errno.h>
@@ -45,7 +45,7 @@ struct post {
 };
 
 struct leg {
-	struct seat seat; /* in the rota; the first member */
+	struct watch watch; /* the first member */
 	struct end a;
 	struct stream *s; /* LEG_GREETS: none yet */
 	enum phase phase;
@@ -69,7 +69,7 @@ add_leg(struct legs *tab, int64_t now)
 	if (g == NULL)
 		return NULL;
 	end_none(&g->a);
-	rota_add(&tab->rota, &g->seat, now);
+	watch_add(&tab->watches, &g->watch, now);
 	tab->n++;
 	return g;
 }
@@ -142,8 +142,8 @@ static void
 close_post(struct legs *tab, struct leg *g)
 {
 	struct post *post = g->post;
-	struct seat *s;
-	struct leg *w;
+	struct watch *w;
+	struct leg *other;
 
 	g->post = NULL;
 	if (post == NULL)
@@ -152,12 +152,12 @@ close_post(struct legs *tab, struct leg *g)
 		post->waiting--;
 		return;
 	}
-	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
-		w = (struct leg *)s;
-		if (w->post == post)
-			w->post = NULL;
+	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
+		other = (struct leg *)w;
+		if (other->post == post)
+			other->post = NULL;
 	}
-	rota_wake_all(&tab->rota);
+	watch_wake_all(&tab->watches);
 	free_post(post);
 }
 
@@ -346,12 +346,12 @@ accept_listen(struct legs *tab, struct stream *s, int64_t now)
 static struct leg *
 find_listening(const struct legs *tab, const char *id)
 {
-	struct seat *s;
+	struct watch *w;
 	struct leg *g;
 	char own[16];
 
-	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
-		g = (struct leg *)s;
+	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
+		g = (struct leg *)w;
 		if (g->over || g->phase != LEG_LISTENS)
 			continue;
 		snprintf(own, sizeof(own), "%lu", (unsigned long)g->s->id);
@@ -414,11 +414,11 @@ want_listening(struct leg *g, struct pollset *ps)
 static struct leg *
 find_waiting(const struct legs *tab, const struct post *post)
 {
-	struct seat *s;
+	struct watch *w;
 	struct leg *g;
 
-	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
-		g = (struct leg *)s;
+	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
+		g = (struct leg *)w;
 		if (!g->over && g->phase == LEG_WAITS && g->post == post)
 			return g;
 	}
@@ -444,7 +444,7 @@ take_connections(struct legs *tab, struct leg *by, struct listener *l, int64_t n
 		end_socket(&g->a, fd, l->path == NULL);
 		close_post(tab, g);
 		set_phase(tab, g, LEG_JOINED);
-		rota_active(&tab->rota, &g->seat, now);
+		watch_event(&tab->watches, &g->watch, now);
 		link_opened(tab->link, g->s);
 	}
 }
@@ -961,32 +961,32 @@ take_touched(struct legs *tab, int64_t now)
 	while ((s = link_touched(tab->link)) != NULL) {
 		g = s->user;
 		g->touched = true;
-		rota_active(&tab->rota, &g->seat, now);
+		watch_event(&tab->watches, &g->watch, now);
 	}
 }
 
 void
 leg_want(struct legs *tab, struct pollset *ps)
 {
-	struct seat *s;
+	struct watch *w;
 
 	take_touched(tab, ps->now);
-	rota_turn(&tab->rota, ps);
-	for (s = tab->rota.awake.first; s != NULL; s = s->next)
-		want(tab, (struct leg *)s, ps);
+	watch_turn(&tab->watches, ps);
+	for (w = tab->watches.active.first; w != NULL; w = w->next)
+		want(tab, (struct leg *)w, ps);
 }
 
 void
 leg_step(struct legs *tab, const struct pollset *ps)
 {
-	struct seat *s;
+	struct watch *w;
 	struct leg *g;
 
 	take_touched(tab, ps->now);
-	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
-		g = (struct leg *)s;
+	for (w = tab->watches.active.first; w != NULL; w = w->next) {
+		g = (struct leg *)w;
 		if (has_event(g, ps))
-			rota_active(&tab->rota, s, ps->now);
+			watch_event(&tab->watches, w, ps->now);
 		else if (!g->touched && !is_restless(g))
 			continue;
 		g->touched = false;
@@ -994,32 +994,24 @@ leg_step(struct legs *tab, const struct pollset *ps)
 	}
 }
 
-static bool
-rest(struct legs *tab, struct leg *g, const struct pollset *ps)
-{
-	bool calls = !ps->blind && g->phase == LEG_JOINED && g->s->in.buf.used == 0;
-
-	return rota_rest(&tab->rota, &g->seat, ps->now, calls ? end_caller(&g->a) : -1, -1);
-}
-
 int
 leg_sweep(struct legs *tab, const struct pollset *ps)
 {
-	struct seat *s, *next;
+	struct watch *w, *next;
 	int status = STATUS_OK;
 	struct leg *g;
 
-	for (s = tab->rota.awake.first; s != NULL; s = next) {
-		next = s->next;
-		g = (struct leg *)s;
+	for (w = tab->watches.active.first; w != NULL; w = next) {
+		next = w->next;
+		g = (struct leg *)w;
 		if (!g->over) {
-			if (!is_restless(g) && rest(tab, g, ps))
+			if (!is_restless(g) && watch_to_idle(&tab->watches, &g->watch, ps->now))
 				end_unwatch(&g->a); /* it may be woken and stepped in a turn that has not polled it */
 			continue;
 		}
 		if (g->status != STATUS_OK)
 			status = g->status;
-		rota_remove(&tab->rota, s);
+		watch_remove(&tab->watches, w);
 		tab->n--;
 		free(g);
 	}
@@ -1041,13 +1033,13 @@ void
 leg_table(const struct legs *tab)
 {
 	char name[ENDPOINT_NAME];
-	const struct seat *s;
+	const struct watch *w;
 	const struct leg *g;
 
 	log_say(LOG_ERROR, "link to %s: %zu open stream%s", tab->link->theirs.host, tab->n - tab->aside,
 	    tab->n - tab->aside == 1 ? "" : "s");
-	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
-		g = (const struct leg *)s;
+	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
+		g = (const struct leg *)w;
 		if (g->over || g->s == NULL || is_aside(g->phase))
 			continue;
 		log_say(LOG_ERROR, "[%lu] -> %s%s: %llu bytes out, %llu in", (unsigned long)g->s->id,

@@ -13,8 +13,8 @@
  * ProxyCommand, the sshd of a remote command).  What is left then must move within LINGER, or a target that does not read would
  * keep the process for ever.
  *
- * In each turn a pair is asked and stepped only if it is its turn (rota.c): whatever happens to a pair comes from poll, or from a
- * time that it waits for, and one that waits for a time is always awake.
+ * In each turn only active pairs are polled and stepped (poll.c): whatever happens to a pair comes from poll, or from a time that
+ * it waits for, and a pair that waits for a time stays active.
  *
  * A chunk takes 50 us, and a turn in which each of many pairs moves one makes a keystroke wait.  So those that talk come before those
  * that move whole chunks (bulk), and as long as anybody talks few of these get a turn: one, and one more for each BESIDE that are
@@ -36,7 +36,7 @@
 enum pair_state { PAIR_DIALS, PAIR_JOINED, PAIR_OVER };
 
 struct pair {
-	struct seat seat; /* in the rota; the first member */
+	struct watch watch; /* the first member */
 	unsigned long id;
 	struct dial_target *target;
 	struct dial *dial;
@@ -80,7 +80,7 @@ pair_new(struct pairs *tab, const struct end *a, const char *from, struct dial_t
 	p->began = now;
 	p->id = ++tab->last_id;
 	snprintf(p->from, sizeof(p->from), "%s", from);
-	rota_add(&tab->rota, &p->seat, now);
+	watch_add(&tab->watches, &p->watch, now);
 	tab->n++;
 	log_say(LOG_INFO, "[%lu] opened %s -> %s", p->id, p->from, to_name(p, to));
 	return true;
@@ -361,11 +361,11 @@ step(struct pair *p, const struct pollset *ps, int chunks)
 void
 pair_want(struct pairs *tab, struct pollset *ps)
 {
-	struct seat *s;
+	struct watch *w;
 
-	rota_turn(&tab->rota, ps);
-	for (s = tab->rota.awake.first; s != NULL; s = s->next)
-		want((struct pair *)s, ps);
+	watch_turn(&tab->watches, ps);
+	for (w = tab->watches.active.first; w != NULL; w = w->next)
+		want((struct pair *)w, ps);
 }
 
 static int
@@ -386,10 +386,10 @@ serve(struct pairs *tab, struct pair *p, const struct pollset *ps, int chunks)
 	if (!event && !waits_for_a_time(p))
 		return false;
 	if (event)
-		rota_active(&tab->rota, &p->seat, ps->now);
+		watch_event(&tab->watches, &p->watch, ps->now);
 	step(p, ps, chunks);
 	if (p->state != before)
-		rota_active(&tab->rota, &p->seat, ps->now);
+		watch_event(&tab->watches, &p->watch, ps->now);
 	p->served = event;
 	return event;
 }
@@ -399,27 +399,27 @@ pair_step(struct pairs *tab, const struct pollset *ps)
 {
 	size_t talkers = 0, bulks = 0, most;
 	int chunks = chunks_beside(tab->busy);
-	struct seat *s;
+	struct watch *w;
 	struct pair *p;
 
 	tab->busy = 0;
-	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
-		p = (struct pair *)s;
+	for (w = tab->watches.active.first; w != NULL; w = w->next) {
+		p = (struct pair *)w;
 		if (p->bulk)
 			continue;
 		talkers++;
 		tab->busy += serve(tab, p, ps, 1);
 	}
-	most = talkers == 0 ? SIZE_MAX : 1 + tab->rota.awake.n / BESIDE;
+	most = talkers == 0 ? SIZE_MAX : 1 + tab->watches.active.n / BESIDE;
 	chunks = talkers == 0 ? chunks : 1;
-	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
-		p = (struct pair *)s;
+	for (w = tab->watches.active.first; w != NULL; w = w->next) {
+		p = (struct pair *)w;
 		if (!p->bulk || p->served)
 			continue;
 		if (bulks < most)
 			bulks += serve(tab, p, ps, chunks);
 		else if (has_event(p, ps))
-			rota_active(&tab->rota, s, ps->now);
+			watch_event(&tab->watches, w, ps->now);
 	}
 	tab->busy += bulks;
 }
@@ -427,12 +427,12 @@ pair_step(struct pairs *tab, const struct pollset *ps)
 void
 pair_stop(struct pairs *tab, int status, int64_t now)
 {
-	struct seat *s;
+	struct watch *w;
 	struct pair *p;
 
-	rota_wake_all(&tab->rota); /* the sweep goes to those awake */
-	for (s = tab->rota.awake.first; s != NULL; s = s->next) {
-		p = (struct pair *)s;
+	watch_wake_all(&tab->watches); /* pair_sweep looks at active pairs only */
+	for (w = tab->watches.active.first; w != NULL; w = w->next) {
+		p = (struct pair *)w;
 		if (p->state != PAIR_OVER)
 			cut(p, status, now);
 	}
@@ -449,36 +449,33 @@ tell_closed(const struct pair *p, int64_t now)
 
 /* Bulk that had its turn is the last one of the next turn. */
 static void
-settle_seat(struct pairs *tab, struct pair *p, const struct pollset *ps)
+settle_watch(struct pairs *tab, struct pair *p, const struct pollset *ps)
 {
-	bool calls = !ps->blind && p->ab.buf.used == 0 && p->ba.buf.used == 0;
-	int a = calls ? end_caller(&p->a) : -1, b = end_caller(&p->b);
-
 	if (p->served && p->bulk)
-		rota_back(&tab->rota, &p->seat);
+		watch_to_back(&tab->watches, &p->watch);
 	else if (!waits_for_a_time(p))
-		rota_rest(&tab->rota, &p->seat, ps->now, b == -1 ? -1 : a, b);
+		watch_to_idle(&tab->watches, &p->watch, ps->now);
 	p->served = false;
 }
 
 int
 pair_sweep(struct pairs *tab, const struct pollset *ps)
 {
-	struct seat *s, *next;
+	struct watch *w, *next;
 	int status = STATUS_OK;
 	struct pair *p;
 
-	for (s = tab->rota.awake.first; s != NULL; s = next) {
-		next = s->next;
-		p = (struct pair *)s;
+	for (w = tab->watches.active.first; w != NULL; w = next) {
+		next = w->next;
+		p = (struct pair *)w;
 		if (p->state != PAIR_OVER) {
-			settle_seat(tab, p, ps);
+			settle_watch(tab, p, ps);
 			continue;
 		}
 		tell_closed(p, ps->now);
 		if (p->status != STATUS_OK)
 			status = p->status;
-		rota_remove(&tab->rota, s);
+		watch_remove(&tab->watches, w);
 		tab->n--;
 		free(p);
 	}
@@ -488,13 +485,13 @@ pair_sweep(struct pairs *tab, const struct pollset *ps)
 void
 pair_table(const struct pairs *tab, int64_t now)
 {
-	const struct seat *s;
+	const struct watch *w;
 	const struct pair *p;
 	char to[ENDPOINT_NAME];
 
 	log_say(LOG_ERROR, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
-	for (s = rota_next(&tab->rota, NULL); s != NULL; s = rota_next(&tab->rota, s)) {
-		p = (const struct pair *)s;
+	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
+		p = (const struct pair *)w;
 		log_say(LOG_ERROR, "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64 " s old", p->id,
 		    p->from, to_name(p, to), p->state == PAIR_DIALS ? " (connecting)" : "", p->ab.moved, p->ba.moved,
 		    (now - p->began) / 1000);

@@ -807,7 +807,6 @@ turn(struct relay *r)
 	int status;
 
 	pollset_begin(&r->ps);
-	rota_hear();
 	watch_idle(r);
 	want_tunnel(r); /* before the children, since it may release the command */
 	status = spawn_turn(&r->kids, &r->ps);

@@ -20,11 +20,12 @@
  *      |        \-------------------------/
  *   carrier.c --> boot.c                                     streams <=> wire; a far end where none was
  *
- *   floor: rota.c (whose turn)  signals.c  pollset.c  os.c  log.c
+ *   floor: poll.c  signals.c  os.c  log.c
  *
- * A room calls to the right and down, never back.  Each x.c exports x_* alone.  Unless a contract says otherwise, a function
- * that can fail returns -1 and leaves the cause in errno, and every descriptor that relay makes is non-blocking and
- * close-on-exec.  Times are milliseconds of a clock that never goes back (pollset_clock); sizes are bytes.
+ * A room calls to the right and down, never back.  An exported name begins with its file's or its type's name.  Unless a
+ * contract says otherwise, a function that can fail returns -1 and leaves the cause in errno, and every descriptor that relay
+ * makes is non-blocking and close-on-exec.  Times are milliseconds of a clock that never goes back (pollset_clock); sizes are
+ * bytes.
  */
 
 #include <signal.h>
@@ -249,8 +250,6 @@ struct end {
  * end_unwatch(e): it is not watched in this turn.
  * end_readable(e, ps), end_writable(e, ps): what poll said.
  * end_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
- * end_caller(e): the socket that ${e} is, if it is nobody else's, was watched in this turn, and calls (os_call) whatever may come
- * now; else -1.
  * end_has_unread(e): the single socket ${e} has sent bytes that were not read.
  * end_shut_out(e), end_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
  * a socket, unless ${e} keeps it.  end_shut_out: -1: the system could not tell the peer of the end.
@@ -264,7 +263,6 @@ void end_want(struct end *e, struct pollset *ps, bool reads, bool writes);
 void end_unwatch(struct end *e);
 bool end_readable(const struct end *e, const struct pollset *ps);
 bool end_writable(const struct end *e, const struct pollset *ps);
-int end_caller(const struct end *e);
 bool end_has_unread(const struct end *e);
 int end_failed(struct end *e, const struct pollset *ps);
 int end_shut_out(struct end *e);
@@ -344,57 +342,82 @@ void half_shut(struct half *h, bool explicit);
 void half_break(struct half *h, int err, bool by_sink);
 bool half_is_ours(int err);
 
-/* ---- rota.c: who is polled in which turn ---- */
+/* ---- poll.c: the poll set of one turn, active and idle watches ---- */
 
-/* The first member of whatever is polled. */
-struct seat {
-	struct seat *prev, *next;
-	int64_t active_at; /* its last event */
-	int fd[2];         /* the sockets by which it can call; -1 */
-	bool calls;        /* it does, if something happens to them */
-	bool rests;        /* quiet or calling */
-};
-
-struct rota_list {
-	struct seat *first, *last;
-	size_t n;
-};
-
-struct rota {
-	struct rota_list awake, quiet; /* quiet: who waits longest comes first */
-	struct rota_list calling;
-	int64_t active_at;             /* the last event of any */
-	int64_t look_at;               /* when the next look at quiet ones is due; microseconds */
-	int64_t looked_at;             /* when this turn's look began; 0: it has none */
+struct pollset {
+	struct pollfd *fds;
+	size_t n, size;
+	int64_t now;      /* the clock, read once a turn */
+	int64_t now_us;   /* the same in microseconds */
+	int64_t deadline;
 };
 
 /*
- * A rota of zeros is empty.
- * rota_add(r, s, now), rota_remove(r, s): take a seat, awake; leave it.
- * rota_turn(r, ps): choose who is polled in this turn: awake from now on; set how long it may wait.
- * rota_active(r, s, now): ${s} had an event, and is awake.
- * rota_back(r, s): ${s}, awake, is the last of those awake.
- * rota_rest(r, s, now, fd, other): ${s}, awake, waits for no time: it becomes quiet if it had no event lately; was that so?  ${fd} is
- * -1, or its socket, which was polled in this turn and is not waited for to be written to, and ${other} -1 or another one: nothing but
- * what happens to these can concern it.  They stay open as long as it rests.
- * rota_wake_all(r): all are to be looked at.
- * rota_hear(): wake those that called, of all rotas; before any of them has its turn.
- * rota_next(r, s): the seat behind ${s}, the first one for NULL; those awake, then the others; NULL: no more.
+ * pollset_clock(), pollset_clock_us(): milliseconds and microseconds of
+ * CLOCK_MONOTONIC.
+ * pollset_begin(ps): make ${ps}, which may be all zeros, empty for a new turn.
+ * pollset_add(ps, fd, events): watch ${fd} in this turn; return its slot, or -1
+ * if ${fd} is -1 or there is no memory (then the turn ends soon).
+ * pollset_until(ps, when): wait no longer than until ${when}.
+ * pollset_wait(ps): wait; -1: poll failed, and would fail again.
+ * pollset_ready(ps, slot): the events of a slot; 0 for -1.
  */
-void rota_add(struct rota *r, struct seat *s, int64_t now);
-void rota_remove(struct rota *r, struct seat *s);
-void rota_turn(struct rota *r, struct pollset *ps);
-void rota_active(struct rota *r, struct seat *s, int64_t now);
-void rota_back(struct rota *r, struct seat *s);
-bool rota_rest(struct rota *r, struct seat *s, int64_t now, int fd, int other);
-void rota_wake_all(struct rota *r);
-void rota_hear(void);
-struct seat *rota_next(const struct rota *r, const struct seat *s);
+int64_t pollset_clock(void);
+int64_t pollset_clock_us(void);
+void pollset_begin(struct pollset *ps);
+int pollset_add(struct pollset *ps, int fd, short events);
+void pollset_until(struct pollset *ps, int64_t when);
+int pollset_wait(struct pollset *ps);
+short pollset_ready(const struct pollset *ps, int slot);
+void pollset_free(struct pollset *ps);
+
+/* The first member of whatever is polled. */
+struct watch {
+	struct watch *prev, *next;
+	int64_t event_at; /* its last event */
+	bool idle;
+};
+
+struct watch_list {
+	struct watch *first, *last;
+	size_t n;
+};
+
+struct watches {
+	struct watch_list active;
+	struct watch_list idle; /* the first one was not polled for longest */
+	int64_t event_at;       /* the last event of any watch */
+	int64_t slice_due_us;   /* when some idle watches are to be polled */
+	int64_t slice_began_us; /* when this turn's slice began; 0: it has none */
+};
+
+/*
+ * A struct watches of zeros is empty.
+ * watch_add(ws, w, now): add ${w}, active.
+ * watch_remove(ws, w): remove ${w}.
+ * watch_turn(ws, ps): make those active that this turn polls, and limit the
+ * wait of ${ps}.
+ * watch_event(ws, w, now): ${w} had an event, and is active.
+ * watch_to_back(ws, w): make ${w}, active, the last active one.
+ * watch_to_idle(ws, w, now): make ${w}, active, idle unless it had an event
+ * recently; return true if it did become idle.  ${w} must not wait for a time.
+ * watch_wake_all(ws): make all active.
+ * watch_next(ws, w): the watch after ${w}, or the first one if ${w} is NULL:
+ * the active ones, then the idle ones; NULL: there are no more.
+ */
+void watch_add(struct watches *ws, struct watch *w, int64_t now);
+void watch_remove(struct watches *ws, struct watch *w);
+void watch_turn(struct watches *ws, struct pollset *ps);
+void watch_event(struct watches *ws, struct watch *w, int64_t now);
+void watch_to_back(struct watches *ws, struct watch *w);
+bool watch_to_idle(struct watches *ws, struct watch *w, int64_t now);
+void watch_wake_all(struct watches *ws);
+struct watch *watch_next(const struct watches *ws, const struct watch *w);
 
 /* ---- pair.c: two ends, two halves, one life ---- */
 
 struct pairs {
-	struct rota rota;
+	struct watches watches;
 	size_t n;
 	size_t busy; /* that poll had something for, in the last turn */
 	unsigned long last_id;
@@ -758,7 +781,7 @@ void forward_tell(const struct forward *f, const char *bound, const char *hops);
 /* ---- leg.c: a local side and a stream ---- */
 
 struct legs {
-	struct rota rota;
+	struct watches watches;
 	size_t n;
 	size_t aside;               /* of them that carry no connection */
 	size_t most;                /* near: who comes in there waits while so many are connected; 0: nobody does */
@@ -935,7 +958,7 @@ void options_parse(struct options *o, int argc, char *argv[]);
 
 /*
  * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE, block none; return the descriptor to poll.
- * signals_take(): the next signal that came, 0 if there is none. A call (os_calls_to) is none.
+ * signals_take(): the next signal that came, 0 if there is none.
  * signals_block(old), signals_restore(old): around a fork.
  * signals_child(): in the child: everything as relay found it at its start.
  */
@@ -945,37 +968,7 @@ void signals_block(sigset_t *old);
 void signals_restore(const sigset_t *old);
 void signals_child(void);
 
-/* ---- pollset.c: one poll a turn ---- */
-
-struct pollset {
-	struct pollfd *fds;
-	size_t n, size;
-	int64_t now;      /* the clock, read once a turn */
-	int64_t now_us;   /* the same in microseconds */
-	int64_t deadline;
-	bool blind;       /* the last wait failed, and may have looked at nothing */
-};
-
-/*
- * pollset_clock(), pollset_clock_us(): milliseconds and microseconds of CLOCK_MONOTONIC.
- * pollset_begin(ps): an empty set, for the next turn; a pollset of zeros may begin.
- * pollset_add(ps, fd, events): watch ${fd} in this turn; return its slot, or -1 for ${fd} -1 (or no memory: tried again soon).
- * pollset_until(ps, when): wait no longer than until ${when}.
- * pollset_wait(ps): wait; -1: poll failed in a way that will not pass.
- * pollset_ready(ps, slot): the events of a slot; 0 for -1.
- */
-int64_t pollset_clock(void);
-int64_t pollset_clock_us(void);
-void pollset_begin(struct pollset *ps);
-int pollset_add(struct pollset *ps, int fd, short events);
-void pollset_until(struct pollset *ps, int64_t when);
-int pollset_wait(struct pollset *ps);
-short pollset_ready(const struct pollset *ps, int slot);
-void pollset_free(struct pollset *ps);
-
 /* ---- os.c: what POSIX.1-2008 lacks, each with a portable form ---- */
-
-#define OS_CALLS_LOST (-2)
 
 /*
  * os_setup(fd): make ${fd} non-blocking and close-on-exec.
@@ -991,11 +984,6 @@ void pollset_free(struct pollset *ps);
  * os_follow(parent): in a child: be sent SIGTERM when ${parent} dies, however it dies (portable: nothing).
  * os_splice(in, out, max): move up to ${max} bytes between two non-blocking descriptors, one of them a pipe, as read(2) and write(2)
  * would (portable: ENOSYS).  os_pipe_size(fd, size): try to make a pipe hold ${size} bytes; return what it holds (portable: 0).
- * os_calls_to(fd): from now on a byte of 0 is written to ${fd} when there are calls.
- * os_call(fd): have the non-blocking socket ${fd} call when it can be read, or failed, or came to its end; false: it cannot
- * (portable: always).  What happened before, that it can be written to, and that a Unix peer which came to its end stops to hear,
- * is no call.  os_hush(fd): no more.
- * os_called(): the next descriptor that called; OS_CALLS_LOST: any of them may have; -1: no more did.
  * os_pages(size), os_free_pages(p, size): memory that goes back to the system as soon as it is free (portable: when the C library
  * gives it back); NULL: none.
  * os_close_from(fd): close every descriptor from ${fd} on.
@@ -1017,10 +1005,6 @@ bool os_remote_file(const char *path);
 void os_follow(pid_t parent);
 ssize_t os_splice(int in, int out, size_t max);
 int os_pipe_size(int fd, int size);
-void os_calls_to(int fd);
-bool os_call(int fd);
-void os_hush(int fd);
-int os_called(void);
 void *os_pages(size_t size);
 void os_free_pages(void *p, size_t size);
 bool os_self(const char *name, char *dst, size_t size);

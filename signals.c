@@ -4,8 +4,8 @@
  * A handler does one thing: it writes the signal's number into a pipe of our own, which the loop polls and drains like any other
  * descriptor.  Both ends are non-blocking: when the pipe is full, a signal is lost, but then the loop is about to read thousands.
  * SIGPIPE is ignored: a reader that went away is an errno here.  A stop signal that was ignored when relay began (nohup) stays
- * ignored.  Nothing is blocked, though whoever started relay may have done so: it would not learn that a command ended, nor hear a
- * call (os_call).  What a command inherits is what relay inherited.
+ * ignored.  No signal is blocked, even if relay was started with blocked signals: it must see SIGCHLD and SIGTERM.  A command
+ * inherits what relay inherited.
  */
 #include <errno.h>
 #include <signal.h>
@@ -64,7 +64,6 @@ signals_open(void)
 	pipe_out = fd[1];
 	if (os_setup(pipe_in) == -1 || os_setup(pipe_out) == -1)
 		return -1;
-	os_calls_to(pipe_out);
 	for (i = 0; i < COUNT; i++) {
 		if (sigaction(signals[i], NULL, &found[i]) == -1)
 			return -1;
@@ -86,7 +85,7 @@ signals_take(void)
 
 	do
 		n = read(pipe_in, &c, 1);
-	while ((n == -1 && errno == EINTR) || (n == 1 && c == 0));
+	while (n == -1 && errno == EINTR);
 	return n == 1 ? c : 0;
 }
 

@@ -1,4 +1,4 @@
-/* check_dial.c - from an end to connected descriptors; needs dial.o sock.o spawn.o endpoint.o signals.o pollset.o os.o log.o */
+/* check_dial.c - from an end to connected descriptors; needs dial.o sock.o spawn.o endpoint.o signals.o poll.o os.o log.o */
 #include <netdb.h>
 #include <sys/resource.h>
 

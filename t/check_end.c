@@ -1,4 +1,4 @@
-/* check_end.c - the descriptors of one side; needs end.o pollset.o os.o */
+/* check_end.c - the descriptors of one side; needs end.o poll.o os.o */
 #include <netinet/tcp.h>
 
 #include "net.h"
@@ -90,24 +90,6 @@ START_TEST(the_end_of_in_leaves_out)
 	ck_assert(end_writable(&e, &ps));
 	end_shut_out(&e);
 	ck_assert_int_eq(fcntl(s[0], F_GETFD), -1);
-}
-END_TEST
-
-/* Where a Unix peer has said all, the system does not tell that it stops to hear. */
-START_TEST(who_can_call)
-{
-	int s[2];
-
-	_i ? tcp_pair(s) : socks(s);
-	end_socket(&e, s[0], _i);
-	ck_assert_int_eq(end_caller(&e), -1); /* before it was ever polled */
-	look(true, true);
-	ck_assert_int_eq(end_caller(&e), s[0]);
-	look(false, false);
-	ck_assert_int_eq(end_caller(&e), _i ? s[0] : -1);
-	end_shut_in(&e);
-	look(false, true);
-	ck_assert_int_eq(end_caller(&e), -1);
 }
 END_TEST
 
@@ -407,7 +389,6 @@ TESTS("end")
 	tcase_add_loop_test(tc, a_socket_is_both_directions, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_out_is_a_half_close, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_in_leaves_out, 0, 2);
-	tcase_add_loop_test(tc, who_can_call, 0, 2);
 	tcase_add_test(tc, what_a_unix_peer_wrote_in_vain_does_not_make_its_end_a_reset);
 	tcase_add_loop_test(tc, a_close_is_an_end_and_a_reset_where_it_can_be_carried, 0, 16);
 	tcase_add_test(tc, a_reset_is_a_failure_and_a_half_close_is_none);

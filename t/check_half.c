@@ -1,4 +1,4 @@
-/* check_half.c - one direction; needs half.o end.o buf.o pollset.o os.o */
+/* check_half.c - one direction; needs half.o end.o buf.o poll.o os.o */
 #include "net.h"
 
 static struct end src, dst;

@@ -41,7 +41,6 @@ turn(void)
 	int s;
 
 	pollset_begin(&ps);
-	rota_hear();
 	spawn_turn(&kids, &ps);
 	leg_want(&near, &ps);
 	leg_want(&far, &ps);
@@ -129,7 +128,6 @@ line_dies(size_t left)
 	link_lost(&near_link, LINK_RESET, "the line is cut");
 	link_lost(&far_link, LINK_RESET, "the line is cut");
 	pollset_begin(&ps);
-	rota_hear();
 	leg_step(&near, &ps);
 	leg_step(&far, &ps);
 	leg_sweep(&near, &ps);
@@ -138,7 +136,7 @@ line_dies(size_t left)
 	ck_assert_uint_eq(near.aside, 0);
 	ck_assert_uint_eq(far.n, 0);
 	ck_assert_uint_eq(far.aside, 0);
-	ck_assert_ptr_null(far.rota.awake.first);
+	ck_assert_ptr_null(far.watches.active.first);
 	link_free(&near_link);
 	link_free(&far_link);
 }
@@ -700,7 +698,6 @@ stranger_says(struct stream *s, const char *text)
 	while (cross())
 		;
 	pollset_begin(&ps);
-	rota_hear();
 	leg_step(&near, &ps);
 	leg_sweep(&near, &ps);
 }

@@ -16,9 +16,9 @@ static int64_t ahead;   /* of the real clock: the pairs only know the pollset's 
 static bool blind; /* poll fails, with a signal or without */
 
 static size_t
-resting(void)
+idle_pairs(void)
 {
-	return tab.rota.quiet.n + tab.rota.calling.n;
+	return tab.watches.idle.n;
 }
 
 /* As relay's loop: one turn of at most ${most} ms. */
@@ -29,7 +29,6 @@ turn(int most)
 	int s;
 
 	pollset_begin(&ps);
-	rota_hear();
 	ps.now += ahead;
 	spawn_turn(&kids, &ps);
 	pair_want(&tab, &ps);
@@ -38,7 +37,6 @@ turn(int most)
 	if (blind) {
 		for (i = 0; i < ps.n; i++)
 			ps.fds[i].revents = 0;
-		ps.blind = true;
 	}
 	ps.now += ahead;
 	spawn_reap(&kids);
@@ -703,7 +701,7 @@ START_TEST(many_pairs_live_and_end_alone_and_leave_nothing)
 			close(f[i]);
 		}
 	RUN_UNTIL(tab.n == 0);
-	ck_assert_ptr_null(rota_next(&tab.rota, NULL));
+	ck_assert_ptr_null(watch_next(&tab.watches, NULL));
 	buf_trim();
 	ck_assert_int_eq(fds_open(), before);
 }
@@ -735,9 +733,9 @@ join_crowd(int kinds)
 	}
 	close(l);
 	near = one;
-	UNTIL(resting() == CROWD + 1, turn(5));
+	UNTIL(idle_pairs() == CROWD + 1, turn(5));
 	pass(near, far, "awake"); /* near and far are what speaks */
-	ck_assert_uint_eq(resting(), CROWD);
+	ck_assert_uint_eq(idle_pairs(), CROWD);
 }
 
 /* One turn with a round trip of near and far in it: there is no turn in which nobody has something to say. */
@@ -775,7 +773,7 @@ START_TEST(a_quiet_pair_is_served_beside_a_busy_one)
 		BUSY_UNTIL(turns == 40);
 	}
 	ck_assert_int_le(worst, 200); /* mostly 3; the machine may have more to do */
-	ck_assert_uint_ge(resting(), CROWD / 2);
+	ck_assert_uint_ge(idle_pairs(), CROWD / 2);
 }
 END_TEST
 
@@ -821,7 +819,7 @@ START_TEST(a_crowd_speaks_up_at_once_beside_a_busy_one)
 		ck_assert_int_eq(write(crowd_far[i], "all", 3), 3);
 	for (i = 0; i < CROWD; i++)
 		BUSY_UNTIL(arrives(crowd_near[i], "all"));
-	UNTIL(resting() == CROWD + 1, turn(5));
+	UNTIL(idle_pairs() == CROWD + 1, turn(5));
 	for (i = 0; i < CROWD; i++)
 		pass(crowd_near[i], crowd_far[i], "again");
 }
@@ -832,9 +830,9 @@ START_TEST(what_a_failed_poll_has_missed_is_seen_later)
 	int i;
 
 	join_crowd(_i);
-	rota_wake_all(&tab.rota);
+	watch_wake_all(&tab.watches);
 	blind = true;
-	turn(0); /* all are quiet, and none calls yet */
+	turn(0); /* all become idle */
 	for (i = 0; i < CROWD; i += 50)
 		ck_assert_int_eq(write(crowd_far[i], "all", 3), 3);
 	turn(0);
@@ -869,7 +867,7 @@ START_TEST(the_end_of_a_quiet_pair_is_seen_beside_a_busy_one)
 	pair_stop(&tab, STATUS_OK, pollset_clock());
 	pair_sweep(&tab, &ps);
 	ck_assert_uint_eq(tab.n, 0);
-	ck_assert_ptr_null(rota_next(&tab.rota, NULL));
+	ck_assert_ptr_null(watch_next(&tab.watches, NULL));
 }
 END_TEST
 
@@ -885,7 +883,7 @@ START_TEST(a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads)
 		idle = n > 0 ? 0 : idle + 1;
 		sent += n > 0 ? (size_t)n : 0;
 	}
-	BUSY_UNTIL(resting() == CROWD); /* stuck is quiet too */
+	BUSY_UNTIL(idle_pairs() == CROWD); /* stuck is quiet too */
 	UNTIL(got == sent, { while ((n = read(crowd_far[9], junk, sizeof(junk))) > 0) got += (size_t)n; busy_turn(); });
 	pass(crowd_near[9], crowd_far[9], "on");
 }
@@ -905,7 +903,7 @@ START_TEST(times_are_kept_beside_a_busy_one)
 	ck_assert(pair_new(&tab, &a, "me", &t, pollset_clock()));
 	near = crowd_near[0];
 	far = crowd_far[0];
-	BUSY_UNTIL(ms() - began > 100 && tab.n == CROWD + 2 && resting() == CROWD); /* it is not among them */
+	BUSY_UNTIL(ms() - began > 100 && tab.n == CROWD + 2 && idle_pairs() == CROWD); /* it is not among them */
 	BUSY_UNTIL(tab.n == CROWD + 1);
 	ck_assert_int_ge(ms() - began, 990);
 	ck_assert_int_eq(status, STATUS_CONNECT);
@@ -924,8 +922,8 @@ START_TEST(a_quiet_crowd_sleeps)
 	int64_t began;
 
 	join_crowd(_i);
-	UNTIL(ps.now - tab.rota.active_at > 100, turn(5));
-	ck_assert_uint_eq(resting(), CROWD + 1);
+	UNTIL(ps.now - tab.watches.event_at > 100, turn(5));
+	ck_assert_uint_eq(idle_pairs(), CROWD + 1);
 	turns = 0;
 	UNTIL(turns == 3, { began = ms(); turn(50); ck_assert_int_ge(ms() - began, 45); });
 	pair_table(&tab, pollset_clock());

@@ -233,27 +233,6 @@ START_TEST(what_was_blocked_comes_and_a_child_finds_it_blocked)
 }
 END_TEST
 
-/* See os_calls_to. */
-START_TEST(calls_are_passed_over)
-{
-	int fd = signals_open(), s[2], i;
-
-	socks(s);
-	ck_assert_int_eq(os_setup(s[0]), 0);
-	for (i = 0; i < 3; i++) {
-		if (!os_call(s[0]))
-			return;
-		ck_assert_int_eq(write(s[1], "x", 1), 1);
-		ck_assert(readable(fd));
-		while (os_called() != -1)
-			;
-	}
-	raise(SIGTERM);
-	ck_assert_int_eq(signals_take(), SIGTERM);
-	ck_assert_int_eq(signals_take(), 0);
-}
-END_TEST
-
 START_TEST(no_descriptor_left_is_said)
 {
 	int fd;
@@ -279,6 +258,5 @@ TESTS("signals")
 	tcase_add_test(tc, a_child_has_defaults_where_relay_found_defaults);
 	tcase_add_loop_test(tc, a_child_ignores_what_relay_found_ignored, 0, 6);
 	tcase_add_test(tc, what_was_blocked_comes_and_a_child_finds_it_blocked);
-	tcase_add_test(tc, calls_are_passed_over);
 	tcase_add_test(tc, no_descriptor_left_is_said);
 }

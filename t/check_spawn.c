@@ -1,4 +1,4 @@
-/* check_spawn.c - commands and the end of children; needs spawn.o endpoint.o signals.o pollset.o os.o log.o */
+/* check_spawn.c - commands and the end of children; needs spawn.o endpoint.o signals.o poll.o os.o log.o */
 #include <sys/resource.h>
 #include <sys/wait.h>
 

@@ -87,7 +87,6 @@ static void
 turn(void)
 {
 	pollset_begin(&ps);
-	rota_hear();
 	tick();
 	tunnel_want(&t, &ps);
 	spawn_turn(&kids, &ps);
@@ -112,7 +111,6 @@ static int64_t
 wakes_at(void)
 {
 	pollset_begin(&ps);
-	rota_hear();
 	tick();
 	tunnel_want(&t, &ps);
 	return ps.deadline;

@@ -5,6 +5,7 @@ another relay.  TO: a TCP or Unix server, or a command."""
 import itertools
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -459,6 +460,20 @@ def test_signals_blocked_by_who_started_it(relay, target, kind):
     for a, b in crowd[:10]:
         a.close()
         b.close()
+
+
+@sockets
+def test_idle_without_signals(joined, source, kind):
+    """Goal: relay waits for idle connections with poll alone: it catches neither SIGIO nor a real-time signal."""
+    j = joined(source, kind)
+    crowd = [j.connect() for _ in range(20)]
+    rig.quiet(j.relay.pid)
+    for a, b in crowd:
+        ping(a, b)
+    with open('/proc/%d/status' % j.relay.pid) as f:
+        caught = int(re.search(r'^SigCgt:\s*(\w+)', f.read(), re.M).group(1), 16)
+    assert caught & 1 << signal.SIGTERM - 1
+    assert not [n for n in (signal.SIGIO, *range(32, 65)) if caught & 1 << n - 1]
 
 
 @sockets
