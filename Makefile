@@ -29,21 +29,26 @@ SAMPLE = 1
 
 # What macOS hides from strict programs: O_NOFOLLOW and O_DIRECTORY, which POSIX has, and CMSG_SPACE, which it will have.
 APPLE = -D_DARWIN_C_SOURCE
-STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(APPLE) -DRELAY_POSIX=$(POSIX)
+STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(APPLE) -DRELAY_POSIX=$(POSIX) -I.
 
 # What guards relay against its own bugs, as far as this compiler and linker take it. Yours come behind it and win; the sanitizers
 # are better guards, and want no others.
 GUARDS = -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection -D_FORTIFY_SOURCE=2
 LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 
-# A line for each floor of the map in relay.h; a unit test links its room and those below.
-FLOOR = poll.o signals.o os.o log.o
-BYTES = end.o half.o buf.o
-REACH = endpoint.o sock.o spawn.o dial.o
-LINK = link.o pace.o frame.o
-TUNNEL = options.o doctor.o tunnel.o hops.o forward.o boot.o socks.o
-ROOMS = $(REACH) pair.o $(TUNNEL) leg.o carrier.o $(LINK) $(BYTES) $(FLOOR)
-SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c pair.c doctor.c tunnel.c hops.c forward.c leg.c socks.c carrier.c boot.c link.c pace.c frame.c half.c end.c buf.c poll.c signals.c os.c log.c
+# The layers, from the lowest to the highest: a layer uses itself and those before it.  A unit test links its layer and those below.
+BASE = base/buf.o poll.o signals.o os.o log.o
+MUX = mux/mux.o mux/stream.o mux/queue.o mux/cc.o mux/frame.o
+NET = endpoint.o sock.o spawn.o dial.o
+CONN = conn/conn.o conn/half.o conn/side.o conn/fdpair.o conn/socks.o
+TUNNEL = tunnel/tunnel.o tunnel/transport.o tunnel/remote.o tunnel/serve.o tunnel/probe.o doctor.o hops.o forward.o boot.o
+CLI = options.o
+ROOMS = $(CLI) $(TUNNEL) $(CONN) $(NET) $(MUX) $(BASE)
+SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c doctor.c hops.c forward.c boot.c poll.c signals.c os.c log.c \
+	base/buf.c mux/mux.c mux/stream.c mux/queue.c mux/cc.c mux/frame.c conn/conn.c conn/half.c conn/side.c conn/fdpair.c \
+	conn/socks.c tunnel/tunnel.c tunnel/transport.c tunnel/remote.c tunnel/serve.c tunnel/probe.c
+HEADERS = relay.h base/buf.h mux/mux.h mux/frame.h mux/cc.h mux/queue.h mux/internal.h conn/conn.h conn/half.h conn/side.h \
+	conn/fdpair.h conn/socks.h tunnel/tunnel.h tunnel/transport.h tunnel/remote.h tunnel/serve.h tunnel/probe.h
 
 UNITS = t/check_log t/check_os t/check_poll t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
 	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
@@ -59,7 +64,7 @@ relay: relay.o $(ROOMS)
 .c.o:
 	$(CC) $(STRICT) $$(cat guards) $(CFLAGS) -c -o $@ $<
 
-relay.o $(ROOMS): relay.h guards
+relay.o $(ROOMS): $(HEADERS) guards
 
 # Changes when the compiler or its flags do, and only then.
 flags: FORCE

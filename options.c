@@ -200,7 +200,7 @@ parse_link(struct options *o, int n, char *argv[])
 {
 	if (n >= 2 && strcmp(argv[1], "--") == 0) {
 		parse_ends(o, n, argv);
-		o->role = LINK_NEAR;
+		o->role = MUX_NEAR;
 		return;
 	}
 	if (n == 0 || strcmp(argv[0], "-") != 0)
@@ -208,7 +208,7 @@ parse_link(struct options *o, int n, char *argv[])
 	if (n > 2)
 		fail_usage("there are words after TO; options stand before FROM");
 	o->from.kind = ENDPOINT_STDIO;
-	o->role = LINK_FAR;
+	o->role = MUX_FAR;
 	o->to.kind = ENDPOINT_STDIO; /* none */
 	if (n == 2) {
 		parse_end(&o->to, argv[1], false);

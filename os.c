@@ -27,6 +27,7 @@
 
 #if OS_LINUX
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/statfs.h>
@@ -189,6 +190,15 @@ os_free_pages(void *p, size_t size)
 #endif
 
 #if OS_LINUX
+
+/* SIOCOUTQ of tcp(7), under its other name. */
+uint64_t
+os_unsent(int fd)
+{
+	int n;
+
+	return ioctl(fd, TIOCOUTQ, &n) == -1 || n < 0 ? 0 : (uint64_t)n;
+}
 
 bool
 os_self(const char *name, char *dst, size_t size)
@@ -419,6 +429,13 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 }
 
 #else /* portable */
+
+uint64_t
+os_unsent(int fd)
+{
+	(void)fd;
+	return 0;
+}
 
 void
 os_close_from(int fd)

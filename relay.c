@@ -16,7 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "conn/conn.h"
 #include "relay.h"
+#include "tunnel/tunnel.h"
 
 #define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
@@ -40,7 +42,7 @@ struct relay {
 	int64_t resume;   /* gates rest until then; 0: they do not */
 	size_t max_pairs; /* what -c and the descriptors allow */
 	bool told_full;
-	struct pairs pairs;
+	struct conns conns;
 	struct children kids;
 	struct pollset ps;
 	int signal_fd, signal_slot;
@@ -77,9 +79,12 @@ set_up(struct relay *r)
 		r->opt.forwards[i].to.kids = &r->kids;
 		r->opt.forwards[i].to.each_ms = o->each_ms;
 	}
-	r->tunnel.command = r->tunnel.legs.target = &r->target;
-	r->tunnel.legs.fixed = o->fixed;
-	r->tunnel.legs.anybody = o->anybody;
+	r->tunnel.command = &r->target;
+	r->tunnel.conns = r->tunnel.remotes.conns = r->tunnel.serve.conns = &r->conns;
+	r->tunnel.remotes.any_uid = o->anybody;
+	r->tunnel.serve.remotes = &r->tunnel.remotes;
+	r->tunnel.serve.target = &r->target;
+	r->tunnel.serve.only_target = o->fixed;
 	if (!o->tunnel)
 		return;
 	r->tunnel.hops = &o->hops;
@@ -336,14 +341,16 @@ go_background(struct relay *r)
 static int
 start_single(struct relay *r)
 {
-	struct end a;
+	struct fdpair fds;
+	struct side a;
 	int saved;
 
-	if (end_stdio(&a) == -1)
+	if (fdpair_stdio(&fds) == -1)
 		fail_system("cannot use stdin and stdout");
-	if (!pair_new(&r->pairs, &a, "stdio", &r->target, pollset_clock())) {
+	a = side_of_fds(&fds);
+	if (!conn_dial(&r->conns, &a, "stdio", &r->target, false, pollset_clock())) {
 		saved = errno;
-		end_close(&a, false);
+		fdpair_close(&fds, false);
 		errno = saved;
 		fail_system("cannot use stdin and stdout");
 	}
@@ -367,7 +374,7 @@ bound_pairs(struct relay *r, long files)
 	if (most < 1)
 		most = 1;
 	r->max_pairs = (size_t)(r->opt.max_pairs != 0 && r->opt.max_pairs < most ? r->opt.max_pairs : most);
-	r->tunnel.legs.most = r->max_pairs;
+	r->tunnel.remotes.max_conns = r->max_pairs;
 }
 
 static int
@@ -416,12 +423,12 @@ start_link(struct relay *r)
 	for (i = 0; i < r->opt.n_forwards && status == STATUS_OK && !r->opt.doctor; i++)
 		if (r->opt.forwards[i].kind == FORWARD_NEAR || r->opt.forwards[i].kind == FORWARD_SOCKS)
 			status = listen_on(r, &r->opt.forwards[i].from, &r->opt.forwards[i]);
-	if (r->opt.n_forwards == 0 && r->opt.role == LINK_NEAR && r->opt.from.kind != ENDPOINT_STDIO)
+	if (r->opt.n_forwards == 0 && r->opt.role == MUX_NEAR && r->opt.from.kind != ENDPOINT_STDIO)
 		status = listen_on(r, &r->opt.from, NULL);
 	if (status != STATUS_OK)
 		return status;
-	r->tunnel.single = r->opt.role == LINK_NEAR && r->opt.from.kind == ENDPOINT_STDIO && !r->opt.doctor;
-	if (r->opt.n_forwards > 0 && !r->tunnel.single && !r->opt.doctor)
+	r->tunnel.one_shot = r->opt.role == MUX_NEAR && r->opt.from.kind == ENDPOINT_STDIO && !r->opt.doctor;
+	if (r->opt.n_forwards > 0 && !r->tunnel.one_shot && !r->opt.doctor)
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&r->opt.hops, path, sizeof(path)));
 	return tunnel_start(&r->tunnel, r->opt.role, pollset_clock());
 }
@@ -446,7 +453,7 @@ start(struct relay *r)
 static size_t
 connections(const struct relay *r)
 {
-	return r->pairs.n + r->tunnel.legs.n - r->tunnel.legs.aside;
+	return r->conns.n;
 }
 
 static void
@@ -474,7 +481,7 @@ gates_rest(const struct relay *r)
 {
 	if (!r->opt.linked || r->tunnel.state == TUNNEL_UP)
 		return !r->announced;
-	return r->tunnel.state != TUNNEL_RESTS || r->tunnel.woken;
+	return r->tunnel.state != TUNNEL_BACKOFF || r->tunnel.wanted;
 }
 
 static void
@@ -510,34 +517,41 @@ accept_failed(struct relay *r, int err)
 	}
 }
 
-static void
-join_linked(struct relay *r, const struct end *a, const struct forward *f, const char *name)
+/* Join ${a} to a stream of the link. */
+static bool
+join_linked(struct relay *r, const struct side *a, const struct forward *f, const char *name)
 {
-	struct legs *legs = &r->tunnel.legs;
-	bool joined = f == NULL                  ? leg_new(legs, a, "", r->ps.now)
-		      : f->kind == FORWARD_SOCKS ? leg_socks(legs, a, r->ps.now)
-						 : leg_new(legs, a, f->to_text, r->ps.now);
-	struct end refused = *a;
+	struct side b;
 
-	if (joined)
-		return;
-	log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, connections(r));
-	end_close(&refused, true);
+	if (f != NULL && f->kind == FORWARD_SOCKS)
+		return conn_socks(&r->conns, a, name, r->ps.now);
+	b = side_of_stream(mux_open(r->tunnel.mux, f == NULL ? "" : f->to_text));
+	if (b.stream == NULL)
+		return false;
+	if (conn_join(&r->conns, a, name, &b, r->ps.now))
+		return true;
+	side_close(&b, true, MUX_NO_ROOM, "out of memory");
+	return false;
 }
 
 static void
 join_connection(struct relay *r, int fd, const struct gate *g, const char *name)
 {
-	struct end a;
+	struct fdpair fds;
+	struct side a;
 
-	end_socket(&a, fd, g->l.path == NULL);
+	fdpair_socket(&fds, fd, g->l.path == NULL);
+	a = side_of_fds(&fds);
 	if (r->opt.linked) {
-		join_linked(r, &a, g->forward, name);
+		if (join_linked(r, &a, g->forward, name))
+			return;
+		log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, connections(r));
+		side_close(&a, true, MUX_RESET, "");
 		return;
 	}
-	if (!pair_new(&r->pairs, &a, name, &r->target, r->ps.now)) {
+	if (!conn_dial(&r->conns, &a, name, &r->target, false, r->ps.now)) {
 		log_say(LOG_ERROR, "no memory for %s", name);
-		end_close(&a, true);
+		side_close(&a, true, MUX_RESET, "");
 		return;
 	}
 	if (r->target.to.kind == ENDPOINT_STDIO) {
@@ -576,8 +590,8 @@ accept_all(struct relay *r)
 	for (i = 0; i < r->n_gates; i++) {
 		if (pollset_ready(&r->ps, r->gates[i].slot) == 0)
 			continue;
-		if (r->opt.linked && r->tunnel.state == TUNNEL_RESTS)
-			tunnel_wake(&r->tunnel);
+		if (r->opt.linked && r->tunnel.state == TUNNEL_BACKOFF)
+			tunnel_want_up(&r->tunnel);
 		else
 			accept_some(r, &r->gates[i]);
 	}
@@ -588,9 +602,18 @@ stop(struct relay *r, int sig)
 {
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	close_gates(r);
-	pair_stop(&r->pairs, STATUS_SIGNAL + sig, r->ps.now);
+	conn_stop(&r->conns, STATUS_SIGNAL + sig, r->ps.now);
 	tunnel_stop(&r->tunnel, r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
+}
+
+static void
+log_table(const struct relay *r)
+{
+	if (r->opt.linked)
+		tunnel_table(&r->tunnel, r->ps.now);
+	if (!r->opt.linked || r->tunnel.state == TUNNEL_UP)
+		conn_table(&r->conns, r->ps.now);
 }
 
 static void
@@ -601,10 +624,8 @@ take_signals(struct relay *r)
 	if (pollset_ready(&r->ps, r->signal_slot) == 0)
 		return;
 	while ((sig = signals_take()) != 0) {
-		if (sig == SIGUSR1 && r->opt.linked)
-			tunnel_table(&r->tunnel, r->ps.now);
-		else if (sig == SIGUSR1)
-			pair_table(&r->pairs, r->ps.now);
+		if (sig == SIGUSR1)
+			log_table(r);
 		else if (sig != SIGCHLD)
 			stop(r, sig);
 	}
@@ -614,13 +635,15 @@ take_signals(struct relay *r)
 static void
 sweep(struct relay *r)
 {
-	size_t n = r->pairs.n;
-	int status = pair_sweep(&r->pairs, &r->ps);
+	size_t n = r->conns.n;
+	int status = conn_sweep(&r->conns, &r->ps);
 
-	if (r->pairs.n < n)
+	if (r->conns.n < n)
 		r->resume = 0; /* there are descriptors again */
 	if (r->single && status != STATUS_OK)
 		r->status = status;
+	if (r->opt.linked)
+		tunnel_flush(&r->tunnel, status);
 }
 
 /* ---- the tunnel in the loop ---- */
@@ -633,21 +656,21 @@ examine(struct relay *r)
 	struct forward *f;
 	int i;
 
-	doctor_say(true, t->link.theirs.host, "a relay runs there (%s), and the link stands", t->boot.path);
+	doctor_say(true, mux_peer(t->mux), "a relay runs there (%s), and the link stands", t->boot.path);
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR)
-			leg_remote(&t->legs, f, r->ps.now);
+			remote_ask(&t->remotes, t->mux, f);
 		else if (f->kind != FORWARD_SOCKS)
-			leg_probe(&t->legs, f, r->ps.now);
+			probe_target(&t->probes, t->mux, f);
 	}
 }
 
 static void
 examined(struct relay *r)
 {
-	const char *host = r->tunnel.link.theirs.host;
+	const char *host = mux_peer(r->tunnel.mux);
 	const struct forward *f;
 	bool good = true;
 	int i;
@@ -673,14 +696,16 @@ static void
 join_stdio(struct relay *r)
 {
 	const char *target = r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : "";
-	struct end a;
+	struct side a, b;
 
-	if (end_stdio(&a) != -1) {
-		if (leg_new(&r->tunnel.legs, &a, target, r->ps.now)) {
+	side_none(&a);
+	if (fdpair_stdio(&a.fds) != -1) {
+		b = side_of_stream(mux_open(r->tunnel.mux, target));
+		if (b.stream != NULL && conn_join(&r->conns, &a, "stdio", &b, r->ps.now)) {
 			announce(r);
 			return;
 		}
-		end_close(&a, false);
+		side_close(&a, false, MUX_RESET, "");
 		errno = ENOMEM;
 	}
 	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
@@ -695,9 +720,9 @@ link_is_up(struct relay *r)
 	struct forward *f;
 	int i;
 
-	if (t->link.role == LINK_FAR)
+	if (t->role == MUX_FAR)
 		return;
-	log_say(t->lives > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", t->link.theirs.host, t->lives > 1 ? ", again" : "");
+	log_say(t->connects > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", mux_peer(t->mux), t->connects > 1 ? ", again" : "");
 	if (r->opt.doctor) {
 		examine(r);
 		return;
@@ -711,10 +736,10 @@ link_is_up(struct relay *r)
 		f->state = FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR) {
 			forward_keep_port(f);
-			leg_remote(&t->legs, f, r->ps.now);
+			remote_ask(&t->remotes, t->mux, f);
 		} else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->announced) {
 			log_status("waiting for the target");
-			leg_probe(&t->legs, f, r->ps.now);
+			probe_target(&t->probes, t->mux, f);
 		}
 	}
 }
@@ -732,7 +757,7 @@ forward_refused(struct relay *r, struct forward *f)
 		f->again_at = r->ps.now + ASK_AGAIN;
 	if (r->ps.now >= f->again_at) {
 		f->again_at = 0;
-		leg_remote(&r->tunnel.legs, f, r->ps.now);
+		remote_ask(&r->tunnel.remotes, r->tunnel.mux, f);
 	} else {
 		pollset_until(&r->ps, f->again_at);
 	}
@@ -745,7 +770,7 @@ watch_forwards(struct relay *r)
 	bool stands = true;
 	int i;
 
-	if (r->tunnel.state != TUNNEL_UP || r->tunnel.link.state == LINK_DEAD)
+	if (r->tunnel.state != TUNNEL_UP || mux_state(r->tunnel.mux) == MUX_DEAD)
 		return;
 	if (r->opt.doctor)
 		examined(r);
@@ -756,7 +781,7 @@ watch_forwards(struct relay *r)
 			forward_refused(r, &r->opt.forwards[i]);
 		stands = stands && r->opt.forwards[i].state == FORWARD_STANDS;
 	}
-	if (stands && !r->announced && r->tunnel.link.state != LINK_DEAD)
+	if (stands && !r->announced && mux_state(r->tunnel.mux) != MUX_DEAD)
 		announce(r);
 }
 
@@ -780,7 +805,7 @@ step_tunnel(struct relay *r)
 		return;
 	if (tunnel_step(&r->tunnel, &r->ps))
 		link_is_up(r);
-	tunnel_move(&r->tunnel, &r->ps);
+	tunnel_serve(&r->tunnel, &r->ps);
 }
 
 /* -i: nobody has been connected for so long. */
@@ -810,13 +835,13 @@ turn(struct relay *r)
 	watch_idle(r);
 	want_tunnel(r); /* before the children, since it may release the command */
 	status = spawn_turn(&r->kids, &r->ps);
-	if ((r->single || r->tunnel.single) && status != STATUS_OK)
+	if ((r->single || r->tunnel.one_shot) && status != STATUS_OK)
 		r->status = status;
-	if (r->n_gates == 0 && r->pairs.n == 0 && r->kids.first == NULL && r->tunnel.state == TUNNEL_OVER)
+	if (r->n_gates == 0 && r->conns.n == 0 && r->kids.first == NULL && r->tunnel.state == TUNNEL_OVER)
 		return false;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
 	want_gates(r);
-	pair_want(&r->pairs, &r->ps);
+	conn_want(&r->conns, &r->ps);
 	if (pollset_wait(&r->ps) == -1) {
 		log_say(LOG_ERROR, "poll: %s", strerror(errno));
 		r->status = STATUS_SYSTEM;
@@ -824,8 +849,8 @@ turn(struct relay *r)
 	}
 	take_signals(r);
 	accept_all(r);
-	pair_step(&r->pairs, &r->ps);
 	step_tunnel(r);
+	conn_step(&r->conns, &r->ps);
 	sweep(r);
 	return true;
 }

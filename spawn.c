@@ -150,8 +150,8 @@ spawn_start(struct children *kids, char *const argv[], unsigned how)
 	close(from[1]);
 	close(report[1]);
 	os_close(&err[1]);
-	os_pipe_size(to[1], END_PIPE);
-	os_pipe_size(from[0], END_PIPE);
+	os_pipe_size(to[1], OS_PIPE);
+	os_pipe_size(from[0], OS_PIPE);
 	c->out = to[1];
 	c->in = from[0];
 	c->ear = err[0];

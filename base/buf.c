@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "relay.h"
 
 #define KEEP 16                 /* free chunks */

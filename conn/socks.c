@@ -7,9 +7,13 @@
  * taken. Names are passed on as they are: the far side resolves them.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "conn/socks.h"
+#include "mux/mux.h"
 #include "relay.h"
 
 #define CONNECT 1
@@ -33,7 +37,7 @@ ask(struct socks *s, size_t more)
 size_t
 socks_needs(const struct socks *s)
 {
-	return s->state != SOCKS_TALKS ? 0 : (s->needs == 0 ? 2 : s->needs) - s->have;
+	return s->state != SOCKS_READING ? 0 : (s->needs == 0 ? 2 : s->needs) - s->have;
 }
 
 static void
@@ -52,9 +56,9 @@ take_name(struct socks *s, char *dst, const unsigned char *name, size_t n)
 
 	for (i = 0; i < n; i++)
 		if (name[i] <= ' ' || name[i] >= 0x7f || strchr("/[]=", name[i]) != NULL)
-			return wrong(s, LINK_UNUSABLE, "it asked for a name that is none");
+			return wrong(s, MUX_UNUSABLE, "it asked for a name that is none");
 	if (n == 0 || n >= ENDPOINT_HOST)
-		return wrong(s, LINK_UNUSABLE, "it asked for a name that is empty or too long");
+		return wrong(s, MUX_UNUSABLE, "it asked for a name that is empty or too long");
 	memcpy(dst, name, n);
 	dst[n] = '\0';
 	return true;
@@ -76,7 +80,7 @@ take_methods(struct socks *s, unsigned char *answer, size_t *n)
 	answer[1] = memchr(s->in + 2, 0, count) != NULL ? 0 : NO_METHOD;
 	*n = 2;
 	if (answer[1] == NO_METHOD) {
-		wrong(s, LINK_FORBIDDEN, "it wants to log in, which this proxy does not know");
+		wrong(s, MUX_FORBIDDEN, "it wants to log in, which this proxy does not know");
 		s->silent = true;
 		return;
 	}
@@ -93,12 +97,12 @@ take_request5(struct socks *s)
 	char host[ENDPOINT_HOST];
 
 	if (s->in[0] != 5) {
-		wrong(s, LINK_PROTOCOL, "it does not speak SOCKS 5 after all");
+		wrong(s, MUX_PROTOCOL, "it does not speak SOCKS 5 after all");
 		return;
 	}
 	if (length == 0) {
 		s->no_address = true;
-		wrong(s, LINK_UNUSABLE, "it asked for an address of no known kind");
+		wrong(s, MUX_UNUSABLE, "it asked for an address of no known kind");
 		return;
 	}
 	if (s->have < 4 + length + 2) {
@@ -107,7 +111,7 @@ take_request5(struct socks *s)
 	}
 	if (s->in[1] != CONNECT) {
 		s->no_command = true;
-		wrong(s, LINK_UNUSABLE, "it asked for something other than a connection");
+		wrong(s, MUX_UNUSABLE, "it asked for something other than a connection");
 		return;
 	}
 	if (s->in[3] == 3) {
@@ -142,13 +146,13 @@ take_request4(struct socks *s)
 	}
 	if (name == NULL) {
 		if (s->have == sizeof(s->in))
-			wrong(s, LINK_UNUSABLE, "its request does not end");
+			wrong(s, MUX_UNUSABLE, "its request does not end");
 		else
 			ask(s, 1);
 		return;
 	}
 	if (s->in[1] != CONNECT) {
-		wrong(s, LINK_UNUSABLE, "it asked for something other than a connection");
+		wrong(s, MUX_UNUSABLE, "it asked for something other than a connection");
 		return;
 	}
 	if (name == user)
@@ -164,7 +168,7 @@ socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size
 	*answer_n = 0;
 	memcpy(s->in + s->have, p, n);
 	s->have += n;
-	if (s->state != SOCKS_TALKS || (s->needs != 0 && s->have < s->needs) || s->have < 2)
+	if (s->state != SOCKS_READING || (s->needs != 0 && s->have < s->needs) || s->have < 2)
 		return;
 	s->version = s->greeted ? 5 : s->in[0];
 	if (s->version == 5 && !s->greeted)
@@ -174,7 +178,7 @@ socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size
 	else if (s->version == 4)
 		take_request4(s);
 	else
-		wrong(s, LINK_PROTOCOL, "it does not speak SOCKS");
+		wrong(s, MUX_PROTOCOL, "it does not speak SOCKS");
 	if (s->state == SOCKS_WRONG && s->version != 4 && s->version != 5)
 		s->silent = true;
 }
@@ -188,16 +192,16 @@ reply5(const struct socks *s, uint16_t code)
 	if (s->no_address)
 		return 8;
 	switch (code) {
-	case LINK_END:
+	case MUX_END:
 		return 0;
-	case LINK_FORBIDDEN:
-	case LINK_NO_PERMISSION:
+	case MUX_FORBIDDEN:
+	case MUX_NO_PERMISSION:
 		return 2;
-	case LINK_NO_ROUTE:
-	case LINK_NO_NAME:
-	case LINK_TIMEOUT:
+	case MUX_NO_ROUTE:
+	case MUX_NO_NAME:
+	case MUX_TIMEOUT:
 		return 4;
-	case LINK_REFUSED:
+	case MUX_REFUSED:
 		return 5;
 	default:
 		return 1;
@@ -211,11 +215,52 @@ socks_reply(const struct socks *s, uint16_t code, unsigned char dst[SOCKS_REPLY]
 	if (s->silent)
 		return 0;
 	if (s->version == 4) {
-		dst[1] = code == LINK_END ? 90 : 91;
+		dst[1] = code == MUX_END ? 90 : 91;
 		return 8;
 	}
 	dst[0] = 5;
 	dst[1] = reply5(s, code);
 	dst[3] = 1; /* bound to 0.0.0.0:0: the address is on the far side */
 	return 10;
+}
+
+/* ---- I/O ---- */
+
+/* An answer is short and the client waits for it, so that its socket takes it whole. */
+static int
+send_answer(const struct fdpair *fds, const unsigned char *p, size_t n)
+{
+	ssize_t w;
+
+	if (n == 0)
+		return 0;
+	do
+		w = write(fds->out, p, n);
+	while (w == -1 && errno == EINTR);
+	if (w == (ssize_t)n)
+		return 0;
+	return w == -1 ? errno : EAGAIN;
+}
+
+int
+socks_read(struct socks *s, struct fdpair *fds)
+{
+	unsigned char answer[SOCKS_REPLY], in[512];
+	size_t needs = socks_needs(s), n;
+	ssize_t r = read(fds->in, in, needs < sizeof(in) ? needs : sizeof(in));
+
+	if (r == 0)
+		return -1;
+	if (r == -1)
+		return errno == EAGAIN || errno == EINTR ? 0 : errno;
+	socks_feed(s, in, (size_t)r, answer, &n);
+	return send_answer(fds, answer, n);
+}
+
+bool
+socks_answer(const struct socks *s, const struct fdpair *fds, uint16_t code)
+{
+	unsigned char reply[SOCKS_REPLY];
+
+	return send_answer(fds, reply, socks_reply(s, code, reply)) == 0;
 }

@@ -1,11 +1,12 @@
 /*
  * frame.c - the wire: bytes <-> structs, as PROTOCOL sections 1 to 3 say, and nothing else.
  *
- * No descriptor, no state: what a frame may mean at its time is for link.c to say; here it is refused only for what no frame can be.
+ * No descriptor, no state: what a frame may mean at its time is for mux.c to say; here it is refused only for what no frame can be.
  */
+#include <stdbool.h>
 #include <string.h>
 
-#include "relay.h"
+#include "mux/frame.h"
 
 const unsigned char frame_magic[FRAME_MAGIC] = { 0x00, 0xf2, 'r', 'e', 'L', 'A', 'y', 'l', 'i', 'n', 'k', '\r', '\n', '\n',
 	0xfe, 0x00 };

@@ -1,5 +1,5 @@
 /*
- * tunnel.c - the life of a link, on either side.
+ * tunnel/tunnel.c - the life of a link, on either side.
  *
  *   near, a command (-m)   starts --> up --> over
  *   near, hops (-L ...)    starts --> up --> rests --> starts ...      a first start that fails: over
@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "relay.h"
+#include "tunnel/tunnel.h"
 
 #define EXPLAIN_AFTER 500 /* for the exit status of a command that was no far end */
 #define PAUSE_FIRST 1000
@@ -31,21 +31,22 @@
 
 /* What came before the link and was no answer to boot.c, as people can read it. */
 static void
-show_noise(struct link *l)
+show_banner(struct mux *m)
 {
-	size_t from, i;
-	char text[401];
+	char *banner, text[401];
+	size_t n, from, i;
 
-	for (i = 0; i < l->noise_have; i++)
-		if (l->noise[i] == '\0')
-			l->noise[i] = '?';
-	if (l->noise_have > 0)
-		l->noise_have = boot_strip(l->noise);
-	if (l->noise_have == 0)
+	banner = mux_banner(m, &n);
+	for (i = 0; i < n; i++)
+		if (banner[i] == '\0')
+			banner[i] = '?';
+	if (n > 0)
+		n = boot_strip(banner);
+	if (n == 0)
 		return;
-	from = l->noise_have > 400 ? l->noise_have - 400 : 0;
-	for (i = from; i < l->noise_have; i++)
-		text[i - from] = l->noise[i] == '\n' ? '|' : l->noise[i];
+	from = n > 400 ? n - 400 : 0;
+	for (i = from; i < n; i++)
+		text[i - from] = banner[i] == '\n' ? '|' : banner[i];
 	text[i - from] = '\0';
 	log_say(LOG_ERROR, "before that it said: %s", text);
 }
@@ -54,13 +55,16 @@ static void
 explain_command(struct tunnel *t, int ended)
 {
 	char name[ENDPOINT_NAME];
+	const char *banner;
+	size_t n;
 
+	banner = mux_banner(t->mux, &n);
 	endpoint_name(&t->command->to, name, sizeof(name));
 	/* The far relay saw it first, or what we said came back changed: whichever is read before the other. */
-	if (t->link.code == LINK_END && t->link.noise_have > 0 && strstr(t->link.noise, "cannot go through a terminal") != NULL)
+	if (mux_code(t->mux) == MUX_END && n > 0 && strstr(banner, "cannot go through a terminal") != NULL)
 		log_say(LOG_ERROR, "no link: the line changes bytes: is there an ssh -t, or another terminal, on the way?");
-	else if (t->link.code != LINK_END)
-		log_say(LOG_ERROR, "no link: %s", t->link.why);
+	else if (mux_code(t->mux) != MUX_END)
+		log_say(LOG_ERROR, "no link: %s", mux_why(t->mux));
 	else if (ended == 127)
 		log_say(
 		    LOG_ERROR, "no link: the far command was not found; is relay there, and in the PATH of a remote command?");
@@ -71,7 +75,7 @@ explain_command(struct tunnel *t, int ended)
 		    "no link: the command ended with status %d and without a sign of a relay; its end is relay -m -", ended);
 	else
 		log_say(LOG_ERROR, "no link: the command closed its stdout without a sign of a relay; its end is relay -m -");
-	show_noise(&t->link);
+	show_banner(t->mux);
 }
 
 /* What helps against what ssh said. */
@@ -90,10 +94,12 @@ remedy(const struct hops *h, int hop, const char *said)
 }
 
 /* What people call the far side. */
-static const char *
-far_name(const struct tunnel *t)
+const char *
+tunnel_name(const struct tunnel *t)
 {
-	return t->hops != NULL ? t->hops->hops[t->hops->n - 1] : t->link.theirs.host;
+	if (t->hops != NULL)
+		return t->hops->hops[t->hops->n - 1];
+	return t->mux != NULL ? mux_peer(t->mux) : "";
 }
 
 static void
@@ -101,14 +107,14 @@ explain_hops(struct tunnel *t, int ended)
 {
 	char path[HOPS_PATH], why[sizeof(t->loss)];
 	const char *said, *whole = hops_path(t->hops, path, sizeof(path));
-	enum log_level level = t->lives > 0 ? LOG_INFO : LOG_ERROR;
+	enum log_level level = t->connects > 0 ? LOG_INFO : LOG_ERROR;
 	int hop;
 
-	carrier_hear(&t->carrier);
-	said = t->carrier.last_said;
+	transport_read_stderr(&t->transport);
+	said = t->transport.last_line;
 	hop = hops_blame(t->hops, said);
-	if (t->link.code != LINK_END)
-		snprintf(why, sizeof(why), "%s: %s", far_name(t), t->link.why);
+	if (mux_code(t->mux) != MUX_END)
+		snprintf(why, sizeof(why), "%s: %s", tunnel_name(t), mux_why(t->mux));
 	else if (*said != '\0')
 		snprintf(why, sizeof(why), "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop], said,
 		    remedy(t->hops, hop, said));
@@ -121,13 +127,13 @@ explain_hops(struct tunnel *t, int ended)
 	log_say(level, "%s", why);
 	snprintf(t->loss, sizeof(t->loss), "%s", why);
 	if (level == LOG_ERROR)
-		show_noise(&t->link);
+		show_banner(t->mux);
 }
 
 static void
 explain_start(struct tunnel *t)
 {
-	int ended = t->carrier.child == NULL ? -1 : spawn_exit(t->carrier.child);
+	int ended = t->transport.child == NULL ? -1 : spawn_exit(t->transport.child);
 
 	if (t->hops != NULL)
 		explain_hops(t, ended);
@@ -139,27 +145,27 @@ explain_start(struct tunnel *t)
 static bool
 is_far_end(const struct tunnel *t)
 {
-	return t->link.role == LINK_FAR && (t->link.code == LINK_END || t->link.code == LINK_RESET);
+	return t->role == MUX_FAR && (mux_code(t->mux) == MUX_END || mux_code(t->mux) == MUX_RESET);
 }
 
 static void
 explain_loss(const struct tunnel *t)
 {
-	log_say(is_far_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s", t->lives > 0 ? " to " : "",
-	    t->lives > 0 ? t->link.theirs.host : "", t->link.why);
+	log_say(is_far_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s", t->connects > 0 ? " to " : "",
+	    t->connects > 0 ? mux_peer(t->mux) : "", mux_why(t->mux));
 }
 
 /* A key that ends relay ends ssh as well, and often first: that is no loss to be told of. */
 static void
-tell_loss(struct tunnel *t, struct pollset *ps)
+report_loss(struct tunnel *t, struct pollset *ps)
 {
-	if (t->untold_at == 0)
+	if (t->report_at == 0)
 		return;
-	pollset_until(ps, t->untold_at);
-	if (ps->now < t->untold_at)
+	pollset_until(ps, t->report_at);
+	if (ps->now < t->report_at)
 		return;
-	t->untold_at = 0;
-	log_say(LOG_ERROR, "the link to %s has ended: %s; it will be made again", far_name(t), t->loss);
+	t->report_at = 0;
+	log_say(LOG_ERROR, "the link to %s has ended: %s; it will be made again", tunnel_name(t), t->loss);
 }
 
 /* ---- start ---- */
@@ -171,29 +177,33 @@ start_near(struct tunnel *t, int64_t now)
 
 	if (t->hops != NULL) {
 		boot = &t->boot;
-		t->link.patient = true;
+		mux_wait_peer_first(t->mux);
 		if (!boot_start(boot, t->self, os_image(t->self), t->far_path, t->far_options))
 			return false;
 	}
-	if (!carrier_near(&t->carrier, &t->link, t->command, boot, now))
+	if (!transport_near(&t->transport, t->mux, t->command, boot, now))
 		return false;
-	t->carrier.hushed = t->lives > 0;
+	t->transport.quiet = t->connects > 0;
 	return true;
 }
 
 int
-tunnel_start(struct tunnel *t, enum link_role role, int64_t now)
+tunnel_start(struct tunnel *t, enum mux_role role, int64_t now)
 {
 	char host[ENDPOINT_HOST] = "?";
 
 	gethostname(host, sizeof(host) - 1);
-	link_init(&t->link, role, LINK_MEMORY, host, now * 1000);
-	t->legs.link = &t->link;
-	t->state = TUNNEL_STARTS;
+	t->role = role;
+	t->state = TUNNEL_STARTING;
 	t->started_at = now;
 	t->explain_at = t->magic_at = t->here_at = 0;
-	if (role == LINK_FAR)
-		return carrier_far(&t->carrier, &t->link) == -1 ? STATUS_LINK : STATUS_OK;
+	t->mux = mux_new(role, MUX_MEMORY, host, now * 1000);
+	if (t->mux == NULL) {
+		log_say(LOG_ERROR, "cannot start a link: no memory");
+		return STATUS_SYSTEM;
+	}
+	if (role == MUX_FAR)
+		return transport_far(&t->transport, t->mux) == -1 ? STATUS_LINK : STATUS_OK;
 	if (start_near(t, now))
 		return STATUS_OK;
 	log_say(LOG_ERROR, "cannot start the command: no memory or descriptors");
@@ -202,14 +212,23 @@ tunnel_start(struct tunnel *t, enum link_role role, int64_t now)
 
 /* ---- end ---- */
 
-/* Everything of the link that has ended goes; the next start begins anew. */
+/* Free everything of the link that has ended.  Its connections go on until they have delivered what they hold. */
 static void
-clear(struct tunnel *t, int64_t now)
+clear(struct tunnel *t, const struct pollset *ps)
 {
-	carrier_flush(&t->carrier, now * 1000);
-	carrier_close(&t->carrier, now);
+	t->conns->mux = NULL;
+	if (t->mux == NULL)
+		return;
+	if (mux_ended_by_peer(t->mux) && t->role == MUX_FAR)
+		conn_stop(t->conns, STATUS_BROKEN, ps->now);
+	conn_take_dirty(t->conns, t->mux, ps->now);
+	remote_step(&t->remotes, ps);
+	probe_step(&t->probes);
+	transport_flush(&t->transport, ps->now * 1000);
+	transport_close(&t->transport, ps->now);
 	boot_free(&t->boot);
-	link_free(&t->link);
+	mux_free(t->mux);
+	t->mux = NULL;
 }
 
 static void
@@ -218,14 +237,14 @@ rest(struct tunnel *t, int64_t now)
 	int64_t pause = PAUSE_FIRST;
 	unsigned i;
 
-	for (i = 1; i < t->failures && pause < PAUSE_MOST; i++)
+	for (i = 1; i < t->retries && pause < PAUSE_MOST; i++)
 		pause *= 2;
 	if (pause > PAUSE_MOST)
 		pause = PAUSE_MOST;
 	/* Many relays that lost the same host must not come back as one. */
 	pause -= pollset_clock_us() % (pause / 2);
-	t->failures++;
-	t->state = TUNNEL_RESTS;
+	t->retries++;
+	t->state = TUNNEL_BACKOFF;
 	t->again_at = now + pause;
 }
 
@@ -236,7 +255,7 @@ is_explained(struct tunnel *t, struct pollset *ps)
 	if (t->explain_at == 0)
 		t->explain_at = ps->now + EXPLAIN_AFTER;
 	pollset_until(ps, t->explain_at);
-	if (ps->now < t->explain_at && t->carrier.child != NULL && spawn_exit(t->carrier.child) == -1)
+	if (ps->now < t->explain_at && t->transport.child != NULL && spawn_exit(t->transport.child) == -1)
 		return false;
 	explain_start(t);
 	return true;
@@ -245,7 +264,7 @@ is_explained(struct tunnel *t, struct pollset *ps)
 static bool
 comes_back(const struct tunnel *t)
 {
-	return t->hops != NULL && t->lives > 0 && !t->stopped && !t->single;
+	return t->hops != NULL && t->connects > 0 && !t->stopped && !t->one_shot;
 }
 
 /* The link is dead: reset what it carried, and say why. */
@@ -253,22 +272,20 @@ static void
 end_link(struct tunnel *t, struct pollset *ps)
 {
 	bool done =
-	    t->stopped || t->finished || (t->single && t->legs.n == 0 && t->state == TUNNEL_UP && t->status == STATUS_OK);
+	    t->stopped || t->finished || (t->one_shot && t->conns->n == 0 && t->state == TUNNEL_UP && t->status == STATUS_OK);
 
-	if (t->link.role == LINK_NEAR && t->state == TUNNEL_STARTS && !t->stopped) {
+	if (t->role == MUX_NEAR && t->state == TUNNEL_STARTING && !t->stopped) {
 		if (!is_explained(t, ps))
 			return;
 	} else if (!done && comes_back(t)) {
-		t->untold_at = ps->now + TELL_AFTER;
-		snprintf(t->loss, sizeof(t->loss), "%s", t->link.why);
+		t->report_at = ps->now + TELL_AFTER;
+		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
 	} else if (!done) {
 		explain_loss(t);
 	}
 	if (!done && !is_far_end(t))
 		t->status = STATUS_LINK;
-	leg_step(&t->legs, ps);
-	leg_sweep(&t->legs, ps);
-	clear(t, ps->now);
+	clear(t, ps);
 	if (comes_back(t)) {
 		t->status = STATUS_OK;
 		rest(t, ps->now);
@@ -284,10 +301,10 @@ tunnel_stop(struct tunnel *t, int status)
 		return;
 	t->status = status;
 	t->stopped = true;
-	if (t->state == TUNNEL_RESTS)
+	if (t->state == TUNNEL_BACKOFF)
 		t->state = TUNNEL_OVER;
 	else
-		link_bye(&t->link, LINK_END, "stopped by a signal");
+		mux_bye(t->mux, MUX_END, "stopped by a signal");
 }
 
 /* ---- a turn ---- */
@@ -301,17 +318,17 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 {
 	int64_t when = (t->here_at != 0 ? t->here_at : t->started_at) + MAGIC_AFTER;
 
-	if (t->lives > 0 || t->told_silence || t->boot.state != BOOT_ASKS || (t->here_at == 0 && !hops_any_command(t->hops)))
+	if (t->connects > 0 || t->silence_logged || t->boot.state != BOOT_ASKS || (t->here_at == 0 && !hops_any_command(t->hops)))
 		return;
 	pollset_until(ps, when);
 	if (ps->now < when)
 		return;
-	t->told_silence = true;
+	t->silence_logged = true;
 	if (t->here_at == 0)
 		log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are many (srun without -u)?");
 	else
 		log_say(LOG_NOTICE,
-		    "%s was reached and answers no more: what does relay -V do there? -x PATH names another one", far_name(t));
+		    "%s was reached and answers no more: what does relay -V do there? -x PATH names another one", tunnel_name(t));
 }
 
 /* What a start with hops is just doing. */
@@ -320,29 +337,29 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 {
 	char text[HOPS_PATH + 64];
 
-	if (t->boot.state == BOOT_COPIES && t->told_copies < t->boot.copies) {
-		t->told_copies = t->boot.copies;
-		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s", (t->boot.size + 1023) / 1024, far_name(t));
-		if (t->lives == 0)
+	if (t->boot.state == BOOT_COPIES && t->uploads_logged < t->boot.copies) {
+		t->uploads_logged = t->boot.copies;
+		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s", (t->boot.size + 1023) / 1024, tunnel_name(t));
+		if (t->connects == 0)
 			log_status(text);
 	}
 	if (t->boot.here && t->here_at == 0) {
 		t->here_at = ps->now;
-		log_say(LOG_INFO, "reached %s", far_name(t));
+		log_say(LOG_INFO, "reached %s", tunnel_name(t));
 	}
 	watch_silence(t, ps);
-	if (t->boot.state == BOOT_STARTS && t->link.state == LINK_STARTS) {
+	if (t->boot.state == BOOT_STARTS && mux_state(t->mux) == MUX_STARTING) {
 		if (t->magic_at == 0)
 			t->magic_at = ps->now + MAGIC_AFTER;
 		if (ps->now >= t->magic_at)
-			link_lost(&t->link, LINK_TIMEOUT,
+			mux_lost(t->mux, MUX_TIMEOUT,
 			    "the relay there was started and is not heard: does a hop hold bytes back until a line is whole "
 			    "(srun without -u)?");
 		pollset_until(ps, t->magic_at);
 	}
-	if (t->lives > 0 && t->link.state != LINK_DEAD) {
+	if (t->connects > 0 && mux_state(t->mux) != MUX_DEAD) {
 		if (ps->now >= t->started_at + START_MOST)
-			link_lost(&t->link, LINK_TIMEOUT, "no answer within two minutes");
+			mux_lost(t->mux, MUX_TIMEOUT, "no answer within two minutes");
 		else
 			pollset_until(ps, t->started_at + START_MOST);
 	}
@@ -353,11 +370,11 @@ static bool
 has_slept(struct tunnel *t, int64_t now_us)
 {
 	struct timespec ts;
-	int64_t clocks, before = t->clocks;
+	int64_t clocks, before = t->clock_offset;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	clocks = ((int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - now_us) / 1000;
-	t->clocks = clocks;
+	t->clock_offset = clocks;
 	return before != 0 && clocks - before > SLEPT;
 }
 
@@ -368,43 +385,44 @@ watch_sleep(struct tunnel *t, const struct pollset *ps)
 	if (!has_slept(t, ps->now_us))
 		return;
 	if (t->state == TUNNEL_UP)
-		link_woke(&t->link, ps->now_us);
-	t->failures = 0;
+		mux_woke(t->mux, ps->now_us);
+	t->retries = 0;
 	t->again_at = ps->now;
 }
 
 static int64_t
 next_start(const struct tunnel *t)
 {
-	int64_t least = WAKE_AFTER * (int64_t)t->failures;
+	int64_t least = WAKE_AFTER * (int64_t)t->retries;
 	int64_t woken = t->started_at + (least < WAKE_MOST ? least : WAKE_MOST);
 
-	return t->woken && woken < t->again_at ? woken : t->again_at;
+	return t->wanted && woken < t->again_at ? woken : t->again_at;
 }
 
 void
 tunnel_want(struct tunnel *t, struct pollset *ps)
 {
 	watch_sleep(t, ps);
-	if (t->state == TUNNEL_RESTS && ps->now >= next_start(t)) {
-		t->woken = false;
-		if (tunnel_start(t, LINK_NEAR, ps->now) != STATUS_OK) {
-			clear(t, ps->now);
+	if (t->state == TUNNEL_BACKOFF && ps->now >= next_start(t)) {
+		t->wanted = false;
+		if (tunnel_start(t, MUX_NEAR, ps->now) != STATUS_OK) {
+			clear(t, ps);
 			rest(t, ps->now);
 		}
 	}
-	if (t->hops != NULL && t->state == TUNNEL_STARTS)
+	if (t->hops != NULL && t->state == TUNNEL_STARTING)
 		watch_boot(t, ps);
-	if ((t->state == TUNNEL_STARTS || t->state == TUNNEL_UP) && t->link.state == LINK_DEAD)
+	if ((t->state == TUNNEL_STARTING || t->state == TUNNEL_UP) && mux_state(t->mux) == MUX_DEAD)
 		end_link(t, ps);
 	/* Behind the end of a link: nothing else may ever wake us. */
-	tell_loss(t, ps);
-	if (t->state == TUNNEL_RESTS)
+	report_loss(t, ps);
+	if (t->state == TUNNEL_BACKOFF)
 		pollset_until(ps, next_start(t));
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_RESTS || t->link.state == LINK_DEAD)
+	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF || mux_state(t->mux) == MUX_DEAD)
 		return;
-	leg_want(&t->legs, ps);
-	carrier_want(&t->carrier, ps);
+	conn_take_dirty(t->conns, t->mux, ps->now);
+	remote_want(&t->remotes, ps);
+	transport_want(&t->transport, ps);
 }
 
 /* People know the far end by the name that they reached it by. */
@@ -414,22 +432,23 @@ take_name(struct tunnel *t)
 	const char *last = t->hops->hops[t->hops->n - 1];
 
 	if (strpbrk(last, " \t") == NULL)
-		snprintf(t->link.theirs.host, sizeof(t->link.theirs.host), "%s", last);
+		mux_name_peer(t->mux, last);
 }
 
 bool
 tunnel_step(struct tunnel *t, const struct pollset *ps)
 {
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_RESTS)
+	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF)
 		return false;
-	carrier_step(&t->carrier, ps);
-	if (t->link.state != LINK_UP || t->state == TUNNEL_UP)
+	transport_step(&t->transport, ps);
+	if (mux_state(t->mux) != MUX_UP || t->state == TUNNEL_UP)
 		return false;
 	t->state = TUNNEL_UP;
-	t->lives++;
-	t->failures = 0;
+	t->connects++;
+	t->retries = 0;
 	t->up_at = ps->now;
-	t->carrier.hushed = false;
+	t->conns->mux = t->mux;
+	t->transport.quiet = false;
 	boot_free(&t->boot);
 	if (t->hops != NULL)
 		take_name(t);
@@ -437,50 +456,58 @@ tunnel_step(struct tunnel *t, const struct pollset *ps)
 }
 
 void
-tunnel_move(struct tunnel *t, const struct pollset *ps)
+tunnel_serve(struct tunnel *t, const struct pollset *ps)
 {
-	int status;
-
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_RESTS)
+	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF)
 		return;
-	leg_accept(&t->legs, ps->now);
-	leg_step(&t->legs, ps);
-	status = leg_sweep(&t->legs, ps);
-	if (t->single && status != STATUS_OK && !t->stopped)
+	serve_streams(&t->serve, t->mux, ps->now);
+	conn_take_dirty(t->conns, t->mux, ps->now);
+	remote_step(&t->remotes, ps);
+	probe_step(&t->probes);
+}
+
+void
+tunnel_flush(struct tunnel *t, int status)
+{
+	struct mux_stats stats;
+
+	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF)
+		return;
+	if (t->one_shot && status != STATUS_OK && !t->stopped)
 		t->status = status;
-	carrier_flush(&t->carrier, pollset_clock_us());
-	if (t->single && t->link.late != LINK_END && t->status == STATUS_OK)
-		t->status = STATUS_BROKEN;
-	if (t->single && t->state == TUNNEL_UP && t->legs.n == 0 && t->link.n == 0 && t->link.state != LINK_DEAD) {
+	transport_flush(&t->transport, pollset_clock_us());
+	mux_stats(t->mux, &stats);
+	if (t->one_shot && t->state == TUNNEL_UP && t->conns->n == 0 && stats.streams == 0 && mux_state(t->mux) != MUX_DEAD) {
 		t->finished = true;
-		link_bye(&t->link, LINK_END, "done");
+		mux_bye(t->mux, MUX_END, "done");
 	}
 }
 
 void
-tunnel_wake(struct tunnel *t)
+tunnel_want_up(struct tunnel *t)
 {
-	t->woken = true;
+	t->wanted = true;
 }
 
 void
 tunnel_table(const struct tunnel *t, int64_t now)
 {
 	static const char *const words[] = { "over", "starting", "up", "down" };
-	const char *name = far_name(t);
-	const struct pace *p = &t->link.pace;
+	const char *name = tunnel_name(t);
 	int64_t up = (now - t->up_at) / 1000;
+	uint64_t seconds = (uint64_t)(up > 0 ? up : 1);
+	struct mux_stats s;
 
 	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side", words[t->state]);
-	if (t->state == TUNNEL_RESTS)
+	if (t->state == TUNNEL_BACKOFF)
 		log_say(LOG_ERROR, "%s; it is made again in %lld s, or when somebody connects", t->loss,
 		    (long long)((next_start(t) - now + 999) / 1000));
 	if (t->state != TUNNEL_UP)
 		return;
-	log_say(
-	    LOG_ERROR, "round trip %lld us, at most %llu bytes in flight", (long long)p->trip, (unsigned long long)p->window);
-	log_say(LOG_ERROR, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second", (unsigned long long)p->sent,
-	    (unsigned long long)t->link.read, (long long)up, (unsigned long long)(p->sent / (uint64_t)(up + (up == 0))),
-	    (unsigned long long)(t->link.read / (uint64_t)(up + (up == 0))));
-	leg_table(&t->legs);
+	mux_stats(t->mux, &s);
+	log_say(LOG_ERROR, "round trip %lld us, at most %llu bytes in flight, %llu bytes reserved", (long long)s.rtt_us,
+	    (unsigned long long)s.cwnd, (unsigned long long)s.reserved);
+	log_say(LOG_ERROR, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second", (unsigned long long)s.sent,
+	    (unsigned long long)s.received, (long long)up, (unsigned long long)(s.sent / seconds),
+	    (unsigned long long)(s.received / seconds));
 }

@@ -1,5 +1,5 @@
 /*
- * pace.c - how many bytes may be in flight.
+ * cc.c - how many bytes may be in flight.
  *
  * Between two relays lie pipes, ssh's window and socket buffers, and a sender that fills them all makes every keystroke wait behind
  * megabytes. So the bytes in flight (sent, not yet acknowledged) are kept near what the line itself holds, and a queue's worth
@@ -29,7 +29,7 @@
  */
 #include <string.h>
 
-#include "relay.h"
+#include "mux/cc.h"
 
 #define WINDOW_FIRST 32768
 #define WINDOW_LEAST 4096
@@ -53,7 +53,7 @@
 
 /* How long a queue of ours may be. */
 static int64_t
-queue(const struct pace *p)
+queue(const struct cc *p)
 {
 	int64_t us = p->trip / 2, least = p->calm ? QUEUE_CALM : QUEUE_LEAST;
 
@@ -62,7 +62,7 @@ queue(const struct pace *p)
 
 /* The window becomes ${bytes}: at once if that is less, else by what is acknowledged, so that no burst is sent. */
 static void
-move(struct pace *p, uint64_t bytes)
+move(struct cc *p, uint64_t bytes)
 {
 	bytes = bytes < WINDOW_LEAST ? WINDOW_LEAST : bytes > WINDOW_MOST ? WINDOW_MOST : bytes;
 	p->goal = bytes;
@@ -81,7 +81,7 @@ window_for(uint64_t bytes, int64_t made, int64_t trip)
 }
 
 void
-pace_init(struct pace *p, int64_t now)
+cc_init(struct cc *p, int64_t now)
 {
 	memset(p, 0, sizeof(*p));
 	p->talked_at = now - TALK;
@@ -90,14 +90,14 @@ pace_init(struct pace *p, int64_t now)
 }
 
 void
-pace_talked(struct pace *p, int64_t now)
+cc_sent_small(struct cc *p, int64_t now)
 {
 	p->talked_at = now;
 }
 
 /* ${n} bytes more: when may the next ones follow? */
 static void
-spread(struct pace *p, size_t n, int64_t now)
+spread(struct cc *p, size_t n, int64_t now)
 {
 	if (p->trip < LONG)
 		return;
@@ -107,16 +107,16 @@ spread(struct pace *p, size_t n, int64_t now)
 }
 
 void
-pace_sent(struct pace *p, size_t n, int64_t now)
+cc_sent(struct cc *p, size_t n, int64_t now)
 {
-	size_t last = (p->first + p->marks) % PACE_MARKS;
+	size_t last = (p->first + p->marks) % CC_MARKS;
 
 	p->sent += n;
 	spread(p, n, now);
 	if (p->sent - p->acked > p->window - p->window / 4)
 		p->used = true;
-	if (p->marks == PACE_MARKS) {
-		p->mark[(last + PACE_MARKS - 1) % PACE_MARKS].end = p->sent; /* rather too long a trip than too short a one */
+	if (p->marks == CC_MARKS) {
+		p->mark[(last + CC_MARKS - 1) % CC_MARKS].end = p->sent; /* rather too long a trip than too short a one */
 		return;
 	}
 	p->mark[last].end = p->sent;
@@ -125,7 +125,7 @@ pace_sent(struct pace *p, size_t n, int64_t now)
 }
 
 static void
-grow(struct pace *p)
+grow(struct cc *p)
 {
 	uint64_t step = window_for(p->window, p->least, queue(p));
 
@@ -142,7 +142,7 @@ grow(struct pace *p)
 }
 
 static void
-lower(struct pace *p, int64_t trip)
+lower(struct cc *p, int64_t trip)
 {
 	uint64_t bytes = window_for(p->window, p->least, trip), least;
 
@@ -158,7 +158,7 @@ lower(struct pace *p, int64_t trip)
 }
 
 static void
-judge(struct pace *p)
+judge(struct cc *p)
 {
 	p->shorter = p->least + queue(p) / 2 < p->trip;
 
@@ -173,7 +173,7 @@ judge(struct pace *p)
 }
 
 static void
-decide(struct pace *p, int64_t now)
+decide(struct cc *p, int64_t now)
 {
 	p->calm = now - p->talked_at >= TALK;
 	p->tremble += ((p->sum / p->samples - p->least) - p->tremble) / 8;
@@ -198,7 +198,7 @@ decide(struct pace *p, int64_t now)
 }
 
 static void
-take_trip(struct pace *p, int64_t trip, int64_t now)
+take_trip(struct cc *p, int64_t trip, int64_t now)
 {
 	trip = trip < 1 ? 1 : trip > TRIP_MOST ? TRIP_MOST : trip;
 	p->trip_last = trip;
@@ -220,7 +220,7 @@ take_trip(struct pace *p, int64_t trip, int64_t now)
 }
 
 bool
-pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
+cc_acked(struct cc *p, uint64_t count, int64_t delay, int64_t now)
 {
 	uint64_t fresh = count - p->acked;
 
@@ -232,7 +232,7 @@ pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 		p->settled = p->sent;
 	}
 	while (p->marks > 0 && p->mark[p->first].end < count) {
-		p->first = (p->first + 1) % PACE_MARKS;
+		p->first = (p->first + 1) % CC_MARKS;
 		p->marks--;
 	}
 	if (p->marks > 0 && fresh > 0)
@@ -241,7 +241,7 @@ pace_acked(struct pace *p, uint64_t count, int64_t delay, int64_t now)
 }
 
 size_t
-pace_room(const struct pace *p, int64_t now)
+cc_room(const struct cc *p, int64_t now)
 {
 	uint64_t flight = p->sent - p->acked;
 
@@ -251,23 +251,23 @@ pace_room(const struct pace *p, int64_t now)
 }
 
 int64_t
-pace_next(const struct pace *p, int64_t now)
+cc_next(const struct cc *p, int64_t now)
 {
 	return p->sent - p->acked < p->window && now < p->next_at ? p->next_at : INT64_MAX;
 }
 
 bool
-pace_over(const struct pace *p)
+cc_is_over(const struct cc *p)
 {
 	return p->sent - p->acked >= p->window + p->window / 8 + 2048;
 }
 
 size_t
-pace_slice(const struct pace *p)
+cc_slice(const struct cc *p)
 {
 	uint64_t slice = p->trip < SLICE_TIME * SLICES ? p->window / SLICES : window_for(p->window, p->trip, SLICE_TIME);
 
-	if (slice < PACE_SLICE_LEAST)
-		return PACE_SLICE_LEAST;
-	return slice > PACE_SLICE_MOST ? PACE_SLICE_MOST : (size_t)slice;
+	if (slice < CC_SLICE_LEAST)
+		return CC_SLICE_LEAST;
+	return slice > CC_SLICE_MOST ? CC_SLICE_MOST : (size_t)slice;
 }

@@ -1,5 +1,5 @@
 /*
- * end.c - the descriptors of one side, and how each kind of them is put in order, half-closed, reset and given back.
+ * conn/fdpair.c - the descriptors of one side, and how each kind of them is put in order, half-closed, reset and given back.
  *
  * A side is one socket, or two descriptors: a pipe from and a pipe to a command, or whatever stdin and stdout are.  To end the
  * outgoing direction a socket is shut down and a pipe is closed; a reset exists for TCP alone.  The descriptor of a direction that
@@ -20,10 +20,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "conn/fdpair.h"
 #include "relay.h"
 
 void
-end_none(struct end *e)
+fdpair_none(struct fdpair *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->in = e->out = e->in_slot = e->out_slot = -1;
@@ -31,18 +32,18 @@ end_none(struct end *e)
 }
 
 void
-end_socket(struct end *e, int fd, bool tcp)
+fdpair_socket(struct fdpair *e, int fd, bool tcp)
 {
-	end_none(e);
+	fdpair_none(e);
 	e->in = e->out = fd;
 	e->single = e->out_socket = true;
 	e->tcp = e->in_splices = tcp;
 }
 
 void
-end_pipes(struct end *e, int in, int out)
+fdpair_pipes(struct fdpair *e, int in, int out)
 {
-	end_none(e);
+	fdpair_none(e);
 	e->in = in;
 	e->out = out;
 	e->in_splices = e->out_splices = true;
@@ -55,7 +56,7 @@ put_in_order(int fd, mode_t mode, int *flags, bool *blocks)
 	int now = fcntl(fd, F_GETFL);
 
 	if (S_ISFIFO(mode))
-		os_pipe_size(fd, END_PIPE); /* ssh's end of it wakes up a fourth as often */
+		os_pipe_size(fd, OS_PIPE); /* ssh's end of it wakes up a fourth as often */
 	*blocks = !S_ISFIFO(mode) && !S_ISSOCK(mode);
 	if (*blocks || now == -1 || (now & O_NONBLOCK) != 0)
 		return;
@@ -74,22 +75,22 @@ is_tcp(int fd)
 
 /* stdin and stdout cannot be had: they are given back as they were. */
 static int
-give_up(struct end *e)
+give_up(struct fdpair *e)
 {
 	int saved = errno;
 
-	end_close(e, false);
+	fdpair_close(e, false);
 	errno = saved;
 	return -1;
 }
 
 int
-end_stdio(struct end *e)
+fdpair_stdio(struct fdpair *e)
 {
 	struct stat in, out;
 	int on = 1;
 
-	end_none(e);
+	fdpair_none(e);
 	if (fstat(STDIN_FILENO, &in) == -1 || fstat(STDOUT_FILENO, &out) == -1)
 		return -1;
 	e->stdio = true;
@@ -115,17 +116,17 @@ end_stdio(struct end *e)
 /* ---- what poll is asked, and what it answers ---- */
 
 void
-end_unwatch(struct end *e)
+fdpair_unwatch(struct fdpair *e)
 {
 	e->in_slot = e->out_slot = -1;
 }
 
 void
-end_want(struct end *e, struct pollset *ps, bool reads, bool writes)
+fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes)
 {
 	short in = reads ? POLLIN : 0, out = writes ? POLLOUT : 0;
 
-	end_unwatch(e);
+	fdpair_unwatch(e);
 	e->wants_in = reads;
 	if (e->in != -1 && e->in == e->out) {
 		if ((in | out) != 0 || !e->hup)
@@ -141,19 +142,19 @@ end_want(struct end *e, struct pollset *ps, bool reads, bool writes)
 }
 
 bool
-end_readable(const struct end *e, const struct pollset *ps)
+fdpair_readable(const struct fdpair *e, const struct pollset *ps)
 {
 	return e->wants_in && (pollset_ready(ps, e->in_slot) & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) != 0;
 }
 
 bool
-end_writable(const struct end *e, const struct pollset *ps)
+fdpair_writable(const struct fdpair *e, const struct pollset *ps)
 {
 	return e->out != -1 && (pollset_ready(ps, e->out_slot) & (POLLOUT | POLLERR | POLLNVAL)) != 0;
 }
 
 bool
-end_has_unread(const struct end *e)
+fdpair_has_unread(const struct fdpair *e)
 {
 	char c;
 
@@ -161,7 +162,7 @@ end_has_unread(const struct end *e)
 }
 
 int
-end_failed(struct end *e, const struct pollset *ps)
+fdpair_failed(struct fdpair *e, const struct pollset *ps)
 {
 	int fd = e->out != -1 ? e->out : e->in;
 	short r = pollset_ready(ps, e->out != -1 ? e->out_slot : e->in_slot);
@@ -202,7 +203,7 @@ close_stderr(void)
 }
 
 int
-end_shut_out(struct end *e)
+fdpair_shut_out(struct fdpair *e)
 {
 	int fd = e->out, err = 0;
 
@@ -235,7 +236,7 @@ deafen(int fd)
 }
 
 void
-end_shut_in(struct end *e)
+fdpair_shut_in(struct fdpair *e)
 {
 	int fd = e->in;
 
@@ -249,7 +250,7 @@ end_shut_in(struct end *e)
 }
 
 void
-end_close(struct end *e, bool reset)
+fdpair_close(struct fdpair *e, bool reset)
 {
 	struct linger now = { .l_onoff = 1, .l_linger = 0 };
 
@@ -259,6 +260,6 @@ end_close(struct end *e, bool reset)
 	}
 	if (e->in != -1 && e->in == e->out)
 		e->out = -1;
-	end_shut_in(e);
-	end_shut_out(e);
+	fdpair_shut_in(e);
+	fdpair_shut_out(e);
 }

@@ -1,0 +1,235 @@
+/*
+ * conn/half.c - one direction of a connection.
+ *
+ * Bytes rest in one queue.  Between two descriptors it is the half's own.  If the sink is a stream, the half reads straight into the
+ * stream's tx queue and the mux empties it.  If the source is a stream, the mux fills its rx queue and the half writes from it.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "conn/half.h"
+#include "relay.h"
+
+#define SLOW_WRITE 1024  /* to a terminal, which may block in the middle of more */
+#define BULK_FIRST 32768 /* bytes of one read that make it bulk, */
+#define BULK_LEAST 16384 /* and that keep it so */
+
+void
+half_init(struct half *h, struct side *src, struct side *dst)
+{
+	memset(h, 0, sizeof(*h));
+	h->src = src;
+	h->dst = dst;
+	h->buf = src->stream != NULL ? stream_rx(src->stream) : dst->stream != NULL ? stream_tx(dst->stream) : &h->own;
+}
+
+bool
+half_finished(const struct half *h)
+{
+	return h->state == HALF_SHUT || h->state == HALF_BROKEN;
+}
+
+/* How many bytes may be read into the queue. */
+static size_t
+room(const struct half *h)
+{
+	if (h->dst->stream != NULL)
+		return stream_room(h->dst->stream);
+	if (h->buf->pipe != NULL)
+		return h->buf->full ? 0 : BUF_PIPE;
+	return h->buf->used + BUF_CHUNK <= HALF_HOLDS ? HALF_HOLDS - h->buf->used : 0;
+}
+
+bool
+half_wants_read(const struct half *h)
+{
+	if (h->src->stream != NULL)
+		return false;
+	if (h->state == HALF_BROKEN)
+		return h->src->fds.in != -1;
+	return h->state == HALF_OPEN && room(h) > 0;
+}
+
+bool
+half_wants_write(const struct half *h)
+{
+	return h->dst->stream == NULL && h->buf->used > 0 && !half_finished(h);
+}
+
+void
+half_break(struct half *h, int err, bool by_sink)
+{
+	if (half_finished(h))
+		return;
+	h->state = HALF_BROKEN;
+	h->err = err;
+	h->by_sink = by_sink;
+	h->lost = h->buf->used > 0;
+	if (h->src->stream != NULL)
+		stream_discard(h->src->stream);
+	else
+		buf_clear(h->buf);
+}
+
+static void
+update_source(struct half *h, const struct stream *s)
+{
+	if (h->state != HALF_OPEN)
+		return;
+	if (stream_eof_read(s)) {
+		h->state = HALF_DRAIN;
+	} else if (stream_is_closed(s)) {
+		h->state = HALF_DRAIN;
+		h->src->err = mux_errno_of(stream_code(s));
+	}
+}
+
+static void
+update_sink(struct half *h, const struct stream *s)
+{
+	h->moved = stream_sent(s);
+	if (stream_is_closed(s) && stream_code(s) != MUX_END)
+		half_break(h, mux_errno_of(stream_code(s)), true);
+	else if (stream_is_stopped(s))
+		half_break(h, EPIPE, true);
+}
+
+void
+half_update(struct half *h)
+{
+	if (h->src->stream != NULL)
+		update_source(h, h->src->stream);
+	if (h->dst->stream != NULL)
+		update_sink(h, h->dst->stream);
+}
+
+bool
+half_is_local_failure(int err)
+{
+	return err == ENOMEM || err == ENOBUFS || err == EIO;
+}
+
+static bool
+not_now(int err)
+{
+	return err == EAGAIN || err == EWOULDBLOCK;
+}
+
+/* A TCP source cannot be told that its reader is gone.  Its input is dropped, or it might never read what is on its way to it. */
+static void
+read_and_drop(struct half *h)
+{
+	ssize_t n = buf_fill(&h->own, h->src->fds.in, 1);
+
+	buf_clear(&h->own);
+	if (n > 0)
+		h->lost = true;
+	else if (n == 0 || !not_now(errno))
+		fdpair_shut_in(&h->src->fds);
+}
+
+/* How many chunks of ${most} to read at once: more than one for a source that fills them, as far as there is room. */
+static int
+chunks_to_read(const struct half *h, int most)
+{
+	int fit = (int)(room(h) / BUF_CHUNK);
+
+	return !h->wide || fit == 0 ? 1 : most < fit ? most : fit;
+}
+
+/* Read through a pipe in the kernel if the queue is one already or can become one, else into memory. */
+static ssize_t
+fill(struct half *h, int chunks)
+{
+	ssize_t n;
+
+	if (h->buf->pipe == NULL && (!h->bulk || h->buf->used > 0))
+		return buf_fill(h->buf, h->src->fds.in, chunks_to_read(h, chunks));
+	n = buf_splice(h->buf, h->src->fds.in);
+	if (n == -1 && h->buf->pipe == NULL && !not_now(errno) && errno != ECONNRESET) {
+		h->bulk = false;
+		return buf_fill(h->buf, h->src->fds.in, 1);
+	}
+	return n;
+}
+
+static void
+source_ended(struct half *h, int err)
+{
+	h->state = HALF_DRAIN;
+	if (err != 0)
+		h->src->err = err;
+	else if (!h->src->fds.single)
+		fdpair_shut_in(&h->src->fds);
+}
+
+size_t
+half_read(struct half *h, int chunks)
+{
+	ssize_t n;
+
+	if (h->state == HALF_BROKEN) {
+		read_and_drop(h);
+		return 0;
+	}
+	n = fill(h, chunks);
+	if (n <= 0) {
+		if (n == 0 || !not_now(errno))
+			source_ended(h, n == 0 ? 0 : errno);
+		return 0;
+	}
+	h->wide = n >= BUF_CHUNK;
+	/* A message is read faster than spliced; only a stream that fills whole chunks gains. */
+	h->bulk = h->dst->stream == NULL && (h->src->fds.in_splices || h->dst->fds.out_splices) &&
+		  n >= (h->bulk ? BULK_LEAST : BULK_FIRST);
+	if (h->dst->stream != NULL)
+		stream_push(h->dst->stream);
+	return (size_t)n;
+}
+
+static void
+write_queue(struct half *h)
+{
+	size_t max = h->dst->fds.out_blocks ? SLOW_WRITE : SIZE_MAX;
+	ssize_t n;
+
+	while (half_wants_write(h)) {
+		n = buf_drain(h->buf, h->dst->fds.out, max);
+		if (n > 0)
+			h->moved += (uint64_t)n;
+		else if (n == 0 || !not_now(errno))
+			half_break(h, n == 0 ? EIO : errno, true);
+		if (n <= 0 || h->dst->fds.out_blocks)
+			return;
+	}
+}
+
+void
+half_write(struct half *h, bool ready)
+{
+	uint64_t had = h->moved;
+
+	if (h->dst->stream != NULL || (h->dst->fds.out_blocks && !ready))
+		return;
+	write_queue(h);
+	if (h->src->stream != NULL && h->moved != had)
+		stream_consumed(h->src->stream, (size_t)(h->moved - had));
+}
+
+void
+half_end(struct half *h, bool explicit)
+{
+	struct side *dst = h->dst;
+
+	if (h->state != HALF_DRAIN)
+		return;
+	if (dst->stream != NULL) {
+		stream_shutdown(dst->stream);
+		if (stream_eof_sent(dst->stream))
+			h->state = HALF_SHUT;
+	} else if (h->buf->used == 0) {
+		h->state = HALF_SHUT;
+		if (explicit && fdpair_shut_out(&dst->fds) == -1)
+			dst->err = errno;
+	}
+}

@@ -1,0 +1,111 @@
+/* conn/side.c - one side of a connection: descriptors, or a stream of a link. */
+#include <string.h>
+
+#include "conn/side.h"
+#include "relay.h"
+
+void
+side_none(struct side *e)
+{
+	memset(e, 0, sizeof(*e));
+	fdpair_none(&e->fds);
+}
+
+struct side
+side_of_fds(const struct fdpair *fds)
+{
+	struct side e;
+
+	side_none(&e);
+	e.fds = *fds;
+	return e;
+}
+
+struct side
+side_of_stream(struct stream *s)
+{
+	struct side e;
+
+	side_none(&e);
+	e.stream = s;
+	return e;
+}
+
+void
+side_want(struct side *e, struct pollset *ps, bool reads, bool writes)
+{
+	if (e->stream == NULL)
+		fdpair_want(&e->fds, ps, reads, writes);
+}
+
+void
+side_unwatch(struct side *e)
+{
+	fdpair_unwatch(&e->fds);
+}
+
+bool
+side_readable(const struct side *e, const struct pollset *ps)
+{
+	return e->stream == NULL && fdpair_readable(&e->fds, ps);
+}
+
+bool
+side_writable(const struct side *e, const struct pollset *ps)
+{
+	return e->stream == NULL && fdpair_writable(&e->fds, ps);
+}
+
+bool
+side_has_event(const struct side *e, const struct pollset *ps)
+{
+	return (pollset_ready(ps, e->fds.in_slot) | pollset_ready(ps, e->fds.out_slot)) != 0;
+}
+
+int
+side_failed(struct side *e, const struct pollset *ps)
+{
+	return e->stream == NULL ? fdpair_failed(&e->fds, ps) : 0;
+}
+
+bool
+side_resets(const struct side *e)
+{
+	return e->stream != NULL || e->fds.tcp;
+}
+
+void
+side_stop(struct side *e)
+{
+	if (e->stream != NULL)
+		stream_stop(e->stream);
+	else if (!e->fds.tcp)
+		fdpair_shut_in(&e->fds);
+}
+
+uint64_t
+side_unsent(const struct side *e)
+{
+	int fd = e->fds.out != -1 ? e->fds.out : e->fds.in;
+
+	return e->stream == NULL && e->fds.tcp && fd != -1 ? os_unsent(fd) : 0;
+}
+
+bool
+side_is_done(const struct side *e)
+{
+	return e->stream == NULL || stream_is_closed(e->stream);
+}
+
+void
+side_close(struct side *e, bool reset, uint16_t code, const char *words)
+{
+	if (e->stream == NULL) {
+		fdpair_close(&e->fds, reset);
+		return;
+	}
+	if (reset)
+		stream_reset(e->stream, code, words);
+	stream_release(e->stream);
+	e->stream = NULL;
+}

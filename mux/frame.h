@@ -1,0 +1,72 @@
+/*
+ * mux/frame.h - the wire format of a link: bytes to structs and back, as PROTOCOL sections 1 to 3 say.
+ *
+ * These functions have no state and use no descriptor.  They refuse only what no frame can be; what a frame means at its time is
+ * decided by mux.c and stream.c.
+ */
+#ifndef MUX_FRAME_H
+#define MUX_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FRAME_MAGIC 16
+#define FRAME_HEAD 8
+#define FRAME_DATA_MAX 65536 /* body of DATA */
+#define FRAME_BODY 8192      /* body of any other frame */
+#define FRAME_TARGET 4352    /* in OPEN: a host and a port, or a socket path */
+#define FRAME_WORDS 512      /* in CLOSE and BYE */
+#define FRAME_HELLO_FIXED 32 /* bytes of HELLO before the host's name */
+#define FRAME_SKIPPED 128    /* unknown types from here on are skipped */
+
+enum frame_type {
+	FRAME_HELLO = 1,
+	FRAME_OPEN,
+	FRAME_OPENED,
+	FRAME_DATA,
+	FRAME_EOF,
+	FRAME_STOP,
+	FRAME_CLOSE,
+	FRAME_CREDIT,
+	FRAME_ACK,
+	FRAME_PING,
+	FRAME_BYE,
+	FRAME_STRIDE
+};
+
+struct frame {
+	unsigned type;
+	uint32_t length; /* of the body */
+	uint32_t stream; /* 0: the frame concerns the link */
+};
+
+struct hello {
+	uint8_t version, role;
+	uint32_t features, memory, streams;
+	uint64_t session, offset;
+	char host[256];
+};
+
+/* The 16 bytes that each side sends first. */
+extern const unsigned char frame_magic[FRAME_MAGIC];
+
+/* frame_encode(dst, f): write the head of ${f} into ${dst}. */
+void frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f);
+
+/*
+ * frame_decode(f, src): read the head ${src} into ${f}.  Return NULL, or a text that names the fault of a head that no frame has.
+ */
+const char *frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD]);
+
+/* frame_put(dst, n, bytes), frame_get(src, bytes): write or read a number of ${bytes} bytes in network byte order. */
+void frame_put(unsigned char *dst, uint64_t n, int bytes);
+uint64_t frame_get(const unsigned char *src, int bytes);
+
+/*
+ * frame_encode_hello(dst, h): write the body of HELLO, at most FRAME_HELLO_FIXED + 255 bytes, into ${dst}; return its length.
+ * frame_decode_hello(h, src, length): read a body whose length frame_decode has accepted.
+ */
+size_t frame_encode_hello(unsigned char *dst, const struct hello *h);
+void frame_decode_hello(struct hello *h, const unsigned char *src, size_t length);
+
+#endif

@@ -1,0 +1,801 @@
+/*
+ * mux/mux.c - one link: the channel's bytes, whose turn it is to send, and time.
+ *
+ * Reading: all that comes is taken at once, since every window that was given has memory reserved.  So a stuck stream stops no
+ * other.  The windows of all streams together stay within the memory that HELLO promised: the more streams, the smaller a first
+ * window.
+ *
+ * Sending: frames of the link and control frames first.  Then the streams in turn, by bytes (deficit round robin), new flows before
+ * old ones as in fq_codel (RFC 8290).  The first piece of a quiet stream may exceed the bytes in flight that cc.c allows: it is
+ * small, and a person waits for it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mux/internal.h"
+
+#define VERSION 1
+#define ACK_DELAY 5000
+#define ACK_EVERY_LEAST 1024
+#define ACK_EVERY_MOST 262144
+#define ACK_EVERY_TIME 250 /* us between two ACKs, at least */
+#define ACKS_IN_CWND 8     /* at least */
+#define PING_AFTER 15000000
+#define DEAD_AFTER 45000000
+#define SLEPT_AFTER 20000000 /* without a tick for so long, this host slept */
+#define WOKE_WAIT 15000000   /* for a sign of life after that */
+#define QUIET_SPAN 10000     /* a stream that sent less than a slice in this time is quiet */
+#define KEYSTROKE 512        /* bytes of a quiet stream that are never held back */
+#define WINDOW_TOP INT32_MAX
+#define TARGET_LONG 512 /* a longer target is taken only while few streams are open: only windows have memory reserved */
+#define TARGET_FEW 1024
+#define MIDDLE "reLAylink"
+
+/* ---- the end of the link ---- */
+
+static void
+free_queue(struct queue *q)
+{
+	struct stream *s;
+
+	while ((s = queue_pop(q)) != NULL)
+		stream_free_if_done(s);
+}
+
+static void
+die(struct mux *m, uint16_t code, const char *why)
+{
+	uint32_t i;
+
+	m->state = MUX_DEAD;
+	m->code = code;
+	snprintf(m->why, sizeof(m->why), "%s", why);
+	for (i = 0; i < m->size; i++)
+		if (m->table[i] != NULL)
+			stream_lose(m->table[i]);
+	free_queue(&m->control);
+	free_queue(&m->new_flows);
+	free_queue(&m->old_flows);
+}
+
+void
+mux_bye(struct mux *m, uint16_t code, const char *why)
+{
+	if (m->state == MUX_DEAD)
+		return;
+	m->due_bye = !m->due_hello;
+	die(m, code, why);
+}
+
+void
+mux_lost(struct mux *m, uint16_t code, const char *why)
+{
+	if (m->state != MUX_DEAD)
+		die(m, code, why);
+	m->due_bye = false;
+}
+
+static void
+breach(struct mux *m, const char *what)
+{
+	char why[128];
+
+	snprintf(why, sizeof(why), "the other side broke the protocol: %s", what);
+	mux_bye(m, MUX_PROTOCOL, why);
+}
+
+/* ---- streams ---- */
+
+struct stream *
+mux_open(struct mux *m, const char *target)
+{
+	uint32_t i, at, window = stream_first_window(m->ours.memory, m->n);
+	struct stream *s;
+
+	if (m->state != MUX_UP || m->n >= m->size || strlen(target) > FRAME_TARGET || m->rx_reserved + window > m->ours.memory)
+		return NULL;
+	for (i = 0; m->table[at = (m->next_id + i) % m->size] != NULL; i++)
+		;
+	s = stream_new(m, at * 2 + 1, target, strlen(target));
+	if (s == NULL)
+		return NULL;
+	m->next_id = at + 1;
+	s->tx_window = stream_first_window(m->theirs.memory, m->n - 1);
+	s->rx_window = s->window = window;
+	m->rx_reserved += window;
+	s->due_open = true;
+	queue_append(&m->control, &s->control);
+	return s;
+}
+
+struct stream *
+mux_accept(struct mux *m)
+{
+	struct stream *s;
+
+	while ((s = queue_pop(&m->accept)) != NULL) {
+		if (!s->close_read && !s->due_close && !s->close_sent)
+			return s;
+		stream_release(s); /* it was closed before it could be accepted */
+	}
+	return NULL;
+}
+
+struct stream *
+mux_next_dirty(struct mux *m)
+{
+	return queue_pop(&m->dirty);
+}
+
+void
+mux_schedule(struct mux *m, struct stream *s)
+{
+	uint64_t slice = cc_slice(&m->cc);
+	uint64_t faded = (uint64_t)(m->now - s->sent_at) * slice / QUIET_SPAN;
+
+	if (s->flow.queued || !stream_can_send(s))
+		return;
+	s->burst = s->burst > faded ? s->burst - (uint32_t)faded : 0;
+	s->sent_at = m->now;
+	s->deficit = (int32_t)slice;
+	queue_append(s->burst < slice ? &m->new_flows : &m->old_flows, &s->flow);
+}
+
+/* ---- sending ---- */
+
+unsigned char *
+mux_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length)
+{
+	struct frame f = { .type = type, .length = (uint32_t)length, .stream = stream };
+
+	frame_encode(dst, &f);
+	return dst + FRAME_HEAD;
+}
+
+size_t
+mux_put_bare(unsigned char *dst, unsigned type, uint32_t stream)
+{
+	mux_put_head(dst, type, stream, 0);
+	return FRAME_HEAD;
+}
+
+size_t
+mux_put_words(unsigned char *dst, unsigned type, uint32_t stream, uint16_t code, const char *words)
+{
+	size_t n = words == NULL ? 0 : strnlen(words, FRAME_WORDS);
+	unsigned char *body;
+
+	body = mux_put_head(dst, type, stream, 2 + n);
+	frame_put(body, code, 2);
+	if (n > 0)
+		memcpy(body + 2, words, n);
+	return FRAME_HEAD + 2 + n;
+}
+
+static size_t
+put_hello(struct mux *m, unsigned char *dst)
+{
+	size_t n = frame_encode_hello(dst + FRAME_HEAD, &m->ours);
+
+	mux_put_head(dst, FRAME_HELLO, 0, n);
+	return FRAME_HEAD + n;
+}
+
+static size_t
+put_ack(struct mux *m, unsigned char *dst)
+{
+	unsigned char *body = mux_put_head(dst, FRAME_ACK, 0, 12);
+
+	frame_put(body, m->read, 8);
+	frame_put(body + 8, (uint64_t)(m->now - m->read_at), 4);
+	m->read_acked = m->read;
+	m->unacked_at = 0;
+	m->due_ack = false;
+	return FRAME_HEAD + 12;
+}
+
+/*
+ * An ACK costs both hosts and the line as much as a chunk of DATA, so on a fast line the peer is asked for few.  cc.c measures round
+ * trips by them, so there are several in a cwnd.
+ */
+static uint32_t
+ack_every_for(const struct cc *c)
+{
+	int64_t acks = c->trip < ACK_EVERY_TIME * ACKS_IN_CWND ? ACKS_IN_CWND : c->trip / ACK_EVERY_TIME;
+	uint32_t every = ACK_EVERY_LEAST;
+
+	while (every < ACK_EVERY_MOST && every * 2 <= c->window / (uint64_t)acks)
+		every *= 2;
+	return every;
+}
+
+static size_t
+put_ack_every(struct mux *m, unsigned char *dst)
+{
+	uint32_t every = ack_every_for(&m->cc);
+
+	if (every == m->ack_every_sent)
+		return 0;
+	frame_put(mux_put_head(dst, FRAME_STRIDE, 0, 4), every, 4);
+	m->ack_every_sent = every;
+	return FRAME_HEAD + 4;
+}
+
+/* ${s}, first in ${flows}, sends what it may: DATA, EOF, or both. */
+static size_t
+put_stream(struct mux *m, struct queue *flows, struct stream *s, unsigned char *dst, size_t room)
+{
+	size_t n = 0;
+
+	if (stream_can_send_data(s))
+		n = stream_put_data(s, dst, room);
+	if (n > 0 && n <= FRAME_HEAD + KEYSTROKE && flows == &m->new_flows)
+		cc_sent_small(&m->cc, m->now);
+	if (stream_eof_is_due(s) && room - n >= FRAME_HEAD)
+		n += stream_put_eof(s, dst + n);
+	stream_mark_dirty(s);
+	if (!stream_can_send(s)) {
+		queue_pop(flows);
+		stream_free_if_done(s);
+	}
+	return n;
+}
+
+/* Write what the next stream may send.  0: none has anything to send, or nothing more may be in flight. */
+static size_t
+put_turn(struct mux *m, unsigned char *dst, size_t room)
+{
+	struct queue *flows;
+	struct stream *s;
+
+	for (;;) {
+		flows = m->new_flows.first != NULL ? &m->new_flows : &m->old_flows;
+		s = queue_first(flows);
+		if (s == NULL)
+			return 0;
+		if (!stream_can_send(s)) {
+			queue_pop(flows);
+			stream_free_if_done(s);
+		} else if (s->deficit <= 0) {
+			s->deficit += (int32_t)cc_slice(&m->cc);
+			queue_pop(flows);
+			queue_append(&m->old_flows, &s->flow);
+		} else if (flows == &m->old_flows && cc_room(&m->cc, m->now) == 0) {
+			return 0;
+		} else if (flows == &m->new_flows && s->tx.used > KEYSTROKE && cc_is_over(&m->cc)) {
+			queue_pop(flows);
+			queue_append(&m->old_flows, &s->flow);
+		} else {
+			return put_stream(m, flows, s, dst, room);
+		}
+	}
+}
+
+static bool
+ack_is_due(const struct mux *m)
+{
+	return m->due_ack || m->read - m->read_acked >= m->ack_every ||
+	       (m->unacked_at != 0 && m->now - m->unacked_at >= ACK_DELAY);
+}
+
+static bool
+hello_is_due(const struct mux *m)
+{
+	return m->due_hello && !(m->wait_peer_first && m->state == MUX_STARTING);
+}
+
+static size_t
+put_bye(struct mux *m, unsigned char *dst)
+{
+	m->due_bye = false;
+	return mux_put_words(dst, FRAME_BYE, 0, m->code, m->why);
+}
+
+static size_t
+put_start(struct mux *m, unsigned char *dst)
+{
+	size_t n;
+
+	memcpy(dst, frame_magic, FRAME_MAGIC);
+	n = put_hello(m, dst + FRAME_MAGIC);
+	cc_sent(&m->cc, n, m->now);
+	m->due_hello = false;
+	return FRAME_MAGIC + n;
+}
+
+/* Frames that wait for nothing. */
+static size_t
+put_urgent(struct mux *m, unsigned char *dst, size_t room)
+{
+	struct stream *s;
+	size_t n = 0;
+
+	if (ack_is_due(m))
+		n += put_ack(m, dst);
+	if (m->due_ping)
+		n += mux_put_bare(dst + n, FRAME_PING, 0);
+	m->due_ping = false;
+	n += put_ack_every(m, dst + n);
+	while (m->control.first != NULL && room - n >= MUX_PULL / 2) {
+		s = queue_pop(&m->control);
+		n += stream_put_control(s, dst + n);
+		stream_free_if_done(s);
+	}
+	if (n > 0)
+		cc_sent(&m->cc, n, m->now);
+	return n;
+}
+
+size_t
+mux_pull(struct mux *m, unsigned char *dst, size_t room, int64_t now)
+{
+	size_t n = 0, turn = 1;
+
+	m->now = now;
+	if (m->state == MUX_DEAD)
+		return m->due_bye ? put_bye(m, dst) : 0;
+	if (hello_is_due(m))
+		n = put_start(m, dst);
+	if (m->state != MUX_UP)
+		return n;
+	n += put_urgent(m, dst + n, room - n);
+	while (turn > 0 && m->control.first == NULL && room - n > FRAME_HEAD + CC_SLICE_LEAST) {
+		turn = put_turn(m, dst + n, room - n);
+		if (turn > 0)
+			cc_sent(&m->cc, turn, now);
+		n += turn;
+	}
+	return n;
+}
+
+bool
+mux_has_output(const struct mux *m)
+{
+	if (m->state == MUX_DEAD)
+		return m->due_bye;
+	if (hello_is_due(m))
+		return true;
+	return m->state == MUX_UP && (ack_is_due(m) || m->due_ping || m->control.first != NULL || m->new_flows.first != NULL ||
+					  (m->old_flows.first != NULL && cc_room(&m->cc, m->now) > 0));
+}
+
+/* ---- reading: frames ---- */
+
+static struct stream *
+find(const struct mux *m, uint32_t id)
+{
+	return (id & 1) != 0 && id / 2 < m->size ? m->table[id / 2] : NULL;
+}
+
+static void
+on_hello(struct mux *m, const struct frame *f)
+{
+	char why[sizeof(m->why)];
+
+	frame_decode_hello(&m->theirs, m->body, f->length);
+	if (m->theirs.version != VERSION) {
+		snprintf(why, sizeof(why),
+		    "the relay on %s speaks version %u of the link, this one version %d: use the same on both", m->theirs.host,
+		    (unsigned)m->theirs.version, VERSION);
+		mux_bye(m, MUX_VERSION, why);
+		return;
+	}
+	if (m->theirs.role == m->role) {
+		mux_lost(m, MUX_PROTOCOL,
+		    m->role == MUX_NEAR
+			? "the command gives back what it is sent, or is a near end itself: its end is relay -m -"
+			: "the other side is a far end itself: one of them is relay -m FROM -- COMMAND");
+		return;
+	}
+	if (m->theirs.streams == 0 || m->theirs.streams > MUX_STREAMS || m->theirs.memory < MUX_WINDOW_LEAST) {
+		breach(m, "a HELLO that allows no work");
+		return;
+	}
+	m->size = m->role == MUX_NEAR ? m->theirs.streams : m->ours.streams;
+	m->table = calloc(m->size, sizeof(struct stream *));
+	if (m->table == NULL) {
+		m->size = 0;
+		mux_bye(m, MUX_NO_ROOM, "no memory for the streams");
+		return;
+	}
+	m->state = MUX_UP;
+}
+
+static void
+refuse(struct stream *s, const char *why)
+{
+	stream_reset(s, MUX_NO_ROOM, why);
+	stream_release(s);
+}
+
+static void
+on_open(struct mux *m, const struct frame *f)
+{
+	uint32_t send = (uint32_t)frame_get(m->body, 4), recv = (uint32_t)frame_get(m->body + 4, 4);
+	struct stream *s;
+
+	if (m->role == MUX_NEAR || (f->stream & 1) == 0 || f->stream / 2 >= m->size || find(m, f->stream) != NULL ||
+	    send > MUX_WINDOW_FIRST || recv > WINDOW_TOP) {
+		breach(m, "an OPEN that is not allowed");
+		return;
+	}
+	s = stream_new(m, f->stream, (const char *)m->body + 8, f->length - 8);
+	if (s == NULL) {
+		mux_bye(m, MUX_NO_ROOM, "no memory for a stream");
+		return;
+	}
+	s->tx_window = recv;
+	s->rx_window = s->window = send;
+	m->rx_reserved += send;
+	if (m->rx_reserved > m->ours.memory) {
+		refuse(s, "no room for another stream's window");
+	} else if (f->length - 8 > TARGET_LONG && m->n > TARGET_FEW) {
+		refuse(s, "no room for so long a target beside so many streams");
+	} else {
+		queue_append(&m->accept, &s->accept);
+	}
+}
+
+static void
+on_bye(struct mux *m, const struct frame *f)
+{
+	char why[FRAME_WORDS + 1];
+
+	memcpy(why, m->body + 2, f->length - 2);
+	why[f->length - 2] = '\0';
+	m->ended_by_peer = true;
+	mux_lost(m, (uint16_t)frame_get(m->body, 2), why);
+}
+
+static void
+on_link_frame(struct mux *m, const struct frame *f)
+{
+	uint32_t every;
+
+	switch (f->type) {
+	case FRAME_HELLO:
+		on_hello(m, f);
+		break;
+	case FRAME_ACK:
+		if (!cc_acked(&m->cc, frame_get(m->body, 8), (int64_t)frame_get(m->body + 8, 4), m->now))
+			breach(m, "an ACK of bytes that were not sent");
+		break;
+	case FRAME_PING:
+		m->due_ack = true;
+		break;
+	case FRAME_STRIDE:
+		every = (uint32_t)frame_get(m->body, 4);
+		m->ack_every = every < ACK_EVERY_LEAST ? ACK_EVERY_LEAST : every;
+		break;
+	case FRAME_BYE:
+		on_bye(m, f);
+		break;
+	}
+}
+
+/* The body of a frame, other than DATA, is whole. */
+static void
+on_frame(struct mux *m, const struct frame *f)
+{
+	const char *wrong;
+	struct stream *s;
+
+	if (f->type >= FRAME_SKIPPED)
+		return;
+	if (f->stream == 0) {
+		on_link_frame(m, f);
+		return;
+	}
+	if (f->type == FRAME_OPEN) {
+		on_open(m, f);
+		return;
+	}
+	s = find(m, f->stream);
+	wrong = s == NULL ? "a frame for a stream that is not open" : stream_on_frame(s, f);
+	if (wrong != NULL)
+		breach(m, wrong);
+}
+
+/* ---- reading: bytes ---- */
+
+static void
+start_data(struct mux *m)
+{
+	struct stream *s = find(m, m->frame.stream);
+	const char *wrong;
+
+	m->data = NULL;
+	wrong = s == NULL ? "DATA for a stream that is not open" : stream_start_data(s, m->frame.length);
+	if (wrong != NULL)
+		breach(m, wrong);
+}
+
+static void
+start_frame(struct mux *m)
+{
+	const char *wrong = frame_decode(&m->frame, m->head);
+
+	m->head_have = 0;
+	if (wrong != NULL) {
+		breach(m, wrong);
+		return;
+	}
+	if ((m->state == MUX_GREETING) != (m->frame.type == FRAME_HELLO) && m->frame.type != FRAME_BYE) {
+		breach(m, m->state == MUX_GREETING ? "another frame before HELLO" : "a second HELLO");
+		return;
+	}
+	/* An ACK needs no ACK, or two idle sides would send them for ever. */
+	if (m->frame.type != FRAME_ACK && m->unacked_at == 0)
+		m->unacked_at = m->now;
+	m->left = m->frame.length;
+	if (m->frame.type == FRAME_DATA)
+		start_data(m);
+	else if (m->left == 0)
+		on_frame(m, &m->frame);
+}
+
+static size_t
+take_body(struct mux *m, const unsigned char *p, size_t n)
+{
+	if (n > m->left)
+		n = m->left;
+	m->left -= n;
+	if (m->data != NULL)
+		stream_take_data(m->data, p, n);
+	else if (m->frame.type != FRAME_DATA && m->frame.type < FRAME_SKIPPED)
+		memcpy(m->body + (m->frame.length - m->left - n), p, n);
+	if (m->left > 0)
+		return n;
+	m->data = NULL;
+	if (m->frame.type != FRAME_DATA)
+		on_frame(m, &m->frame);
+	return n;
+}
+
+static size_t
+feed_frames(struct mux *m, const unsigned char *p, size_t n)
+{
+	size_t used;
+
+	if (m->left > 0) {
+		used = take_body(m, p, n);
+	} else {
+		used = FRAME_HEAD - m->head_have < n ? FRAME_HEAD - m->head_have : n;
+		memcpy(m->head + m->head_have, p, used);
+		m->head_have += used;
+		if (m->head_have == FRAME_HEAD)
+			start_frame(m);
+	}
+	m->read += used;
+	return used;
+}
+
+/* Does ${p} begin with ${words}, as far as it goes? */
+static bool
+begins(const char *words, const char *p, size_t n)
+{
+	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
+}
+
+static void
+add_banner(struct mux *m, char c)
+{
+	if (m->banner == NULL)
+		m->banner = malloc(MUX_BANNER + 1);
+	if (m->banner == NULL || m->banner_have == MUX_BANNER) {
+		mux_lost(m, MUX_PROTOCOL, "64 KiB came before any sign of a relay there");
+		return;
+	}
+	m->banner[m->banner_have++] = c;
+	m->banner[m->banner_have] = '\0';
+	if (m->banner_have >= strlen(MIDDLE) && memcmp(m->banner + m->banner_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0)
+		mux_lost(m, MUX_PROTOCOL, "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
+	/* A forced command may start relay where the near side expects a shell, whose words then come before its magic. */
+	else if (m->role == MUX_FAR && !begins(MUX_SCRIPT, m->banner, m->banner_have))
+		mux_lost(m, MUX_PROTOCOL, "what comes in is no link: relay -m - is run by relay -m FROM -- COMMAND");
+}
+
+/* One byte of what may be the magic. Only its first byte can begin it anew. */
+static void
+feed_magic(struct mux *m, unsigned char c)
+{
+	size_t i, n = m->matched;
+
+	if (c == frame_magic[n]) {
+		m->matched++;
+		if (m->matched == FRAME_MAGIC)
+			m->state = MUX_GREETING;
+		return;
+	}
+	m->matched = 0;
+	for (i = 0; i < n && m->state == MUX_STARTING; i++)
+		add_banner(m, (char)frame_magic[i]);
+	if (m->state != MUX_STARTING)
+		return;
+	if (c == frame_magic[0])
+		m->matched = 1;
+	else
+		add_banner(m, (char)c);
+}
+
+void
+mux_feed(struct mux *m, const void *p, size_t n, int64_t now)
+{
+	const unsigned char *at = p, *end = at + n;
+
+	m->now = now;
+	if (n > 0) {
+		m->alive_at = m->read_at = now;
+		m->pinged_at = 0;
+	}
+	while (at < end && m->state != MUX_DEAD) {
+		if (m->state == MUX_STARTING)
+			feed_magic(m, *at++);
+		else
+			at += feed_frames(m, at, (size_t)(end - at));
+	}
+}
+
+/* ---- time ---- */
+
+void
+mux_woke(struct mux *m, int64_t now)
+{
+	if (m->state != MUX_UP)
+		return;
+	m->alive_at = now - (DEAD_AFTER - WOKE_WAIT);
+	m->pinged_at = now;
+	m->due_ping = true;
+}
+
+void
+mux_tick(struct mux *m, int64_t now)
+{
+	int64_t gap = now - (m->ticked_at > m->alive_at ? m->ticked_at : m->alive_at);
+
+	m->now = now;
+	m->ticked_at = now;
+	/* Before the magic a person may be typing a password. */
+	if (m->state != MUX_UP && m->state != MUX_GREETING)
+		return;
+	if (gap > SLEPT_AFTER)
+		mux_woke(m, now);
+	if (now - m->alive_at >= DEAD_AFTER) {
+		mux_lost(m, MUX_TIMEOUT, "nothing was heard from the other side for 45 s");
+	} else if (m->state == MUX_UP && now - m->alive_at >= PING_AFTER && now - m->pinged_at >= PING_AFTER) {
+		m->due_ping = true;
+		m->pinged_at = now;
+	}
+}
+
+int64_t
+mux_deadline(const struct mux *m)
+{
+	int64_t next;
+
+	if (m->state == MUX_GREETING)
+		return m->alive_at + DEAD_AFTER;
+	if (m->state != MUX_UP)
+		return INT64_MAX;
+	next = (m->pinged_at > m->alive_at ? m->pinged_at : m->alive_at) + PING_AFTER;
+	if (m->alive_at + DEAD_AFTER < next)
+		next = m->alive_at + DEAD_AFTER;
+	if (m->unacked_at != 0 && !ack_is_due(m) && m->unacked_at + ACK_DELAY < next)
+		next = m->unacked_at + ACK_DELAY;
+	if (m->old_flows.first != NULL && cc_next(&m->cc, m->now) < next)
+		next = cc_next(&m->cc, m->now);
+	return next;
+}
+
+/* ---- the whole ---- */
+
+struct mux *
+mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
+{
+	struct mux *m = calloc(1, sizeof(*m));
+
+	if (m == NULL)
+		return NULL;
+	m->role = role;
+	m->ours.version = VERSION;
+	m->ours.role = (uint8_t)role;
+	m->ours.memory = memory;
+	m->ours.streams = MUX_STREAMS;
+	snprintf(m->ours.host, sizeof(m->ours.host), "%s", host);
+	m->ack_every = m->ack_every_sent = ACK_EVERY_LEAST;
+	m->due_hello = true;
+	m->now = m->alive_at = m->ticked_at = m->read_at = now;
+	cc_init(&m->cc, now);
+	return m;
+}
+
+void
+mux_limit_streams(struct mux *m, uint32_t n)
+{
+	m->ours.streams = n;
+}
+
+void
+mux_wait_peer_first(struct mux *m)
+{
+	m->wait_peer_first = true;
+}
+
+void
+mux_free(struct mux *m)
+{
+	if (m == NULL)
+		return;
+	mux_lost(m, MUX_END, "");
+	while (mux_accept(m) != NULL)
+		; /* all are closed, so that it releases them */
+	free(m->table);
+	free(m->banner);
+	m->table = NULL;
+	m->banner = NULL;
+	m->size = 0;
+	m->freed = true;
+	if (m->structs == 0)
+		free(m);
+}
+
+enum mux_role
+mux_role(const struct mux *m)
+{
+	return m->role;
+}
+
+enum mux_state
+mux_state(const struct mux *m)
+{
+	return m->state;
+}
+
+uint16_t
+mux_code(const struct mux *m)
+{
+	return m->code;
+}
+
+const char *
+mux_why(const struct mux *m)
+{
+	return m->why;
+}
+
+bool
+mux_ended_by_peer(const struct mux *m)
+{
+	return m->ended_by_peer;
+}
+
+const char *
+mux_peer(const struct mux *m)
+{
+	return m->theirs.host;
+}
+
+void
+mux_name_peer(struct mux *m, const char *name)
+{
+	snprintf(m->theirs.host, sizeof(m->theirs.host), "%s", name);
+}
+
+char *
+mux_banner(struct mux *m, size_t *n)
+{
+	*n = m->banner_have;
+	return m->banner;
+}
+
+void
+mux_stats(const struct mux *m, struct mux_stats *s)
+{
+	s->streams = m->n;
+	s->reserved = m->rx_reserved;
+	s->sent = m->cc.sent;
+	s->received = m->read;
+	s->cwnd = m->cc.window;
+	s->rtt_us = m->cc.trip;
+}
