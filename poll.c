@@ -29,9 +29,11 @@
  * machine slices take at most a third of the time.  A slice does not grow after
  * a long turn, because that would make the next turn even longer.
  *
- * An event of an idle watch is seen within WAIT, plus SLICE_EVERY (or SHARE
- * turns) per SLICE idle watches: 9 ms with 1,000 of them, 45 ms with 10,000.
- * This holds while others are active; in a turn of all it is seen at once.
+ * While others are active, an event of an idle watch is seen within WAIT, plus
+ * SLICE_EVERY (or SHARE turns) per SLICE idle watches: 9 ms with 1,000 of them,
+ * 45 ms with 10,000, or 70 ms where the turn of a slice takes 0.6 ms.  In a
+ * turn of all, poll returns at once, but to leave it costs up to 1 us per
+ * descriptor.
  *
  * "Recently" is RECENT plus the time of the slices that cover all idle watches.
  * A turn of all costs about as much as those slices.  So a watch whose events
@@ -144,7 +146,7 @@ pollset_wait(struct pollset *ps)
 	if (n == -1) {
 		for (i = 0; i < ps->n; i++)
 			ps->fds[i].revents = 0;
-		/* ENOMEM and EAGAIN are temporary (POSIX poll): pause, or the loop is busy. */
+		/* ENOMEM and EAGAIN pass (POSIX): pause, or the loop is busy. */
 		if (errno == ENOMEM || errno == EAGAIN)
 			poll(NULL, 0, RETRY_MS);
 		else if (errno != EINTR)
