@@ -1,9 +1,10 @@
 /*
- * options.c - the words of the command line, as a whole: flags, ends, forwards and hops.
+ * options.c - the command line: one table of the options, then sources, targets and hops.
  *
- * Whatever is wrong with them ends relay here, with one line that shows a right one, before anything was begun.
+ * A mistake there ends relay before anything is started, with one line that shows a correct form.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,35 +12,69 @@
 
 #include "relay.h"
 
-#define SECONDS_MAX 1000000
+#define MOST 1000000 /* seconds: their milliseconds fit an int */
 
-static const char usage[] =
-    "usage: relay [options] FROM TO\n"
-    "       relay [options] FROM -- COMMAND [ARG ...]\n"
-    "       relay [options] -L FROM:TO | -R FROM:TO | -D PORT | -W TO ... HOP ...\n"
-    "       relay -m [options] FROM -- COMMAND [ARG ...]\n"
-    "       relay -m [options] - [TO]\n"
-    "       relay -z | -F [options] TO\n"
-    "An end is PORT, HOST:PORT, [IPv6]:PORT, *:PORT, a path with a / (Unix socket), or - (stdin and stdout).\n"
-    "A HOP is an ssh destination, or the words of a command that runs its arguments there: 'srun --jobid=7 -u'.\n"
-    "  -a          everybody may connect to a loopback port, not this user and root alone\n"
-    "  -c N        at most N connections at a time\n"
-    "  -D PORT     a SOCKS proxy, whose connections leave from the last hop\n"
-    "  -e COMMAND  the ssh to run for the first hop, as in -e 'ssh -F FILE' (RELAY_SSH)\n"
-    "  -f          go to the background once listening, or once the tunnel stands\n"
-    "  -F          connect, hand the socket to ssh (ProxyUseFdpass) and exit\n"
-    "  -i SECONDS  end when nothing was connected for so long\n"
-    "  -L FROM:TO  listen here, connect from the last hop; -R: listen there, connect from here\n"
-    "  -m          all connections share one COMMAND, whose end is relay -m - there: a link\n"
-    "  -n          try each step of a tunnel and report; forward nothing\n"
-    "  -P FILE     write the process id to FILE\n"
-    "  -q, -v      say errors only; say a line for each connection\n"
-    "  -t SECONDS  give up on an address after SECONDS (10)\n"
-    "  -w SECONDS  keep trying for SECONDS until the target is there\n"
-    "  -W TO       join stdin and stdout to TO beyond the last hop\n"
-    "  -x PATH     the relay to use on the last hop; nothing is copied\n"
-    "  -z          connect, say nothing, exit 0 or 1\n"
-    "  -h, -V      show this, the version\n";
+enum option_kind {
+	KIND_FLAG,
+	KIND_COUNT,
+	KIND_SECONDS,
+	KIND_TEXT,
+	KIND_FORWARD,
+	KIND_LEVEL,
+	KIND_MODE,
+	KIND_SHOW,
+};
+
+/* The sizeof makes the compiler warn if ${field} has another type than parse_option writes. */
+#define AT(type, field) (offsetof(struct options, field) + 0 * sizeof(&UNREAD->field == (type *)0))
+#define UNREAD ((const struct options *)0)
+
+/* Kind, field and bounds of a row.  A level or mode is stored as the lower bound. */
+#define FLAG(field) KIND_FLAG, AT(bool, field), 0, 0
+#define COUNT(field, least, most) KIND_COUNT, AT(long, field), least, most
+#define SECONDS(field, least, most) KIND_SECONDS, AT(int, field), least, most
+#define TEXT(field) KIND_TEXT, AT(const char *, field), 0, 0
+#define FORWARD KIND_FORWARD, 0, 0, 0
+#define LEVEL(level) KIND_LEVEL, 0, level, 0
+#define MODE(mode) KIND_MODE, 0, mode, 0
+#define SHOW KIND_SHOW, 0, 0, 0
+
+/*
+ * Usage, getopt string and completions come from here.  A new option needs a row,
+ * a field in relay.h and a paragraph in relay.1.
+ */
+static const struct option_row {
+	char letter;
+	const char *argument; /* its name in relay -h; empty: none */
+	enum option_kind kind;
+	size_t field;
+	long least, most;
+	const char *help;
+} table[] = {
+	{ 'a', "", FLAG(anybody), "let every user connect to the loopback ports" },
+	{ 'c', "NUMBER", COUNT(max_pairs, 1, MOST), "serve at most NUMBER connections at a time" },
+	{ 'D', "[BIND:]PORT", FORWARD, "listen here as a SOCKS proxy, connect from the last hop" },
+	{ 'e', "COMMAND", TEXT(rsh), "run COMMAND instead of ssh for the first hop" },
+	{ 'F', "", MODE(MODE_FDPASS), "connect, pass the socket to ssh on stdout, and exit" },
+	{ 'f', "", FLAG(background), "go to the background when ready" },
+	{ 'h', "", SHOW, "print this help on stdout" },
+	{ 'i', "SECONDS", SECONDS(idle_ms, 1, MOST), "exit after SECONDS without a connection" },
+	{ 'L', "FROM:TO", FORWARD, "listen on FROM here, connect to TO from the last hop" },
+	{ 'm', "", MODE(MODE_LINK_NEAR), "carry all connections over one command: a link" },
+	{ 'n', "", MODE(MODE_CHECK), "check each step of a tunnel, report it, forward nothing" },
+	{ 'P', "FILE", TEXT(pidfile), "write the process ID to FILE" },
+	{ 'q', "", LEVEL(LOG_ERROR), "log errors only" },
+	{ 'R', "FROM:TO", FORWARD, "listen on FROM on the last hop, connect to TO from here" },
+	{ 't', "SECONDS", SECONDS(each_ms, 1, MOST), "try an address for SECONDS (default 10)" },
+	{ 'V', "", SHOW, "print the version on stdout" },
+	{ 'v', "", LEVEL(LOG_INFO), "log each connection" },
+	{ 'W', "TO", FORWARD, "connect stdin and stdout to TO from the last hop" },
+	{ 'w', "SECONDS", SECONDS(wait_ms, 0, MOST), "retry an unavailable target for SECONDS" },
+	{ 'x', "PATH", TEXT(far_path), "run the relay at PATH on the last hop, copy nothing" },
+	{ 'z', "", MODE(MODE_PROBE), "connect, transfer nothing, exit with status 0 or 1" },
+};
+
+#define OPTIONS (sizeof(table) / sizeof(table[0]))
 
 static void
 fail_usage(const char *what)
@@ -48,17 +83,49 @@ fail_usage(const char *what)
 	exit(STATUS_USAGE);
 }
 
+static void
+print_usage(void)
+{
+	const struct option_row *row;
+
+	fputs("usage: relay [options] FROM TO\n"
+	      "       relay [options] FROM -- COMMAND [ARG ...]\n"
+	      "       relay [options] -L FROM:TO | -R FROM:TO | -D PORT | -W TO ... HOP ...\n"
+	      "       relay -n [options] [-L FROM:TO ...] HOP ...\n"
+	      "       relay -m [options] FROM -- COMMAND [ARG ...]\n"
+	      "       relay -m [options] - [TO]\n"
+	      "       relay -z | -F [options] TO\n"
+	      "The source FROM and the target TO are PORT, HOST:PORT, [IPv6]:PORT, *:PORT,\n"
+	      "a path with a / (Unix socket), or - (stdin and stdout).\n"
+	      "A HOP is an ssh destination, or, if it contains a blank, a command that runs\n"
+	      "its arguments on the next host: 'srun --jobid=7 --overlap -u'.\n",
+	    stdout);
+	for (row = table; row < table + OPTIONS; row++)
+		printf("  -%c %-11s  %s\n", row->letter, row->argument, row->help); /* [BIND:]PORT */
+}
+
+/* -h, -V */
+static void
+show(char letter)
+{
+	if (letter == 'V')
+		puts("relay " RELAY_VERSION);
+	else
+		print_usage();
+	exit(fflush(stdout) == 0 && !ferror(stdout) ? STATUS_OK : STATUS_SYSTEM);
+}
+
 static long
-number(char opt, const char *text, long min, long max)
+number(const struct option_row *row, const char *text)
 {
 	char why[160], *end;
 	long n;
 
 	errno = 0;
 	n = strtol(text, &end, 10);
-	if (*text == '\0' || *end != '\0' || errno != 0 || n < min || n > max) {
-		snprintf(why, sizeof(why), "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", opt, text, min, max,
-		    opt, min + 9);
+	if (*text == '\0' || *end != '\0' || errno != 0 || n < row->least || n > row->most) {
+		snprintf(why, sizeof(why), "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", row->letter, text,
+		    row->least, row->most, row->letter, row->least + 9);
 		fail_usage(why);
 	}
 	return n;
@@ -75,77 +142,99 @@ add_forward(struct options *o, int kind, const char *text)
 		fail_usage(why);
 }
 
-/* Returns the index of the first word that is no option. */
-static int
-parse_flags(struct options *o, int argc, char *argv[])
+static void
+set_mode(struct options *o, enum mode mode)
 {
-	char why[64];
+	if (o->mode != MODE_DIRECT && o->mode != mode)
+		fail_usage("-F, -m, -n and -z exclude each other");
+	o->mode = mode;
+}
+
+static void
+set_level(struct options *o, enum log_level level)
+{
+	o->level = level;
+	log_show(level);
+}
+
+static void
+parse_option(struct options *o, const struct option_row *row, const char *text)
+{
+	void *field = (char *)o + row->field;
+
+	switch (row->kind) {
+	case KIND_FLAG:
+		*(bool *)field = true;
+		break;
+	case KIND_COUNT:
+		*(long *)field = number(row, text);
+		break;
+	case KIND_SECONDS:
+		*(int *)field = (int)number(row, text) * 1000;
+		break;
+	case KIND_TEXT:
+		*(const char **)field = text;
+		break;
+	case KIND_FORWARD:
+		add_forward(o, row->letter, text);
+		break;
+	case KIND_LEVEL:
+		set_level(o, (enum log_level)row->least);
+		break;
+	case KIND_MODE:
+		set_mode(o, (enum mode)row->least);
+		break;
+	case KIND_SHOW:
+		show(row->letter);
+		break;
+	}
+}
+
+static const struct option_row *
+find_option(int letter)
+{
+	const struct option_row *row;
+
+	for (row = table; row < table + OPTIONS; row++)
+		if (row->letter == letter)
+			return row;
+	return NULL;
+}
+
+/* With a colon first, getopt(3) prints nothing, and a missing argument is a ':'. */
+static void
+getopt_string(char dst[2 * OPTIONS + 2])
+{
+	const struct option_row *row;
+
+	*dst++ = ':';
+	for (row = table; row < table + OPTIONS; row++) {
+		*dst++ = row->letter;
+		if (*row->argument != '\0')
+			*dst++ = ':';
+	}
+	*dst = '\0';
+}
+
+/* Returns the index of the first word after the options. */
+static int
+parse_table(struct options *o, int argc, char *argv[])
+{
+	char letters[2 * OPTIONS + 2], why[64];
+	const struct option_row *row;
 	int c;
 
 	o->each_ms = 10000;
-	while ((c = getopt(argc, argv, ":ac:D:e:fFhi:L:mnP:qR:t:vVw:W:x:z")) != -1) {
-		switch (c) {
-		case 'a':
-			o->anybody = true;
-			break;
-		case 'c':
-			o->max_pairs = number('c', optarg, 1, 1000000);
-			break;
-		case 'D':
-		case 'L':
-		case 'R':
-		case 'W':
-			add_forward(o, c, optarg);
-			break;
-		case 'e':
-			o->rsh = optarg;
-			break;
-		case 'F':
-			o->fdpass = true;
-			break;
-		case 'f':
-			o->background = true;
-			break;
-		case 'h':
-			exit(fputs(usage, stdout) >= 0 && fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
-		case 'i':
-			o->idle_ms = (int)number('i', optarg, 1, SECONDS_MAX) * 1000;
-			break;
-		case 'm':
-			o->linked = true;
-			break;
-		case 'n':
-			o->doctor = true;
-			break;
-		case 'P':
-			o->pidfile = optarg;
-			break;
-		case 'q':
-			o->quiet = true;
-			log_show(LOG_ERROR);
-			break;
-		case 't':
-			o->each_ms = (int)number('t', optarg, 1, SECONDS_MAX) * 1000;
-			break;
-		case 'V':
-			exit(puts("relay " RELAY_VERSION) >= 0 && fflush(stdout) == 0 ? STATUS_OK : STATUS_SYSTEM);
-		case 'v':
-			o->verbose = true;
-			log_show(LOG_INFO);
-			break;
-		case 'w':
-			o->wait_ms = (int)number('w', optarg, 0, SECONDS_MAX) * 1000;
-			break;
-		case 'x':
-			o->far_path = optarg;
-			break;
-		case 'z':
-			o->probe = true;
-			break;
-		default:
-			snprintf(why, sizeof(why), c == ':' ? "-%c wants a value" : "there is no option -%c", optopt);
-			fail_usage(why);
+	o->level = LOG_NOTICE;
+	getopt_string(letters);
+	while ((c = getopt(argc, argv, letters)) != -1) {
+		row = find_option(c);
+		if (row != NULL) {
+			parse_option(o, row, optarg);
+			continue;
 		}
+		snprintf(why, sizeof(why), c == ':' ? "-%c requires an argument" : "unknown option -%c", optopt);
+		fail_usage(why);
 	}
 	return optind;
 }
@@ -200,34 +289,33 @@ parse_link(struct options *o, int n, char *argv[])
 {
 	if (n >= 2 && strcmp(argv[1], "--") == 0) {
 		parse_ends(o, n, argv);
-		o->role = MUX_NEAR;
 		return;
 	}
 	if (n == 0 || strcmp(argv[0], "-") != 0)
 		fail_usage("-m is relay -m FROM -- COMMAND on this side, relay -m - [TO] on the other");
 	if (n > 2)
 		fail_usage("there are words after TO; options stand before FROM");
+	o->mode = MODE_LINK_FAR;
 	o->from.kind = ENDPOINT_STDIO;
-	o->role = MUX_FAR;
 	o->to.kind = ENDPOINT_STDIO; /* none */
 	if (n == 2) {
 		parse_end(&o->to, argv[1], false);
 		if (o->to.kind == ENDPOINT_STDIO)
 			fail_usage("FROM and TO are both stdin and stdout");
-		o->fixed = true;
 	}
 }
 
-/* What the far relay is to do as this one was told. */
+/* The options that the far relay is started with. */
 static void
 far_options(struct options *o)
 {
+	const char *level = o->level == LOG_ERROR ? " -q" : o->level == LOG_INFO ? " -v" : "";
 	char wait[16] = "";
 
 	if (o->wait_ms > 0)
 		snprintf(wait, sizeof(wait), " -w %d", o->wait_ms / 1000);
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s%s -", o->each_ms / 1000, wait, o->anybody ? " -a" : "",
-	    o->quiet ? " -q" : "", o->verbose ? " -v" : "");
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -", o->each_ms / 1000, wait, o->anybody ? " -a" : "",
+	    level);
 }
 
 static void
@@ -254,32 +342,71 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 		o->from = o->forwards[0].from;
 }
 
+/* The rules between options, once all were read. */
+static void
+check_table(struct options *o)
+{
+	if (o->n_forwards > 0 && o->mode == MODE_DIRECT)
+		o->mode = MODE_TUNNEL;
+	if (o->n_forwards > 0 && o->mode == MODE_LINK_NEAR)
+		fail_usage("-m takes a command, -L, -R, -D and -W take hops: use one of them");
+	if (o->n_forwards > 0 && !options_tunnel(o))
+		fail_usage("-L, -R, -D and -W go with neither -z nor -F");
+	if (!options_tunnel(o) && (o->rsh != NULL || o->far_path != NULL))
+		fail_usage("-e and -x belong to a tunnel: -L, -R, -D or -W");
+}
+
+static void
+parse_words(struct options *o, int n, char *argv[], const char *name)
+{
+	switch (o->mode) {
+	case MODE_TUNNEL:
+	case MODE_CHECK:
+		parse_tunnel(o, n, argv, name);
+		break;
+	case MODE_LINK_NEAR:
+	case MODE_LINK_FAR:
+		parse_link(o, n, argv);
+		break;
+	case MODE_PROBE:
+	case MODE_FDPASS:
+		parse_target_only(o, n, argv);
+		break;
+	case MODE_DIRECT:
+		parse_ends(o, n, argv);
+		break;
+	}
+}
+
 void
 options_parse(struct options *o, int argc, char *argv[])
 {
-	int at, n;
+	int at = parse_table(o, argc, argv);
 
-	at = parse_flags(o, argc, argv);
-	n = argc - at;
-	argv += at;
-	o->tunnel = o->n_forwards > 0 || o->doctor;
-	if (o->linked && o->tunnel)
-		fail_usage("-m takes a command of yours, -L, -R, -D and -W take hops: only one of both");
-	if ((o->linked || o->tunnel) && (o->probe || o->fdpass))
-		fail_usage("-m, -L, -R, -D and -W go with neither -z nor -F");
-	if (!o->tunnel && (o->rsh != NULL || o->far_path != NULL))
-		fail_usage("-e and -x belong to a tunnel: -L, -R, -D or -W");
-	if (o->tunnel)
-		parse_tunnel(o, n, argv, argv[-at]);
-	else if (o->linked)
-		parse_link(o, n, argv);
-	else if (o->probe || o->fdpass)
-		parse_target_only(o, n, argv);
-	else
-		parse_ends(o, n, argv);
-	o->linked = o->linked || o->tunnel;
-	if (o->background && o->doctor)
+	check_table(o);
+	parse_words(o, argc - at, argv + at, argv[0]);
+	if (o->background && o->mode == MODE_CHECK)
 		fail_usage("-n reports and ends: it goes without -f");
 	if (o->background && (o->from.kind == ENDPOINT_STDIO || o->to.kind == ENDPOINT_STDIO))
 		fail_usage("-f needs a listener as FROM and leaves stdin and stdout behind");
+}
+
+bool
+options_tunnel(const struct options *o)
+{
+	return o->mode == MODE_TUNNEL || o->mode == MODE_CHECK;
+}
+
+bool
+options_linked(const struct options *o)
+{
+	return o->mode == MODE_LINK_NEAR || o->mode == MODE_LINK_FAR || options_tunnel(o);
+}
+
+bool
+options_one_shot(const struct options *o)
+{
+	if (o->mode == MODE_DIRECT)
+		return o->from.kind == ENDPOINT_STDIO || o->to.kind == ENDPOINT_STDIO;
+	return (o->mode == MODE_LINK_NEAR || o->mode == MODE_TUNNEL) && o->from.kind == ENDPOINT_STDIO;
 }

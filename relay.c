@@ -47,7 +47,6 @@ struct relay {
 	struct pollset ps;
 	int signal_fd, signal_slot;
 	int ready_fd; /* -f: tells the parent that we listen */
-	bool single;  /* one connection: its fate is relay's status */
 	int status;
 	struct tunnel tunnel; /* all connections share one link */
 	bool announced;       /* programs and people know that it stands */
@@ -73,7 +72,7 @@ set_up(struct relay *r)
 
 	r->target.to = o->to;
 	r->target.each_ms = o->each_ms;
-	r->target.wait_ms = o->tunnel ? 0 : o->wait_ms;
+	r->target.wait_ms = options_tunnel(o) ? 0 : o->wait_ms;
 	r->target.kids = &r->kids;
 	for (i = 0; i < o->n_forwards; i++) {
 		r->opt.forwards[i].to.kids = &r->kids;
@@ -84,8 +83,8 @@ set_up(struct relay *r)
 	r->tunnel.remotes.any_uid = o->anybody;
 	r->tunnel.serve.remotes = &r->tunnel.remotes;
 	r->tunnel.serve.target = &r->target;
-	r->tunnel.serve.only_target = o->fixed;
-	if (!o->tunnel)
+	r->tunnel.serve.only_target = o->mode == MODE_LINK_FAR && o->to.kind != ENDPOINT_STDIO;
+	if (!options_tunnel(o))
 		return;
 	r->tunnel.hops = &o->hops;
 	r->tunnel.self = o->self;
@@ -134,7 +133,7 @@ use_connection(struct relay *r, struct dial *d)
 {
 	int fd = dial_take(d), status = STATUS_OK;
 
-	if (r->opt.fdpass && pass_descriptor(fd) == -1) {
+	if (r->opt.mode == MODE_FDPASS && pass_descriptor(fd) == -1) {
 		log_say(LOG_ERROR,
 		    "cannot pass the socket over stdout: %s; -F is for ssh's ProxyCommand with ProxyUseFdpass yes",
 		    strerror(errno));
@@ -171,8 +170,8 @@ dial_alone(struct relay *r)
 	if (state == DIAL_DONE) {
 		status = use_connection(r, d);
 	} else {
-		log_say(r->opt.probe ? LOG_INFO : LOG_ERROR, "%s", dial_explain(d, why, sizeof(why)));
-		status = r->opt.probe ? STATUS_CONNECT : dial_status(d);
+		log_say(r->opt.mode == MODE_PROBE ? LOG_INFO : LOG_ERROR, "%s", dial_explain(d, why, sizeof(why)));
+		status = r->opt.mode == MODE_PROBE ? STATUS_CONNECT : dial_status(d);
 	}
 	dial_free(d, r->ps.now);
 	return status;
@@ -354,7 +353,6 @@ start_single(struct relay *r)
 		errno = saved;
 		fail_system("cannot use stdin and stdout");
 	}
-	r->single = true;
 	write_pidfile(r);
 	return STATUS_OK;
 }
@@ -366,7 +364,7 @@ bound_pairs(struct relay *r, long files)
 	bool command = r->target.to.kind == ENDPOINT_COMMAND;
 	long most = command ? (files - FILES_OURS - FILES_SPAWN) / 3 : (files - FILES_OURS) / 2;
 
-	if (r->opt.linked)
+	if (options_linked(&r->opt))
 		most = files - FILES_OURS - FILES_SPAWN - r->opt.n_forwards * 2;
 
 	if (files == -1)
@@ -417,20 +415,21 @@ announce(struct relay *r)
 static int
 start_link(struct relay *r)
 {
+	enum mux_role role = r->opt.mode == MODE_LINK_FAR ? MUX_FAR : MUX_NEAR;
 	int status = STATUS_OK, i;
 	char path[HOPS_PATH];
 
-	for (i = 0; i < r->opt.n_forwards && status == STATUS_OK && !r->opt.doctor; i++)
+	for (i = 0; i < r->opt.n_forwards && status == STATUS_OK && r->opt.mode == MODE_TUNNEL; i++)
 		if (r->opt.forwards[i].kind == FORWARD_NEAR || r->opt.forwards[i].kind == FORWARD_SOCKS)
 			status = listen_on(r, &r->opt.forwards[i].from, &r->opt.forwards[i]);
-	if (r->opt.n_forwards == 0 && r->opt.role == MUX_NEAR && r->opt.from.kind != ENDPOINT_STDIO)
+	if (r->opt.mode == MODE_LINK_NEAR && r->opt.from.kind != ENDPOINT_STDIO)
 		status = listen_on(r, &r->opt.from, NULL);
 	if (status != STATUS_OK)
 		return status;
-	r->tunnel.one_shot = r->opt.role == MUX_NEAR && r->opt.from.kind == ENDPOINT_STDIO && !r->opt.doctor;
-	if (r->opt.n_forwards > 0 && !r->tunnel.one_shot && !r->opt.doctor)
+	r->tunnel.one_shot = options_one_shot(&r->opt);
+	if (r->opt.mode == MODE_TUNNEL && !r->tunnel.one_shot)
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&r->opt.hops, path, sizeof(path)));
-	return tunnel_start(&r->tunnel, r->opt.role, pollset_clock());
+	return tunnel_start(&r->tunnel, role, pollset_clock());
 }
 
 static int
@@ -438,7 +437,7 @@ start(struct relay *r)
 {
 	int status;
 
-	if (r->opt.linked)
+	if (options_linked(&r->opt))
 		return start_link(r);
 	if (r->opt.from.kind == ENDPOINT_STDIO)
 		return start_single(r);
@@ -479,7 +478,7 @@ is_full(struct relay *r)
 static bool
 gates_rest(const struct relay *r)
 {
-	if (!r->opt.linked || r->tunnel.state == TUNNEL_UP)
+	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_UP)
 		return !r->announced;
 	return r->tunnel.state != TUNNEL_BACKOFF || r->tunnel.wanted;
 }
@@ -542,7 +541,7 @@ join_connection(struct relay *r, int fd, const struct gate *g, const char *name)
 
 	fdpair_socket(&fds, fd, g->l.path == NULL);
 	a = side_of_fds(&fds);
-	if (r->opt.linked) {
+	if (options_linked(&r->opt)) {
 		if (join_linked(r, &a, g->forward, name))
 			return;
 		log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, connections(r));
@@ -554,10 +553,8 @@ join_connection(struct relay *r, int fd, const struct gate *g, const char *name)
 		side_close(&a, true, MUX_RESET, "");
 		return;
 	}
-	if (r->target.to.kind == ENDPOINT_STDIO) {
-		r->single = true;
+	if (r->target.to.kind == ENDPOINT_STDIO)
 		close_gates(r);
-	}
 }
 
 static void
@@ -590,7 +587,7 @@ accept_all(struct relay *r)
 	for (i = 0; i < r->n_gates; i++) {
 		if (pollset_ready(&r->ps, r->gates[i].slot) == 0)
 			continue;
-		if (r->opt.linked && r->tunnel.state == TUNNEL_BACKOFF)
+		if (options_linked(&r->opt) && r->tunnel.state == TUNNEL_BACKOFF)
 			tunnel_want_up(&r->tunnel);
 		else
 			accept_some(r, &r->gates[i]);
@@ -610,9 +607,9 @@ stop(struct relay *r, int sig)
 static void
 log_table(const struct relay *r)
 {
-	if (r->opt.linked)
+	if (options_linked(&r->opt))
 		tunnel_table(&r->tunnel, r->ps.now);
-	if (!r->opt.linked || r->tunnel.state == TUNNEL_UP)
+	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_UP)
 		conn_table(&r->conns, r->ps.now);
 }
 
@@ -640,9 +637,9 @@ sweep(struct relay *r)
 
 	if (r->conns.n < n)
 		r->resume = 0; /* there are descriptors again */
-	if (r->single && status != STATUS_OK)
+	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;
-	if (r->opt.linked)
+	if (options_linked(&r->opt))
 		tunnel_flush(&r->tunnel, status);
 }
 
@@ -723,7 +720,7 @@ link_is_up(struct relay *r)
 	if (t->role == MUX_FAR)
 		return;
 	log_say(t->connects > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", mux_peer(t->mux), t->connects > 1 ? ", again" : "");
-	if (r->opt.doctor) {
+	if (r->opt.mode == MODE_CHECK) {
 		examine(r);
 		return;
 	}
@@ -772,9 +769,9 @@ watch_forwards(struct relay *r)
 
 	if (r->tunnel.state != TUNNEL_UP || mux_state(r->tunnel.mux) == MUX_DEAD)
 		return;
-	if (r->opt.doctor)
+	if (r->opt.mode == MODE_CHECK)
 		examined(r);
-	if (r->opt.doctor || r->opt.from.kind == ENDPOINT_STDIO)
+	if (r->opt.mode == MODE_CHECK || r->opt.from.kind == ENDPOINT_STDIO)
 		return;
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		if (r->opt.forwards[i].state == FORWARD_REFUSED)
@@ -788,7 +785,7 @@ watch_forwards(struct relay *r)
 static void
 want_tunnel(struct relay *r)
 {
-	if (!r->opt.linked || r->tunnel.state == TUNNEL_OVER)
+	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_OVER)
 		return;
 	watch_forwards(r);
 	tunnel_want(&r->tunnel, &r->ps);
@@ -801,7 +798,7 @@ want_tunnel(struct relay *r)
 static void
 step_tunnel(struct relay *r)
 {
-	if (!r->opt.linked || r->tunnel.state == TUNNEL_OVER)
+	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_OVER)
 		return;
 	if (tunnel_step(&r->tunnel, &r->ps))
 		link_is_up(r);
@@ -835,7 +832,7 @@ turn(struct relay *r)
 	watch_idle(r);
 	want_tunnel(r); /* before the children, since it may release the command */
 	status = spawn_turn(&r->kids, &r->ps);
-	if ((r->single || r->tunnel.one_shot) && status != STATUS_OK)
+	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;
 	if (r->n_gates == 0 && r->conns.n == 0 && r->kids.first == NULL && r->tunnel.state == TUNNEL_OVER)
 		return false;
@@ -870,9 +867,9 @@ main(int argc, char *argv[])
 		fail_system("cannot catch signals");
 	set_up(&r);
 	bound_pairs(&r, os_raise_files());
-	if (r.opt.probe || r.opt.fdpass)
+	if (r.opt.mode == MODE_PROBE || r.opt.mode == MODE_FDPASS)
 		return dial_alone(&r);
-	if (r.opt.doctor && !doctor_visit(r.opt.hops.hops, r.opt.hops.n, r.opt.rsh))
+	if (r.opt.mode == MODE_CHECK && !doctor_visit(r.opt.hops.hops, r.opt.hops.n, r.opt.rsh))
 		return STATUS_LINK;
 	r.status = start(&r);
 	if (r.status == STATUS_OK)

@@ -54,6 +54,8 @@ enum status {
 	STATUS_SIGNAL = 128   /* plus N: signal N stopped the one connection */
 };
 
+enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
+
 struct child;
 struct dial;
 struct pollset;
@@ -410,12 +412,20 @@ void doctor_say(bool good, const char *hop, const char *fmt, ...);
 
 #define OPTIONS_FORWARDS 32
 
+enum mode {
+	MODE_DIRECT,    /* FROM and TO are joined in this process */
+	MODE_PROBE,     /* -z */
+	MODE_FDPASS,    /* -F */
+	MODE_LINK_NEAR, /* -m FROM -- COMMAND */
+	MODE_LINK_FAR,  /* -m - [TO] */
+	MODE_TUNNEL,    /* -L, -R, -D, -W */
+	MODE_CHECK      /* -n: a tunnel that forwards nothing */
+};
+
 struct options {
-	bool anybody, background, doctor, fdpass, probe, quiet, verbose;
-	bool linked;             /* all connections share one link: -m, or a tunnel */
-	bool tunnel;             /* it leads through hops */
-	bool fixed;              /* the far end of a link, with a TO */
-	enum mux_role role;
+	enum mode mode;
+	enum log_level level;
+	bool anybody, background;
 	long max_pairs;          /* 0: no bound of the user's */
 	const char *pidfile, *rsh, *far_path;
 	int each_ms, wait_ms, idle_ms;
@@ -427,10 +437,16 @@ struct options {
 };
 
 /*
- * options_parse(o, argc, argv): fill ${o}, which is all zeros (it is large, and memory that nobody has written to costs nothing) and
- * borrows from ${argv}; exits where they are wrong, and for -h and -V.
+ * options_parse(o, argc, argv): fill ${o} from ${argv}, whose strings it borrows.  ${o} is all zeros: it is large, and pages that
+ * are not written cost no memory.  Exits after a usage error, and for -h and -V.
+ * options_tunnel(o): the link leads through hops.
+ * options_linked(o): all connections share one link.
+ * options_one_shot(o): there is one connection, and its status is relay's.
  */
 void options_parse(struct options *o, int argc, char *argv[]);
+bool options_tunnel(const struct options *o);
+bool options_linked(const struct options *o);
+bool options_one_shot(const struct options *o);
 
 /* ---- signals.c: signals as a descriptor ---- */
 
@@ -496,8 +512,6 @@ long os_raise_files(void);
 void os_restore_files(void);
 
 /* ---- log.c: words for people ---- */
-
-enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 
 #if defined(__GNUC__)
 #define LOG_FORMAT __attribute__((format(printf, 2, 3)))

@@ -51,6 +51,7 @@ def test_wrong_ends(run, word):
                  '-w -1 8888 9999', '-w x 8888 9999', '-P', '-f - 8888', '-f 8888 -', '-z', '-z -', '-z - -', '-F -', '-F - -',
                  '-z 8888 9999', '-F 8888 9999', '-z -- true', '-F -- true', '8888 -v 9999', '-z *:80',
                  '-m', '-m 8888', '-m - -', '-m - 8888 9999', '-m -z 8888', '-m -F 8888', '-m -L 8888:x:80 login',
+                 '-z -F 8888', '-n -z login', '-n -m login', '-F -m 8888', '-x /r -z 8888', '-e ssh 8888 9999',
                  '-L 8888:x:80', '-L 8888:x:80 -z login', '-F -D 8888 login', '-L 0:x:80 ' * 33 + 'login'],
        ids=lambda words: words[:40])
 def test_wrong_words(run, words):
@@ -77,6 +78,16 @@ def test_help_and_version(run):
     assert re.match(r'relay \d', v.stdout)
     with open('/dev/full', 'w') as full:
         assert subprocess.run([rig.RELAY, '-h'], stdout=full).returncode != 0
+
+
+def test_each_option_has_a_line(run):
+    """Goal: relay -h lists one option a line, in the order of the alphabet, in at most 80 columns."""
+    text = run('-h').stdout
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    letters = [line[3] for line in text.splitlines() if re.match(r'  -\w \S* +\S', line)]
+    assert letters == sorted(letters, key=lambda c: (c.lower(), c)) and len(set(letters)) == len(letters) > 20
+    for letter in letters:
+        assert 'unknown' not in run('-' + letter, '-h').stderr
 
 
 # ---- exit statuses ----

@@ -91,6 +91,20 @@ def test_line_that_changes_bytes(examine, tmp):
     assert r.returncode == 7
 
 
+@pytest.mark.parametrize('words', [(), ('-L', '0:/a'), ('-D', '0')], ids=' '.join)
+def test_nothing_listens(examine, tmp, words):
+    """Goal: with forwards or without, relay -n gets as far as the link, and has no listening socket here."""
+    with open(tmp + '/look', 'w') as f:
+        f.write('ls -l /proc/$PPID/fd >>%s/fds\ncat /proc/net/tcp /proc/net/tcp6 >>%s/net\nexec "$@"\n' % (tmp, tmp))
+    r = examine(*words, 'sh %s/look' % tmp)
+    assert 'a relay runs there' in r.stdout, r.stderr
+    assert r.returncode == (1 if '0:/a' in words else 0)
+    with open(tmp + '/fds') as fds, open(tmp + '/net') as net:
+        ours = set(re.findall(r'socket:\[(\d+)\]', fds.read()))
+        listening = {line.split()[9] for line in net.read().splitlines() if line.split()[3] == '0A'}
+    assert ours & listening == set()
+
+
 def test_words(run):
     """Goal: -n without hops, and with -f, is a usage error."""
     for words in (('-n',), ('-n', '-f', '-L', '1:/a', 'login')):

@@ -304,7 +304,7 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     (['-W', 'node:22', '-L', '8888:/a', 'login'], '-W stands alone'),
     (['-D', '-', 'login'], 'a proxy listens on a port'),
     (['-f', '-W', 'node:22', 'login'], '-f needs a listener'),
-    (['-m', '-L', '8888:/a', 'login'], 'only one of both'),
+    (['-m', '-L', '8888:/a', 'login'], 'use one of them'),
     (['-x', '/a', '8888', '/a'], '-e and -x belong to a tunnel'),
 ])
 def test_wrong_words(run, words, said):
