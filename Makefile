@@ -113,7 +113,17 @@ relay-Darwin-arm64:
 	$(CROSS) -target aarch64-macos $(STRICT) $(CROSS_DARWIN)
 	$(FITS_LARGE)
 
-install: relay
+# Shells complete the options that relay -h lists.  Set HELP to a relay that runs here if this one does not.
+HELP = ./relay -h
+COMPLETIONS = completion/_relay completion/relay.bash
+GENERATE = $(HELP) | completion/generate $@.in >$@.new && mv $@.new $@
+
+completion/_relay: relay completion/generate completion/_relay.in
+	$(GENERATE)
+completion/relay.bash: relay completion/generate completion/relay.bash.in
+	$(GENERATE)
+
+install: relay $(COMPLETIONS)
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	cp relay $(DESTDIR)$(PREFIX)/bin/relay
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/relay
@@ -289,13 +299,14 @@ analyse-tidy:
 	@t/need clang-tidy
 	clang-tidy --quiet $(ANALYSED) -- $(STRICT)
 
-lint:
+lint: $(COMPLETIONS)
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning relay.1
-	shellcheck t/demo t/need t/units t/valgrind t/zig completion/relay.bash examples/jupyter-slurm .ci/run
+	shellcheck t/demo t/need t/units t/valgrind t/zig completion/generate completion/relay.bash examples/jupyter-slurm .ci/run
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
 	rm -f relay relay-static $(CROSSED) flags flags.new guards guards.* *.o $(UNITS) t/faults.so t/nth.so t/load t/line t/fuzz_near t/fuzz_far
+	rm -f $(COMPLETIONS) completion/*.new
 	rm -f *.gcno *.gcda t/*.gcno t/*.gcda
 	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache

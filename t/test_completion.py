@@ -3,12 +3,13 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
 import rig
 
-DIR = os.path.join(os.path.dirname(rig.HERE), 'completion')
+SOURCES = os.path.join(os.path.dirname(rig.HERE), 'completion')
 CONFIG = '''
 Host login node-1 *.example !bad gpu?
   HostName 10.0.0.1
@@ -37,7 +38,7 @@ ZSH = r'''
 zmodload zsh/zpty
 zpty z 'PS1= TERM=dumb zsh -f -i'
 zpty -w z 'stty -echo; PS1= PS2= RPS1= PROMPT_EOL_MARK=
-fpath=(%(dir)s $fpath); autoload -Uz compinit; compinit -u -d $HOME/.dump
+fpath=($DIR $fpath); autoload -Uz compinit; compinit -u -d $HOME/.dump
 zle -C show complete-word show
 show() {
 	compadd() {
@@ -63,11 +64,25 @@ while zpty -r z line; do
 	[[ $line == *END* ]] && break
 done
 zpty -d z
-''' % {'dir': DIR}
+'''
+
+
+@pytest.fixture(scope='module')
+def files():
+    """A directory with the completions that make install makes of what this relay -h lists."""
+    with tempfile.TemporaryDirectory() as path:
+        for name in ('_relay', 'relay.bash'):
+            generate(path, name, subprocess.run([rig.RELAY, '-h'], stdout=subprocess.PIPE, text=True, check=True).stdout)
+        yield path
+
+
+def generate(path, name, usage):
+    with open('%s/%s' % (path, name), 'w') as f:
+        subprocess.run([SOURCES + '/generate', '%s/%s.in' % (SOURCES, name)], input=usage, stdout=f, text=True, check=True)
 
 
 @pytest.fixture
-def home(tmp):
+def home(tmp, files):
     for name, text in {'.ssh/config': CONFIG, '.ssh/extra.d/a.conf': 'Host included\nInclude more\n',
                        '.ssh/more': 'Host nested\nInclude config\n', 'elsewhere': 'HOST elsewhere\n',
                        'run/app.s': '', 'run/apple.s': '', 'run/with space': ''}.items():
@@ -75,15 +90,16 @@ def home(tmp):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, 'w') as f:
             f.write(text)
+    os.symlink(files, tmp + '/completion')
     return tmp
 
 
 def environment(home, **more):
-    return dict(os.environ, HOME=home, **more)
+    return dict(os.environ, HOME=home, DIR=home + '/completion', **more)
 
 
 def bash(home, line):
-    r = subprocess.run(['bash', '--norc', '-c', BASH, 'bash', DIR + '/relay.bash', line], cwd=home + '/run',
+    r = subprocess.run(['bash', '--norc', '-c', BASH, 'bash', home + '/completion/relay.bash', line], cwd=home + '/run',
                        env=environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                        text=True, timeout=rig.PATIENCE)
     assert (r.returncode, r.stderr) == (0, '')
@@ -103,7 +119,8 @@ SHELLS = pytest.mark.parametrize('shell', [bash, zsh])
 
 
 @SHELLS
-@pytest.mark.parametrize('line', ['relay -L 8888:/run/app.sock ', 'relay -f -R 1:localhost:2 login ', 'relay -fL1:h:2 -v '])
+@pytest.mark.parametrize('line', ['relay -L 8888:/run/app.sock ', 'relay -f -R 1:localhost:2 login ', 'relay -fL1:h:2 -v ',
+                                  'relay -n ', 'relay -W ', 'relay -L 1:h:2 -vPx '])
 def test_hops(shell, home, line):
     assert sorted(shell(home, line)) == sorted(HOSTS)
 
@@ -127,7 +144,7 @@ def test_no_config(shell, home):
 
 @SHELLS
 @pytest.mark.parametrize('line', ['relay app', 'relay -m 8888 app', 'relay -P app', 'relay -L 8888:app', 'relay -x app',
-                                  'relay - -- cat app'])
+                                  'relay - -- cat app', 'relay -vP app', 'relay -vP n app'])
 def test_paths(shell, home, line):
     assert sorted(shell(home, line)) == ['app.s', 'apple.s']
 
@@ -143,18 +160,44 @@ def test_commands(shell, home):
     assert 'ssh' in shell(home, 'relay -m 8888 -- ssh')
 
 
+def rows(text):
+    """(letter, argument, help) of each option that relay -h lists."""
+    return re.findall(r'^  -(\w) (\S*) +(.+)$', text, re.M)
+
+
 def test_options_are_those_of_relay(home, run):
-    """Whatever relay -h shows is offered by both."""
-    column = [line[:14] for line in run('-h').stdout.splitlines() if line.startswith('  -')]
-    shown = set(re.findall(r'-[A-Za-z]\b', ' '.join(column)))
-    assert len(shown) > 10
-    assert shown <= set(bash(home, 'relay -'))
-    with open(DIR + '/_relay') as f:
+    """Goal: both shells offer each option that relay -h lists, and no other; zsh with the same words."""
+    shown = rows(run('-h').stdout)
+    assert len(shown) > 20
+    assert set(bash(home, 'relay -')) == {'-' + letter for letter, _, _ in shown} | {'--'}
+    said = [line for line in zsh(home, 'relay -') if line.startswith('-')]
+    assert sorted(said) == sorted('-' + letter for letter, _, _ in shown)
+    with open(home + '/completion/_relay') as f:
         text = f.read()
-    assert [o for o in shown if "'%s[" % o not in text and "'%s+[" % o not in text and "'*%s+[" % o not in text] == []
+    for letter, argument, what in shown:
+        assert "-%s%s[%s]" % (letter, '+' if argument else '', what) in text
 
 
-def test_zsh_syntax():
+@SHELLS
+def test_an_option_more(shell, home, files, run, tmp_path):
+    """Goal: a row more in the table is all that the completions need, whatever characters its help contains."""
+    usage = run('-h').stdout + "  -y FILE         it's a [thing]: \\ & so\n" + '  -Y              without one\n'
+    os.unlink(home + '/completion')
+    os.mkdir(home + '/completion')
+    for name in ('_relay', 'relay.bash'):
+        generate(home + '/completion', name, usage)
+    assert {'-y', '-Y'} <= set(shell(home, 'relay -'))
+    assert sorted(shell(home, 'relay -Yy app')) == ['app.s', 'apple.s']
+
+
+def test_no_usage():
+    """Goal: without a list of options generate fails, so that make installs no empty completion."""
+    r = subprocess.run([SOURCES + '/generate', SOURCES + '/_relay.in'], input='', stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True)
+    assert (r.returncode, r.stdout) == (1, '') and 'no option' in r.stderr
+
+
+def test_zsh_syntax(files):
     if not shutil.which('zsh'):
         pytest.skip('skipped: no zsh: apt-get install zsh')
-    assert subprocess.run(['zsh', '-n', DIR + '/_relay']).returncode == 0
+    assert subprocess.run(['zsh', '-n', files + '/_relay']).returncode == 0
