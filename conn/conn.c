@@ -5,7 +5,7 @@
  * the other half goes on: its last bytes still arrive.  A reset of one side ends both.  What was received before the reset is
  * delivered first; then the other side is reset, if it can carry a reset.
  *
- * Three rules have a time limit, LINGER without progress:
+ * Three rules have a time limit, LINGER (RESET_LINGER for the first one) without progress:
  *
  *   reset    what was received before a reset has not been delivered yet
  *   linger   all was delivered to a TCP peer that goes on sending to no reader: a close would become a reset and destroy the last
@@ -35,6 +35,7 @@
 #define BESIDE 16
 #define STREAM_READS 4 /* of a chunk each, for a stream in one turn */
 #define LINGER 1000
+#define RESET_LINGER 250
 #define UNSENT_CHECK 5         /* ms between two looks at what TCP has not delivered */
 #define HANDSHAKE_TIME 60000   /* for a client of -D to send its request */
 
@@ -410,16 +411,25 @@ pump(struct half *h, bool readable, bool writable, int chunks)
 
 /* ---- open: decisions ---- */
 
-/* Has nothing happened for LINGER?  ${progress} changes whenever something does.  Each rule asks once a turn while it applies. */
-static bool
-is_stalled(struct conn *c, uint64_t progress, int64_t now)
+/* Changes whenever a byte moves on, here or, as far as it is known, behind side ${e}. */
+static uint64_t
+side_progress(const struct side *e)
 {
+	return e->stream != NULL ? stream_progress(e->stream) : 0 - side_unsent(e);
+}
+
+/* Has nothing moved for ${limit}?  Each rule that has a limit asks once a turn while it applies. */
+static bool
+is_stalled(struct conn *c, int64_t limit, int64_t now)
+{
+	uint64_t progress = c->ab.moved + c->ba.moved + side_progress(&c->a) + side_progress(&c->b);
+
 	c->may_stall = true;
 	if (c->stalled_at == 0 || c->progress != progress) {
 		c->stalled_at = now;
 		c->progress = progress;
 	}
-	return now >= c->stalled_at + LINGER;
+	return now >= c->stalled_at + limit;
 }
 
 /*
@@ -450,13 +460,12 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 static bool
 is_delivered(struct conn *c, const struct side *e, const struct half *from, const struct side *other, int64_t now)
 {
-	uint64_t unsent = side_unsent(other);
 	bool reads = from->state == HALF_OPEN && e->fds.in != -1;
 	bool writes = from->state != HALF_BROKEN && from->buf->used > 0;
 
-	if (other->err != 0 || (!reads && !writes && unsent == 0))
+	if (other->err != 0 || (!reads && !writes && side_unsent(other) == 0))
 		return true;
-	return is_stalled(c, from->moved - unsent, now);
+	return is_stalled(c, RESET_LINGER, now);
 }
 
 /* One side was reset: deliver what it sent before, then reset the other one.  Return false if neither was. */
@@ -520,21 +529,20 @@ lingers(struct conn *c, const struct half *broken, const struct half *shut, int6
 
 	if (broken->state != HALF_BROKEN || !e->fds.tcp || e->fds.in == -1 || shut->state != HALF_SHUT)
 		return false;
-	return !is_stalled(c, 0, now);
+	return !is_stalled(c, LINGER, now);
 }
 
 static bool
 is_stuck(struct conn *c, int64_t now)
 {
 	struct half *in = c->a.fds.stdio ? &c->ab : &c->ba, *out = c->a.fds.stdio ? &c->ba : &c->ab;
-	struct stream *s = in->dst->stream;
 	bool ended = in->state == HALF_DRAIN || (in->state == HALF_SHUT && !side_is_done(in->dst)) || in->src->fds.hup;
 
 	if (!in->src->fds.stdio || out->state != HALF_BROKEN || !ended)
 		return false;
 	/* poll reports a socket as writable only when much of its room is free; a slow reader makes less. */
 	half_write(in, true);
-	return is_stalled(c, in->moved + (s != NULL ? stream_progress(s) : 0), now);
+	return is_stalled(c, LINGER, now);
 }
 
 static bool
@@ -652,6 +660,7 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 			pollset_until(ps, c->a.err != 0 || c->b.err != 0 ? ps->now + UNSENT_CHECK : c->stalled_at + LINGER);
 		break;
 	case CONN_CLOSED:
+		pollset_until(ps, ps->now); /* the sweep frees it */
 		break;
 	}
 }

@@ -124,7 +124,8 @@ void stream_set_owner(struct stream *s, void *owner);
 void *stream_owner(const struct stream *s);
 
 /*
- * stream_mux(s): the mux that it belongs to.  stream_id(s): its id on the wire.  stream_target(s): as in OPEN.
+ * stream_mux(s): the mux that it belongs to.  stream_id(s): its id on the wire.  stream_target(s): as in OPEN, "" after
+ * stream_reset.
  * stream_accept(s): far: the target is reached; send OPENED.  stream_is_opened(s): near: OPENED was read.
  */
 struct mux *stream_mux(const struct stream *s);

@@ -181,6 +181,10 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 	s->close_code = code;
 	free(s->reason);
 	s->reason = copy_text(words, n > FRAME_WORDS ? FRAME_WORDS : n);
+	if (!s->due_open) {
+		free(s->target);
+		s->target = NULL;
+	}
 	s->due_close = true;
 	need_control(s);
 }
@@ -321,7 +325,7 @@ stream_id(const struct stream *s)
 const char *
 stream_target(const struct stream *s)
 {
-	return s->target;
+	return s->target != NULL ? s->target : "";
 }
 
 void

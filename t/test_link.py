@@ -364,7 +364,7 @@ def test_quiet_beside_busy(link, pool):
         g.shut()
         assert h.digest()[0] == sent
         j.relay.proc.send_signal(signal.SIGUSR1)
-        wait_for(lambda: j.relay.err().count('bytes out') >= 999)
+        wait_for(lambda: j.relay.err().count('bytes there') >= 999)
     for pid in (j.relay.pid, *rig.children(j.relay.pid)):
         rig.quiet(pid)
         assert rig.cpu_grows(pid, 0.2) < 0.1
@@ -856,10 +856,10 @@ def test_table(link):
     ping(a, b)
     ping(c, d, b'x' * 1000)
     j.relay.proc.send_signal(signal.SIGUSR1)
-    line = j.relay.says('open stream')
-    assert HOST in line and '2 open streams' in line
-    j.relay.says('1000 bytes out, 1000 in')
-    j.relay.says(' 1 bytes out, 1 in')
+    j.relay.says('the link to ' + HOST + ' is up')
+    j.relay.says('2 open connections')
+    j.relay.says('1000 bytes there, 1000 back')
+    j.relay.says(' 1 bytes there, 1 back')
     ping(a, b)
 
 

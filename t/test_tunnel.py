@@ -1034,7 +1034,7 @@ def test_table(tunnel, far, target):
     r.proc.send_signal(signal.SIGUSR1)
     r.says(' is up')
     r.says('round trip')
-    r.says('1000 bytes out, 1000 in')
+    r.says('1000 bytes there, 1000 back')
     rig.ping(a, b)
     a.close()
     b.close()

@@ -222,6 +222,7 @@ clear(struct tunnel *t, const struct pollset *ps)
 	if (mux_ended_by_peer(t->mux) && t->role == MUX_FAR)
 		conn_stop(t->conns, STATUS_BROKEN, ps->now);
 	conn_take_dirty(t->conns, t->mux, ps->now);
+	t->conns->behind = true;
 	remote_step(&t->remotes, ps);
 	probe_step(&t->probes);
 	transport_flush(&t->transport, ps->now * 1000);
