@@ -451,7 +451,7 @@ bool options_one_shot(const struct options *o);
 /* ---- signals.c: signals as a descriptor ---- */
 
 /*
- * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE, block none; return the descriptor to poll.
+ * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE and SIGXFSZ, block none; return the descriptor to poll.
  * signals_take(): the next signal that came, 0 if there is none.
  * signals_block(old), signals_restore(old): around a fork.
  * signals_child(): in the child: everything as relay found it at its start.

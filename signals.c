@@ -3,7 +3,7 @@
  *
  * A handler does one thing: it writes the signal's number into a pipe of our own, which the loop polls and drains like any other
  * descriptor.  Both ends are non-blocking: when the pipe is full, a signal is lost, but then the loop is about to read thousands.
- * SIGPIPE is ignored: a reader that went away is an errno here.  A stop signal that was ignored when relay began (nohup) stays
+ * SIGPIPE and SIGXFSZ are ignored: a reader that went away and a file at its size limit are errno values here.  A stop signal that was ignored when relay began (nohup) stays
  * ignored.  No signal is blocked, even if relay was started with blocked signals: it must see SIGCHLD and SIGTERM.  A command
  * inherits what relay inherited.
  */
@@ -14,7 +14,7 @@
 
 #include "relay.h"
 
-static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE };
+static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ };
 #define COUNT (sizeof(signals) / sizeof(signals[0]))
 
 static struct sigaction found[COUNT]; /* what relay found at its start */
@@ -46,6 +46,12 @@ set(int sig, void (*to)(int))
 }
 
 static bool
+is_ignored(int sig)
+{
+	return sig == SIGPIPE || sig == SIGXFSZ;
+}
+
+static bool
 stops(int sig)
 {
 	return sig == SIGTERM || sig == SIGINT || sig == SIGHUP;
@@ -69,7 +75,7 @@ signals_open(void)
 			return -1;
 		if (stops(signals[i]) && found[i].sa_handler == SIG_IGN)
 			continue;
-		if (set(signals[i], signals[i] == SIGPIPE ? SIG_IGN : handler) == -1)
+		if (set(signals[i], is_ignored(signals[i]) ? SIG_IGN : handler) == -1)
 			return -1;
 	}
 	sigemptyset(&none);

@@ -116,8 +116,8 @@ report_reset(const struct conn *c, const struct side *e, const struct side *othe
 		report_close(c, e->stream);
 		return;
 	}
-	log_say(has_stdio(c) || half_is_local_failure(e->err) ? LOG_ERROR : LOG_INFO, "[%lu] %s broke: %s; %s %s", c->id,
-	    side_name(c, e, one), strerror(e->err), side_name(c, other, two),
+	log_say(has_stdio(c) || half_is_local_failure(e->err) ? LOG_ERROR : LOG_INFO, "[%lu] %s broke: %s%s; %s %s",
+	    c->id, side_name(c, e, one), strerror(e->err), half_advice(e->err), side_name(c, other, two),
 	    side_resets(other) ? "was reset too" : "was closed, it is not TCP and knows no reset");
 }
 

@@ -109,6 +109,14 @@ half_is_local_failure(int err)
 	return err == ENOMEM || err == ENOBUFS || err == EIO;
 }
 
+const char *
+half_advice(int err)
+{
+	if (err != EFBIG)
+		return "";
+	return ": stdout has reached the file size limit (ulimit -f) or that of its file system; raise the limit";
+}
+
 static bool
 not_now(int err)
 {

@@ -42,6 +42,7 @@ struct half {
  * cannot be ended is marked as reset.
  * half_break(h, err, by_sink): drop what is held; harmless when finished.
  * half_is_local_failure(err): a failure of this host, which only this side can report.
+ * half_advice(err): what to add to strerror(${err}) in a message: cause and remedy, or "".
  */
 void half_init(struct half *h, struct side *src, struct side *dst);
 void half_update(struct half *h);
@@ -53,5 +54,6 @@ void half_write(struct half *h, bool ready);
 void half_end(struct half *h, bool explicit);
 void half_break(struct half *h, int err, bool by_sink);
 bool half_is_local_failure(int err);
+const char *half_advice(int err);
 
 #endif

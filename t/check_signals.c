@@ -1,4 +1,5 @@
 /* check_signals.c - signals as a descriptor; needs signals.o os.o */
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "check.h"
@@ -81,6 +82,24 @@ START_TEST(a_reader_that_went_away_is_an_errno)
 	close(p[0]);
 	ck_assert_int_eq(write(p[1], "x", 1), -1);
 	ck_assert_int_eq(errno, EPIPE);
+}
+END_TEST
+
+START_TEST(a_file_at_its_size_limit_is_an_errno)
+{
+	struct rlimit most = { 100, 100 };
+	int fd = fileno(tmpfile()), status;
+	char room[200] = "";
+
+	set(SIGXFSZ, SIG_DFL);
+	signals_open();
+	if (fork() == 0) { /* Check writes files, too */
+		if (setrlimit(RLIMIT_FSIZE, &most) == -1 || write(fd, room, sizeof(room)) != 100)
+			_exit(1);
+		_exit(write(fd, room, 1) == -1 && errno == EFBIG ? 0 : 2);
+	}
+	ck_assert_int_ne(wait(&status), -1);
+	ck_assert_int_eq(status, 0);
 }
 END_TEST
 
@@ -169,7 +188,7 @@ in_child(int (*look)(void))
 static int
 all_default(void)
 {
-	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE };
+	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ };
 	sigset_t now;
 	size_t i;
 
@@ -190,7 +209,7 @@ START_TEST(a_child_has_defaults_where_relay_found_defaults)
 }
 END_TEST
 
-static const int inherited[] = { SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGUSR1, SIGCHLD };
+static const int inherited[] = { SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGUSR1, SIGCHLD, SIGXFSZ };
 static int which;
 
 static int
@@ -251,12 +270,13 @@ TESTS("signals")
 	tcase_add_test(tc, signals_keep_their_order);
 	tcase_add_test(tc, the_handler_keeps_errno_and_does_not_block_when_the_pipe_is_full);
 	tcase_add_test(tc, a_reader_that_went_away_is_an_errno);
+	tcase_add_test(tc, a_file_at_its_size_limit_is_an_errno);
 	tcase_add_test(tc, a_stop_signal_that_was_ignored_stays_ignored);
 	tcase_add_test(tc, SIGCHLD_is_caught_even_if_it_was_ignored);
 	tcase_add_test(tc, a_caught_signal_interrupts);
 	tcase_add_test(tc, nothing_comes_between_block_and_restore);
 	tcase_add_test(tc, a_child_has_defaults_where_relay_found_defaults);
-	tcase_add_loop_test(tc, a_child_ignores_what_relay_found_ignored, 0, 6);
+	tcase_add_loop_test(tc, a_child_ignores_what_relay_found_ignored, 0, 7);
 	tcase_add_test(tc, what_was_blocked_comes_and_a_child_finds_it_blocked);
 	tcase_add_test(tc, no_descriptor_left_is_said);
 }

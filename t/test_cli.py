@@ -917,6 +917,49 @@ def test_full_disk(relay, target):
     b.close()
 
 
+def limit_files(size):
+    """For preexec_fn: no file may grow beyond size bytes."""
+    import resource
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@TIMES('words', [[], ['-m']], ids=['direct', 'link'])
+def test_file_size_limit_of_stdout(relay, tmp, words):
+    """Goal: a stdout that reaches ulimit -f breaks the connection: status 4, with cause and remedy, and what fits is there."""
+    command = 'head -c 200000 /dev/zero; cat'
+    to = ['--', 'sh', '-c', command] if not words else ['--', rig.RELAY, '-m', '-', tmp + '/t']
+    t = rig.UnixTarget(tmp + '/t')
+    with open(tmp + '/out', 'wb') as out:
+        r = relay(*words, '-', *to, stdin=subprocess.PIPE, stdout=out, preexec_fn=limit_files(65536))
+    if words:
+        b = t.accept()
+        with contextlib.suppress(ConnectionError):
+            b.send(bytes(200000))
+    assert r.wait(5) == 4, r.err()
+    line = r.says('File too large')
+    assert 'ulimit -f' in line and line.startswith('relay: ')
+    assert os.path.getsize(tmp + '/out') == 65536
+    if words:
+        b.close()
+    t.close()
+    r.proc.stdin.close()
+
+
+def test_file_size_limit_of_stderr(relay, target, tmp):
+    """Goal: a log that has reached ulimit -f ends neither relay nor its connections, and the socket file is removed."""
+    t = target()
+    r = relay('-v', tmp + '/sock', *t.words, preexec_fn=limit_files(100))
+    for _ in range(5):
+        a = rig.reach(tmp + '/sock')
+        b = t.accept()
+        ping(a, b)
+        a.close()
+        b.close()
+    assert len(r.err()) == 100
+    assert r.stop() == 0
+    assert os.listdir(tmp) == []
+
+
 @TIMES('closed', [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]], ids=str)
 def test_closed_descriptors(relay, target, tmp, closed):
     """Goal: stdin, stdout or stderr may be closed at the start: no connection gets mixed up with them."""
