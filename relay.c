@@ -143,37 +143,65 @@ use_connection(struct relay *r, struct dial *d)
 	return status;
 }
 
+/* Wait for an event of the pollset; the signal that came to stop relay, or 0. */
+static int
+wait_alone(struct relay *r)
+{
+	int sig;
+
+	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
+	if (pollset_wait(&r->ps) == -1)
+		fail_system("poll");
+	do
+		sig = signals_take();
+	while (sig == SIGCHLD || sig == SIGUSR1);
+	spawn_reap(&r->kids);
+	return sig;
+}
+
+/* A look-up that nothing waits for any more would go on after the exit of relay. */
+static void
+end_children(struct relay *r)
+{
+	pollset_begin(&r->ps);
+	spawn_hurry(&r->kids, r->ps.now);
+	while (spawn_turn(&r->kids, &r->ps), r->kids.first != NULL) {
+		wait_alone(r);
+		pollset_begin(&r->ps);
+	}
+}
+
+static int
+finish_alone(struct relay *r, struct dial *d, enum dial_state state)
+{
+	char why[ENDPOINT_NAME + 512];
+
+	if (state == DIAL_DONE)
+		return use_connection(r, d);
+	log_say(r->opt.mode == MODE_PROBE ? LOG_INFO : LOG_ERROR, "%s", dial_explain(d, why, sizeof(why)));
+	return r->opt.mode == MODE_PROBE ? STATUS_CONNECT : dial_status(d);
+}
+
 /* Connect without anybody to join. */
 static int
 dial_alone(struct relay *r)
 {
 	struct dial *d = dial_start(&r->target, pollset_clock());
 	enum dial_state state = DIAL_BUSY;
-	char why[ENDPOINT_NAME + 512];
-	int sig, status;
+	int sig = 0, status;
 
 	if (d == NULL)
 		fail_system("cannot connect");
 	pollset_begin(&r->ps);
-	while ((state = dial_step(d, &r->ps)) == DIAL_BUSY) {
+	while (sig == 0 && (state = dial_step(d, &r->ps)) == DIAL_BUSY) {
 		pollset_begin(&r->ps);
-		r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
 		dial_want(d, &r->ps);
-		if (pollset_wait(&r->ps) == -1)
-			fail_system("poll");
-		while ((sig = signals_take()) != 0)
-			if (sig != SIGCHLD && sig != SIGUSR1)
-				return STATUS_SIGNAL + sig;
-		spawn_reap(&r->kids);
 		spawn_turn(&r->kids, &r->ps);
+		sig = wait_alone(r);
 	}
-	if (state == DIAL_DONE) {
-		status = use_connection(r, d);
-	} else {
-		log_say(r->opt.mode == MODE_PROBE ? LOG_INFO : LOG_ERROR, "%s", dial_explain(d, why, sizeof(why)));
-		status = r->opt.mode == MODE_PROBE ? STATUS_CONNECT : dial_status(d);
-	}
+	status = sig != 0 ? STATUS_SIGNAL + sig : finish_alone(r, d, state);
 	dial_free(d, r->ps.now);
+	end_children(r);
 	return status;
 }
 

@@ -9,6 +9,7 @@
  *   FAULTS_SEED=N    of the dice
  *   FAULTS_COUNT=F   at exit the number of faults made is written into F
  *   FAULTS_MODES=F   the mode of each socket file, in the instant after its bind(), is appended to F
+ *   FAULTS_LOOKUP=1  a look-up of a name is never answered
  *
  * What cannot happen is not done: small reads and writes on blocking descriptors stay whole (POSIX 2.9.7, PIPE_BUF), a single byte
  * always goes into a pipe that is not full (a signal handler's, say), and what is no stream (netlink) is left alone.
@@ -18,6 +19,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -253,4 +255,13 @@ bind(int fd, const struct sockaddr *sa, socklen_t len)
 	if (f != NULL)
 		fclose(f);
 	return 0;
+}
+
+int
+getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **list)
+{
+	REAL(getaddrinfo);
+	while (setting("FAULTS_LOOKUP") != 0 && (hints == NULL || (hints->ai_flags & AI_NUMERICHOST) == 0))
+		pause();
+	return real(host, service, hints, list);
 }

@@ -1,13 +1,14 @@
 """A short part of the matrix while the system is as unkind as its manual allows: see faults.c."""
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 
 import pytest
 
 import rig
-from rig import exchange, ping
+from rig import exchange, ping, wait_for
 from test_ends import MATRIX, RANDOM
 
 FAULTS = {'short': dict(FAULTS_SHORT='1'),
@@ -115,3 +116,27 @@ def test_socket_is_private_from_the_first_instant(library, monkeypatch, relay, t
     assert r.address
     with open(tmp + '/modes') as f:
         assert set(f.read().split()) == {'600'}
+
+
+@pytest.fixture
+def preloaded(library, monkeypatch):
+    """preloaded(NAME=value): the library, with that setting."""
+    def preload(**settings):
+        for name, value in dict(settings, LD_PRELOAD=library, ASAN_OPTIONS=asan()).items():
+            monkeypatch.setenv(name, value)
+    return preload
+
+
+# ---- look-ups ----
+
+@pytest.mark.parametrize('option', ['-z', '-F'])
+@pytest.mark.parametrize('how', ['SIGTERM', 'time limit'])
+def test_lookup_does_not_outlive_relay(preloaded, relay, option, how):
+    """Goal: the child process that asks the name server has ended when relay ends."""
+    preloaded(FAULTS_LOOKUP='1')
+    r = relay('-t', '1' if how == 'time limit' else '60', option, 'a.name.invalid:80')
+    child = wait_for(lambda: rig.children(r.pid))
+    if how == 'SIGTERM':
+        r.proc.send_signal(signal.SIGTERM)
+    assert r.wait() == (1 if how == 'time limit' else 128 + signal.SIGTERM)
+    assert not rig.alive(child[0])
