@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #if OS_LINUX
@@ -66,6 +67,29 @@ os_close(int *fd)
 	if (*fd != -1)
 		close(*fd);
 	*fd = -1;
+}
+
+int
+os_lock(int fd, const char *path)
+{
+	struct stat opened, named;
+	struct flock whole;
+
+	memset(&whole, 0, sizeof(whole));
+	whole.l_type = F_WRLCK;
+	whole.l_whence = SEEK_SET;
+	if (fcntl(fd, F_SETLK, &whole) == -1) {
+		if (errno == EACCES)
+			errno = EAGAIN;
+		else if (errno == ENOSYS || errno == EOPNOTSUPP || errno == EINVAL)
+			errno = ENOLCK;
+		return -1;
+	}
+	if (fstat(fd, &opened) == 0 && lstat(path, &named) == 0 && opened.st_dev == named.st_dev &&
+	    opened.st_ino == named.st_ino)
+		return 0;
+	errno = ESTALE;
+	return -1;
 }
 
 bool

@@ -122,8 +122,9 @@ bool sock_numeric(const struct endpoint *ep, struct sock_addrs *out);
 /*
  * sock_listen(ep, tab):
  * Listen on ${ep}: fill entries of ${tab} and return how many, at least 1.  A bare port is bound on every loopback family that
- * exists, or not at all.  A socket file that a connect proves dead is replaced, and that is told.  On failure say why, close and
- * remove all that was begun, and return -1.
+ * exists, or not at all.  A socket file that a connect proves dead is replaced, and that is told.  Of several starts on one path
+ * one succeeds; the others may wait for it, some seconds at most.  On failure say why, close and remove all that was begun, and
+ * return -1.
  */
 int sock_listen(const struct endpoint *ep, struct listener tab[SOCK_ADDRS]);
 
@@ -469,6 +470,8 @@ void signals_child(void);
 /*
  * os_setup(fd): make ${fd} non-blocking and close-on-exec.
  * os_close(fd): close ${*fd} unless it is -1, which it becomes.
+ * os_lock(fd, path): lock the file ${fd}, which was opened from ${path}, until this process closes any descriptor of it.
+ * EAGAIN: another process holds the lock; ESTALE: ${path} is another file by now; ENOLCK: this file system has no locks.
  * os_fill_stdio(): open to /dev/null whatever of stdin, stdout and stderr is closed, so that no descriptor of ours becomes one of
  * them, and keep one more; false: it cannot be had.
  * os_null(fd): put /dev/null in the place of ${fd}, 0 to 2; after os_fill_stdio it does not fail.
@@ -492,6 +495,7 @@ void signals_child(void);
  */
 int os_setup(int fd);
 void os_close(int *fd);
+int os_lock(int fd, const char *path);
 bool os_fill_stdio(void);
 int os_null(int fd);
 int os_error(int fd);

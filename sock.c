@@ -5,8 +5,15 @@
  * made with mode 0600 by the bind itself, put where nothing stood or in the place of a socket that a connect proved dead, and
  * removed only while it is still the same file.  Never is a live socket or any other file touched.
  *
+ * A socket that was bound and does not listen yet refuses a connect as a dead
+ * one does.  So the socket ".NAME.relay" is bound and listens beside the path
+ * NAME, and then gets that name.  Between the proof that a socket is dead and
+ * the rename over it, another start could put a live one there.  So all changes
+ * of NAME are made while ".NAME.relay-lock" is locked.  Both names follow from
+ * NAME: what a killed start left is used or removed by the next one.
+ *
  * bind() and connect() take paths of at most 107 bytes.  A longer one is reached from its own directory; a file name that is too
- * long by itself, through a short name beside it that lives for the length of one call.
+ * long by itself, by connect() through a short name beside it that lives for the length of one call.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,6 +22,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,6 +38,11 @@
 #define PORT_TRIES 16 /* for a port that is free on both loopback addresses */
 #define TOLD_MOST 20  /* refusals that are told within TOLD_SPAN seconds: they come faster than anybody reads */
 #define TOLD_SPAN 60
+#define BESIDE_NAME 80  /* bytes of NAME in ".NAME.relay", which has to fit into sun_path */
+#define BESIDE_ROOM 48  /* for what is added to a path */
+#define LOCK_PAUSE 5    /* ms between two attempts */
+#define START_WAIT 5000 /* ms that a start waits for another one on the same path */
+#define END_WAIT 1000   /* a stop has 2 s in all */
 
 /* ---- addresses ---- */
 
@@ -170,7 +183,7 @@ call_short(path_call *call, int fd, const char *path)
 
 /* ${name}, of this directory, is too long: use a short name beside it for the moment of the call. */
 static int
-call_alias(path_call *call, int fd, const char *name)
+connect_alias(int fd, const char *name)
 {
 	struct stat st;
 	char alias[32];
@@ -178,24 +191,19 @@ call_alias(path_call *call, int fd, const char *name)
 
 	snprintf(alias, sizeof(alias), ".relay-%ld", (long)getpid());
 	unlink(alias); /* of a process of our number that was killed in the middle of this */
-	if (call == bind) {
-		r = call_short(bind, fd, alias);
-		if (r == 0)
-			r = link(alias, name);
-		saved = errno == EEXIST ? EADDRINUSE : errno;
-	} else {
-		if (symlink(name, alias) == -1)
-			return -1;
-		r = call_short(call, fd, alias);
-		saved = errno;
-	}
+	if (symlink(name, alias) == -1)
+		return -1;
+	r = call_short(connect, fd, alias);
+	saved = errno;
 	if (unlink(alias) == -1 && lstat(alias, &st) == 0)
 		log_say(LOG_NOTICE, "cannot remove %s, beside %s; remove it by hand", alias, name);
 	errno = saved;
 	return r;
 }
 
-/* From the directory of ${path}; the working directory is as before when this returns. */
+/*
+ * From the directory of ${path}; the working directory is as before when this returns.  The name that a socket is bound to is short.
+ */
 static int
 call_from_dir(path_call *call, int fd, const char *path)
 {
@@ -214,7 +222,7 @@ call_from_dir(path_call *call, int fd, const char *path)
 	r = chdir(dir);
 	if (r == 0)
 		r = strlen(name) < sizeof(((struct sockaddr_un *)0)->sun_path) ? call_short(call, fd, name)
-									       : call_alias(call, fd, name);
+									       : connect_alias(fd, name);
 	saved = errno;
 	/* What passes must not end relay; to stay in another directory would make every other path a wrong one. */
 	while (fchdir(here) == -1 && --tries > 0)
@@ -259,66 +267,137 @@ probe(const char *path)
 	return e == EAGAIN || e == EINPROGRESS ? 0 : e; /* EAGAIN: a full backlog is somebody's */
 }
 
-/*
- * Take the dead socket at ${path} away.  Two relays may find the same one dead at once: it is moved aside first, and asked again
- * there, so that a live one that came into its place meanwhile is put back and not lost.
- */
-static int
-remove_dead(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	char aside[SOCK_PATH_MAX + 32];
-	int e;
+/* What is at a path.  FOUND_TAKEN: it has to stay, and that was reported. */
+enum found { FOUND_NOTHING, FOUND_DEAD, FOUND_TAKEN };
 
-	snprintf(aside, sizeof(aside), "%.*s.relay-%ld", (int)(slash + 1 - path), path, (long)getpid());
-	if (rename(path, aside) == -1)
-		return errno == ENOENT ? 0 : -1;
-	e = probe(aside);
-	if (e != ECONNREFUSED) {
-		if (link(aside, path) == 0)
-			unlink(aside);
-		errno = EADDRINUSE;
-		return -1;
-	}
-	return unlink(aside);
-}
-
-/* The path is taken: make room if a dead socket holds it.  False, and told: it stays. */
-static bool
-clear_path(const char *path)
+static enum found
+look_at(const char *path)
 {
 	struct stat st;
 	int e;
 
 	if (lstat(path, &st) == -1) {
-		if (errno != ENOENT)
-			log_say(LOG_ERROR, "cannot listen on %s: what is there cannot be told: %s", path, strerror(errno));
-		return errno == ENOENT;
+		if (errno == ENOENT)
+			return FOUND_NOTHING;
+		log_say(LOG_ERROR, "cannot listen on %s: what is there cannot be told: %s", path, strerror(errno));
+		return FOUND_TAKEN;
 	}
 	if (!S_ISSOCK(st.st_mode)) {
 		log_say(LOG_ERROR, "cannot listen on %s: the file there is not a socket; remove it or take another name", path);
-		return false;
+		return FOUND_TAKEN;
 	}
 	e = probe(path);
 	if (e == ENOENT)
-		return true;
-	if (e == 0 || e == EPROTOTYPE) {
+		return FOUND_NOTHING;
+	if (e == ECONNREFUSED)
+		return FOUND_DEAD;
+	if (e == 0 || e == EPROTOTYPE)
 		log_say(LOG_ERROR,
 		    "cannot listen on %s: it is in use, a process is listening there; stop that one or take another name",
 		    path);
-		return false;
-	}
-	if (e != ECONNREFUSED) {
+	else
 		log_say(LOG_ERROR, "cannot listen on %s: a socket is there, and whether it is in use cannot be told: %s", path,
 		    strerror(e));
-		return false;
+	return FOUND_TAKEN;
+}
+
+/* A path and what is beside it during a start or an end. */
+struct place {
+	const char *path;
+	char fresh[SOCK_PATH_MAX + BESIDE_ROOM]; /* the name of a socket until it listens */
+	char lock[SOCK_PATH_MAX + BESIDE_ROOM];
+	int lock_fd; /* -1: the file system has no locks */
+};
+
+/* ".NAME" and ${suffix} beside ${path}.  A long NAME is cut, but not inside a character of UTF-8. */
+static void
+name_beside(char dst[SOCK_PATH_MAX + BESIDE_ROOM], const char *path, const char *suffix)
+{
+	const char *name = strrchr(path, '/') + 1;
+	size_t n = strlen(name);
+
+	if (n > BESIDE_NAME)
+		for (n = BESIDE_NAME; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80; n--)
+			;
+	snprintf(dst, SOCK_PATH_MAX + BESIDE_ROOM, "%.*s.%.*s%s", (int)(name - path), path, (int)n, name, suffix);
+}
+
+/* Only an empty file is a lock: any other file of that name is not ours to remove. */
+static bool
+is_lock(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && st.st_nlink <= 1;
+}
+
+static int
+open_lock(const char *path)
+{
+	mode_t old = umask(0177);
+	int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), saved;
+
+	if (fd != -1 && !is_lock(fd)) {
+		os_close(&fd);
+		errno = EEXIST;
+	} else if (fd == -1 && errno == ENOENT) {
+		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd == -1 && errno == EEXIST)
+			errno = EAGAIN;
 	}
-	if (remove_dead(path) == -1) {
-		log_say(LOG_ERROR, "cannot listen on %s: the dead socket there cannot be replaced: %s", path, strerror(errno));
-		return false;
+	saved = errno;
+	umask(old);
+	errno = saved;
+	return fd;
+}
+
+static int
+try_lock(struct place *p)
+{
+	int saved;
+
+	p->lock_fd = open_lock(p->lock);
+	if (p->lock_fd == -1)
+		return -1;
+	if (os_lock(p->lock_fd, p->lock) == 0)
+		return 0;
+	saved = errno;
+	os_close(&p->lock_fd);
+	errno = saved == ESTALE ? EAGAIN : saved;
+	return -1;
+}
+
+/* Lock ${path}, waiting for at most ${ms}.  EAGAIN: another process held the lock all the time. */
+static int
+lock_place(struct place *p, const char *path, int ms)
+{
+	char suffix[BESIDE_ROOM - 16];
+
+	p->path = path;
+	name_beside(p->lock, path, ".relay-lock");
+	name_beside(p->fresh, path, ".relay");
+	for (; try_lock(p) == -1; ms -= LOCK_PAUSE) {
+		if (errno == ENOLCK) {
+			/* Without a lock, each start needs a name of its own. */
+			unlink(p->lock);
+			snprintf(suffix, sizeof(suffix), ".relay%ld", (long)getpid());
+			name_beside(p->fresh, path, suffix);
+			return 0;
+		}
+		if ((errno != EAGAIN && errno != EINTR) || ms <= 0)
+			return -1;
+		poll(NULL, 0, LOCK_PAUSE);
 	}
-	log_say(LOG_NOTICE, "replaced %s, a dead socket: nobody was listening on it", path);
-	return true;
+	return 0;
+}
+
+/* The file goes before the lock: a process that gets the lock of a removed file tries again. */
+static void
+unlock_place(struct place *p)
+{
+	if (p->lock_fd != -1 && unlink(p->lock) == -1 && errno != ENOENT)
+		log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->lock, strerror(errno));
+	os_close(&p->lock_fd);
 }
 
 static int
@@ -332,26 +411,113 @@ bind_private(int fd, const char *path)
 	return r;
 }
 
-/* A socket bound to ${path}, in the place of a dead one if need be; -1, and told. */
-static int
-take_path(const char *path)
+/* The socket of a start that was killed. */
+static void
+remove_left(const char *path)
 {
-	int tries, fd, e;
+	struct stat st;
 
-	for (tries = 0;; tries++) {
-		fd = os_socket(AF_UNIX);
-		if (fd != -1 && bind_private(fd, path) == 0)
-			return fd;
-		e = errno;
-		if (fd != -1)
-			close(fd); /* and no other try with it: it may be bound to a short name by now */
-		if (e != EADDRINUSE || tries == 3) {
-			log_say(LOG_ERROR, "cannot listen on %s: %s", path, strerror(e));
-			return -1;
-		}
-		if (!clear_path(path))
-			return -1;
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && probe(path) == ECONNREFUSED)
+		unlink(path);
+}
+
+/* A socket that listens beside ${p}; ${l} remembers its file. */
+static int
+listen_beside(const struct place *p, struct listener *l)
+{
+	struct stat st;
+	int fd, saved;
+
+	remove_left(p->fresh);
+	fd = os_socket(AF_UNIX);
+	if (fd == -1)
+		return -1;
+	if (bind_private(fd, p->fresh) == -1)
+		goto fail;
+	if (listen(fd, BACKLOG) == 0 && lstat(p->fresh, &st) == 0) {
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+		return fd;
 	}
+	saved = errno;
+	unlink(p->fresh);
+	errno = saved;
+
+fail:
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+/* Where nothing is found, link fails if another program has put a file there since. */
+static int
+give_name(const struct place *p, enum found found)
+{
+	struct stat st;
+
+	if (found == FOUND_DEAD)
+		return rename(p->fresh, p->path);
+	if (link(p->fresh, p->path) == 0) {
+		if (unlink(p->fresh) == -1)
+			log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->fresh, strerror(errno));
+		return 0;
+	}
+	/* Some file systems have no hard links. */
+	if (errno == EEXIST || lstat(p->path, &st) == 0)
+		return -1;
+	return rename(p->fresh, p->path);
+}
+
+static void
+tell_failure(const char *path, enum found found, int e)
+{
+	log_say(LOG_ERROR, "cannot listen on %s: %s%s", path,
+	    found == FOUND_DEAD ? "the dead socket there cannot be replaced: " : "", strerror(e));
+}
+
+static void
+tell_lock_failure(const struct place *p, enum found found, int e)
+{
+	struct stat st;
+
+	if (e == EAGAIN)
+		log_say(LOG_ERROR,
+		    "cannot listen on %s: another start has held the lock %s for %d s; end that process or take another name",
+		    p->path, p->lock, START_WAIT / 1000);
+	else if (e != EMFILE && lstat(p->lock, &st) == 0)
+		log_say(LOG_ERROR, "cannot listen on %s: the lock %s cannot be used: %s; remove it or take another name",
+		    p->path, p->lock, strerror(e));
+	else
+		tell_failure(p->path, found, e);
+}
+
+/* A listening socket at ${p}, which is locked; -1, and reported. */
+static int
+take_place(const struct place *p, struct listener *l)
+{
+	enum found found = look_at(p->path);
+	int fd, e;
+
+	if (found == FOUND_TAKEN)
+		return -1;
+	fd = listen_beside(p, l);
+	if (fd == -1) {
+		tell_failure(p->path, found, errno);
+		return -1;
+	}
+	if (give_name(p, found) == 0) {
+		if (found == FOUND_DEAD)
+			log_say(LOG_NOTICE, "replaced %s, a dead socket: no process was listening on it", p->path);
+		return fd;
+	}
+	e = errno;
+	unlink(p->fresh);
+	close(fd);
+	/* A file that was put there meanwhile has a reason of its own. */
+	if (e != EEXIST || look_at(p->path) != FOUND_TAKEN)
+		tell_failure(p->path, found, e);
+	return -1;
 }
 
 /* Nobody else can connect to the socket; but where others may write, they can put one of theirs in its place. */
@@ -369,21 +535,20 @@ warn_of_others(const char *path)
 static int
 listen_unix(const struct endpoint *ep, struct listener *l)
 {
-	struct stat st;
-	int fd = take_path(ep->path);
+	enum found found = look_at(ep->path); /* what has to stay needs no lock */
+	struct place p;
 
-	if (fd == -1)
+	if (found == FOUND_TAKEN)
 		return -1;
-	if (listen(fd, BACKLOG) == -1 || lstat(ep->path, &st) == -1) {
-		log_say(LOG_ERROR, "cannot listen on %s: %s", ep->path, strerror(errno));
-		unlink(ep->path);
-		close(fd);
+	if (lock_place(&p, ep->path, START_WAIT) == -1) {
+		tell_lock_failure(&p, found, errno);
 		return -1;
 	}
-	l->fd = fd;
+	l->fd = take_place(&p, l);
+	unlock_place(&p);
+	if (l->fd == -1)
+		return -1;
 	l->path = ep->path;
-	l->dev = st.st_dev;
-	l->ino = st.st_ino;
 	warn_of_others(ep->path);
 	return 1;
 }
@@ -522,17 +687,28 @@ sock_bound(const struct listener *l)
 	return l->path != NULL ? l->path : l->name;
 }
 
-/* The socket file of ${l}, if it is still there and still ours. */
+static bool
+is_own_file(const struct listener *l)
+{
+	struct stat st;
+
+	return lstat(l->path, &st) == 0 ? st.st_dev == l->dev && st.st_ino == l->ino : errno != ENOENT;
+}
+
+/* The socket file of ${l}, if it is still there and still ours.  Without the lock, another start could replace it in between. */
 static void
 remove_file(const struct listener *l)
 {
-	struct stat st;
-	int r = lstat(l->path, &st);
+	struct place p;
+	bool locked;
 
-	if (r == 0 && (st.st_dev != l->dev || st.st_ino != l->ino))
+	if (!is_own_file(l))
 		return;
-	if ((r == -1 || unlink(l->path) == -1) && errno != ENOENT)
+	locked = lock_place(&p, l->path, END_WAIT) == 0;
+	if (is_own_file(l) && unlink(l->path) == -1 && errno != ENOENT)
 		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", l->path, strerror(errno));
+	if (locked)
+		unlock_place(&p);
 }
 
 void

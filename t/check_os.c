@@ -532,8 +532,52 @@ START_TEST(null_takes_the_place_of_stdout_when_no_descriptor_is_left)
 }
 END_TEST
 
+/* 0: the other process lives; 1: it was killed */
+START_TEST(a_lock_is_held_until_the_process_ends)
+{
+	char name[] = "/tmp/relay-lock-XXXXXX", c;
+	int fd = mkstemp(name), told[2];
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(told), 0);
+	pid = fork();
+	if (pid == 0) {
+		if (os_lock(fd, name) == 0 && write(told[1], "x", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	ck_assert_int_eq(read(told[0], &c, 1), 1);
+	if (_i == 1) {
+		ck_assert_int_eq(kill(pid, SIGKILL), 0);
+		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	}
+	ck_assert_int_eq(os_lock(fd, name), _i == 0 ? -1 : 0);
+	if (_i == 0)
+		ck_assert_int_eq(errno, EAGAIN);
+	unlink(name);
+	kill(pid, SIGKILL);
+}
+END_TEST
+
+/* 0: its file was removed; 1: another one has its name */
+START_TEST(a_lock_of_a_file_without_its_name_is_stale)
+{
+	char name[] = "/tmp/relay-lock-XXXXXX";
+	int fd = mkstemp(name);
+
+	ck_assert_int_eq(unlink(name), 0);
+	if (_i == 1)
+		close(open(name, O_CREAT | O_WRONLY, 0600));
+	ck_assert_int_eq(os_lock(fd, name), -1);
+	ck_assert_int_eq(errno, ESTALE);
+	unlink(name);
+}
+END_TEST
+
 TESTS("os")
 {
+	tcase_add_loop_test(tc, a_lock_is_held_until_the_process_ends, 0, 2);
+	tcase_add_loop_test(tc, a_lock_of_a_file_without_its_name_is_stale, 0, 2);
 	tcase_add_test(tc, pages_are_there_or_told_of);
 	tcase_add_loop_test(tc, null_takes_the_place_of_stdout_when_no_descriptor_is_left, 0, 2);
 	tcase_add_test(tc, our_own_binary_is_found);

@@ -9,6 +9,7 @@
  *   FAULTS_SEED=N    of the dice
  *   FAULTS_COUNT=F   at exit the number of faults made is written into F
  *   FAULTS_MODES=F   the mode of each socket file, in the instant after its bind(), is appended to F
+ *   FAULTS_LISTEN=N  N milliseconds pass before each listen()
  *   FAULTS_LOOKUP=1  a look-up of a name is never answered
  *
  * What cannot happen is not done: small reads and writes on blocking descriptors stay whole (POSIX 2.9.7, PIPE_BUF), a single byte
@@ -28,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(name) static __typeof__(name) *real; if (real == NULL) real = (__typeof__(real))dlsym(RTLD_NEXT, #name)
@@ -255,6 +257,18 @@ bind(int fd, const struct sockaddr *sa, socklen_t len)
 	if (f != NULL)
 		fclose(f);
 	return 0;
+}
+
+int
+listen(int fd, int backlog)
+{
+	long ms = setting("FAULTS_LISTEN");
+	struct timespec left = { ms / 1000, ms % 1000 * 1000000 };
+
+	REAL(listen);
+	while (ms > 0 && nanosleep(&left, &left) == -1 && errno == EINTR)
+		;
+	return real(fd, backlog);
 }
 
 int

@@ -1,7 +1,9 @@
 """A short part of the matrix while the system is as unkind as its manual allows: see faults.c."""
+import contextlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 
@@ -118,6 +120,8 @@ def test_socket_is_private_from_the_first_instant(library, monkeypatch, relay, t
         assert set(f.read().split()) == {'600'}
 
 
+# ---- starts at once on one socket path ----
+
 @pytest.fixture
 def preloaded(library, monkeypatch):
     """preloaded(NAME=value): the library, with that setting."""
@@ -125,6 +129,117 @@ def preloaded(library, monkeypatch):
         for name, value in dict(settings, LD_PRELOAD=library, ASAN_OPTIONS=asan()).items():
             monkeypatch.setenv(name, value)
     return preload
+
+
+def sockets(path):
+    """The socket files in a directory: {name: when it was made}."""
+    found = {}
+    for name in os.listdir(path):
+        with contextlib.suppress(FileNotFoundError):
+            st = os.lstat(path + '/' + name)
+            if stat.S_ISSOCK(st.st_mode):
+                found[name] = st.st_mtime_ns
+    return found
+
+
+class Starts:
+    """n relays started at once on one path: exactly one of them listens there."""
+
+    def __init__(self, n, path, to):
+        self.path = path
+        self.all = [subprocess.Popen([rig.RELAY, path, to], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.PIPE) for _ in range(n)]
+
+    def winner(self):
+        wait_for(lambda: sum(p.poll() is None for p in self.all) <= 1, what='all starts but one end')
+        ended = [p for p in self.all if p.poll() is not None]
+        said = [(p.returncode, p.stderr.read().decode()) for p in ended]
+        assert len(ended) == len(self.all) - 1, said
+        assert all(status == 3 and 'in use' in words and words.count('\n') <= 2 for status, words in said), said
+        winner, = set(self.all) - set(ended)
+        assert winner.stdout.read() == self.path.encode() + b'\n'
+        assert subprocess.run([rig.RELAY, '-z', self.path], timeout=rig.PATIENCE).returncode == 0
+        return winner
+
+    def close(self):
+        for p in self.all:
+            p.kill()
+            p.wait()
+            p.stdout.close()
+            p.stderr.close()
+
+
+@pytest.mark.parametrize('left', [False, True], ids=['nothing there', 'dead socket'])
+@pytest.mark.parametrize('name', ['sock', 'n' * 200])
+def test_starts_at_once_while_listen_is_slow(preloaded, relay, tmp, name, left):
+    """Goal: 200 ms between bind and listen: of four starts one listens, and its file stays until its own end."""
+    path = tmp + '/' + name
+    if left:
+        first = relay(path, tmp + '/none')
+        assert first.address
+        first.kill()
+    preloaded(FAULTS_LISTEN='200')
+    starts = Starts(4, path, tmp + '/none')
+    try:
+        winner = starts.winner()
+        assert os.listdir(tmp) == [name]
+        winner.terminate()
+        assert winner.wait(rig.PATIENCE) == 0
+        assert os.listdir(tmp) == []
+    finally:
+        starts.close()
+
+
+def test_starts_at_once_over_a_dead_socket(tmp):
+    """Goal: 200 rounds of four starts over the socket of a relay that was killed with -9: one listens, three report it."""
+    for _ in range(200):
+        starts = Starts(4, tmp + '/sock', tmp + '/none')
+        try:
+            starts.winner()
+            assert os.listdir(tmp) == ['sock']
+        finally:
+            starts.close()
+    os.unlink(tmp + '/sock')
+
+
+def test_socket_listens_before_it_has_its_name(preloaded, relay, tmp):
+    """Goal: a client that sees the file is never refused, however long listen takes."""
+    preloaded(FAULTS_LISTEN='200')
+    r = relay(tmp + '/sock', tmp + '/none')
+    wait_for(lambda: os.path.lexists(tmp + '/sock'))
+    rig.connect(tmp + '/sock').close()
+    assert r.stop() == 0
+
+
+def test_killed_in_the_middle_of_a_start(preloaded, relay, tmp):
+    """Goal: kill -9 between bind and listen: what is left does not grow in number, and the next start removes it."""
+    preloaded(FAULTS_LISTEN='60000')
+    counts = []
+    for _ in range(3):
+        before = sockets(tmp)
+        r = relay(tmp + '/sock', tmp + '/none')
+        wait_for(lambda: sockets(tmp) not in ({}, before))
+        r.kill()
+        counts.append(len(os.listdir(tmp)))
+    assert counts[0] == counts[1] == counts[2] <= 2
+    preloaded(FAULTS_LISTEN='0')
+    r = relay(tmp + '/sock', tmp + '/none')
+    assert r.address
+    assert os.listdir(tmp) == ['sock']
+    assert r.stop() == 0
+    assert os.listdir(tmp) == []
+
+
+def test_start_that_is_stopped_in_the_middle(preloaded, relay, run, tmp):
+    """Goal: a second start does not wait for ever for the first one, and reports the file that it waits for."""
+    preloaded(FAULTS_LISTEN='60000')
+    first = relay(tmp + '/sock', tmp + '/none')
+    wait_for(lambda: sockets(tmp))
+    r = run(tmp + '/sock', tmp + '/none')
+    assert r.returncode == 3 and tmp + '/.sock.relay-lock' in r.stderr and r.stderr.count('\n') == 1, r.stderr
+    first.kill()
+    preloaded(FAULTS_LISTEN='0')
+    assert relay(tmp + '/sock', tmp + '/none').address
 
 
 # ---- look-ups ----
