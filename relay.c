@@ -22,10 +22,11 @@
 
 #define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
-#define FILES_OURS 13   /* descriptors that are not a pair's: stdio, /dev/null, signals, listeners, netlink, a spare pipe */
+#define FILES_OURS 14   /* not a pair's: stdio, /dev/null, signals, listeners, netlink, a spare pipe, the pid file */
 #define FILES_SPAWN 6   /* more while a command is started */
 #define GATES 64
-#define ASK_AGAIN 5000 /* the far side to listen, where it would not after the link came back */
+#define PIDFILE_TRIES 100 /* while other processes remove it */
+#define ASK_AGAIN 5000    /* the far side to listen, where it would not after the link came back */
 
 /* Where connections come in, and what for. */
 struct gate {
@@ -51,9 +52,7 @@ struct relay {
 	struct tunnel tunnel; /* all connections share one link */
 	bool announced;       /* programs and people know that it stands */
 	int64_t used_at;      /* the last time that a connection was there */
-	dev_t pid_dev;
-	ino_t pid_ino;
-	bool pid_ours;
+	int pid_fd;           /* keeps the pid file locked: not to be closed before the end; 0: none */
 };
 
 static void
@@ -265,55 +264,108 @@ open_pidfile(const char *path)
 	fd = open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd == -1)
 		return -1;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_uid == geteuid() && ftruncate(fd, 0) == 0)
+	/* Without a name: its process has just removed it, and os_lock reports that. */
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 && st.st_uid == geteuid())
 		return fd;
 	close(fd);
 	errno = EEXIST;
 	return -1;
 }
 
+/* The process that keeps ${fd} locked; 0: none, or it runs on another host. */
+static long
+pidfile_owner(int fd)
+{
+	struct flock whole;
+
+	memset(&whole, 0, sizeof(whole));
+	whole.l_type = F_WRLCK;
+	whole.l_whence = SEEK_SET;
+	if (fcntl(fd, F_GETLK, &whole) == -1 || whole.l_type == F_UNLCK || whole.l_pid < 0)
+		return 0;
+	return (long)whole.l_pid;
+}
+
+/*
+ * The pid file, locked.  The lock lasts as long as this descriptor is open, so kill -9 ends it, too.
+ * -1, EAGAIN: ${*owner} keeps it locked, 0 if that is not known.
+ */
+static int
+take_pidfile(const char *path, long *owner)
+{
+	int fd, saved, tries = PIDFILE_TRIES;
+
+	do {
+		*owner = 0;
+		fd = open_pidfile(path);
+		if (fd == -1)
+			return -1;
+		/* ENOLCK: some network file systems have no locks. */
+		if (os_lock(fd, path) == 0 || errno == ENOLCK)
+			return fd;
+		saved = errno;
+		if (saved == EAGAIN)
+			*owner = pidfile_owner(fd);
+		close(fd);
+		errno = saved;
+	} while ((errno == ESTALE || (errno == EAGAIN && *owner == 0)) && --tries > 0);
+	return -1;
+}
+
 static void
 remove_pidfile(const struct relay *r)
 {
-	struct stat st;
+	struct stat ours, st;
 	int found;
 
-	if (!r->pid_ours)
+	if (r->pid_fd == 0)
 		return;
-	found = lstat(r->opt.pidfile, &st);
-	if (found == 0 && (st.st_dev != r->pid_dev || st.st_ino != r->pid_ino))
+	found = fstat(r->pid_fd, &ours) == 0 ? lstat(r->opt.pidfile, &st) : -1;
+	if (found == 0 && (st.st_dev != ours.st_dev || st.st_ino != ours.st_ino))
 		return;
 	if ((found == -1 || unlink(r->opt.pidfile) == -1) && errno != ENOENT)
 		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", r->opt.pidfile, strerror(errno));
+	close(r->pid_fd);
+}
+
+static void
+fail_pidfile(struct relay *r, long owner)
+{
+	const char *path = r->opt.pidfile;
+
+	if (errno == EEXIST)
+		log_say(LOG_ERROR,
+		    "cannot write %s: what is there is no file of this user's own; remove it or take another name", path);
+	else if (errno == EAGAIN && owner != 0)
+		log_say(LOG_ERROR, "cannot write %s: process %ld uses it as its pid file; stop it or take another name", path,
+		    owner);
+	else if (errno == EAGAIN)
+		log_say(LOG_ERROR,
+		    "cannot write %s: a process of another host or container uses it as its pid file; take another name", path);
+	else
+		log_say(LOG_ERROR, "cannot write %s: %s", path, strerror(errno));
+	close_gates(r);
+	exit(STATUS_SYSTEM);
 }
 
 static void
 write_pidfile(struct relay *r)
 {
-	struct stat st;
-	int fd;
+	long owner;
+	int fd, saved;
 
 	if (r->opt.pidfile == NULL)
 		return;
-	fd = open_pidfile(r->opt.pidfile);
-	if (fd == -1 && errno == EEXIST) {
-		log_say(LOG_ERROR,
-		    "cannot write %s: what is there is no file of this user's own; remove it or take another name",
-		    r->opt.pidfile);
-		close_gates(r);
-		exit(STATUS_SYSTEM);
+	fd = take_pidfile(r->opt.pidfile, &owner);
+	if (fd == -1)
+		fail_pidfile(r, owner);
+	if (ftruncate(fd, 0) == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
+		saved = errno;
+		unlink(r->opt.pidfile);
+		errno = saved;
+		fail_pidfile(r, 0);
 	}
-	if (fd == -1 || fstat(fd, &st) == -1 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
-		log_say(LOG_ERROR, "cannot write %s: %s", r->opt.pidfile, strerror(errno));
-		if (fd != -1)
-			unlink(r->opt.pidfile);
-		close_gates(r);
-		exit(STATUS_SYSTEM);
-	}
-	r->pid_dev = st.st_dev;
-	r->pid_ino = st.st_ino;
-	r->pid_ours = true;
-	close(fd);
+	r->pid_fd = fd;
 }
 
 /*

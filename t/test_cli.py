@@ -639,6 +639,68 @@ def test_pid_file(relay, target, tmp, words):
     assert os.listdir(tmp) == []
 
 
+@TIMES('options', [[], ['-f']], ids=['foreground', 'background'])
+def test_pid_file_of_a_live_relay(relay, run, tmp, options):
+    """Goal: -P with the file of a relay that runs is refused and reports its pid; the file stays its own, also after it has
+    started commands, and is removed by its own end."""
+    path = tmp + '/it.pid'
+    first = relay(*options, '-P', path, '127.0.0.1:0', '--', 'echo', 'x')
+    a = rig.connect(first.address)
+    assert a.read_all() == b'x\n'
+    a.close()
+    with open(path) as f:
+        words = f.read()
+    for second in ([], ['-f']):
+        r = run(*second, '-P', path, tmp + '/sock', '--', 'true')
+        assert (r.returncode, r.stdout) == (6, '')
+        assert one_line(r.stderr) and path in r.stderr and 'process ' + words.strip() in r.stderr, r.stderr
+        with open(path) as f:
+            assert f.read() == words
+    os.kill(int(words), signal.SIGTERM)
+    wait_for(lambda: not rig.alive(int(words)))
+    assert os.listdir(tmp) == []
+
+
+def test_pid_file_left_by_kill(relay, tmp):
+    """Goal: a pid file that kill -9 left behind is taken over, whatever is in it."""
+    for left in ('first', 'a text that is longer than any pid\n'):
+        if left == 'first':
+            first = relay('-P', tmp + '/it.pid', '127.0.0.1:0', gone_port())
+            assert first.address
+            first.kill()
+            assert os.path.exists(tmp + '/it.pid')
+        else:
+            with open(tmp + '/it.pid', 'w') as f:
+                f.write(left)
+        r = relay('-P', tmp + '/it.pid', '127.0.0.1:0', gone_port())
+        assert r.address
+        with open(tmp + '/it.pid') as f:
+            assert f.read() == '%d\n' % r.pid
+        assert r.stop() == 0
+        assert not os.path.exists(tmp + '/it.pid')
+
+
+def test_pid_file_of_starts_at_once(tmp, run):
+    """Goal: of four starts with one pid file one goes on; the file names it."""
+    for _ in range(20):
+        all = [subprocess.Popen([rig.RELAY, '-P', tmp + '/it.pid', '127.0.0.1:0', gone_port()], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE) for _ in range(4)]
+        try:
+            wait_for(lambda: sum(p.poll() is None for p in all) <= 1)
+            winner, = [p for p in all if p.poll() is None]
+            assert [p.returncode for p in all if p is not winner] == [6, 6, 6]
+            assert winner.stdout.read()
+            with open(tmp + '/it.pid') as f:
+                assert f.read() == '%d\n' % winner.pid
+        finally:
+            for p in all:
+                p.kill()
+                p.wait()
+                p.stdout.close()
+                p.stderr.close()
+    os.unlink(tmp + '/it.pid')
+
+
 def test_pid_file_of_one_connection(joined, tmp):
     """Goal: -P with FROM `-`, removed at the clean end."""
     j = joined('pipes', 'tcp', ['-P', tmp + '/it.pid'])
