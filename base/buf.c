@@ -21,6 +21,7 @@
 #define KEEP 16                 /* free chunks */
 #define KEEP_PIPES 4            /* empty pipes */
 #define PIPES 16                /* in all: beyond 64 MiB of a user's pipes Linux makes every new one of theirs tiny */
+#define PACKET 4096             /* PIPE_BUF of Linux */
 #define PIPE_LEAST (256 * 1024) /* a smaller pipe costs more calls than it saves copying */
 
 struct chunk {
@@ -140,19 +141,53 @@ append_filled(struct buf *b, struct chunk *c, size_t n)
 	}
 }
 
+/*
+ * A read from a pipe in packet mode (Linux: O_DIRECT) discards the part of a packet for which it has no room.  Linux makes packets
+ * of up to a page.
+ */
+static size_t
+packet_max(void)
+{
+	long page = sysconf(_SC_PAGESIZE);
+
+	return page > PACKET ? (size_t)page : PACKET;
+}
+
+/* ${n} bytes were read into the room of the last chunk, and those beyond it into ${more}. */
+static void
+extend(struct buf *b, struct chunk *more, size_t n)
+{
+	struct chunk *c = b->tail;
+	size_t own = n < BUF_CHUNK - c->end ? n : BUF_CHUNK - c->end;
+
+	c->end += own;
+	b->used += own;
+	append_filled(b, more, n - own);
+}
+
+/* A read into the last chunk; where a packet may not fit in it, also into a new one. */
 static ssize_t
 fill_tail(struct buf *b, int fd)
 {
-	struct chunk *c = b->tail;
+	size_t room = BUF_CHUNK - b->tail->end;
+	struct iovec v[2];
+	struct chunk *more = NULL;
 	ssize_t n;
+	int saved;
 
-	do
-		n = read(fd, c->data + c->end, BUF_CHUNK - c->end);
-	while (n == -1 && errno == EINTR);
-	if (n > 0) {
-		c->end += (size_t)n;
-		b->used += (size_t)n;
+	if (room < packet_max() && (more = take_chunk()) == NULL) {
+		errno = ENOMEM;
+		return -1;
 	}
+	v[0] = (struct iovec){ .iov_base = b->tail->data + b->tail->end, .iov_len = room };
+	if (more != NULL)
+		v[1] = (struct iovec){ .iov_base = more->data, .iov_len = BUF_CHUNK - room };
+	do
+		n = more == NULL ? read(fd, v[0].iov_base, room) : readv(fd, v, 2);
+	while (n == -1 && errno == EINTR);
+	saved = errno;
+	extend(b, more, n > 0 ? (size_t)n : 0);
+	errno = saved;
 	return n;
 }
 

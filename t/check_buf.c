@@ -143,6 +143,24 @@ START_TEST(one_fill_is_one_read_of_at_most_a_chunk)
 }
 END_TEST
 
+/* A pipe in packet mode drops what a read has no room for; so does this socket, and POSIX has it. */
+START_TEST(every_read_has_room_for_a_packet)
+{
+	static const size_t packets[] = { 1, 511, 4095, 4096 };
+	size_t size = packets[_i], put;
+	int s[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, s) == -1)
+		return;
+	fclose(source(0));
+	for (put = 0; put + size <= 3 * BUF_CHUNK; put += size) {
+		ck_assert_int_eq(write(s[1], in + put, size), (ssize_t)size);
+		ck_assert_int_eq(buf_fill(&b, s[0], 1), (ssize_t)size);
+	}
+	drain_all(put, SIZE_MAX);
+}
+END_TEST
+
 START_TEST(nothing_to_read_is_EAGAIN_and_holds_no_memory)
 {
 	int s[2];
@@ -409,6 +427,7 @@ TESTS("buf")
 	tcase_add_loop_test(tc, pieces_come_out_in_order, 0, 9);
 	tcase_add_loop_test(tc, filling_goes_on_behind_a_partial_drain, 0, 5);
 	tcase_add_test(tc, one_fill_is_one_read_of_at_most_a_chunk);
+	tcase_add_loop_test(tc, every_read_has_room_for_a_packet, 0, 4);
 	tcase_add_test(tc, nothing_to_read_is_EAGAIN_and_holds_no_memory);
 	tcase_add_test(tc, a_full_sink_is_EAGAIN_and_loses_nothing);
 	tcase_add_test(tc, errors_are_those_of_read_and_write);

@@ -1,0 +1,135 @@
+"""What stdin and stdout may be: pipes that keep packets apart."""
+import os
+import sys
+
+import pytest
+
+import rig
+
+TIMES = pytest.mark.parametrize
+MIB = 1 << 20
+RANDOM = os.urandom(MIB)
+PACKETS = [(1,), (511,), (4095,), (4096,), (4095, 1, 511, 4096)]
+
+# Writes argv[1], a file, to stdout in packets of argv[2:] bytes.
+WRITER = '''
+import fcntl, os, sys
+fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)
+data, sizes, i = open(sys.argv[1], 'rb').read(), [int(n) for n in sys.argv[2:]], 0
+while data:
+    n = sizes[i % len(sizes)]
+    os.write(1, data[:n])
+    data, i = data[n:], i + 1
+'''
+# Passes stdin to the command argv[2:] through a pipe, in packets of argv[1] bytes.
+SHIM = '''
+import os, subprocess, sys
+r, w = os.pipe2(os.O_DIRECT)
+child = subprocess.Popen(sys.argv[2:], stdin=r)
+os.close(r)
+while True:
+    data = os.read(0, int(sys.argv[1]))
+    if not data:
+        break
+    os.write(w, data)
+os.close(w)
+sys.exit(child.wait())
+'''
+PYTHON = [sys.executable, '-IS', '-c']
+
+
+def far_of(*words):
+    return ['--', rig.RELAY, '-m', '-', *words]
+
+
+# ---- pipes in packet mode ----
+
+def in_packets(end, data, sizes):
+    i = 0
+    while data:
+        n = sizes[i % len(sizes)]
+        end.send(data[:n])
+        data, i = data[n:], i + 1
+    end.shut()
+
+
+def start_stdio(way, relay, path, tmp, **stdio):
+    if way == 'direct':
+        return relay('-', path, **stdio)
+    if way == 'link':
+        return relay('-m', '-', *far_of(path), **stdio)
+    os.mkdir(tmp + '/home')
+    return relay('-W', path, 'env HOME=%s/home PATH=/usr/bin:/bin' % tmp, **stdio)
+
+
+def packet_pipe():
+    """(our End that writes, the other's descriptor)"""
+    r, w = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+    a = rig.End(w)
+    a.r = -1
+    return a, r
+
+
+def arrive_late(pool, r, sender, reader, sizes):
+    """The reader begins when relay is full, and every byte comes."""
+    data = RANDOM[:4000] if sizes == (1,) else RANDOM
+    job = pool.submit(in_packets, sender, data, sizes)
+    rig.quiet(r.pid)
+    got = reader.read_all()
+    job.result()
+    assert len(got) == len(data)
+    assert got == data
+
+
+@TIMES('sizes', PACKETS, ids=str)
+@TIMES('way', ['direct', 'link', 'tunnel'])
+def test_packets_on_stdin(relay, pool, target, tmp, way, sizes):
+    """Goal: a pipe that keeps packets apart loses what a read has no room for: each byte of stdin arrives all the same."""
+    t = target('unix')
+    a, i = packet_pipe()
+    r = start_stdio(way, relay, t.path, tmp, stdin=i)
+    os.close(i)
+    b = t.accept()
+    arrive_late(pool, r, a, b, sizes)
+    b.close()
+    assert r.wait() == 0, r.err()
+    a.close()
+
+
+@TIMES('sizes', PACKETS, ids=str)
+def test_packets_on_stdin_as_to(relay, pool, tmp, sizes):
+    """Goal: the same where stdin and stdout are TO."""
+    a, i = packet_pipe()
+    r = relay(tmp + '/from', '-', stdin=i)
+    os.close(i)
+    b = rig.reach(tmp + '/from')
+    arrive_late(pool, r, a, b, sizes)
+    b.close()
+    assert r.wait() == 0, r.err()
+    a.close()
+
+
+@TIMES('sizes', PACKETS, ids=str)
+def test_packets_of_a_command(relay, tmp, sizes):
+    """Goal: a command that makes its stdout such a pipe."""
+    data = RANDOM[:4000] if sizes == (1,) else RANDOM
+    with open(tmp + '/data', 'wb') as f:
+        f.write(data)
+    r = relay(tmp + '/from', '--', *PYTHON, WRITER, tmp + '/data', *map(str, sizes))
+    a = rig.reach(r.address)
+    rig.wait_for(lambda: not a.silent())
+    rig.quiet(r.pid)
+    assert a.read_all() == data
+    a.close()
+
+
+@TIMES('size', [511, 4095, 4096])
+def test_packets_of_the_wire(relay, pool, target, tmp, size):
+    """Goal: the far end of a link whose stdin is such a pipe."""
+    t = target('unix')
+    r = relay('-m', tmp + '/from', '--', *PYTHON, SHIM, str(size), rig.RELAY, '-m', '-', t.path)
+    a = rig.reach(r.address)
+    b = t.accept()
+    rig.exchange(pool, a, b, RANDOM, RANDOM[1:])
+    a.close()
+    b.close()
