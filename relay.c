@@ -424,8 +424,10 @@ start_single(struct relay *r)
 	struct side a;
 	int saved;
 
-	if (fdpair_stdio(&fds) == -1)
-		fail_system("cannot use stdin and stdout");
+	if (fdpair_stdio(&fds) == -1) {
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
+		exit(STATUS_SYSTEM);
+	}
 	a = side_of_fds(&fds);
 	if (!conn_dial(&r->conns, &a, "stdio", &r->target, false, pollset_clock())) {
 		saved = errno;
@@ -785,7 +787,7 @@ join_stdio(struct relay *r)
 		side_close(&a, false, MUX_RESET, "");
 		errno = ENOMEM;
 	}
-	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
 	tunnel_stop(&r->tunnel, STATUS_SYSTEM);
 }
 

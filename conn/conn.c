@@ -334,7 +334,7 @@ take_target(struct conn *c, int64_t now)
 	enum endpoint_kind kind = c->target->to.kind;
 
 	if (kind == ENDPOINT_STDIO && fdpair_stdio(&c->b.fds) == -1) {
-		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
 		cut(c, STATUS_SYSTEM, MUX_UNUSABLE, strerror(errno), now);
 		return;
 	}

@@ -73,6 +73,24 @@ is_tcp(int fd)
 	return getsockname(fd, (struct sockaddr *)&sa, &len) == 0 && (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
 }
 
+/* A read from such a socket discards the part of a message for which it has no room. */
+static bool
+keeps_messages_apart(int fd, mode_t mode)
+{
+	socklen_t len = sizeof(int);
+	int type;
+
+	return S_ISSOCK(mode) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type != SOCK_STREAM;
+}
+
+const char *
+fdpair_explain(int err)
+{
+	if (err == EPROTOTYPE)
+		return "a socket of type SOCK_SEQPACKET or SOCK_DGRAM would lose bytes; use one of type SOCK_STREAM, or pipes";
+	return strerror(err);
+}
+
 /* stdin and stdout cannot be had: they are given back as they were. */
 static int
 give_up(struct fdpair *e)
@@ -93,6 +111,10 @@ fdpair_stdio(struct fdpair *e)
 	fdpair_none(e);
 	if (fstat(STDIN_FILENO, &in) == -1 || fstat(STDOUT_FILENO, &out) == -1)
 		return -1;
+	if (keeps_messages_apart(STDIN_FILENO, in.st_mode) || keeps_messages_apart(STDOUT_FILENO, out.st_mode)) {
+		errno = EPROTOTYPE;
+		return -1;
+	}
 	e->stdio = true;
 	e->out_socket = S_ISSOCK(out.st_mode);
 	e->single = S_ISSOCK(in.st_mode) && e->out_socket && in.st_dev == out.st_dev && in.st_ino == out.st_ino;

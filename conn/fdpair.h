@@ -30,7 +30,8 @@ struct fdpair {
 /*
  * fdpair_none(e): an end without descriptors.
  * fdpair_socket(e, fd, tcp), fdpair_pipes(e, in, out): make ${e} of descriptors that are its own from now on.
- * fdpair_stdio(e): make ${e} of stdin and stdout, which become /dev/null.
+ * fdpair_stdio(e): make ${e} of stdin and stdout, which become /dev/null.  EPROTOTYPE: one is a socket that keeps messages apart.
+ * fdpair_explain(err): the cause of a failure of fdpair_stdio, and a remedy where it has one.
  * fdpair_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
  * fdpair_unwatch(e): it is not watched in this turn.
  * fdpair_readable(e, ps), fdpair_writable(e, ps): what poll said.
@@ -44,6 +45,7 @@ void fdpair_none(struct fdpair *e);
 void fdpair_socket(struct fdpair *e, int fd, bool tcp);
 void fdpair_pipes(struct fdpair *e, int in, int out);
 int fdpair_stdio(struct fdpair *e);
+const char *fdpair_explain(int err);
 void fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes);
 void fdpair_unwatch(struct fdpair *e);
 bool fdpair_readable(const struct fdpair *e, const struct pollset *ps);

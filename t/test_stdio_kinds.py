@@ -1,5 +1,7 @@
-"""What stdin and stdout may be: pipes that keep packets apart."""
+"""What stdin and stdout may be: pipes that keep packets apart, sockets that do, files, terminals, /dev/null."""
 import os
+import socket
+import subprocess
 import sys
 
 import pytest
@@ -133,3 +135,25 @@ def test_packets_of_the_wire(relay, pool, target, tmp, size):
     rig.exchange(pool, a, b, RANDOM, RANDOM[1:])
     a.close()
     b.close()
+
+
+# ---- sockets that keep messages apart ----
+
+@TIMES('which', ['stdin', 'stdout', 'both'])
+@TIMES('kind', [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM], ids=['seqpacket', 'dgram'])
+@TIMES('way, status', [('direct', 6), ('to', 6), ('link', 6), ('far', 7)])
+def test_message_sockets(relay, pool, target, tmp, way, status, kind, which):
+    """Goal: a socket that keeps messages apart is refused with one line, before a byte is lost."""
+    t = target('unix')
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with ours, theirs:
+        stdio = {name: theirs for name in ('stdin', 'stdout') if which in (name, 'both')}
+        stdio.setdefault('stdin', subprocess.DEVNULL)
+        words = {'direct': ['-', t.path], 'to': [tmp + '/from', '-'], 'link': ['-m', '-', *far_of(t.path)],
+                 'far': ['-m', '-', t.path]}[way]
+        r = relay(*words, **stdio)
+        if way == 'to':
+            rig.reach(tmp + '/from').close()
+        assert r.wait() == status, r.err()
+        lines = [line for line in r.err().splitlines() if 'stdin and stdout' in line]
+        assert len(lines) == 1 and 'SOCK_STREAM' in lines[0], r.err()

@@ -86,7 +86,7 @@ transport_far(struct transport *t, struct mux *m)
 		return -1;
 	}
 	if (fdpair_stdio(&t->wire) == -1 || !get_buffers(t)) {
-		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
 		return -1;
 	}
 	t->wire.keeps_stderr = true;
