@@ -8,7 +8,7 @@
  * stdin and stdout are moved to private numbers, and /dev/null takes their place, so that closing one really closes it and no
  * stray output gets between the bytes.  What they are is shared with whoever started relay (the file status flags belong to the
  * open file, not to the descriptor): O_NONBLOCK is set only on pipes and sockets, and taken back before they are let go.
- * Terminals, files and devices stay blocking and are used only when poll said so.
+ * Terminals, files and devices stay blocking.  Terminals and devices other than /dev/null are used only when poll said so.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,16 +49,28 @@ fdpair_pipes(struct fdpair *e, int in, int out)
 	e->in_splices = e->out_splices = true;
 }
 
-/* Make ${fd} non-blocking if it can be; else say that it is to be used with care. */
-static void
-put_in_order(int fd, mode_t mode, int *flags, bool *blocks)
+/* A file or /dev/null: read and write do not wait for a peer, whatever the size. */
+static bool
+never_waits(const struct stat *st)
 {
+	struct stat null;
+
+	if (S_ISREG(st->st_mode))
+		return true;
+	return stat("/dev/null", &null) == 0 && st->st_dev == null.st_dev && st->st_ino == null.st_ino;
+}
+
+/* Make ${fd} non-blocking if it is a pipe or a socket; ${*blocks}: it may block all the same. */
+static void
+put_in_order(int fd, const struct stat *st, int *flags, bool *blocks)
+{
+	bool has_peer = S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode);
 	int now = fcntl(fd, F_GETFL);
 
-	if (S_ISFIFO(mode))
+	if (S_ISFIFO(st->st_mode))
 		os_pipe_size(fd, OS_PIPE); /* ssh's end of it wakes up a fourth as often */
-	*blocks = !S_ISFIFO(mode) && !S_ISSOCK(mode);
-	if (*blocks || now == -1 || (now & O_NONBLOCK) != 0)
+	*blocks = !has_peer && !never_waits(st);
+	if (!has_peer || now == -1 || (now & O_NONBLOCK) != 0)
 		return;
 	if (fcntl(fd, F_SETFL, now | O_NONBLOCK) == 0)
 		*flags = now;
@@ -122,11 +134,11 @@ fdpair_stdio(struct fdpair *e)
 	e->out = e->single ? e->in : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	if (e->in == -1 || e->out == -1)
 		return give_up(e);
-	put_in_order(e->in, in.st_mode, &e->in_flags, &e->in_blocks);
+	put_in_order(e->in, &in, &e->in_flags, &e->in_blocks);
 	if (e->single)
 		e->out_flags = e->in_flags;
 	else
-		put_in_order(e->out, out.st_mode, &e->out_flags, &e->out_blocks);
+		put_in_order(e->out, &out, &e->out_flags, &e->out_blocks);
 	e->tcp = e->single && is_tcp(e->in);
 	e->in_splices = e->tcp || S_ISFIFO(in.st_mode);
 	e->out_splices = S_ISFIFO(out.st_mode);

@@ -314,18 +314,37 @@ START_TEST(flags_that_were_nonblocking_already_stay_so)
 }
 END_TEST
 
-START_TEST(files_and_devices_stay_blocking_and_are_used_with_care)
+/* 0: a file, 1: /dev/null, 2: another device. */
+START_TEST(files_and_devices_stay_blocking_and_devices_are_used_with_care)
 {
-	int in = fileno(tmpfile()), out = open("/dev/null", O_RDWR);
+	int in = _i == 0 ? fileno(tmpfile()) : open(_i == 1 ? "/dev/null" : "/dev/zero", O_RDWR), out = dup(in);
 
 	ck_assert(dup2(in, 0) == 0 && dup2(out, 1) == 1);
 	ck_assert_int_eq(end_stdio(&e), 0);
-	ck_assert(e.in_blocks && e.out_blocks);
+	ck_assert_int_eq(e.in_blocks, _i == 2);
+	ck_assert_int_eq(e.out_blocks, _i == 2);
 	ck_assert(!nonblocking(in) && !nonblocking(out));
 	look(true, true);
 	ck_assert(end_readable(&e, &ps) && end_writable(&e, &ps));
 	end_close(&e, false);
-	ck_assert_int_eq(fcntl(in, F_GETFL) & O_NONBLOCK, 0);
+	ck_assert(!nonblocking(in));
+}
+END_TEST
+
+START_TEST(a_socket_that_keeps_messages_apart_is_refused)
+{
+	int s[2], p[2];
+
+	if (socketpair(AF_UNIX, _i / 2 ? SOCK_DGRAM : SOCK_SEQPACKET, 0, s) == -1)
+		return;
+	ck_assert_int_eq(pipe(p), 0);
+	ck_assert(dup2(p[0], 0) == 0 && dup2(p[1], 1) == 1);
+	ck_assert_int_eq(dup2(s[0], _i % 2), _i % 2);
+	ck_assert_int_eq(end_stdio(&e), -1);
+	ck_assert_int_eq(errno, EPROTOTYPE);
+	HAS(end_explain(EPROTOTYPE), "SOCK_STREAM");
+	ck_assert_str_eq(end_explain(EBADF), strerror(EBADF));
+	ck_assert(!nonblocking(s[0]) && !nonblocking(p[0]) && !nonblocking(p[1]));
 }
 END_TEST
 
@@ -400,7 +419,8 @@ TESTS("end")
 	tcase_add_loop_test(tc, stdio_is_moved_away_and_known_for_what_it_is, 0, 4);
 	tcase_add_loop_test(tc, inherited_flags_are_given_back, 0, 16);
 	tcase_add_test(tc, flags_that_were_nonblocking_already_stay_so);
-	tcase_add_test(tc, files_and_devices_stay_blocking_and_are_used_with_care);
+	tcase_add_loop_test(tc, files_and_devices_stay_blocking_and_devices_are_used_with_care, 0, 3);
+	tcase_add_loop_test(tc, a_socket_that_keeps_messages_apart_is_refused, 0, 4);
 	tcase_add_loop_test(tc, the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket, 0, 4);
 	tcase_add_test(tc, the_end_of_stdout_leaves_a_stderr_that_is_a_file);
 	tcase_add_loop_test(tc, a_closed_stdin_or_stdout_is_an_error, 0, 2);

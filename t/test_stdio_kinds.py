@@ -1,5 +1,7 @@
 """What stdin and stdout may be: pipes that keep packets apart, sockets that do, files, terminals, /dev/null."""
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -157,3 +159,40 @@ def test_message_sockets(relay, pool, target, tmp, way, status, kind, which):
         assert r.wait() == status, r.err()
         lines = [line for line in r.err().splitlines() if 'stdin and stdout' in line]
         assert len(lines) == 1 and 'SOCK_STREAM' in lines[0], r.err()
+
+
+# ---- files ----
+
+strace = pytest.mark.skipif(not shutil.which('strace'), reason='skipped: no strace: apt-get install strace')
+
+
+def calls_in(table):
+    """{name: calls} from what strace -c wrote."""
+    with open(table) as f:
+        rows = [line.split() for line in f]
+    return {row[-1]: int(row[3]) for row in rows if len(row) >= 5 and re.match(r'[0-9.]+$', row[0]) and row[-1] != 'total'}
+
+
+@strace
+@TIMES('sink', ['file', 'append', 'null'])
+@TIMES('way', ['direct', 'link'])
+def test_few_calls_for_a_file(pool, target, tmp, mark, way, sink):
+    """Goal: a file and /dev/null take all that is there: at most one poll and one write for each 4 KiB of 8 MiB."""
+    t = target('unix')
+    data = RANDOM * 8
+    words = ['-', t.path] if way == 'direct' else ['-m', '-', *far_of(t.path)]
+    path = os.devnull if sink == 'null' else tmp + '/out'
+    with open(path, 'ab' if sink == 'append' else 'wb') as out:
+        p = subprocess.Popen(['strace', '-c', '-o', tmp + '/calls', rig.RELAY, *words], stdin=subprocess.DEVNULL, stdout=out)
+    b = t.accept()
+    pool.submit(b.send, data).result()
+    b.shut()
+    b.read_all()
+    assert p.wait(rig.PATIENCE) == 0
+    b.close()
+    if sink != 'null':
+        with open(path, 'rb') as f:
+            assert f.read() == data
+    calls = calls_in(tmp + '/calls')
+    writes = sum(calls.get(name, 0) for name in ('write', 'writev', 'splice'))
+    assert calls['poll'] < len(data) >> 12 and writes < len(data) >> 12, calls
