@@ -436,7 +436,7 @@ START_TEST(pages_are_there_or_told_of)
 		ck_assert(p[i][0] == i && p[i][size - 1] == i);
 		os_free_pages(p[i], size);
 	}
-	ck_assert(WATCHED || os_pages((size_t)PTRDIFF_MAX) == NULL);
+	ck_assert(WATCHED || os_pages(SIZE_MAX) == NULL);
 }
 END_TEST
 
