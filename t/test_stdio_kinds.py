@@ -1,10 +1,11 @@
-"""What stdin and stdout may be: pipes that keep packets apart, sockets that do, files, terminals, /dev/null."""
+"""What stdin and stdout may be: pipes, sockets, files, terminals, /dev/null."""
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tty
 
 import pytest
 
@@ -196,3 +197,83 @@ def test_few_calls_for_a_file(pool, target, tmp, mark, way, sink):
     calls = calls_in(tmp + '/calls')
     writes = sum(calls.get(name, 0) for name in ('write', 'writev', 'splice'))
     assert calls['poll'] < len(data) >> 12 and writes < len(data) >> 12, calls
+
+
+# ---- every kind of stdin with every kind of stdout ----
+
+KINDS = ('pipe', 'socketpair', 'tcp', 'file', 'pty', 'null')
+
+
+def tcp_pair():
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        a = socket.create_connection(listener.getsockname())
+        return a, listener.accept()[0]
+
+
+def duplex(kind):
+    """(our descriptor, relay's)"""
+    if kind == 'pty':
+        ours, theirs = os.openpty()
+        tty.setraw(theirs)
+        return ours, theirs
+    return (s.detach() for s in (socket.socketpair() if kind == 'socketpair' else tcp_pair()))
+
+
+def stdin_of(kind, path, data):
+    """(our End or None, relay's descriptor)"""
+    if kind == 'file':
+        with open(path, 'wb') as f:
+            f.write(data)
+        return None, os.open(path, os.O_RDONLY)
+    if kind == 'null':
+        return None, os.open(os.devnull, os.O_RDONLY)
+    if kind == 'pipe':
+        theirs, ours = os.pipe()
+    else:
+        ours, theirs = duplex(kind)
+    return rig.End(ours), theirs
+
+
+def stdout_of(kind, path):
+    """(our End or None, relay's descriptor)"""
+    if kind in ('file', 'null'):
+        return None, os.open(path if kind == 'file' else os.devnull, os.O_WRONLY | os.O_CREAT, 0o600)
+    ours, theirs = os.pipe() if kind == 'pipe' else duplex(kind)
+    return rig.End(ours), theirs
+
+
+@TIMES('way', ['direct', 'link'])
+@TIMES('stdout', KINDS)
+@TIMES('stdin', KINDS)
+def test_every_kind(relay, pool, target, tmp, stdin, stdout, way):
+    """Goal: 1 MiB each way, both ways at once, and the end of each, whatever stdin and stdout are."""
+    t = target('unix')
+    up, down = b'' if stdin == 'null' else RANDOM, RANDOM[::-1]
+    source, i = stdin_of(stdin, tmp + '/in', up)
+    sink, o = stdout_of(stdout, tmp + '/out')
+    r = start_stdio(way, relay, t.path, tmp, stdin=i, stdout=o)
+    os.close(i)
+    os.close(o)
+    b = t.accept()
+    jobs = [pool.submit(b.send, down)]
+    if source:
+        jobs.append(pool.submit(source.send, up))
+    arrived = pool.submit(b.read, len(up))
+    if sink:
+        assert sink.read(len(down)) == down
+    assert arrived.result() == up
+    for job in jobs:
+        job.result()
+    b.shut()
+    if source:
+        source.close()
+    assert b.read_all() == b''
+    b.close()
+    assert r.wait() == 0, r.err()
+    if stdout == 'file':
+        with open(tmp + '/out', 'rb') as f:
+            assert f.read() == down
+    if sink and stdout != 'pty':
+        assert sink.read_all() == b''
+    if sink:
+        sink.close()
