@@ -39,19 +39,19 @@ LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 # The layers, from the lowest to the highest: a layer uses itself and those before it.  A unit test links its layer and those below.
 BASE = base/buf.o poll.o signals.o os.o log.o
 MUX = mux/mux.o mux/stream.o mux/queue.o mux/cc.o mux/frame.o
-NET = endpoint.o sock.o spawn.o dial.o
+NET = endpoint.o sock.o spawn.o lookup.o dial.o
 CONN = conn/conn.o conn/half.o conn/side.o conn/fdpair.o conn/socks.o
 TUNNEL = tunnel/tunnel.o tunnel/transport.o tunnel/remote.o tunnel/serve.o tunnel/probe.o doctor.o hops.o forward.o boot.o
 CLI = options.o
 ROOMS = $(CLI) $(TUNNEL) $(CONN) $(NET) $(MUX) $(BASE)
-SOURCES = relay.c options.c endpoint.c sock.c spawn.c dial.c doctor.c hops.c forward.c boot.c poll.c signals.c os.c log.c \
+SOURCES = relay.c options.c endpoint.c sock.c spawn.c lookup.c dial.c doctor.c hops.c forward.c boot.c poll.c signals.c os.c log.c \
 	base/buf.c mux/mux.c mux/stream.c mux/queue.c mux/cc.c mux/frame.c conn/conn.c conn/half.c conn/side.c conn/fdpair.c \
 	conn/socks.c tunnel/tunnel.c tunnel/transport.c tunnel/remote.c tunnel/serve.c tunnel/probe.c
 HEADERS = relay.h base/buf.h mux/mux.h mux/frame.h mux/cc.h mux/queue.h mux/internal.h conn/conn.h conn/half.h conn/side.h \
 	conn/fdpair.h conn/socks.h tunnel/tunnel.h tunnel/transport.h tunnel/remote.h tunnel/serve.h tunnel/probe.h
 
 UNITS = t/check_log t/check_os t/check_poll t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
+	t/check_sock t/check_spawn t/check_lookup t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
 	t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg t/check_tunnel
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
@@ -190,6 +190,8 @@ t/check_sock: t/check_sock.c t/check.h t/net.h sock.o endpoint.o os.o log.o
 	$(T) sock.o endpoint.o os.o log.o $(CHECK_LIBS)
 t/check_spawn: t/check_spawn.c t/check.h t/net.h spawn.o endpoint.o $(FLOOR)
 	$(T) spawn.o endpoint.o $(FLOOR) $(CHECK_LIBS)
+t/check_lookup: t/check_lookup.c t/check.h t/net.h $(REACH) $(FLOOR)
+	$(T) $(REACH) $(FLOOR) $(CHECK_LIBS)
 t/check_dial: t/check_dial.c t/check.h t/net.h $(REACH) $(FLOOR)
 	$(T) $(REACH) $(FLOOR) $(CHECK_LIBS)
 t/check_pair: t/check_pair.c t/check.h t/net.h $(ROOMS)

@@ -1,14 +1,15 @@
 /*
  * dial.c - from an end to connected descriptors, without blocking the loop.
  *
- *   resolving  a child asks the name server; its answer comes by a pipe
+ *   resolving  a name: lookup.c
  *   connecting one address after the other, each with its own deadline
  *   starting   a command, until its exec is known to have worked
  *   pausing    until the next attempt: the target may still appear (-w), or the system had no descriptor left
  *   done, failed
  *
- * What a name server said is kept with the target, so that only the first connection asks it; when all those addresses fail, it is
- * asked again.  A dial that failed knows the cause and can put it into a sentence.
+ * The addresses of a name are kept with the target, so that only the first connection looks it up.
+ * Dials of the same target that begin during the look-up share it.  When all the addresses fail, the
+ * name is looked up again.  A dial that failed knows the cause and can put it into a sentence.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -24,45 +25,34 @@
 #define PAUSE_FIRST 20
 #define PAUSE_MAX 500
 #define PAUSE_BACKLOG 5 /* a Unix listener whose backlog is full takes the next soon */
-#define LOOKUPS 64      /* at a time: each is a process */
 
 enum step { RESOLVING, CONNECTING, STARTING, PAUSING, DONE, FAILED };
-
-/* What the resolving child writes: less than PIPE_BUF, so all at once. */
-struct answer {
-	int gai;
-	struct sock_addrs addrs;
-};
 
 struct dial {
 	struct dial_target *target;
 	const struct endpoint *to; /* the target's */
 	enum step step;
 	int slot;
-	int fd;              /* connecting or done */
-	struct child *child; /* resolving, starting or done */
-	int next;            /* address to try next */
-	bool cached;         /* the addresses are from an earlier dial */
-	int64_t deadline;    /* of this step */
-	int64_t patience;    /* how long a full system or backlog is waited for */
-	int64_t give_up;     /* -w: no new attempt after this */
+	int fd;                /* connecting or done */
+	struct child *child;   /* starting or done */
+	struct lookup *lookup; /* resolving */
+	int next;              /* address to try next */
+	bool cached;           /* the addresses are from an earlier dial */
+	int64_t deadline;      /* of this step */
+	int64_t patience;      /* how long a full system or backlog is waited for */
+	int64_t give_up;       /* -w: no new attempt after this */
 	int64_t pause;
-	int err, gai;         /* the last failure */
-	struct answer answer; /* its addresses are the ones tried */
-	size_t got;           /* bytes of the answer */
+	int err, gai;            /* the last failure */
+	struct sock_addrs addrs; /* the ones tried */
 };
-
-static int lookups; /* that are under way, of all dials */
 
 static void begin(struct dial *d, int64_t now);
 
 static void
 drop_child(struct dial *d, int64_t now)
 {
-	if (d->child != NULL) {
+	if (d->child != NULL)
 		spawn_release(d->child, now);
-		lookups -= d->step == RESOLVING;
-	}
 	d->child = NULL;
 }
 
@@ -106,52 +96,40 @@ passes(struct dial *d, int err, int64_t now)
 }
 
 static void
-resolve_in_child(const void *arg, int fd)
-{
-	struct answer a;
-	const char *p = (const char *)&a;
-	size_t n = sizeof(a);
-	ssize_t w;
-
-	memset(&a, 0, sizeof(a));
-	a.gai = sock_resolve(arg, &a.addrs);
-	while (n > 0) {
-		w = write(fd, p, n);
-		if (w == -1 && errno != EINTR)
-			_exit(STATUS_SYSTEM);
-		if (w > 0) {
-			p += w;
-			n -= (size_t)w;
-		}
-	}
-	_exit(STATUS_OK);
-}
-
-static void
 resolve(struct dial *d, int64_t now)
 {
+	struct lookup **shared = &d->target->lookup;
+
 	d->cached = false;
-	d->got = 0;
-	if (lookups == LOOKUPS && now < d->patience) {
+	d->lookup = *shared != NULL ? lookup_join(*shared) : lookup_start(d->target->kids, d->to);
+	if (d->lookup == NULL && errno == EBUSY && now < d->patience) {
 		pause_until(d, now + PAUSE_FIRST);
 		return;
 	}
-	if (lookups == LOOKUPS) {
+	if (d->lookup == NULL && errno == EBUSY) {
 		d->gai = EAI_AGAIN;
 		attempt_failed(d, now);
 		return;
 	}
-	d->child = spawn_call(d->target->kids, resolve_in_child, d->to);
-	if (d->child == NULL) {
+	if (d->lookup == NULL) {
 		d->err = errno;
 		if (!passes(d, d->err, now))
 			attempt_failed(d, now);
 		return;
 	}
-	lookups++;
-	d->fd = spawn_take_in(d->child);
+	*shared = d->lookup;
 	d->step = RESOLVING;
 	d->deadline = now + d->target->each_ms;
+}
+
+/* Later dials must not join: the answer is there already, or may never come. */
+static void
+leave_lookup(struct dial *d, int64_t now)
+{
+	if (d->lookup != NULL && d->target->lookup == d->lookup)
+		d->target->lookup = NULL;
+	lookup_free(d->lookup, now);
+	d->lookup = NULL;
 }
 
 static void
@@ -196,20 +174,20 @@ connected(struct dial *d, int err)
 static int
 start_connect(struct dial *d, int i)
 {
-	const struct sockaddr *sa = (const struct sockaddr *)&d->answer.addrs.addr[i];
+	const struct sockaddr *sa = (const struct sockaddr *)&d->addrs.addr[i];
 
 	d->fd = sock_open(d->to->kind == ENDPOINT_UNIX ? AF_UNIX : sa->sa_family);
 	if (d->fd == -1)
 		return errno;
 	if (d->to->kind == ENDPOINT_UNIX)
 		return sock_connect_path(d->fd, d->to->path) == 0 ? 0 : errno;
-	return connect(d->fd, sa, d->answer.addrs.len[i]) == 0 ? 0 : errno;
+	return connect(d->fd, sa, d->addrs.len[i]) == 0 ? 0 : errno;
 }
 
 static void
 connect_next(struct dial *d, int64_t now)
 {
-	int count = d->to->kind == ENDPOINT_UNIX ? 1 : d->answer.addrs.n, e;
+	int count = d->to->kind == ENDPOINT_UNIX ? 1 : d->addrs.n, e;
 
 	while (d->next < count) {
 		e = start_connect(d, d->next);
@@ -261,8 +239,8 @@ begin(struct dial *d, int64_t now)
 	if (d->to->kind == ENDPOINT_TCP) {
 		d->cached = d->target->cache.n > 0;
 		if (d->cached) {
-			d->answer.addrs = d->target->cache;
-		} else if (!sock_numeric(d->to, &d->answer.addrs)) {
+			d->addrs = d->target->cache;
+		} else if (!sock_numeric(d->to, &d->addrs)) {
 			resolve(d, now);
 			return;
 		}
@@ -292,7 +270,7 @@ dial_want(struct dial *d, struct pollset *ps)
 {
 	d->slot = -1;
 	if (d->step == RESOLVING)
-		d->slot = pollset_add(ps, d->fd, POLLIN);
+		lookup_want(d->lookup, ps);
 	if (d->step == CONNECTING)
 		d->slot = pollset_add(ps, d->fd, POLLOUT);
 	if (d->step == STARTING)
@@ -301,33 +279,21 @@ dial_want(struct dial *d, struct pollset *ps)
 		pollset_until(ps, d->step == DONE || d->step == FAILED ? ps->now : d->deadline);
 }
 
-/* The resolving child has said something, or its time is over. */
 static void
 step_resolving(struct dial *d, const struct pollset *ps)
 {
-	char *room = (char *)&d->answer;
-	ssize_t n = -1;
-
-	errno = EAGAIN;
-	if (pollset_ready(ps, d->slot) != 0)
-		n = read(d->fd, room + d->got, sizeof(d->answer) - d->got);
-	if (n > 0)
-		d->got += (size_t)n;
-	if (d->got < sizeof(d->answer) && (n > 0 || (n == -1 && (errno == EAGAIN || errno == EINTR)))) {
-		if (ps->now < d->deadline)
-			return;
-		d->answer.gai = EAI_AGAIN;
-	} else if (d->got < sizeof(d->answer)) {
-		d->answer.gai = EAI_FAIL; /* the child died */
-	}
-	close_fd(d);
-	drop_child(d, ps->now);
-	if (d->answer.gai != 0) {
-		d->gai = d->answer.gai;
+	if (lookup_step(d->lookup, ps))
+		d->gai = lookup_answer(d->lookup, &d->addrs);
+	else if (ps->now >= d->deadline)
+		d->gai = EAI_AGAIN;
+	else
+		return;
+	leave_lookup(d, ps->now);
+	if (d->gai != 0) {
 		attempt_failed(d, ps->now);
 		return;
 	}
-	d->target->cache = d->answer.addrs;
+	d->target->cache = d->addrs;
 	connect_next(d, ps->now);
 }
 
@@ -483,5 +449,6 @@ dial_free(struct dial *d, int64_t now)
 		return;
 	close_fd(d);
 	drop_child(d, now);
+	leave_lookup(d, now);
 	free(d);
 }

@@ -7,7 +7,7 @@
  *
  *   relay.c --> options.c    the command line: endpoint.c (ends), forward.c (-L -R -D -W), hops.c (one command of hops)
  *      |    --> sock.c       listen, accept: struct -> descriptor
- *      |    --> dial.c       reach the target: sock.c and spawn.c (commands) stand behind it
+ *      |    --> dial.c       reach the target: lookup.c (names), sock.c and spawn.c (commands) stand behind it
  *      |    --> doctor.c     -n: each step tried by itself
  *      v
  *   pair.c ---------------------------> half.c --> buf.c     A <=> B
@@ -58,6 +58,7 @@ enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 
 struct child;
 struct dial;
+struct lookup;
 struct pollset;
 
 /* ---- endpoint.c: the words of the command line ---- */
@@ -112,7 +113,7 @@ struct listener {
 
 /*
  * sock_resolve(ep, out): fill ${out} with the addresses that the TCP end ${ep} names, in the order to try them; 0 or an EAI_ code.
- * May wait for a name server: see dial.c for how the loop is spared.  "localhost" is 127.0.0.1 and ::1 without asking anybody
+ * May wait for a name server: in the loop, use lookup.c.  "localhost" is 127.0.0.1 and ::1 without asking anybody
  * (RFC 6761 6.3).
  * sock_numeric(ep, out): the same for an end that needs no name server; false if it needs one.
  */
@@ -195,6 +196,23 @@ void spawn_reap(struct children *kids);
 void spawn_hurry(struct children *kids, int64_t now);
 int spawn_turn(struct children *kids, struct pollset *ps);
 
+/* ---- lookup.c: from a name to addresses, without blocking the loop ---- */
+
+/*
+ * lookup_start(kids, ep): look up the name of the TCP end ${ep}, in a child that belongs to ${kids}.
+ * NULL: no memory, process or descriptor, or EBUSY: as many look-ups as may be are under way.
+ * lookup_join(l): add a user of ${l}, and return it.
+ * lookup_want(l, ps), lookup_step(l, ps): wait for the answer, without a deadline; true: it is there.
+ * lookup_answer(l, out): then: 0 with the addresses in ${out}, or an EAI_ code.
+ * lookup_free(l, now): remove a user; the last one frees ${l} and ends its child.  NULL is harmless.
+ */
+struct lookup *lookup_start(struct children *kids, const struct endpoint *ep);
+struct lookup *lookup_join(struct lookup *l);
+void lookup_want(struct lookup *l, struct pollset *ps);
+bool lookup_step(struct lookup *l, const struct pollset *ps);
+int lookup_answer(const struct lookup *l, struct sock_addrs *out);
+void lookup_free(struct lookup *l, int64_t now);
+
 /* ---- dial.c: from an end to connected descriptors, without blocking the loop ---- */
 
 enum dial_state { DIAL_BUSY, DIAL_DONE, DIAL_FAILED };
@@ -206,6 +224,7 @@ struct dial_target {
 	struct children *kids;   /* what commands and name look-ups are children of */
 	unsigned how;            /* of a command; see spawn_start */
 	struct sock_addrs cache; /* what the name server said, n = 0 at first: dial.c's own */
+	struct lookup *lookup;   /* that dials may join, NULL at first: dial.c's own */
 };
 
 /*

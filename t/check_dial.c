@@ -467,6 +467,43 @@ START_TEST(a_name_is_looked_up_and_the_answer_kept)
 }
 END_TEST
 
+/* Two that begin at once have one child; the second one goes on when the first is freed or was first to read. */
+START_TEST(dials_of_one_target_share_a_look_up)
+{
+	struct addrinfo *list;
+	uint16_t port = 0;
+	struct dial *first;
+	int before;
+
+	if (getaddrinfo("Localhost", NULL, NULL, &list) != 0)
+		return;
+	freeaddrinfo(list);
+	tcp_listener(AF_INET, &port);
+	before = fds_open();
+	start_port(port, "Localhost", 4000, 0);
+	first = d;
+	start_port(port, "Localhost", 4000, 0);
+	ck_assert_ptr_nonnull(kids.first);
+	ck_assert_int_eq(fds_open(), before + 1);
+	if (_i == 0) {
+		dial_free(first, pollset_clock());
+		ck_assert_int_eq(run(), DIAL_DONE);
+	} else {
+		ck_assert_int_eq(run(), DIAL_DONE);
+		dial_free(d, ps.now);
+		d = first;
+		ck_assert_int_eq(run(), DIAL_DONE);
+		dial_free(first, ps.now);
+	}
+	ck_assert_int_gt(t.cache.n, 0);
+	ck_assert_ptr_null(t.lookup);
+	if (_i == 0)
+		dial_free(d, ps.now);
+	UNTIL(kids.first == NULL, { pollset_begin(&ps); spawn_turn(&kids, &ps); spawn_reap(&kids); });
+	ck_assert_int_eq(fds_open(), before);
+}
+END_TEST
+
 START_TEST(an_answer_that_is_out_of_date_is_asked_for_again)
 {
 	struct addrinfo *list;
@@ -581,6 +618,7 @@ TESTS("dial")
 	tcase_add_loop_test(tc, descriptors_used_up_are_the_systems_fault, 0, 4);
 	tcase_add_loop_test(tc, descriptors_that_come_free_are_used, 0, 4);
 	tcase_add_test(tc, a_name_is_looked_up_and_the_answer_kept);
+	tcase_add_loop_test(tc, dials_of_one_target_share_a_look_up, 0, 2);
 	tcase_add_test(tc, an_answer_that_is_out_of_date_is_asked_for_again);
 	tcase_add_test(tc, a_name_without_an_address_is_explained);
 	tcase_add_test(tc, a_name_server_that_is_silent_is_waited_for_only_so_long);
