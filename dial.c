@@ -452,3 +452,10 @@ dial_free(struct dial *d, int64_t now)
 	leave_lookup(d, now);
 	free(d);
 }
+
+void
+dial_drop_target(struct dial_target *target)
+{
+	if (target != NULL && target->users > 0 && --target->users == 0)
+		free(target);
+}

@@ -80,6 +80,8 @@ set_up(struct relay *r)
 	r->tunnel.command = &r->target;
 	r->tunnel.conns = r->tunnel.remotes.conns = r->tunnel.serve.conns = &r->conns;
 	r->tunnel.remotes.any_uid = o->anybody;
+	r->tunnel.remotes.kids = &r->kids;
+	r->tunnel.remotes.lookup_ms = o->each_ms;
 	r->tunnel.serve.remotes = &r->tunnel.remotes;
 	r->tunnel.serve.target = &r->target;
 	r->tunnel.serve.only_target = o->mode == MODE_LINK_FAR && o->to.kind != ENDPOINT_STDIO;
@@ -429,7 +431,7 @@ start_single(struct relay *r)
 		exit(STATUS_SYSTEM);
 	}
 	a = side_of_fds(&fds);
-	if (!conn_dial(&r->conns, &a, "stdio", &r->target, false, pollset_clock())) {
+	if (!conn_dial(&r->conns, &a, "stdio", &r->target, pollset_clock())) {
 		saved = errno;
 		fdpair_close(&fds, false);
 		errno = saved;
@@ -630,7 +632,7 @@ join_connection(struct relay *r, int fd, const struct gate *g, const char *name)
 		side_close(&a, true, MUX_RESET, "");
 		return;
 	}
-	if (!conn_dial(&r->conns, &a, name, &r->target, false, r->ps.now)) {
+	if (!conn_dial(&r->conns, &a, name, &r->target, r->ps.now)) {
 		log_say(LOG_ERROR, "no memory for %s", name);
 		side_close(&a, true, MUX_RESET, "");
 		return;

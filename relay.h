@@ -125,9 +125,11 @@ bool sock_numeric(const struct endpoint *ep, struct sock_addrs *out);
  * Listen on ${ep}: fill entries of ${tab} and return how many, at least 1.  A bare port is bound on every loopback family that
  * exists, or not at all.  A socket file that a connect proves dead is replaced, and that is told.  Of several starts on one path
  * one succeeds; the others may wait for it, some seconds at most.  On failure say why, close and remove all that was begun, and
- * return -1.
+ * return -1.  May wait for a name server.
+ * sock_listen_at(ep, addrs, tab): the same on ${addrs}, the addresses of the TCP end ${ep}; never waits.
  */
 int sock_listen(const struct endpoint *ep, struct listener tab[SOCK_ADDRS]);
+int sock_listen_at(const struct endpoint *ep, const struct sock_addrs *addrs, struct listener tab[SOCK_ADDRS]);
 
 /*
  * sock_accept(l, name): take a waiting connection, what to call its peer into ${name} (SOCK_NAME bytes).  EAGAIN: none waits;
@@ -224,6 +226,7 @@ struct dial_target {
 	struct children *kids;   /* what commands and name look-ups are children of */
 	unsigned how;            /* of a command; see spawn_start */
 	struct sock_addrs cache; /* what the name server said, n = 0 at first: dial.c's own */
+	size_t users;            /* references; 0: not counted, and not freed by dial_drop_target */
 	struct lookup *lookup;   /* that dials may join, NULL at first: dial.c's own */
 };
 
@@ -235,6 +238,7 @@ struct dial_target {
  * dial_status(d): DIAL_FAILED: what it means for relay's exit.
  * dial_errno(d): DIAL_FAILED: the errno value; 0: the name is not known.
  * dial_explain(d, dst, size): DIAL_FAILED: a sentence with cause and remedy into ${dst}, which is returned.
+ * dial_drop_target(target): give up a reference; the last one frees it.  NULL is harmless.
  * dial_free(d, now): NULL is harmless; what was not taken is closed and released.
  */
 struct dial *dial_start(struct dial_target *target, int64_t now);
@@ -246,6 +250,7 @@ int dial_status(const struct dial *d);
 int dial_errno(const struct dial *d);
 const char *dial_explain(const struct dial *d, char *dst, size_t size);
 void dial_free(struct dial *d, int64_t now);
+void dial_drop_target(struct dial_target *target);
 
 /* ---- poll.c: the poll set of one turn, active and idle watches ---- */
 

@@ -648,28 +648,37 @@ listen_advice(int e)
 	}
 }
 
-static int
-listen_tcp(const struct endpoint *ep, struct listener *tab)
+int
+sock_listen_at(const struct endpoint *ep, const struct sock_addrs *addrs, struct listener tab[SOCK_ADDRS])
 {
 	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
-	struct sock_addrs addrs;
-	char name[ENDPOINT_NAME];
+	struct sock_addrs tried;
+	char name[SOCK_NAME];
 	int e, n, failed = 0, tries = PORT_TRIES;
 
 	do {
-		e = resolve(ep, AI_PASSIVE, &addrs);
-		if (e != 0) {
-			log_say(LOG_ERROR, "cannot listen on %s: %s", endpoint_name(ep, name, sizeof(name)), gai_strerror(e));
-			return -1;
-		}
-		n = bind_all(&addrs, lenient, tab, &failed);
+		tried = *addrs;
+		n = bind_all(&tried, lenient, tab, &failed);
 	} while (n == -1 && errno == EADDRINUSE && ep->port == 0 && --tries > 0);
 	if (n == -1) {
 		e = errno;
-		sock_name((struct sockaddr *)&addrs.addr[failed], name);
+		sock_name((struct sockaddr *)&tried.addr[failed], name);
 		log_say(LOG_ERROR, "cannot listen on %s: %s%s", name, strerror(e), listen_advice(e));
 	}
 	return n;
+}
+
+static int
+listen_tcp(const struct endpoint *ep, struct listener *tab)
+{
+	struct sock_addrs addrs;
+	char name[ENDPOINT_NAME];
+	int e = sock_resolve(ep, &addrs);
+
+	if (e == 0)
+		return sock_listen_at(ep, &addrs, tab);
+	log_say(LOG_ERROR, "cannot listen on %s: %s", endpoint_name(ep, name, sizeof(name)), gai_strerror(e));
+	return -1;
 }
 
 int

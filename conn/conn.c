@@ -48,7 +48,6 @@ struct conn {
 	struct side a, b;
 	struct half ab, ba;
 	struct dial_target *target; /* NULL: b is a stream */
-	bool target_owned;
 	struct dial *dial;          /* connecting */
 	struct child *child;        /* the command that is side b */
 	struct socks *socks;        /* handshaking; connecting, until the client was answered */
@@ -166,7 +165,7 @@ connect_halves(struct conn *c)
 }
 
 bool
-conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial_target *target, bool owned, int64_t now)
+conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial_target *target, int64_t now)
 {
 	struct dial *d = dial_start(target, now);
 	struct conn *c;
@@ -180,7 +179,6 @@ conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial
 	}
 	c->dial = d;
 	c->target = target;
-	c->target_owned = owned;
 	c->state = CONN_CONNECTING;
 	connect_halves(c);
 	return true;
@@ -796,8 +794,7 @@ conn_sweep(struct conns *tab, const struct pollset *ps)
 		}
 		if (c->status != STATUS_OK)
 			status = c->status;
-		if (c->target_owned)
-			free(c->target);
+		dial_drop_target(c->target);
 		watch_remove(&tab->watches, w);
 		tab->n--;
 		free(c);

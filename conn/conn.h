@@ -29,12 +29,12 @@ struct conns {
 };
 
 /*
- * conn_dial(tab, a, from, target, owned, now): connect ${a}, called ${from}, to ${target}, which must outlive the connection; ${owned}:
- * it is freed with it.  False: no memory; ${target} is still the caller's.
+ * conn_dial(tab, a, from, target, now): connect ${a}, called ${from}, to ${target}.  A target whose users are counted loses one when
+ * the connection ends; another one must outlive the connection.  False: no memory; nothing has changed.
  * conn_join(tab, a, from, b, now): the same where the target ${b} is there: it is open at once.
  * conn_socks(tab, a, from, now): a client of -D.
  */
-bool conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial_target *target, bool owned, int64_t now);
+bool conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial_target *target, int64_t now);
 bool conn_join(struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now);
 bool conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t now);
 

@@ -162,7 +162,7 @@ void stream_stop(struct stream *s);
 
 /*
  * The end.  stream_reset(s, code, words): drop both queues and send CLOSE with ${code} (not MUX_END) and ${words}.
- * stream_is_closed(s): CLOSE was read, or the link is dead.
+ * stream_is_closed(s): CLOSE was read, or the link is dead.  stream_is_reset(s): the same, or stream_reset was called.
  * stream_code(s): the code of a CLOSE that reset the stream, sent or read; MUX_END: none did.  What came before it stays in
  * stream_rx().  stream_reason(s): the words of a CLOSE that was read, "" if none came.
  * stream_progress(s): a count that changes whenever the peer shows that the stream moves: bytes sent, credit, frames read.
@@ -170,6 +170,7 @@ void stream_stop(struct stream *s);
  */
 void stream_reset(struct stream *s, uint16_t code, const char *words);
 bool stream_is_closed(const struct stream *s);
+bool stream_is_reset(const struct stream *s);
 uint16_t stream_code(const struct stream *s);
 const char *stream_reason(const struct stream *s);
 uint64_t stream_progress(const struct stream *s);

@@ -383,6 +383,12 @@ stream_is_closed(const struct stream *s)
 }
 
 bool
+stream_is_reset(const struct stream *s)
+{
+	return s->close_read || s->due_close || s->close_sent;
+}
+
+bool
 stream_eof_sent(const struct stream *s)
 {
 	return s->eof_sent;

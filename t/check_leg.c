@@ -1,4 +1,5 @@
 /* check_leg.c - local sides and streams: two links back to back, legs at both, sockets outside; needs all rooms but relay.o */
+#include <netdb.h>
 #include <sys/wait.h>
 
 #include "net.h"
@@ -541,6 +542,74 @@ START_TEST(a_listener_that_cannot_be_is_refused_and_told)
 	ck_assert_ptr_null(strstr(strchr(captured(), '\n') + 1, "\n")); /* once, and not by the far side as well */
 	close(l);
 	all_is_over(-1);
+}
+END_TEST
+
+/* In other letters it is not the word that relay knows: a child looks it up. */
+START_TEST(a_listener_there_may_have_a_name)
+{
+	struct addrinfo *list;
+
+	if (getaddrinfo("Localhost", NULL, NULL, &list) != 0)
+		return;
+	freeaddrinfo(list);
+	begin();
+	listen_there("Localhost:0", "127.0.0.1:1");
+	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	all_wait();
+	TURN_UNTIL(kids.first == NULL);
+	line_dies(0);
+	ck_assert_int_eq(fds_open(), fds);
+}
+END_TEST
+
+/* A label of 64 letters: no name server is asked for it. */
+START_TEST(a_listener_of_an_unknown_name_is_refused_and_told)
+{
+	begin();
+	listen_there("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx:0", "127.0.0.1:1");
+	ck_assert_int_eq(f.state, FORWARD_REFUSED);
+	HAS(captured(), "relay: node: cannot listen on xxx");
+	TURN_UNTIL(kids.first == NULL);
+	all_is_over(0);
+}
+END_TEST
+
+/* The stream or the line ends during the look-up: its child is ended. 0: by a reset, 1: by its end, 2: the line */
+START_TEST(a_look_up_ends_with_its_stream)
+{
+	struct stream *s;
+
+	begin();
+	signal(SIGTERM, SIG_DFL); /* Check's handler would end this test with the child */
+	ck_assert(forward_parse(&f, FORWARD_FAR, "Localhost:0:127.0.0.1:1", why, sizeof(why)));
+	ck_assert(leg_remote(&near, &f, ps.now));
+	while (cross())
+		;
+	pollset_begin(&ps);
+	leg_accept(&far, ps.now);
+	leg_step(&far, &ps);
+	ck_assert_ptr_nonnull(kids.first);
+	ck_assert_uint_eq(far.aside, 1);
+	s = near_link.table[f.stream / 2];
+	if (_i == 0) {
+		link_close(&near_link, s, LINK_RESET, "");
+	} else if (_i == 1) {
+		s->out.state = HALF_DRAIN;
+		link_ready(&near_link, s);
+	} else {
+		line_dies(0);
+		UNTIL(kids.first == NULL, { pollset_begin(&ps); spawn_turn(&kids, &ps); spawn_reap(&kids); });
+		return;
+	}
+	while (cross())
+		;
+	leg_step(&far, &ps);
+	leg_sweep(&far, &ps);
+	ck_assert_uint_eq(far.n, 0);
+	TURN_UNTIL(kids.first == NULL);
+	all_is_over(0);
+	ck_assert_int_eq(f.state, FORWARD_REFUSED);
 }
 END_TEST
 
@@ -1166,6 +1235,9 @@ TESTS("leg")
 	tcase_add_loop_test(tc, who_connects_there_is_served_here, 0, 2);
 	tcase_add_test(tc, what_goes_to_an_unreached_target_here_is_reset_there);
 	tcase_add_loop_test(tc, a_listener_that_cannot_be_is_refused_and_told, 0, 3);
+	tcase_add_test(tc, a_listener_there_may_have_a_name);
+	tcase_add_test(tc, a_listener_of_an_unknown_name_is_refused_and_told);
+	tcase_add_loop_test(tc, a_look_up_ends_with_its_stream, 0, 3);
 	tcase_add_loop_test(tc, a_socket_file_there_goes_with_its_listener, 0, 2);
 	tcase_add_test(tc, the_longest_path_there_is_told_whole);
 	tcase_add_loop_test(tc, a_listener_may_end_while_others_wait, 0, 3);

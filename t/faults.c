@@ -11,6 +11,8 @@
  *   FAULTS_MODES=F   the mode of each socket file, in the instant after its bind(), is appended to F
  *   FAULTS_LISTEN=N  N milliseconds pass before each listen()
  *   FAULTS_LOOKUP=1  a look-up of a name is never answered
+ *   FAULTS_NAMES=D   names that begin with "fake" are looked up here: each look-up appends a line to D/asked, waits as long as
+ *                    D/hold exists, and answers 127.0.0.1; of "fakeless", that the name is not known
  *
  * What cannot happen is not done: small reads and writes on blocking descriptors stay whole (POSIX 2.9.7, PIPE_BUF), a single byte
  * always goes into a pipe that is not full (a signal handler's, say), and what is no stream (netlink) is left alone.
@@ -274,8 +276,23 @@ listen(int fd, int backlog)
 int
 getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **list)
 {
+	const char *dir = getenv("FAULTS_NAMES");
+	char path[256];
+	FILE *f;
+
 	REAL(getaddrinfo);
 	while (setting("FAULTS_LOOKUP") != 0 && (hints == NULL || (hints->ai_flags & AI_NUMERICHOST) == 0))
 		pause();
-	return real(host, service, hints, list);
+	if (dir == NULL || host == NULL || strncmp(host, "fake", 4) != 0 || (hints->ai_flags & AI_NUMERICHOST) != 0)
+		return real(host, service, hints, list);
+	snprintf(path, sizeof(path), "%s/asked", dir);
+	f = fopen(path, "a");
+	if (f != NULL) {
+		fprintf(f, "%s\n", host);
+		fclose(f);
+	}
+	snprintf(path, sizeof(path), "%s/hold", dir);
+	while (access(path, F_OK) == 0)
+		poll(NULL, 0, 5);
+	return strncmp(host, "fakeless", 8) == 0 ? EAI_NONAME : real("127.0.0.1", service, hints, list);
 }

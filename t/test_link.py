@@ -613,7 +613,7 @@ def test_far_looks_up_names_beside(far, target):
 def test_far_looks_up_some_names_at_a_time(far):
     """Goal: 300 streams to names cost the far side 64 processes at the most, and each has its answer."""
     f = far('-t', '2', '-')
-    f.send(*(wire.open_(2 * i + 1, 'no.such.host.invalid:80', send=4096) for i in range(300)))
+    f.send(*(wire.open_(2 * i + 1, 'no.such.host%d.invalid:80' % i, send=4096) for i in range(300)))
     most, closed = 0, 0
     while closed < 300:
         most = max(most, len(rig.children(f.relay.pid)))

@@ -3,10 +3,11 @@
  *
  *   near   asking --addresses, and an empty line--> standing        per -R, and WAITING streams for it:
  *          waiting --OPENED--> a connection of conn.c, whose target is dialled
- *   far    listening, as long as its stream is open                 and the streams that wait there:
+ *   far    looking up its name --> listening, as long as its stream is open     and the streams that wait there:
  *          waiting --accept--> a connection of conn.c
  */
 #include <errno.h>
+#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #define WAITING 8
 #define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of a listener when the system has no descriptor left */
+#define LOOKUP_PAUSE 20 /* of a look-up while too many others are under way */
 
 /* Near: what one -R has asked for, and the streams that wait for it. */
 struct remote_ask {
@@ -30,10 +32,14 @@ struct remote_ask {
 struct remote_listener {
 	struct remote_listener *next;
 	struct stream *stream;
+	struct endpoint at;
+	char *text;             /* what the endpoint borrows from */
+	bool listens;           /* false: its name is being looked up */
+	struct lookup *lookup;  /* NULL: not yet started */
+	int64_t give_up_at;     /* the look-up */
 	struct listener tab[SOCK_ADDRS];
 	int slots[SOCK_ADDRS];
 	int n;
-	char *text;
 };
 
 /* Far: a stream that waits for a connection. */
@@ -123,7 +129,7 @@ step_waiting(struct remotes *tab, struct remote_ask *ask, struct stream **at, in
 	if (!may_dial(tab, *at))
 		return;
 	a = side_of_stream(*at);
-	if (!conn_dial(tab->conns, &a, mux_peer(m), &ask->forward->to, false, now)) {
+	if (!conn_dial(tab->conns, &a, mux_peer(m), &ask->forward->to, now)) {
 		log_say(LOG_ERROR, "no memory for a connection from %s", mux_peer(m));
 		stream_reset(*at, MUX_NO_ROOM, "out of memory");
 		stream_release(*at);
@@ -174,13 +180,14 @@ free_ask(struct remote_ask *ask)
 /* ---- far ---- */
 
 static void
-free_listener(struct remotes *tab, struct remote_listener *l)
+free_listener(struct remotes *tab, struct remote_listener *l, int64_t now)
 {
 	struct remote_waiter *w;
 
 	for (w = tab->waiters; w != NULL; w = w->next)
 		if (w->by == l)
 			w->by = NULL;
+	lookup_free(l->lookup, now);
 	while (l->n > 0)
 		sock_unlisten(&l->tab[--l->n]);
 	free(l->text);
@@ -192,16 +199,13 @@ refuse(struct stream *s, uint16_t code, const char *why)
 {
 	log_say(LOG_INFO, "refused a stream: %s", why);
 	stream_reset(s, code, why);
-	stream_release(s);
 }
 
-/* Listen where ${text} says.  On failure return NULL, and fill ${code} and ${why}. */
+/* What the text asks for; NULL: it cannot be, and ${code} and ${why} are filled. */
 static struct remote_listener *
-new_listener(struct remotes *tab, const char *text, uint16_t *code, char *why, size_t size)
+new_listener(const char *text, uint16_t *code, char *why, size_t size)
 {
 	struct remote_listener *l = calloc(1, sizeof(*l));
-	struct endpoint ep;
-	int i;
 
 	*code = MUX_NO_ROOM;
 	snprintf(why, size, "out of memory");
@@ -212,28 +216,20 @@ new_listener(struct remotes *tab, const char *text, uint16_t *code, char *why, s
 		goto fail;
 	strcpy(l->text, text);
 	*code = MUX_UNUSABLE;
-	if (!endpoint_parse(&ep, l->text, true, why, size))
+	if (!endpoint_parse(&l->at, l->text, true, why, size))
 		goto fail;
 	snprintf(why, size, "it is not asked for \"-\"");
-	if (ep.kind == ENDPOINT_STDIO)
-		goto fail;
-	log_divert(why, size);
-	l->n = sock_listen(&ep, l->tab);
-	log_divert(NULL, 0);
-	if (l->n == -1)
-		goto fail;
-	for (i = 0; i < l->n; i++)
-		l->tab[i].guarded = l->tab[i].guarded && !tab->any_uid;
-	return l;
+	if (l->at.kind != ENDPOINT_STDIO)
+		return l;
 
 fail:
-	l->n = 0;
-	free_listener(tab, l);
+	free(l->text);
+	free(l);
 	return NULL;
 }
 
 /* Send the addresses that it is bound to, a line each, and an empty line. */
-static bool
+static void
 send_bound(const struct remote_listener *l)
 {
 	struct buf *tx = stream_tx(l->stream);
@@ -246,31 +242,90 @@ send_bound(const struct remote_listener *l)
 		fits = fits && buf_put(tx, name, strlen(name)) && buf_put(tx, "\n", 1);
 	}
 	fits = fits && buf_put(tx, "\n", 1);
+	if (!fits) {
+		refuse(l->stream, MUX_NO_ROOM, "out of memory");
+		return;
+	}
 	stream_accept(l->stream);
 	stream_push(l->stream);
-	return fits;
+}
+
+/* Listen; ${addrs} are those of a TCP end.  A failure resets the stream. */
+static void
+open_listener(const struct remotes *tab, struct remote_listener *l, const struct sock_addrs *addrs)
+{
+	char why[512] = "";
+	int i, n;
+
+	log_divert(why, sizeof(why));
+	n = l->at.kind == ENDPOINT_TCP ? sock_listen_at(&l->at, addrs, l->tab) : sock_listen(&l->at, l->tab);
+	log_divert(NULL, 0);
+	if (n == -1) {
+		refuse(l->stream, MUX_UNUSABLE, why);
+		return;
+	}
+	l->n = n;
+	l->listens = true;
+	for (i = 0; i < n; i++)
+		l->tab[i].guarded = l->tab[i].guarded && !tab->any_uid;
+	send_bound(l);
 }
 
 void
-remote_listen(struct remotes *tab, struct stream *s)
+remote_listen(struct remotes *tab, struct stream *s, int64_t now)
 {
+	struct sock_addrs addrs = { .n = 0 };
 	struct remote_listener *l;
 	char why[512];
 	uint16_t code;
 
-	l = new_listener(tab, stream_target(s) + strlen(REMOTE_LISTEN), &code, why, sizeof(why));
+	l = new_listener(stream_target(s) + strlen(REMOTE_LISTEN), &code, why, sizeof(why));
 	if (l == NULL) {
 		refuse(s, code, why);
+		stream_release(s);
 		return;
 	}
 	l->stream = s;
-	if (!send_bound(l)) {
-		free_listener(tab, l);
-		refuse(s, MUX_NO_ROOM, "out of memory");
-		return;
-	}
+	l->give_up_at = now + tab->lookup_ms;
 	l->next = tab->listeners;
 	tab->listeners = l;
+	if (l->at.kind != ENDPOINT_TCP || sock_numeric(&l->at, &addrs))
+		open_listener(tab, l, &addrs);
+}
+
+static void
+refuse_name(const struct remote_listener *l, const char *cause)
+{
+	char name[ENDPOINT_NAME], why[512];
+
+	endpoint_name(&l->at, name, sizeof(name));
+	snprintf(why, sizeof(why), "cannot listen on %s: %s", name, cause);
+	refuse(l->stream, MUX_UNUSABLE, why);
+}
+
+static void
+step_lookup(const struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
+{
+	struct sock_addrs addrs;
+	int e = EAI_AGAIN;
+
+	if (l->lookup == NULL) {
+		l->lookup = lookup_start(tab->kids, &l->at);
+		if (l->lookup == NULL && errno != EBUSY) {
+			refuse_name(l, strerror(errno));
+			return;
+		}
+	}
+	if (l->lookup != NULL && lookup_step(l->lookup, ps))
+		e = lookup_answer(l->lookup, &addrs);
+	else if (ps->now < l->give_up_at)
+		return;
+	lookup_free(l->lookup, ps->now);
+	l->lookup = NULL;
+	if (e == 0)
+		open_listener(tab, l, &addrs);
+	else
+		refuse_name(l, gai_strerror(e));
 }
 
 static struct remote_listener *
@@ -280,6 +335,8 @@ find_listener(const struct remotes *tab, const struct stream *s, const char *id)
 	char own[16];
 
 	for (l = tab->listeners; l != NULL; l = l->next) {
+		if (!l->listens)
+			continue;
 		snprintf(own, sizeof(own), "%lu", (unsigned long)stream_id(l->stream));
 		if (stream_mux(l->stream) == stream_mux(s) && strcmp(own, id) == 0)
 			return l;
@@ -295,11 +352,13 @@ remote_wait(struct remotes *tab, struct stream *s)
 
 	if (by == NULL) {
 		refuse(s, MUX_UNUSABLE, "nothing listens for it");
+		stream_release(s);
 		return;
 	}
 	w = calloc(1, sizeof(*w));
 	if (w == NULL) {
 		refuse(s, MUX_NO_ROOM, "out of memory");
+		stream_release(s);
 		return;
 	}
 	w->stream = s;
@@ -367,6 +426,11 @@ want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps
 	bool awaited = find_waiter(tab, l) != NULL;
 	int i;
 
+	if (!l->listens) {
+		if (l->lookup != NULL)
+			lookup_want(l->lookup, ps);
+		pollset_until(ps, l->lookup != NULL ? l->give_up_at : ps->now + LOOKUP_PAUSE);
+	}
 	for (i = 0; i < l->n; i++) {
 		l->slots[i] = -1;
 		if (awaited && l->tab[i].resume <= ps->now)
@@ -376,23 +440,33 @@ want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps
 	}
 }
 
+/* Return false if its stream has ended. */
+static bool
+step_listener(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
+{
+	int i;
+
+	if (!l->listens && !stream_eof_read(l->stream) && !stream_is_reset(l->stream))
+		step_lookup(tab, l, ps);
+	for (i = 0; i < l->n; i++)
+		if (pollset_ready(ps, l->slots[i]) != 0)
+			accept_some(tab, l, &l->tab[i], ps->now);
+	return !stream_eof_read(l->stream) && !stream_is_reset(l->stream);
+}
+
 static void
 step_listeners(struct remotes *tab, const struct pollset *ps)
 {
 	struct remote_listener **at = &tab->listeners, *l;
-	int i;
 
 	while ((l = *at) != NULL) {
-		for (i = 0; i < l->n; i++)
-			if (pollset_ready(ps, l->slots[i]) != 0)
-				accept_some(tab, l, &l->tab[i], ps->now);
-		if (!stream_eof_read(l->stream) && !stream_is_closed(l->stream)) {
+		if (step_listener(tab, l, ps)) {
 			at = &l->next;
 			continue;
 		}
 		*at = l->next;
 		stream_release(l->stream);
-		free_listener(tab, l);
+		free_listener(tab, l, ps->now);
 	}
 }
 

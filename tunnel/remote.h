@@ -23,6 +23,8 @@ struct remotes {
 	struct conns *conns;
 	size_t max_conns;      /* near: while so many are open, a connection from there waits; 0: no limit */
 	bool any_uid;          /* far: processes of other users may connect, too */
+	struct children *kids; /* far: what looks names up */
+	int lookup_ms;         /* far: how long a look-up may take */
 	struct remote_ask *asks;
 	struct remote_listener *listeners;
 	struct remote_waiter *waiters;
@@ -35,7 +37,7 @@ struct remotes {
  * remote_want(tab, ps), remote_step(tab, ps): once a turn.
  */
 bool remote_ask(struct remotes *tab, struct mux *m, struct forward *f);
-void remote_listen(struct remotes *tab, struct stream *s);
+void remote_listen(struct remotes *tab, struct stream *s, int64_t now);
 void remote_wait(struct remotes *tab, struct stream *s);
 void remote_want(struct remotes *tab, struct pollset *ps);
 void remote_step(struct remotes *tab, const struct pollset *ps);

@@ -5,6 +5,8 @@
 
 #include "tunnel/serve.h"
 
+#define NAME_AGE 60000 /* of addresses: with -D a tunnel may ask for a name for weeks */
+
 static void
 refuse(struct stream *s, uint16_t code, const char *why)
 {
@@ -13,42 +15,93 @@ refuse(struct stream *s, uint16_t code, const char *why)
 	stream_release(s);
 }
 
-/* Fill ${t} with what ${s} names.  On failure return false, and fill ${code} and ${why}. */
+/* A target with one reference; NULL: no memory. */
+static struct dial_target *
+new_target(const struct serve *tab, const struct endpoint *to)
+{
+	struct dial_target *t = malloc(sizeof(*t));
+
+	if (t == NULL)
+		return NULL;
+	*t = *tab->target;
+	t->to = *to;
+	t->users = 1;
+	return t;
+}
+
 static bool
-find_target(const struct serve *tab, const struct stream *s, struct dial_target *t, uint16_t *code, char *why, size_t size)
+is_for(const struct serve_name *n, const struct endpoint *to)
+{
+	return n->target != NULL && n->target->to.port == to->port && strcmp(n->target->to.host, to->host) == 0;
+}
+
+/* A target that is kept for other streams to the same name, with a reference for the caller.  A new one replaces the oldest. */
+static struct dial_target *
+share_target(struct serve *tab, const struct endpoint *to, int64_t now)
+{
+	struct serve_name name;
+	size_t i = 0;
+
+	while (i < SERVE_NAMES - 1 && tab->names[i].target != NULL && !is_for(&tab->names[i], to))
+		i++;
+	name = tab->names[i];
+	if (!is_for(&name, to)) {
+		dial_drop_target(name.target);
+		tab->names[i].target = NULL;
+		name = (struct serve_name){ .target = new_target(tab, to), .stale_at = now + NAME_AGE };
+		if (name.target == NULL)
+			return NULL;
+	}
+	memmove(&tab->names[1], &tab->names[0], i * sizeof(name));
+	if (now >= name.stale_at) {
+		name.target->cache.n = 0;
+		name.stale_at = now + NAME_AGE;
+	}
+	name.target->users++;
+	tab->names[0] = name;
+	return name.target;
+}
+
+/* Where ${s} wants to go, with a reference for the caller.  NULL: nowhere that is allowed; ${code} and ${why} are filled. */
+static struct dial_target *
+find_target(struct serve *tab, const struct stream *s, uint16_t *code, char *why, size_t size, int64_t now)
 {
 	const char *text = stream_target(s);
+	struct endpoint to = tab->target->to;
+	struct dial_target *t;
 	char own[ENDPOINT_NAME];
 
-	*t = *tab->target;
+	endpoint_name(&to, own, sizeof(own));
 	*code = MUX_FORBIDDEN;
-	endpoint_name(&t->to, own, sizeof(own));
 	snprintf(why, size, "this end connects to %.300s and to nothing else", own);
 	if (tab->only_target)
-		return *text == '\0' || strcmp(text, own) == 0;
+		return *text == '\0' || strcmp(text, own) == 0 ? tab->target : NULL;
 	*code = MUX_UNUSABLE;
-	if (!endpoint_parse(&t->to, text, false, why, size))
-		return false;
+	if (!endpoint_parse(&to, text, false, why, size))
+		return NULL;
 	snprintf(why, size, "a stream's target is a port or a socket path");
-	return t->to.kind == ENDPOINT_TCP || t->to.kind == ENDPOINT_UNIX;
+	if (to.kind != ENDPOINT_TCP && to.kind != ENDPOINT_UNIX)
+		return NULL;
+	t = to.kind == ENDPOINT_TCP ? share_target(tab, &to, now) : new_target(tab, &to);
+	*code = MUX_NO_ROOM;
+	snprintf(why, size, "out of memory");
+	return t;
 }
 
 static void
 dial(struct serve *tab, struct stream *s, int64_t now)
 {
-	struct dial_target *t = malloc(sizeof(*t));
 	struct side a = side_of_stream(s);
+	struct dial_target *t;
 	uint16_t code;
 	char why[512];
 
+	t = find_target(tab, s, &code, why, sizeof(why), now);
 	if (t == NULL) {
-		refuse(s, MUX_NO_ROOM, "out of memory");
-	} else if (!find_target(tab, s, t, &code, why, sizeof(why))) {
 		refuse(s, code, why);
-		free(t);
-	} else if (!conn_dial(tab->conns, &a, mux_peer(stream_mux(s)), t, true, now)) {
+	} else if (!conn_dial(tab->conns, &a, mux_peer(stream_mux(s)), t, now)) {
+		dial_drop_target(t);
 		refuse(s, MUX_NO_ROOM, "out of memory");
-		free(t);
 	}
 }
 
@@ -67,7 +120,7 @@ serve_streams(struct serve *tab, struct mux *m, int64_t now)
 		if (begins(s, REMOTE_LISTEN) && tab->only_target)
 			refuse(s, MUX_FORBIDDEN, "this end connects to one target and listens nowhere");
 		else if (begins(s, REMOTE_LISTEN))
-			remote_listen(tab->remotes, s);
+			remote_listen(tab->remotes, s, now);
 		else if (begins(s, REMOTE_ACCEPT))
 			remote_wait(tab->remotes, s);
 		else
