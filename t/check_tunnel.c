@@ -11,6 +11,15 @@ static struct hops hops;
 static int64_t shift; /* our clock is so far ahead */
 static char why[512];
 
+static void
+put_text(const char *path, const char *p, size_t n)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	ck_assert_int_eq(write(fd, p, n), (ssize_t)n);
+	close(fd);
+}
+
 /* ---- a far end that is a shell script: the file "far" ---- */
 
 static void
@@ -251,6 +260,34 @@ START_TEST(words_on_stderr_are_shown_as_they_come)
 	over(0);
 	HAS(captured(), "Warning: old\n");
 	HAS_NOT(captured(), "relay: Warning");
+}
+END_TEST
+
+/* 0: characters of one byte; 1: of two, one of which crosses the buffer's end */
+START_TEST(a_long_line_on_stderr_is_shown_whole)
+{
+	static char text[32768], line[10001];
+	size_t i, n = 0;
+	ssize_t have;
+
+	for (i = 0; i < sizeof(line) - 1; i++)
+		line[i] = _i == 0 ? (char)('a' + i % 23) : "\xc3\xa9"[i % 2];
+	line[0] = 'x';
+	line[sizeof(line) - 2] = 'z';
+	if (_i == 1)
+		line[1] = 'x';
+	put_text("long", line, sizeof(line) - 1);
+	begin("login", "cat long >&2; exit 1");
+	over(STATUS_LINK);
+	have = pread(2, text, sizeof(text) - 1, 0);
+	ck_assert_int_gt(have, 10000);
+	*strstr(text, "\nrelay: ") = '\0'; /* relay's own lines follow */
+	for (i = 0; text[i] != '\0'; i++)
+		if (text[i] != '\n')
+			text[n++] = text[i];
+	text[n] = '\0';
+	ck_assert_uint_eq(n, sizeof(line) - 1);
+	ck_assert_str_eq(text, line);
 }
 END_TEST
 
@@ -658,6 +695,7 @@ TESTS("tunnel")
 	tcase_add_loop_test(tc, a_start_that_fails_is_explained_and_the_end, 0, FAILURES);
 	tcase_add_loop_test(tc, a_command_that_is_not_there_is_explained, 0, 2);
 	tcase_add_test(tc, words_on_stderr_are_shown_as_they_come);
+	tcase_add_loop_test(tc, a_long_line_on_stderr_is_shown_whole, 0, 2);
 	tcase_add_test(tc, a_far_relay_that_is_not_heard_is_given_10_s);
 	tcase_add_test(tc, a_first_start_has_all_the_time);
 	tcase_add_test(tc, a_copy_is_told_once);

@@ -17,7 +17,9 @@
 #include "tunnel/transport.h"
 
 #define LAST_WORDS 500
-#define EAR_READS 4 /* in one turn: a far side may talk faster than people's terminal takes it, and for ever */
+#define STDERR_SIZE 4096
+#define STDERR_PIPE (64 * 1024) /* what a pipe may hold when its writer has ended */
+#define STDERR_READS 4 /* in one turn: the far side may print faster than a terminal shows it, and for ever */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
 #define WIRE_PIPE (1024 * 1024) /* pace.c, not the pipe, is to bound what is on its way */
 
@@ -101,7 +103,39 @@ is_open(const struct transport *t)
 	return t->dial == NULL && !t->ended;
 }
 
-/* ---- what the command says on stderr ---- */
+/* ---- what the command prints on stderr ---- */
+
+/* The first ${n} bytes of line are a line, or a piece of a long one. */
+static void
+log_line(struct transport *t, size_t n)
+{
+	memcpy(t->last_line, t->line, n);
+	t->last_line[n] = '\0';
+	t->line_have -= n;
+	memmove(t->line, t->line + n, t->line_have);
+	log_quote(t->quiet ? LOG_INFO : LOG_ERROR, t->last_line);
+}
+
+static bool
+is_continued(char c)
+{
+	return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+/*
+ * A line longer than the buffer is logged in pieces.  No character of UTF-8 is
+ * divided: log.c would replace its bytes by '?'.
+ */
+static void
+log_piece(struct transport *t, char next)
+{
+	size_t n = t->line_have, least = n - 4;
+
+	if (is_continued(next))
+		while (n > least && is_continued(t->line[--n]))
+			;
+	log_line(t, n == least ? t->line_have : n);
+}
 
 static void
 take_line(struct transport *t, const char *p, ssize_t n)
@@ -109,29 +143,27 @@ take_line(struct transport *t, const char *p, ssize_t n)
 	ssize_t i;
 
 	for (i = 0; i < n; i++) {
-		if (p[i] != '\n' && t->line_have < sizeof(t->line) - 1) {
-			t->line[t->line_have++] = p[i];
+		if (p[i] != '\n') {
+			if (t->line_have == sizeof(t->line) - 1)
+				log_piece(t, p[i]);
+			t->line[t->line_have++] = p[i] == '\0' ? '?' : p[i];
 			continue;
 		}
 		while (t->line_have > 0 && t->line[t->line_have - 1] == '\r')
 			t->line_have--;
-		t->line[t->line_have] = '\0';
-		if (t->line_have > 0) {
-			log_quote(t->quiet ? LOG_INFO : LOG_ERROR, t->line);
-			memcpy(t->last_line, t->line, t->line_have + 1);
-		}
-		t->line_have = 0;
+		if (t->line_have > 0)
+			log_line(t, t->line_have);
 	}
 }
 
-void
-transport_read_stderr(struct transport *t)
+static void
+read_stderr(struct transport *t, int reads)
 {
-	char room[1024];
+	char room[STDERR_SIZE];
 	ssize_t n;
 	int i;
 
-	for (i = 0; i < EAR_READS && t->stderr_fd != -1; i++) {
+	for (i = 0; i < reads && t->stderr_fd != -1; i++) {
 		n = read(t->stderr_fd, room, sizeof(room));
 		if (n > 0)
 			take_line(t, room, n);
@@ -142,6 +174,12 @@ transport_read_stderr(struct transport *t)
 	}
 	if (t->stderr_fd == -1 && t->line_have > 0)
 		take_line(t, "\n", 1);
+}
+
+void
+transport_read_stderr(struct transport *t)
+{
+	read_stderr(t, STDERR_PIPE / STDERR_SIZE + 1);
 }
 
 /* ---- the wire ---- */
@@ -232,7 +270,7 @@ void
 transport_step(struct transport *t, const struct pollset *ps)
 {
 	if (pollset_ready(ps, t->stderr_slot) != 0)
-		transport_read_stderr(t);
+		read_stderr(t, STDERR_READS);
 	if (t->dial != NULL)
 		step_dial(t, ps);
 	if (!is_open(t))

@@ -34,7 +34,8 @@ struct transport {
  * transport_far(t, m): the channel is stdin and stdout.  -1: they cannot be used; it was logged.
  * transport_want(t, ps), transport_step(t, ps): read what came.
  * transport_flush(t, now_us): write what the mux has to send, as much as the channel takes.
- * transport_read_stderr(t): read what the command printed on its stderr, some KiB of it at most.
+ * transport_read_stderr(t): read what the command printed on its stderr, as much as a pipe holds
+ * at most.
  * transport_close(t, now): after the last flush.
  */
 bool transport_near(struct transport *t, struct mux *m, struct dial_target *target, struct boot *boot, int64_t now);
