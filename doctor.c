@@ -19,6 +19,8 @@
 #define LOGIN_MOST 120000 /* somebody may have to type a password */
 #define ANSWER_MOST 10000
 #define PINGS 5
+#define EAR_SIZE 1024
+#define EAR_PIPE (64 * 1024) /* what a pipe may hold when its writer has ended */
 
 static const char greet[] =
     "say(){ printf 'relay%s %s\\n' :: \"$*\";};t=0;test -t 0&&t=1;say $t \"$(uname -s)-$(uname -m), $(id -un)@$(uname -n)\"\n";
@@ -30,7 +32,9 @@ struct visit {
 	int in, out, err;
 	char got[65536]; /* on stdout, from the first byte on */
 	size_t have, used;
-	char said[512]; /* the last line on stderr */
+	char said[512]; /* the last line on stderr that is not empty */
+	size_t said_have;
+	bool said_ended;
 	bool over;
 };
 
@@ -100,21 +104,45 @@ finish(struct visit *v)
 }
 
 static void
+take_said(struct visit *v, const char *p, ssize_t n)
+{
+	ssize_t i;
+
+	for (i = 0; i < n; i++) {
+		if (p[i] == '\n' || p[i] == '\r') {
+			v->said_ended = true;
+			continue;
+		}
+		if (v->said_ended)
+			v->said_have = 0;
+		v->said_ended = false;
+		if (v->said_have < sizeof(v->said) - 1)
+			v->said[v->said_have++] = p[i] == '\0' ? '?' : p[i];
+		v->said[v->said_have] = '\0';
+	}
+}
+
+/* false: nothing to read just now, or no more */
+static bool
 hear(struct visit *v)
 {
-	ssize_t n = read(v->err, v->said, sizeof(v->said) - 1);
-	char *line;
+	char room[EAR_SIZE];
+	ssize_t n = v->err == -1 ? -1 : read(v->err, room, sizeof(room));
 
 	if (n == 0)
 		os_close(&v->err); /* or poll would tell of its end again and again */
-	if (n <= 0)
-		return;
-	v->said[n] = '\0';
-	while (n > 0 && (v->said[n - 1] == '\n' || v->said[n - 1] == '\r'))
-		v->said[--n] = '\0';
-	line = strrchr(v->said, '\n');
-	if (line != NULL)
-		memmove(v->said, line + 1, strlen(line));
+	take_said(v, room, n);
+	return n > 0;
+}
+
+/* The chain has ended: its last line is the cause. */
+static void
+hear_last(struct visit *v)
+{
+	int i;
+
+	for (i = 0; i < EAR_PIPE / EAR_SIZE && hear(v); i++)
+		;
 }
 
 /* Wait until something comes; false: it took too long, or the chain has ended. */
@@ -201,8 +229,9 @@ ask(struct visit *v, const char *question, int most)
 /* ---- what is asked ---- */
 
 static bool
-greet_hop(struct visit *v, const char *hop, int64_t began)
+greet_hop(struct visit *v, const struct hops *h, int64_t began)
 {
+	const char *hop = h->hops[h->n - 1];
 	char text[256], *words;
 	size_t noise = 0;
 
@@ -216,7 +245,9 @@ greet_hop(struct visit *v, const char *hop, int64_t began)
 		return false;
 	}
 	if (words == NULL) {
-		report(false, hop, v->said[0] != '\0' ? v->said : "it closed the line, or did not answer", "");
+		hear_last(v);
+		report(false, hop, v->said[0] != '\0' ? v->said : "it closed the line, or did not answer",
+		    hops_remedy(h->n - 1, v->said));
 		return false;
 	}
 	snprintf(text, sizeof(text), "reached in %lld ms: ", (long long)(pollset_clock() - began));
@@ -319,7 +350,7 @@ visit(struct visit *v, const struct hops *h)
 		report(false, hop, "no process could be started: ", strerror(errno));
 		return false;
 	}
-	return greet_hop(v, hop, began) && ping_hop(v, hop) && carry_all(v, hop);
+	return greet_hop(v, h, began) && ping_hop(v, hop) && carry_all(v, hop);
 }
 
 bool

@@ -158,3 +158,17 @@ hops_blame(const struct hops *h, const char *words)
 			return i;
 	return h->n == 1 ? 0 : -1;
 }
+
+const char *
+hops_remedy(int hop, const char *words)
+{
+	if (strstr(words, "Permission denied") != NULL && hop != 0)
+		return "; nobody can type a password there: put a key for it on the hop before, or reach it with ssh's "
+		       "ProxyCommand (relay(1), EXAMPLES)";
+	if (strstr(words, "Host key verification failed") != NULL)
+		return hop == 0 ? "; log in by hand once, and accept the key"
+				: "; log in by hand once, hop by hop, and accept the key";
+	if (strstr(words, "Could not resolve") != NULL)
+		return hop == 0 ? "; is the name right?" : "; is the name right, as the hop before it knows it?";
+	return "";
+}

@@ -418,11 +418,14 @@ struct hops {
  * hops_path(h, dst, size): "login -> node" into ${dst}, which is returned.
  * hops_any_command(h): is one of them no ssh destination, but a command?
  * hops_blame(h, words): the index of the hop that ${words} speak of, -1: of none.
+ * hops_remedy(hop, words): the remedy, to be appended to ${words}, which ssh printed when it could not reach the hop of index
+ * ${hop} (-1: the hop is not known); "": none.
  */
 bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size);
 const char *hops_path(const struct hops *h, char *dst, size_t size);
 bool hops_any_command(const struct hops *h);
 int hops_blame(const struct hops *h, const char *words);
+const char *hops_remedy(int hop, const char *words);
 
 /* ---- doctor.c: each step tried, and reported on stdout ---- */
 

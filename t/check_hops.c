@@ -198,6 +198,34 @@ START_TEST(the_hop_that_words_speak_of_is_found)
 }
 END_TEST
 
+static const struct {
+	int hop;
+	const char *words, *remedy;
+} remedies[] = {
+	{ 0, "me@login: Permission denied (publickey,password).", NULL },
+	{ 1, "me@node: Permission denied (publickey,password).", "put a key for it on the hop before" },
+	{ -1, "Permission denied (password).", "put a key for it on the hop before" },
+	{ 0, "Host key verification failed.", "; log in by hand once, and accept the key" },
+	{ 1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
+	{ -1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
+	{ 0, "ssh: Could not resolve hostname login: Name or service not known", "; is the name right?" },
+	{ 1, "ssh: Could not resolve hostname node: Name or service not known", "as the hop before it knows it?" },
+	{ 0, "Connection refused", NULL },
+	{ -1, "", NULL },
+};
+#define REMEDIES ((int)(sizeof(remedies) / sizeof(remedies[0])))
+
+START_TEST(a_cause_has_its_remedy)
+{
+	const char *remedy = hops_remedy(remedies[_i].hop, remedies[_i].words);
+
+	if (remedies[_i].remedy == NULL)
+		ck_assert_str_eq(remedy, "");
+	else
+		HAS(remedy, remedies[_i].remedy);
+}
+END_TEST
+
 TESTS("hops")
 {
 	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
@@ -207,4 +235,5 @@ TESTS("hops")
 	tcase_add_loop_test(tc, so_many_words_and_no_more_are_taken, 0, 4);
 	tcase_add_test(tc, the_path_is_told_in_its_room);
 	tcase_add_loop_test(tc, the_hop_that_words_speak_of_is_found, 0, BLAMES);
+	tcase_add_loop_test(tc, a_cause_has_its_remedy, 0, REMEDIES);
 }

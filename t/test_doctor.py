@@ -65,6 +65,23 @@ def test_unknown_host(examine, hops, hop):
     assert r.returncode == 7
 
 
+@pytest.mark.parametrize('hops', [('locked',), ('login', 'locked'), ('nowhere',), ('login', 'nowhere')])
+def test_same_words_as_a_tunnel(examine, hosts, hops):
+    """Goal: where a hop cannot be reached, -n gives cause and remedy in the words of the tunnel itself."""
+    r, tunnel = examine('-L', '8888:/a', *hops), hosts.run(rig.RELAY, '-L', '127.0.0.1:0:/a', *hops)
+    cause = re.search('cannot reach .*?%s: (.*)' % hops[-1], tunnel.stderr).group(1)
+    says(r, 'FAIL', hops[-1], re.escape(cause) + '$')
+    assert (hops == ('locked',)) == ('; ' not in cause), cause
+
+
+def test_many_words_on_stderr(examine, tmp):
+    """Goal: behind a long warning the last line of stderr is still the cause, whole, with its remedy."""
+    with open(tmp + '/wordy', 'w') as f:
+        f.write('printf "%0600d\\n" 1 2 3 >&2; printf "Host key verification failed.\\r\\n" >&2; exec >&-; exit 255\n')
+    r = examine('-L', '8888:/a', 'sh %s/wordy' % tmp)
+    says(r, 'FAIL', 'sh %s/wordy' % tmp, 'Host key verification failed.; log in by hand once, and accept the key$')
+
+
 def test_terminal(examine):
     """Goal: a terminal in the way is named; status 7."""
     r = examine('-L', '8888:/a', 'ssh -tt login')

@@ -78,21 +78,6 @@ explain_command(struct tunnel *t, int ended)
 	show_banner(t->mux);
 }
 
-/* What helps against what ssh said. */
-static const char *
-remedy(const struct hops *h, int hop, const char *said)
-{
-	if (strstr(said, "Permission denied") != NULL && hop != 0)
-		return "; nobody can type a password there: put a key for it on the hop before, or reach it with ssh's "
-		       "ProxyCommand (relay(1), EXAMPLES)";
-	if (strstr(said, "Host key verification failed") != NULL)
-		return h->n > 1 ? "; log in by hand once, hop by hop, and accept the key"
-				: "; log in by hand once, and accept the key";
-	if (strstr(said, "Could not resolve") != NULL)
-		return hop == 0 ? "; is the name right?" : "; is the name right, as the hop before it knows it?";
-	return "";
-}
-
 /* What people call the far side. */
 const char *
 tunnel_name(const struct tunnel *t)
@@ -117,7 +102,7 @@ explain_hops(struct tunnel *t, int ended)
 		snprintf(why, sizeof(why), "%s: %s", tunnel_name(t), mux_why(t->mux));
 	else if (*said != '\0')
 		snprintf(why, sizeof(why), "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop], said,
-		    remedy(t->hops, hop, said));
+		    hops_remedy(hop, said));
 	else if (ended == 127)
 		snprintf(why, sizeof(why), "cannot reach %s: a command was not found there, with status 127", whole);
 	else if (ended >= 0)
