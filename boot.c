@@ -7,7 +7,7 @@
  *    |   --at PATH--> starts      a relay of this version is there and becomes the far end: the magic of the link comes next
  *    |  \--want--> copies --> asks     there is none: it is sent the binary for its type, once for each directory that it tries;
  *    |                                 left: that one would not do
- *     \--none, fail, tty--> failed
+ *     \--none, lack, fail, refuse, tty--> failed
  *
  * Nothing is sent behind the line, or behind the binary, before an answer to it came: some shells read ahead.  The words of the
  * script hold no BOOT_MARK in one piece, so that a terminal or a cat that gives them back is recognised; a shell at a terminal ends
@@ -16,6 +16,10 @@
  * The binary goes into a directory of mode 0700 that belongs to the user, beside its name, is compared with its checksum (POSIX
  * cksum), tried and renamed: two starts at once, or one that is cut, spoil nothing.  Which directory will take it is found out by
  * doing, since a quota or a mount that forbids execution shows in no other way.
+ *
+ * If a script can be run in a directory and the binary cannot, the system there
+ * refuses the binary (its loader, its processor). The cause is reported. That
+ * binary is not sent again, also not in later starts.
  *
  * No descriptor of the carrier is known here: bytes in (boot_feed), bytes out (boot_pull).
  */
@@ -37,7 +41,7 @@
 /* What every script begins with: V is the version, o the options of the far end. */
 static const char script_head[] = BOOT_BEGIN RELAY_VERSION "';o='%s';"
 							   "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};"
-							   "[ ! -t 0 ]||{ say tty;exit 1;};say here;";
+							   "[ ! -t 0 ]||{ say tty;exit 1;};say here||exit;";
 
 /* -x: that relay and no other. */
 static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null);"
@@ -47,29 +51,43 @@ static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null);"
 /*
  * In turn: a relay that was installed; one that was copied earlier; a place for a copy.  c is what cksum says of the binary: its
  * checksum and its size.  head -c may read ahead where dd does not, and is many times as fast.
+ *
+ * If cksum is missing, the size is compared. A copy of the right size may still
+ * be spoiled, so it is sent again when it does not run.
+ *
+ * try ignores stderr: the loader may print warnings there that do not matter
+ * (LD_PRELOAD). When the binary is refused, a second run gets what it prints.
  */
-static const char script_found[] = "try(){ [ \"$(\"$1\" -V 2>/dev/null </dev/null)\" = \"$V\" ];};"
+static const char script_found[] = "try(){ [ \"$({ \"$1\" -V;} 2>/dev/null </dev/null)\" = \"$V\" ];};"
 				   "go(){ try \"$1\"&&say at \"$1\"&&exec \"$1\" $o;};"
 				   "for p in relay \"$HOME/.local/bin/relay\" \"$HOME/bin/relay\";do go \"$p\";done;"
+				   "has(){ command -v \"$1\" >/dev/null 2>&1;};m=;"
+				   "for p in cat chmod find mkdir mv rm uname;do has $p||m=\"$m $p\";done;"
+				   "u=$(id -u 2>/dev/null);[ \"$u\" ]||m=\"$m id\";"
+				   "has cksum||has wc||m=\"$m cksum\";"
+				   "h=;head -c 1 </dev/null >/dev/null 2>&1&&h=1;[ \"$h\" ]||has dd||m=\"$m dd\";"
+				   "[ ! \"$m\" ]||{ say \"lack$m\";exit 1;};"
 				   "t=$(uname -s)-$(uname -m);c=;case $t in ";
 static const char script_type[] = "%s)c='%lu %zu';;";
 static const char script_copied[] =
     "esac;"
     "[ \"$c\" ]||{ say none \"$t\";exit 1;};"
-    "n=${c#* };u=$(id -u);w=;umask 077;"
-    "sum(){ set -- $({ cksum <\"$1\";} 2>/dev/null);[ \"$1 $2\" = \"$c\" ];};"
+    "n=${c#* };s=${c%% *};w=;umask 077;"
+    "sum(){ set -- $({ cksum <\"$1\"||wc -c <\"$1\";} 2>/dev/null);[ \"$1 $2\" = \"$c\" ]||[ \"$1 $2\" = \"$n \" ];};"
     "ours(){ e=$(mkdir -p \"$d\" 2>&1)||return;e='it is not a directory of mode 0700 of this user';"
     "[ \"$(find \"$d\" -prune -type d -user \"$u\" \\( -perm 700 -o -perm 2700 \\) 2>/dev/null)\" ];};"
     "room(){ find \"$d\" -name 'relay-*.part' -mtime +0 -exec rm -f {} + 2>/dev/null;"
     "e=$({ echo '#!/bin/sh' >\"$x\"&&chmod 700 \"$x\"&&\"$x\";} 2>&1);};"
-    "get(){ if head -c 1 </dev/null >/dev/null 2>&1;then head -c $n;else dd bs=1 count=$n 2>/dev/null;fi;};"
+    "get(){ if [ \"$h\" ];then head -c $n;else dd bs=1 count=$n 2>/dev/null;fi;};"
+    "refuse(){ e=$({ \"$1\" -V;} 2>&1 </dev/null)||e=\"${e:-status $?}\";set -f;say refuse $s \"$d:\" ${e:-no output};exit 1;};"
     "put(){ say want \"$t\" \"$d\";e=$(get|{ { cat >\"$x\";} 2>&1;cat >/dev/null;});"
-    "sum \"$x\"&&e='it does not run there'&&try \"$x\"&&mv -f \"$x\" \"$p\";};"
+    "sum \"$x\"||return;try \"$x\"||refuse \"$x\";e=$(mv -f \"$x\" \"$p\" 2>&1);};"
     "trap 'rm -f \"$x\"' 0;trap 'exit 1' 1 2 13 15;"
     "for d in \"${XDG_CACHE_HOME:-$HOME/.cache}/relay\" ${XDG_RUNTIME_DIR:+\"$XDG_RUNTIME_DIR/relay\"} "
     "${TMPDIR:+\"$TMPDIR/relay-$u\"} \"/tmp/relay-$u\";do "
-    "p=$d/relay-" RELAY_VERSION "-$t-${c%% *};x=$p.$(uname -n).$$.part;"
-    "if ours;then sum \"$p\"&&go \"$p\";room&&put&&go \"$p\";rm -f \"$x\" 2>/dev/null;fi;"
+    "p=$d/relay-" RELAY_VERSION "-$t-$s;x=$p.$(uname -n).$$.part;k=;"
+    "if ours;then if sum \"$p\";then go \"$p\";! has cksum||k=1;fi;"
+    "if room;then [ ! \"$k\" ]||[ ! -x \"$p\" ]||refuse \"$p\";put&&go \"$p\";fi;rm -f \"$x\" 2>/dev/null;fi;"
     "w=\"$w; $d: ${e:-it could not be written}\";say left \"$d\"||exit;done;"
     "say fail \"${w#; }\";exit 1\n";
 
@@ -240,7 +258,7 @@ boot_start(struct boot *b, const char *self, const char *image, const char *far_
 {
 	size_t size = BOOT_PATH * 5 + 8192;
 
-	memset(b, 0, sizeof(*b));
+	memset(b, 0, offsetof(struct boot, refused));
 	if (far_path == NULL)
 		find_binaries(b, self, image);
 	b->out = malloc(size);
@@ -286,6 +304,10 @@ send_binary(struct boot *b, const char *words)
 		fail(b, "the far side asks for what it was not offered");
 		return;
 	}
+	if (b->refused && b->refused_sum == b->binary[i].sum) {
+		fail(b, b->refusal);
+		return;
+	}
 	bytes = read_file(b, b->binary[i].path, &size);
 	if (bytes == NULL || size != b->binary[i].size) {
 		free(bytes);
@@ -325,6 +347,39 @@ no_place(struct boot *b, const char *words)
 	fail(b, why);
 }
 
+static void
+no_tool(struct boot *b, const char *tools)
+{
+	char why[sizeof(b->why)];
+
+	snprintf(why, sizeof(why),
+	    "no relay is there, and the system there lacks %.200s, without which none can be copied: install it, or name a "
+	    "relay there with -x",
+	    tools);
+	fail(b, why);
+}
+
+/* ${words}: the checksum of the binary, a blank, the directory and what was printed */
+static void
+no_run(struct boot *b, const char *words)
+{
+	char why[sizeof(b->why)], *end;
+	unsigned long sum = strtoul(words, &end, 10);
+
+	if (end == words || *end != ' ') {
+		fail(b, "the far side answered what it was not asked");
+		return;
+	}
+	snprintf(why, sizeof(why),
+	    "relay does not run there: %.800s; where a loader or a library is missing, use a static relay here "
+	    "(make static), or name a relay there with -x",
+	    end + 1);
+	fail(b, why);
+	b->refused = true;
+	b->refused_sum = (uint32_t)sum;
+	snprintf(b->refusal, sizeof(b->refusal), "%s", why);
+}
+
 /* A line behind BOOT_MARK. */
 static void
 take_line(struct boot *b, char *line)
@@ -354,6 +409,10 @@ take_line(struct boot *b, char *line)
 		no_binary(b, words);
 	} else if (strcmp(line, "fail") == 0) {
 		no_place(b, words);
+	} else if (strcmp(line, "lack") == 0) {
+		no_tool(b, words);
+	} else if (strcmp(line, "refuse") == 0) {
+		no_run(b, words);
 	} else {
 		fail(b, "the far side answered what it was not asked");
 	}

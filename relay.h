@@ -354,11 +354,15 @@ struct boot {
 	bool here;            /* the far shell has answered */
 	char path[BOOT_PATH]; /* BOOT_STARTS: of the far relay */
 	char why[1200];       /* BOOT_FAILED: a sentence */
+	bool refused;         /* from here on: kept from start to start */
+	uint32_t refused_sum; /* of the binary that the system there did not run */
+	char refusal[1200];   /* why it failed then */
 };
 
 /*
  * boot_start(b, self, image, far_path, options): begin; ${self} is our own binary's path, ${image} where it can be read, ${options}
  * those of the far relay; ${far_path} is the far relay to use, NULL: whatever is found or can be brought.  False: no memory.
+ * Before its first start ${b} is all zeros; a binary that was refused there is not sent in later starts.
  * boot_free(b): any number of times.
  * boot_feed(b, p, n): what came before the magic of the link.  boot_pull(b, dst, room), boot_has_output(b): what is to be sent.
  * boot_strip(text): take the answers out of what came; its new length.

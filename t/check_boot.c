@@ -265,7 +265,9 @@ static const struct {
 	const char *says;
 } answers[] = { { "at /home/me/relay", BOOT_STARTS, NULL }, { "want %s /home/me/x", BOOT_COPIES, NULL },
 	{ "none Plan9-mips", BOOT_FAILED, "Plan9-mips" }, { "no ~/x: not found", BOOT_FAILED, "~/x: not found" },
-	{ "fail /a: full; /b: read-only", BOOT_FAILED, "/a: full; /b: read-only" }, { "huh", BOOT_FAILED, "not asked" },
+	{ "fail /a: full; /b: read-only", BOOT_FAILED, "/a: full; /b: read-only" },
+	{ "lack find mv", BOOT_FAILED, "find mv" }, { "refuse 77 /a: no loader", BOOT_FAILED, "/a: no loader" },
+	{ "refuse /a", BOOT_FAILED, "not asked" }, { "refuse 7", BOOT_FAILED, "not asked" }, { "huh", BOOT_FAILED, "not asked" },
 	{ "", BOOT_FAILED, "not asked" }, { "want ZX-81 /x", BOOT_FAILED, "not offered" }, { "want", BOOT_FAILED, "not offered" },
 	{ "want ", BOOT_FAILED, "not offered" }, { "wanton %s /x", BOOT_FAILED, "not asked" } };
 #define ANSWERS ((int)(sizeof(answers) / sizeof(answers[0])))
@@ -359,8 +361,11 @@ END_TEST
 
 START_TEST(a_failure_tells_what_to_do)
 {
+	static const char *const failures[] = { "relay:: none T\n", "relay:: fail /a: full\n", "relay:: lack mv\n",
+		"relay:: refuse 7 /a: no\n" };
+
 	begin_asked();
-	feed(_i == 0 ? "relay:: none T\n" : "relay:: fail /a: full\n");
+	feed(failures[_i]);
 	HAS(b.why, "-x");
 	HAS_NOT(b.why, "\n");
 }
@@ -395,6 +400,37 @@ START_TEST(no_more_copies_than_places_are_sent)
 	}
 	feed(line);
 	ck_assert_int_eq(b.state, BOOT_FAILED);
+}
+END_TEST
+
+/* 0: refused after it was sent, 1: where an earlier copy was found, 2: another one, which may be sent */
+START_TEST(a_binary_that_was_refused_is_not_sent_again)
+{
+	char line[256], refusal[256];
+	int copies = 0, i;
+
+	begin_asked();
+	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
+	snprintf(refusal, sizeof(refusal), "relay:: refuse %lu /d: no such loader\n",
+	    (unsigned long)b.binary[0].sum + (_i == 2));
+	if (_i == 0)
+		feed(line);
+	feed(refusal);
+	ck_assert_int_eq(b.state, BOOT_FAILED);
+	HAS(b.why, "/d: no such loader");
+	for (i = 0; i < 2; i++) { /* as when the tunnel is made again */
+		begin_asked();
+		feed(line);
+		copies += b.copies;
+	}
+	ck_assert_int_eq(copies, _i == 2 ? 2 : 0);
+	ck_assert_int_eq(b.state, _i == 2 ? BOOT_COPIES : BOOT_FAILED);
+	ck_assert_int_eq(boot_has_output(&b), _i == 2);
+	if (_i < 2)
+		HAS(b.why, "/d: no such loader");
+	begin_asked();
+	feed("relay:: at /d/relay\n"); /* it has been put there since */
+	ck_assert_int_eq(b.state, BOOT_STARTS);
 }
 END_TEST
 
@@ -504,7 +540,7 @@ static int to_shell, from_shell;
 static char came[4096]; /* behind the answer */
 static size_t came_n;
 
-/* A PATH with what POSIX has and nothing else; head and dd can be taken away. */
+/* A PATH with what the script uses and nothing else; each can be taken away. */
 static void
 make_tools(void)
 {
@@ -621,9 +657,10 @@ talk(int i, struct boot *x)
 	bool goes_on = true;
 
 	start_shell(i);
-	UNTIL(!goes_on || (x->state == BOOT_STARTS && strchr(came, '>') != NULL && came_n > 0 && strstr(came, "MAGIC") != NULL),
+	UNTIL(!goes_on || x->state == BOOT_FAILED ||
+		(x->state == BOOT_STARTS && strchr(came, '>') != NULL && came_n > 0 && strstr(came, "MAGIC") != NULL),
 	    goes_on = turn(x));
-	if (goes_on) {
+	if (goes_on && x->state == BOOT_STARTS) {
 		HAS(came, "MAGIC<-m -t 5 ->");
 		ck_assert_int_eq(write(to_shell, "hello", 5), 5);
 		UNTIL(strstr(came, ">hello") != NULL, ck_assert(turn(x)));
@@ -798,6 +835,188 @@ EACH_SHELL(without_head_it_is_dd_that_reads)
 	}
 END_EACH
 
+/* Does the shell find ${tool} without any file? */
+static bool
+has_own(int i, const char *tool)
+{
+	char cmd[256];
+
+	snprintf(cmd, sizeof(cmd), "s=$(command -v %s); PATH=/nowhere; export PATH; \"$s\" %s -c 'command -v %s' >/dev/null 2>&1",
+	    shells[i][0], shells[i][1] == NULL ? "" : shells[i][1], tool);
+	return system(cmd) == 0;
+}
+
+static void
+begin_without(const char *tools_text)
+{
+	make_tools();
+	run("cd tools && rm %s", tools_text);
+	setenv("XDG_CACHE_HOME", NOBODY, 1);
+	setenv("TMPDIR", home, 1);
+	begin(NULL);
+	came[0] = '\0';
+}
+
+static void
+lacks(const char *tool)
+{
+	ck_assert_int_eq(b.state, BOOT_FAILED);
+	HAS(b.why, tool);
+	HAS(b.why, "-x");
+	HAS_NOT(b.why, "make room");
+	ck_assert_int_eq(b.copies, 0);
+	ck_assert_int_eq(rmdir(home), 0); /* nothing was made there */
+	ck_assert_str_eq(said(), "");
+}
+
+EACH_SHELL(a_missing_tool_is_named)
+	static const char *const names[] = { "cat", "chmod", "find", "id", "mkdir", "mv", "rm", "uname" };
+	char named[32];
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (has_own(_i, names[i]))
+			continue;
+		begin_without(names[i]);
+		talk(_i, &b);
+		snprintf(named, sizeof(named), "lacks %s,", names[i]);
+		lacks(named);
+	}
+END_EACH
+
+/* 0: two, 1: what reads the binary, 2: what compares it; wc is there in 0 alone */
+EACH_SHELL(missing_tools_are_named)
+	static const char *const names[][2] = { { "find id", "lacks find id," }, { "head dd", "lacks dd," }, { "cksum", "lacks cksum," } };
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		if (has_own(_i, "find") || has_own(_i, "dd") || has_own(_i, "cksum"))
+			continue;
+		begin_without(names[i][0]);
+		talk(_i, &b);
+		lacks(names[i][1]);
+	}
+END_EACH
+
+/* 0: id is missing, 1: it fails, 2: it prints nothing: no name without a user id */
+EACH_SHELL(no_directory_is_made_for_an_unknown_user)
+	bool had = access("/tmp/relay-", F_OK) == 0;
+	char path[256];
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		begin_without("id");
+		if (i > 0)
+			run("printf '#!/bin/sh\\nexit %s\\n' >tools/id; chmod 755 tools/id", i == 1 ? "1" : "0");
+		talk(_i, &b);
+		snprintf(path, sizeof(path), "%s/relay-", home);
+		ck_assert_int_eq(access(path, F_OK), -1);
+		ck_assert(had || access("/tmp/relay-", F_OK) == -1);
+		if (!has_own(_i, "id"))
+			lacks("lacks id,");
+	}
+END_EACH
+
+/* Then the sizes are compared. */
+EACH_SHELL(without_cksum_it_goes_on)
+	run("rm tools/cksum; ln -s $(command -v wc) tools%s", "");
+	talks(_i);
+	STARTS(1);
+	ck_assert_str_eq(said(), "");
+	talks(_i);
+	STARTS(0);
+	ck_assert_str_eq(said(), "");
+	ck_assert_int_eq(truncate(b.path, 400), 0);
+	talks(_i);
+	STARTS(1);
+	ck_assert_int_eq(chmod(b.path, 0600), 0);
+	talks(_i);
+	STARTS(1);
+	no_parts(home);
+END_EACH
+
+/* As a missing loader, a library that is too old, and a processor that is too old look to a shell. */
+static const struct {
+	const char *text, *says;
+} refusals[] = {
+	{ "#!/nonexistent/loader\n", "" },
+	{ "#!/bin/sh\necho \"$0: libc.so: version 'GLIBC_9.9' not found\" >&2; echo Two >&2; exit 1\n",
+	    "libc.so: version 'GLIBC_9.9' not found Two" },
+	{ "#!/bin/sh\nkill -9 $$\n", "" },
+	{ "#!/bin/sh\necho 'relay 0.0 *'; exit\n", "relay 0.0 *" },
+	{ "#!/bin/sh\nexit\n", "no output" },
+};
+#define REFUSALS ((int)(sizeof(refusals) / sizeof(refusals[0])))
+
+static void
+begin_refused(int refusal)
+{
+	our_file();
+	put_fake("bin/relay", refusals[refusal].text);
+	boot_free(&b);
+	ck_assert(boot_start(&b, own_path(), own_path(), NULL, "-m -t 5 -"));
+	came[0] = '\0';
+}
+
+static void
+is_refused(int refusal, int copies)
+{
+	ck_assert_int_eq(b.state, BOOT_FAILED);
+	HAS(b.why, home);
+	HAS(b.why, refusals[refusal].says);
+	if (refusal == 0)
+		ck_assert_msg(strstr(b.why, "ot found") != NULL || strstr(b.why, "o such file") != NULL, "%s", b.why);
+	HAS(b.why, "-x");
+	HAS_NOT(b.why, "make room");
+	ck_assert_int_eq(b.copies, copies);
+	no_parts(home);
+	run("[ -z \"$(find %s -type f)\" ]", home);
+}
+
+/* There are two places: the second one would not run it either. */
+EACH_SHELL(a_copy_that_does_not_run_is_sent_once)
+	int i;
+
+	for (i = 0; i < REFUSALS; i++) {
+		make_tools();
+		setenv("TMPDIR", home, 1);
+		begin_refused(i);
+		talk(_i, &b);
+		is_refused(i, 1);
+		ck_assert_str_eq(said(), "");
+		begin_refused(i);
+		talk(_i, &b);
+		is_refused(i, 0);
+		memset(&b, 0, sizeof(b)); /* another run */
+	}
+END_EACH
+
+/* A home that is shared with a host where it ran: the bytes are right. */
+EACH_SHELL(a_copy_that_is_there_and_does_not_run_is_not_sent)
+	char path[512];
+
+	begin_refused(1);
+	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type, (unsigned long)b.binary[0].sum);
+	run("mkdir -p -m 700 %s/.cache/relay", home);
+	put_fake(path, refusals[1].text);
+	talk(_i, &b);
+	ck_assert_int_eq(b.state, BOOT_FAILED);
+	HAS(b.why, refusals[1].says);
+	ck_assert_int_eq(b.copies, 0);
+	ck_assert_int_eq(access(path, X_OK), 0);
+END_EACH
+
+/* The loader may warn on stderr of what has nothing to do with relay (LD_PRELOAD). */
+EACH_SHELL(a_warning_of_the_loader_is_no_refusal)
+	our_file();
+	put_fake("bin/relay", "#!/bin/sh\necho warning >&2\n" FAKE);
+	boot_free(&b);
+	ck_assert(boot_start(&b, own_path(), own_path(), NULL, "-m -t 5 -"));
+	came[0] = '\0';
+	talk(_i, &b);
+	STARTS(1);
+END_EACH
+
 /* Where it is put: XDG_CACHE_HOME, ~/.cache, XDG_RUNTIME_DIR, TMPDIR, in this order, blanks and all. */
 EACH_SHELL(the_next_place_is_taken_when_one_will_not_do)
 	static const char *const names[] = { "cache dir", "run dir", "tmp dir" };
@@ -848,27 +1067,26 @@ EACH_SHELL(a_place_that_is_not_ours_alone_is_not_taken)
 	}
 END_EACH
 
-/* What was copied does not run: each place is tried, each is told of, nothing is left there. */
+/* Each place is tried, each is named, nothing is left there. */
 EACH_SHELL(without_any_place_each_is_told_with_its_cause)
 	char mine[64], there[80];
 	bool had;
 
 	snprintf(mine, sizeof(mine), "/tmp/relay-%lu", (unsigned long)getuid());
 	had = access(mine, F_OK) == 0;
+	run("rm tools/mv; printf '#!/bin/sh\necho no move >&2; exit 1\n' >tools/mv; chmod 755 tools/mv%s", "");
 	setenv("XDG_CACHE_HOME", NOBODY, 1);
 	setenv("XDG_RUNTIME_DIR", home, 1);
 	mkdir("home/relay", 0755);
 	setenv("TMPDIR", home, 1);
 	begin(NULL);
-	put_fake("bin/relay", "#!/bin/sh\necho relay 0.0\nexit\n");
-	boot_free(&b);
-	ck_assert(boot_start(&b, "bin/relay", "bin/relay", NULL, "-"));
 	talk(_i, &b);
 	ck_assert_int_eq(b.state, BOOT_FAILED);
 	HAS(b.why, NOBODY "/relay: ");
 	HAS(b.why, "Not a directory");
 	HAS(b.why, "/home/relay: it is not a directory of mode 0700 of this user; ");
-	HAS(b.why, ": it does not run there; ");
+	if (!has_own(_i, "mv"))
+		HAS(b.why, ": no move; ");
 	snprintf(there, sizeof(there), "; %s: ", mine);
 	HAS(b.why, there);
 	HAS(b.why, "-x");
@@ -966,9 +1184,10 @@ TESTS("boot")
 	tcase_add_test(tc, noise_of_any_length_hides_no_answer);
 	tcase_add_test(tc, an_overlong_answer_is_cut_and_the_next_one_is_read);
 	tcase_add_test(tc, a_failure_is_the_end);
-	tcase_add_loop_test(tc, a_failure_tells_what_to_do, 0, 2);
+	tcase_add_loop_test(tc, a_failure_tells_what_to_do, 0, 4);
 	tcase_add_loop_test(tc, a_type_is_wanted_whole, 0, 2);
 	tcase_add_test(tc, no_more_copies_than_places_are_sent);
+	tcase_add_loop_test(tc, a_binary_that_was_refused_is_not_sent_again, 0, 3);
 	tcase_add_test(tc, the_binary_is_sent_as_it_is);
 	tcase_add_loop_test(tc, a_binary_that_was_replaced_is_not_sent, 0, 2);
 	tcase_add_loop_test(tc, an_echo_is_recognised, 0, 4);
@@ -982,6 +1201,13 @@ TESTS("boot")
 	SHELL_TEST(a_named_relay_may_lie_in_a_directory_named_like_a_user);
 	SHELL_TEST(a_named_relay_of_another_version_is_told);
 	SHELL_TEST(without_head_it_is_dd_that_reads);
+	SHELL_TEST(a_missing_tool_is_named);
+	SHELL_TEST(missing_tools_are_named);
+	SHELL_TEST(no_directory_is_made_for_an_unknown_user);
+	SHELL_TEST(without_cksum_it_goes_on);
+	SHELL_TEST(a_copy_that_does_not_run_is_sent_once);
+	SHELL_TEST(a_copy_that_is_there_and_does_not_run_is_not_sent);
+	SHELL_TEST(a_warning_of_the_loader_is_no_refusal);
 	SHELL_TEST(the_next_place_is_taken_when_one_will_not_do);
 	SHELL_TEST(a_place_that_is_not_ours_alone_is_not_taken);
 	SHELL_TEST(without_any_place_each_is_told_with_its_cause);

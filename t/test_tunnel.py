@@ -775,6 +775,126 @@ def test_machine_with_its_binary(far, web, tmp, place, hosts, logs):
         assert f.read().endswith(b'another one')
 
 
+# ---- a binary that does not run there, and tools that are missing ----
+
+SHELLS = ('dash', 'bash', 'busybox', 'mksh', 'ksh93', 'yash')
+TOOLS = ('cat', 'chmod', 'cksum', 'dd', 'env', 'find', 'head', 'id', 'mkdir', 'mv', 'rm', 'setpriv', 'sh', 'uname', 'wc')
+
+
+def build(path, *words):
+    subprocess.run(['cc', '-o', path, *words], check=True)
+
+
+def refused(kind, tmp):
+    """A program that the system does not run, for one of three causes."""
+    path = tmp + '/refused'
+    write(tmp + '/main.c', 'int dep(void); int main(void) { return dep(); }\n')
+    write(tmp + '/dep.c', 'int dep(void) { return 0; }\n')
+    if kind == 'no loader':
+        build(path, '-Wl,--dynamic-linker=/nonexistent/ld.so', tmp + '/main.c', tmp + '/dep.c')
+    elif kind == 'older library':
+        for version in (2, 1):
+            write(tmp + '/map', 'DEP_%d { global: dep; };\n' % version)
+            build(tmp + '/libdep.so', '-shared', '-fPIC', '-Wl,--version-script=%s/map' % tmp, tmp + '/dep.c')
+            if version == 2:
+                build(path, tmp + '/main.c', '-L' + tmp, '-ldep', '-Wl,-rpath,' + tmp)
+    else:
+        build(path, tmp + '/main.c', tmp + '/dep.c')
+        with open(path, 'r+b') as f:
+            f.seek(18)                          # e_machine
+            f.write(b'\xed\xfe')
+    return path
+
+
+@pytest.fixture
+def brings(tmp, monkeypatch):
+    """brings(kind): relay is one that has, for this machine type, a binary which the far system refuses."""
+    def start(kind):
+        for name in ('bin', 'lib/relay'):
+            os.makedirs('%s/prefix/%s' % (tmp, name))
+        shutil.copy(rig.RELAY, tmp + '/prefix/bin/relay')
+        shutil.copy(refused(kind, tmp), '%s/prefix/lib/relay/relay-%s' % (tmp, MACHINE))
+        monkeypatch.setattr(rig, 'RELAY', tmp + '/prefix/bin/relay')
+    return start
+
+
+@needs('cc')
+@pytest.mark.parametrize('shell', [pytest.param(name, marks=needs(name)) for name in SHELLS])
+@pytest.mark.parametrize('kind, said', [('no loader', 'ot found|o such file'), ('older library', "version .DEP_2' not found"),
+                                        ('foreign', '[Ee]xec format|ELF')])
+def test_binary_that_does_not_run(tunnel, far, tmp, brings, shell, kind, said):
+    """Goal: a binary that the far system refuses is sent once, the words of its loader are quoted, nothing is left; status 7."""
+    if kind == 'foreign' and shell in ('busybox', 'yash'):
+        pytest.skip('this shell reads it as a script')
+    brings(kind)
+    os.symlink(shutil.which(shell), far.bin + '/sh')
+    r = tunnel('-L', '127.0.0.1:0:/a', far.here('TMPDIR=' + tmp))
+    assert r.wait() == 7
+    lines = [line for line in r.err().splitlines() if line.startswith('relay: ')]
+    assert len(lines) == 3 and 'copying relay' in lines[1], r.err()
+    assert re.search('does not run there: .*(%s)' % said, lines[2]) and '-x' in lines[2], lines[2]
+    assert 'make room' not in r.err() and 'relay::' not in r.err(), r.err()
+    assert far.files() == [] and not os.path.exists(tmp + '/relay-0')
+
+
+@needs('cc')
+def test_refused_and_made_again(tunnel, far, web, tmp, brings, mark):
+    """Goal: the host behind a name is another one when the tunnel is made again, and refuses what it is sent: it is sent once,
+    whatever the number of starts; and a relay that is put there in the end is used."""
+    brings('older library')
+    os.symlink(rig.RELAY, far.bin + '/relay')
+    far.program('id', '#!/bin/sh\necho >>%s/starts\nexec /usr/bin/id "$@"\n' % tmp)
+    far.program('head', '#!/bin/sh\n[ "$2" = 1 ] || echo >>%s/copies\nexec /usr/bin/head "$@"\n' % tmp)
+
+    def lines(name):
+        try:
+            return os.path.getsize('%s/%s' % (tmp, name))
+        except FileNotFoundError:
+            return 0
+    r = tunnel('-v', '-L', '127.0.0.1:0:' + web.path, far.here())
+    shows_page(r.address)
+    assert lines('starts') == 0
+    os.unlink(far.bin + '/relay')
+    os.kill(far_relay(mark), signal.SIGKILL)
+    wait_for(lambda: lines('starts') >= 3, what=r.err())
+    assert lines('copies') <= 2 and 'DEP_2' in r.err(), r.err()    # head waits for a second one, and gets nothing
+    os.symlink(rig.RELAY, far.bin + '/relay')
+    again(r, 1)
+    shows_page(r.address)
+    assert far.files() == []
+
+
+@pytest.fixture
+def without(far, tmp):
+    """without(tool): a hop whose PATH has what relay needs but for that."""
+    def hop(tool, *words):
+        os.mkdir(tmp + '/tools')
+        for name in TOOLS:
+            if name != tool:
+                os.symlink(shutil.which(name), '%s/tools/%s' % (tmp, name))
+        return far.here(*words, 'PATH=%s/tools' % tmp)
+    return hop
+
+
+@pytest.mark.parametrize('tool', ['find', 'id', 'mv'])
+def test_missing_tool(tunnel, far, without, tmp, tool):
+    """Goal: a tool that a copy needs and that is missing there is named; nothing is sent, nothing made; status 7."""
+    r = tunnel('-L', '127.0.0.1:0:/a', without(tool, 'TMPDIR=' + far.home))
+    assert r.wait() == 7
+    assert len(r.err().splitlines()) == 2 and 'lacks %s,' % tool in r.err() and '-x' in r.err(), r.err()
+    assert os.listdir(far.home) == []
+
+
+def test_without_cksum(tunnel, far, web, without):
+    """Goal: a host without cksum: it is sent a relay, and finds it the next time."""
+    hop = without('cksum')
+    for copies in (1, 0):
+        r = tunnel('-L', '127.0.0.1:0:' + web.path, hop)
+        shows_page(r.address)
+        has_one_copy(far)
+        assert r.err().count('copying relay') == copies and r.stop() == 0, r.err()
+
+
 # ---- hops that are commands ----
 
 # Each runs its arguments as they are, without a shell, like the program that it stands for.
