@@ -44,8 +44,9 @@ static const char script_head[] = BOOT_BEGIN RELAY_VERSION "';o='%s';"
 							   "[ ! -t 0 ]||{ say tty;exit 1;};say here||exit;";
 
 /* -x: that relay and no other. */
-static const char script_named[] = "x=%s;e=$(\"$x\" -V 2>&1 </dev/null);"
-				   "[ \"$e\" = \"$V\" ]||{ say no \"$x: $e\";exit 1;};"
+static const char script_named[] = "x=%s;[ \"$({ \"$x\" -V;} 2>/dev/null </dev/null)\" = \"$V\" ]||{ "
+				   "e=$({ \"$x\" -V;} 2>&1 </dev/null)||e=\"${e:-status $?}\";"
+				   "set -f;say no \"$x:\" ${e:-no output};exit 1;};"
 				   "say at \"$x\";exec \"$x\" $o\n";
 
 /*

@@ -814,6 +814,24 @@ EACH_SHELL(a_named_relay_may_lie_in_a_directory_named_like_a_user)
 	ck_assert_str_eq(b.path, "~x/relay");
 END_EACH
 
+/* 0: it prints a warning as well, 1: nothing, 2: more than a line */
+EACH_SHELL(a_named_relay_may_print_something_else)
+	static const char *const texts[] = { "#!/bin/sh\necho warning >&2\n" FAKE, "#!/bin/sh\nexit 3\n",
+		"#!/bin/sh\necho One >&2; echo '*' >&2; exit 1\n" };
+	static const char *const says[] = { NULL, "/home/mine: status 3", "/home/mine: One *" };
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		put_fake("home/mine", texts[i]);
+		begin("~/mine");
+		came[0] = '\0';
+		talk(_i, &b);
+		ck_assert_int_eq(b.state, i == 0 ? BOOT_STARTS : BOOT_FAILED);
+		if (i > 0)
+			HAS(b.why, says[i]);
+	}
+END_EACH
+
 /* Of another version, or something else: it is not started. */
 EACH_SHELL(a_named_relay_of_another_version_is_told)
 	put_fake("home/old", "#!/bin/sh\necho relay 0.0; exit\n");
@@ -1199,6 +1217,7 @@ TESTS("boot")
 	SHELL_TEST(a_named_relay_is_used_whatever_its_name);
 	SHELL_TEST(a_named_relay_that_is_not_there_is_told);
 	SHELL_TEST(a_named_relay_may_lie_in_a_directory_named_like_a_user);
+	SHELL_TEST(a_named_relay_may_print_something_else);
 	SHELL_TEST(a_named_relay_of_another_version_is_told);
 	SHELL_TEST(without_head_it_is_dd_that_reads);
 	SHELL_TEST(a_missing_tool_is_named);
