@@ -1,0 +1,418 @@
+"""What test_rules.py stands on: every way to join every kind of client with every kind of target, and what both ends do.
+
+A cell is (way, client, target).  The ways: `direct` is relay FROM TO, `m` is relay -m and its far side, `L`, `R` and `W` are tunnels
+whose one hop is env, which runs its arguments as any command that is a hop does.  So no ssh is needed.
+"""
+import array
+import collections
+import contextlib
+import fcntl
+import functools
+import os
+import re
+import signal
+import socket
+import sys
+import termios
+import threading
+import time
+
+import pytest
+
+import rig
+from rig import wait_for
+
+HOP = 'env RULES=1'
+STDIO = ('pipes', 'socketpair')
+LONG = 'SLOW' in os.environ       # the long form: more rounds of what fails now and then
+MIB = 1 << 20
+DATA = os.urandom(8 * MIB)
+
+# Which kinds each way joins.  What is left out does not exist:
+# - a far side connects to a socket: it has no command as its target, and its stdin and stdout are the link;
+# - -L and -R listen, -W is stdin and stdout;
+# - `relay - -` would join stdin and stdout with themselves, and `relay - -- COMMAND` is what has a command.
+KINDS = {
+    'direct': (('tcp', 'unix') + STDIO, ('tcp', 'unix', 'command')),
+    'direct-to-stdio': (rig.LISTENERS, STDIO),
+    'm': (('tcp', 'unix') + STDIO, rig.LISTENERS),
+    'L': (rig.LISTENERS, rig.LISTENERS),
+    'R': (rig.LISTENERS, rig.LISTENERS),
+    'W': (STDIO, rig.LISTENERS),
+}
+Cell = collections.namedtuple('Cell', 'way client target')
+CELLS = [Cell(way.split('-')[0], client, target)
+         for way, (clients, targets) in KINDS.items() for client in clients for target in targets]
+
+
+def grid(only=lambda cell: True, but=()):
+    """Parametrize over all cells.  `only` is what the rule speaks of at all; `but` is pairs (condition, reason): cells in which it
+    cannot be tried, which the run reports with the reason."""
+    params = []
+    for cell in filter(only, CELLS):
+        reasons = [reason for condition, reason in but if condition(cell)]
+        params.append(pytest.param(cell, id='-'.join(cell), marks=[pytest.mark.skip(reason='skipped: ' + r) for r in reasons[:1]]))
+    return pytest.mark.parametrize('cell', params)
+
+
+# ---- ends ----
+
+def pipes():
+    """An End on two pipes, and the descriptors for a child's stdin and stdout."""
+    return rig.end_of_pipe_pair()
+
+
+def socketpair():
+    """The same on one socketpair."""
+    ours, theirs = socket.socketpair()
+    return rig.End(ours), theirs.detach(), None
+
+
+def ends_for_stdio(kind):
+    """(our End, stdin, stdout) for a relay on stdin and stdout; stdout is None where it is the same."""
+    return pipes() if kind == 'pipes' else socketpair()
+
+
+def without_relay(kind):
+    """(client, target) joined by the kernel alone."""
+    if kind in ('pipes', 'command'):
+        a, i, o = pipes()
+        return a, rig.End(i, o)
+    if kind == 'tcp':
+        t = rig.TcpTarget()
+        a = rig.connect(t.words[0])
+        b = t.accept()
+        t.close()
+        return a, b
+    a, b = socket.socketpair()
+    return rig.End(a), rig.End(b)
+
+
+class Joint:
+    """One cell: connect() gives a new client's end and the target's end of it.
+
+    With stdin and stdout on one side each connection has a relay of its own."""
+
+    def __init__(self, start, target, tmp, cell, near=(), far=()):
+        self.start, self.cell, self.near, self.far = start, cell, list(near), list(far)
+        self.ends, self.relays, self.tmp = [], [], tmp
+        self.target = target(cell.target) if cell.target not in STDIO else None
+        if cell.client not in STDIO and self.target:
+            self.run()
+
+    @property
+    def relay(self):
+        return self.relays[-1]
+
+    def words(self):
+        """relay's arguments."""
+        way, client, _ = self.cell
+        source = {'tcp': '127.0.0.1:0', 'unix': self.tmp + '/from'}.get(client, '-')
+        to = self.target.words if self.target else ['-']
+        if way == 'direct':
+            return [*self.near, source, *to]
+        if way == 'm':
+            return ['-m', *self.near, source, '--', rig.RELAY, '-m', *self.far, '-', *to]
+        forward = ['-W', to[0]] if way == 'W' else ['-' + way, '%s:%s' % (source, to[0])]
+        return ['-q', '-x', rig.RELAY, *self.near, *forward, HOP]
+
+    def run(self, **popen):
+        words = self.words()
+        if not self.target and self.cell.client == 'tcp':    # it prints no address: stdout is the target
+            self.address = '127.0.0.1:%d' % rig.free_port()
+            words[words.index('127.0.0.1:0')] = self.address
+        self.relays.append(self.start(*words, **popen))
+
+    def run_on(self, kind):
+        """Run relay on stdin and stdout, and return their other end."""
+        end, i, o = ends_for_stdio(kind)
+        self.run(stdin=i, stdout=i if o is None else o)
+        for fd in {i, o} - {None}:
+            os.close(fd)
+        self.ends.append(end)
+        return end
+
+    def client(self, **kw):
+        """Only the client's end, where the target accepts."""
+        if self.cell.client in STDIO:
+            return self.run_on(self.cell.client)
+        self.ends.append(rig.connect(self.relay.address, **kw))
+        return self.ends[-1]
+
+    def connect(self, **kw):
+        """Both ends: the client's, the target's."""
+        if self.target:
+            a = self.client(**kw)
+            self.ends.append(self.target.accept())
+            return a, self.ends[-1]
+        b = self.run_on(self.cell.target)
+        a = rig.reach(self.address if self.cell.client == 'tcp' else self.tmp + '/from')
+        self.ends.append(a)
+        return a, b
+
+    def is_stdio(self):
+        """relay ends with its connection."""
+        return self.cell.client in STDIO or not self.target
+
+    def hang_up(self):
+        """Close both ends of the last connection."""
+        for end in self.ends:
+            end.close()
+        self.ends.clear()
+
+    def pids(self):
+        """All relays of the cell, near and far."""
+        return [pid for pid, line in rig.marked(os.environ[rig.MARK]).items() if line.startswith(rig.RELAY + ' ')]
+
+    def rest(self):
+        """Wait until all of them sleep."""
+        for pid in self.pids():
+            with contextlib.suppress(FileNotFoundError, TypeError):     # it has ended meanwhile
+                rig.quiet(pid)
+
+    def close(self):
+        self.hang_up()
+        if not self.is_stdio():
+            return
+        for r in self.relays:           # it ends by itself, or the test has failed already
+            with contextlib.suppress(AssertionError):
+                r.wait(5)
+            if r.proc.poll() is None:
+                r.stop()
+
+
+def direct_rounds(kind):
+    """As many pairs of ends that no relay joins as are asked for; each is closed when the next one is."""
+    while True:
+        a, b = without_relay(kind)
+        try:
+            yield a, b
+        finally:
+            a.close()
+            b.close()
+
+
+def joint_rounds(joint):
+    """The same with relay."""
+    while True:
+        try:
+            yield joint.connect()
+        finally:
+            joint.hang_up()
+
+
+# ---- what ends do ----
+
+def together(*jobs):
+    """Run all jobs at once; return their results when all have ended, or raise what the first of them did."""
+    results, errors = [None] * len(jobs), []
+
+    def run(n, job):
+        try:
+            results[n] = job()
+        except BaseException as e:      # the test's thread raises it
+            errors.append(e)
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(jobs)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+GONE = (ConnectionResetError, BrokenPipeError)
+
+
+def say(end, data):
+    """Send data and the end behind it."""
+    end.send(data)
+    end.shut()
+
+
+def push(end, data):
+    """Send data, as far as it is taken."""
+    with contextlib.suppress(*GONE):
+        end.send(data)
+
+
+def pump(end, over):
+    """Send until the reader is gone or over() is true."""
+    with contextlib.suppress(OSError):
+        while not over():
+            try:
+                os.write(end.w, DATA[:65536])
+            except BlockingIOError:
+                time.sleep(0.001)
+
+
+def take(end):
+    """Read to whatever comes: (bytes, 'end' or 'reset')."""
+    got = bytearray()
+    try:
+        while True:
+            data = end.recv()
+            if not data:
+                return bytes(got), 'end'
+            got += data
+    except GONE:
+        return bytes(got), 'reset'
+
+
+def take_slowly(end, pieces, size=1024, pause=0.01):
+    """The same by a reader that at first reads `size` bytes, `pieces` times, with a pause behind each."""
+    got = bytearray()
+    try:
+        for _ in range(pieces):
+            data = end.recv(size)
+            if not data:
+                return bytes(got), 'end'
+            got += data
+            time.sleep(pause)
+    except GONE:
+        return bytes(got), 'reset'
+    rest, fate = take(end)
+    return bytes(got) + rest, fate
+
+
+def unsent(end):
+    """Bytes that the kernel of this side still holds for a TCP peer."""
+    n = array.array('i', [0])
+    fcntl.ioctl(end.w, termios.TIOCOUTQ, n)
+    return n[0]
+
+
+def same(got, sent, what):
+    """Compare without a dump of megabytes."""
+    assert len(got) == len(sent), '%s: %d bytes of %d arrived' % (what, len(got), len(sent))
+    assert got == sent, '%s: other bytes arrived' % what
+
+
+def share(rounds, n, want, play):
+    """play(a, b) returns the bytes that the client got: in which share of n rounds are they `want`?  And how many came at least."""
+    whole, least = 0, len(want)
+    for _ in range(n):
+        a, b = next(rounds)
+        got = play(a, b)
+        whole += got == want
+        least = min(least, len(got))
+    rounds.close()
+    return whole / n, least
+
+
+# ---- the rules as plays between two ends; what they need is said and checked, and no end is closed ----
+
+def play_client_ends_first(a, b, up, down):
+    """Rule 1: the client ends its half, the target reads to the end, and answers."""
+    _, got = together(lambda: say(a, up), b.read_all)
+    same(got, up, 'up')
+    _, got = together(lambda: say(b, down), a.read_all)
+    same(got, down, 'down')
+
+
+def play_target_ends_first(a, b, up, down):
+    """Rule 1, the mirror."""
+    _, got = together(lambda: say(b, down), a.read_all)
+    same(got, down, 'down')
+    _, got = together(lambda: say(a, up), b.read_all)
+    same(got, up, 'up')
+
+
+def play_early_answer(a, b, up, down):
+    """Rule 8: the target answers, and ends its half, before it reads; the client goes on."""
+    answered = threading.Event()
+
+    def target():
+        say(b, down)
+        assert answered.wait(rig.PATIENCE), 'the client did not get the answer'
+        return b.read_all()
+
+    def client():
+        got = a.read_all()
+        answered.set()
+        return got
+    _, down_got, up_got = together(lambda: say(a, up), client, target)
+    same(down_got, down, 'down')
+    same(up_got, up, 'up')
+
+
+def play_bytes_before_reset(a, b, answer, request=DATA[:300000], reads=0):
+    """Rule 3: the target reads little of the request, answers, and closes with the rest unread.  What did the client get?"""
+    def target():
+        b.read(reads)
+        push(b, answer)
+        b.close()
+
+    def client():
+        push(a, request)
+        return take(a)[0]
+    return together(target, client)[1]
+
+
+def play_slow_reader_sends_on(a, b, answer, stop_after=300000, pause=1.5):
+    """Rule 4: the target reads nothing, answers and closes; the client sends without end, and pauses while it reads."""
+    got = []
+
+    def client():
+        head = take_slowly(a, stop_after // 10000, 10000, 0.001)[0] if stop_after else b''
+        time.sleep(pause)
+        got.append(head + take(a)[0])
+
+    def target():
+        wait_for(lambda: not b.silent())    # the client is sending
+        push(b, answer)
+        b.close()
+    together(client, target, lambda: pump(a, lambda: got))
+    return got[0]
+
+
+def play_client_closes(a, b, data, delivered):
+    """Rule 4: the client writes data and closes, the target answers each piece.  What did the target get?"""
+    def client():
+        a.send(data)
+        if delivered:
+            wait_for(lambda: unsent(a) == 0)
+        a.close()
+
+    def target():
+        got = bytearray()
+        with contextlib.suppress(*GONE):
+            while True:
+                piece = b.recv(8192)
+                if not piece:
+                    break
+                got += piece
+                with contextlib.suppress(*GONE, BlockingIOError):
+                    os.write(b.w, b'got %d bytes\n' % len(piece))
+        return bytes(got)
+    return together(client, target)[1]
+
+
+def play_reset_by_client(a, b):
+    """Rule 2, client and target both TCP."""
+    rig.ping(a, b)
+    a.reset()
+    assert b.fate() == 'reset'
+
+
+def play_reset_by_target(a, b):
+    rig.ping(a, b)
+    b.reset()
+    assert a.fate() == 'reset'
+
+
+# ---- what relay says ----
+
+def table(relay):
+    """The lines of SIGUSR1."""
+    before = relay.err()
+    relay.proc.send_signal(signal.SIGUSR1)
+    wait_for(lambda: relay.err().endswith('\n') and 'open ' in relay.err()[len(before):])
+    return relay.err()[len(before):].splitlines()
+
+
+def reserved(relay):
+    """The bytes of reserved memory that the table reports, or None where it does not."""
+    found = re.search(r'(\d+) (?:bytes )?reserved', '\n'.join(table(relay)))
+    return int(found.group(1)) if found else None
