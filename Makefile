@@ -51,8 +51,7 @@ HEADERS = relay.h base/buf.h mux/mux.h mux/frame.h mux/cc.h mux/queue.h mux/inte
 	conn/fdpair.h conn/socks.h tunnel/tunnel.h tunnel/transport.h tunnel/remote.h tunnel/serve.h tunnel/probe.h
 
 UNITS = t/check_log t/check_os t/check_poll t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_lookup t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small \
-	t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg t/check_tunnel
+	t/check_sock t/check_spawn t/check_lookup t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg t/check_tunnel t/mux/check_queue t/mux/check_frame t/mux/check_cc t/mux/check_mux
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
@@ -65,6 +64,12 @@ relay: relay.o $(ROOMS)
 	$(CC) $(STRICT) $$(cat guards) $(CFLAGS) -c -o $@ $<
 
 relay.o $(ROOMS): $(HEADERS) guards
+
+# The mux alone.  A program that uses it links libmux.a and $(MUX_BASE).
+MUX_BASE = base/buf.o os.o
+libmux.a: $(MUX)
+	rm -f $@
+	$(AR) rc $@ $(MUX)
 
 # Changes when the compiler or its flags do, and only then.
 flags: FORCE
@@ -197,12 +202,14 @@ t/check_dial: t/check_dial.c t/check.h t/net.h $(REACH) $(FLOOR)
 t/check_pair: t/check_pair.c t/check.h t/net.h $(ROOMS)
 	$(T) $(ROOMS) $(CHECK_LIBS)
 
-t/check_frame: t/check_frame.c t/check.h frame.o
-	$(T) frame.o $(CHECK_LIBS)
-t/check_pace: t/check_pace.c t/check.h pace.o
-	$(T) pace.o $(CHECK_LIBS)
-t/check_link: t/check_link.c t/check.h t/wire.h $(LINK) $(BYTES) $(FLOOR)
-	$(T) $(LINK) $(BYTES) $(FLOOR) $(CHECK_LIBS)
+t/mux/check_queue: t/mux/check_queue.c t/check.h libmux.a
+	$(T) libmux.a $(CHECK_LIBS)
+t/mux/check_frame: t/mux/check_frame.c t/check.h libmux.a
+	$(T) libmux.a $(CHECK_LIBS)
+t/mux/check_cc: t/mux/check_cc.c t/check.h t/mux/wire.h libmux.a
+	$(T) libmux.a $(CHECK_LIBS)
+t/mux/check_mux: t/mux/check_mux.c t/check.h t/mux/wire.h libmux.a $(MUX_BASE)
+	$(T) libmux.a $(MUX_BASE) $(CHECK_LIBS)
 
 t/check_small: t/check_small.c t/check.h small.c
 	$(T) $(CHECK_LIBS)
@@ -220,19 +227,19 @@ t/check_tunnel: t/check_tunnel.c t/check.h t/net.h $(ROOMS)
 	$(T) $(ROOMS) $(CHECK_LIBS)
 
 FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
-FUZZED = link.c pace.c frame.c half.c end.c buf.c poll.c os.c log.c
+FUZZED = mux/mux.c mux/stream.c mux/queue.c mux/cc.c mux/frame.c base/buf.c os.c
 FUZZ_SECONDS = 60
 
 # What each side of the wire may read, for a minute each, from the seeds in the corpus; findings stay beside it.
-fuzz: t/fuzz_near t/fuzz_far
+fuzz: t/mux/fuzz_near t/mux/fuzz_far
 	mkdir -p t/fuzzed/near t/fuzzed/far
-	t/fuzz_near -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/fuzzed/near t/corpus/near
-	t/fuzz_far -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/fuzzed/far t/corpus/far
+	t/mux/fuzz_near -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/fuzzed/near t/corpus/near
+	t/mux/fuzz_far -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=t/corpus/ t/fuzzed/far t/corpus/far
 
-t/fuzz_near: t/fuzz_near.c t/fuzz.h $(FUZZED) relay.h
-	$(FUZZ) -o $@ t/fuzz_near.c $(FUZZED)
-t/fuzz_far: t/fuzz_far.c t/fuzz.h $(FUZZED) relay.h
-	$(FUZZ) -o $@ t/fuzz_far.c $(FUZZED)
+t/mux/fuzz_near: t/mux/fuzz_near.c t/mux/fuzz.h $(FUZZED) $(HEADERS)
+	$(FUZZ) -o $@ t/mux/fuzz_near.c $(FUZZED)
+t/mux/fuzz_far: t/mux/fuzz_far.c t/mux/fuzz.h $(FUZZED) $(HEADERS)
+	$(FUZZ) -o $@ t/mux/fuzz_far.c $(FUZZED)
 
 # Leaks and descriptors that stay open, of the rooms that hold them and of relay in some scenes of each kind.
 VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect \
@@ -272,11 +279,11 @@ bench: relay t/load
 	t/bench --load t/load ./relay
 	t/bench-link --load t/load ./relay
 
-# What bulk gets of slow and long lines, and how long a keystroke waits beside it: two links over a line in memory.
-lines: t/line
-	t/line
-t/line: t/line.c t/wire.h $(LINK) $(BYTES) $(FLOOR)
-	$(T) $(LINK) $(BYTES) $(FLOOR)
+# The rate of bulk on slow and long lines, and the delay of a keystroke beside it: two muxes, joined by a simulated line.
+lines: t/mux/line
+	t/mux/line
+t/mux/line: t/mux/line.c t/mux/wire.h libmux.a $(MUX_BASE)
+	$(T) libmux.a $(MUX_BASE)
 
 t/load: t/load.c
 	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -O2 -o $@ t/load.c
@@ -308,7 +315,7 @@ lint: $(COMPLETIONS)
 	clang-format --dry-run -Werror $(SOURCES) small.c
 
 clean:
-	rm -f relay relay-static $(CROSSED) flags flags.new guards guards.* *.o $(UNITS) t/faults.so t/nth.so t/load t/line t/fuzz_near t/fuzz_far
+	rm -f relay relay-static libmux.a $(CROSSED) flags flags.new guards guards.* *.o */*.o $(UNITS) t/faults.so t/nth.so t/load t/mux/line t/mux/fuzz_near t/mux/fuzz_far
+	rm -f *.gcno *.gcda */*.gcno */*.gcda t/mux/*.gcno t/mux/*.gcda
 	rm -f $(COMPLETIONS) completion/*.new
-	rm -f *.gcno *.gcda t/*.gcno t/*.gcda
 	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache

@@ -1,5 +1,7 @@
-/* check_pace.c - how much is in flight, over a line made of numbers; needs pace.o */
-#include "check.h"
+/* check_cc.c - congestion control, on a simulated line; needs mux/cc.o */
+#include "../check.h"
+
+#include "mux/cc.h"
 #include "wire.h"
 
 #define SECOND 1000000
@@ -8,7 +10,7 @@
 #define ACK_DELAY 5000
 #define PACKET 32768
 
-static struct pace p;
+static struct cc p;
 static int64_t now = SECOND, trip, last_at, jitter;
 static double rate; /* bytes per microsecond */
 static struct { int64_t at; uint64_t end; } seg[SEGS], ack[SEGS];
@@ -19,8 +21,8 @@ static int64_t unacked_at, got_at, last_ack_at;
 static int64_t waits[1 << 20];
 static size_t waits_n;
 static double free_exact;
-static bool talks; /* somebody does, beside */
-static bool packs; /* the line is an ssh's: what is sent at once is a packet, and arrives when its end does */
+static bool small_pieces; /* a quiet stream sends beside bulk */
+static bool packs; /* as ssh does: what is sent at once is one packet, which arrives when its last byte does */
 static int64_t packed_at;
 static size_t packed;
 
@@ -31,7 +33,7 @@ static void
 start(double mbit, int64_t us)
 {
 	line_is(mbit, us);
-	pace_init(&p, now);
+	cc_init(&p, now);
 }
 
 static void
@@ -39,10 +41,10 @@ send_all(void)
 {
 	size_t n, k;
 
-	while ((n = pace_room(&p, now)) > 0) {
+	while ((n = cc_room(&p, now)) > 0) {
 		ck_assert_uint_lt(seg_last - seg_first, SEGS - 100);
-		n = n < pace_slice(&p) ? n : pace_slice(&p);
-		pace_sent(&p, n, now);
+		n = n < cc_slice(&p) ? n : cc_slice(&p);
+		cc_sent(&p, n, now);
 		for (; n > 0; n -= k) {
 			k = n < 1400 ? n : 1400;
 			if (free_exact < (double)now)
@@ -94,13 +96,13 @@ run(int64_t span)
 		if (unacked_at != 0 && now - unacked_at >= ACK_DELAY)
 			give_ack();
 		while (ack_first < ack_last && ack[ack_first % SEGS].at <= now) {
-			ck_assert(pace_acked(&p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
+			ck_assert(cc_acked(&p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
 			ack_first++;
 			send_all();
 		}
 		send_all();
-		if (talks)
-			pace_talked(&p, now);
+		if (small_pieces)
+			cc_sent_small(&p, now);
 		for (; sample <= now; sample += 500)
 			waits[waits_n++] = free_exact > (double)now ? (int64_t)(free_exact - (double)now) : 0;
 		next = end;
@@ -110,8 +112,8 @@ run(int64_t span)
 			next = ack[ack_first % SEGS].at;
 		if (unacked_at != 0 && unacked_at + ACK_DELAY < next)
 			next = unacked_at + ACK_DELAY;
-		if (pace_next(&p, now) < next)
-			next = pace_next(&p, now);
+		if (cc_next(&p, now) < next)
+			next = cc_next(&p, now);
 		now = next > now ? next : now + 1;
 	}
 	return (double)(got - from) / ((double)span * rate);
@@ -140,7 +142,7 @@ START_TEST(bulk_gets_the_line)
 }
 END_TEST
 
-START_TEST(and_a_packet_beside_it_waits_less_than_10_ms)
+START_TEST(a_packet_beside_bulk_waits_less_than_10_ms)
 {
 	start(lines[_i].mbit, lines[_i].trip);
 	run(4 * SECOND);
@@ -149,11 +151,11 @@ START_TEST(and_a_packet_beside_it_waits_less_than_10_ms)
 }
 END_TEST
 
-START_TEST(and_much_less_on_a_short_and_fast_line)
+START_TEST(a_packet_beside_bulk_waits_less_than_1_ms_on_a_short_and_fast_line)
 {
 	double share;
 
-	talks = true;
+	small_pieces = true;
 	start(2000, 500);
 	run(SECOND);
 	share = run(5 * SECOND);
@@ -162,23 +164,23 @@ START_TEST(and_much_less_on_a_short_and_fast_line)
 }
 END_TEST
 
-START_TEST(a_short_line_holds_more_while_nobody_talks)
+START_TEST(a_short_line_holds_more_while_no_small_pieces_are_sent)
 {
 	start(2000, 500);
 	run(2 * SECOND);
 	ck_assert_uint_ge(p.window, 2 * 500 * 250);
 	ck_assert_msg(wait99() > 1 && wait99() < 4, "p99 %.1f ms", wait99());
-	talks = true;
+	small_pieces = true;
 	run(SECOND / 4);
 	run(SECOND);
 	ck_assert_msg(wait99() < 1, "p99 %.1f ms from a fourth of a second on", wait99());
-	talks = false;
+	small_pieces = false;
 	run(2 * SECOND);
 	ck_assert_uint_ge(p.window, 2 * 500 * 250);
 }
 END_TEST
 
-START_TEST(a_line_in_packets_is_used_too)
+START_TEST(a_line_that_makes_packets_is_used)
 {
 	double share;
 
@@ -190,7 +192,7 @@ START_TEST(a_line_in_packets_is_used_too)
 }
 END_TEST
 
-START_TEST(the_start_is_over_in_a_second_or_30_trips)
+START_TEST(the_start_takes_at_most_a_second_or_30_round_trips)
 {
 	double share;
 
@@ -260,7 +262,7 @@ START_TEST(a_shorter_line_is_found)
 }
 END_TEST
 
-START_TEST(a_line_that_trembles_is_used)
+START_TEST(a_line_with_jitter_is_used)
 {
 	double share;
 
@@ -273,7 +275,7 @@ START_TEST(a_line_that_trembles_is_used)
 }
 END_TEST
 
-START_TEST(the_trip_does_not_creep)
+START_TEST(the_round_trip_does_not_creep_up)
 {
 	start(50, lines[_i].trip);
 	run(120 * SECOND);
@@ -290,16 +292,16 @@ START_TEST(a_window_that_is_not_used_does_not_grow)
 
 	start(5, 20000);
 	for (i = 0; i < 100000; i++) { /* 1,000 bytes every 20 ms, acknowledged before the next */
-		pace_sent(&p, 1000, now);
+		cc_sent(&p, 1000, now);
 		now += 20000;
 		count += 1000;
-		ck_assert(pace_acked(&p, count, 0, now));
+		ck_assert(cc_acked(&p, count, 0, now));
 	}
 	ck_assert_msg(p.window <= 65536, "%lu", (unsigned long)p.window);
 }
 END_TEST
 
-START_TEST(a_rest_says_nothing_of_the_line)
+START_TEST(a_pause_leaves_the_window_as_it_was)
 {
 	double share;
 
@@ -312,7 +314,7 @@ START_TEST(a_rest_says_nothing_of_the_line)
 		if (got > acked)
 			give_ack();
 		for (; ack_first < ack_last && ack[ack_first % SEGS].at <= now; ack_first++)
-			ck_assert(pace_acked(&p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
+			ck_assert(cc_acked(&p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
 		unacked_at = 0;
 	}
 	now += 60 * (int64_t)SECOND;
@@ -325,53 +327,53 @@ END_TEST
 START_TEST(wrong_acks_are_refused)
 {
 	start(50, 20000);
-	pace_sent(&p, 1000, now);
-	ck_assert(!pace_acked(&p, 1001, 0, now));
-	ck_assert(pace_acked(&p, 500, 0, now + 10));
-	ck_assert(!pace_acked(&p, 499, 0, now + 20));
-	ck_assert(pace_acked(&p, 500, 0, now + 20));
-	ck_assert(pace_acked(&p, 1000, 0, now + 30));
-	ck_assert(!pace_acked(&p, UINT64_MAX, 0, now + 40));
+	cc_sent(&p, 1000, now);
+	ck_assert(!cc_acked(&p, 1001, 0, now));
+	ck_assert(cc_acked(&p, 500, 0, now + 10));
+	ck_assert(!cc_acked(&p, 499, 0, now + 20));
+	ck_assert(cc_acked(&p, 500, 0, now + 20));
+	ck_assert(cc_acked(&p, 1000, 0, now + 30));
+	ck_assert(!cc_acked(&p, UINT64_MAX, 0, now + 40));
 }
 END_TEST
 
-/* Whatever a peer says of its delay, and whatever the clock does, the window stays one. */
-START_TEST(wild_delays_leave_a_window)
+/* The window stays within its limits for any delay that a peer reports, and any step of the clock. */
+START_TEST(any_delay_leaves_a_valid_window)
 {
 	int i;
 
 	dice_state = 7;
 	start(50, 20000);
 	for (i = 0; i < 100000; i++) {
-		if (pace_room(&p, now) > 0)
-			pace_sent(&p, 1 + upto((uint32_t)(pace_room(&p, now) < 30000 ? pace_room(&p, now) : 30000)), now);
+		if (cc_room(&p, now) > 0)
+			cc_sent(&p, 1 + upto((uint32_t)(cc_room(&p, now) < 30000 ? cc_room(&p, now) : 30000)), now);
 		now += one_in(1000) ? 4000 * (int64_t)SECOND : upto(30000);
-		ck_assert(pace_acked(&p, p.acked + upto((uint32_t)(p.sent - p.acked)), one_in(3) ? dice() : upto(1000), now));
+		ck_assert(cc_acked(&p, p.acked + upto((uint32_t)(p.sent - p.acked)), one_in(3) ? dice() : upto(1000), now));
 		ck_assert_uint_ge(p.window, 4096);
 		ck_assert_uint_le(p.window, 128 * 1024 * 1024);
-		ck_assert_uint_ge(pace_slice(&p), PACE_SLICE_LEAST);
-		ck_assert_uint_le(pace_slice(&p), PACE_SLICE_MOST);
+		ck_assert_uint_ge(cc_slice(&p), CC_SLICE_LEAST);
+		ck_assert_uint_le(cc_slice(&p), CC_SLICE_MOST);
 	}
 }
 END_TEST
 
-TESTS("pace")
+TESTS("cc")
 {
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, bulk_gets_the_line, 0, 12);
-	tcase_add_loop_test(tc, and_a_packet_beside_it_waits_less_than_10_ms, 0, 12);
-	tcase_add_test(tc, and_much_less_on_a_short_and_fast_line);
-	tcase_add_test(tc, a_short_line_holds_more_while_nobody_talks);
-	tcase_add_loop_test(tc, a_line_in_packets_is_used_too, 3, 12); /* those from 20 ms on */
-	tcase_add_loop_test(tc, the_start_is_over_in_a_second_or_30_trips, 0, 12);
+	tcase_add_loop_test(tc, a_packet_beside_bulk_waits_less_than_10_ms, 0, 12);
+	tcase_add_test(tc, a_packet_beside_bulk_waits_less_than_1_ms_on_a_short_and_fast_line);
+	tcase_add_test(tc, a_short_line_holds_more_while_no_small_pieces_are_sent);
+	tcase_add_loop_test(tc, a_line_that_makes_packets_is_used, 3, 12); /* those from 20 ms on */
+	tcase_add_loop_test(tc, the_start_takes_at_most_a_second_or_30_round_trips, 0, 12);
 	tcase_add_test(tc, a_faster_line_is_found);
 	tcase_add_test(tc, a_slower_line_is_found);
 	tcase_add_loop_test(tc, a_longer_line_is_found, 0, 3);
 	tcase_add_test(tc, a_shorter_line_is_found);
-	tcase_add_test(tc, a_line_that_trembles_is_used);
-	tcase_add_loop_test(tc, the_trip_does_not_creep, 3, 12);
+	tcase_add_test(tc, a_line_with_jitter_is_used);
+	tcase_add_loop_test(tc, the_round_trip_does_not_creep_up, 3, 12);
 	tcase_add_test(tc, a_window_that_is_not_used_does_not_grow);
-	tcase_add_test(tc, a_rest_says_nothing_of_the_line);
+	tcase_add_test(tc, a_pause_leaves_the_window_as_it_was);
 	tcase_add_test(tc, wrong_acks_are_refused);
-	tcase_add_test(tc, wild_delays_leave_a_window);
+	tcase_add_test(tc, any_delay_leaves_a_valid_window);
 }

@@ -1,5 +1,7 @@
-/* check_frame.c - the wire, byte by byte, and the vectors of PROTOCOL; needs frame.o */
-#include "check.h"
+/* check_frame.c - the wire, byte by byte, and the vectors of PROTOCOL; needs mux/frame.o */
+#include "../check.h"
+
+#include "mux/frame.h"
 #include <ctype.h>
 
 static unsigned char head[FRAME_HEAD];
@@ -51,7 +53,7 @@ START_TEST(a_type_has_its_number)
 }
 END_TEST
 
-START_TEST(a_right_head_comes_back)
+START_TEST(a_valid_head_is_decoded_as_it_was_encoded)
 {
 	uint32_t ids[] = { 1, 3, 16383, 0x7fffffff, 0xffffffff }, id, n;
 	size_t i;
@@ -82,14 +84,14 @@ START_TEST(every_other_length_is_refused)
 }
 END_TEST
 
-START_TEST(a_frame_of_the_link_names_no_stream_and_one_of_a_stream_does)
+START_TEST(only_a_frame_of_a_stream_has_a_stream_id)
 {
 	ck_assert_ptr_nonnull(decoded(types[_i].type, types[_i].least, !types[_i].stream));
 	ck_assert_ptr_nonnull(decoded(types[_i].type, types[_i].least, types[_i].stream ? 0 : 0x80000000));
 }
 END_TEST
 
-START_TEST(unknown_types_are_refused_below_128_and_pass_from_there)
+START_TEST(unknown_types_are_refused_below_128_and_accepted_from_there)
 {
 	unsigned t;
 
@@ -104,7 +106,7 @@ START_TEST(unknown_types_are_refused_below_128_and_pass_from_there)
 }
 END_TEST
 
-START_TEST(what_is_wrong_is_told_in_words)
+START_TEST(a_fault_is_described_in_words)
 {
 	ck_assert_uint_gt(strlen(decoded(0, 0, 0)), 5);
 	ck_assert_uint_gt(strlen(decoded(FRAME_DATA, 0, 1)), 5);
@@ -113,7 +115,7 @@ START_TEST(what_is_wrong_is_told_in_words)
 }
 END_TEST
 
-START_TEST(numbers_of_every_width_come_back)
+START_TEST(numbers_of_every_width_are_decoded_as_they_were_encoded)
 {
 	unsigned char x[10];
 	uint64_t n = 0x0123456789abcdef, want;
@@ -132,7 +134,7 @@ START_TEST(numbers_of_every_width_come_back)
 }
 END_TEST
 
-START_TEST(a_hello_comes_back_field_by_field)
+START_TEST(a_hello_is_decoded_as_it_was_encoded)
 {
 	static const size_t names[] = { 0, 1, 4, 254, 255 };
 	struct hello h = { 1, 1, 0x11223344, 0x55667788, 0x99aabbcc, 0x0102030405060708, 0x1112131415161718, "" }, g;
@@ -165,7 +167,7 @@ static size_t vector_n;
 static FILE *page;
 static char text[256];
 
-/* The next "vector NAME = hex ..." with the indented lines that go on with it. */
+/* The next "vector NAME = hex ..." with the indented lines that continue it. */
 static bool
 next_vector(void)
 {
@@ -215,7 +217,7 @@ find_vector(const char *wanted)
 	return false;
 }
 
-/* The same from known values. */
+/* The frame that the vector of ${type} shows. */
 static size_t
 encoded(unsigned char *dst, unsigned type)
 {
@@ -239,7 +241,7 @@ encoded(unsigned char *dst, unsigned type)
 		g.length = 2;
 		break;
 	case FRAME_CLOSE:
-		frame_put(body, LINK_RESET, 2);
+		frame_put(body, MUX_RESET, 2);
 		memcpy(body + 2, "no", 2);
 		g.length = 4;
 		break;
@@ -262,7 +264,7 @@ encoded(unsigned char *dst, unsigned type)
 		g.length = 4;
 		break;
 	case FRAME_BYE:
-		frame_put(body, LINK_END, 2);
+		frame_put(body, MUX_END, 2);
 		memcpy(body + 2, "ok", 2);
 		g.stream = 0;
 		g.length = 4;
@@ -292,7 +294,7 @@ START_TEST(the_page_has_a_vector_of_every_type_and_frame_c_agrees)
 }
 END_TEST
 
-START_TEST(the_page_has_no_vector_that_nobody_tests)
+START_TEST(every_vector_of_the_page_is_tested)
 {
 	int i, known = 0, all = 0;
 
@@ -315,14 +317,14 @@ TESTS("frame")
 {
 	tcase_add_test(tc, a_head_is_big_endian_field_by_field);
 	tcase_add_loop_test(tc, a_type_has_its_number, 0, TYPES);
-	tcase_add_loop_test(tc, a_right_head_comes_back, 0, TYPES);
+	tcase_add_loop_test(tc, a_valid_head_is_decoded_as_it_was_encoded, 0, TYPES);
 	tcase_add_loop_test(tc, every_other_length_is_refused, 0, TYPES);
-	tcase_add_loop_test(tc, a_frame_of_the_link_names_no_stream_and_one_of_a_stream_does, 0, TYPES);
-	tcase_add_test(tc, unknown_types_are_refused_below_128_and_pass_from_there);
-	tcase_add_test(tc, what_is_wrong_is_told_in_words);
-	tcase_add_test(tc, numbers_of_every_width_come_back);
-	tcase_add_loop_test(tc, a_hello_comes_back_field_by_field, 0, 5);
+	tcase_add_loop_test(tc, only_a_frame_of_a_stream_has_a_stream_id, 0, TYPES);
+	tcase_add_test(tc, unknown_types_are_refused_below_128_and_accepted_from_there);
+	tcase_add_test(tc, a_fault_is_described_in_words);
+	tcase_add_test(tc, numbers_of_every_width_are_decoded_as_they_were_encoded);
+	tcase_add_loop_test(tc, a_hello_is_decoded_as_it_was_encoded, 0, 5);
 	tcase_add_test(tc, the_page_has_the_magic);
 	tcase_add_loop_test(tc, the_page_has_a_vector_of_every_type_and_frame_c_agrees, 0, TYPES);
-	tcase_add_test(tc, the_page_has_no_vector_that_nobody_tests);
+	tcase_add_test(tc, every_vector_of_the_page_is_tested);
 }

@@ -1,14 +1,15 @@
-/* line.c - tables: what bulk gets of a line, and what a keystroke beside it waits; the links of two relays over a line in memory */
+/* line.c - the rate of bulk on a simulated line between two muxes, and the delay of a keystroke beside it */
 #include <stdbool.h>
 #include <stdio.h>
-#include "relay.h"
+
+#include "mux/mux.h"
 #include "wire.h"
 
 #define SECOND 1000000
 #define BULKS 4
 #define MOST 100000
 
-static struct link near, far;
+static struct mux *near, *far;
 static struct wire line[2];
 static int64_t now;
 static struct stream *mine[BULKS + 1], *peer[BULKS + 1];
@@ -16,16 +17,16 @@ static int64_t took[MOST];
 static int samples;
 
 static int compare(const void *a, const void *b) { int64_t x = *(const int64_t *)a, y = *(const int64_t *)b; return x < y ? -1 : x > y; }
-static struct link *end_of(int i) { return i == 0 ? &near : &far; }
+static struct mux *end_of(int i) { return i == 0 ? near : far; }
 static int64_t earliest(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void
-say(struct link *l, struct stream *s, size_t n)
+send_bytes(struct stream *s, size_t n)
 {
 	static unsigned char zeros[65536];
 
-	buf_put(&s->out.buf, zeros, n);
-	link_ready(l, s);
+	buf_put(stream_tx(s), zeros, n);
+	stream_push(s);
 }
 
 static void
@@ -34,7 +35,7 @@ send_out(int i)
 	static unsigned char x[65536];
 	size_t n;
 
-	while (link_has_output(end_of(i)) && wire_room(&line[i], now) >= LINK_PULL && (n = link_pull(end_of(i), x, LINK_PULL, now)) > 0)
+	while (mux_has_output(end_of(i)) && wire_room(&line[i], now) >= MUX_PULL && (n = mux_pull(end_of(i), x, MUX_PULL, now)) > 0)
 		wire_put(&line[i], x, n, now);
 }
 
@@ -45,19 +46,19 @@ deliver(int i)
 	size_t n;
 
 	while ((n = wire_take(&line[i], &p, now)) > 0) {
-		link_feed(end_of(1 - i), p, n, now);
+		mux_feed(end_of(1 - i), p, n, now);
 		wire_drop(&line[i], n, now);
 	}
 }
 
 static size_t
-hear(struct link *l, struct stream *s)
+take_all(struct stream *s)
 {
 	static unsigned char x[65536];
 	size_t n, all = 0;
 
-	while ((n = buf_take(&s->in.buf, x, sizeof(x))) > 0) {
-		link_consumed(l, s, n);
+	while ((n = buf_take(stream_rx(s), x, sizeof(x))) > 0) {
+		stream_consumed(s, n);
 		all += n;
 	}
 	return all;
@@ -70,6 +71,7 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 	int64_t end, next, key_at = 0, key_sent = 0, worst_queue = 0, sum_queue = 0, queue, samples_queue = 0, source_at[BULKS + 1];
 	uint64_t all = 0;
 	double window = 0;
+	struct mux_stats stats;
 	int i;
 
 	memset(line, 0, sizeof(line));
@@ -81,31 +83,31 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 	now = 1000000;
 	samples = 0;
 	dice_state = 1;
-	link_init(&near, LINK_NEAR, LINK_MEMORY, "laptop", now);
-	link_init(&far, LINK_FAR, LINK_MEMORY, "node", now);
+	near = mux_new(MUX_NEAR, MUX_MEMORY, "laptop", now);
+	far = mux_new(MUX_FAR, MUX_MEMORY, "node", now);
 	end = now + start + span;
 	while (now < end) {
 		next = end;
 		for (i = 0; i < 2; i++) {
-			link_tick(end_of(i), now);
+			mux_tick(end_of(i), now);
 			deliver(i);
 		}
-		if (near.state == LINK_UP && mine[0] == NULL)
+		if (mux_state(near) == MUX_UP && mine[0] == NULL)
 			for (i = 0; i <= bulks; i++) {
-				mine[i] = link_open(&near, "/x", &near);
+				mine[i] = mux_open(near, "/x");
 				source_at[i] = now;
 			}
 		for (i = 0; i <= bulks; i++)
-			if (peer[i] == NULL && (peer[i] = link_next(&far)) != NULL)
-				peer[i]->user = &far;
+			if (peer[i] == NULL)
+				peer[i] = mux_accept(far);
 		for (i = 0; i < bulks && mine[0] != NULL; i++) {
 			if (peer[i] != NULL) {
-				size_t n = hear(&far, peer[i]);
+				size_t n = take_all(peer[i]);
 
 				all += now >= end - span ? n : 0;
 			}
-			while (link_takes(&near, mine[i]) && source_at[i] <= now) {
-				say(&near, mine[i], piece);
+			while (stream_room(mine[i]) > 0 && source_at[i] <= now) {
+				send_bytes(mine[i], piece);
 				if (trickle > 0)
 					source_at[i] += (int64_t)((double)piece / trickle);
 				if (trickle > 0 && source_at[i] + 100000 < now)
@@ -116,16 +118,16 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 				next = earliest(next, source_at[i] > now ? source_at[i] : now + 1000);
 		}
 		if (mine[0] != NULL && now >= end - span) { /* the keystroke and its echo */
-			if (peer[bulks] != NULL && hear(&far, peer[bulks]) > 0)
-				say(&far, peer[bulks], 1);
-			if (hear(&near, mine[bulks]) > 0) {
+			if (peer[bulks] != NULL && take_all(peer[bulks]) > 0)
+				send_bytes(peer[bulks], 1);
+			if (take_all(mine[bulks]) > 0) {
 				if (samples < MOST)
 					took[samples++] = now - key_sent;
 				key_sent = 0;
 				key_at = now + 20000 + upto(60000);
 			}
 			if (key_sent == 0 && now >= key_at) {
-				say(&near, mine[bulks], 1);
+				send_bytes(mine[bulks], 1);
 				key_sent = now;
 			}
 			if (key_sent == 0)
@@ -134,36 +136,38 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 			worst_queue = queue > worst_queue ? queue : worst_queue;
 			sum_queue += queue;
 			samples_queue++;
-			window += (double)near.pace.window;
+			mux_stats(near, &stats);
+			window += (double)stats.cwnd;
 		}
 		for (i = 0; i < 2; i++) {
 			send_out(i);
-			if (link_deadline(end_of(i)) > now)
-				next = earliest(next, link_deadline(end_of(i)));
+			if (mux_deadline(end_of(i)) > now)
+				next = earliest(next, mux_deadline(end_of(i)));
 			next = earliest(next, wire_next(&line[i]));
 		}
 		now = next > now ? next : now + 1;
 	}
+	mux_stats(near, &stats);
 	qsort(took, (size_t)samples, sizeof(took[0]), compare);
 	if (print)
-		printf("%5.0f ms %5.0f Mbit/s  bulk %5.3f  queue mean %6.1f worst %6.1f ms  keystroke + %6.1f p50 %6.1f p99 %6.1f worst (%d)  window %8.0f  trip %6.1f\n",
+		printf("%5.0f ms %5.0f Mbit/s  bulk %5.3f  queue mean %6.1f worst %6.1f ms  keystroke + %6.1f p50 %6.1f p99 %6.1f worst (%d)  cwnd %8.0f  rtt %6.1f\n",
 		    (double)trip / 1000, mbit, (double)all * 8 / mbit / (double)span,
 		    samples_queue ? (double)sum_queue / (double)samples_queue / 1000 : 0, (double)worst_queue / 1000,
 		    samples ? (double)(took[samples / 2] - trip) / 1000 : -1, samples ? (double)(took[samples * 99 / 100] - trip) / 1000 : -1,
 		    samples ? (double)(took[samples - 1] - trip) / 1000 : -1, samples, samples_queue ? window / (double)samples_queue : 0,
-		    (double)near.pace.trip / 1000);
+		    (double)stats.rtt_us / 1000);
 	fflush(stdout);
-	link_lost(&near, 0, "");
-	link_lost(&far, 0, "");
+	mux_lost(near, 0, "");
+	mux_lost(far, 0, "");
 	for (i = 0; i <= bulks; i++) {
 		if (mine[i] != NULL)
-			link_release(&near, mine[i]);
+			stream_release(mine[i]);
 		if (peer[i] != NULL)
-			link_release(&far, peer[i]);
+			stream_release(peer[i]);
 		mine[i] = peer[i] = NULL;
 	}
-	link_free(&near);
-	link_free(&far);
+	mux_free(near);
+	mux_free(far);
 	wire_free(&line[0]);
 	wire_free(&line[1]);
 }
