@@ -125,7 +125,12 @@ mux_accept(struct mux *m)
 struct stream *
 mux_next_dirty(struct mux *m)
 {
-	return queue_pop(&m->dirty);
+	struct stream *s;
+
+	do
+		s = queue_pop(&m->dirty);
+	while (s != NULL && s->owner == NULL);
+	return s;
 }
 
 void
