@@ -157,8 +157,11 @@ stream_lose(struct stream *s)
 		s->mux->rx_reserved -= s->mux->left;
 		s->mux->data = NULL;
 	}
-	if (!s->close_read)
+	if (!s->close_read) {
 		set_code(s, MUX_RESET);
+		free(s->reason); /* of a CLOSE that is not sent any more */
+		s->reason = NULL;
+	}
 	s->close_sent = s->close_read = true;
 	s->due_close = false;
 	stream_mark_dirty(s);
@@ -577,8 +580,8 @@ on_close(struct stream *s, const struct frame *f)
 
 	forget_window(s);
 	s->close_read = true;
-	if (code != MUX_END && s->reason == NULL)
-		s->reason = copy_text((const char *)body + 2, f->length - 2);
+	free(s->reason);
+	s->reason = code == MUX_END ? NULL : copy_text((const char *)body + 2, f->length - 2);
 	/* CLOSE with code 0 before both EOFs is a reset, too.  With another code after them, it reports that something was lost. */
 	if (code != MUX_END || !ended)
 		set_code(s, code);
@@ -633,7 +636,9 @@ stream_on_frame(struct stream *s, const struct frame *f)
 
 	stream_mark_dirty(s);
 	s->progress++;
-	if (f->type == FRAME_CLOSE)
+	if (s->close_read)
+		wrong = "a frame after CLOSE";
+	else if (f->type == FRAME_CLOSE)
 		on_close(s, f);
 	else if (f->type == FRAME_EOF && s->eof_read)
 		wrong = "a second EOF";
