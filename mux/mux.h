@@ -7,8 +7,7 @@
  *   starting --magic--> greeting --HELLO--> up --> dead
  *
  * A stream has two queues.  Its owner appends to stream_tx() what is to be sent and takes from stream_rx() what was received.
- * Both structs are opaque.  A stream's memory stays until its owner calls stream_release, even if the mux is dead; mux_free comes
- * after the last release.
+ * Both structs are opaque.  A stream's memory stays until its owner calls stream_release, even if the mux is dead or freed.
  */
 #ifndef MUX_MUX_H
 #define MUX_MUX_H
@@ -67,7 +66,7 @@ struct mux_stats {
  * ${host} is this host's name, sent in HELLO.  NULL: no memory.
  * mux_limit_streams(m, n): allow ${n} open streams instead of MUX_STREAMS; before the first mux_pull.
  * mux_wait_peer_first(m): send nothing before the far magic was read; before the first mux_pull.
- * mux_free(m): all streams are reset and freed.  NULL is harmless.
+ * mux_free(m): all streams are reset.  Those that have an owner stay readable until stream_release.  NULL is harmless.
  */
 struct mux *mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now);
 void mux_limit_streams(struct mux *m, uint32_t n);
@@ -139,7 +138,8 @@ bool stream_is_opened(const struct stream *s);
  * stream_room(s): how many more bytes the queue should be given now; they would be sent soon.
  * stream_sent(s): DATA bytes that were sent.
  * stream_shutdown(s): send EOF after what the queue holds.  stream_eof_sent(s): it was sent.
- * stream_is_stopped(s): the peer reads no more: STOP was read.  The queue is empty from then on; EOF is sent by itself.
+ * stream_is_stopped(s): the peer reads no more: STOP was read.  No more DATA is sent, and EOF is sent by itself.  What the queue
+ * holds is its owner's to clear.
  */
 struct buf *stream_tx(struct stream *s);
 void stream_push(struct stream *s);
