@@ -1,19 +1,23 @@
 /*
- * fuzz.h - a link with a user, driven by what comes from the wire.  The input: by turns a byte that says how much to feed, or what
- * else happens, and the bytes to feed.  Each user reads, writes, ends and resets by its stream's number.
+ * fuzz.h - a mux and the owners of its streams, driven by the input.
+ *
+ * The input is a list of steps.  A step is one byte, which selects how many bytes to feed or what else happens, and then the bytes to
+ * feed.  What an owner does with its stream depends on that byte and on the stream's place.
  */
 #ifndef T_FUZZ_H
 #define T_FUZZ_H
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "relay.h"
 
-#define FUZZ_USERS 64
+#include "mux/mux.h"
+
+#define FUZZ_OWNERS 64
+#define FUZZ_MEMORY (1024 * 1024)
 #define FUZZ_MUST(cond) do { if (!(cond)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); abort(); } } while (0)
 
-static struct link fuzz;
-static struct stream *fuzz_user[FUZZ_USERS];
+static struct mux *fuzz;
+static struct stream *fuzz_stream[FUZZ_OWNERS];
 static int64_t fuzz_now;
 static const unsigned char *fuzz_in;
 static size_t fuzz_left;
@@ -23,14 +27,20 @@ fuzz_adopt(struct stream *s)
 {
 	int i;
 
-	for (i = 0; i < FUZZ_USERS; i++)
-		if (fuzz_user[i] == NULL) {
-			fuzz_user[i] = s;
-			s->user = &fuzz_user[i];
+	for (i = 0; i < FUZZ_OWNERS; i++)
+		if (fuzz_stream[i] == NULL) {
+			fuzz_stream[i] = s;
+			stream_set_owner(s, &fuzz_stream[i]);
 			return;
 		}
-	link_close(&fuzz, s, LINK_NO_ROOM, "no user left");
-	link_release(&fuzz, s);
+	stream_reset(s, MUX_NO_ROOM, "no owner left");
+	stream_release(s);
+}
+
+static bool
+fuzz_ended(const struct stream *s)
+{
+	return stream_code(s) != MUX_END || stream_is_closed(s);
 }
 
 static void
@@ -38,79 +48,95 @@ fuzz_use(int i, unsigned what)
 {
 	static const unsigned char zeros[40000];
 	unsigned char x[5000];
-	struct stream *s = fuzz_user[i];
+	struct stream *s = fuzz_stream[i];
 	size_t n;
 
-	if ((what & 1) != 0 && (n = buf_take(&s->in.buf, x, sizeof(x))) > 0)
-		link_consumed(&fuzz, s, n);
-	if ((what & 2) != 0 && s->out.state == HALF_OPEN && link_takes(&fuzz, s)) {
-		FUZZ_MUST(buf_put(&s->out.buf, zeros, 1 + what * 157 % 40000));
-		link_ready(&fuzz, s);
+	if ((what & 1) != 0 && (n = buf_take(stream_rx(s), x, sizeof(x))) > 0)
+		stream_consumed(s, n);
+	if ((what & 2) != 0 && stream_room(s) > 0) {
+		FUZZ_MUST(buf_put(stream_tx(s), zeros, 1 + what * 157 % 40000));
+		stream_push(s);
 	}
-	if ((what & 28) == 28 && s->out.state == HALF_OPEN) {
-		s->out.state = HALF_DRAIN;
-		link_ready(&fuzz, s);
-	}
+	if (stream_is_stopped(s))
+		buf_clear(stream_tx(s));
+	if ((what & 28) == 28)
+		stream_shutdown(s);
 	if ((what & 224) == 224)
-		link_stop(&fuzz, s);
+		stream_stop(s);
+	else if ((what & 224) == 192)
+		stream_discard(s);
 	if ((what & 244) == 64)
-		link_close(&fuzz, s, (uint16_t)(what & 15), "fuzz");
-	if (s->in.state == HALF_DRAIN && s->in.buf.used == 0)
-		s->in.state = HALF_SHUT;
-	if ((half_finished(&s->in) && half_finished(&s->out)) || (what & 252) == 132) {
-		link_release(&fuzz, s);
-		fuzz_user[i] = NULL;
+		stream_reset(s, (uint16_t)(1 + (what & 15)), "fuzz");
+	if (((fuzz_ended(s) || (stream_eof_read(s) && stream_eof_sent(s))) && stream_rx(s)->used == 0) || (what & 252) == 132) {
+		stream_release(s);
+		fuzz_stream[i] = NULL;
 	}
 }
 
 static void
 fuzz_check(void)
 {
+	struct mux_stats stats;
 	uint64_t held = 0;
 	int i;
 
-	for (i = 0; i < FUZZ_USERS; i++)
-		if (fuzz_user[i] != NULL)
-			held += fuzz_user[i]->in.buf.used;
-	FUZZ_MUST(held <= fuzz.ours.memory);
-	FUZZ_MUST(fuzz.state == LINK_DEAD || fuzz.promised <= fuzz.ours.memory + 65536);
-	FUZZ_MUST(fuzz.n <= fuzz.size);
+	for (i = 0; i < FUZZ_OWNERS; i++)
+		if (fuzz_stream[i] != NULL)
+			held += stream_rx(fuzz_stream[i])->used;
+	mux_stats(fuzz, &stats);
+	FUZZ_MUST(held <= stats.reserved);
+	FUZZ_MUST(stats.reserved <= FUZZ_MEMORY);
+	FUZZ_MUST(stats.streams <= 256);
+}
+
+/* The owners look at every stream, so that none needs to be dirty; yet a dirty one must have an owner. */
+static void
+fuzz_dirty(void)
+{
+	struct stream *s;
+
+	while ((s = mux_next_dirty(fuzz)) != NULL)
+		FUZZ_MUST(*(struct stream **)stream_owner(s) == s);
 }
 
 static void
 fuzz_turn(unsigned what)
 {
 	static unsigned char out[32768];
-	size_t n, most = LINK_PULL + (what & 1) * LINK_PULL;
+	size_t n, most = MUX_PULL + (what & 1) * MUX_PULL;
 	struct stream *s;
 	int i, turns = 0;
 
-	link_tick(&fuzz, fuzz_now);
-	while ((s = link_next(&fuzz)) != NULL) {
+	mux_tick(fuzz, fuzz_now);
+	while ((s = mux_accept(fuzz)) != NULL) {
 		if ((what & 2) != 0)
-			link_opened(&fuzz, s);
+			stream_accept(s);
 		fuzz_adopt(s);
 	}
-	for (i = 0; i < FUZZ_USERS; i++)
-		if (fuzz_user[i] != NULL)
+	for (i = 0; i < FUZZ_OWNERS; i++)
+		if (fuzz_stream[i] != NULL)
 			fuzz_use(i, (what * 31 + (unsigned)i * 97) & 255);
-	while (link_has_output(&fuzz) && (n = link_pull(&fuzz, out, most, fuzz_now)) > 0) {
+	while (mux_has_output(fuzz) && (n = mux_pull(fuzz, out, most, fuzz_now)) > 0) {
 		FUZZ_MUST(n <= most);
 		FUZZ_MUST(++turns < 100000);
 	}
+	fuzz_dirty();
 	fuzz_check();
 }
 
 static void
-fuzz_run(enum link_role role, const uint8_t *p, size_t n)
+fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 {
+	struct mux_stats stats;
 	unsigned what, i, k;
+	bool freed;
 
 	fuzz_now = 1000000;
 	fuzz_in = p;
 	fuzz_left = n;
-	link_init(&fuzz, role, 1024 * 1024, "fuzz", fuzz_now);
-	fuzz.ours.streams = 256;
+	fuzz = mux_new(role, FUZZ_MEMORY, "fuzz", fuzz_now);
+	FUZZ_MUST(fuzz != NULL);
+	mux_limit_streams(fuzz, 256);
 	while (fuzz_left > 0) {
 		what = *fuzz_in++;
 		fuzz_left--;
@@ -118,14 +144,14 @@ fuzz_run(enum link_role role, const uint8_t *p, size_t n)
 			k = what < 100 ? what + 1 : (what - 99) * 600;
 			if (k > fuzz_left)
 				k = (unsigned)fuzz_left;
-			link_feed(&fuzz, fuzz_in, k, fuzz_now);
+			mux_feed(fuzz, fuzz_in, k, fuzz_now);
 			fuzz_in += k;
 			fuzz_left -= k;
 		} else if (what < 144) {
 			fuzz_now += (int64_t)1 << (what - 128) * 2;
 			fuzz_turn(what);
-		} else if (what == 255 && role == LINK_NEAR) {
-			struct stream *s = link_open(&fuzz, "/fuzz", &fuzz);
+		} else if (what == 255 && role == MUX_NEAR) {
+			struct stream *s = mux_open(fuzz, "/fuzz");
 
 			if (s != NULL)
 				fuzz_adopt(s);
@@ -135,13 +161,25 @@ fuzz_run(enum link_role role, const uint8_t *p, size_t n)
 	}
 	fuzz_turn(3);
 	if (n % 3 == 0)
-		link_bye(&fuzz, LINK_END, "done");
+		mux_bye(fuzz, MUX_END, "done");
 	fuzz_turn(1);
-	for (i = 0; i < FUZZ_USERS; i++)
-		if (fuzz_user[i] != NULL)
-			link_release(&fuzz, fuzz_user[i]);
-	memset(fuzz_user, 0, sizeof(fuzz_user));
-	link_free(&fuzz);
+	if (n % 5 == 0)
+		mux_lost(fuzz, MUX_RESET, "lost");
+	freed = n % 7 == 0;
+	if (freed)
+		mux_free(fuzz); /* before the last release */
+	for (i = 0; i < FUZZ_OWNERS; i++)
+		if (fuzz_stream[i] != NULL)
+			stream_release(fuzz_stream[i]);
+	memset(fuzz_stream, 0, sizeof(fuzz_stream));
+	if (!freed) {
+		mux_lost(fuzz, MUX_END, "");
+		while (mux_accept(fuzz) != NULL)
+			;
+		mux_stats(fuzz, &stats);
+		FUZZ_MUST(stats.reserved == 0);
+		mux_free(fuzz);
+	}
 	buf_trim();
 }
 #endif
