@@ -1,29 +1,40 @@
 /*
- * cc.c - how many bytes may be in flight.
+ * mux/cc.c - congestion control: how many link bytes may be in flight.
  *
- * Between two relays lie pipes, ssh's window and socket buffers, and a sender that fills them all makes every keystroke wait behind
- * megabytes. So the bytes in flight (sent, not yet acknowledged) are kept near what the line itself holds, and a queue's worth
- * more, so that it never runs dry: half the trip's, but no more than QUEUE_MOST. On a line so short that this is little, the
- * processes between need more of it than the line does, to find each more than one packet when it is woken: QUEUE_CALM, as long
- * as nobody talks beside the bulk.
+ * Between two relays are pipes, ssh's channel window and socket buffers.  A
+ * sender that fills them makes every keystroke wait behind megabytes.  So the
+ * bytes in flight are kept near what the line itself holds, plus a short
+ * queue, so that the line never runs dry.  That queue is half a round trip,
+ * within QUEUE_MIN and QUEUE_MAX.  On a short line, QUEUE_MIN is too little:
+ * the processes in between should find more than one packet when they wake
+ * up.  There the queue is QUEUE_BULK while no small pieces are sent.
  *
- * Acknowledgements clock the sender: window / trip is the rate, always, and so a rate tells nothing: a trip that is longer than
- * the least one is either a queue of ours, or a line that is longer (or trembles, or is filled by others). What tells them apart: a
- * queue of ours becomes shorter when the window does, by as much; and the line's trip does not.
+ * ACKs clock the sender: the rate is always cwnd / RTT, so it carries no
+ * information.  A round trip that exceeds the smallest one has one of two
+ * causes: our own queue, or a line that has become longer, has jitter or
+ * carries other traffic.  A smaller cwnd tells them apart.  Our queue shrinks
+ * by the same amount; the round trip of the line does not.
  *
- *   look   the window stays as it is until all that was sent under another one is acknowledged; then the smallest trip of the next
- *          few is what this window makes of the line. Each look ends with one of the following.
- *   grow   the trip is the line's own: there may be more room. The window becomes a little larger, and by twice as much each time
- *          that it goes on so, up to doubling. A window that was not used does not grow.
- *   lower  the trip is longer than the line's and that queue: the window becomes what makes it so long, or half.
- *   dip    one look in DIP, a little less than what the line holds: is the trip still the line's own?
- *          While the window has never been too large, three looks that did not make it grow are enough.
- *   judge  the look after a lower or a dip. If the trip has become shorter as the window did, there was a queue; if not, it is the
- *          line's. Either way it is known now what the window should have been.
+ * cwnd changes once a round.  A round begins when all that was sent under
+ * another cwnd is acknowledged.  Its result is the smallest round trip of the
+ * next few samples.  It ends with one of these:
  *
- * On a long line the window is spread over the trip: nothing is sent faster than at 1.5 windows a trip. For ssh makes one packet of
- * what it finds, and none of it arrives before all has: a window sent at once makes a trip longer by the time that it takes to
- * send, as a queue would, though the line lies idle between two windows.
+ *   increase     The round trip is that of the line: there may be more room.
+ *                The step doubles with each increase in sequence, until cwnd
+ *                doubles.  A cwnd that did not limit the sender stays.
+ *   decrease     The round trip exceeds that of the line and the queue.  cwnd
+ *                becomes what should remove the rest, but at least half.
+ *   probe_rtt    Every PROBE_EVERY rounds, a cwnd slightly below what the line
+ *                holds, to measure the round trip without our queue.  While
+ *                increases double cwnd, after PROBE_FIRST rounds without one.
+ *   check_probe  The round after a decrease or a probe.  If the round trip
+ *                fell with cwnd, there was a queue.  If not, the line itself
+ *                has become longer.  Both give the cwnd that was right.
+ *
+ * On a long line, sends are paced at 1.5 cwnd per round trip.  ssh makes one
+ * packet of what it finds, and none of it arrives before all has.  A whole
+ * cwnd at once would lengthen the round trip by its transmission time, like a
+ * queue, although the line idles between two bursts.
  *
  * Times are microseconds.
  */
@@ -31,242 +42,287 @@
 
 #include "mux/cc.h"
 
-#define WINDOW_FIRST 32768
-#define WINDOW_LEAST 4096
-#define WINDOW_MOST (64 * 1024 * 1024)
-#define TRIP_MOST 60000000
-#define QUEUE_MOST 2000
-#define QUEUE_CALM 2000
-#define QUEUE_LEAST 250
-#define TALK 250000  /* so long after the last word nobody talks any more */
-#define NOTICED 4096 /* less than these bytes are not seen in a trip */
-#define LOOK 10000   /* lasts at least so long, and a fourth of the trip */
-#define SAMPLES 4    /* and so many trips */
-#define DIP 24
-#define DIP_YOUNG 3
-#define DIP_TRIP 2000
-#define DOUBLING 4      /* growths until the window is doubled */
-#define SLICES 16       /* in a window, at least, */
-#define SLICE_TIME 2000 /* and one takes no longer than this */
-#define LONG 5000       /* the trip of a long line: the milliseconds of poll(2) are a small part of it */
-#define LATE 2000       /* who wakes up late may make up for so much of it */
+#define CWND_INITIAL 32768
+#define CWND_MIN 4096
+#define CWND_MAX (64 * 1024 * 1024)
+#define RTT_MAX 60000000
+#define QUEUE_MAX 2000
+#define QUEUE_BULK 2000
+#define QUEUE_MIN 250
+#define SMALL_SPAN 250000 /* so long after a small piece, more are expected */
+#define STEP_MIN 4096     /* a smaller change of cwnd does not show in the RTT */
+#define ROUND_MIN 10000
+#define SAMPLES_MIN 4    /* in a round */
+#define PROBE_EVERY 24   /* rounds */
+#define PROBE_FIRST 3    /* the same, while each increase doubles cwnd */
+#define PROBE_DEPTH 2000 /* a probe lowers the RTT by an eighth, or by this */
+#define DOUBLING 4       /* increases in sequence until cwnd doubles */
+#define SLICES 16        /* a cwnd has at least so many */
+#define SLICE_TIME 2000  /* a slice takes no longer on the line */
+#define LONG_RTT 5000    /* pacing needs more than the milliseconds of poll(2) */
+#define CATCH_UP 2000    /* after a late wakeup, so much time is made up for */
 
-/* How long a queue of ours may be. */
+/* How long our own queue may be. */
 static int64_t
-queue(const struct cc *p)
+queue_limit(const struct cc *c)
 {
-	int64_t us = p->trip / 2, least = p->calm ? QUEUE_CALM : QUEUE_LEAST;
+	int64_t us = c->rtt / 2, least = c->bulk_only ? QUEUE_BULK : QUEUE_MIN;
 
-	return us > QUEUE_MOST ? QUEUE_MOST : us < least ? least : us;
+	return us > QUEUE_MAX ? QUEUE_MAX : us < least ? least : us;
 }
 
-/* The window becomes ${bytes}: at once if that is less, else by what is acknowledged, so that no burst is sent. */
+/* A larger cwnd is reached by what is acknowledged, or a burst would follow. */
 static void
-move(struct cc *p, uint64_t bytes)
+set_cwnd(struct cc *c, uint64_t bytes)
 {
-	bytes = bytes < WINDOW_LEAST ? WINDOW_LEAST : bytes > WINDOW_MOST ? WINDOW_MOST : bytes;
-	p->goal = bytes;
-	if (p->window > bytes || p->window == 0)
-		p->window = bytes;
-	p->settled = p->sent;
-	p->samples = 0;
-	p->used = false;
+	bytes = bytes < CWND_MIN ? CWND_MIN : bytes > CWND_MAX ? CWND_MAX : bytes;
+	c->cwnd_goal = bytes;
+	if (c->cwnd > bytes || c->cwnd == 0)
+		c->cwnd = bytes;
+	c->round_start = c->sent;
+	c->samples = 0;
+	c->cwnd_used = false;
 }
 
-/* The window that would make a trip of ${trip}, where ${bytes} made one of ${made}. */
+/* The cwnd that would make a round trip of ${rtt}; ${bytes} made ${made}. */
 static uint64_t
-window_for(uint64_t bytes, int64_t made, int64_t trip)
+cwnd_for(uint64_t bytes, int64_t made, int64_t rtt)
 {
-	return bytes * (uint64_t)trip / (uint64_t)made;
+	return bytes * (uint64_t)rtt / (uint64_t)made;
 }
 
 void
-cc_init(struct cc *p, int64_t now)
+cc_init(struct cc *c, int64_t now)
 {
-	memset(p, 0, sizeof(*p));
-	p->talked_at = now - TALK;
-	p->growth = DOUBLING;
-	move(p, WINDOW_FIRST);
+	memset(c, 0, sizeof(*c));
+	c->small_at = now - SMALL_SPAN;
+	c->increases = DOUBLING;
+	set_cwnd(c, CWND_INITIAL);
 }
 
 void
-cc_sent_small(struct cc *p, int64_t now)
+cc_sent_small(struct cc *c, int64_t now)
 {
-	p->talked_at = now;
+	c->small_at = now;
 }
 
-/* ${n} bytes more: when may the next ones follow? */
+/* ${n} bytes are sent: compute when more may follow. */
 static void
-spread(struct cc *p, size_t n, int64_t now)
+pace(struct cc *c, size_t n, int64_t now)
 {
-	if (p->trip < LONG)
+	if (c->rtt < LONG_RTT)
 		return;
-	if (p->next_at < now - LATE)
-		p->next_at = now - LATE;
-	p->next_at += (int64_t)(n * (uint64_t)p->trip * 2 / p->window / 3);
+	if (c->next_send_at < now - CATCH_UP)
+		c->next_send_at = now - CATCH_UP;
+	c->next_send_at += (int64_t)(n * (uint64_t)c->rtt * 2 / c->cwnd / 3);
 }
 
 void
-cc_sent(struct cc *p, size_t n, int64_t now)
+cc_sent(struct cc *c, size_t n, int64_t now)
 {
-	size_t last = (p->first + p->marks) % CC_MARKS;
+	size_t last = (c->first + c->marks) % CC_MARKS;
 
-	p->sent += n;
-	spread(p, n, now);
-	if (p->sent - p->acked > p->window - p->window / 4)
-		p->used = true;
-	if (p->marks == CC_MARKS) {
-		p->mark[(last + CC_MARKS - 1) % CC_MARKS].end = p->sent; /* rather too long a trip than too short a one */
+	c->sent += n;
+	pace(c, n, now);
+	if (c->sent - c->acked > c->cwnd - c->cwnd / 4)
+		c->cwnd_used = true;
+	if (c->marks == CC_MARKS) {
+		/* Too long a sample does less harm than too short a one. */
+		c->mark[(last + CC_MARKS - 1) % CC_MARKS].end = c->sent;
 		return;
 	}
-	p->mark[last].end = p->sent;
-	p->mark[last].at = now;
-	p->marks++;
+	c->mark[last].end = c->sent;
+	c->mark[last].at = now;
+	c->marks++;
 }
 
 static void
-grow(struct cc *p)
+increase(struct cc *c)
 {
-	uint64_t step = window_for(p->window, p->least, queue(p));
+	uint64_t step = cwnd_for(c->cwnd, c->round_rtt, queue_limit(c));
 
-	if (step > p->window / 4)
-		step = p->window / 4;
-	if (step < p->window / 16)
-		step = p->window / 16;
-	step <<= p->growth;
-	if (p->growth < DOUBLING)
-		p->growth++;
+	if (step > c->cwnd / 4)
+		step = c->cwnd / 4;
+	if (step < c->cwnd / 16)
+		step = c->cwnd / 16;
+	step <<= c->increases;
+	if (c->increases < DOUBLING)
+		c->increases++;
 	else
-		p->looks = 0;
-	move(p, p->window + (step < p->window ? step : p->window));
+		c->rounds = 0;
+	set_cwnd(c, c->cwnd + (step < c->cwnd ? step : c->cwnd));
 }
 
 static void
-lower(struct cc *p, int64_t trip)
+decrease(struct cc *c, int64_t rtt)
 {
-	uint64_t bytes = window_for(p->window, p->least, trip), least;
+	uint64_t bytes = cwnd_for(c->cwnd, c->round_rtt, rtt), least;
 
-	p->before = p->window;
-	p->before_trip = p->least;
-	least = window_for(p->window, p->least, 2 * p->tremble);
-	if (least < NOTICED)
-		least = NOTICED;
-	if (bytes + least > p->window)
-		bytes = least < p->window ? p->window - least : 0;
-	move(p, bytes < p->window / 2 ? p->window / 2 : bytes);
-	p->hoped = p->least * (int64_t)p->window / (int64_t)p->before;
+	c->cwnd_before = c->cwnd;
+	c->rtt_before = c->round_rtt;
+	least = cwnd_for(c->cwnd, c->round_rtt, 2 * c->rtt_var);
+	if (least < STEP_MIN)
+		least = STEP_MIN;
+	if (bytes + least > c->cwnd)
+		bytes = least < c->cwnd ? c->cwnd - least : 0;
+	set_cwnd(c, bytes < c->cwnd / 2 ? c->cwnd / 2 : bytes);
+	c->expected_rtt = c->round_rtt * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
 }
 
 static void
-judge(struct cc *p)
+check_probe(struct cc *c)
 {
-	p->shorter = p->least + queue(p) / 2 < p->trip;
+	c->rtt_fell = c->round_rtt + queue_limit(c) / 2 < c->rtt;
 
-	if (p->least > (p->before_trip + p->hoped) / 2 || p->least < p->trip)
-		p->trip = p->least;
-	if (p->before_trip > p->trip + queue(p)) {
-		p->growth = 0;
-		p->before = window_for(p->before, p->before_trip, p->trip + queue(p));
+	if (c->round_rtt > (c->rtt_before + c->expected_rtt) / 2 || c->round_rtt < c->rtt)
+		c->rtt = c->round_rtt;
+	if (c->rtt_before > c->rtt + queue_limit(c)) {
+		c->increases = 0;
+		c->cwnd_before = cwnd_for(c->cwnd_before, c->rtt_before, c->rtt + queue_limit(c));
 	}
-	move(p, p->before);
-	p->before = 0;
+	set_cwnd(c, c->cwnd_before);
+	c->cwnd_before = 0;
+}
+
+/* After a probe that found a shorter line, the next one is deeper. */
+static void
+probe_rtt(struct cc *c)
+{
+	int64_t depth = c->rtt / 8 < PROBE_DEPTH ? c->rtt / 8 : PROBE_DEPTH;
+
+	if (c->rtt_fell)
+		depth = c->rtt / 4;
+	c->rounds = 0;
+	c->rtt_fell = false;
+	decrease(c, c->rtt - depth);
+}
+
+static bool
+probe_is_due(const struct cc *c)
+{
+	unsigned every = c->increases < DOUBLING ? PROBE_EVERY : PROBE_FIRST;
+
+	return c->cwnd_used && (c->rounds >= every || c->rtt_fell);
+}
+
+/* With jitter, the smallest of a few samples is a matter of luck. */
+static void
+smooth_rtt(struct cc *c)
+{
+	int64_t excess = c->sample_sum / c->samples - c->round_rtt;
+
+	c->rtt_var += (excess - c->rtt_var) / 8;
+	c->round_rtt += c->rtt_var < excess ? c->rtt_var : excess;
 }
 
 static void
-decide(struct cc *p, int64_t now)
+end_round(struct cc *c, int64_t now)
 {
-	p->calm = now - p->talked_at >= TALK;
-	p->tremble += ((p->sum / p->samples - p->least) - p->tremble) / 8;
-	p->least += p->tremble < p->sum / p->samples - p->least ? p->tremble : p->sum / p->samples - p->least;
-	if (p->before != 0) {
-		judge(p);
+	int64_t limit;
+
+	c->bulk_only = now - c->small_at >= SMALL_SPAN;
+	smooth_rtt(c);
+	if (c->cwnd_before != 0) {
+		check_probe(c);
 		return;
 	}
-	if (p->least < p->trip)
-		p->trip -= (p->trip - p->least) / 4;
-	if (p->least > p->trip + queue(p) + queue(p) / 2 + p->tremble) {
-		lower(p, p->trip + queue(p));
-	} else if ((++p->looks >= (p->growth < DOUBLING ? DIP : DIP_YOUNG) || p->shorter) && p->used) {
-		p->looks = 0;
-		lower(p, p->trip - (p->shorter ? p->trip / 4 : p->trip / 8 < DIP_TRIP ? p->trip / 8 : DIP_TRIP));
-		p->shorter = false;
-	} else if (p->used && p->least < p->trip + queue(p) / 2) {
-		grow(p);
-	} else {
-		move(p, p->window);
+	if (c->round_rtt < c->rtt)
+		c->rtt -= (c->rtt - c->round_rtt) / 4;
+	limit = queue_limit(c);
+	if (c->round_rtt > c->rtt + limit + limit / 2 + c->rtt_var) {
+		decrease(c, c->rtt + limit);
+		return;
 	}
+	c->rounds++;
+	if (probe_is_due(c))
+		probe_rtt(c);
+	else if (c->cwnd_used && c->round_rtt < c->rtt + limit / 2)
+		increase(c);
+	else
+		set_cwnd(c, c->cwnd);
+}
+
+/* While each increase doubles cwnd, a quarter of a round trip is enough. */
+static bool
+round_is_over(const struct cc *c, int64_t now)
+{
+	int64_t span = c->increases < DOUBLING ? c->round_rtt : c->round_rtt / 4;
+
+	if (span < ROUND_MIN)
+		span = ROUND_MIN;
+	return c->samples >= SAMPLES_MIN && now - c->round_at >= span;
 }
 
 static void
-take_trip(struct cc *p, int64_t trip, int64_t now)
+sample_rtt(struct cc *c, int64_t rtt, int64_t now)
 {
-	trip = trip < 1 ? 1 : trip > TRIP_MOST ? TRIP_MOST : trip;
-	p->trip_last = trip;
-	if (p->trip == 0)
-		p->trip = trip;
-	if (p->window < p->goal || p->acked <= p->settled)
+	rtt = rtt < 1 ? 1 : rtt > RTT_MAX ? RTT_MAX : rtt;
+	if (c->rtt == 0)
+		c->rtt = rtt;
+	if (c->cwnd < c->cwnd_goal || c->acked <= c->round_start)
 		return;
-	if (p->samples++ == 0) {
-		p->least = trip;
-		p->look_at = now;
-		p->sum = 0;
+	if (c->samples++ == 0) {
+		c->round_rtt = rtt;
+		c->round_at = now;
+		c->sample_sum = 0;
 	}
-	p->sum += trip;
-	if (trip < p->least)
-		p->least = trip;
-	if (p->samples >= SAMPLES && now - p->look_at >= LOOK &&
-	    now - p->look_at >= (p->growth < DOUBLING ? p->least : p->least / 4))
-		decide(p, now);
+	c->sample_sum += rtt;
+	if (rtt < c->round_rtt)
+		c->round_rtt = rtt;
+	if (round_is_over(c, now))
+		end_round(c, now);
 }
 
 bool
-cc_acked(struct cc *p, uint64_t count, int64_t delay, int64_t now)
+cc_acked(struct cc *c, uint64_t count, int64_t delay, int64_t now)
 {
-	uint64_t fresh = count - p->acked;
+	uint64_t n = count - c->acked;
 
-	if (count < p->acked || count > p->sent)
+	if (count < c->acked || count > c->sent)
 		return false;
-	p->acked = count;
-	if (p->window < p->goal) {
-		p->window = p->goal - p->window < fresh ? p->goal : p->window + fresh;
-		p->settled = p->sent;
+	c->acked = count;
+	if (c->cwnd < c->cwnd_goal) {
+		c->cwnd = c->cwnd_goal - c->cwnd < n ? c->cwnd_goal : c->cwnd + n;
+		c->round_start = c->sent;
 	}
-	while (p->marks > 0 && p->mark[p->first].end < count) {
-		p->first = (p->first + 1) % CC_MARKS;
-		p->marks--;
+	while (c->marks > 0 && c->mark[c->first].end < count) {
+		c->first = (c->first + 1) % CC_MARKS;
+		c->marks--;
 	}
-	if (p->marks > 0 && fresh > 0)
-		take_trip(p, now - p->mark[p->first].at - delay, now);
+	if (c->marks > 0 && n > 0)
+		sample_rtt(c, now - c->mark[c->first].at - delay, now);
 	return true;
 }
 
 size_t
-cc_room(const struct cc *p, int64_t now)
+cc_room(const struct cc *c, int64_t now)
 {
-	uint64_t flight = p->sent - p->acked;
+	uint64_t flight = c->sent - c->acked;
 
-	if (flight > 0 && now < p->next_at)
+	if (flight > 0 && now < c->next_send_at)
 		return 0;
-	return flight < p->window ? (size_t)(p->window - flight) : 0;
+	return flight < c->cwnd ? (size_t)(c->cwnd - flight) : 0;
 }
 
 int64_t
-cc_next(const struct cc *p, int64_t now)
+cc_next(const struct cc *c, int64_t now)
 {
-	return p->sent - p->acked < p->window && now < p->next_at ? p->next_at : INT64_MAX;
+	return c->sent - c->acked < c->cwnd && now < c->next_send_at ? c->next_send_at : INT64_MAX;
 }
 
 bool
-cc_is_over(const struct cc *p)
+cc_is_over(const struct cc *c)
 {
-	return p->sent - p->acked >= p->window + p->window / 8 + 2048;
+	return c->sent - c->acked >= c->cwnd + c->cwnd / 8 + 2048;
 }
 
 size_t
-cc_slice(const struct cc *p)
+cc_slice(const struct cc *c)
 {
-	uint64_t slice = p->trip < SLICE_TIME * SLICES ? p->window / SLICES : window_for(p->window, p->trip, SLICE_TIME);
+	uint64_t slice = c->cwnd / SLICES;
 
+	if (c->rtt >= SLICE_TIME * SLICES)
+		slice = cwnd_for(c->cwnd, c->rtt, SLICE_TIME);
 	if (slice < CC_SLICE_LEAST)
 		return CC_SLICE_LEAST;
 	return slice > CC_SLICE_MOST ? CC_SLICE_MOST : (size_t)slice;

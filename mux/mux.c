@@ -207,10 +207,10 @@ put_ack(struct mux *m, unsigned char *dst)
 static uint32_t
 ack_every_for(const struct cc *c)
 {
-	int64_t acks = c->trip < ACK_EVERY_TIME * ACKS_IN_CWND ? ACKS_IN_CWND : c->trip / ACK_EVERY_TIME;
+	int64_t acks = c->rtt < ACK_EVERY_TIME * ACKS_IN_CWND ? ACKS_IN_CWND : c->rtt / ACK_EVERY_TIME;
 	uint32_t every = ACK_EVERY_LEAST;
 
-	while (every < ACK_EVERY_MOST && every * 2 <= c->window / (uint64_t)acks)
+	while (every < ACK_EVERY_MOST && every * 2 <= c->cwnd / (uint64_t)acks)
 		every *= 2;
 	return every;
 }
@@ -801,6 +801,6 @@ mux_stats(const struct mux *m, struct mux_stats *s)
 	s->reserved = m->rx_reserved;
 	s->sent = m->cc.sent;
 	s->received = m->read;
-	s->cwnd = m->cc.window;
-	s->rtt_us = m->cc.trip;
+	s->cwnd = m->cc.cwnd;
+	s->rtt_us = m->cc.rtt;
 }

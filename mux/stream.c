@@ -224,7 +224,7 @@ take_credit(struct stream *s)
 			s->window -= give / 2;
 			give -= give / 2;
 		}
-	} else if (s->rx.used < s->window / 4 && m->now - s->credit_at < 2 * m->cc.trip) {
+	} else if (s->rx.used < s->window / 4 && m->now - s->credit_at < 2 * m->cc.rtt) {
 		/* The owner keeps up and used a quarter within two round trips: the window is what limits the rate. */
 		more = s->window;
 		if (more > left / 4)

@@ -168,7 +168,7 @@ START_TEST(a_short_line_holds_more_while_no_small_pieces_are_sent)
 {
 	start(2000, 500);
 	run(2 * SECOND);
-	ck_assert_uint_ge(p.window, 2 * 500 * 250);
+	ck_assert_uint_ge(p.cwnd, 2 * 500 * 250);
 	ck_assert_msg(wait99() > 1 && wait99() < 4, "p99 %.1f ms", wait99());
 	small_pieces = true;
 	run(SECOND / 4);
@@ -176,7 +176,7 @@ START_TEST(a_short_line_holds_more_while_no_small_pieces_are_sent)
 	ck_assert_msg(wait99() < 1, "p99 %.1f ms from a fourth of a second on", wait99());
 	small_pieces = false;
 	run(2 * SECOND);
-	ck_assert_uint_ge(p.window, 2 * 500 * 250);
+	ck_assert_uint_ge(p.cwnd, 2 * 500 * 250);
 }
 END_TEST
 
@@ -257,7 +257,7 @@ START_TEST(a_shorter_line_is_found)
 	run(3 * SECOND);
 	share = run(5 * SECOND);
 	ck_assert_msg(share >= 0.9, "%.3f", share);
-	ck_assert_int_le(p.trip, 25000);
+	ck_assert_int_le(p.rtt, 25000);
 	ck_assert_msg(wait99() < 10, "p99 %.1f ms", wait99());
 }
 END_TEST
@@ -279,9 +279,9 @@ START_TEST(the_round_trip_does_not_creep_up)
 {
 	start(50, lines[_i].trip);
 	run(120 * SECOND);
-	ck_assert_msg(p.trip <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.trip / 1000);
+	ck_assert_msg(p.rtt <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.rtt / 1000);
 	run(5 * SECOND);
-	ck_assert_msg(p.trip <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.trip / 1000);
+	ck_assert_msg(p.rtt <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.rtt / 1000);
 }
 END_TEST
 
@@ -297,7 +297,7 @@ START_TEST(a_window_that_is_not_used_does_not_grow)
 		count += 1000;
 		ck_assert(cc_acked(&p, count, 0, now));
 	}
-	ck_assert_msg(p.window <= 65536, "%lu", (unsigned long)p.window);
+	ck_assert_msg(p.cwnd <= 65536, "%lu", (unsigned long)p.cwnd);
 }
 END_TEST
 
@@ -349,8 +349,8 @@ START_TEST(any_delay_leaves_a_valid_window)
 			cc_sent(&p, 1 + upto((uint32_t)(cc_room(&p, now) < 30000 ? cc_room(&p, now) : 30000)), now);
 		now += one_in(1000) ? 4000 * (int64_t)SECOND : upto(30000);
 		ck_assert(cc_acked(&p, p.acked + upto((uint32_t)(p.sent - p.acked)), one_in(3) ? dice() : upto(1000), now));
-		ck_assert_uint_ge(p.window, 4096);
-		ck_assert_uint_le(p.window, 128 * 1024 * 1024);
+		ck_assert_uint_ge(p.cwnd, 4096);
+		ck_assert_uint_le(p.cwnd, 128 * 1024 * 1024);
 		ck_assert_uint_ge(cc_slice(&p), CC_SLICE_LEAST);
 		ck_assert_uint_le(cc_slice(&p), CC_SLICE_MOST);
 	}
