@@ -50,8 +50,9 @@ SOURCES = relay.c options.c endpoint.c sock.c spawn.c lookup.c dial.c doctor.c h
 HEADERS = relay.h base/buf.h mux/mux.h mux/frame.h mux/cc.h mux/queue.h mux/internal.h conn/conn.h conn/half.h conn/side.h \
 	conn/fdpair.h conn/socks.h tunnel/tunnel.h tunnel/transport.h tunnel/remote.h tunnel/serve.h tunnel/probe.h
 
-UNITS = t/check_log t/check_os t/check_poll t/check_signals t/check_buf t/check_end t/check_half t/check_endpoint \
-	t/check_sock t/check_spawn t/check_lookup t/check_dial t/check_pair t/check_frame t/check_pace t/check_link t/check_small t/check_socks t/check_hops t/check_forward t/check_boot t/check_leg t/check_tunnel t/mux/check_queue t/mux/check_frame t/mux/check_cc t/mux/check_mux
+UNITS = t/check_log t/check_os t/check_poll t/check_signals t/check_buf t/check_endpoint t/check_sock t/check_spawn t/check_lookup \
+	t/check_dial t/check_hops t/check_forward t/check_boot t/mux/check_queue t/mux/check_frame t/mux/check_cc t/mux/check_mux \
+	t/conn/check_fdpair t/conn/check_half t/conn/check_socks t/conn/check_conn
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay
@@ -185,10 +186,10 @@ t/check_signals: t/check_signals.c t/check.h t/net.h signals.o os.o
 	$(T) signals.o os.o $(CHECK_LIBS)
 t/check_buf: t/check_buf.c t/check.h t/net.h buf.o os.o
 	$(T) buf.o os.o $(CHECK_LIBS)
-t/check_end: t/check_end.c t/check.h t/net.h end.o poll.o os.o
-	$(T) end.o poll.o os.o $(CHECK_LIBS)
-t/check_half: t/check_half.c t/check.h t/net.h $(BYTES) $(FLOOR)
-	$(T) $(BYTES) $(FLOOR) $(CHECK_LIBS)
+t/conn/check_fdpair: t/conn/check_fdpair.c t/check.h t/net.h conn/fdpair.o $(BASE)
+	$(T) conn/fdpair.o $(BASE) $(CHECK_LIBS)
+t/conn/check_half: t/conn/check_half.c t/check.h t/net.h t/link.h conn/half.o conn/side.o conn/fdpair.o $(MUX) $(BASE)
+	$(T) conn/half.o conn/side.o conn/fdpair.o $(MUX) $(BASE) $(CHECK_LIBS)
 t/check_endpoint: t/check_endpoint.c t/check.h t/net.h endpoint.o
 	$(T) endpoint.o $(CHECK_LIBS)
 t/check_sock: t/check_sock.c t/check.h t/net.h sock.o endpoint.o os.o log.o
@@ -213,8 +214,8 @@ t/mux/check_mux: t/mux/check_mux.c t/check.h t/mux/wire.h libmux.a $(MUX_BASE)
 
 t/check_small: t/check_small.c t/check.h small.c
 	$(T) $(CHECK_LIBS)
-t/check_socks: t/check_socks.c t/check.h socks.o
-	$(T) socks.o $(CHECK_LIBS)
+t/conn/check_socks: t/conn/check_socks.c t/check.h t/net.h conn/socks.o conn/fdpair.o $(BASE)
+	$(T) conn/socks.o conn/fdpair.o $(BASE) $(CHECK_LIBS)
 t/check_hops: t/check_hops.c t/check.h hops.o
 	$(T) hops.o $(CHECK_LIBS)
 t/check_forward: t/check_forward.c t/check.h forward.o endpoint.o log.o
@@ -244,7 +245,7 @@ t/mux/fuzz_far: t/mux/fuzz_far.c t/mux/fuzz.h $(FUZZED) $(HEADERS)
 # Leaks and descriptors that stay open, of the rooms that hold them and of relay in some scenes of each kind.
 VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect \
 	--error-exitcode=99
-VALGRIND_UNITS = t/check_poll t/check_signals t/check_buf t/check_end t/check_half t/check_sock
+VALGRIND_UNITS = t/check_poll t/check_signals t/check_buf t/conn/check_fdpair t/conn/check_half t/check_sock
 SCENES = t/test_ends.py t/test_link.py t/test_tunnel.py -k 'test_client_resets or test_reset_while_stuck or test_50_commands \
 	or test_no_target or test_refusing_target or test_far_reasons or test_far_refuses or test_remote_socket or test_remote_refused \
 	or test_proxy or test_both_ways_in_one or test_comes_back_again or test_loss_is_seen'

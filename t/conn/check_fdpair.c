@@ -1,17 +1,18 @@
-/* check_end.c - the descriptors of one side; needs end.o poll.o os.o */
+/* check_fdpair.c - the descriptors of one side. */
 #include <netinet/tcp.h>
 
-#include "net.h"
+#include "conn/fdpair.h"
+#include "t/net.h"
 
 static struct pollset ps;
-static struct end e;
+static struct fdpair e;
 
-/* One poll, with what poll is asked for; for what is ready now. */
+/* One poll that does not wait. */
 static void
 look(bool reads, bool writes)
 {
 	pollset_begin(&ps);
-	end_want(&e, &ps, reads, writes);
+	fdpair_want(&e, &ps, reads, writes);
 	pollset_until(&ps, ps.now);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 }
@@ -32,16 +33,16 @@ START_TEST(a_socket_is_both_directions)
 	int s[2];
 
 	_i ? tcp_pair(s) : socks(s);
-	end_socket(&e, s[0], _i);
+	fdpair_socket(&e, s[0], _i);
 	ck_assert(e.in == s[0] && e.out == s[0] && e.single && e.out_socket && !e.stdio);
 	ck_assert_int_eq(e.tcp, _i);
 	look(true, true);
-	ck_assert(!end_readable(&e, &ps) && end_writable(&e, &ps));
-	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	ck_assert(!fdpair_readable(&e, &ps) && fdpair_writable(&e, &ps));
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
 	ck_assert_int_eq(write(s[1], "x", 1), 1);
-	UNTIL(end_readable(&e, &ps), look(true, false));
+	UNTIL(fdpair_readable(&e, &ps), look(true, false));
 	look(false, true);
-	ck_assert(!end_readable(&e, &ps) && end_writable(&e, &ps));
+	ck_assert(!fdpair_readable(&e, &ps) && fdpair_writable(&e, &ps));
 }
 END_TEST
 
@@ -51,22 +52,22 @@ START_TEST(the_end_of_out_is_a_half_close)
 	int s[2];
 
 	_i ? tcp_pair(s) : socks(s);
-	end_socket(&e, s[0], _i);
-	end_shut_out(&e);
-	end_shut_out(&e);
+	fdpair_socket(&e, s[0], _i);
+	fdpair_shut_out(&e);
+	fdpair_shut_out(&e);
 	ck_assert_int_eq(e.out, -1);
 	ck_assert_int_eq(e.in, s[0]);
 	ck_assert(ends(s[1]));
 	ck_assert_int_eq(write(s[1], "x", 1), 1);
-	UNTIL(end_readable(&e, &ps), look(true, false));
-	ck_assert(!end_writable(&e, &ps));
+	UNTIL(fdpair_readable(&e, &ps), look(true, false));
+	ck_assert(!fdpair_writable(&e, &ps));
 	ck_assert_int_eq(read(e.in, &c, 1), 1);
-	ck_assert_int_eq(end_failed(&e, &ps), 0);
-	end_shut_in(&e);
-	end_shut_in(&e);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
+	fdpair_shut_in(&e);
+	fdpair_shut_in(&e);
 	ck_assert_int_eq(e.in, -1);
 	ck_assert_int_eq(fcntl(s[0], F_GETFD), -1);
-	end_close(&e, false);
+	fdpair_close(&e, false);
 }
 END_TEST
 
@@ -76,8 +77,8 @@ START_TEST(the_end_of_in_leaves_out)
 	char c;
 
 	_i ? tcp_pair(s) : socks(s);
-	end_socket(&e, s[0], _i);
-	end_shut_in(&e);
+	fdpair_socket(&e, s[0], _i);
+	fdpair_shut_in(&e);
 	ck_assert(e.in == -1 && e.out == s[0]);
 	ck_assert_int_eq(write(e.out, "x", 1), 1);
 	WAIT_FOR(read(s[1], &c, 1) == 1);
@@ -87,22 +88,22 @@ START_TEST(the_end_of_in_leaves_out)
 		ck_assert_int_eq(errno, EPIPE);
 	}
 	look(false, true);
-	ck_assert(end_writable(&e, &ps));
-	end_shut_out(&e);
+	ck_assert(fdpair_writable(&e, &ps));
+	fdpair_shut_out(&e);
 	ck_assert_int_eq(fcntl(s[0], F_GETFD), -1);
 }
 END_TEST
 
 START_TEST(what_a_unix_peer_wrote_in_vain_does_not_make_its_end_a_reset)
 {
-	char said[10000] = "nobody takes this";
+	char said[10000] = "not read";
 	int s[2];
 
 	socks(s);
-	end_socket(&e, s[0], false);
+	fdpair_socket(&e, s[0], false);
 	ck_assert_int_eq(write(s[1], said, sizeof(said)), sizeof(said));
-	end_shut_in(&e);
-	end_close(&e, false);
+	fdpair_shut_in(&e);
+	fdpair_close(&e, false);
 	ck_assert(ends(s[1]));
 }
 END_TEST
@@ -114,13 +115,13 @@ START_TEST(a_close_is_an_end_and_a_reset_where_it_can_be_carried)
 	char c = 0;
 
 	tcp ? tcp_pair(s) : socks(s);
-	end_socket(&e, s[0], tcp);
+	fdpair_socket(&e, s[0], tcp);
 	if (_i & 4)
-		end_shut_out(&e); /* also after a half-close */
+		fdpair_shut_out(&e); /* also after a half-close */
 	if (_i & 8)
-		end_shut_in(&e);
-	end_close(&e, rst);
-	end_close(&e, rst);
+		fdpair_shut_in(&e);
+	fdpair_close(&e, rst);
+	fdpair_close(&e, rst);
 	ck_assert(e.in == -1 && e.out == -1);
 	ck_assert_int_eq(fcntl(s[0], F_GETFD), -1);
 	if (tcp && rst && (_i & 12) != 12) {
@@ -140,29 +141,29 @@ START_TEST(a_reset_is_a_failure_and_a_half_close_is_none)
 	int s[2];
 
 	tcp_pair(s);
-	end_socket(&e, s[0], true);
+	fdpair_socket(&e, s[0], true);
 	shutdown(s[1], SHUT_WR);
-	UNTIL(end_readable(&e, &ps), look(true, false));
-	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	UNTIL(fdpair_readable(&e, &ps), look(true, false));
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
 	ck_assert(!e.hup);
 	reset(s[1]);
-	UNTIL(end_failed(&e, &ps) != 0, look(false, false));
+	UNTIL(fdpair_failed(&e, &ps) != 0, look(false, false));
 	ck_assert(e.hup);
 }
 END_TEST
 
 /* Even while nothing is read from it or written to it. */
-START_TEST(an_idle_socket_tells_of_its_reset)
+START_TEST(an_idle_socket_reports_its_reset)
 {
 	int s[2];
 
 	tcp_pair(s);
-	end_socket(&e, s[0], true);
+	fdpair_socket(&e, s[0], true);
 	reset(s[1]);
 	do
 		look(false, false);
 	while (pollset_ready(&ps, e.out_slot) == 0);
-	ck_assert_int_eq(end_failed(&e, &ps), ECONNRESET);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), ECONNRESET);
 }
 END_TEST
 
@@ -171,14 +172,14 @@ START_TEST(a_unix_peer_that_closed_is_EPIPE_and_watched_no_more)
 	int s[2];
 
 	socks(s);
-	end_socket(&e, s[0], false);
+	fdpair_socket(&e, s[0], false);
 	close(s[1]);
 	look(false, false);
-	ck_assert_int_eq(end_failed(&e, &ps), EPIPE);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), EPIPE);
 	look(false, false);
 	ck_assert_uint_eq(ps.n, 0);
 	look(true, false);
-	ck_assert(end_readable(&e, &ps));
+	ck_assert(fdpair_readable(&e, &ps));
 }
 END_TEST
 
@@ -190,20 +191,20 @@ START_TEST(pipes_are_two_descriptors)
 	char c;
 
 	ck_assert(pipe(in) == 0 && pipe(out) == 0);
-	end_pipes(&e, in[0], out[1]);
+	fdpair_pipes(&e, in[0], out[1]);
 	ck_assert(e.in == in[0] && e.out == out[1] && !e.single && !e.tcp && !e.out_socket);
 	look(true, true);
-	ck_assert(!end_readable(&e, &ps) && end_writable(&e, &ps));
+	ck_assert(!fdpair_readable(&e, &ps) && fdpair_writable(&e, &ps));
 	ck_assert_int_eq(write(in[1], "x", 1), 1);
 	look(true, false);
-	ck_assert(end_readable(&e, &ps) && !end_writable(&e, &ps));
-	end_shut_out(&e);
+	ck_assert(fdpair_readable(&e, &ps) && !fdpair_writable(&e, &ps));
+	fdpair_shut_out(&e);
 	close(in[1]);
 	ck_assert_int_eq(read(out[0], &c, 1), 0);
 	look(true, false);
-	ck_assert(end_readable(&e, &ps));
-	ck_assert_int_eq(end_failed(&e, &ps), 0);
-	end_shut_in(&e);
+	ck_assert(fdpair_readable(&e, &ps));
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
+	fdpair_shut_in(&e);
 	ck_assert(fcntl(in[0], F_GETFD) == -1 && fcntl(out[1], F_GETFD) == -1);
 }
 END_TEST
@@ -213,12 +214,12 @@ START_TEST(a_pipe_without_a_reader_is_EPIPE_while_idle)
 	int in[2], out[2];
 
 	ck_assert(pipe(in) == 0 && pipe(out) == 0);
-	end_pipes(&e, in[0], out[1]);
+	fdpair_pipes(&e, in[0], out[1]);
 	look(false, false);
-	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
 	close(out[0]);
 	look(false, false);
-	ck_assert_int_eq(end_failed(&e, &ps), EPIPE);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), EPIPE);
 }
 END_TEST
 
@@ -228,10 +229,10 @@ START_TEST(an_unread_pipe_at_its_end_does_not_wake)
 	int in[2], out[2];
 
 	ck_assert(pipe(in) == 0 && pipe(out) == 0);
-	end_pipes(&e, in[0], out[1]);
+	fdpair_pipes(&e, in[0], out[1]);
 	close(in[1]);
 	look(false, false);
-	ck_assert(!end_readable(&e, &ps));
+	ck_assert(!fdpair_readable(&e, &ps));
 	ck_assert_int_eq(pollset_ready(&ps, e.in_slot) | pollset_ready(&ps, e.out_slot), 0);
 }
 END_TEST
@@ -260,10 +261,10 @@ take_stdio(int kind)
 	fcntl(in_copy, F_SETFL, 0);
 	fcntl(out_copy, F_SETFL, 0);
 	ck_assert(dup2(in[0], 0) == 0 && dup2(out[0], 1) == 1);
-	ck_assert_int_eq(end_stdio(&e), 0);
+	ck_assert_int_eq(fdpair_stdio(&e), 0);
 }
 
-START_TEST(stdio_is_moved_away_and_known_for_what_it_is)
+START_TEST(stdio_is_moved_away_and_its_kind_is_found_out)
 {
 	struct stat null, st;
 
@@ -288,14 +289,14 @@ START_TEST(inherited_flags_are_given_back)
 	take_stdio(_i % 4);
 	ck_assert(nonblocking(in_copy) && nonblocking(out_copy));
 	if (how == 1)
-		end_shut_in(&e);
+		fdpair_shut_in(&e);
 	if (how == 2)
-		end_shut_out(&e);
+		fdpair_shut_out(&e);
 	if (how == 3) {
-		end_shut_out(&e);
-		end_shut_in(&e);
+		fdpair_shut_out(&e);
+		fdpair_shut_in(&e);
 	}
-	end_close(&e, how == 1);
+	fdpair_close(&e, how == 1);
 	ck_assert(!nonblocking(in_copy) && !nonblocking(out_copy));
 	ck_assert(e.in == -1 && e.out == -1);
 }
@@ -308,8 +309,8 @@ START_TEST(flags_that_were_nonblocking_already_stay_so)
 	ck_assert(pipe(p) == 0 && pipe(q) == 0);
 	fcntl(p[0], F_SETFL, O_NONBLOCK);
 	ck_assert(dup2(p[0], 0) == 0 && dup2(q[1], 1) == 1);
-	ck_assert_int_eq(end_stdio(&e), 0);
-	end_close(&e, false);
+	ck_assert_int_eq(fdpair_stdio(&e), 0);
+	fdpair_close(&e, false);
 	ck_assert(nonblocking(p[0]) && !nonblocking(q[1]));
 }
 END_TEST
@@ -320,13 +321,13 @@ START_TEST(files_and_devices_stay_blocking_and_devices_are_used_with_care)
 	int in = _i == 0 ? fileno(tmpfile()) : open(_i == 1 ? "/dev/null" : "/dev/zero", O_RDWR), out = dup(in);
 
 	ck_assert(dup2(in, 0) == 0 && dup2(out, 1) == 1);
-	ck_assert_int_eq(end_stdio(&e), 0);
+	ck_assert_int_eq(fdpair_stdio(&e), 0);
 	ck_assert_int_eq(e.in_blocks, _i == 2);
 	ck_assert_int_eq(e.out_blocks, _i == 2);
 	ck_assert(!nonblocking(in) && !nonblocking(out));
 	look(true, true);
-	ck_assert(end_readable(&e, &ps) && end_writable(&e, &ps));
-	end_close(&e, false);
+	ck_assert(fdpair_readable(&e, &ps) && fdpair_writable(&e, &ps));
+	fdpair_close(&e, false);
 	ck_assert(!nonblocking(in));
 }
 END_TEST
@@ -340,10 +341,10 @@ START_TEST(a_socket_that_keeps_messages_apart_is_refused)
 	ck_assert_int_eq(pipe(p), 0);
 	ck_assert(dup2(p[0], 0) == 0 && dup2(p[1], 1) == 1);
 	ck_assert_int_eq(dup2(s[0], _i % 2), _i % 2);
-	ck_assert_int_eq(end_stdio(&e), -1);
+	ck_assert_int_eq(fdpair_stdio(&e), -1);
 	ck_assert_int_eq(errno, EPROTOTYPE);
-	HAS(end_explain(EPROTOTYPE), "SOCK_STREAM");
-	ck_assert_str_eq(end_explain(EBADF), strerror(EBADF));
+	HAS(fdpair_explain(EPROTOTYPE), "SOCK_STREAM");
+	ck_assert_str_eq(fdpair_explain(EBADF), strerror(EBADF));
 	ck_assert(!nonblocking(s[0]) && !nonblocking(p[0]) && !nonblocking(p[1]));
 }
 END_TEST
@@ -357,8 +358,8 @@ START_TEST(the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket)
 	ck_assert_int_eq(dup2(err[1], 2), 2);
 	close(err[1]);
 	take_stdio(_i / 2);
-	close(out_copy); /* nobody else shares it here */
-	end_shut_out(&e);
+	close(out_copy); /* the only other copy */
+	fdpair_shut_out(&e);
 	ck_assert(ends(out_peer));
 	ck_assert(ends(err[0]));
 	ck_assert_int_ne(fcntl(2, F_GETFD), -1);
@@ -372,7 +373,7 @@ START_TEST(the_end_of_stdout_leaves_a_stderr_that_is_a_file)
 
 	ck_assert_int_eq(dup2(fileno(f), 2), 2);
 	take_stdio(0);
-	end_shut_out(&e);
+	fdpair_shut_out(&e);
 	ck_assert(fstat(2, &a) == 0 && fstat(fileno(f), &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev);
 }
 END_TEST
@@ -380,30 +381,30 @@ END_TEST
 START_TEST(a_closed_stdin_or_stdout_is_an_error)
 {
 	close(_i);
-	ck_assert_int_eq(end_stdio(&e), -1);
+	ck_assert_int_eq(fdpair_stdio(&e), -1);
 	ck_assert_int_eq(errno, EBADF);
 }
 END_TEST
 
-/* Whoever started us is gone: its ends of both pipes are. */
-START_TEST(the_death_of_the_starter_is_seen_behind_unread_bytes)
+/* The parent is dead: its ends of both pipes are closed. */
+START_TEST(the_death_of_the_parent_is_seen_behind_unread_bytes)
 {
 	take_stdio(0);
 	ck_assert_int_eq(write(in_peer, "x", 1), 1);
 	close(in_peer);
 	close(out_peer);
 	look(false, false);
-	ck_assert_int_eq(end_failed(&e, &ps), EPIPE);
-	end_shut_out(&e);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), EPIPE);
+	fdpair_shut_out(&e);
 	look(false, false);
-	ck_assert_int_eq(end_failed(&e, &ps), 0);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
 	ck_assert(e.hup);
 	look(false, false);
 	ck_assert_uint_eq(ps.n, 0);
 }
 END_TEST
 
-TESTS("end")
+TESTS("fdpair")
 {
 	tcase_add_loop_test(tc, a_socket_is_both_directions, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_out_is_a_half_close, 0, 2);
@@ -411,12 +412,12 @@ TESTS("end")
 	tcase_add_test(tc, what_a_unix_peer_wrote_in_vain_does_not_make_its_end_a_reset);
 	tcase_add_loop_test(tc, a_close_is_an_end_and_a_reset_where_it_can_be_carried, 0, 16);
 	tcase_add_test(tc, a_reset_is_a_failure_and_a_half_close_is_none);
-	tcase_add_test(tc, an_idle_socket_tells_of_its_reset);
+	tcase_add_test(tc, an_idle_socket_reports_its_reset);
 	tcase_add_test(tc, a_unix_peer_that_closed_is_EPIPE_and_watched_no_more);
 	tcase_add_test(tc, pipes_are_two_descriptors);
 	tcase_add_test(tc, a_pipe_without_a_reader_is_EPIPE_while_idle);
 	tcase_add_test(tc, an_unread_pipe_at_its_end_does_not_wake);
-	tcase_add_loop_test(tc, stdio_is_moved_away_and_known_for_what_it_is, 0, 4);
+	tcase_add_loop_test(tc, stdio_is_moved_away_and_its_kind_is_found_out, 0, 4);
 	tcase_add_loop_test(tc, inherited_flags_are_given_back, 0, 16);
 	tcase_add_test(tc, flags_that_were_nonblocking_already_stay_so);
 	tcase_add_loop_test(tc, files_and_devices_stay_blocking_and_devices_are_used_with_care, 0, 3);
@@ -424,5 +425,5 @@ TESTS("end")
 	tcase_add_loop_test(tc, the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket, 0, 4);
 	tcase_add_test(tc, the_end_of_stdout_leaves_a_stderr_that_is_a_file);
 	tcase_add_loop_test(tc, a_closed_stdin_or_stdout_is_an_error, 0, 2);
-	tcase_add_test(tc, the_death_of_the_starter_is_seen_behind_unread_bytes);
+	tcase_add_test(tc, the_death_of_the_parent_is_seen_behind_unread_bytes);
 }

@@ -1,118 +1,280 @@
-/* check_half.c - one direction; needs half.o end.o buf.o poll.o os.o */
-#include "net.h"
+/* check_half.c - one direction, between descriptors and streams. */
+#include "conn/half.h"
+#include "t/link.h"
+#include "t/net.h"
 
-static struct end src, dst;
+/* What the source and the sink are. */
+enum { FDS, FDS_TCP, SINK, SINK_TCP, SOURCE, KINDS };
+
+static struct side src, dst;
 static struct half h;
-static int from, to; /* our ends: what is written to ${from} shall come out of ${to} */
+static int from, to;        /* our ends of descriptors: what is written to ${from} comes out of ${to} */
+static struct stream *peer; /* our end of a stream */
 static char junk[BUF_CHUNK];
+static int fds; /* open at the beginning */
 
-static void
-join(bool tcp)
+static bool
+is_tcp(int kind)
 {
-	int a[2], b[2];
-
-	tcp ? tcp_pair(a) : socks(a);
-	socks(b);
-	end_socket(&src, a[0], tcp);
-	end_socket(&dst, b[0], false);
-	from = a[1];
-	to = b[1];
-	half_init(&h, &src, &dst);
-	signal(SIGPIPE, SIG_IGN);
+	return kind == FDS_TCP || kind == SINK_TCP;
 }
 
-/* Nobody reads ${to}: fill what lies before it. */
-static void
-fill_dst(void)
+static bool
+to_stream(int kind)
 {
-	while (write(dst.out, junk, sizeof(junk)) > 0)
+	return kind == SINK || kind == SINK_TCP;
+}
+
+static void
+cross(void)
+{
+	while (link_cross(pollset_clock_us()))
 		;
 }
 
-START_TEST(a_new_half_reads_and_has_nothing_to_write)
+/* A stream whose near end is returned; ${peer} is its far end. */
+static struct side
+stream_side(void)
 {
-	join(false);
-	ck_assert(half_wants_read(&h) && !half_wants_write(&h) && !half_finished(&h));
-	ck_assert_int_eq(h.state, HALF_OPEN);
-	ck_assert_uint_eq(half_read(&h, 1), 0); /* nothing there: no state changes */
+	struct stream *s;
+
+	link_up(MUX_STREAMS, pollset_clock_us());
+	s = mux_open(link_near, "x:1");
+	cross();
+	peer = mux_accept(link_far);
+	ck_assert_ptr_nonnull(peer);
+	stream_accept(peer);
+	cross();
+	return side_of_stream(s);
+}
+
+static struct side
+socket_side(int *ours, bool tcp)
+{
+	struct fdpair e;
+	int s[2];
+
+	tcp ? tcp_pair(s) : socks(s);
+	fdpair_socket(&e, s[0], tcp);
+	*ours = s[1];
+	return side_of_fds(&e);
+}
+
+static void
+join(int kind)
+{
+	signal(SIGPIPE, SIG_IGN);
+	fds = fds_open();
+	src = kind == SOURCE ? stream_side() : socket_side(&from, is_tcp(kind));
+	dst = to_stream(kind) ? stream_side() : socket_side(&to, false);
+	half_init(&h, &src, &dst);
+}
+
+/* One step as conn.c does it. */
+static void
+step(void)
+{
+	cross();
+	half_update(&h);
+	if (half_wants_read(&h))
+		half_read(&h, 1);
 	half_write(&h, true);
-	half_shut(&h, true);
+	cross();
+	half_update(&h);
+}
+
+/* Write to the source; return how many bytes it took. */
+static size_t
+put(const void *p, size_t n)
+{
+	ssize_t w;
+
+	if (src.stream == NULL) {
+		w = write(from, p, n);
+		return w > 0 ? (size_t)w : 0;
+	}
+	if (stream_room(peer) < n)
+		n = stream_room(peer);
+	ck_assert(buf_put(stream_tx(peer), p, n));
+	stream_push(peer);
+	cross();
+	return n;
+}
+
+/* Take what came out of the sink; return how many bytes. */
+static size_t
+take(void *p, size_t size)
+{
+	ssize_t r;
+	size_t n;
+
+	if (dst.stream == NULL) {
+		r = read(to, p, size);
+		return r > 0 ? (size_t)r : 0;
+	}
+	n = buf_take(stream_rx(peer), p, size);
+	if (n > 0)
+		stream_consumed(peer, n);
+	return n;
+}
+
+static size_t
+take_all(void)
+{
+	char room[65536];
+	size_t all = 0, n;
+
+	while ((n = take(room, sizeof(room))) > 0)
+		all += n;
+	return all;
+}
+
+static void
+end_source(void)
+{
+	if (src.stream == NULL) {
+		shutdown(from, SHUT_WR);
+	} else {
+		stream_shutdown(peer);
+		cross();
+	}
+}
+
+static bool
+sink_ended(void)
+{
+	char c;
+
+	return dst.stream == NULL ? read(to, &c, 1) == 0 : stream_eof_read(peer);
+}
+
+/* The sink takes nothing more. */
+static void
+fill_sink(void)
+{
+	if (dst.stream == NULL)
+		while (write(dst.fds.out, junk, sizeof(junk)) > 0)
+			;
+	else
+		link_held = true;
+}
+
+static void
+empty_sink(void)
+{
+	link_held = false;
+	if (dst.stream == NULL)
+		ck_assert_uint_gt(drained(to), 0);
+}
+
+/* Nothing is left of the half, its sides and the link. */
+static void
+finish(void)
+{
+	link_held = false;
+	half_break(&h, 0, false);
+	side_close(&src, false, MUX_RESET, "");
+	side_close(&dst, false, MUX_RESET, "");
+	close(from > 0 ? from : -1);
+	close(to > 0 ? to : -1);
+	if (peer != NULL) {
+		stream_release(peer);
+		cross();
+		ck_assert_uint_eq(link_streams(), 0);
+		ck_assert_uint_eq(link_reserved(), 0);
+		link_free();
+	}
+	buf_trim();
+	ck_assert_int_eq(fds_open(), fds);
+}
+
+START_TEST(a_new_half_has_nothing_to_write)
+{
+	join(_i);
+	ck_assert_int_eq(half_wants_read(&h), _i != SOURCE);
+	ck_assert(!half_wants_write(&h) && !half_finished(&h));
+	step(); /* nothing there: no state changes */
+	half_end(&h, true);
 	ck_assert_int_eq(h.state, HALF_OPEN);
+	ck_assert(src.err == 0 && dst.err == 0);
+	finish();
 }
 END_TEST
 
 START_TEST(bytes_move_and_are_counted)
 {
-	char got[8];
+	char got[8] = "";
 
 	join(_i);
-	ck_assert_int_eq(write(from, "hello", 5), 5);
-	UNTIL(h.buf.used == 5, half_read(&h, 1));
-	ck_assert(half_wants_write(&h));
-	half_write(&h, false);
+	ck_assert_uint_eq(put("hello", 5), 5);
+	UNTIL(take(got, sizeof(got)) == 5, step());
+	ck_assert_mem_eq(got, "hello", 5);
 	ck_assert_uint_eq(h.moved, 5);
 	ck_assert(!half_wants_write(&h));
-	ck_assert_int_eq(read(to, got, sizeof(got)), 5);
-	ck_assert_mem_eq(got, "hello", 5);
+	finish();
 }
 END_TEST
 
 START_TEST(the_end_waits_for_bytes_that_are_held)
 {
-	char c;
-
 	join(_i);
-	fill_dst();
-	ck_assert_int_eq(write(from, "last", 4), 4);
-	shutdown(from, SHUT_WR);
-	UNTIL(h.state != HALF_OPEN, half_read(&h, 1));
+	fill_sink();
+	ck_assert_uint_eq(put("last", 4), 4);
+	end_source();
+	UNTIL(h.state != HALF_OPEN, step());
 	ck_assert_int_eq(h.state, HALF_DRAIN);
-	ck_assert(!half_wants_read(&h) && half_wants_write(&h));
-	half_write(&h, false);
-	half_shut(&h, true);
+	ck_assert_uint_eq(h.moved, 0);
+	ck_assert(!half_wants_read(&h));
+	ck_assert_int_eq(half_wants_write(&h), !to_stream(_i));
+	half_end(&h, true);
 	ck_assert_int_eq(h.state, HALF_DRAIN);
-	ck_assert_uint_gt(drained(to), 0);
-	half_write(&h, true);
+	empty_sink();
+	step();
 	ck_assert_int_eq(h.state, HALF_DRAIN);
-	half_shut(&h, true);
+	half_end(&h, true);
+	cross();
+	half_end(&h, true);
 	ck_assert_int_eq(h.state, HALF_SHUT);
 	ck_assert(half_finished(&h) && !half_wants_read(&h) && !half_wants_write(&h));
-	ck_assert_int_eq(read(to, junk, 5), 4);
+	ck_assert_uint_eq(take(junk, 5), 4);
 	ck_assert_mem_eq(junk, "last", 4);
-	ck_assert_int_eq(read(to, &c, 1), 0);
-	ck_assert_int_eq(src.in, src.out); /* one socket: the other direction lives */
+	ck_assert(sink_ended());
+	if (_i != SOURCE)
+		ck_assert_int_eq(src.fds.in, src.fds.out); /* one socket: the other direction lives */
+	finish();
 }
 END_TEST
 
-START_TEST(an_end_that_cannot_be_told_breaks)
+START_TEST(a_sink_that_cannot_be_ended_is_marked_as_reset)
 {
 	int null = open("/dev/null", O_RDWR);
 
-	join(false);
-	shutdown(from, SHUT_WR);
-	UNTIL(h.state != HALF_OPEN, half_read(&h, 1));
-	ck_assert_int_eq(dup2(null, dst.out), dst.out); /* shutdown says ENOTSOCK */
-	half_shut(&h, true);
-	ck_assert_int_eq(h.state, HALF_BROKEN);
-	ck_assert(h.by_sink && h.err == ENOTSOCK && !h.lost);
-	ck_assert(half_is_ours(ENOMEM) && !half_is_ours(ECONNRESET));
+	join(_i);
+	end_source();
+	UNTIL(h.state != HALF_OPEN, step());
+	ck_assert_int_eq(dup2(null, dst.fds.out), dst.fds.out); /* shutdown returns ENOTSOCK */
+	half_end(&h, true);
+	ck_assert_int_eq(dst.err, ENOTSOCK);
+	ck_assert(half_is_local_failure(ENOMEM) && !half_is_local_failure(ECONNRESET));
+	finish();
 }
 END_TEST
 
-START_TEST(a_shut_that_is_not_explicit_leaves_the_sink_open)
+START_TEST(an_end_that_is_not_explicit_leaves_the_sink_open)
 {
 	char c;
 
-	join(false);
-	shutdown(from, SHUT_WR);
-	half_read(&h, 1);
-	half_shut(&h, false);
+	join(_i);
+	end_source();
+	UNTIL(h.state != HALF_OPEN, step());
+	half_end(&h, false);
 	ck_assert_int_eq(h.state, HALF_SHUT);
-	ck_assert_int_ne(dst.out, -1);
+	ck_assert_int_ne(dst.fds.out, -1);
 	ck_assert_int_eq(read(to, &c, 1), -1);
 	ck_assert_int_eq(errno, EAGAIN);
 	half_break(&h, EIO, true);
 	ck_assert_int_eq(h.state, HALF_SHUT);
+	finish();
 }
 END_TEST
 
@@ -120,121 +282,177 @@ START_TEST(a_pipe_at_its_end_is_closed_at_once)
 {
 	int p[2], q[2];
 
+	join(_i);
 	ck_assert(pipe(p) == 0 && pipe(q) == 0);
-	end_pipes(&src, p[0], q[1]);
-	end_pipes(&dst, dup(q[0]), dup(q[1]));
-	half_init(&h, &src, &dst);
+	fdpair_close(&src.fds, false);
+	fdpair_pipes(&src.fds, p[0], q[1]);
 	close(p[1]);
 	half_read(&h, 1);
 	ck_assert_int_eq(h.state, HALF_DRAIN);
-	ck_assert_int_eq(src.in, -1);
+	ck_assert_int_eq(src.fds.in, -1);
 	ck_assert_int_eq(fcntl(p[0], F_GETFD), -1);
+	close(q[0]);
+	finish();
 }
 END_TEST
+
+/* How many bytes a half may hold: in memory, in a pipe, in a stream's queues. */
+static size_t
+bound_of(int kind, bool bulk)
+{
+	if (kind == SOURCE)
+		return MUX_WINDOW_MOST;
+	if (to_stream(kind))
+		return MUX_WINDOW_FIRST;
+	return bulk ? BUF_PIPE + HALF_HOLDS : HALF_HOLDS;
+}
 
 /* Small and large pieces, so that chunks and the kernel's pipe both are used where they can be. */
 START_TEST(a_full_reader_stops_the_reading_and_everything_comes_at_last)
 {
-	size_t piece = _i % 2 ? sizeof(junk) : 100, sent = 0, got = 0, bound = _i % 2 ? BUF_PIPE + HALF_HOLDS : HALF_HOLDS;
-	bool tcp = _i / 2;
-	ssize_t n;
-	int idle;
+	int kind = _i / 2, idle;
+	size_t piece = _i % 2 ? sizeof(junk) : 100, sent = 0, got = 0, n;
 
-	join(tcp);
-	for (idle = 0; idle < 50;) {
-		n = write(from, junk, piece);
-		if (n > 0)
-			sent += (size_t)n;
-		if (half_wants_read(&h))
-			n = half_read(&h, 1) > 0 ? 1 : n;
+	join(kind);
+	for (idle = 0; idle < 50; idle = n > 0 ? 0 : idle + 1) {
+		n = put(junk, piece);
+		sent += n;
+		cross();
+		half_update(&h);
+		n += half_wants_read(&h) ? half_read(&h, 1) : 0;
 		half_write(&h, false);
-		ck_assert_uint_le(h.buf.used, bound);
+		ck_assert_uint_le(h.buf->used, bound_of(kind, _i % 2));
 		ck_assert_int_eq(h.state, HALF_OPEN);
-		idle = n > 0 ? 0 : idle + 1;
 	}
-	ck_assert(!half_wants_read(&h) && half_wants_write(&h));
-	UNTIL(got == sent, {
-		got += drained(to);
-		half_write(&h, true);
-		if (half_wants_read(&h))
-			half_read(&h, 1);
-	});
+	ck_assert(!half_wants_read(&h));
+	UNTIL(got == sent, { got += take_all(); step(); });
 	ck_assert_uint_eq(h.moved, sent);
-	ck_assert(half_wants_read(&h) && !half_wants_write(&h));
+	ck_assert(!half_wants_write(&h));
+	ck_assert_int_eq(half_wants_read(&h), kind != SOURCE);
+	finish();
 }
 END_TEST
 
 START_TEST(a_sink_that_is_gone_breaks_it_and_what_was_held_is_lost)
 {
-	join(false);
-	close(to);
-	ck_assert_int_eq(write(from, "x", 1), 1);
-	ck_assert_uint_eq(half_read(&h, 1), 1);
-	half_write(&h, false);
+	join(_i);
+	ck_assert_uint_eq(put("x", 1), 1);
+	if (to_stream(_i)) {
+		WAIT_FOR(half_read(&h, 1) == 1); /* it is in the queue, and does not cross */
+		stream_stop(peer);
+		link_cross_one(link_far, link_near, pollset_clock_us());
+		half_update(&h);
+	} else {
+		close(to);
+		to = 0;
+		step();
+	}
 	ck_assert_int_eq(h.state, HALF_BROKEN);
 	ck_assert(h.by_sink && h.lost && half_finished(&h) && !half_wants_write(&h));
 	ck_assert_int_eq(h.err, EPIPE);
-	ck_assert_uint_eq(h.buf.used, 0);
+	ck_assert_uint_eq(h.buf->used, 0);
 	ck_assert_uint_eq(h.moved, 0);
-	half_shut(&h, true);
+	half_end(&h, true);
 	ck_assert_int_eq(h.state, HALF_BROKEN);
+	finish();
+}
+END_TEST
+
+START_TEST(a_sink_stream_that_is_reset_breaks_it_with_its_cause)
+{
+	join(_i);
+	stream_reset(peer, MUX_TIMEOUT, "too slow");
+	cross();
+	half_update(&h);
+	ck_assert(h.state == HALF_BROKEN && h.by_sink && !h.lost);
+	ck_assert_int_eq(h.err, ETIMEDOUT);
+	finish();
 }
 END_TEST
 
 START_TEST(a_break_with_nothing_held_loses_nothing)
 {
-	join(false);
+	join(_i);
 	half_break(&h, EPIPE, true);
 	ck_assert(h.state == HALF_BROKEN && !h.lost && h.by_sink && h.err == EPIPE);
 	half_break(&h, EIO, false);
 	ck_assert(h.by_sink && h.err == EPIPE);
+	finish();
 }
 END_TEST
 
-START_TEST(a_broken_half_swallows_until_the_source_ends)
+START_TEST(a_broken_half_reads_and_drops_until_the_source_ends)
 {
-	join(true);
+	join(_i);
 	half_break(&h, EPIPE, true);
 	ck_assert(half_wants_read(&h));
 	ck_assert_uint_eq(half_read(&h, 1), 0);
-	ck_assert(!h.lost && src.in != -1);
-	ck_assert_int_eq(write(from, "swallowed", 9), 9);
+	ck_assert(!h.lost && src.fds.in != -1);
+	ck_assert_uint_eq(put("dropped", 7), 7);
 	UNTIL(h.lost, ck_assert_uint_eq(half_read(&h, 1), 0));
-	ck_assert_uint_eq(h.buf.used, 0);
+	ck_assert_uint_eq(h.buf->used, 0);
 	ck_assert(half_wants_read(&h) && !half_wants_write(&h));
-	shutdown(from, SHUT_WR);
-	UNTIL(src.in == -1, half_read(&h, 1));
+	end_source();
+	UNTIL(src.fds.in == -1, half_read(&h, 1));
 	ck_assert(!half_wants_read(&h));
-	ck_assert_int_ne(src.out, -1);
+	ck_assert_int_ne(src.fds.out, -1);
+	cross();
+	ck_assert_uint_eq(take_all(), 0);
+	finish();
 }
 END_TEST
 
-START_TEST(a_half_broken_by_its_source_reads_no_more)
+/* More than all windows: the peer could fill them and no more. */
+START_TEST(a_broken_half_drops_what_a_stream_sends_and_reserves_nothing_for_it)
 {
-	join(false);
-	half_break(&h, ECONNRESET, false);
-	ck_assert(!half_wants_read(&h) && !h.by_sink);
+	join(SOURCE);
+	ck_assert_uint_eq(put(junk, 1000), 1000);
+	half_break(&h, EPIPE, true);
+	ck_assert_uint_eq(h.buf->used, 0);
+	UNTIL(put(junk, sizeof(junk)) == 0, step());
+	ck_assert_uint_eq(h.buf->used, 0);
+	ck_assert_uint_eq(h.moved, 0);
+	finish();
 }
 END_TEST
 
-START_TEST(a_reset_source_breaks_it)
+/* What came before the reset is held, and written onward. */
+START_TEST(a_reset_source_drains_and_is_marked)
 {
-	struct pollfd p = { .events = POLLIN };
+	static const struct {
+		int kind;
+		bool bulk;
+	} cases[] = { { FDS_TCP, false }, { FDS_TCP, true }, { SINK_TCP, false }, { SOURCE, false } };
+	int kind = cases[_i].kind;
+	char got[8] = "";
 
-	join(true);
-	reset(from);
-	p.fd = src.in;
-	ck_assert_int_eq(poll(&p, 1, 5000), 1);
-	h.bulk = _i;
-	src.in_splices = _i;
-	half_read(&h, 1);
-	ck_assert_int_eq(h.state, HALF_BROKEN);
-	ck_assert(!h.by_sink);
-	ck_assert_int_eq(h.err, ECONNRESET);
+	join(kind);
+	ck_assert_uint_eq(put("before", 6), 6);
+	WAIT_FOR(kind == SOURCE || half_read(&h, 1) == 6);
+	if (kind == SOURCE) {
+		stream_reset(peer, MUX_RESET, "");
+	} else {
+		reset(from);
+		from = 0;
+		h.bulk = src.fds.in_splices = cases[_i].bulk;
+	}
+	UNTIL(src.err != 0, {
+		cross();
+		half_update(&h);
+		if (half_wants_read(&h))
+			half_read(&h, 1);
+	});
+	ck_assert_int_eq(src.err, ECONNRESET);
+	ck_assert_int_eq(h.state, HALF_DRAIN);
+	half_write(&h, true);
+	cross();
+	ck_assert_uint_eq(take(got, sizeof(got)), 6);
+	ck_assert_mem_eq(got, "before", 6);
+	finish();
 }
 END_TEST
 
-START_TEST(who_fills_a_chunk_is_read_wide_and_never_beyond_what_it_may_hold)
+START_TEST(a_source_that_fills_a_chunk_is_read_wide_and_never_beyond_what_may_be_held)
 {
 	FILE *f = tmpfile();
 	int i;
@@ -243,106 +461,108 @@ START_TEST(who_fills_a_chunk_is_read_wide_and_never_beyond_what_it_may_hold)
 		ck_assert_uint_eq(fwrite(junk, 1, sizeof(junk), f), sizeof(junk));
 	fwrite(junk, 1, 100, f);
 	rewind(f);
-	end_none(&src);
-	end_none(&dst);
-	src.in = fileno(f);
+	side_none(&src);
+	side_none(&dst);
+	src.fds.in = fileno(f);
 	half_init(&h, &src, &dst);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), BUF_CHUNK);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), HALF_HOLDS - BUF_CHUNK); /* what there is room for */
 	ck_assert(!half_wants_read(&h));
-	buf_clear(&h.buf);
+	buf_clear(h.buf);
 	ck_assert_uint_eq(half_read(&h, 1), BUF_CHUNK); /* others wait */
 	ck_assert_uint_eq(half_read(&h, 2), 2 * BUF_CHUNK);
-	buf_clear(&h.buf);
+	buf_clear(h.buf);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), 4 * BUF_CHUNK);
-	buf_clear(&h.buf);
+	buf_clear(h.buf);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), BUF_CHUNK + 100);
-	buf_clear(&h.buf);
+	buf_clear(h.buf);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), 0);
 	ck_assert_int_eq(h.state, HALF_DRAIN);
 }
 END_TEST
 
-/* A terminal may block in the middle of more: only when poll said so, and little. */
+/* A terminal may block in the middle of more: only when poll reported it, and little. */
 START_TEST(a_blocking_sink_is_written_only_when_ready_and_little)
 {
-	join(false);
-	dst.out_blocks = true;
-	ck_assert_int_eq(write(from, junk, 5000), 5000);
-	ck_assert_uint_eq(half_read(&h, 1), 5000);
+	join(_i);
+	dst.fds.out_blocks = true;
+	ck_assert_uint_eq(put(junk, 5000), 5000);
+	half_update(&h);
+	if (_i != SOURCE)
+		WAIT_FOR(half_read(&h, 1) == 5000);
 	half_write(&h, false);
 	ck_assert_uint_eq(h.moved, 0);
 	half_write(&h, true);
 	ck_assert_uint_gt(h.moved, 0);
 	ck_assert_uint_le(h.moved, 1024);
+	finish();
 }
 END_TEST
 
-/* Bulk may go by the kernel's pipe and back to messages: the order stays. */
+/* Bulk may go through a pipe in the kernel and back to messages: the order stays. */
 START_TEST(order_is_kept_between_messages_and_bulk)
 {
 	static const size_t pieces[] = { 1, 65536, 65536, 65536, 7, 100000, 1, 65536, 65536, 3, 65536, 40000, 40000, 1 };
-	size_t i, j, sent = 0, got = 0, total = 0;
+	size_t i = 0, j, end = pieces[0], sent = 0, got = 0, total = 0, n, part;
 	unsigned char block[7000], out[16384];
-	struct end real;
-	ssize_t n;
+	struct fdpair real;
 	int p[2];
 
-	join(false);
-	ck_assert_int_eq(pipe(p), 0);
-	fcntl(p[0], F_SETFL, O_NONBLOCK);
-	real = src;
-	end_pipes(&src, p[0], real.out);
-	fcntl(p[1], F_SETFL, O_NONBLOCK);
-	dst.out_splices = false;
-	for (i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++)
-		total += pieces[i];
-	for (i = 0; got < total;) {
-		while (i < sizeof(pieces) / sizeof(pieces[0]) && sent < total) {
-			size_t part = 0, end = 0, k;
-
-			for (k = 0; k <= i; k++)
-				end += pieces[k];
+	join(_i);
+	if (_i == FDS) {
+		ck_assert_int_eq(pipe(p), 0);
+		fcntl(p[0], F_SETFL, O_NONBLOCK);
+		fcntl(p[1], F_SETFL, O_NONBLOCK);
+		real = src.fds;
+		fdpair_pipes(&src.fds, p[0], real.out);
+		close(from);
+		from = p[1];
+	}
+	for (j = 0; j < sizeof(pieces) / sizeof(pieces[0]); j++)
+		total += pieces[j];
+	UNTIL(got == total, {
+		while (sent < total) {
 			part = end - sent < sizeof(block) ? end - sent : sizeof(block);
 			for (j = 0; j < part; j++)
 				block[j] = (unsigned char)((sent + j) % 251);
-			n = write(p[1], block, part);
-			if (n <= 0)
+			n = put(block, part);
+			sent += n;
+			if (sent == end && sent < total)
+				end += pieces[++i];
+			if (n == 0 || sent + pieces[i] == end)
 				break;
-			sent += (size_t)n;
-			if (sent == end) {
-				i++;
-				break;
-			}
 		}
-		if (half_wants_read(&h))
-			half_read(&h, 1);
-		half_write(&h, false);
+		step();
 		ck_assert_int_eq(h.state, HALF_OPEN);
-		n = read(to, out, sizeof(out));
-		for (j = 0; n > 0 && j < (size_t)n; j++, got++)
+		n = take(out, sizeof(out));
+		for (j = 0; j < n; j++, got++)
 			if (out[j] != got % 251)
 				ck_abort_msg("differs at %zu", got);
-	}
+	});
 	ck_assert_uint_eq(h.moved, total);
+	finish();
 }
 END_TEST
 
 TESTS("half")
 {
-	tcase_add_test(tc, who_fills_a_chunk_is_read_wide_and_never_beyond_what_it_may_hold);
-	tcase_add_test(tc, a_new_half_reads_and_has_nothing_to_write);
-	tcase_add_loop_test(tc, bytes_move_and_are_counted, 0, 2);
-	tcase_add_loop_test(tc, the_end_waits_for_bytes_that_are_held, 0, 2);
-	tcase_add_test(tc, an_end_that_cannot_be_told_breaks);
-	tcase_add_test(tc, a_shut_that_is_not_explicit_leaves_the_sink_open);
-	tcase_add_test(tc, a_pipe_at_its_end_is_closed_at_once);
-	tcase_add_loop_test(tc, a_full_reader_stops_the_reading_and_everything_comes_at_last, 0, 4);
-	tcase_add_test(tc, a_sink_that_is_gone_breaks_it_and_what_was_held_is_lost);
-	tcase_add_test(tc, a_break_with_nothing_held_loses_nothing);
-	tcase_add_test(tc, a_broken_half_swallows_until_the_source_ends);
-	tcase_add_test(tc, a_half_broken_by_its_source_reads_no_more);
-	tcase_add_loop_test(tc, a_reset_source_breaks_it, 0, 2);
-	tcase_add_test(tc, a_blocking_sink_is_written_only_when_ready_and_little);
-	tcase_add_test(tc, order_is_kept_between_messages_and_bulk);
+	tcase_add_loop_test(tc, a_new_half_has_nothing_to_write, 0, KINDS);
+	tcase_add_loop_test(tc, bytes_move_and_are_counted, 0, KINDS);
+	tcase_add_loop_test(tc, the_end_waits_for_bytes_that_are_held, 0, KINDS);
+	tcase_add_test(tc, a_sink_that_cannot_be_ended_is_marked_as_reset);
+	tcase_add_loop_test(tc, a_sink_that_cannot_be_ended_is_marked_as_reset, SOURCE, SOURCE + 1);
+	tcase_add_test(tc, an_end_that_is_not_explicit_leaves_the_sink_open);
+	tcase_add_loop_test(tc, an_end_that_is_not_explicit_leaves_the_sink_open, SOURCE, SOURCE + 1);
+	tcase_add_loop_test(tc, a_pipe_at_its_end_is_closed_at_once, 0, SOURCE);
+	tcase_add_loop_test(tc, a_full_reader_stops_the_reading_and_everything_comes_at_last, 0, 2 * KINDS);
+	tcase_add_loop_test(tc, a_sink_that_is_gone_breaks_it_and_what_was_held_is_lost, 0, KINDS);
+	tcase_add_loop_test(tc, a_sink_stream_that_is_reset_breaks_it_with_its_cause, SINK, SINK_TCP + 1);
+	tcase_add_loop_test(tc, a_break_with_nothing_held_loses_nothing, 0, KINDS);
+	tcase_add_loop_test(tc, a_broken_half_reads_and_drops_until_the_source_ends, 0, SOURCE);
+	tcase_add_test(tc, a_broken_half_drops_what_a_stream_sends_and_reserves_nothing_for_it);
+	tcase_add_loop_test(tc, a_reset_source_drains_and_is_marked, 0, 4);
+	tcase_add_test(tc, a_source_that_fills_a_chunk_is_read_wide_and_never_beyond_what_may_be_held);
+	tcase_add_loop_test(tc, a_blocking_sink_is_written_only_when_ready_and_little, FDS, SINK);
+	tcase_add_loop_test(tc, a_blocking_sink_is_written_only_when_ready_and_little, SOURCE, SOURCE + 1);
+	tcase_add_loop_test(tc, order_is_kept_between_messages_and_bulk, 0, KINDS);
 }

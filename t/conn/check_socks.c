@@ -1,7 +1,9 @@
-/* check_socks.c - what a client of -D says first; needs socks.o */
+/* check_socks.c - the handshake of a client of -D. */
 #include <ctype.h>
 
-#include "check.h"
+#include "conn/socks.h"
+#include "mux/mux.h"
+#include "t/net.h"
 
 #define V5 "\5\1\0"
 #define BYTES(text) (text), sizeof(text) - 1
@@ -10,16 +12,16 @@ static struct socks s;
 static unsigned char answers[64];
 static size_t answers_n;
 
-/* ${n} bytes in pieces of at most ${piece}, as leg.c reads them: never more than are asked for.  How many were taken. */
+/* ${n} bytes in pieces of at most ${piece}, never more than are asked for.  Return how many were taken. */
 static size_t
-talk(const char *p, size_t n, size_t piece)
+feed(const char *p, size_t n, size_t piece)
 {
 	unsigned char answer[SOCKS_REPLY];
 	size_t at = 0, k, got;
 
 	memset(&s, 0, sizeof(s));
 	answers_n = 0;
-	while (at < n && s.state == SOCKS_TALKS) {
+	while (at < n && s.state == SOCKS_READING) {
 		k = socks_needs(&s);
 		ck_assert_uint_gt(k, 0);
 		if (k > piece)
@@ -32,7 +34,7 @@ talk(const char *p, size_t n, size_t piece)
 		answers_n += got;
 		at += k;
 	}
-	ck_assert_int_eq(socks_needs(&s) == 0, s.state != SOCKS_TALKS);
+	ck_assert_int_eq(socks_needs(&s) == 0, s.state != SOCKS_READING);
 	return at;
 }
 
@@ -76,7 +78,7 @@ static const struct {
 	{ BYTES(V5 "\5\2\0\1\12\0\0\5\0\120"), NULL }, /* BIND */
 	{ BYTES(V5 "\5\3\0\3\4node\0\120"), NULL },    /* UDP ASSOCIATE */
 	{ BYTES("\4\2\0\120\12\0\0\5me\0"), NULL },
-	{ BYTES(V5 "\5\1\0\3\0\0\120"), NULL }, /* no name */
+	{ BYTES(V5 "\5\1\0\3\0\0\120"), NULL }, /* an empty name */
 	{ BYTES("\4\1\0\120\0\0\0\1me\0\0"), NULL },
 	{ BYTES(V5 "\5\1\0\3\3a\0b\0\120"), NULL },
 	{ BYTES(V5 "\5\1\0\3\4a/.b\0\120"), NULL },
@@ -97,7 +99,7 @@ START_TEST(a_request_is_read_to_its_last_byte_and_no_further)
 	memcpy(text, requests[_i].p, n);
 	memset(text + n, 'D', sizeof(text) - n);
 	for (piece = 1; piece <= n + 1; piece++) {
-		ck_assert_uint_eq(talk(text, sizeof(text), piece), n);
+		ck_assert_uint_eq(feed(text, sizeof(text), piece), n);
 		if (requests[_i].target == NULL) {
 			ck_assert_int_eq(s.state, SOCKS_WRONG);
 			ck_assert_uint_gt(strlen(s.why), 10);
@@ -109,8 +111,8 @@ START_TEST(a_request_is_read_to_its_last_byte_and_no_further)
 		ck_assert_mem_eq(answers, "\5\0", answers_n);
 	}
 	for (piece = 0; piece < n; piece++) {
-		talk(text, piece, 7);
-		ck_assert_int_eq(s.state, SOCKS_TALKS);
+		feed(text, piece, 7);
+		ck_assert_int_eq(s.state, SOCKS_READING);
 		ck_assert_uint_le(piece + socks_needs(&s), n);
 	}
 }
@@ -118,13 +120,13 @@ END_TEST
 
 START_TEST(a_request_that_is_refused_gets_an_answer)
 {
-	size_t n = talk(requests[_i].p, requests[_i].n, 1000);
+	size_t n = feed(requests[_i].p, requests[_i].n, 1000);
 
 	ck_assert_uint_eq(n, requests[_i].n);
 	if (requests[_i].target != NULL)
 		return;
 	ck_assert(!s.silent);
-	ck_assert_uint_ne(s.code, LINK_END);
+	ck_assert_uint_ne(s.code, MUX_END);
 	if (requests[_i].p[0] == 4)
 		ck_assert_mem_eq(reply(s.code, 8), "\0\133\0\0\0\0\0\0", 8);
 	else
@@ -138,10 +140,10 @@ START_TEST(every_odd_byte_of_a_name_is_refused)
 	bool good = isalnum(_i) || (_i > ' ' && _i < 0x7f && strchr("/[]=", _i) == NULL);
 
 	text[9] = (char)_i;
-	talk(text, sizeof(text) - 1, 1000);
+	feed(text, sizeof(text) - 1, 1000);
 	ck_assert_int_eq(s.state, good ? SOCKS_WANTS : SOCKS_WRONG);
 	if (!good)
-		ck_assert_uint_eq(s.code, LINK_UNUSABLE);
+		ck_assert_uint_eq(s.code, MUX_UNUSABLE);
 }
 END_TEST
 
@@ -154,9 +156,9 @@ START_TEST(methods_without_none_are_answered_and_that_is_all)
 	size_t piece;
 
 	for (piece = 1; piece < 6; piece++) {
-		ck_assert_uint_eq(talk(methods[_i].p, methods[_i].n, piece), methods[_i].n);
+		ck_assert_uint_eq(feed(methods[_i].p, methods[_i].n, piece), methods[_i].n);
 		ck_assert_int_eq(s.state, SOCKS_WRONG);
-		ck_assert_uint_eq(s.code, LINK_FORBIDDEN);
+		ck_assert_uint_eq(s.code, MUX_FORBIDDEN);
 		ck_assert_uint_eq(answers_n, 2);
 		ck_assert_mem_eq(answers, "\5\377", 2);
 		reply(s.code, 0);
@@ -172,20 +174,20 @@ START_TEST(two_hundred_and_fifty_five_methods_are_read)
 	text[0] = 5;
 	text[1] = (char)255;
 	text[256] = 0;
-	ck_assert_uint_eq(talk(text, sizeof(text), _i == 0 ? 1 : 1000), 257);
-	ck_assert_int_eq(s.state, SOCKS_TALKS);
+	ck_assert_uint_eq(feed(text, sizeof(text), _i == 0 ? 1 : 1000), 257);
+	ck_assert_int_eq(s.state, SOCKS_READING);
 	ck_assert_mem_eq(answers, "\5\0", 2);
 	ck_assert_uint_eq(socks_needs(&s), 5);
 }
 END_TEST
 
-START_TEST(who_speaks_something_else_is_not_answered)
+START_TEST(another_protocol_is_not_answered)
 {
 	static const char *const text[] = { "GET / HTTP/1.1\r\n", "\3\1", "\26\3\1", "SSH-2.0-x\r\n", "\6\1" };
 
-	ck_assert_uint_eq(talk(text[_i], strlen(text[_i]), 1000), 2);
+	ck_assert_uint_eq(feed(text[_i], strlen(text[_i]), 1000), 2);
 	ck_assert_int_eq(s.state, SOCKS_WRONG);
-	ck_assert_uint_eq(s.code, LINK_PROTOCOL);
+	ck_assert_uint_eq(s.code, MUX_PROTOCOL);
 	reply(s.code, 0);
 	ck_assert_uint_eq(answers_n, 0);
 }
@@ -196,9 +198,9 @@ START_TEST(a_request_of_another_kind_is_refused)
 {
 	static const char text[][8] = { V5 "\4\1\0\1\1", V5 "\5\1\0\2\1", V5 "\5\1\0\0\1", V5 "\5\1\0\377\1" };
 
-	ck_assert_uint_eq(talk(text[_i], sizeof(text[_i]), 3), sizeof(text[_i]));
+	ck_assert_uint_eq(feed(text[_i], sizeof(text[_i]), 3), sizeof(text[_i]));
 	ck_assert_int_eq(s.state, SOCKS_WRONG);
-	ck_assert_uint_eq(s.code, _i == 0 ? LINK_PROTOCOL : LINK_UNUSABLE);
+	ck_assert_uint_eq(s.code, _i == 0 ? MUX_PROTOCOL : MUX_UNUSABLE);
 	ck_assert_mem_eq(reply(s.code, 10), _i == 0 ? "\5\1\0\1\0\0\0\0\0\0" : "\5\10\0\1\0\0\0\0\0\0", 10);
 }
 END_TEST
@@ -210,12 +212,12 @@ START_TEST(a_user_of_any_length_is_read_and_one_without_end_is_refused)
 
 	memset(text, 'u', sizeof(text));
 	memcpy(text, "\4\1\0\120\12\0\0\5", 8);
-	ck_assert_uint_eq(talk(text, sizeof(text), 1000), sizeof(s.in));
+	ck_assert_uint_eq(feed(text, sizeof(text), 1000), sizeof(s.in));
 	ck_assert_int_eq(s.state, SOCKS_WRONG);
 	ck_assert_mem_eq(reply(s.code, 8), "\0\133", 2);
 	for (n = 0; n < 1015; n += 29) {
 		text[8 + n] = '\0';
-		ck_assert_uint_eq(talk(text, sizeof(text), 1000), 9 + n);
+		ck_assert_uint_eq(feed(text, sizeof(text), 1000), 9 + n);
 		ck_assert_str_eq(s.target, "10.0.0.5:80");
 		text[8 + n] = 'u';
 	}
@@ -227,26 +229,26 @@ START_TEST(an_answer_has_its_number)
 	static const struct {
 		uint16_t code;
 		char five;
-	} codes[] = { { LINK_END, 0 }, { LINK_RESET, 1 }, { LINK_REFUSED, 5 }, { LINK_NO_FILE, 1 }, { LINK_NO_PERMISSION, 2 },
-		{ LINK_UNUSABLE, 1 }, { LINK_TIMEOUT, 4 }, { LINK_NO_ROUTE, 4 }, { LINK_NO_NAME, 4 }, { LINK_NO_ROOM, 1 },
-		{ LINK_FORBIDDEN, 2 }, { 999, 1 } };
+	} codes[] = { { MUX_END, 0 }, { MUX_RESET, 1 }, { MUX_REFUSED, 5 }, { MUX_NO_FILE, 1 }, { MUX_NO_PERMISSION, 2 },
+		{ MUX_UNUSABLE, 1 }, { MUX_TIMEOUT, 4 }, { MUX_NO_ROUTE, 4 }, { MUX_NO_NAME, 4 }, { MUX_NO_ROOM, 1 },
+		{ MUX_FORBIDDEN, 2 }, { 999, 1 } };
 	char want[10] = "\5?\0\1\0\0\0\0\0";
 
-	talk(requests[0].p, requests[0].n, 1000);
+	feed(requests[0].p, requests[0].n, 1000);
 	want[1] = codes[_i].five;
 	ck_assert_mem_eq(reply(codes[_i].code, 10), want, 10);
-	talk("\4\1\0\120\12\0\0\5\0", 9, 1000);
+	feed("\4\1\0\120\12\0\0\5\0", 9, 1000);
 	ck_assert_mem_eq(reply(codes[_i].code, 8), _i == 0 ? "\0\132\0\0\0\0\0\0" : "\0\133\0\0\0\0\0\0", 8);
 }
 END_TEST
 
-/* 0: BIND, 1: UDP ASSOCIATE, 2: none there is */
+/* 0: BIND, 1: UDP ASSOCIATE, 2: an unknown one */
 START_TEST(a_command_that_is_not_connect_is_7)
 {
 	char text[] = V5 "\5?\0\1\12\0\0\5\0\120";
 
 	text[4] = "\2\3\0"[_i];
-	talk(text, sizeof(text) - 1, 1000);
+	feed(text, sizeof(text) - 1, 1000);
 	ck_assert_int_eq(s.state, SOCKS_WRONG);
 	ck_assert_mem_eq(reply(s.code, 10), "\5\7\0\1\0\0\0\0\0\0", 10);
 }
@@ -280,24 +282,120 @@ START_TEST(nonsense_comes_to_an_end)
 			for (j = (int)number(4); j > 0; j--)
 				text[number((unsigned)n)] = (char)number(256);
 		}
-		talk(text, n, 1 + number(64));
+		feed(text, n, 1 + number(64));
 		if (s.state == SOCKS_WANTS)
 			for (i = 0; i == 0 || s.target[i] != '\0'; i++)
 				ck_assert(i < sizeof(s.target) && s.target[i] > ' ' && s.target[i] != '/' && s.target[0] != '=');
-		else if (s.state == SOCKS_TALKS)
+		else if (s.state == SOCKS_READING)
 			ck_assert_uint_le(s.have + socks_needs(&s), sizeof(s.in));
 	}
 }
 END_TEST
 
+/* ---- I/O ---- */
+
+static struct fdpair client;
+static int ours; /* the client's end */
+
+static void
+connect_client(bool tcp)
+{
+	int fd[2];
+
+	signal(SIGPIPE, SIG_IGN);
+	memset(&s, 0, sizeof(s));
+	tcp ? tcp_pair(fd) : socks(fd);
+	fdpair_socket(&client, fd[0], tcp);
+	ours = fd[1];
+}
+
+static int
+read_all(void)
+{
+	int err = 0;
+
+	UNTIL(s.state != SOCKS_READING || err != 0, err = socks_read(&s, &client));
+	return err;
+}
+
+START_TEST(a_request_is_read_and_answered)
+{
+	char got[16];
+
+	connect_client(true);
+	ck_assert_int_eq(socks_read(&s, &client), 0); /* nothing came yet */
+	ck_assert_int_eq(write(ours, V5 "\5\1\0\1\12\0\0\5\0\120early", 18), 18);
+	ck_assert_int_eq(read_all(), 0);
+	ck_assert_int_eq(s.state, SOCKS_WANTS);
+	ck_assert_str_eq(s.target, "10.0.0.5:80");
+	WAIT_FOR(read(ours, got, sizeof(got)) == 2);
+	ck_assert_mem_eq(got, "\5\0", 2);
+	ck_assert(socks_answer(&s, &client, MUX_END));
+	WAIT_FOR(read(ours, got, sizeof(got)) == 10);
+	ck_assert_mem_eq(got, "\5\0\0\1\0\0\0\0\0\0", 10);
+	ck_assert_int_eq(read(client.in, got, sizeof(got)), 5); /* what follows belongs to the target */
+	ck_assert_mem_eq(got, "early", 5);
+}
+END_TEST
+
+START_TEST(a_client_that_closes_or_resets_is_reported)
+{
+	connect_client(true);
+	ck_assert_int_eq(write(ours, V5 "\5\1", 5), 5);
+	_i == 0 ? (void)shutdown(ours, SHUT_WR) : reset(ours);
+	ck_assert_int_eq(read_all(), _i == 0 ? -1 : ECONNRESET);
+}
+END_TEST
+
+/* Half a reply would be misread. */
+START_TEST(a_reply_that_does_not_fit_is_a_failure)
+{
+	static char junk[65536];
+
+	connect_client(false);
+	ck_assert_int_eq(write(ours, "\5\1", 2), 2);
+	WAIT_FOR(socks_read(&s, &client) == 0 && s.have == 2);
+	while (write(client.out, junk, sizeof(junk)) > 0)
+		;
+	while (write(client.out, junk, 1) > 0)
+		;
+	ck_assert_int_eq(write(ours, "\0", 1), 1);
+	if (_i == 0) {
+		ck_assert_int_eq(read_all(), EAGAIN);
+		return;
+	}
+	feed("\4\1\0\120\12\0\0\5\0", 9, 1000);
+	ck_assert_int_eq(s.state, SOCKS_WANTS);
+	ck_assert(!socks_answer(&s, &client, MUX_END));
+}
+END_TEST
+
+START_TEST(a_refusal_without_an_answer_writes_nothing)
+{
+	char c;
+
+	connect_client(true);
+	ck_assert_int_eq(write(ours, "GET /", 5), 5);
+	ck_assert_int_eq(read_all(), 0);
+	ck_assert_int_eq(s.state, SOCKS_WRONG);
+	ck_assert(socks_answer(&s, &client, s.code));
+	ck_assert_int_eq(read(ours, &c, 1), -1);
+	ck_assert_int_eq(errno, EAGAIN);
+}
+END_TEST
+
 TESTS("socks")
 {
+	tcase_add_test(tc, a_request_is_read_and_answered);
+	tcase_add_loop_test(tc, a_client_that_closes_or_resets_is_reported, 0, 2);
+	tcase_add_loop_test(tc, a_reply_that_does_not_fit_is_a_failure, 0, 2);
+	tcase_add_test(tc, a_refusal_without_an_answer_writes_nothing);
 	tcase_add_loop_test(tc, a_request_is_read_to_its_last_byte_and_no_further, 0, REQUESTS);
 	tcase_add_loop_test(tc, a_request_that_is_refused_gets_an_answer, 0, REQUESTS);
 	tcase_add_loop_test(tc, every_odd_byte_of_a_name_is_refused, 0, 256);
 	tcase_add_loop_test(tc, methods_without_none_are_answered_and_that_is_all, 0, 4);
 	tcase_add_loop_test(tc, two_hundred_and_fifty_five_methods_are_read, 0, 2);
-	tcase_add_loop_test(tc, who_speaks_something_else_is_not_answered, 0, 5);
+	tcase_add_loop_test(tc, another_protocol_is_not_answered, 0, 5);
 	tcase_add_loop_test(tc, a_request_of_another_kind_is_refused, 0, 4);
 	tcase_add_test(tc, a_user_of_any_length_is_read_and_one_without_end_is_refused);
 	tcase_add_loop_test(tc, an_answer_has_its_number, 0, 12);
