@@ -443,6 +443,15 @@ dial_explain(const struct dial *d, char *dst, size_t size)
 }
 
 void
+dial_reset(struct dial *d)
+{
+	if (d->fd == -1 || d->to->kind != ENDPOINT_TCP)
+		return;
+	sock_reset(d->fd);
+	d->fd = -1;
+}
+
+void
 dial_free(struct dial *d, int64_t now)
 {
 	if (d == NULL)

@@ -239,6 +239,7 @@ struct dial_target {
  * dial_errno(d): DIAL_FAILED: the errno value; 0: the name is not known.
  * dial_explain(d, dst, size): DIAL_FAILED: a sentence with cause and remedy into ${dst}, which is returned.
  * dial_drop_target(target): give up a reference; the last one frees it.  NULL is harmless.
+ * dial_reset(d): reset a TCP connection that is being made or was not taken; before dial_free.
  * dial_free(d, now): NULL is harmless; what was not taken is closed and released.
  */
 struct dial *dial_start(struct dial_target *target, int64_t now);
@@ -249,6 +250,7 @@ struct child *dial_take_child(struct dial *d);
 int dial_status(const struct dial *d);
 int dial_errno(const struct dial *d);
 const char *dial_explain(const struct dial *d, char *dst, size_t size);
+void dial_reset(struct dial *d);
 void dial_free(struct dial *d, int64_t now);
 void dial_drop_target(struct dial_target *target);
 

@@ -314,16 +314,22 @@ step_request(struct conn *c, const struct pollset *ps)
 	}
 }
 
-/* Side a has ended before the target was reached.  A client that closed, but sent something before, is served. */
-static bool
-client_is_gone(struct conn *c, const struct pollset *ps)
+/*
+ * Has side a ended before the target was reached?  Return EPIPE if it closed, another errno value if it was reset, else 0.  A client
+ * that closed, but sent something before, is served.
+ */
+static int
+client_failed(struct conn *c, const struct pollset *ps)
 {
+	struct stream *s = c->a.stream;
 	int err;
 
-	if (c->a.stream != NULL)
-		return stream_is_closed(c->a.stream);
+	if (s != NULL && stream_is_closed(s) && stream_code(s) != MUX_END)
+		return mux_errno_of(stream_code(s));
+	if (s != NULL)
+		return stream_is_closed(s) && stream_rx(s)->used == 0 ? EPIPE : 0;
 	err = side_failed(&c->a, ps);
-	return err != 0 && !(err == EPIPE && c->a.fds.single && fdpair_has_unread(&c->a.fds));
+	return err == EPIPE && c->a.fds.single && fdpair_has_unread(&c->a.fds) ? 0 : err;
 }
 
 static void
@@ -371,7 +377,11 @@ dial_failed(struct conn *c, int64_t now)
 static void
 step_dial(struct conn *c, const struct pollset *ps)
 {
-	if (client_is_gone(c, ps)) {
+	int err = client_failed(c, ps);
+
+	if (err != 0) {
+		if (err != EPIPE)
+			dial_reset(c->dial);
 		cut(c, STATUS_BROKEN, MUX_RESET, "", ps->now);
 		return;
 	}
