@@ -440,6 +440,13 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 	return now >= c->stalled_at + limit;
 }
 
+/* Was the stream reset before both directions had ended?  A code that comes later only reports a loss: check_delivery. */
+static bool
+is_reset(const struct stream *s)
+{
+	return stream_is_closed(s) && stream_code(s) != MUX_END && !(stream_eof_read(s) && stream_eof_sent(s));
+}
+
 /*
  * ${from} comes from side ${e}, ${to} leads to it: has the side failed?  Its last bytes are read before its failure counts, and a write
  * error of TCP means that reading will come to an end.
@@ -449,8 +456,12 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 {
 	int err;
 
-	if (e->stream != NULL || e->err != 0)
+	if (e->err != 0)
 		return;
+	if (e->stream != NULL) {
+		e->err = is_reset(e->stream) ? mux_errno_of(stream_code(e->stream)) : 0;
+		return;
+	}
 	if (to->state == HALF_BROKEN && to->by_sink && (e->fds.tcp || to->err != EPIPE)) {
 		e->err = to->err;
 		return;
