@@ -194,14 +194,14 @@ t/check_endpoint: t/check_endpoint.c t/check.h t/net.h endpoint.o
 	$(T) endpoint.o $(CHECK_LIBS)
 t/check_sock: t/check_sock.c t/check.h t/net.h sock.o endpoint.o os.o log.o
 	$(T) sock.o endpoint.o os.o log.o $(CHECK_LIBS)
-t/check_spawn: t/check_spawn.c t/check.h t/net.h spawn.o endpoint.o $(FLOOR)
-	$(T) spawn.o endpoint.o $(FLOOR) $(CHECK_LIBS)
-t/check_lookup: t/check_lookup.c t/check.h t/net.h $(REACH) $(FLOOR)
-	$(T) $(REACH) $(FLOOR) $(CHECK_LIBS)
-t/check_dial: t/check_dial.c t/check.h t/net.h $(REACH) $(FLOOR)
-	$(T) $(REACH) $(FLOOR) $(CHECK_LIBS)
-t/check_pair: t/check_pair.c t/check.h t/net.h $(ROOMS)
-	$(T) $(ROOMS) $(CHECK_LIBS)
+t/check_spawn: t/check_spawn.c t/check.h t/net.h spawn.o endpoint.o $(BASE)
+	$(T) spawn.o endpoint.o $(BASE) $(CHECK_LIBS)
+t/check_lookup: t/check_lookup.c t/check.h t/net.h $(NET) $(BASE)
+	$(T) $(NET) $(BASE) $(CHECK_LIBS)
+t/check_dial: t/check_dial.c t/check.h t/net.h $(NET) $(BASE)
+	$(T) $(NET) $(BASE) $(CHECK_LIBS)
+t/conn/check_conn: t/conn/check_conn.c t/check.h t/net.h t/link.h $(CONN) $(NET) $(MUX) $(BASE)
+	$(T) $(CONN) $(NET) $(MUX) $(BASE) $(CHECK_LIBS)
 
 t/mux/check_queue: t/mux/check_queue.c t/check.h libmux.a
 	$(T) libmux.a $(CHECK_LIBS)
