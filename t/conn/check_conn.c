@@ -81,7 +81,7 @@ serve(void)
 			continue;
 		}
 		a = side_of_stream(s);
-		ck_assert(conn_dial(&far_tab, &a, mux_peer(link_far), &t, false, ps.now));
+		ck_assert(conn_dial(&far_tab, &a, mux_peer(link_far), &t, ps.now));
 	}
 }
 
@@ -482,7 +482,7 @@ connect_side(const struct side *a, const char *from)
 	struct side b;
 
 	if (kind->shape == DIRECT) {
-		ck_assert(conn_dial(&near_tab, a, from, &t, false, pollset_clock() + ahead));
+		ck_assert(conn_dial(&near_tab, a, from, &t, pollset_clock() + ahead));
 		return;
 	}
 	b = side_of_stream(mux_open(link_near, target_text));
