@@ -16,9 +16,26 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "base/signals.h"
+#include "mux/mux.h"
+#include "net/dial.h"
+#include "net/endpoint.h"
+#include "net/sock.h"
+#include "spawn.h"
 #include "conn/conn.h"
-#include "relay.h"
+#include "conn/fdpair.h"
+#include "conn/side.h"
+#include "tunnel/doctor.h"
+#include "tunnel/forward.h"
+#include "tunnel/hops.h"
+#include "tunnel/probe.h"
+#include "tunnel/remote.h"
 #include "tunnel/tunnel.h"
+#include "cli/options.h"
+#include "relay.h"
 
 #define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */

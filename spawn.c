@@ -23,7 +23,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "base/signals.h"
 #include "relay.h"
+#include "spawn.h"
 
 #define GRACE_TERM 500
 #define GRACE_KILL 2000
@@ -115,19 +120,24 @@ become(char *const argv[], int in, int out, int err, int report)
 	_exit(e == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC);
 }
 
+const char *
+spawn_name(char *const argv[])
+{
+	const char *slash = strrchr(argv[0], '/');
+
+	return slash != NULL && slash[1] != '\0' ? slash + 1 : argv[0];
+}
+
 struct child *
 spawn_start(struct children *kids, char *const argv[], unsigned how)
 {
 	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 }, saved;
-	struct endpoint ep;
-	char name[ENDPOINT_NAME];
 	bool heard = (how & SPAWN_HEARD) != 0;
 	pid_t self = getpid();
 	struct child *c;
 	sigset_t old;
 
-	endpoint_command(&ep, argv);
-	c = new_child(endpoint_name(&ep, name, sizeof(name)));
+	c = new_child(spawn_name(argv));
 	if (c == NULL)
 		return NULL;
 	if (((how & SPAWN_WIRE) != 0 ? make_sockets(to, 1) : make_pipe(to, 1)) == -1 || make_pipe(from, 0) == -1 ||

@@ -15,8 +15,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "base/buf.h"
-#include "relay.h"
 
 #define KEEP 16                 /* free chunks */
 #define KEEP_PIPES 4            /* empty pipes */

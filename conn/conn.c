@@ -26,9 +26,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "conn/conn.h"
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/poll.h"
+#include "mux/mux.h"
+#include "net/dial.h"
+#include "net/endpoint.h"
+#include "net/sock.h"
+#include "spawn.h"
+#include "conn/fdpair.h"
 #include "conn/half.h"
+#include "conn/side.h"
 #include "conn/socks.h"
+#include "relay.h"
+#include "conn/conn.h"
 
 #define TURN 32 /* chunks that bulk moves in one turn, about, so that others need not wait */
 #define BULK (BUF_CHUNK / 2)

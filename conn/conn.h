@@ -16,8 +16,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/poll.h"
+#include "net/dial.h"
 #include "conn/side.h"
-#include "relay.h"
 
 struct conns {
 	struct watches watches;

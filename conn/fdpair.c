@@ -20,8 +20,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/os.h"
+#include "base/poll.h"
 #include "conn/fdpair.h"
-#include "relay.h"
 
 void
 fdpair_none(struct fdpair *e)

@@ -7,8 +7,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "mux/mux.h"
+#include "conn/fdpair.h"
+#include "conn/side.h"
 #include "conn/half.h"
-#include "relay.h"
 
 #define SLOW_WRITE 1024  /* to a terminal, which may block in the middle of more */
 #define BULK_FIRST 32768 /* bytes of one read that make it bulk, */

@@ -1,8 +1,11 @@
 /* conn/side.c - one side of a connection: descriptors, or a stream of a link. */
 #include <string.h>
 
+#include "base/os.h"
+#include "base/poll.h"
+#include "mux/mux.h"
+#include "conn/fdpair.h"
 #include "conn/side.h"
-#include "relay.h"
 
 void
 side_none(struct side *e)

@@ -12,9 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "conn/socks.h"
 #include "mux/mux.h"
-#include "relay.h"
+#include "net/endpoint.h"
+#include "conn/fdpair.h"
+#include "conn/socks.h"
 
 #define CONNECT 1
 #define NO_METHOD 0xff

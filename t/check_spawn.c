@@ -2,7 +2,8 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include "check.h"
+#include "t/all.h"
+#include "t/check.h"
 
 static struct children kids;
 static struct pollset ps;

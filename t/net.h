@@ -7,7 +7,17 @@
 #include <poll.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include "check.h"
+#include "t/all.h"
+#include "t/check.h"
+
+/* Does this system tell the users of connections?  See os_peer_uid. */
+static inline bool knows_users(void)
+{
+	const struct sockaddr_in in = { .sin_family = AF_INET };
+	uid_t uid;
+
+	return os_peer_uid((const struct sockaddr *)&in, (const struct sockaddr *)&in, &uid) != 0;
+}
 
 static inline socklen_t loopback(int family, uint16_t port, struct sockaddr_storage *sa)
 {

@@ -1,4 +1,5 @@
-"""What make has built into the binary: the guards of the compiler and the linker, as readelf tells."""
+"""What make builds: the guards of the compiler and the linker in the binary, as readelf shows them, and a file for each system."""
+import glob
 import os
 import re
 import shutil
@@ -47,3 +48,46 @@ def test_guard(built, guard, tmp_path):
     if 'FORTIFY' in guard and (not re.search(r' -O[123s]', ' '.join(flags)) or 'libc.so.6' not in says):
         pytest.skip('skipped: not with these flags, or not with this C library')
     assert re.search(GUARDS[guard], says), guard
+
+
+# ---- one file per system ----
+
+BASE = os.path.join(TOP, 'base')
+
+
+def text_of(path):
+    with open(path) as f:
+        return re.sub(r'/\*.*?\*/', '', f.read(), flags=re.S)
+
+
+def functions(text):
+    return re.findall(r'^(os_\w+)\(', text, re.M)
+
+
+def built_for(system):
+    """The code of the system's file, with what it takes from os_posix.c."""
+    own = text_of(BASE + '/os_%s.c' % system)
+    if '#include "base/os_posix.c"' not in own:
+        return own
+    has = re.findall(r'^\s*#\s*define (OS_HAS_\w+)', own, re.M)
+    return own + re.sub(r'^#ifndef (OS_HAS_\w+)\n.*?^#endif$', lambda m: '' if m[1] in has else m[0],
+                        text_of(BASE + '/os_posix.c'), flags=re.M | re.S)
+
+
+@pytest.mark.parametrize('system', ['linux', 'darwin', 'bsd', 'posix'])
+def test_each_system_has_all_functions(system):
+    """Goal: with base/os.c, each system's file defines every function of base/os.h once, and nothing else."""
+    declared = re.findall(r'^\w.*?\b(os_\w+)\(', text_of(BASE + '/os.h'), re.M)
+    assert declared
+    assert sorted(functions(text_of(BASE + '/os.c') + built_for(system))) == sorted(declared)
+
+
+def test_no_condition_on_the_system():
+    """Goal: only base/os_*.c ask which system this is."""
+    files = [path for ext in 'ch' for path in glob.glob(TOP + '/**/*.' + ext, recursive=True)]
+    assert files
+    for path in files:
+        if os.path.relpath(path, TOP).startswith('base/os_'):
+            continue
+        found = re.search(r'^\s*#\s*(el)?if.*(__linux|__APPLE__|BSD|RELAY_POSIX|_GNU_SOURCE).*', text_of(path), re.M)
+        assert not found, '%s: %s' % (path, found[0])

@@ -93,7 +93,7 @@ def test_each_option_has_a_line(run):
 def test_manual_has_each_option(run):
     """Goal: relay(1) describes the options that relay -h lists, with an argument where there is one, and no others."""
     shown = re.findall(r'^  -(\w) (\S*) +\S', run('-h').stdout, re.M)
-    with open(os.path.join(os.path.dirname(rig.HERE), 'relay.1')) as f:
+    with open(os.path.join(os.path.dirname(rig.HERE), 'doc', 'relay.1')) as f:
         text = f.read().split('The options are')[1].split('.El\n')[0]
     told = re.findall(r'^\.It Fl (\w)( .+)?$', text, re.M)
     assert [(letter, argument != '') for letter, argument in told] == [(letter, argument != '') for letter, argument in shown]

@@ -1,7 +1,5 @@
 """The binaries of make cross: what they are, how large, and the aarch64 one at work under qemu."""
-import glob
 import os
-import re
 import shutil
 import subprocess
 
@@ -10,8 +8,8 @@ import pytest
 import rig
 
 TOP = os.path.dirname(rig.HERE)
-LIMIT = 150 * 1024
-LARGE_LIMIT = 172 * 1024        # ppc64le, and macOS on arm64: Makefile
+LIMIT = 176 * 1024
+PPC_LIMIT = 192 * 1024          # its code is longer: Makefile
 ELF = {'x86_64': 62, 'aarch64': 183, 'ppc64le': 21, 'riscv64': 243}           # e_machine
 MACHO = {'x86_64': 0x01000007, 'arm64': 0x0100000c}                           # cputype
 QEMU = shutil.which('qemu-aarch64-static') or shutil.which('qemu-aarch64')
@@ -31,7 +29,7 @@ def number(data, at, size):
 
 @pytest.mark.parametrize('machine', ELF)
 def test_linux(machine):
-    """A static ELF program for that machine, without symbols, of less than 150 KiB (ppc64le, whose code is longer: 172)."""
+    """A static ELF program for that machine, without symbols, of less than 176 KiB (ppc64le: 192)."""
     with open(cross('Linux-' + machine), 'rb') as f:
         data = f.read()
     assert data[:6] == b'\x7fELF\x02\x01'
@@ -40,12 +38,12 @@ def test_linux(machine):
     kinds = [number(data, headers + i * size, 4) for i in range(count)]
     assert 3 not in kinds, 'it wants a dynamic loader'
     assert b'.symtab' not in data
-    assert len(data) < (LARGE_LIMIT if machine == 'ppc64le' else LIMIT)
+    assert len(data) < (PPC_LIMIT if machine == 'ppc64le' else LIMIT)
 
 
 @pytest.mark.parametrize('machine', MACHO)
 def test_darwin(machine):
-    """A Mach-O program for that machine, signed where the system runs nothing else, of less than 150 KiB."""
+    """A Mach-O program for that machine, signed where the system runs nothing else, of less than 176 KiB."""
     with open(cross('Darwin-' + machine), 'rb') as f:
         data = f.read()
     assert number(data, 0, 4) == 0xfeedfacf
@@ -56,20 +54,7 @@ def test_darwin(machine):
         at += number(data, at + 4, 4)
     if machine == 'arm64':
         assert 0x1d in commands, 'no LC_CODE_SIGNATURE'
-    assert len(data) < (LARGE_LIMIT if machine == 'arm64' else LIMIT)
-
-
-def test_small_printf_suffices():
-    """small.c knows every conversion that the sources use."""
-    known = re.compile(r'%(%|c|(-?\d+)?(\.(\d+|\*))?s|\d*(l|ll|z)?[duox]|0\d+(l|ll|z)?[uox]|\.\df)$')
-    for path in glob.glob(TOP + '/*.c'):
-        with open(path) as f:
-            code = re.sub(r'/\*.*?\*/', '', f.read(), flags=re.S)
-        code = re.sub(r'"\s*PRI([dux])(8|16|32|64)\s*"', r'll\1', code)      # as the printers of inttypes.h are spelt
-        code = re.sub(r'"\s*PRI([dux])(8|16|32|64)', r'll\1"', code)
-        for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', code):
-            for spec in re.findall(r'%[-+ #0-9.*]*(?:hh|h|ll|l|j|z|t|L)?[A-Za-z%]', text):
-                assert known.match(spec), '%s: %s in "%s"' % (os.path.basename(path), spec, text)
+    assert len(data) < LIMIT
 
 
 @pytest.fixture

@@ -197,8 +197,8 @@ def static():
     top = os.path.dirname(rig.HERE)
     place = tempfile.mkdtemp(prefix='ro', dir='/tmp')
     with open(top + '/Makefile') as f:
-        sources = re.search(r'^SOURCES = (.*)$', f.read(), re.M)[1].split() + ['small.c']
-    subprocess.run(['musl-gcc', '-std=c99', '-D_POSIX_C_SOURCE=200809L', '-DRELAY_POSIX=0', '-O0', '-static', '-o', place + '/relay',
+        sources = re.search(r'^SOURCES = ((.*\\\n)*.*)$', f.read(), re.M)[1].replace('\\', ' ').split() + ['base/os_linux.c']
+    subprocess.run(['musl-gcc', '-std=c99', '-D_POSIX_C_SOURCE=200809L', '-I.', '-O0', '-static', '-o', place + '/relay',
                     *sources], cwd=top, check=True)
     yield place + '/relay'
     shutil.rmtree(place)

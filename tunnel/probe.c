@@ -1,6 +1,9 @@
 /* tunnel/probe.c - is the target of a forward there? */
 #include <stdlib.h>
 
+#include "base/log.h"
+#include "mux/mux.h"
+#include "tunnel/forward.h"
 #include "tunnel/probe.h"
 
 struct probe {

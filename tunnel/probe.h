@@ -5,7 +5,7 @@
 #define TUNNEL_PROBE_H
 
 #include "mux/mux.h"
-#include "relay.h"
+#include "tunnel/forward.h"
 
 struct probe;
 

@@ -13,6 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/poll.h"
+#include "mux/mux.h"
+#include "net/endpoint.h"
+#include "net/lookup.h"
+#include "net/sock.h"
+#include "conn/conn.h"
+#include "conn/fdpair.h"
+#include "conn/side.h"
+#include "tunnel/forward.h"
 #include "tunnel/remote.h"
 
 #define WAITING 8

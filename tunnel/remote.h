@@ -8,9 +8,11 @@
 #ifndef TUNNEL_REMOTE_H
 #define TUNNEL_REMOTE_H
 
-#include "conn/conn.h"
+#include "base/poll.h"
 #include "mux/mux.h"
-#include "relay.h"
+#include "spawn.h"
+#include "conn/conn.h"
+#include "tunnel/forward.h"
 
 #define REMOTE_LISTEN "=listen "
 #define REMOTE_ACCEPT "=accept "

@@ -3,6 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
+#include "mux/mux.h"
+#include "net/dial.h"
+#include "net/endpoint.h"
+#include "conn/conn.h"
+#include "conn/side.h"
+#include "tunnel/remote.h"
 #include "tunnel/serve.h"
 
 #define NAME_AGE 60000 /* of addresses: with -D a tunnel may ask for a name for weeks */

@@ -4,8 +4,8 @@
 #ifndef TUNNEL_SERVE_H
 #define TUNNEL_SERVE_H
 
+#include "net/dial.h"
 #include "conn/conn.h"
-#include "relay.h"
 #include "tunnel/remote.h"
 
 #define SERVE_NAMES 16

@@ -14,6 +14,17 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "mux/frame.h"
+#include "mux/mux.h"
+#include "net/dial.h"
+#include "net/endpoint.h"
+#include "spawn.h"
+#include "conn/fdpair.h"
+#include "tunnel/bootstrap.h"
+#include "relay.h"
 #include "tunnel/transport.h"
 
 #define LAST_WORDS 500

@@ -4,10 +4,12 @@
 #ifndef TUNNEL_TRANSPORT_H
 #define TUNNEL_TRANSPORT_H
 
-#include "conn/fdpair.h"
+#include "base/poll.h"
 #include "mux/frame.h"
 #include "mux/mux.h"
-#include "relay.h"
+#include "net/dial.h"
+#include "conn/fdpair.h"
+#include "tunnel/bootstrap.h"
 
 #define TRANSPORT_OUT (4 * FRAME_DATA_MAX)
 

@@ -15,6 +15,20 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "mux/mux.h"
+#include "net/endpoint.h"
+#include "spawn.h"
+#include "conn/conn.h"
+#include "tunnel/bootstrap.h"
+#include "tunnel/hops.h"
+#include "tunnel/probe.h"
+#include "tunnel/remote.h"
+#include "tunnel/serve.h"
+#include "tunnel/transport.h"
+#include "relay.h"
 #include "tunnel/tunnel.h"
 
 #define EXPLAIN_AFTER 500 /* for the exit status of a command that was no far end */

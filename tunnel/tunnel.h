@@ -4,8 +4,12 @@
 #ifndef TUNNEL_TUNNEL_H
 #define TUNNEL_TUNNEL_H
 
+#include "base/poll.h"
+#include "mux/mux.h"
+#include "net/dial.h"
 #include "conn/conn.h"
-#include "relay.h"
+#include "tunnel/bootstrap.h"
+#include "tunnel/hops.h"
 #include "tunnel/probe.h"
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"

@@ -1,8 +1,12 @@
 /* check_cc.c - congestion control, on a simulated line; needs mux/cc.o */
-#include "../check.h"
+#include "mux/cc.h"
+#include "mux/frame.h"
+#include "mux/mux.h"
+#include "mux/queue.h"
+#include "t/check.h"
 
 #include "mux/cc.h"
-#include "wire.h"
+#include "t/mux/wire.h"
 
 #define SECOND 1000000
 #define SEGS (1 << 18)

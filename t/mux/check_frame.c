@@ -1,5 +1,9 @@
 /* check_frame.c - the wire, byte by byte, and the vectors of PROTOCOL; needs mux/frame.o */
-#include "../check.h"
+#include "mux/cc.h"
+#include "mux/frame.h"
+#include "mux/mux.h"
+#include "mux/queue.h"
+#include "t/check.h"
 
 #include "mux/frame.h"
 #include <ctype.h>
@@ -205,9 +209,9 @@ next_vector(void)
 static bool
 find_vector(const char *wanted)
 {
-	page = fopen("PROTOCOL", "r");
+	page = fopen("doc/PROTOCOL", "r");
 	if (page == NULL)
-		page = fopen("../PROTOCOL", "r");
+		page = fopen("../doc/PROTOCOL", "r");
 	ck_assert_msg(page != NULL, "no PROTOCOL here or one up");
 	text[0] = '\0';
 	while (next_vector())
@@ -299,9 +303,9 @@ START_TEST(every_vector_of_the_page_is_tested)
 	int i, known = 0, all = 0;
 
 	ck_assert(!find_vector("none"));
-	page = fopen("PROTOCOL", "r");
+	page = fopen("doc/PROTOCOL", "r");
 	if (page == NULL)
-		page = fopen("../PROTOCOL", "r");
+		page = fopen("../doc/PROTOCOL", "r");
 	for (text[0] = '\0'; next_vector(); all++) {
 		known += strcmp(name, "magic") == 0;
 		for (i = 0; i < TYPES; i++)

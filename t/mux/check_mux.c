@@ -3,11 +3,11 @@
  *
  * Only functions of mux/mux.h are used, and those of mux/frame.h to make and to read frames.  Time is a number that the tests move.
  */
-#include "../check.h"
+#include "t/check.h"
 
 #include "mux/frame.h"
 #include "mux/mux.h"
-#include "wire.h"
+#include "t/mux/wire.h"
 
 #define SECOND 1000000
 

@@ -1,5 +1,9 @@
 /* check_queue.c - a queue of streams; needs mux/queue.o */
-#include "../check.h"
+#include "mux/cc.h"
+#include "mux/frame.h"
+#include "mux/mux.h"
+#include "mux/queue.h"
+#include "t/check.h"
 
 #include "mux/queue.h"
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "mux/mux.h"
-#include "wire.h"
+#include "t/mux/wire.h"
 
 #define SECOND 1000000
 #define BULKS 4

@@ -2,7 +2,7 @@
 #include <netdb.h>
 #include <sys/wait.h>
 
-#include "net.h"
+#include "t/net.h"
 
 #define WAITING 8
 

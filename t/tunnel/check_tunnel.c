@@ -1,7 +1,7 @@
 /* check_tunnel.c - the life of a link, with commands that play ssh and the far end; needs all rooms but relay.o */
 #include <sys/wait.h>
 
-#include "net.h"
+#include "t/net.h"
 
 static struct tunnel t;
 static struct dial_target command;

@@ -1,0 +1,175 @@
+/*
+ * log.c - words for people, on stderr.
+ *
+ * A status is what is being done just now: on a terminal it stands on the last line until something else is to be said.
+ *
+ * A message is one line, begun with "relay: ", written by one write(2) so that lines of several processes do not mix.  Paths and
+ * names may come from strangers: control characters, those of eight bits too, are shown as '?', so that none of them steers the
+ * reader's terminal.  errno is left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a
+ * non-blocking pipe with stdout.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define WAIT_MS 100
+#define LINE_SIZE 6144 /* a path of SOCK_PATH_MAX and what is said of it */
+
+static enum log_level shown = LOG_NOTICE;
+static bool status_shown;
+static char *diverted;
+static size_t diverted_size;
+
+void
+log_show(enum log_level level)
+{
+	shown = level;
+}
+
+/*
+ * POLLOUT promises a pipe's writer PIPE_BUF bytes without blocking.  A reader that did not read for WAIT_MS is not waited for again
+ * until it reads: its lines are dropped.
+ */
+static void
+write_line(const char *p, size_t n)
+{
+	static bool stuck;
+	struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+	ssize_t w;
+
+	while (n > 0) {
+		stuck = poll(&pfd, 1, stuck ? 0 : WAIT_MS) == 0;
+		if (stuck)
+			return;
+		w = write(STDERR_FILENO, p, n < PIPE_BUF ? n : PIPE_BUF);
+		if (w > 0) {
+			p += w;
+			n -= (size_t)w;
+		} else if (w == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)) {
+			return;
+		}
+	}
+}
+
+void
+log_divert(char *dst, size_t size)
+{
+	diverted = dst;
+	diverted_size = size;
+}
+
+/* How many of the ${n} bytes at ${p} are one character of UTF-8 (RFC 3629) that controls nothing; 0: it does, or they are none. */
+static size_t
+plain_character(const unsigned char *p, size_t n)
+{
+	size_t length = p[0] < 0x80 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4, i;
+
+	if (length == 1)
+		return p[0] >= ' ' && p[0] != 0x7f;
+	if (p[0] < 0xc2 || p[0] > 0xf4 || length > n)
+		return 0;
+	for (i = 1; i < length; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	/* U+0080 to U+009F, where a second ESC [ lies, and what says in more bytes what fewer would. */
+	if ((p[0] == 0xc2 || p[0] == 0xe0) && p[1] < 0xa0)
+		return 0;
+	return p[0] == 0xf0 && p[1] < 0x90 ? 0 : length;
+}
+
+void
+log_plain(char *text, size_t n, char but)
+{
+	unsigned char *p = (unsigned char *)text;
+	size_t i = 0, length;
+
+	while (i < n) {
+		length = plain_character(p + i, n - i);
+		if (length == 0 && p[i] < 0xa0 && text[i] != but)
+			text[i] = '?';
+		i += length == 0 ? 1 : length;
+	}
+}
+
+/* One write, the erased status included. */
+static void
+say(char *line, size_t n)
+{
+	static const char erase[] = "\r\033[K";
+
+	log_plain(line, n, ' ');
+	line[n++] = '\n';
+	if (status_shown)
+		write_line(erase, sizeof(erase) - 1);
+	status_shown = false;
+	write_line(line, n);
+}
+
+void
+log_say(enum log_level level, const char *fmt, ...)
+{
+	static const char begin[] = "relay: ";
+	char line[LINE_SIZE];
+	size_t head = sizeof(begin) - 1, n;
+	int saved = errno;
+	va_list ap;
+	int len;
+
+	if (level > shown)
+		return;
+	memcpy(line, begin, head);
+	va_start(ap, fmt);
+	len = vsnprintf(line + head, sizeof(line) - head - 1, fmt, ap);
+	va_end(ap);
+	n = len < 0 ? head : head + (size_t)len;
+	if (n > sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	if (diverted != NULL && level == LOG_ERROR)
+		snprintf(diverted, diverted_size, "%.*s", (int)(n - head), line + head);
+	else
+		say(line, n);
+	errno = saved;
+}
+
+void
+log_quote(enum log_level level, const char *words)
+{
+	char line[LINE_SIZE];
+	int saved = errno;
+
+	if (level > shown)
+		return;
+	snprintf(line, sizeof(line) - 1, "%s", words);
+	say(line, strlen(line));
+	errno = saved;
+}
+
+void
+log_status(const char *text)
+{
+	const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
+	bool plain = no_color != NULL && *no_color != '\0';
+	char line[256], words[201];
+	int saved = errno, n;
+
+	if (shown < LOG_NOTICE)
+		return;
+	if (!isatty(STDERR_FILENO) || term == NULL || strcmp(term, "dumb") == 0) {
+		log_say(LOG_NOTICE, "%s", text);
+	} else {
+		snprintf(words, sizeof(words), "%s", text);
+		log_plain(words, strlen(words), ' ');
+		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m", words, plain ? "" : "\033[0m");
+		write_line(line, (size_t)n);
+		status_shown = true;
+	}
+	errno = saved;
+}

@@ -1,0 +1,189 @@
+/*
+ * base/os.h - what POSIX.1-2008 lacks, and small things on descriptors.
+ *
+ * base/os.c is the same on every system.  Beside it, the Makefile builds one of
+ * base/os_linux.c, base/os_darwin.c, base/os_bsd.c and base/os_posix.c.  Each of
+ * these four defines all functions of the second part.  os_posix.c has the
+ * portable forms; the others use them where the system has nothing better.
+ *
+ * Unless its contract says otherwise, a function that can fail returns -1 with
+ * errno set.
+ */
+#ifndef BASE_OS_H
+#define BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* The size that pipes to other programs are given, where os_pipe_size can. */
+#define OS_PIPE (256 * 1024)
+
+/* ---- os.c: the same on every system ---- */
+
+/*
+ * os_setup(fd):
+ * Make ${fd} non-blocking and close-on-exec, and keep its other flags.
+ */
+int os_setup(int fd);
+
+/*
+ * os_close(fd):
+ * Close the descriptor ${*fd} and set it to -1.  If it is -1, do nothing.
+ */
+void os_close(int *fd);
+
+/*
+ * os_lock(fd, path):
+ * Lock the file ${fd}, which was opened from ${path}, until this process closes
+ * any descriptor of it.  EAGAIN: another process holds the lock.  ESTALE:
+ * ${path} is another file by now.  ENOLCK: the file system has no locks.
+ */
+int os_lock(int fd, const char *path);
+
+/*
+ * os_fill_stdio():
+ * Open /dev/null at each of the descriptors 0, 1 and 2 that is closed, so that
+ * no descriptor opened later gets one of these numbers.  Keep one more
+ * descriptor of /dev/null for os_null.  Return false if it cannot be opened.
+ */
+bool os_fill_stdio(void);
+
+/*
+ * os_null(fd):
+ * Put /dev/null in the place of ${fd}, which is 0, 1 or 2.  A command that is
+ * executed inherits it.  Return ${fd}.  After os_fill_stdio has returned true
+ * this cannot fail, even if the process has no free descriptor.
+ */
+int os_null(int fd);
+
+/*
+ * os_error(fd):
+ * Take the pending error of the socket ${fd}.  Return it as an errno value, 0 if
+ * there is none, or the reason why it cannot be read.
+ */
+int os_error(int fd);
+
+/*
+ * os_raise_files():
+ * Raise the limit of open descriptors to its hard limit.  Return how many the
+ * process can open now, or -1 if there is no limit.  It is no error if the limit
+ * cannot be raised.
+ */
+long os_raise_files(void);
+
+/*
+ * os_restore_files():
+ * Set the limit of open descriptors back, in a child that executes a command.
+ * Before the first os_raise_files, do nothing.
+ */
+void os_restore_files(void);
+
+/*
+ * os_find_program(name, dst, size):
+ * Find the program ${name} as a shell does: a name with a '/' is a path, another
+ * one is looked up in PATH.  Write the path to ${dst}, which has ${size} bytes.
+ * Return false if the program is not found or its path has no room.
+ */
+bool os_find_program(const char *name, char *dst, size_t size);
+
+/*
+ * os_close_each(fd):
+ * Close each descriptor from ${fd} up to the limit, one by one.  os_close_from
+ * does the same in one call where the system can.
+ */
+void os_close_each(int fd);
+
+/* ---- os_linux.c, os_darwin.c, os_bsd.c, os_posix.c ---- */
+
+/*
+ * os_socket(family), os_accept(lfd, peer, len):
+ * Create a stream socket, or accept a connection as accept(2) does.  The new
+ * socket is non-blocking and close-on-exec, and belongs to the caller.
+ * Portable: both are set after the socket was made.
+ */
+int os_socket(int family);
+int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
+
+/*
+ * os_peer_uid(peer, local, uid):
+ * Find the user that owns the other end of a TCP connection within this host.
+ * ${peer} is its address and ${local} that of our end.  Return 1 with the user
+ * in ${*uid}, or 0 if this system cannot tell (macOS, the BSDs, portable).
+ * Return -1 if the look-up failed; ENOENT: no process has that socket any more.
+ * Linux: the first call opens a descriptor that stays open.
+ */
+int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
+
+/*
+ * os_remote_file(path):
+ * Return true if ${path} is on a network file system.  Return false if it is
+ * not, if it cannot be examined, or if this system cannot tell (portable).
+ */
+bool os_remote_file(const char *path);
+
+/*
+ * os_follow(parent):
+ * In a child: have SIGTERM sent to this process when its parent, ${parent},
+ * dies for any reason.  If the parent is dead already, raise SIGTERM now.
+ * Portable: do nothing.
+ */
+void os_follow(pid_t parent);
+
+/*
+ * os_splice(in, out, max):
+ * Move up to ${max} bytes from ${in} to ${out} within the kernel.  One of them is
+ * a pipe.  Never blocks.  Return how many bytes were moved, 0 at the end of
+ * ${in}, or -1; EAGAIN: ${in} is empty or ${out} is full.
+ * Portable: fail with ENOSYS.
+ */
+ssize_t os_splice(int in, int out, size_t max);
+
+/*
+ * os_pipe_size(fd, size):
+ * Ask the system to let the pipe ${fd} hold ${size} bytes.  Return how many it
+ * can hold now, -1 if ${fd} is not a pipe, or 0 if it is not known (portable).
+ */
+int os_pipe_size(int fd, int size);
+
+/*
+ * os_unsent(fd):
+ * Return how many bytes that were written to the TCP socket ${fd} the system of
+ * the peer has not acknowledged yet, or 0 if it is not known (portable).
+ */
+uint64_t os_unsent(int fd);
+
+/*
+ * os_pages(size), os_free_pages(p, size):
+ * Allocate ${size} bytes, aligned as malloc does; NULL: there is no memory.  Free
+ * them.  The system gets them back at once.
+ * Portable: the C library decides when the system gets them back.
+ */
+void *os_pages(size_t size);
+void os_free_pages(void *p, size_t size);
+
+/*
+ * os_self(name, dst, size):
+ * Write the path of the program that runs to ${dst}, which has ${size} bytes.
+ * ${name} is its argv[0].  Return false if the path is not known or has no room.
+ * Portable: find ${name} with os_find_program.
+ */
+bool os_self(const char *name, char *dst, size_t size);
+
+/*
+ * os_image(self):
+ * Return a path from which the program that runs can be read.  It works also
+ * after ${self}, the path from os_self, was replaced by another file.
+ * Portable: return ${self}.
+ */
+const char *os_image(const char *self);
+
+/*
+ * os_close_from(fd):
+ * Close every descriptor from ${fd} up.  Portable: os_close_each.
+ */
+void os_close_from(int fd);
+
+#endif

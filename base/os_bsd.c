@@ -1,0 +1,97 @@
+/*
+ * os_bsd.c - what FreeBSD, DragonFly, NetBSD and OpenBSD have beyond
+ * POSIX.1-2008.
+ */
+#undef _POSIX_C_SOURCE /* it hides the rest, and no other macro shows it again */
+
+#include <sys/param.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/sysctl.h>
+
+#if defined(__FreeBSD__) || defined(__DragonFly__)
+#include <signal.h>
+#include <sys/procctl.h>
+#endif
+
+#include <unistd.h>
+
+#include "base/os.h"
+
+#define OS_HAS_SOCKET
+
+int
+os_socket(int family)
+{
+	return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+int
+os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
+{
+	return accept4(lfd, peer, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+#define OS_HAS_CLOSE_FROM
+
+void
+os_close_from(int fd)
+{
+	closefrom(fd);
+}
+
+#if !defined(__NetBSD__) /* it has no statfs(2) */
+#define OS_HAS_REMOTE_FILE
+
+bool
+os_remote_file(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && (fs.f_flags & MNT_LOCAL) == 0;
+}
+
+#endif
+
+#if defined(FIONWRITE)
+#define OS_HAS_UNSENT
+
+uint64_t
+os_unsent(int fd)
+{
+	int n;
+
+	return ioctl(fd, FIONWRITE, &n) == -1 || n < 0 ? 0 : (uint64_t)n;
+}
+
+#endif
+
+#if defined(__FreeBSD__) || defined(__DragonFly__)
+#define OS_HAS_FOLLOW
+
+void
+os_follow(pid_t parent)
+{
+	int sig = SIGTERM;
+
+	procctl(P_PID, getpid(), PROC_PDEATHSIG_CTL, &sig);
+	/* The parent may have died before it could be followed. */
+	if (getppid() != parent)
+		raise(SIGTERM);
+}
+
+#define OS_HAS_SELF
+
+bool
+os_self(const char *name, char *dst, size_t size)
+{
+	int mib[] = { CTL_KERN, KERN_PROC, KERN_PROC_PATHNAME, -1 };
+	size_t n = size;
+
+	return sysctl(mib, 4, dst, &n, NULL, 0) == 0 || os_find_program(name, dst, size);
+}
+
+#endif
+
+#include "base/os_posix.c" /* the rest */

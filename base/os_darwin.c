@@ -1,0 +1,46 @@
+/*
+ * os_darwin.c - what macOS has beyond POSIX.1-2008.
+ *
+ * It has no way to make a socket with its flags set, and none to end a process
+ * with its parent.
+ */
+#define _DARWIN_C_SOURCE
+
+#include <mach-o/dyld.h>
+#include <sys/mount.h>
+#include <sys/param.h>
+
+#include "base/os.h"
+
+#define OS_HAS_REMOTE_FILE
+
+bool
+os_remote_file(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && (fs.f_flags & MNT_LOCAL) == 0;
+}
+
+#define OS_HAS_UNSENT
+
+uint64_t
+os_unsent(int fd)
+{
+	socklen_t len = sizeof(int);
+	int n;
+
+	return getsockopt(fd, SOL_SOCKET, SO_NWRITE, &n, &len) == -1 || n < 0 ? 0 : (uint64_t)n;
+}
+
+#define OS_HAS_SELF
+
+bool
+os_self(const char *name, char *dst, size_t size)
+{
+	uint32_t room = (uint32_t)size;
+
+	return _NSGetExecutablePath(dst, &room) == 0 || os_find_program(name, dst, size);
+}
+
+#include "base/os_posix.c" /* the rest */

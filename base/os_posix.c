@@ -1,0 +1,146 @@
+/*
+ * os_posix.c - the portable form of each function that a system may have a
+ * better one of.
+ *
+ * Built alone by make POSIX=1, and where uname -s is not known.  A system's own
+ * file includes it last and defines OS_HAS_... above each function of its own:
+ * so each form exists once, and no system lacks a function.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/os.h"
+
+#ifndef OS_HAS_SOCKET
+
+/* Return ${fd} with the flags of a new socket, or -1 if it cannot have them. */
+static int
+with_flags(int fd)
+{
+	if (fd != -1 && os_setup(fd) == -1) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+int
+os_socket(int family)
+{
+	return with_flags(socket(family, SOCK_STREAM, 0));
+}
+
+int
+os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
+{
+	return with_flags(accept(lfd, peer, len));
+}
+
+#endif
+#ifndef OS_HAS_PEER_UID
+
+int
+os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+{
+	(void)peer;
+	(void)local;
+	(void)uid;
+	return 0;
+}
+
+#endif
+#ifndef OS_HAS_REMOTE_FILE
+
+bool
+os_remote_file(const char *path)
+{
+	(void)path;
+	return false;
+}
+
+#endif
+#ifndef OS_HAS_FOLLOW
+
+void
+os_follow(pid_t parent)
+{
+	(void)parent;
+}
+
+#endif
+#ifndef OS_HAS_SPLICE
+
+ssize_t
+os_splice(int in, int out, size_t max)
+{
+	(void)in;
+	(void)out;
+	(void)max;
+	errno = ENOSYS;
+	return -1;
+}
+
+int
+os_pipe_size(int fd, int size)
+{
+	(void)fd;
+	(void)size;
+	return 0;
+}
+
+#endif
+#ifndef OS_HAS_UNSENT
+
+uint64_t
+os_unsent(int fd)
+{
+	(void)fd;
+	return 0;
+}
+
+#endif
+#ifndef OS_HAS_PAGES
+
+void *
+os_pages(size_t size)
+{
+	return malloc(size);
+}
+
+void
+os_free_pages(void *p, size_t size)
+{
+	(void)size;
+	free(p);
+}
+
+#endif
+#ifndef OS_HAS_SELF
+
+bool
+os_self(const char *name, char *dst, size_t size)
+{
+	return os_find_program(name, dst, size);
+}
+
+#endif
+#ifndef OS_HAS_IMAGE
+
+const char *
+os_image(const char *self)
+{
+	return self;
+}
+
+#endif
+#ifndef OS_HAS_CLOSE_FROM
+
+void
+os_close_from(int fd)
+{
+	os_close_each(fd);
+}
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * signals.c - signals as a descriptor.
+ *
+ * A handler does one thing: it writes the signal's number into a pipe of our own, which the loop polls and drains like any other
+ * descriptor.  Both ends are non-blocking: when the pipe is full, a signal is lost, but then the loop is about to read thousands.
+ * SIGPIPE and SIGXFSZ are ignored: a reader that went away and a file at its size limit are errno values here.  A stop signal that was ignored when relay began (nohup) stays
+ * ignored.  No signal is blocked, even if relay was started with blocked signals: it must see SIGCHLD and SIGTERM.  A command
+ * inherits what relay inherited.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "base/signals.h"
+
+static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ };
+#define COUNT (sizeof(signals) / sizeof(signals[0]))
+
+static struct sigaction found[COUNT]; /* what relay found at its start */
+static sigset_t found_blocked;
+static int pipe_in = -1, pipe_out = -1;
+
+static void
+handler(int sig)
+{
+	unsigned char c = (unsigned char)sig;
+	int saved = errno;
+	ssize_t n;
+
+	n = write(pipe_out, &c, 1);
+	(void)n;
+	errno = saved;
+}
+
+/* No SA_RESTART: a write to a terminal that was stopped has to give way to SIGTERM. */
+static int
+set(int sig, void (*to)(int))
+{
+	struct sigaction sa;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_handler = to;
+	sigemptyset(&sa.sa_mask);
+	return sigaction(sig, &sa, NULL);
+}
+
+static bool
+is_ignored(int sig)
+{
+	return sig == SIGPIPE || sig == SIGXFSZ;
+}
+
+static bool
+stops(int sig)
+{
+	return sig == SIGTERM || sig == SIGINT || sig == SIGHUP;
+}
+
+int
+signals_open(void)
+{
+	sigset_t none;
+	int fd[2];
+	size_t i;
+
+	if (pipe(fd) == -1)
+		return -1;
+	pipe_in = fd[0];
+	pipe_out = fd[1];
+	if (os_setup(pipe_in) == -1 || os_setup(pipe_out) == -1)
+		return -1;
+	for (i = 0; i < COUNT; i++) {
+		if (sigaction(signals[i], NULL, &found[i]) == -1)
+			return -1;
+		if (stops(signals[i]) && found[i].sa_handler == SIG_IGN)
+			continue;
+		if (set(signals[i], is_ignored(signals[i]) ? SIG_IGN : handler) == -1)
+			return -1;
+	}
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, &found_blocked);
+	return pipe_in;
+}
+
+int
+signals_take(void)
+{
+	unsigned char c;
+	ssize_t n;
+
+	do
+		n = read(pipe_in, &c, 1);
+	while (n == -1 && errno == EINTR);
+	return n == 1 ? c : 0;
+}
+
+void
+signals_block(sigset_t *old)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, old);
+}
+
+void
+signals_restore(const sigset_t *old)
+{
+	sigprocmask(SIG_SETMASK, old, NULL);
+}
+
+void
+signals_child(void)
+{
+	size_t i;
+
+	for (i = 0; i < COUNT; i++)
+		sigaction(signals[i], &found[i], NULL);
+	signals_restore(&found_blocked);
+}

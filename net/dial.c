@@ -1,0 +1,477 @@
+/*
+ * dial.c - from an end to connected descriptors, without blocking the loop.
+ *
+ *   resolving  a name: lookup.c
+ *   connecting one address after the other, each with its own deadline
+ *   starting   a command, until its exec is known to have worked
+ *   pausing    until the next attempt: the target may still appear (-w), or the system had no descriptor left
+ *   done, failed
+ *
+ * The addresses of a name are kept with the target, so that only the first connection looks it up.
+ * Dials of the same target that begin during the look-up share it.  When all the addresses fail, the
+ * name is looked up again.  A dial that failed knows the cause and can put it into a sentence.
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "base/poll.h"
+#include "net/endpoint.h"
+#include "net/lookup.h"
+#include "net/sock.h"
+#include "spawn.h"
+#include "relay.h"
+#include "net/dial.h"
+
+#define PAUSE_FIRST 20
+#define PAUSE_MAX 500
+#define PAUSE_BACKLOG 5 /* a Unix listener whose backlog is full takes the next soon */
+
+enum step { RESOLVING, CONNECTING, STARTING, PAUSING, DONE, FAILED };
+
+struct dial {
+	struct dial_target *target;
+	const struct endpoint *to; /* the target's */
+	enum step step;
+	int slot;
+	int fd;                /* connecting or done */
+	struct child *child;   /* starting or done */
+	struct lookup *lookup; /* resolving */
+	int next;              /* address to try next */
+	bool cached;           /* the addresses are from an earlier dial */
+	int64_t deadline;      /* of this step */
+	int64_t patience;      /* how long a full system or backlog is waited for */
+	int64_t give_up;       /* -w: no new attempt after this */
+	int64_t pause;
+	int err, gai;            /* the last failure */
+	struct sock_addrs addrs; /* the ones tried */
+};
+
+static void begin(struct dial *d, int64_t now);
+
+static void
+drop_child(struct dial *d, int64_t now)
+{
+	if (d->child != NULL)
+		spawn_release(d->child, now);
+	d->child = NULL;
+}
+
+static void
+pause_until(struct dial *d, int64_t when)
+{
+	d->step = PAUSING;
+	d->deadline = when;
+}
+
+/* No time heals these. */
+static bool
+hopeless(int err)
+{
+	return err == EACCES || err == EPERM || err == ENAMETOOLONG || err == EPROTOTYPE || err == ENOTDIR || err == ELOOP;
+}
+
+static void
+attempt_failed(struct dial *d, int64_t now)
+{
+	if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND || (d->gai == 0 && hopeless(d->err))) {
+		d->step = FAILED;
+		return;
+	}
+	pause_until(d, now + d->pause);
+	d->pause = d->pause * 2 > PAUSE_MAX ? PAUSE_MAX : d->pause * 2;
+}
+
+/* A cause that passes by itself: wait a little, longer than one attempt's time in no case. */
+static bool
+passes(struct dial *d, int err, int64_t now)
+{
+	bool full = err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
+	bool backlog =
+	    err == EAGAIN && d->to->kind != ENDPOINT_COMMAND; /* unix(7), connect: no room in the listener's backlog */
+
+	if ((!full && !backlog) || now >= d->patience)
+		return false;
+	pause_until(d, now + (full ? PAUSE_FIRST * 5 : PAUSE_BACKLOG));
+	return true;
+}
+
+static void
+resolve(struct dial *d, int64_t now)
+{
+	struct lookup **shared = &d->target->lookup;
+
+	d->cached = false;
+	d->lookup = *shared != NULL ? lookup_join(*shared) : lookup_start(d->target->kids, d->to);
+	if (d->lookup == NULL && errno == EBUSY && now < d->patience) {
+		pause_until(d, now + PAUSE_FIRST);
+		return;
+	}
+	if (d->lookup == NULL && errno == EBUSY) {
+		d->gai = EAI_AGAIN;
+		attempt_failed(d, now);
+		return;
+	}
+	if (d->lookup == NULL) {
+		d->err = errno;
+		if (!passes(d, d->err, now))
+			attempt_failed(d, now);
+		return;
+	}
+	*shared = d->lookup;
+	d->step = RESOLVING;
+	d->deadline = now + d->target->each_ms;
+}
+
+/* Later dials must not join: the answer is there already, or may never come. */
+static void
+leave_lookup(struct dial *d, int64_t now)
+{
+	if (d->lookup != NULL && d->target->lookup == d->lookup)
+		d->target->lookup = NULL;
+	lookup_free(d->lookup, now);
+	d->lookup = NULL;
+}
+
+static void
+close_fd(struct dial *d)
+{
+	if (d->fd != -1)
+		close(d->fd);
+	d->fd = -1;
+}
+
+/*
+ * A connect to a port of this host that nobody listens on may by chance get that very port as its own, and TCP then joins the
+ * socket to itself (simultaneous open, RFC 9293 3.5).
+ */
+static bool
+is_itself(int fd)
+{
+	struct sockaddr_storage a, b;
+	socklen_t alen = sizeof(a), blen = sizeof(b);
+
+	memset(&a, 0, sizeof(a));
+	memset(&b, 0, sizeof(b));
+	return getsockname(fd, (struct sockaddr *)&a, &alen) == 0 && getpeername(fd, (struct sockaddr *)&b, &blen) == 0 &&
+	       alen == blen && memcmp(&a, &b, alen) == 0;
+}
+
+/* The connect that was under way has come to ${err}; true: the dial has got somewhere. */
+static bool
+connected(struct dial *d, int err)
+{
+	if (err == 0 && d->to->kind == ENDPOINT_TCP && is_itself(d->fd))
+		err = ECONNREFUSED;
+	if (err == 0) {
+		d->step = DONE;
+		return true;
+	}
+	d->err = err;
+	close_fd(d);
+	return false;
+}
+
+static int
+start_connect(struct dial *d, int i)
+{
+	const struct sockaddr *sa = (const struct sockaddr *)&d->addrs.addr[i];
+
+	d->fd = sock_open(d->to->kind == ENDPOINT_UNIX ? AF_UNIX : sa->sa_family);
+	if (d->fd == -1)
+		return errno;
+	if (d->to->kind == ENDPOINT_UNIX)
+		return sock_connect_path(d->fd, d->to->path) == 0 ? 0 : errno;
+	return connect(d->fd, sa, d->addrs.len[i]) == 0 ? 0 : errno;
+}
+
+static void
+connect_next(struct dial *d, int64_t now)
+{
+	int count = d->to->kind == ENDPOINT_UNIX ? 1 : d->addrs.n, e;
+
+	while (d->next < count) {
+		e = start_connect(d, d->next);
+		if (e == EINPROGRESS || e == EINTR) {
+			/* POSIX connect: interrupted, it goes on by itself, as one that was not waited for. */
+			d->next++;
+			d->step = CONNECTING;
+			d->deadline = now + d->target->each_ms;
+			return;
+		}
+		if (e != 0)
+			close_fd(d);
+		if (passes(d, e, now)) {
+			d->err = e;
+			return;
+		}
+		d->next++;
+		if (connected(d, e))
+			return;
+	}
+	if (d->cached) {
+		d->target->cache.n = 0;
+		begin(d, now);
+		return;
+	}
+	attempt_failed(d, now);
+}
+
+static void
+begin(struct dial *d, int64_t now)
+{
+	d->next = 0;
+	d->gai = 0;
+	if (d->to->kind == ENDPOINT_STDIO) {
+		d->step = DONE;
+		return;
+	}
+	if (d->to->kind == ENDPOINT_COMMAND) {
+		d->child = spawn_start(d->target->kids, d->to->argv, d->target->how);
+		d->step = STARTING;
+		d->deadline = INT64_MAX;
+		if (d->child == NULL) {
+			d->err = errno;
+			if (!passes(d, d->err, now))
+				d->step = FAILED;
+		}
+		return;
+	}
+	if (d->to->kind == ENDPOINT_TCP) {
+		d->cached = d->target->cache.n > 0;
+		if (d->cached) {
+			d->addrs = d->target->cache;
+		} else if (!sock_numeric(d->to, &d->addrs)) {
+			resolve(d, now);
+			return;
+		}
+	}
+	connect_next(d, now);
+}
+
+struct dial *
+dial_start(struct dial_target *target, int64_t now)
+{
+	struct dial *d = calloc(1, sizeof(*d));
+
+	if (d == NULL)
+		return NULL;
+	d->target = target;
+	d->to = &target->to;
+	d->fd = d->slot = -1;
+	d->pause = PAUSE_FIRST;
+	d->give_up = now + target->wait_ms;
+	d->patience = now + target->each_ms;
+	begin(d, now);
+	return d;
+}
+
+void
+dial_want(struct dial *d, struct pollset *ps)
+{
+	d->slot = -1;
+	if (d->step == RESOLVING)
+		lookup_want(d->lookup, ps);
+	if (d->step == CONNECTING)
+		d->slot = pollset_add(ps, d->fd, POLLOUT);
+	if (d->step == STARTING)
+		spawn_want(d->child, ps);
+	else
+		pollset_until(ps, d->step == DONE || d->step == FAILED ? ps->now : d->deadline);
+}
+
+static void
+step_resolving(struct dial *d, const struct pollset *ps)
+{
+	if (lookup_step(d->lookup, ps))
+		d->gai = lookup_answer(d->lookup, &d->addrs);
+	else if (ps->now >= d->deadline)
+		d->gai = EAI_AGAIN;
+	else
+		return;
+	leave_lookup(d, ps->now);
+	if (d->gai != 0) {
+		attempt_failed(d, ps->now);
+		return;
+	}
+	d->target->cache = d->addrs;
+	connect_next(d, ps->now);
+}
+
+static void
+step_connecting(struct dial *d, const struct pollset *ps)
+{
+	if (pollset_ready(ps, d->slot) != 0) {
+		if (!connected(d, os_error(d->fd)))
+			connect_next(d, ps->now);
+	} else if (ps->now >= d->deadline) {
+		connected(d, ETIMEDOUT);
+		connect_next(d, ps->now);
+	}
+}
+
+static void
+step_starting(struct dial *d, const struct pollset *ps)
+{
+	switch (spawn_step(d->child, ps)) {
+	case SPAWN_STARTING:
+		break;
+	case SPAWN_RUNS:
+		d->step = DONE;
+		break;
+	case SPAWN_FAILED:
+		d->err = spawn_errno(d->child);
+		d->step = FAILED;
+		break;
+	}
+}
+
+enum dial_state
+dial_step(struct dial *d, const struct pollset *ps)
+{
+	if (d->step == RESOLVING)
+		step_resolving(d, ps);
+	else if (d->step == CONNECTING)
+		step_connecting(d, ps);
+	else if (d->step == STARTING)
+		step_starting(d, ps);
+	else if (d->step == PAUSING && ps->now >= d->deadline)
+		begin(d, ps->now);
+	d->slot = -1;
+	return d->step == DONE ? DIAL_DONE : d->step == FAILED ? DIAL_FAILED : DIAL_BUSY;
+}
+
+int
+dial_take(struct dial *d)
+{
+	int fd = d->fd;
+
+	d->fd = -1;
+	return fd;
+}
+
+struct child *
+dial_take_child(struct dial *d)
+{
+	struct child *c = d->child;
+
+	d->child = NULL;
+	return c;
+}
+
+int
+dial_status(const struct dial *d)
+{
+	switch (d->gai == 0 ? d->err : 0) {
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM:
+		return STATUS_SYSTEM;
+	case EAGAIN:
+		return d->to->kind == ENDPOINT_COMMAND ? STATUS_SYSTEM : STATUS_CONNECT; /* fork, or a backlog */
+	case ENOENT:
+		return d->to->kind == ENDPOINT_COMMAND ? STATUS_NOTFOUND : STATUS_CONNECT;
+	default:
+		return d->to->kind == ENDPOINT_COMMAND ? STATUS_NOEXEC : STATUS_CONNECT;
+	}
+}
+
+int
+dial_errno(const struct dial *d)
+{
+	return d->gai == 0 ? d->err : 0;
+}
+
+static void
+explain_refused_path(const struct dial *d, char *dst, size_t size)
+{
+	char host[ENDPOINT_HOST] = "?";
+	struct stat st;
+
+	if (stat(d->to->path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
+		snprintf(dst, size, "the file there is not a socket");
+		return;
+	}
+	gethostname(host, sizeof(host) - 1);
+	snprintf(dst, size, "no process on this host (%s) is listening on that file; %s", host,
+	    os_remote_file(d->to->path)
+		? "it lies on a network file system: if its server runs on another host, run relay there"
+		: "start its server, or wait for it with -w SECONDS");
+}
+
+static const char *
+advice(const struct dial *d)
+{
+	bool path = d->to->kind == ENDPOINT_UNIX;
+
+	switch (d->err) {
+	case ENOENT:
+		return path ? "; start its server, or wait for it with -w SECONDS" : "";
+	case ECONNREFUSED:
+		return "; nothing listens on that port there: start its server, or wait for it with -w SECONDS";
+	case EACCES:
+		return path ? "; it takes write permission to the socket and search permission to its directories" : "";
+	case EAGAIN:
+		return path ? "; its server is there and takes no connections: its backlog is full" : "";
+	case EMFILE:
+		return "; raise the limit with ulimit -n";
+	default:
+		return "";
+	}
+}
+
+const char *
+dial_explain(const struct dial *d, char *dst, size_t size)
+{
+	char name[ENDPOINT_NAME];
+	size_t n;
+
+	endpoint_name(d->to, name, sizeof(name));
+	snprintf(dst, size, d->to->kind == ENDPOINT_COMMAND ? "cannot execute %s: " : "cannot connect to %s: ", name);
+	n = strlen(dst);
+	dst += n;
+	size -= n;
+	if (d->gai != 0)
+		snprintf(dst, size, "the name cannot be resolved: %s", gai_strerror(d->gai));
+	else if (d->err == ECONNREFUSED && d->to->kind == ENDPOINT_UNIX)
+		explain_refused_path(d, dst, size);
+	else if (d->err == ETIMEDOUT)
+		snprintf(dst, size, "no answer within %d s; -t SECONDS waits longer", d->target->each_ms / 1000);
+	else
+		snprintf(dst, size, "%s%s", strerror(d->err), advice(d));
+	return dst - n;
+}
+
+void
+dial_reset(struct dial *d)
+{
+	if (d->fd == -1 || d->to->kind != ENDPOINT_TCP)
+		return;
+	sock_reset(d->fd);
+	d->fd = -1;
+}
+
+void
+dial_free(struct dial *d, int64_t now)
+{
+	if (d == NULL)
+		return;
+	close_fd(d);
+	drop_child(d, now);
+	leave_lookup(d, now);
+	free(d);
+}
+
+void
+dial_drop_target(struct dial_target *target)
+{
+	if (target != NULL && target->users > 0 && --target->users == 0)
+		free(target);
+}

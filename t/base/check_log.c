@@ -1,0 +1,363 @@
+/* check_log.c - words for people; needs log.o */
+#define _XOPEN_SOURCE 700 /* a terminal of our own */
+#include "t/all.h"
+#include "t/check.h"
+
+START_TEST(a_message_is_one_line_with_the_name_in_front)
+{
+	capture();
+	log_say(LOG_ERROR, "cannot %s %d", "do", 7);
+	log_say(LOG_ERROR, "%s", "");
+	ck_assert_str_eq(captured(), "relay: cannot do 7\nrelay: \n");
+}
+END_TEST
+
+START_TEST(a_level_shows_itself_and_what_is_graver)
+{
+	static const char *const seen[] = { "relay: e\n", "relay: e\nrelay: n\n", "relay: e\nrelay: n\nrelay: i\n" };
+
+	capture();
+	log_show((enum log_level)_i);
+	log_say(LOG_ERROR, "e");
+	log_say(LOG_NOTICE, "n");
+	log_say(LOG_INFO, "i");
+	ck_assert_str_eq(captured(), seen[_i]);
+}
+END_TEST
+
+START_TEST(without_a_word_notices_are_shown_and_infos_are_not)
+{
+	capture();
+	log_say(LOG_NOTICE, "n");
+	log_say(LOG_INFO, "i");
+	ck_assert_str_eq(captured(), "relay: n\n");
+}
+END_TEST
+
+START_TEST(no_control_character_steers_the_terminal)
+{
+	char one[2] = { (char)_i, '\0' };
+	const char *s;
+
+	capture();
+	log_say(LOG_ERROR, "%s", one);
+	s = captured();
+	ck_assert_uint_eq(strlen(s), strlen("relay: ?\n"));
+	ck_assert_int_eq(s[7], _i < ' ' || (_i >= 0x7f && _i < 0xa0) ? '?' : (char)_i);
+}
+END_TEST
+
+START_TEST(characters_of_utf8_stay_and_its_control_characters_do_not)
+{
+	static const struct {
+		const char *said, *shown;
+	} rows[] = { { "\303\237 \342\200\231 \360\237\230\200 \302\240", "\303\237 \342\200\231 \360\237\230\200 \302\240" },
+		{ "\302\233[31m", "\302?[31m" }, { "\303\302\233", "\303\302?" }, { "\340\200\233", "\340??" }, { "\300\233", "\300?" },
+		{ "\360\200\200\233", "\360???" }, { "\342\200", "\342?" }, { "\342\200\033[m", "\342??[m" }, { "\370\210\200", "\370??" },
+		{ "caf\351", "caf\351" } };
+	char shown[64];
+
+	capture();
+	log_say(LOG_ERROR, "%s", rows[_i].said);
+	snprintf(shown, sizeof(shown), "relay: %s\n", rows[_i].shown);
+	ck_assert_str_eq(captured(), shown);
+}
+END_TEST
+
+START_TEST(a_long_line_is_cut_and_still_ends)
+{
+	static char text[20000];
+	size_t n = 6100 + (size_t)_i;
+	const char *s;
+
+	memset(text, 'x', n);
+	capture();
+	log_say(LOG_ERROR, "%s", text);
+	log_say(LOG_ERROR, "next");
+	s = captured();
+	ck_assert_ptr_nonnull(strchr(s, '\n'));
+	ck_assert_str_eq(strchr(s, '\n'), "\nrelay: next\n");
+	ck_assert_uint_ge(strspn(s + 7, "x"), 4096);
+	ck_assert_uint_eq(strspn(s + 7, "x") + 7, (size_t)(strchr(s, '\n') - s));
+}
+END_TEST
+
+START_TEST(a_path_of_the_greatest_length_is_shown_whole)
+{
+	static char path[4096];
+
+	memset(path, 'p', sizeof(path) - 1);
+	capture();
+	log_say(LOG_ERROR, "cannot listen on %s: %s", path, "it is in use");
+	HAS(captured(), path);
+	HAS(captured(), ": it is in use\n");
+}
+END_TEST
+
+START_TEST(errno_is_kept_shown_or_not_and_when_writing_fails)
+{
+	errno = ERANGE;
+	log_say(LOG_INFO, "hidden");
+	ck_assert_int_eq(errno, ERANGE);
+	capture();
+	log_say(LOG_ERROR, "shown");
+	ck_assert_int_eq(errno, ERANGE);
+	close(2);
+	log_say(LOG_ERROR, "nowhere");
+	ck_assert_int_eq(errno, ERANGE);
+}
+END_TEST
+
+/* A reader that went away: nothing but a lost line. */
+START_TEST(stderr_without_a_reader_is_harmless)
+{
+	int p[2];
+
+	signal(SIGPIPE, SIG_IGN);
+	ck_assert_int_eq(pipe(p), 0);
+	ck_assert_int_eq(dup2(p[1], 2), 2);
+	close(p[0]);
+	log_say(LOG_ERROR, "nobody");
+}
+END_TEST
+
+static void
+fill(int fd, bool block)
+{
+	char junk[4096] = { 0 };
+
+	ck_assert_int_eq(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+	while (write(fd, junk, sizeof(junk)) > 0)
+		;
+	while (write(fd, junk, 1) > 0)
+		;
+	if (block)
+		ck_assert_int_eq(fcntl(fd, F_SETFL, 0), 0);
+}
+
+/* 0: a non-blocking pipe, 1: an ordinary one, 2: an ordinary socket.  Nothing blocks the loop. */
+START_TEST(a_full_stderr_does_not_block_for_ever)
+{
+	int p[2], err = dup(2);
+	int64_t began = ms();
+
+	signal(SIGALRM, SIG_DFL);
+	ck_assert_int_eq(_i == 2 ? socketpair(AF_UNIX, SOCK_STREAM, 0, p) : pipe(p), 0);
+	fill(p[1], _i > 0);
+	ck_assert_int_eq(dup2(p[1], 2), 2);
+	alarm(3);
+	log_say(LOG_ERROR, "who reads this?");
+	alarm(0);
+	dup2(err, 2);
+	ck_assert_int_lt(ms() - began, 2000);
+}
+END_TEST
+
+/* Full, and emptied while it is waited for: the line is not lost. */
+START_TEST(a_slow_reader_of_stderr_gets_the_line)
+{
+	char got[4096];
+	ssize_t n, total = 0;
+	int p[2], tail = 0;
+
+	ck_assert_int_eq(pipe(p), 0);
+	fill(p[1], false);
+	if (fork() == 0) {
+		dup2(p[1], 2);
+		close(p[0]);
+		close(p[1]);
+		log_show(LOG_ERROR);
+		log_say(LOG_ERROR, "late");
+		_exit(0);
+	}
+	close(p[1]);
+	while ((n = read(p[0], got, sizeof(got))) > 0) {
+		total += n;
+		tail = got[n - 1];
+	}
+	ck_assert_int_gt(total, 4096);
+	ck_assert_int_eq(tail, '\n');
+}
+END_TEST
+
+START_TEST(a_quote_is_a_line_of_somebody_elses)
+{
+	static char text[20000];
+
+	capture();
+	errno = ERANGE;
+	log_quote(LOG_ERROR, "ssh: \033[31mno\r\x7f");
+	log_quote(LOG_INFO, "hidden");
+	log_quote(LOG_NOTICE, "");
+	ck_assert_int_eq(errno, ERANGE);
+	ck_assert_str_eq(captured(), "ssh: ?[31mno??\n\n");
+	memset(text, 'x', sizeof(text) - 1);
+	log_quote(LOG_ERROR, text);
+	log_quote(LOG_ERROR, "next");
+	ck_assert_str_eq(strchr(captured(), 'x') + strspn(strchr(captured(), 'x'), "x"), "\nnext\n");
+}
+END_TEST
+
+START_TEST(errors_can_be_diverted_and_nothing_else)
+{
+	char room[8] = "", small[1] = { 'x' };
+
+	capture();
+	log_divert(room, sizeof(room));
+	log_say(LOG_NOTICE, "notice");
+	errno = ERANGE;
+	log_say(LOG_ERROR, "cannot %s", "do");
+	ck_assert_int_eq(errno, ERANGE);
+	ck_assert_str_eq(room, "cannot ");
+	log_say(LOG_ERROR, "no");
+	ck_assert_str_eq(room, "no");
+	log_divert(small, 1);
+	log_say(LOG_ERROR, "no");
+	ck_assert_int_eq(small[0], '\0');
+	ck_assert_str_eq(captured(), "relay: notice\n");
+	log_divert(NULL, 0);
+	log_say(LOG_ERROR, "again");
+	ck_assert_str_eq(captured(), "relay: notice\nrelay: again\n");
+	ck_assert_str_eq(room, "no");
+}
+END_TEST
+
+/* ---- what is being done just now ---- */
+
+/* From now on stderr is a terminal; its other side. */
+static int
+terminal(void)
+{
+	int fd = posix_openpt(O_RDWR | O_NOCTTY), tty;
+
+	ck_assert(fd != -1 && grantpt(fd) == 0 && unlockpt(fd) == 0);
+	tty = open(ptsname(fd), O_RDWR | O_NOCTTY);
+	ck_assert_int_ne(tty, -1);
+	ck_assert_int_eq(dup2(tty, 2), 2);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	setenv("TERM", "xterm", 1);
+	unsetenv("NO_COLOR");
+	return fd;
+}
+
+static const char *
+shown_on(int fd)
+{
+	static char text[4096];
+	ssize_t n = 0, r;
+
+	while ((r = read(fd, text + n, sizeof(text) - 1 - (size_t)n)) > 0)
+		n += r;
+	text[n] = '\0';
+	return text;
+}
+
+START_TEST(a_status_on_a_terminal_is_replaced)
+{
+	int fd = terminal();
+
+	errno = ERANGE;
+	log_status("one");
+	ck_assert_int_eq(errno, ERANGE);
+	ck_assert_str_eq(shown_on(fd), "\r\033[K\033[2mone\033[0m");
+	log_status("two");
+	ck_assert_str_eq(shown_on(fd), "\r\033[K\033[2mtwo\033[0m");
+	log_say(LOG_INFO, "hidden");
+	ck_assert_str_eq(shown_on(fd), "");
+	if (_i == 0)
+		log_say(LOG_ERROR, "said");
+	else
+		log_quote(LOG_ERROR, "said");
+	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Krelay: said\r\n" : "\r\033[Ksaid\r\n");
+	log_say(LOG_ERROR, "more");
+	ck_assert_str_eq(shown_on(fd), "relay: more\r\n");
+}
+END_TEST
+
+START_TEST(a_status_without_colour_is_erased_as_well)
+{
+	int fd = terminal();
+
+	setenv("NO_COLOR", _i == 0 ? "1" : "", 1);
+	log_status("one");
+	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Kone" : "\r\033[K\033[2mone\033[0m");
+	log_say(LOG_ERROR, "two");
+	ck_assert_str_eq(shown_on(fd), "\r\033[Krelay: two\r\n");
+}
+END_TEST
+
+/* 0: a file, 1: a terminal that can do nothing, 2: nobody knows what it can do */
+START_TEST(a_status_elsewhere_is_a_line)
+{
+	int fd = terminal();
+
+	if (_i == 0)
+		capture();
+	else if (_i == 1)
+		setenv("TERM", "dumb", 1);
+	else
+		unsetenv("TERM");
+	log_status("one");
+	log_say(LOG_ERROR, "two");
+	ck_assert_str_eq(_i == 0 ? captured() : shown_on(fd),
+	    _i == 0 ? "relay: one\nrelay: two\n" : "relay: one\r\nrelay: two\r\n");
+}
+END_TEST
+
+START_TEST(a_status_is_not_shown_with_q)
+{
+	int fd = terminal();
+
+	log_show(LOG_ERROR);
+	log_status("one");
+	log_say(LOG_ERROR, "two");
+	ck_assert_str_eq(shown_on(fd), "relay: two\r\n");
+}
+END_TEST
+
+START_TEST(a_long_status_is_cut)
+{
+	int fd = terminal();
+	char text[2000];
+
+	memset(text, 's', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	log_status(text);
+	ck_assert_uint_le(strspn(strchr(shown_on(fd), 's'), "s"), 200);
+}
+END_TEST
+
+/* It may hold the name of a host, as the user wrote it. */
+START_TEST(a_status_does_not_steer_the_terminal)
+{
+	int fd = terminal();
+	const char *s;
+
+	log_status("copying to a\033]0;b\007\nc");
+	s = shown_on(fd);
+	HAS(s, "copying to a?]0;b??c");
+}
+END_TEST
+
+TESTS("log")
+{
+	tcase_add_test(tc, a_quote_is_a_line_of_somebody_elses);
+	tcase_add_test(tc, errors_can_be_diverted_and_nothing_else);
+	tcase_add_loop_test(tc, a_status_on_a_terminal_is_replaced, 0, 2);
+	tcase_add_loop_test(tc, a_status_without_colour_is_erased_as_well, 0, 2);
+	tcase_add_loop_test(tc, a_status_elsewhere_is_a_line, 0, 3);
+	tcase_add_test(tc, a_status_is_not_shown_with_q);
+	tcase_add_test(tc, a_long_status_is_cut);
+	tcase_add_test(tc, a_status_does_not_steer_the_terminal);
+	tcase_add_test(tc, a_message_is_one_line_with_the_name_in_front);
+	tcase_add_loop_test(tc, a_level_shows_itself_and_what_is_graver, 0, 3);
+	tcase_add_test(tc, without_a_word_notices_are_shown_and_infos_are_not);
+	tcase_add_loop_test(tc, no_control_character_steers_the_terminal, 1, 256);
+	tcase_add_loop_test(tc, characters_of_utf8_stay_and_its_control_characters_do_not, 0, 10);
+	tcase_add_loop_test(tc, a_long_line_is_cut_and_still_ends, 0, 60);
+	tcase_add_test(tc, a_path_of_the_greatest_length_is_shown_whole);
+	tcase_add_test(tc, errno_is_kept_shown_or_not_and_when_writing_fails);
+	tcase_add_test(tc, stderr_without_a_reader_is_harmless);
+	tcase_add_loop_test(tc, a_full_stderr_does_not_block_for_ever, 0, 3);
+	tcase_add_test(tc, a_slow_reader_of_stderr_gets_the_line);
+}

@@ -1,0 +1,240 @@
+/* check_hops.c - from hops to the words of one command; needs hops.o */
+#include "t/all.h"
+#include "t/check.h"
+
+static struct hops all[4], h; /* all: what words lie in stays for good, and is to be found */
+static char why[512];
+
+#define MOST 8
+
+/* ${text}: hops, a '|' between two; false as hops_parse. */
+static bool
+parse(const char *text, const char *rsh)
+{
+	static char room[2000], *hops[MOST];
+	static int parsed;
+	char *at = room;
+	int n = 0;
+
+	snprintf(room, sizeof(room), "%s", text);
+	for (hops[n++] = at; (at = strchr(at, '|')) != NULL; hops[n++] = at)
+		*at++ = '\0';
+	why[0] = '\0';
+	all[parsed++ % 4] = h;
+	return hops_parse(&h, hops, n, rsh, why, sizeof(why));
+}
+
+/* The words, with a '|' between two. */
+static const char *
+words(void)
+{
+	static char text[4000];
+	size_t n = 0;
+	int i;
+
+	text[0] = '\0';
+	ck_assert_ptr_null(h.argv[h.words]);
+	for (i = 0; i < h.words; i++)
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", i == 0 ? "" : "|", h.argv[i]);
+	return text;
+}
+
+static const struct {
+	const char *hops, *rsh, *words;
+} right[] = {
+	{ "login", "ssh", "ssh|-T|login|sh" },
+	{ "me@login", "ssh", "ssh|-T|me@login|sh" },
+	{ "login|node", "ssh", "ssh|-T|login|ssh|-T|node|sh" },
+	{ "a|b|c", "ssh", "ssh|-T|a|ssh|-T|b|ssh|-T|c|sh" },
+	{ "login|srun --jobid=7 --overlap -u", "ssh", "ssh|-T|login|srun|--jobid=7|--overlap|-u|sh" },
+	{ "ssh -p 2222 login|node", "ssh", "ssh|-p|2222|login|ssh|-T|node|sh" },
+	{ "kubectl exec -i pod --", "ssh", "kubectl|exec|-i|pod|--|sh" },
+	{ "login", "ssh -F cfg", "ssh|-F|cfg|-T|login|sh" },
+	{ "login|node", "/opt/my/ssh -o A=b", "/opt/my/ssh|-o|A=b|-T|login|ssh|-T|node|sh" },
+	{ "sudo -u app|node", "ssh -F cfg", "sudo|-u|app|ssh|-T|node|sh" }, /* the first ssh is that of the first hop, or none */
+	{ "  docker  exec\t-i c ", "ssh", "docker|exec|-i|c|sh" },
+	{ "me@$HOME", "ssh", "ssh|-T|me@$HOME|sh" }, /* no shell reads the first hop */
+	{ "ssh -i it's login", "ssh", "ssh|-i|it's|login|sh" },
+	{ "[::1]", "ssh", "ssh|-T|[::1]|sh" },
+	{ "login|me@node-1.b_c,d:2/e%f+g=h", "ssh", "ssh|-T|login|ssh|-T|me@node-1.b_c,d:2/e%f+g=h|sh" },
+};
+#define RIGHT ((int)(sizeof(right) / sizeof(right[0])))
+
+START_TEST(hops_become_words)
+{
+	ck_assert_msg(parse(right[_i].hops, right[_i].rsh), "%s", why);
+	ck_assert_str_eq(words(), right[_i].words);
+	ck_assert_str_eq(why, "");
+}
+END_TEST
+
+static const struct {
+	const char *hops, *says;
+} wrong[] = {
+	{ "", "a hop is empty" },
+	{ "  ", "a hop is empty" },
+	{ "login|", "a hop is empty" },
+	{ "-v", "\"-v\" is no hop" },
+	{ "-oProxyCommand=x login", "is no hop" },
+	{ " -oProxyCommand=x", "is no hop" }, /* ssh takes options behind its destination, too */
+	{ "login|-v", "\"-v\" is no hop" },
+	{ "login| -oProxyCommand=x", "is no hop" },
+	{ "login|\t-oProxyCommand=x node", "is no hop" },
+};
+#define WRONG ((int)(sizeof(wrong) / sizeof(wrong[0])))
+
+START_TEST(what_is_no_hop_is_refused)
+{
+	ck_assert(!parse(wrong[_i].hops, "ssh"));
+	HAS(why, wrong[_i].says);
+	HAS_NOT(why, "\n");
+}
+END_TEST
+
+/* Every byte in the second hop: what some shell would not take as it stands is refused, and the host whose shell it is is named. */
+START_TEST(odd_letters_are_refused_behind_the_first_hop)
+{
+	bool plain = (_i >= '0' && _i <= '9') || (_i >= 'a' && _i <= 'z') || (_i >= 'A' && _i <= 'Z') ||
+		     strchr(" \t@%_+=:,./-", _i) != NULL;
+	char text[40];
+
+	if (_i == '|')
+		return; /* what this file splits hops at */
+	snprintf(text, sizeof(text), "login|no%cde|last", _i);
+	ck_assert_int_eq(parse(text, "ssh"), plain);
+	if (plain)
+		return;
+	HAS(why, "on login would read");
+	snprintf(text, sizeof(text), "holds a %c", _i);
+	HAS(why, text);
+	snprintf(text, sizeof(text), "no%cde", _i);
+	ck_assert(parse(text, "ssh"));
+}
+END_TEST
+
+START_TEST(the_host_that_would_read_an_odd_letter_is_named)
+{
+	ck_assert(!parse("a|b|c$|d", "ssh"));
+	HAS(why, "\"c$\"");
+	HAS(why, "a shell on b would");
+}
+END_TEST
+
+/* 0, 1: one long hop; 2, 3: one of ssh's own, and more than there is room for */
+START_TEST(so_many_words_and_no_more_are_taken)
+{
+	static char text[2000], rsh[2000];
+	int i, n = _i < 2 ? 254 : 252;
+
+	text[0] = rsh[0] = '\0';
+	for (i = 0; i < n + _i % 2; i++)
+		strcat(_i < 2 ? text : rsh, "w ");
+	if (_i >= 2)
+		strcpy(text, "login");
+	ck_assert_int_eq(parse(text, rsh), _i % 2 == 0);
+	if (_i % 2 == 0)
+		ck_assert_int_eq(h.words, 255);
+	else
+		HAS(why, "more than 254 words");
+}
+END_TEST
+
+START_TEST(the_path_is_told_in_its_room)
+{
+	char room[64], whole[40];
+	size_t size;
+
+	ck_assert(parse("login|srun --jobid=7|node", "ssh"));
+	ck_assert_str_eq(hops_path(&h, whole, sizeof(whole)), "login -> srun --jobid=7 -> node");
+	for (size = 1; size < sizeof(whole); size++) {
+		memset(room, '#', sizeof(room) - 1);
+		room[sizeof(room) - 1] = '\0';
+		ck_assert_ptr_eq(hops_path(&h, room, size), room);
+		ck_assert_uint_eq(strlen(room), size - 1 < strlen(whole) ? size - 1 : strlen(whole));
+		ck_assert_mem_eq(room, whole, strlen(room));
+		ck_assert_uint_eq(strspn(room + size, "#"), sizeof(room) - 1 - size);
+	}
+	ck_assert(parse("me@login", "ssh"));
+	ck_assert_str_eq(hops_path(&h, whole, sizeof(whole)), "me@login");
+}
+END_TEST
+
+static const struct {
+	const char *hops, *words;
+	int hop;
+} blames[] = {
+	{ "login", "Permission denied", 0 }, /* who else */
+	{ "login", "", 0 },
+	{ "login|node", "ssh: Could not resolve hostname node: Name or service not known", 1 },
+	{ "login|node", "ssh: connect to host login port 22: Connection refused", 0 },
+	{ "login|node", "me@node: Permission denied (publickey).", 1 },
+	{ "me@login|you@node", "you@node: Permission denied (publickey).", 1 },
+	{ "me@login|you@node", "me@login: Permission denied (publickey).", 0 },
+	{ "me@login|you@node", "ssh: connect to host login port 22: Connection refused", 0 },
+	{ "login|node", "Host key verification failed.", -1 },
+	{ "login|node", "", -1 },
+	{ "login|ssh -p 2 node", "ssh: connect to host node port 2: Connection refused", -1 },
+	{ "login1|n1", "ssh: connect to host login1 port 22: Connection refused", 0 }, /* whole words */
+	{ "node12|node1", "ssh: connect to host node12 port 22: Connection refused", 0 },
+	{ "node1|node12", "ssh: connect to host node12 port 22: Connection refused", 1 },
+	{ "a|b", "ssh: connect to host a port 22: No route to host", 0 },
+	{ "b|a", "ssh: connect to host b port 22: Network is unreachable", 0 },
+	{ "login|gpu", "ssh: connect to host gpu-login port 22: Connection refused", -1 },
+	{ "gpu-1|gpu", "ssh: connect to host gpu-1 port 22: Connection refused", 0 },
+	{ "login|node", "ssh: connect to host node.site.org port 22: Connection refused", 1 },
+	{ "login|node", "no such host as node.", 1 },
+	{ "login|node", "(node) cannot be reached", 1 },
+	{ "me@|node", "no such host as me@", 0 },
+	{ "me@|node", "something else.", -1 },
+	{ "login|org", "ssh: connect to host hub.org port 22: Connection refused", -1 },
+	{ "login|run x@node sh", "node sh: not found", -1 },
+};
+#define BLAMES ((int)(sizeof(blames) / sizeof(blames[0])))
+
+START_TEST(the_hop_that_words_speak_of_is_found)
+{
+	ck_assert(parse(blames[_i].hops, "ssh"));
+	ck_assert_msg(hops_blame(&h, blames[_i].words) == blames[_i].hop, "%s: %s: %d", blames[_i].hops, blames[_i].words,
+	    hops_blame(&h, blames[_i].words));
+}
+END_TEST
+
+static const struct {
+	int hop;
+	const char *words, *remedy;
+} remedies[] = {
+	{ 0, "me@login: Permission denied (publickey,password).", NULL },
+	{ 1, "me@node: Permission denied (publickey,password).", "put a key for it on the hop before" },
+	{ -1, "Permission denied (password).", "put a key for it on the hop before" },
+	{ 0, "Host key verification failed.", "; log in by hand once, and accept the key" },
+	{ 1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
+	{ -1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
+	{ 0, "ssh: Could not resolve hostname login: Name or service not known", "; is the name right?" },
+	{ 1, "ssh: Could not resolve hostname node: Name or service not known", "as the hop before it knows it?" },
+	{ 0, "Connection refused", NULL },
+	{ -1, "", NULL },
+};
+#define REMEDIES ((int)(sizeof(remedies) / sizeof(remedies[0])))
+
+START_TEST(a_cause_has_its_remedy)
+{
+	const char *remedy = hops_remedy(remedies[_i].hop, remedies[_i].words);
+
+	if (remedies[_i].remedy == NULL)
+		ck_assert_str_eq(remedy, "");
+	else
+		HAS(remedy, remedies[_i].remedy);
+}
+END_TEST
+
+TESTS("hops")
+{
+	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
+	tcase_add_loop_test(tc, what_is_no_hop_is_refused, 0, WRONG);
+	tcase_add_loop_test(tc, odd_letters_are_refused_behind_the_first_hop, 1, 256);
+	tcase_add_test(tc, the_host_that_would_read_an_odd_letter_is_named);
+	tcase_add_loop_test(tc, so_many_words_and_no_more_are_taken, 0, 4);
+	tcase_add_test(tc, the_path_is_told_in_its_room);
+	tcase_add_loop_test(tc, the_hop_that_words_speak_of_is_found, 0, BLAMES);
+	tcase_add_loop_test(tc, a_cause_has_its_remedy, 0, REMEDIES);
+}
