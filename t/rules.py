@@ -1,18 +1,17 @@
 """What test_rules.py stands on: every way to join every kind of client with every kind of target, and what both ends do.
 
-A cell is (way, client, target).  The ways: `direct` is relay FROM TO, `m` is relay -m and its far side, `L`, `R` and `W` are tunnels
-whose one hop is env, which runs its arguments as any command that is a hop does.  So no ssh is needed.
+A cell is (way, client, target).  The ways: `direct` is relay FROM TO, `m` is relay -m and its far side, `L`, `R` and `W` are
+tunnels whose one hop is env, which runs its arguments as any command that is a hop does.  So no ssh is needed.
 """
 import array
 import collections
 import contextlib
 import fcntl
-import functools
 import os
 import re
+import select
 import signal
 import socket
-import sys
 import termios
 import threading
 import time
@@ -148,6 +147,8 @@ class Joint:
         b = self.run_on(self.cell.target)
         a = rig.reach(self.address if self.cell.client == 'tcp' else self.tmp + '/from')
         self.ends.append(a)
+        a.send(b'.')            # a client that closes before relay has asked whose it is would be refused
+        assert b.read(1) == b'.'
         return a, b
 
     def is_stdio(self):
@@ -245,6 +246,16 @@ def pump(end, over):
                 os.write(end.w, DATA[:65536])
             except BlockingIOError:
                 time.sleep(0.001)
+
+
+def stuff(end, data):
+    """Send data, as much of it as is taken until nothing is for a while; return how much."""
+    view = memoryview(data)
+    p = select.poll()
+    p.register(end.w, select.POLLOUT)
+    while view and p.poll(300):
+        view = view[os.write(end.w, view[:65536]):]
+    return len(data) - len(view)
 
 
 def take(end):
@@ -350,19 +361,23 @@ def play_bytes_before_reset(a, b, answer, request=DATA[:300000], reads=0):
     return together(target, client)[1]
 
 
-def play_slow_reader_sends_on(a, b, answer, stop_after=300000, pause=1.5):
-    """Rule 4: the target reads nothing, answers and closes; the client sends without end, and pauses while it reads."""
+SLOWLY = {'steady': (150, 10000, 0.012), 'rests': (1, 100000, 1.5)}       # see take_slowly()
+
+
+def play_slow_reader_sends_on(a, b, answer, pace, closes=True):
+    """Rule 4: the target reads nothing, answers and closes, or ends its half; the client sends without end, and reads slowly."""
     got = []
 
     def client():
-        head = take_slowly(a, stop_after // 10000, 10000, 0.001)[0] if stop_after else b''
-        time.sleep(pause)
-        got.append(head + take(a)[0])
+        try:
+            got.append(take_slowly(a, *SLOWLY[pace])[0])
+        finally:
+            got.append(b'')
 
     def target():
         wait_for(lambda: not b.silent())    # the client is sending
         push(b, answer)
-        b.close()
+        b.close() if closes else b.shut()
     together(client, target, lambda: pump(a, lambda: got))
     return got[0]
 
@@ -389,17 +404,80 @@ def play_client_closes(a, b, data, delivered):
     return together(client, target)[1]
 
 
-def play_reset_by_client(a, b):
-    """Rule 2, client and target both TCP."""
-    rig.ping(a, b)
-    a.reset()
-    assert b.fate() == 'reset'
+def play_slow_reader(speaker, reader, data, pieces=100):
+    """Rule 7: the reader reads 1 KB in 10 ms for a while, then all; the speaker says it all and closes at once."""
+    def say_and_close():
+        speaker.send(data)
+        speaker.close()
+    _, (got, fate) = together(say_and_close, lambda: take_slowly(reader, pieces))
+    same(got, data, 'to the slow reader')
+    assert fate == 'end', fate
 
 
-def play_reset_by_target(a, b):
-    rig.ping(a, b)
-    b.reset()
-    assert a.fate() == 'reset'
+def play_reset(one, other, tcp):
+    """Rule 2: one resets; the other sees that, or that it is alone."""
+    rig.ping(one, other)
+    one.reset()
+    fate = other.fate()
+    assert fate == 'reset' or not tcp, 'a reset became a clean end'
+    wait_for(other.dead, what='the other end sees that nothing reads')
+
+
+class Source:
+    """A target that sends to each client as fast as it can, until stop()."""
+
+    def __init__(self, target):
+        self.target, self.over, self.threads = target, False, []
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self):
+        while not self.over:
+            if not self.target.waiting():
+                time.sleep(0.001)
+                continue
+            t = threading.Thread(target=self.feed, args=(self.target.accept(),))
+            t.start()
+            self.threads = [t, *(other for other in self.threads if other.is_alive())]
+
+    def feed(self, end):
+        pump(end, lambda: self.over)
+        end.close()
+
+    def stop(self):
+        self.over = True
+        self.thread.join()
+        for t in self.threads:
+            t.join()
+
+
+TAG = 8     # bytes by which a target knows its client
+
+
+class Crowd:
+    """Clients of a target, each with the end that belongs to it."""
+
+    def __init__(self, target, n):
+        self.found, self.n, self.target = {}, n, target
+        self.thread = threading.Thread(target=self.sort)
+        self.thread.start()
+
+    def sort(self):
+        with contextlib.suppress(TimeoutError):
+            for _ in range(self.n):
+                end = self.target.accept()
+                self.found[end.read(TAG)] = end
+
+    def end_of(self, client, n):
+        """Let the client say its number; return the target's end of it."""
+        tag = b'%*d' % (TAG, n)
+        client.send(tag)
+        return wait_for(lambda: self.found.get(tag), what='client %d at the target' % n)
+
+    def close(self):
+        self.thread.join()
+        for end in self.found.values():
+            end.close()
 
 
 # ---- what relay says ----

@@ -5,13 +5,10 @@ SLOW=1 runs the long form: more rounds of what fails now and then."""
 import contextlib
 import functools
 import http.server
-import os
 import re
 import signal
-import socket
 import socketserver
 import threading
-import time
 
 import pytest
 
@@ -108,6 +105,8 @@ class Full:
 
     def __init__(self, target):
         self.target = target
+        while target.waiting():         # a tunnel with -w has been to see it
+            target.accept().close()
         target.sock.listen(0)
         self.filler = rig.connect(target.words[0])
 
@@ -122,28 +121,38 @@ class Full:
       but=[(lambda c: c.client != 'tcp', 'only a TCP client can reset')])
 def test_client_resets_while_the_far_side_dials(joint, cell, first):
     """Goal: a client that resets before its target has accepted is never a clean end there: there is no connection, or a reset."""
-    j = joint(cell)
+    tcp = cell.target == 'tcp'
+    wait = [] if tcp else ['-w', '20']        # a Unix socket whose backlog is full does not let relay wait: it asks again
+    j = joint(cell, near=wait if cell.way != 'm' else [], far=wait)
+    assert j.relay.address
     full = Full(j.target)
     a = j.client()
     a.send(first)
-    if cell.target == 'tcp':
+    if tcp:
         wait_for(lambda: connecting(rig.host_port(j.target.words[0])[1]))
-    j.rest()
+        j.rest()
     a.reset()
-    j.rest()
+    if tcp:
+        j.rest()
     second = j.client()
     second.send(b'second')
-    j.rest()
+    if tcp:
+        j.rest()
     full.open()
+    b = accept_second(j)
+    b.send(b'well')
+    assert second.read(4) == b'well'
+
+
+def accept_second(j):
+    """The target's end of the client that says b'second'; those before it that have not gone yet were reset."""
     while True:
         b = j.target.accept()
         j.ends.append(b)
         got, fate = read_tag(b)
         if got == b'second':
-            break
-        assert cell.target != 'tcp' or fate == 'reset', 'the target got %d bytes and a clean end' % len(got)
-    b.send(b'well')
-    assert second.read(4) == b'well'
+            return b
+        assert j.cell.target != 'tcp' or fate == 'reset', 'the target got %d bytes and a clean end' % len(got)
 
 
 def read_tag(end):
@@ -291,55 +300,49 @@ def test_show_large_answers_before_a_reset(joint, cell, size):
 LONG_ANSWER = DATA[:1500 * KB]
 
 
-@functools.lru_cache(None)
-def answers_to_one_that_sends_on(kind):
-    """Without relay: the bytes that arrive, the fewest of three."""
-    least = len(LONG_ANSWER)
-    for _, (a, b) in zip(range(3), rules.direct_rounds(kind)):
-        least = min(least, len(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, pause=0.3)))
-    return least
+@TIMES('pace', rules.SLOWLY)
+@grid(but=[(lambda c: c.target == 'tcp', 'the kernel of a TCP target that closes with input unread drops what it has not sent')])
+def test_close_behind_an_answer_to_a_client_that_sends_on(joint, cell, pace):
+    """Goal: the target reads nothing, answers 1.5 MB and closes; the client sends without end, and reads slowly, or rests while it
+    reads: it gets everything, as Unix sockets and pipes give it."""
+    a, b = joint(cell).connect(receive_buffer=65536 if cell.client == 'tcp' else 0)
+    same(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, pace), LONG_ANSWER, 'down')
 
 
+@TIMES('pace', rules.SLOWLY)
 @grid()
-def test_answer_to_a_client_that_sends_on(joint, cell):
-    """Goal: the target reads nothing, answers 1.5 MB and closes; the client sends without end, and rests for longer than a second
-    while it reads.  It gets everything, wherever a target of this kind can give everything to one that sends on: not a TCP target,
-    whose kernel drops the answer with the reset."""
-    direct = min(answers_to_one_that_sends_on(kind) for kind in {cell.target})
-    a, b = joint(cell).connect()
-    got = rules.play_slow_reader_sends_on(a, b, LONG_ANSWER)
-    assert got == LONG_ANSWER[:len(got)], 'other bytes arrived'
-    if direct == len(LONG_ANSWER):
-        same(got, LONG_ANSWER, 'down')
+def test_end_behind_an_answer_to_a_client_that_sends_on(joint, cell, pace):
+    """Goal: the same where the target ends its half alone, and closes when the client has everything."""
+    a, b = joint(cell).connect(receive_buffer=65536 if cell.client == 'tcp' else 0)
+    same(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, pace, closes=False), LONG_ANSWER, 'down')
+    b.close()
+    rules.pump(a, lambda: False)
 
 
 CLOSES = DATA[:300 * KB]
 
 
-@functools.lru_cache(None)
-def closes_direct(kind, delivered):
-    """Without relay: the bytes that arrive, the fewest of ten."""
-    least = len(CLOSES)
-    for _, (a, b) in zip(range(10), rules.direct_rounds(kind)):
-        least = min(least, len(rules.play_client_closes(a, b, CLOSES, delivered)))
-    return least
-
-
-@TIMES('delivered', [True, False], ids=['taken', 'at-once'])
-@grid(but=[])
-def test_client_that_closes_behind_its_bytes(joint, cell, delivered):
-    """Goal: a client writes 300 kB and closes, while the target answers each piece, which nothing reads: the target gets all.
-    A TCP client that closes before its own kernel has sent everything may lose the rest, as without relay."""
-    if cell.client != 'tcp' and delivered:
-        delivered = False               # the kernel has taken what was written
-    direct = closes_direct(cell.client, delivered)
+@grid()
+def test_client_that_closes_behind_its_bytes(joint, cell):
+    """Goal: a client writes 300 kB and closes when its kernel has sent them, while the target answers each piece, and nothing reads
+    that: the target gets all, as without relay."""
     j = joint(cell)
     for _ in range(1 if j.is_stdio() else 5):
         a, b = j.connect()
-        got = rules.play_client_closes(a, b, CLOSES, delivered)
+        got = rules.play_client_closes(a, b, CLOSES, delivered=cell.client == 'tcp')
         assert got == CLOSES[:len(got)], 'other bytes arrived'
-        if direct == len(CLOSES):
-            same(got, CLOSES, 'up')
+        same(got, CLOSES, 'up')
+        j.hang_up()
+
+
+@grid(only=lambda c: c.client == 'tcp')
+def test_tcp_client_that_closes_at_once(joint, cell):
+    """Goal: where its kernel may still hold bytes, it loses the rest if an answer comes, as without relay; what arrives is right."""
+    j = joint(cell)
+    for _ in range(1 if j.is_stdio() else 5):
+        a, b = j.connect()
+        got = rules.play_client_closes(a, b, CLOSES, delivered=False)
+        assert got == CLOSES[:len(got)], 'other bytes arrived'
         j.hang_up()
 
 
@@ -349,7 +352,10 @@ def test_client_that_closes_behind_its_bytes(joint, cell, delivered):
 @grid(only=lambda c: c.client in STDIO,      # the exit status of a listener is not that of a connection
       but=[(lambda c: c.target == 'command', 'a command that leaves its stdin is as in a pipe line; its own status counts')])
 def test_undelivered_stdin(joint, cell, when):
-    """Goal: the target reads 10 bytes and closes, and stdin holds more, or gets more afterwards: status 4, and one line that says so."""
+    """Goal: the target reads 10 bytes and closes, and stdin holds more, or gets more afterwards: status 4, and one line that says
+    so."""
+    if when == 'after-close' and cell.target == 'unix':
+        pytest.skip('skipped: a Unix target that closes ends the connection at once, and nothing more is taken from stdin')
     j = joint(cell)
     a, b = j.connect()
     if when == 'after-close':
@@ -365,4 +371,171 @@ def test_undelivered_stdin(joint, cell, when):
         rules.push(a, DATA[:MIB])
     assert j.relay.wait() == 4, j.relay.err()
     lines = j.relay.err().splitlines()
-    assert len(lines) == 1 and re.match(r'relay: .*(broke|closed|reset|lost|deliver|taken)', lines[0]), lines
+    assert len(lines) == 1 and re.match(r'relay: .*(broke|closed|reset|lost|deliver|taken|Broken pipe)', lines[0]), lines
+
+
+# ---- 6: stuck ----
+
+def leave(j, a, how):
+    """stdin comes to its end, and stdout has no reader any more, in this order, in the other or at once."""
+    if how == 'stdout-last':
+        a.shut()
+        j.rest()
+        a.close()
+    elif how == 'stdin-last':
+        a.deafen()
+        j.rest()
+        a.shut()
+    else:
+        a.close()
+
+
+@TIMES('how', ['at-once', 'stdout-last', 'stdin-last'])
+@grid(only=lambda c: c.client in STDIO)      # other clients may leave at any time: relay stays
+def test_stuck_behind_a_dead_parent(joint, cell, how):
+    """Goal: stdin at its end behind up to 8 MB, stdout without a reader, and a target that does not read: relay ends within 5 s with
+    status 4, and nothing is left on the far side.  What was cut off is no clean end at a TCP target."""
+    j = joint(cell)
+    a, b = j.connect()
+    sent = rules.stuff(a, DATA)
+    leave(j, a, how)
+    assert j.relay.wait(5) == 4, j.relay.err()
+    wait_for(lambda: not j.pids(), 5, 'no relay is left')
+    got, fate = take(b)         # what the kernel has of it
+    assert got == DATA[:len(got)]
+    assert cell.target != 'tcp' or fate == 'reset', '%d bytes of %d arrived, and a clean end' % (len(got), sent)
+
+
+# ---- 7: a slow reader ----
+
+@TIMES('down', [True, False], ids=['down', 'up'])
+@grid()
+def test_slow_reader(joint, lean, cell, down):
+    """Goal: 2 MB to a reader that reads 1 KB in 10 ms for a while; the other side has closed at once.  All arrives, with a clean
+    end, and no relay has more than 40 MB."""
+    j = joint(cell)
+    a, b = j.connect(receive_buffer=16384 if cell.client == 'tcp' else 0)
+    over, most = threading.Event(), [0]
+
+    def watch():
+        pids = j.pids()
+        while not over.wait(0.1):
+            for pid in pids:
+                with contextlib.suppress(TypeError):        # it has ended
+                    most.append(rig.memory(pid))
+
+    def play():
+        try:
+            rules.play_slow_reader(*((b, a) if down else (a, b)), DATA[:2 * MIB])
+        finally:
+            over.set()
+    together(play, watch)
+    assert max(most) < 40 * MIB or rig.SANITIZED or rig.VALGRIND
+
+
+# ---- 8: an early answer ----
+
+@TIMES('down', [1, 300 * KB])
+@grid()
+def test_early_answer(joint, cell, down):
+    """Goal: the target answers and ends its half before it reads; the client, which sends all the while, reads that, and all that
+    it sends arrives."""
+    a, b = joint(cell).connect()
+    rules.play_early_answer(a, b, DATA[:3000 * KB], DATA[-down:])
+
+
+# ---- 9: many resets ----
+
+RESETS = 10000 if LONG else 300
+
+
+@grid(only=lambda c: c.client == 'tcp' and c.target in rig.LISTENERS)    # only TCP resets, and a source has a socket
+def test_resets_while_data_is_queued(joint, cell):
+    """Goal: many clients, four at a time, read a little from a fast source and reset: none is refused, and afterwards a connection
+    still carries 8 MB each way."""
+    if LONG:
+        signal.alarm(900)
+    j = joint(cell)
+    assert j.relay.address
+    source = rules.Source(j.target)
+
+    def clients(n):
+        for i in range(n):
+            a = rig.connect(j.relay.address)
+            assert a.recv(1 << (i % 17)), 'a client was turned away'
+            if i % 2:
+                rules.push(a, DATA[:20000])
+            a.reset()
+    try:
+        together(*[lambda: clients(RESETS // 4)] * 4)
+    finally:
+        source.stop()
+    a = j.client()
+    a.send(b'second')
+    b = accept_second(j)
+    together(lambda: rules.say(a, DATA), lambda: rules.say(b, DATA[::-1]), lambda: same(a.read_all(), DATA[::-1], 'down'),
+             lambda: same(b.read_all(), DATA, 'up'))
+    assert not j.relay.err()
+    assert not rules.reserved(j.relay)
+
+
+# ---- 10: all of it at once ----
+
+# (rule, play(client, target, the client is TCP, the target is TCP))
+MIXED = (
+    ('client ends first', lambda a, b, *_: rules.play_client_ends_first(a, b, DATA[:300 * KB], DATA[:MIB])),
+    ('target ends first', lambda a, b, *_: rules.play_target_ends_first(a, b, DATA[:MIB], DATA[:300 * KB])),
+    ('early answer', lambda a, b, *_: rules.play_early_answer(a, b, DATA[:MIB], DATA[:300 * KB])),
+    ('client resets', lambda a, b, client, target: rules.play_reset(a, b, target) if client else
+        rules.play_target_ends_first(a, b, b'', b'')),
+    ('target resets', lambda a, b, client, target: rules.play_reset(b, a, client) if target else
+        rules.play_client_ends_first(a, b, b'', b'')),
+    ('bytes before a reset', lambda a, b, *_: same(rules.play_bytes_before_reset(a, b, ANSWER), ANSWER, 'down')),
+    ('slow reader', lambda a, b, *_: rules.play_slow_reader(b, a, DATA[:MIB], 20)),
+    ('slow target', lambda a, b, *_: rules.play_slow_reader(a, b, DATA[:MIB], 20)),
+    ('client closes', lambda a, b, client, _: same(rules.play_client_closes(a, b, CLOSES, client), CLOSES, 'up')),
+    ('end behind an answer', lambda a, b, *_: same(
+        rules.play_slow_reader_sends_on(a, b, DATA[:MIB], 'steady', closes=False), DATA[:MIB], 'down')),
+)
+
+
+def mixed(connect, crowds, kinds, n=50):
+    """n connections at once, each by a rule of MIXED; connect(i) makes the i-th, crowds[i % len] has its target, kinds[i % len] is
+    whether client and target are TCP.  Which rules were broken?"""
+    broken = []
+
+    def one(i):
+        rule, play = MIXED[i // len(crowds) % len(MIXED)]
+        a = connect(i)
+        try:
+            play(a, crowds[i % len(crowds)].end_of(a, i), *kinds[i % len(crowds)])
+        except (AssertionError, OSError) as e:
+            broken.append('%d, %s, %s: %s' % (i, rule, kinds[i % len(crowds)], str(e).splitlines()[0]))
+        finally:
+            a.close()
+    try:
+        together(*(functools.partial(one, i) for i in range(n)))
+    finally:
+        for crowd in crowds:
+            crowd.close()
+    assert not broken, '%d of %d:\n%s' % (len(broken), n, '\n'.join(sorted(broken)))
+
+
+@grid(only=lambda c: c.client in rig.LISTENERS and c.target in rig.LISTENERS)     # 50 need a listener, and one that accepts
+def test_mixed_at_once(joint, cell):
+    """Goal: 50 connections of all these kinds at once obey their rules."""
+    j = joint(cell)
+    assert j.relay.address
+    mixed(lambda _: rig.connect(j.relay.address), [rules.Crowd(j.target, 50)], [(cell.client == 'tcp', cell.target == 'tcp')])
+
+
+def test_mixed_kinds_at_once(relay, target, tmp):
+    """Goal: the same over one link that has a listener for each kind of client and target."""
+    cells = [(client, kind) for client in rig.LISTENERS for kind in rig.LISTENERS]
+    targets = [target(kind) for _, kind in cells]
+    forwards = [word for n, (client, _) in enumerate(cells) for word in
+                ('-L', '%s:%s' % ('127.0.0.1:0' if client == 'tcp' else '%s/%d' % (tmp, n), targets[n].words[0]))]
+    r = relay('-q', '-x', rig.RELAY, *forwards, rules.HOP)
+    assert len(r.addresses) == 4
+    mixed(lambda i: rig.connect(r.addresses[i % 4]), [rules.Crowd(t, 13 - (n > 1)) for n, t in enumerate(targets)],
+          [(client == 'tcp', kind == 'tcp') for client, kind in cells])
