@@ -34,6 +34,31 @@ def joint(relay, target, tmp):
         j.close()
 
 
+# ---- what the kernel gives without relay: a rule asks for no more ----
+
+CONTROLS = {
+    'client-first': lambda a, b, _: rules.play_client_ends_first(a, b, DATA[:3000 * KB], DATA[-3000 * KB:]),
+    'target-first': lambda a, b, _: rules.play_target_ends_first(a, b, DATA[:3000 * KB], DATA[-3000 * KB:]),
+    'before-reset': lambda a, b, _: same(rules.play_bytes_before_reset(a, b, ANSWER), ANSWER, 'down'),
+    'early-answer': lambda a, b, _: rules.play_early_answer(a, b, DATA[:3000 * KB], ANSWER),
+    'slow-reader': lambda a, b, _: rules.play_slow_reader(b, a, DATA[:2 * MIB]),
+    'client-closes': lambda a, b, kind: same(rules.play_client_closes(a, b, CLOSES, kind == 'tcp'), CLOSES, 'up'),
+    'end-behind-answer': lambda a, b, _: same(
+        rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, 'rests', closes=False), LONG_ANSWER, 'down'),
+    'close-behind-answer': lambda a, b, _: same(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, 'rests'), LONG_ANSWER, 'down'),
+}
+
+
+@TIMES('kind, rule', [(kind, rule) for kind in ('tcp', 'unix', 'pipes') for rule in CONTROLS
+                      if (kind, rule) != ('tcp', 'close-behind-answer')])    # its kernel drops what it has not sent
+def test_without_relay(kind, rule):
+    """Goal: the kernel alone obeys each rule, so that a failure below is relay's."""
+    a, b = rules.without_relay(kind)
+    CONTROLS[rule](a, b, kind)
+    a.close()
+    b.close()
+
+
 # ---- 1: half-closes ----
 
 AMOUNTS = ((0, 0), (0, 3000 * KB), (1, 300 * KB), (300 * KB, 1), (3000 * KB, 0), (3000 * KB, 3000 * KB))
@@ -337,7 +362,7 @@ def test_client_that_closes_behind_its_bytes(joint, cell):
 
 @grid(only=lambda c: c.client == 'tcp')
 def test_tcp_client_that_closes_at_once(joint, cell):
-    """Goal: where its kernel may still hold bytes, it loses the rest if an answer comes, as without relay; what arrives is right."""
+    """Goal: while its kernel still holds bytes, an answer makes it lose them, as without relay; what arrives is right."""
     j = joint(cell)
     for _ in range(1 if j.is_stdio() else 5):
         a, b = j.connect()
@@ -393,8 +418,8 @@ def leave(j, a, how):
 @TIMES('how', ['at-once', 'stdout-last', 'stdin-last'])
 @grid(only=lambda c: c.client in STDIO)      # other clients may leave at any time: relay stays
 def test_stuck_behind_a_dead_parent(joint, cell, how):
-    """Goal: stdin at its end behind up to 8 MB, stdout without a reader, and a target that does not read: relay ends within 5 s with
-    status 4, and nothing is left on the far side.  What was cut off is no clean end at a TCP target."""
+    """Goal: stdin at its end behind up to 8 MB, stdout without a reader, and a target that does not read: relay ends within 5 s
+    with status 4, and nothing is left on the far side.  What was cut off is not a clean end at a TCP target."""
     j = joint(cell)
     a, b = j.connect()
     sent = rules.stuff(a, DATA)
