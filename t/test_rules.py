@@ -471,7 +471,9 @@ def test_early_answer(joint, cell, down):
 
 # ---- 9: many resets ----
 
-RESETS = 10000 if LONG else 300
+def resets(cell):
+    """How many: what a link does not give back after a reset shows after 1,400 of them."""
+    return 10000 if LONG else 300 if cell.way == 'direct' else 2000
 
 
 @grid(only=lambda c: c.client == 'tcp' and c.target in rig.LISTENERS)    # only TCP resets, and a source has a socket
@@ -487,12 +489,16 @@ def test_resets_while_data_is_queued(joint, cell):
     def clients(n):
         for i in range(n):
             a = rig.connect(j.relay.address)
-            assert a.recv(1 << (i % 17)), 'a client was turned away'
+            try:
+                served = a.recv(1 << (i % 17))
+            except ConnectionResetError:
+                served = b''
+            assert served, 'client %d of %d was turned away: %s' % (i, n, j.relay.err() or 'relay says nothing')
             if i % 2:
                 rules.push(a, DATA[:20000])
             a.reset()
     try:
-        together(*[lambda: clients(RESETS // 4)] * 4)
+        together(*[lambda: clients(resets(cell) // 4)] * 4)
     finally:
         source.stop()
     a = j.client()
