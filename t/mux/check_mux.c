@@ -2895,6 +2895,7 @@ START_TEST(a_hello_is_awaited_for_45_s_at_most)
 	ck_assert_int_eq(mux_state(near), MUX_DEAD);
 	ck_assert_uint_eq(mux_code(near), MUX_TIMEOUT);
 	HAS(mux_why(near), "45 s");
+	done(&near);
 }
 END_TEST
 
@@ -3266,6 +3267,15 @@ START_TEST(well_formed_nonsense_reserves_no_more_than_the_memory)
 }
 END_TEST
 
+/* Each test has to end with done(), which checks that no memory stays reserved. */
+static void
+teardown(void)
+{
+	ck_assert_ptr_null(near);
+	ck_assert_ptr_null(far);
+	strides = 0;
+}
+
 #define R(name) tcase_add_test(tc, name)
 
 static void
@@ -3402,6 +3412,7 @@ add_rules(TCase *tc)
 TESTS("mux")
 {
 	tcase_set_timeout(tc, 120);
+	tcase_add_checked_fixture(tc, NULL, teardown);
 	tcase_add_loop_test(tc, random_schedules, 0, PARTS);
 	add_rules(tc);
 }
