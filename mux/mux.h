@@ -163,8 +163,9 @@ void stream_stop(struct stream *s);
 /*
  * The end.  stream_reset(s, code, words): drop both queues and send CLOSE with ${code} (not MUX_END) and ${words}.
  * stream_is_closed(s): CLOSE was read, or the link is dead.  stream_is_reset(s): the same, or stream_reset was called.
- * stream_code(s): the code of a CLOSE that reset the stream, sent or read; MUX_END: none did.  What came before it stays in
- * stream_rx().  stream_reason(s): the words of a CLOSE that was read, "" if none came.
+ * stream_code(s): the code of a CLOSE, sent or read, that reset the stream; or of one that was read after both EOFs and reports that
+ * bytes were lost.  MUX_END: neither.  What was received before stays in stream_rx().
+ * stream_reason(s): the words of a CLOSE that was read, or "".
  * stream_progress(s): a count that changes whenever the peer shows that the stream moves: bytes sent, credit, frames read.
  * stream_release(s): its owner needs it no more.  A stream that has not ended is reset.
  */
