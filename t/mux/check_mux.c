@@ -4,6 +4,8 @@
  * Only functions of mux/mux.h are used, and those of mux/frame.h to make and to read frames.  Time is a number that the tests move.
  */
 #include "t/check.h"
+#include <sys/resource.h>
+
 
 #include "mux/frame.h"
 #include "mux/mux.h"
@@ -2205,6 +2207,117 @@ START_TEST(what_is_sent_makes_a_stream_dirty)
 }
 END_TEST
 
+/* No more memory can be mapped, so that DATA does not fit into rx.  False: this system, or a sanitizer, knows no limit. */
+static bool
+no_memory(void)
+{
+	struct buf b = { .used = 0 };
+	struct rlimit limit;
+	bool fits;
+
+	buf_trim();
+	ck_assert_int_eq(getrlimit(RLIMIT_AS, &limit), 0);
+	limit.rlim_cur = 4096;
+	if (setrlimit(RLIMIT_AS, &limit) == -1)
+		return false;
+	fits = buf_put(&b, "x", 1);
+	buf_clear(&b);
+	buf_trim();
+	return !fits;
+}
+
+static void
+memory_again(void)
+{
+	struct rlimit limit;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_AS, &limit), 0);
+	limit.rlim_cur = limit.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
+}
+
+/* ${_i}: the DATA frame is read at once, or in two pieces. */
+START_TEST(a_stream_without_memory_is_reset_alone)
+{
+#ifndef __SANITIZE_ADDRESS__
+	struct stream *s;
+
+	far_with_stream();
+	put_open(3, MUX_WINDOW_FIRST, 1000, "/t");
+	lives(far);
+	s = mux_accept(far);
+	stream_set_owner(s, &owner);
+	put_data(3, 65000);
+	lives(far); /* a chunk of memory that is nearly full */
+	put_data(3, 50000);
+	if (no_memory()) {
+		mux_feed(far, wire, _i == 0 ? wired : 30000, now);
+		memory_again();
+		if (_i != 0)
+			mux_feed(far, wire + 30000, wired - 30000, now);
+		wired = 0;
+		ck_assert_int_eq(mux_state(far), MUX_UP);
+		ck_assert_uint_eq(stream_code(s), MUX_NO_ROOM);
+		ck_assert_uint_eq(held(s), 0);
+		ck_assert_uint_eq(reserved(far), 1000); /* of the other stream */
+		pull(far);
+		sent_close(3, MUX_NO_ROOM, "out of memory");
+		ck_assert(!is_reset(taken));
+	}
+	wired = 0;
+	memory_again();
+	stream_release(s);
+	stream_release(taken);
+	done(&far);
+#endif
+}
+END_TEST
+
+START_TEST(a_mux_and_its_streams_name_each_other)
+{
+	near = NULL;
+	mux_free(near);
+	near_with_stream();
+	ck_assert_int_eq(mux_role(near), MUX_NEAR);
+	ck_assert_ptr_eq(stream_mux(taken), near);
+	ck_assert_str_eq(mux_peer(near), "peer");
+	mux_name_peer(near, "node");
+	ck_assert_str_eq(mux_peer(near), "node");
+	stream_release(taken);
+	done(&near);
+}
+END_TEST
+
+/* A target may be reached after the stream was reset. */
+START_TEST(an_accepted_stream_that_was_reset_sends_no_opened)
+{
+	far_with_stream();
+	put_close(1, MUX_RESET);
+	lives(far);
+	if (_i == 0)
+		pull(far);
+	stream_accept(taken);
+	pull(far);
+	ck_assert_ptr_null(find_frame(FRAME_OPENED, 1));
+	stream_release(taken);
+	done(&far);
+}
+END_TEST
+
+START_TEST(a_second_bye_changes_nothing)
+{
+	greet(&near, MUX_NEAR);
+	mux_bye(near, MUX_END, "first");
+	mux_bye(near, MUX_RESET, "second");
+	ck_assert_uint_eq(mux_code(near), MUX_END);
+	ck_assert_str_eq(mux_why(near), "first");
+	pull(near);
+	ck_assert_mem_eq(find_frame(FRAME_BYE, 0) + FRAME_HEAD, "\0\0first", 7);
+	ck_assert_uint_eq(pull(near), 0);
+	done(&near);
+}
+END_TEST
+
 /* stream_reason is what the peer wrote, not what was sent to it. */
 START_TEST(the_reason_of_a_reset_is_that_of_the_peer)
 {
@@ -3380,6 +3493,10 @@ add_rules(TCase *tc)
 	R(an_open_after_close_before_the_answer);
 	R(a_stop_after_close_and_both_eofs);
 	R(codes_and_errnos);
+	tcase_add_loop_test(tc, a_stream_without_memory_is_reset_alone, 0, 2);
+	R(a_mux_and_its_streams_name_each_other);
+	tcase_add_loop_test(tc, an_accepted_stream_that_was_reset_sends_no_opened, 0, 2);
+	R(a_second_bye_changes_nothing);
 	R(windows_grow_with_need);
 	R(windows_do_not_grow_on_a_slow_line);
 	R(windows_stop_at_the_bound_and_new_streams_are_still_accepted);
