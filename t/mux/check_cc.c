@@ -80,7 +80,9 @@ give_ack(void)
 	unacked_at = 0;
 }
 
-/* A sender that always has bytes, for ${span}; returns its share of the line. */
+/*
+ * A sender that always has bytes, for ${span}; returns its share of the line.
+ */
 static double
 run(int64_t span)
 {
@@ -341,7 +343,10 @@ START_TEST(wrong_acks_are_refused)
 }
 END_TEST
 
-/* The window stays within its limits for any delay that a peer reports, and any step of the clock. */
+/*
+ * The window stays within its limits for any delay that a peer reports, and any
+ * step of the clock.
+ */
 START_TEST(any_delay_leaves_a_valid_window)
 {
 	int i;

@@ -1,7 +1,9 @@
 /*
- * check_mux.c - two muxes back to back, or one that reads frames made by hand; needs libmux.a, base/buf.o, os.o
+ * check_mux.c - two muxes back to back, or one that reads frames made by hand;
+ * needs libmux.a, base/buf.o and os.o
  *
- * Only functions of mux/mux.h are used, and those of mux/frame.h to make and to read frames.  Time is a number that the tests move.
+ * Only functions of mux/mux.h are used, and those of mux/frame.h to make and to
+ * read frames.  Time is a number that the tests move.
  */
 #include "t/check.h"
 #include <sys/resource.h>
@@ -75,8 +77,8 @@ sends_no_more(const struct stream *s)
 }
 
 /*
- * The end of a test: all streams of ${*m} are released, but for those that were not accepted.  No memory is reserved when no stream
- * is open, nor when the link is lost.
+ * The end of a test: all streams of ${*m} that were accepted are released.  No
+ * memory is reserved when no stream is open, nor when the link is lost.
  */
 static void
 done(struct mux **m)
@@ -122,7 +124,11 @@ put_frame(unsigned type, uint32_t stream, const void *body, size_t n)
 static void
 put_hello(unsigned version, unsigned role, uint32_t memory, uint32_t most)
 {
-	struct hello h = { .version = (uint8_t)version, .role = (uint8_t)role, .memory = memory, .streams = most, .host = "peer" };
+	struct hello h = { .version = (uint8_t)version,
+		.role = (uint8_t)role,
+		.memory = memory,
+		.streams = most,
+		.host = "peer" };
 	unsigned char body[FRAME_HELLO_FIXED + 255];
 
 	put_frame(FRAME_HELLO, 0, body, frame_encode_hello(body, &h));
@@ -190,14 +196,18 @@ pull(struct mux *m)
 	size_t n;
 
 	sent_n = 0;
-	while (sent_n + 65536 <= sizeof(sent) && (n = mux_pull(m, sent + sent_n, MUX_PULL, now)) > 0) {
+	while (
+	    sent_n + 65536 <= sizeof(sent) && (n = mux_pull(m, sent + sent_n, MUX_PULL, now)) > 0) {
 		ck_assert_uint_le(n, MUX_PULL);
 		sent_n += n;
 	}
 	return sent_n;
 }
 
-/* The next frame of the last pull after ${*at}; false: none.  ${*at} becomes the offset of its end. */
+/*
+ * The next frame of the last pull after ${*at}; false: none.  ${*at} becomes the
+ * offset of its end.
+ */
 static bool
 next_frame(size_t *at, struct frame *f)
 {
@@ -404,10 +414,16 @@ struct flow {
 
 static struct flow flow[FLOWS];
 static uint32_t flows;
-static struct wire line[2];   /* from near, from far */
+static struct wire line[2]; /* from near, from far */
 static uint32_t memory[2];
 static unsigned long seed;
-#define CHECK(cond, ...) do { if (!(cond)) { fprintf(stderr, "RELAY_SEED=%lu: ", seed); ck_abort_msg(__VA_ARGS__); } } while (0)
+#define CHECK(cond, ...)                                           \
+	do {                                                       \
+		if (!(cond)) {                                     \
+			fprintf(stderr, "RELAY_SEED=%lu: ", seed); \
+			ck_abort_msg(__VA_ARGS__);                 \
+		}                                                  \
+	} while (0)
 
 static struct mux *
 end_of(int i)
@@ -455,7 +471,8 @@ put_some(struct flow *f, int i)
 static bool
 reads_no_more(struct side *a)
 {
-	return a->stopped || a->eof || a->closed || (is_reset(a->s) && !stream_eof_read(a->s) && held(a->s) == 0);
+	return a->stopped || a->eof || a->closed ||
+	       (is_reset(a->s) && !stream_eof_read(a->s) && held(a->s) == 0);
 }
 
 static void
@@ -473,7 +490,8 @@ read_some(struct flow *f, int i)
 		return;
 	n = buf_take(stream_rx(a->s), x, 1 + upto(a->read_most - 1));
 	for (k = 0; k < n; k++)
-		CHECK(x[k] == pattern(f, 1 - i, a->got + k), "flow %d to %d: byte %lu is wrong", (int)(f - flow), i, (unsigned long)(a->got + k));
+		CHECK(x[k] == pattern(f, 1 - i, a->got + k), "flow %d to %d: byte %lu is wrong",
+		    (int)(f - flow), i, (unsigned long)(a->got + k));
 	a->got += n;
 	CHECK(a->got <= f->side[1 - i].put, "flow %d: bytes that were not put", (int)(f - flow));
 	if (n > 0) {
@@ -486,8 +504,8 @@ read_some(struct flow *f, int i)
 static struct look
 look_at(struct stream *s)
 {
-	struct look x = { held(s), waiting(s), stream_room(s), stream_code(s), stream_eof_read(s), stream_eof_sent(s),
-		stream_is_stopped(s), stream_is_closed(s) };
+	struct look x = { held(s), waiting(s), stream_room(s), stream_code(s), stream_eof_read(s),
+		stream_eof_sent(s), stream_is_stopped(s), stream_is_closed(s) };
 
 	return x;
 }
@@ -500,7 +518,9 @@ take_dirty(void)
 
 	for (i = 0; i < 2; i++)
 		while ((s = mux_next_dirty(end_of(i))) != NULL) {
-			CHECK(stream_owner(s) != NULL && ((struct flow *)stream_owner(s))->side[i].s == s, "a dirty stream has no owner");
+			CHECK(stream_owner(s) != NULL &&
+				  ((struct flow *)stream_owner(s))->side[i].s == s,
+			    "a dirty stream has no owner");
 			((struct flow *)stream_owner(s))->side[i].dirty = true;
 		}
 }
@@ -511,8 +531,9 @@ check_dirty(const struct flow *f, const struct side *a)
 {
 	struct look x = look_at(a->s), y = a->seen;
 
-	CHECK(a->dirty || (x.rx == y.rx && x.tx == y.tx && x.room == y.room && x.code == y.code && x.eof_read == y.eof_read &&
-	                   x.eof_sent == y.eof_sent && x.stopped == y.stopped && x.closed == y.closed),
+	CHECK(a->dirty || (x.rx == y.rx && x.tx == y.tx && x.room == y.room && x.code == y.code &&
+			      x.eof_read == y.eof_read && x.eof_sent == y.eof_sent &&
+			      x.stopped == y.stopped && x.closed == y.closed),
 	    "flow %d: the mux has changed it without making it dirty", (int)(f - flow));
 }
 
@@ -575,7 +596,8 @@ open_and_take(void)
 	}
 	while ((s = mux_accept(far)) != NULL) {
 		i = (uint32_t)atoi(stream_target(s) + 1);
-		CHECK(stream_target(s)[0] == '/' && i < flows && !flow[i].taken, "a target that was not sent: %s", stream_target(s));
+		CHECK(stream_target(s)[0] == '/' && i < flows && !flow[i].taken,
+		    "a target that was not sent: %s", stream_target(s));
 		flow[i].taken = true;
 		stream_set_owner(s, &flow[i]);
 		flow[i].side[1].s = s;
@@ -593,13 +615,14 @@ check_now(void)
 	int i;
 
 	for (i = 0; i < 2; i++) {
-		CHECK(mux_state(end_of(i)) != MUX_DEAD, "mux %d is dead: %s", i, mux_why(end_of(i)));
+		CHECK(
+		    mux_state(end_of(i)) != MUX_DEAD, "mux %d is dead: %s", i, mux_why(end_of(i)));
 		for (sum = 0, k = 0; k < flows; k++)
 			sum += flow[k].side[i].s != NULL ? held(flow[k].side[i].s) : 0;
-		CHECK(reserved(end_of(i)) >= sum, "mux %d: reserved %lu, but holds %lu", i, (unsigned long)reserved(end_of(i)),
-		    (unsigned long)sum);
-		CHECK(reserved(end_of(i)) <= memory[i], "mux %d: reserved %lu of %lu", i, (unsigned long)reserved(end_of(i)),
-		    (unsigned long)memory[i]);
+		CHECK(reserved(end_of(i)) >= sum, "mux %d: reserved %lu, but holds %lu", i,
+		    (unsigned long)reserved(end_of(i)), (unsigned long)sum);
+		CHECK(reserved(end_of(i)) <= memory[i], "mux %d: reserved %lu of %lu", i,
+		    (unsigned long)reserved(end_of(i)), (unsigned long)memory[i]);
 	}
 }
 
@@ -616,7 +639,10 @@ all_done(bool with_stuck)
 }
 
 static int64_t
-earliest(int64_t a, int64_t b) { return a < b ? a : b; }
+earliest(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
 
 static int64_t
 next_event(void)
@@ -642,7 +668,8 @@ next_event(void)
 				continue;
 			if (!a->closed)
 				next = earliest(next, a->close_at);
-			if (!a->ended && (a->put == a->plan || stream_room(a->s) > 0) && !sends_no_more(a->s))
+			if (!a->ended && (a->put == a->plan || stream_room(a->s) > 0) &&
+			    !sends_no_more(a->s))
 				next = earliest(next, a->put_at);
 			if (!a->stuck && !a->stopped && held(a->s) > 0)
 				next = earliest(next, a->read_at);
@@ -666,7 +693,10 @@ deliver(int i)
 	}
 }
 
-/* The STRIDE frames in what near sends: one that repeats the last would be useless. */
+/*
+ * The STRIDE frames in what near sends: one that repeats the last would be
+ * useless.
+ */
 static uint32_t strides, last_stride;
 
 static void
@@ -681,7 +711,8 @@ watch_strides(const unsigned char *p, size_t n)
 		CHECK(frame_decode(&f, p) == NULL, "not a frame");
 		if (f.type != FRAME_STRIDE)
 			continue;
-		CHECK(strides == 0 || frame_get(p + FRAME_HEAD, 4) != last_stride, "a STRIDE is repeated");
+		CHECK(strides == 0 || frame_get(p + FRAME_HEAD, 4) != last_stride,
+		    "a STRIDE is repeated");
 		last_stride = (uint32_t)frame_get(p + FRAME_HEAD, 4);
 		strides++;
 	}
@@ -694,9 +725,13 @@ send_out(int i)
 	size_t n, room;
 
 	while (mux_has_output(end_of(i)) && wire_room(&line[i], now) >= MUX_PULL) {
-		room = MUX_PULL + upto((uint32_t)(wire_room(&line[i], now) < sizeof(x) ? wire_room(&line[i], now) : sizeof(x)) - MUX_PULL);
+		room = MUX_PULL + upto((uint32_t)(wire_room(&line[i], now) < sizeof(x)
+						      ? wire_room(&line[i], now)
+						      : sizeof(x)) -
+				       MUX_PULL);
 		n = mux_pull(end_of(i), x, room, now);
-		CHECK(n <= room, "%lu bytes in a room of %lu", (unsigned long)n, (unsigned long)room);
+		CHECK(
+		    n <= room, "%lu bytes in a room of %lu", (unsigned long)n, (unsigned long)room);
 		if (n == 0)
 			break;
 		if (i == 0)
@@ -778,10 +813,13 @@ check_flow(const struct flow *f)
 	for (i = 0; i < 2; i++) {
 		a = &f->side[i];
 		b = &f->side[1 - i];
-		CHECK(!a->broke || !b->closed || !f->taken || a->closed || a->stopped || a->stuck || a->got == b->sent,
-		    "flow %d, side %d: %lu of %lu bytes that were sent before a reset", n, i, (unsigned long)a->got, (unsigned long)b->sent);
+		CHECK(!a->broke || !b->closed || !f->taken || a->closed || a->stopped || a->stuck ||
+			  a->got == b->sent,
+		    "flow %d, side %d: %lu of %lu bytes that were sent before a reset", n, i,
+		    (unsigned long)a->got, (unsigned long)b->sent);
 		if (f->disturbed || f->refused || f->stuck) {
-			CHECK(f->disturbed || f->stuck || !a->broke || f->refused, "flow %d: a reset without a cause", n);
+			CHECK(f->disturbed || f->stuck || !a->broke || f->refused,
+			    "flow %d: a reset without a cause", n);
 			continue;
 		}
 		CHECK(!a->broke, "flow %d, side %d: a reset without a cause", n, i);
@@ -791,7 +829,8 @@ check_flow(const struct flow *f)
 			continue;
 		}
 		CHECK(a->eof, "flow %d, side %d: never saw the end", n, i);
-		CHECK(a->got == b->plan, "flow %d, side %d: %lu of %lu bytes", n, i, (unsigned long)a->got, (unsigned long)b->plan);
+		CHECK(a->got == b->plan, "flow %d, side %d: %lu of %lu bytes", n, i,
+		    (unsigned long)a->got, (unsigned long)b->plan);
 	}
 }
 
@@ -809,7 +848,10 @@ release_all(void)
 			}
 }
 
-/* The channel ends meanwhile: every stream is reset, and no memory stays reserved. */
+/*
+ * The channel ends meanwhile: every stream is reset, and no memory stays
+ * reserved.
+ */
 static void
 cut(void)
 {
@@ -825,7 +867,8 @@ cut(void)
 		take_dirty();
 		for (k = 0; k < flows; k++) {
 			s = flow[k].side[i].s;
-			CHECK(s == NULL || (stream_is_closed(s) && sends_no_more(s)), "a stream outlives its link");
+			CHECK(s == NULL || (stream_is_closed(s) && sends_no_more(s)),
+			    "a stream outlives its link");
 			if (s != NULL)
 				check_dirty(&flow[k], &flow[k].side[i]);
 		}
@@ -844,13 +887,18 @@ tell(void)
 	int i;
 
 	for (i = 0; i < 2; i++)
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "mux %d: %u streams, deadline %+ld wire %+ld output %d;", i, streams(end_of(i)),
-		    (long)(mux_deadline(end_of(i)) - now), (long)(wire_next(&line[i]) - now), mux_has_output(end_of(i)));
+		n += (size_t)snprintf(text + n, sizeof(text) - n,
+		    "mux %d: %u streams, deadline %+ld wire %+ld output %d;", i, streams(end_of(i)),
+		    (long)(mux_deadline(end_of(i)) - now), (long)(wire_next(&line[i]) - now),
+		    mux_has_output(end_of(i)));
 	for (k = 0; k < flows && n < 3800; k++)
 		for (i = 0; i < 2; i++)
 			if (!flow[k].side[i].released)
-				n += (size_t)snprintf(text + n, sizeof(text) - n, " %u.%d put %lu of %lu got %lu", (unsigned)k, i,
-				    (unsigned long)flow[k].side[i].put, (unsigned long)flow[k].side[i].plan, (unsigned long)flow[k].side[i].got);
+				n += (size_t)snprintf(text + n, sizeof(text) - n,
+				    " %u.%d put %lu of %lu got %lu", (unsigned)k, i,
+				    (unsigned long)flow[k].side[i].put,
+				    (unsigned long)flow[k].side[i].plan,
+				    (unsigned long)flow[k].side[i].got);
 	return text;
 }
 
@@ -866,10 +914,11 @@ schedule(void)
 	strides = 0;
 	cut_at = one_in(8) ? now + upto(2 * SECOND) : WIRE_NEVER;
 	until = now + 3600 * (int64_t)SECOND;
-	while (!all_done(true) || wire_next(&line[0]) != WIRE_NEVER || wire_next(&line[1]) != WIRE_NEVER || mux_has_output(near) ||
-	       mux_has_output(far)) {
+	while (!all_done(true) || wire_next(&line[0]) != WIRE_NEVER ||
+	       wire_next(&line[1]) != WIRE_NEVER || mux_has_output(near) || mux_has_output(far)) {
 		next = next_event();
-		CHECK(next != WIRE_NEVER && now < until && ++steps < 1000000, "it stalls, after %u steps, %s", (unsigned)steps, tell());
+		CHECK(next != WIRE_NEVER && now < until && ++steps < 1000000,
+		    "it stalls, after %u steps, %s", (unsigned)steps, tell());
 		if (next > now)
 			now = next;
 		if (now >= cut_at) {
@@ -902,9 +951,10 @@ schedule(void)
 	}
 	for (k = 0; k < flows; k++)
 		check_flow(&flow[k]);
-	CHECK(streams(near) == 0 && streams(far) == 0, "ids are not free at the end: %u, %u", streams(near), streams(far));
-	CHECK(reserved(near) == 0 && reserved(far) == 0, "%lu and %lu bytes stay reserved", (unsigned long)reserved(near),
-	    (unsigned long)reserved(far));
+	CHECK(streams(near) == 0 && streams(far) == 0, "ids are not free at the end: %u, %u",
+	    streams(near), streams(far));
+	CHECK(reserved(near) == 0 && reserved(far) == 0, "%lu and %lu bytes stay reserved",
+	    (unsigned long)reserved(near), (unsigned long)reserved(far));
 	done(&near);
 	done(&far);
 }
@@ -919,7 +969,10 @@ number(const char *name, unsigned long otherwise)
 	return text == NULL ? otherwise : strtoul(text, NULL, 10);
 }
 
-/* RELAY_SEED=N runs the schedule of that seed alone, RELAY_SEEDS=N those of 1 to N. */
+/*
+ * RELAY_SEED=N runs the schedule of that seed alone, RELAY_SEEDS=N those of 1
+ * to N.
+ */
 START_TEST(random_schedules)
 {
 	unsigned long many = number("RELAY_SEEDS", 2000), one = number("RELAY_SEED", 0), i;
@@ -1001,16 +1054,19 @@ END_TEST
 
 START_TEST(a_line_that_changes_bytes_is_reported)
 {
-	static const struct { const char *bytes; size_t n; } lines[] = {
-		{ "^@\362reLAylink\r\n\n\376^@", 18 },         /* a terminal that shows control characters */
-		{ "\0\362reLAylink\n\n\376\0", 15 },           /* CR is dropped */
-		{ "\0\362reLAylink\r\n\r\n\376\0", 17 },       /* LF becomes CR LF */
+	static const struct {
+		const char *bytes;
+		size_t n;
+	} lines[] = { { "^@\362reLAylink\r\n\n\376^@",
+			  18 },                      /* a terminal that shows control characters */
+		{ "\0\362reLAylink\n\n\376\0", 15 }, /* CR is dropped */
+		{ "\0\362reLAylink\r\n\r\n\376\0", 17 }, /* LF becomes CR LF */
 		{ "\0\362reLAylink\r\r\n\r\n\376\0", 18 },
-		{ "\0\362reLAylink\n\n\n\376\0", 16 },         /* ICRNL */
-		{ "\0\162reLAylink\r\n\n\176\0", 16 },         /* seven bits */
-		{ "\362reLAylink\r\n\n\376", 14 },             /* NUL is dropped */
+		{ "\0\362reLAylink\n\n\n\376\0", 16 },           /* ICRNL */
+		{ "\0\162reLAylink\r\n\n\176\0", 16 },           /* seven bits */
+		{ "\362reLAylink\r\n\n\376", 14 },               /* NUL is dropped */
 		{ "Welcome!\r\n\0\303\262reLAylink\r\n\n", 24 }, /* Latin-1 becomes UTF-8 */
-		{ "\0\362reLAylink\r\n\n\303\276\0", 17 },     /* the same, seen late */
+		{ "\0\362reLAylink\r\n\n\303\276\0", 17 },       /* the same, seen late */
 		{ "reLAylink", 9 } };
 
 	near = mux_new(MUX_NEAR, MUX_MEMORY, "laptop", now);
@@ -1057,7 +1113,10 @@ START_TEST(a_far_side_refuses_a_banner)
 }
 END_TEST
 
-/* As long as a script makes the far end, magic and HELLO would be input of that script. */
+/*
+ * As long as a script makes the far end, magic and HELLO would be input of that
+ * script.
+ */
 START_TEST(a_side_that_waits_for_its_peer_sends_nothing_before_the_magic)
 {
 	size_t i;
@@ -1095,10 +1154,14 @@ START_TEST(a_side_that_has_sent_nothing_sends_no_BYE)
 }
 END_TEST
 
-/* A far end that a forced command starts reads the script that was meant for a shell.  It is cut at every byte. */
+/*
+ * A far end that a forced command starts reads the script that was meant for a
+ * shell.  It is cut at every byte.
+ */
 START_TEST(a_far_side_skips_a_script_for_a_shell)
 {
-	static const char words[] = "V='relay 0.1';o='-m -';say(){ printf 'relay%s %s\\n' :: \"$*\";};exit 1\n";
+	static const char words[] =
+	    "V='relay 0.1';o='-m -';say(){ printf 'relay%s %s\\n' :: \"$*\";};exit 1\n";
 	static unsigned char text[sizeof(words) + 400];
 	size_t n, cut;
 
@@ -1111,7 +1174,10 @@ START_TEST(a_far_side_skips_a_script_for_a_shell)
 		far = mux_new(MUX_FAR, MUX_MEMORY, "node", now);
 		ck_assert_uint_gt(pull(far), FRAME_MAGIC); /* it does not wait */
 		mux_feed(far, text, cut, now);
-		ck_assert_int_eq(mux_state(far), cut < sizeof(words) - 1 + FRAME_MAGIC ? MUX_STARTING : cut < n ? MUX_GREETING : MUX_UP);
+		ck_assert_int_eq(mux_state(far), cut < sizeof(words) - 1 + FRAME_MAGIC
+						     ? MUX_STARTING
+						 : cut < n ? MUX_GREETING
+							   : MUX_UP);
 		mux_feed(far, text + cut, n - cut, now);
 		ck_assert_int_eq(mux_state(far), MUX_UP);
 		done(&far);
@@ -1174,7 +1240,8 @@ END_TEST
 
 START_TEST(a_hello_that_allows_no_work_breaks_the_link)
 {
-	static const uint32_t bad[][2] = { { MUX_MEMORY, 0 }, { MUX_MEMORY, MUX_STREAMS + 1 }, { 0, 10 }, { 4095, 10 }, { MUX_MEMORY, UINT32_MAX } };
+	static const uint32_t bad[][2] = { { MUX_MEMORY, 0 }, { MUX_MEMORY, MUX_STREAMS + 1 },
+		{ 0, 10 }, { 4095, 10 }, { MUX_MEMORY, UINT32_MAX } };
 
 	near = mux_new(MUX_NEAR, MUX_MEMORY, "laptop", now);
 	pull(near);
@@ -1247,7 +1314,14 @@ breaks_and_free(struct mux **m)
 	broken(m);
 }
 
-#define RULE(name, side, frames) START_TEST(name) { side##_with_stream(); frames; breaks_and_free(&side); } END_TEST
+#define RULE(name, side, frames)        \
+	START_TEST(name)                \
+	{                               \
+		side##_with_stream();   \
+		frames;                 \
+		breaks_and_free(&side); \
+	}                               \
+	END_TEST
 
 RULE(an_unknown_type_below_128, far, put_frame(13, 0, "", 0))
 RULE(the_last_unknown_type_below_128, near, put_frame(127, 0, "", 0))
@@ -1283,9 +1357,11 @@ RULE(opened_twice, near, put_frame(FRAME_OPENED, 1, "", 0); put_frame(FRAME_OPEN
 RULE(opened_from_the_near_side, far, put_frame(FRAME_OPENED, 1, "", 0))
 RULE(a_credit_of_0, far, put_number(FRAME_CREDIT, 1, 0, 4))
 RULE(a_credit_of_2_31, far, put_number(FRAME_CREDIT, 1, 0x80000000, 4))
-RULE(credits_beyond_2_31, far, put_number(FRAME_CREDIT, 1, 0x7fffffff - 1000, 4); put_number(FRAME_CREDIT, 1, 1, 4))
+RULE(credits_beyond_2_31, far, put_number(FRAME_CREDIT, 1, 0x7fffffff - 1000, 4);
+     put_number(FRAME_CREDIT, 1, 1, 4))
 RULE(an_ack_of_more_than_was_sent, near, put_ack(1000000, 0))
-RULE(an_ack_of_less_than_was_acked, near, put_ack(stats(near).sent, 0); put_ack(stats(near).sent - 1, 0))
+RULE(an_ack_of_less_than_was_acked, near, put_ack(stats(near).sent, 0);
+     put_ack(stats(near).sent - 1, 0))
 RULE(an_ack_of_all_there_is, near, put_ack(UINT64_MAX, UINT32_MAX))
 
 /* The breach frees the stream: it must not be used then. */
@@ -1304,7 +1380,8 @@ START_TEST(a_breach_by_a_released_stream)
 	else if (_i == 1)
 		put_number(FRAME_CREDIT, 1, 0, 4);
 	else if (_i == 2)
-		put_data(1, 65536), put_data(1, 65536), put_data(1, 65536), put_data(1, 65536), put_data(1, 1);
+		put_data(1, 65536), put_data(1, 65536), put_data(1, 65536), put_data(1, 65536),
+		    put_data(1, 1);
 	else
 		put_open(1, 1, 1, "");
 	breaks(&near);
@@ -1383,7 +1460,10 @@ START_TEST(an_open_beyond_the_memory_is_refused_alone)
 }
 END_TEST
 
-/* No memory is reserved for targets: long ones are accepted only while few streams are open. */
+/*
+ * No memory is reserved for targets: long ones are accepted only while few
+ * streams are open.
+ */
 START_TEST(a_long_target_beside_many_streams_is_refused_alone)
 {
 	static char name[FRAME_TARGET + 1];
@@ -1407,7 +1487,10 @@ START_TEST(a_long_target_beside_many_streams_is_refused_alone)
 }
 END_TEST
 
-/* OPEN and CLOSE in turn, a million times: ids become free, and no closed stream is accepted. */
+/*
+ * OPEN and CLOSE in turn, a million times: ids become free, and no closed
+ * stream is accepted.
+ */
 START_TEST(a_million_opens_and_closes_hold_nothing)
 {
 	struct stream *s;
@@ -1421,7 +1504,8 @@ START_TEST(a_million_opens_and_closes_hold_nothing)
 		}
 		lives(far);
 		while ((s = mux_accept(far)) != NULL) {
-			ck_assert_msg(strcmp(stream_target(s), "/target") == 0, "a closed stream's target has become \"%s\"", stream_target(s));
+			ck_assert_msg(strcmp(stream_target(s), "/target") == 0,
+			    "a closed stream's target has become \"%s\"", stream_target(s));
 			stream_release(s);
 		}
 		pull(far);
@@ -1491,7 +1575,10 @@ START_TEST(no_more_streams_than_the_far_side_allows)
 }
 END_TEST
 
-/* What is read between our CLOSE and that of the peer is dropped, and reserves nothing. */
+/*
+ * What is read between our CLOSE and that of the peer is dropped, and reserves
+ * nothing.
+ */
 START_TEST(what_was_on_its_way_when_CLOSE_was_sent_is_dropped)
 {
 	far_with_stream();
@@ -1537,7 +1624,8 @@ START_TEST(memory_is_free_when_a_stream_is_closed_in_the_middle_of_data)
 		ck_assert_uint_le(reserved(far), 1000);
 		put_close(1, 1);
 		lives(far);
-		ck_assert_msg(reserved(far) == 0, "closed after %d bytes: %ld stay reserved", (int)at, (long)reserved(far));
+		ck_assert_msg(reserved(far) == 0, "closed after %d bytes: %ld stay reserved",
+		    (int)at, (long)reserved(far));
 		if (_i != 3)
 			stream_release(taken);
 		done(&far);
@@ -1690,7 +1778,8 @@ START_TEST(a_reset_passes_both_ways_at_once)
 	stream_reset(_i ? t : s, MUX_RESET, "");
 	stream_reset(_i ? t : s, MUX_RESET, "again");
 	cross();
-	ck_assert(stream_is_closed(s) && sends_no_more(s) && stream_is_closed(t) && sends_no_more(t));
+	ck_assert(
+	    stream_is_closed(s) && sends_no_more(s) && stream_is_closed(t) && sends_no_more(t));
 	ck_assert_int_eq(mux_errno_of(stream_code(s)), ECONNRESET);
 	ck_assert_int_eq(mux_errno_of(stream_code(t)), ECONNRESET);
 	ck_assert_uint_eq(held(_i ? t : s) + waiting(_i ? t : s), 0);
@@ -1766,7 +1855,10 @@ END_TEST
 
 /* ---- the end of a stream ---- */
 
-/* The far side's stream 1 was opened with a window of 1,000: that much is reserved, wherever the bytes are. */
+/*
+ * The far side's stream 1 was opened with a window of 1,000: that much is
+ * reserved, wherever the bytes are.
+ */
 START_TEST(reserved_is_the_window_then_the_bytes_then_the_credit)
 {
 	far_with_stream();
@@ -1794,7 +1886,9 @@ START_TEST(reserved_is_the_window_then_the_bytes_then_the_credit)
 }
 END_TEST
 
-/* A reset may come while either side has bytes queued, on the way and received. */
+/*
+ * A reset may come while either side has bytes queued, on the way and received.
+ */
 START_TEST(ten_thousand_resets_with_data_queued_leave_nothing_reserved)
 {
 	struct stream *s, *t;
@@ -1820,8 +1914,9 @@ START_TEST(ten_thousand_resets_with_data_queued_leave_nothing_reserved)
 		stream_release(t);
 		cross();
 		ck_assert_uint_eq(streams(near) + streams(far), 0);
-		ck_assert_msg(reserved(near) == 0 && reserved(far) == 0, "round %d: %lu and %lu stay reserved", i,
-		    (unsigned long)reserved(near), (unsigned long)reserved(far));
+		ck_assert_msg(reserved(near) == 0 && reserved(far) == 0,
+		    "round %d: %lu and %lu stay reserved", i, (unsigned long)reserved(near),
+		    (unsigned long)reserved(far));
 	}
 	ck_assert_ptr_nonnull(s = open_stream("/x", &owner));
 	pull(near);
@@ -1913,7 +2008,10 @@ START_TEST(a_mux_may_be_freed_before_its_last_stream_is_released)
 }
 END_TEST
 
-/* The sender sees that its last bytes are taken, although EOF was sent long ago. */
+/*
+ * The sender sees that its last bytes are taken, although EOF was sent long
+ * ago.
+ */
 START_TEST(credit_is_sent_after_eof_while_bytes_are_held)
 {
 	struct stream *s, *t;
@@ -1931,7 +2029,8 @@ START_TEST(credit_is_sent_after_eof_while_bytes_are_held)
 		take_bytes(t, 1000);
 		pull(far);
 		ck_assert_ptr_nonnull(find_frame(FRAME_CREDIT, stream_id(t)));
-		ck_assert_uint_eq(frame_get(find_frame(FRAME_CREDIT, stream_id(t)) + FRAME_HEAD, 4), 1000);
+		ck_assert_uint_eq(
+		    frame_get(find_frame(FRAME_CREDIT, stream_id(t)) + FRAME_HEAD, 4), 1000);
 		mux_feed(near, sent, sent_n, now);
 		ck_assert_uint_ne(stream_progress(s), progress);
 		ck_assert_uint_eq(reserved(far), 10000 - 1000 * (uint64_t)(i + 1));
@@ -1952,7 +2051,10 @@ START_TEST(credit_is_sent_after_eof_while_bytes_are_held)
 }
 END_TEST
 
-/* Frames read and DATA sent are progress; time is none, nor is DATA that waits for a window. */
+/*
+ * Frames read and DATA sent are progress; time is none, nor is DATA that waits
+ * for a window.
+ */
 START_TEST(progress_changes_when_the_peer_shows_that_the_stream_moves)
 {
 	uint64_t progress;
@@ -2019,7 +2121,10 @@ START_TEST(a_close_after_both_eofs_reports_what_was_dropped)
 }
 END_TEST
 
-/* ${_i}: 0 stop, 1 discard; DATA that comes afterwards is dropped, and is not lost when there is none. */
+/*
+ * ${_i}: 0 stop, 1 discard; DATA that comes afterwards is dropped, and is not
+ * lost when there is none.
+ */
 START_TEST(a_close_reports_data_that_comes_after_stop_or_discard)
 {
 	size_t n;
@@ -2049,7 +2154,10 @@ START_TEST(a_close_reports_data_that_comes_after_stop_or_discard)
 }
 END_TEST
 
-/* A side that sent EOF and STOP waits for the peer's EOF, though its owner has released it. */
+/*
+ * A side that sent EOF and STOP waits for the peer's EOF, though its owner has
+ * released it.
+ */
 START_TEST(a_released_stream_reports_what_it_dropped)
 {
 	far_with_stream();
@@ -2072,7 +2180,10 @@ START_TEST(a_released_stream_reports_what_it_dropped)
 }
 END_TEST
 
-/* ${_i}: the side that reads the report has taken all, or not yet: it sends its own CLOSE when it has. */
+/*
+ * ${_i}: the side that reads the report has taken all, or not yet: it sends its
+ * own CLOSE when it has.
+ */
 START_TEST(a_report_of_loss_leaves_the_other_direction_alone)
 {
 	far_with_both_eofs(600);
@@ -2101,7 +2212,9 @@ START_TEST(a_report_of_loss_leaves_the_other_direction_alone)
 }
 END_TEST
 
-/* CLOSE with code 0 after both EOFs: the peer has delivered all that we sent. */
+/*
+ * CLOSE with code 0 after both EOFs: the peer has delivered all that we sent.
+ */
 START_TEST(a_close_with_code_0_after_both_eofs_is_no_reset)
 {
 	far_with_both_eofs(600);
@@ -2186,7 +2299,10 @@ START_TEST(only_streams_with_an_owner_are_returned_as_dirty)
 }
 END_TEST
 
-/* DATA and EOF that mux_pull has sent make a stream dirty, as frames do: its owner may append more. */
+/*
+ * DATA and EOF that mux_pull has sent make a stream dirty, as frames do: its
+ * owner may append more.
+ */
 START_TEST(what_is_sent_makes_a_stream_dirty)
 {
 	far_with_stream();
@@ -2207,7 +2323,10 @@ START_TEST(what_is_sent_makes_a_stream_dirty)
 }
 END_TEST
 
-/* No more memory can be mapped, so that DATA does not fit into rx.  False: this system, or a sanitizer, knows no limit. */
+/*
+ * No more memory can be mapped, so that DATA does not fit into rx.  False: this
+ * system, or a sanitizer, knows no limit.
+ */
 static bool
 no_memory(void)
 {
@@ -2378,7 +2497,8 @@ END_TEST
 /* Codes of CLOSE that have an errno, and those that have none. */
 START_TEST(codes_and_errnos)
 {
-	static const int errs[] = { ECONNRESET, ECONNREFUSED, ENOENT, EACCES, ETIMEDOUT, EHOSTUNREACH, EMFILE };
+	static const int errs[] = { ECONNRESET, ECONNREFUSED, ENOENT, EACCES, ETIMEDOUT,
+		EHOSTUNREACH, EMFILE };
 	size_t i;
 
 	for (i = 0; i < sizeof(errs) / sizeof(errs[0]); i++)
@@ -2399,7 +2519,10 @@ static struct stream *beside;
 static size_t beside_n;
 static int64_t beside_at;
 
-/* Bulk over a line of ${rate} bytes per us and ${trip}, for ${span}; return how many bytes were taken at far. */
+/*
+ * Bulk over a line of ${rate} bytes per us and ${trip}, for ${span}; return how
+ * many bytes were taken at far.
+ */
 static uint64_t
 bulk(struct stream *s, struct stream *t, int64_t trip, double rate, int64_t span)
 {
@@ -2472,7 +2595,10 @@ cross_slowly(int64_t rtt, int times)
 	}
 }
 
-/* While one stream is open and its owner takes all at once, reserved is its window. */
+/*
+ * While one stream is open and its owner takes all at once, reserved is its
+ * window.
+ */
 START_TEST(windows_grow_with_need)
 {
 	struct stream *t, *s;
@@ -2489,7 +2615,8 @@ START_TEST(windows_grow_with_need)
 	n = bulk(s, t, 100000, 62.5, 10 * SECOND);
 	ck_assert_uint_ge(reserved(far), 100000 * 62.5);
 	ck_assert_uint_le(reserved(far), MUX_WINDOW_MOST);
-	ck_assert_msg(n > 62.5 * 10 * SECOND * 0.75, "%.2f of the line", (double)n / (62.5 * 10 * SECOND));
+	ck_assert_msg(
+	    n > 62.5 * 10 * SECOND * 0.75, "%.2f of the line", (double)n / (62.5 * 10 * SECOND));
 	stream_release(s);
 	stream_release(t);
 	cross();
@@ -2526,7 +2653,8 @@ START_TEST(windows_stop_at_the_bound_and_new_streams_are_still_accepted)
 	for (; i < 40; i++)
 		s[i] = open_both(&t[i]);
 	for (i = 0; i < 40; i++) {
-		ck_assert_msg(!stream_is_closed(s[i]), "stream %d was refused with code %d", i, stream_code(s[i]));
+		ck_assert_msg(!stream_is_closed(s[i]), "stream %d was refused with code %d", i,
+		    stream_code(s[i]));
 		if (i >= 8) {
 			send_bytes(s[i], 1000);
 			cross();
@@ -2636,7 +2764,10 @@ START_TEST(a_stream_is_quiet_again_a_second_after_its_bulk)
 }
 END_TEST
 
-/* Small pieces of a quiet stream make the queue of bulk shorter; larger pieces do not. */
+/*
+ * Small pieces of a quiet stream make the queue of bulk shorter; larger pieces
+ * do not.
+ */
 START_TEST(keystrokes_beside_bulk_make_its_cwnd_smaller)
 {
 	static const size_t sizes[] = { 4096, 1, 512, 4096 };
@@ -2693,7 +2824,8 @@ START_TEST(busy_streams_share_by_bytes)
 		stream_release(s[i]);
 		stream_release(t[i]);
 	}
-	ck_assert_msg(least * 10 >= most * 9, "%lu and %lu", (unsigned long)least, (unsigned long)most);
+	ck_assert_msg(
+	    least * 10 >= most * 9, "%lu and %lu", (unsigned long)least, (unsigned long)most);
 	cross();
 	over();
 }
@@ -2718,7 +2850,8 @@ START_TEST(credit_is_sent_for_many_bytes_at_once)
 		mux_feed(far, sent, sent_n, now);
 		now += 10;
 	}
-	ck_assert_msg(credits <= 32, "%lu credits for a window of bytes read one by one", (unsigned long)credits);
+	ck_assert_msg(credits <= 32, "%lu credits for a window of bytes read one by one",
+	    (unsigned long)credits);
 	stream_release(s);
 	stream_release(t);
 	cross();
@@ -2740,7 +2873,9 @@ START_TEST(the_window_of_a_slow_reader_does_not_grow)
 	for (end = now + 60 * SECOND; now < end; now += 10000) {
 		while (stream_room(s) > 0)
 			send_bytes(s, 32768);
-		take_bytes(t, held(t) < 4000 ? held(t) : 4000); /* 400 kB a second, of a line that has no limit */
+		take_bytes(t, held(t) < 4000
+				  ? held(t)
+				  : 4000); /* 400 kB a second, of a line that has no limit */
 		mux_tick(near, now);
 		mux_tick(far, now);
 		deliver(0);
@@ -2748,7 +2883,8 @@ START_TEST(the_window_of_a_slow_reader_does_not_grow)
 		send_out(0);
 		send_out(1);
 	}
-	ck_assert_msg(reserved(far) <= 2 * MUX_WINDOW_FIRST, "it is %lu", (unsigned long)reserved(far));
+	ck_assert_msg(
+	    reserved(far) <= 2 * MUX_WINDOW_FIRST, "it is %lu", (unsigned long)reserved(far));
 	mux_lost(near, MUX_END, "");
 	mux_lost(far, MUX_END, "");
 	stream_release(s);
@@ -2916,7 +3052,10 @@ START_TEST(acks_are_as_many_as_the_peer_asks_for)
 }
 END_TEST
 
-/* What near asks for, as PROTOCOL section 6 says, for the line that mux_stats reports. */
+/*
+ * What near asks for, as PROTOCOL section 6 says, for the line that mux_stats
+ * reports.
+ */
 static uint32_t
 stride_for(const struct mux *m)
 {
@@ -2928,14 +3067,18 @@ stride_for(const struct mux *m)
 	return stride;
 }
 
-/* The larger the cwnd of a short line, the fewer ACKs the peer is asked for; those of a long line stay many. */
+/*
+ * The larger the cwnd of a short line, the fewer ACKs the peer is asked for;
+ * those of a long line stay many.
+ */
 START_TEST(strides_follow_the_bytes_in_flight)
 {
 	static const struct {
 		double rate; /* bytes per us */
 		int64_t rtt;
 		uint32_t least, most;
-	} t[] = { { 0.625, 20000, 1024, 1024 }, { 250, 2000, 32768, 131072 }, { 1000, 1500, 131072, 262144 }, { 62.5, 100000, 4096, 16384 } };
+	} t[] = { { 0.625, 20000, 1024, 1024 }, { 250, 2000, 32768, 131072 },
+		{ 1000, 1500, 131072, 262144 }, { 62.5, 100000, 4096, 16384 } };
 	struct stream *there, *s;
 	const unsigned char *frame;
 
@@ -2949,7 +3092,8 @@ START_TEST(strides_follow_the_bytes_in_flight)
 	if (frame != NULL)
 		last_stride = (uint32_t)frame_get(frame + FRAME_HEAD, 4);
 	ck_assert_uint_eq(last_stride, stride_for(near));
-	ck_assert_msg(last_stride >= t[_i].least && last_stride <= t[_i].most, "%u", (unsigned)last_stride);
+	ck_assert_msg(
+	    last_stride >= t[_i].least && last_stride <= t[_i].most, "%u", (unsigned)last_stride);
 	stream_release(s);
 	stream_release(there);
 	over();
@@ -2990,7 +3134,10 @@ START_TEST(a_link_survives_a_sleep_of_an_hour)
 }
 END_TEST
 
-/* The limit starts with the magic: before it, a person may be typing a password. */
+/*
+ * The limit starts with the magic: before it, a person may be typing a
+ * password.
+ */
 START_TEST(a_hello_is_awaited_for_45_s_at_most)
 {
 	near = mux_new(_i == 0 ? MUX_NEAR : MUX_FAR, MUX_MEMORY, "here", now);
@@ -3012,7 +3159,10 @@ START_TEST(a_hello_is_awaited_for_45_s_at_most)
 }
 END_TEST
 
-/* A dead line is noticed 45 s after the last byte, or 15 s after the end of a sleep. */
+/*
+ * A dead line is noticed 45 s after the last byte, or 15 s after the end of a
+ * sleep.
+ */
 START_TEST(a_dead_line_is_noticed)
 {
 	int64_t start;
@@ -3054,7 +3204,10 @@ START_TEST(a_dead_line_is_noticed)
 }
 END_TEST
 
-/* A sleep that the clock does not show: PING is sent at once, and the link goes on if an answer is read. */
+/*
+ * A sleep that the clock does not show: PING is sent at once, and the link goes
+ * on if an answer is read.
+ */
 START_TEST(mux_woke_sends_a_ping_and_waits_15_s)
 {
 	greet(&near, MUX_NEAR);
@@ -3156,7 +3309,10 @@ small(enum mux_role role)
 	peers_n = 0;
 }
 
-/* What the near owner does in the session; frames of the far side are fed between the steps. */
+/*
+ * What the near owner does in the session; frames of the far side are fed
+ * between the steps.
+ */
 static void
 near_part(int step)
 {
@@ -3264,8 +3420,11 @@ START_TEST(a_session_is_the_same_however_it_is_cut)
 	record_session();
 	for (at = 0; at <= recorded[0]; at++) {
 		replay(MUX_FAR, record[0], recorded[0], at, SIZE_MAX);
-		ck_assert_msg(mux_state(far) == MUX_UP || mux_ended_by_peer(far) || mux_state(far) == MUX_DEAD, "cut at %lu", (unsigned long)at);
-		ck_assert_msg(mux_state(far) == MUX_UP, "cut at %lu: %s", (unsigned long)at, mux_why(far));
+		ck_assert_msg(mux_state(far) == MUX_UP || mux_ended_by_peer(far) ||
+				  mux_state(far) == MUX_DEAD,
+		    "cut at %lu", (unsigned long)at);
+		ck_assert_msg(
+		    mux_state(far) == MUX_UP, "cut at %lu: %s", (unsigned long)at, mux_why(far));
 		whole = stats(far).received;
 		ck_assert_uint_eq(whole + FRAME_MAGIC, recorded[0]);
 		release_mine(&far, peers);
@@ -3339,7 +3498,10 @@ START_TEST(a_megabyte_of_random_bytes_breaks_the_link)
 }
 END_TEST
 
-/* Valid heads with random contents: the link may go on or break, but reserves no more than its memory. */
+/*
+ * Valid heads with random contents: the link may go on or break, but reserves
+ * no more than its memory.
+ */
 START_TEST(well_formed_nonsense_reserves_no_more_than_the_memory)
 {
 	static unsigned char body[65536];
@@ -3360,15 +3522,19 @@ START_TEST(well_formed_nonsense_reserves_no_more_than_the_memory)
 		pull(l);
 		for (k = 0; k < 40 && mux_state(l) == MUX_UP; k++) {
 			type = 2 + upto(8);
-			n = type == FRAME_OPEN ? 8 + upto(20) : type == FRAME_DATA ? 1 + upto(one_in(4) ? 65535 : 300) :
-			    type == FRAME_CLOSE || type == FRAME_BYE ? 2 + upto(20) : type == FRAME_CREDIT ? 4 :
-			    type == FRAME_ACK ? 12 : 0;
+			n = type == FRAME_OPEN   ? 8 + upto(20)
+			    : type == FRAME_DATA ? 1 + upto(one_in(4) ? 65535 : 300)
+			    : type == FRAME_CLOSE || type == FRAME_BYE ? 2 + upto(20)
+			    : type == FRAME_CREDIT                     ? 4
+			    : type == FRAME_ACK                        ? 12
+								       : 0;
 			memset(body, 0, 16);
 			frame_put(body, upto(one_in(3) ? 300000 : 9000), 4);
 			frame_put(body + 4, upto(300000), 4);
 			if (type == FRAME_CREDIT && one_in(2))
 				frame_put(body, dice(), 4);
-			put_frame(type, type < FRAME_ACK || type > FRAME_PING ? upto(3) * 2 + 1 : 0, body, n);
+			put_frame(type, type < FRAME_ACK || type > FRAME_PING ? upto(3) * 2 + 1 : 0,
+			    body, n);
 			feed(l);
 			ck_assert_uint_le(reserved(l), 1 << 20);
 			if (_i % 2 != 0)
@@ -3380,7 +3546,9 @@ START_TEST(well_formed_nonsense_reserves_no_more_than_the_memory)
 }
 END_TEST
 
-/* Each test has to end with done(), which checks that no memory stays reserved. */
+/*
+ * Each test has to end with done(), which checks that no memory stays reserved.
+ */
 static void
 teardown(void)
 {

@@ -1,8 +1,9 @@
 /*
  * fuzz.h - a mux and the owners of its streams, driven by the input.
  *
- * The input is a list of steps.  A step is one byte, which selects how many bytes to feed or what else happens, and then the bytes to
- * feed.  What an owner does with its stream depends on that byte and on the stream's place.
+ * The input is a list of steps.  A step is one byte, which selects how many
+ * bytes to feed or what else happens, and then the bytes to feed.  What an owner
+ * does with its stream depends on that byte and on the stream's place.
  */
 #ifndef T_FUZZ_H
 #define T_FUZZ_H
@@ -15,7 +16,13 @@
 #define FUZZ_OWNERS 64
 #define FUZZ_MEMORY (1024 * 1024)
 #define FUZZ_STREAMS 256 /* of a far side */
-#define FUZZ_MUST(cond) do { if (!(cond)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); abort(); } } while (0)
+#define FUZZ_MUST(cond)                                                            \
+	do {                                                                       \
+		if (!(cond)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+			abort();                                                   \
+		}                                                                  \
+	} while (0)
 
 static struct mux *fuzz;
 static struct stream *fuzz_stream[FUZZ_OWNERS];
@@ -68,7 +75,9 @@ fuzz_use(int i, unsigned what)
 		stream_discard(s);
 	if ((what & 244) == 64)
 		stream_reset(s, (uint16_t)(1 + (what & 15)), "fuzz");
-	if (((fuzz_ended(s) || (stream_eof_read(s) && stream_eof_sent(s))) && stream_rx(s)->used == 0) || (what & 252) == 132) {
+	if (((fuzz_ended(s) || (stream_eof_read(s) && stream_eof_sent(s))) &&
+		stream_rx(s)->used == 0) ||
+	    (what & 252) == 132) {
 		stream_release(s);
 		fuzz_stream[i] = NULL;
 	}
@@ -90,7 +99,10 @@ fuzz_check(void)
 	FUZZ_MUST(stats.streams <= (mux_role(fuzz) == MUX_FAR ? FUZZ_STREAMS : MUX_STREAMS));
 }
 
-/* The owners look at every stream, so that none needs to be dirty; yet a dirty one must have an owner. */
+/*
+ * The owners look at every stream, so that none needs to be dirty; yet a dirty
+ * one must have an owner.
+ */
 static void
 fuzz_dirty(void)
 {

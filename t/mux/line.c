@@ -1,4 +1,7 @@
-/* line.c - the rate of bulk on a simulated line between two muxes, and the delay of a keystroke beside it */
+/*
+ * line.c - the rate of bulk on a simulated line between two muxes, and the
+ * delay of a keystroke beside it
+ */
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -64,7 +67,10 @@ take_all(struct stream *s)
 	return all;
 }
 
-/* ${trickle}: the sources give so many bytes per us each, in pieces of ${piece}; 0: always full. */
+/*
+ * ${trickle}: the sources give so many bytes per us each, in pieces of
+ * ${piece}; 0: always full.
+ */
 static void
 run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t start, int64_t span, bool print)
 {
