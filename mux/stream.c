@@ -204,6 +204,11 @@ stream_release(struct stream *s)
 	queue_remove(&s->mux->dirty, &s->dirty);
 	s->owner = NULL;
 	s->released = true;
+	/* No memory is reserved for targets: a peer that never sends CLOSE must not keep them here. */
+	if (!s->due_open) {
+		free(s->target);
+		s->target = NULL;
+	}
 	stream_free_if_done(s);
 }
 
