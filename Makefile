@@ -66,7 +66,8 @@ UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/ba
 	t/mux/check_cc t/mux/check_frame t/mux/check_mux t/mux/check_queue \
 	t/net/check_dial t/net/check_endpoint t/net/check_lookup t/net/check_sock t/check_spawn \
 	t/conn/check_conn t/conn/check_fdpair t/conn/check_half t/conn/check_socks \
-	t/tunnel/check_bootstrap t/tunnel/check_forward t/tunnel/check_hops
+	t/tunnel/check_bootstrap t/tunnel/check_forward t/tunnel/check_hops t/tunnel/check_probe t/tunnel/check_remote \
+	t/tunnel/check_serve t/tunnel/check_tunnel
 CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
 
 all: relay

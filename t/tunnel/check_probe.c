@@ -1,0 +1,103 @@
+/* check_probe.c - is the target of a forward there? */
+#include "t/tunnel/sides.h"
+
+static struct forward f;
+
+static void
+probe(const char *to)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "1:%s", to);
+	ck_assert(forward_parse(&f, FORWARD_NEAR, text, why, sizeof(why)));
+	ck_assert(probe_target(&probes, link_near, &f));
+	ck_assert_int_eq(f.state, FORWARD_ASKS);
+}
+
+/* 1: a target that sends first */
+START_TEST(a_probe_finds_its_target_and_ends_cleanly)
+{
+	uint16_t port = 0;
+	int l = tcp_listener(AF_INET, &port), fd;
+
+	begin();
+	probe(port_text(port));
+	fd = taken(l);
+	if (_i == 1)
+		put(fd, "220 hello\r\n");
+	ends(fd);
+	run();
+	ck_assert_int_eq(os_error(fd), 0); /* no reset came behind it */
+	close(fd);
+	TURN_UNTIL(f.state == FORWARD_STANDS);
+	finish();
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+START_TEST(a_probe_without_a_target_is_refused)
+{
+	begin();
+	probe("./missing");
+	TURN_UNTIL(f.state != FORWARD_ASKS);
+	ck_assert_int_eq(f.state, FORWARD_REFUSED);
+	HAS(captured(), "relay: node: cannot connect to ./missing");
+	finish();
+}
+END_TEST
+
+START_TEST(a_probe_waits_as_long_as_the_far_side_does)
+{
+	int l, fd;
+
+	begin();
+	rule.wait_ms = 10000;
+	probe("./soon");
+	run();
+	ck_assert_int_eq(f.state, FORWARD_ASKS);
+	l = unix_listener("soon", SOCK_STREAM, 4);
+	fd = taken(l);
+	ends(fd);
+	close(fd);
+	close(l);
+	unlink("soon");
+	TURN_UNTIL(f.state == FORWARD_STANDS);
+	finish();
+}
+END_TEST
+
+/* 1: the far side dials */
+START_TEST(a_probe_is_refused_when_the_link_is_lost)
+{
+	begin();
+	rule.wait_ms = 60000;
+	probe("./missing");
+	if (_i == 1)
+		TURN_UNTIL(far_conns.n == 1);
+	lose_link();
+	ck_assert_int_eq(f.state, FORWARD_REFUSED);
+	ck_assert_str_eq(captured(), ""); /* the tunnel reports its own end */
+}
+END_TEST
+
+START_TEST(a_probe_is_refused_where_no_stream_can_be_opened)
+{
+	begin();
+	ck_assert(forward_parse(&f, FORWARD_NEAR, "1:x:1", why, sizeof(why)));
+	mux_lost(link_near, MUX_RESET, "");
+	ck_assert(!probe_target(&probes, link_near, &f));
+	ck_assert_int_eq(f.state, FORWARD_REFUSED);
+	HAS(captured(), "cannot ask node for x:1");
+	lose_link();
+}
+END_TEST
+
+TESTS("probe")
+{
+	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
+	tcase_add_loop_test(tc, a_probe_finds_its_target_and_ends_cleanly, 0, 2);
+	tcase_add_test(tc, a_probe_without_a_target_is_refused);
+	tcase_add_test(tc, a_probe_waits_as_long_as_the_far_side_does);
+	tcase_add_loop_test(tc, a_probe_is_refused_when_the_link_is_lost, 0, 2);
+	tcase_add_test(tc, a_probe_is_refused_where_no_stream_can_be_opened);
+}

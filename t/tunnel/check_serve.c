@@ -1,0 +1,154 @@
+/* check_serve.c - what the far side does with the streams of the near side. */
+#include "t/tunnel/sides.h"
+
+/* Both ways, then to a clean end, between a stream of the near side and a socket that the far side has reached. */
+static void
+talk_stream(struct stream *s, int fd)
+{
+	put_stream(s, "ping");
+	comes(fd, "ping");
+	put(fd, "pong");
+	comes_by(s, "pong");
+	stream_shutdown(s);
+	ends(fd);
+	put(fd, "late");
+	comes_by(s, "late");
+	close(fd);
+	TURN_UNTIL(stream_is_closed(s));
+	ck_assert_int_eq(stream_code(s), MUX_END);
+	stream_release(s);
+}
+
+/* The near side need not wait for OPENED.  1: a Unix target */
+START_TEST(a_stream_reaches_its_target)
+{
+	uint16_t port = 0;
+	int l = _i ? unix_listener("there", SOCK_STREAM, 4) : tcp_listener(AF_INET, &port), fd;
+	struct stream *s;
+
+	begin();
+	s = open_stream(_i ? "./there" : port_text(port));
+	put_stream(s, "early");
+	fd = taken(l);
+	comes(fd, "early");
+	TURN_UNTIL(stream_is_opened(s));
+	ck_assert_uint_eq(far_conns.n, 1);
+	talk_stream(s, fd);
+	finish();
+}
+END_TEST
+
+/* All that have come, in one call. */
+START_TEST(many_streams_are_taken_up_at_once)
+{
+	enum { MANY = 40 };
+	struct stream *s[MANY];
+	uint16_t port = 0;
+	int l = tcp_listener(AF_INET, &port), i;
+
+	begin();
+	for (i = 0; i < MANY; i++)
+		s[i] = open_stream(i % 2 ? port_text(port) : "nonsense");
+	cross();
+	pollset_begin(&ps);
+	serve_streams(&serve, link_far, ps.now);
+	ck_assert_uint_eq(far_conns.n, MANY / 2);
+	for (i = 0; i < MANY; i++) {
+		TURN_UNTIL(stream_is_opened(s[i]) || stream_is_closed(s[i]));
+		ck_assert_int_eq(stream_is_opened(s[i]), i % 2);
+		stream_release(s[i]);
+	}
+	close(l);
+	fds--;
+	finish();
+}
+END_TEST
+
+static const struct {
+	const char *target, *reason;
+	uint16_t code;
+} unreached[] = {
+	{ "./missing", "No such file or directory", MUX_NO_FILE },
+	{ "127.0.0.1:@", "Connection refused", MUX_REFUSED },
+	{ "", "an end is empty", MUX_UNUSABLE },
+	{ "-", "a stream's target is a port or a socket path", MUX_UNUSABLE },
+	{ "nonsense", "neither a port", MUX_UNUSABLE },
+	{ "=accept 1", "nothing listens for it", MUX_UNUSABLE },
+	{ "=accept ", "nothing listens for it", MUX_UNUSABLE },
+	{ "=listen -", "not asked for", MUX_UNUSABLE },
+	{ "=listen nonsense", "neither a port", MUX_UNUSABLE },
+	{ "=listen ", "empty", MUX_UNUSABLE },
+	{ "=listen /dev/null/x", "/dev/null/x", MUX_UNUSABLE },
+	{ "=other", "neither a port", MUX_UNUSABLE },
+};
+
+START_TEST(a_stream_that_reaches_nothing_is_reset_with_the_reason)
+{
+	const char *text = unreached[_i].target;
+	struct stream *s;
+
+	begin();
+	s = open_stream(strchr(text, '@') != NULL ? port_text(free_port()) : text);
+	TURN_UNTIL(stream_is_closed(s));
+	ck_assert_int_eq(stream_code(s), unreached[_i].code);
+	HAS(stream_reason(s), unreached[_i].reason);
+	ck_assert(!stream_is_opened(s));
+	stream_release(s);
+	ck_assert_str_eq(captured(), ""); /* the near side reports it */
+	finish();
+}
+END_TEST
+
+/* 0: no name, 1: its own, 2: another, 3: to listen, 4: to wait for a connection */
+START_TEST(a_far_side_with_a_target_of_its_own_reaches_no_other)
+{
+	uint16_t port = 0;
+	int l = tcp_listener(AF_INET, &port), fd;
+	const char *const text[] = { "", port_text(port), "localhost:1", "=listen 0", "=accept 1" };
+	struct stream *s;
+
+	begin();
+	serve.only_target = true;
+	ck_assert(endpoint_parse(&rule.to, port_text(port), false, why, sizeof(why)));
+	s = open_stream(text[_i]);
+	if (_i < 2) {
+		fd = taken(l);
+		talk_stream(s, fd);
+	} else {
+		TURN_UNTIL(stream_is_closed(s));
+		ck_assert_int_eq(stream_code(s), _i == 4 ? MUX_UNUSABLE : MUX_FORBIDDEN);
+		HAS(stream_reason(s), _i == 4 ? "listens" : _i == 3 ? "listens nowhere" : "and to nothing else");
+		stream_release(s);
+	}
+	finish();
+}
+END_TEST
+
+/* While the far side dials. */
+START_TEST(a_stream_that_is_given_up_ends_its_dial)
+{
+	struct stream *s;
+
+	begin();
+	rule.wait_ms = 60000;
+	s = open_stream("./missing");
+	TURN_UNTIL(far_conns.n == 1);
+	if (_i == 0) {
+		stream_release(s);
+		finish();
+	} else {
+		lose_link();
+	}
+}
+END_TEST
+
+TESTS("serve")
+{
+	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
+	tcase_add_loop_test(tc, a_stream_reaches_its_target, 0, 2);
+	tcase_add_test(tc, many_streams_are_taken_up_at_once);
+	tcase_add_loop_test(tc, a_stream_that_reaches_nothing_is_reset_with_the_reason, 0,
+	    (int)(sizeof(unreached) / sizeof(unreached[0])));
+	tcase_add_loop_test(tc, a_far_side_with_a_target_of_its_own_reaches_no_other, 0, 5);
+	tcase_add_loop_test(tc, a_stream_that_is_given_up_ends_its_dial, 0, 2);
+}
