@@ -65,6 +65,7 @@ struct conn {
 	bool bulk;                  /* it moved so much when it moved last */
 	bool served;                /* in this turn */
 	bool dirty;                 /* the mux has changed its stream since its last step */
+	bool loss_logged;           /* that a sink has not taken everything */
 	int status;                 /* its part in relay's exit status */
 	int64_t began_at;
 	int64_t handshake_until;
@@ -533,8 +534,9 @@ stop_source(struct conn *c, struct half *h)
 	side_stop(h->src);
 	if (h->dst->fds.stdio) {
 		c->status = STATUS_BROKEN;
-	} else if (h->lost && c->child == NULL && h->dst->stream == NULL) {
+	} else if (h->lost && c->child == NULL) {
 		c->status = STATUS_BROKEN;
+		c->loss_logged = true;
 		log_say(c->a.fds.stdio ? LOG_ERROR : LOG_INFO, "[%lu] %s closed before it had taken everything", c->id,
 		    side_name(c, h->dst, name));
 	}
@@ -591,7 +593,8 @@ check_delivery(struct conn *c)
 	if (s == NULL || !stream_is_closed(s) || stream_code(s) == MUX_END)
 		return;
 	c->status = STATUS_BROKEN;
-	report_close(c, s);
+	if (!c->loss_logged)
+		report_close(c, s);
 }
 
 /* The one place that looks at both halves and decides. */
