@@ -734,6 +734,32 @@ START_TEST(a_reset_comes_behind_the_bytes_that_were_sent_before_it)
 }
 END_TEST
 
+/* A reader that does not read has a second for what was sent before the reset.  1: the target resets */
+START_TEST(a_reset_waits_for_a_reader_no_longer_than_a_second)
+{
+	struct party *one, *two;
+
+	join(_i / 2);
+	one = _i % 2 ? &target : &client;
+	two = _i % 2 ? &client : &target;
+	if (resets(one) && two->stream == NULL) { /* a stream is read by the mux */
+		fill(one, SIZE_MAX);
+		reset_party(one);
+		run();
+		ck_assert_uint_ge(all_conns(), 1);
+		if (!two->tcp && kind->shape != LINK)
+			ck_assert(write_fails(two));
+		ahead = 800;
+		turn(1);
+		ck_assert_uint_ge(all_conns(), 1);
+		UNTIL(all_conns() == 0, { ahead += 100; turn(1); });
+		ck_assert_int_le(ahead, kind->shape == LINK ? 4000 : 1300);
+		ck_assert_int_eq(status, STATUS_BROKEN);
+	}
+	finish();
+}
+END_TEST
+
 /* 1: the target ends and resets */
 START_TEST(a_reset_behind_a_half_close_is_passed_on)
 {
@@ -1229,19 +1255,44 @@ START_TEST(what_was_sent_last_moves_on_without_a_limit)
 }
 END_TEST
 
-/* Another program would die of SIGPIPE. */
+/* Another program would die of SIGPIPE, although its stdin and the target are open. */
 START_TEST(an_answer_without_a_reader_ends_it)
 {
 	join_stdio(_i);
+	link_held = true;
+	put_text(&target, "x");
+	if (_i & OVER_LINK) {
+		run();
+		link_held = false;
+		while (link_cross(ps.now_us))
+			;
+	}
 	if (_i & SOCKET)
 		close_party(&client);
 	else
-		close(client.in), client.in = -1;
-	turn(5);
-	put(&target, "x", 1);
-	close_party(&target);
+		os_close(&client.in);
+	link_held = false;
+	RUN_UNTIL(near_tab.n == 0);
+	ck_assert_int_eq(status, STATUS_BROKEN);
+	finish();
+}
+END_TEST
+
+/* Nothing is lost yet: the target is told where that is possible, and stdin goes on. */
+START_TEST(a_reader_that_is_gone_while_idle_ends_nothing)
+{
+	join_stdio(_i);
+	if (_i & SOCKET)
+		return finish();
+	os_close(&client.in);
+	run();
+	pass(&client, &target, "still");
+	if (!target.tcp)
+		ck_assert(write_fails(&target));
 	close_party(&client);
-	RUN_UNTIL(all_conns() == 0);
+	RUN_UNTIL(ended(&target));
+	close_party(&target);
+	RUN_UNTIL(near_tab.n == 0);
 	ck_assert_int_eq(status, STATUS_BROKEN);
 	finish();
 }
@@ -1981,6 +2032,7 @@ TESTS("conn")
 	tcase_add_loop_test(tc, a_slow_reader_stops_the_writer_and_not_the_other_way, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_reset_leaves_as_a_reset_where_it_can, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_reset_comes_behind_the_bytes_that_were_sent_before_it, 0, 6 * KINDS);
+	tcase_add_loop_test(tc, a_reset_waits_for_a_reader_no_longer_than_a_second, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_reset_behind_a_half_close_is_passed_on, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_stop_cuts_all, 0, KINDS);
 	tcase_add_loop_test(tc, a_unix_client_that_is_gone_is_noticed_at_once, 0, KINDS);
@@ -2002,6 +2054,7 @@ TESTS("conn")
 	tcase_add_loop_test(tc, stuck_stdio_ends_within_a_second_or_so, 0, 2 * STDIO_KINDS);
 	tcase_add_loop_test(tc, what_was_sent_last_moves_on_without_a_limit, 0, 4);
 	tcase_add_loop_test(tc, an_answer_without_a_reader_ends_it, 0, STDIO_KINDS);
+	tcase_add_loop_test(tc, a_reader_that_is_gone_while_idle_ends_nothing, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, a_dead_parent_ends_it_when_the_target_answers_the_half_close, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported, 0, 2 * STDIO_KINDS);
 	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported_if_it_never_left, 0, 2);
