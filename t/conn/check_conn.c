@@ -1310,6 +1310,20 @@ START_TEST(a_dead_parent_ends_it_when_the_target_answers_the_half_close)
 }
 END_TEST
 
+/* It neither answers nor closes; what was exchanged before does not matter. */
+START_TEST(a_dead_parent_ends_it_although_the_target_stays)
+{
+	join_stdio(_i);
+	pass(&client, &target, "request");
+	pass(&target, &client, "answer");
+	close_party(&client);
+	RUN_UNTIL(ended(&target));
+	UNTIL(near_tab.n == 0, { ahead += 20; turn(1); });
+	ck_assert_int_le(ahead, 2500);
+	finish();
+}
+END_TEST
+
 static int
 lines_logged(void)
 {
@@ -2056,6 +2070,7 @@ TESTS("conn")
 	tcase_add_loop_test(tc, an_answer_without_a_reader_ends_it, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, a_reader_that_is_gone_while_idle_ends_nothing, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, a_dead_parent_ends_it_when_the_target_answers_the_half_close, 0, STDIO_KINDS);
+	tcase_add_loop_test(tc, a_dead_parent_ends_it_although_the_target_stays, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported, 0, 2 * STDIO_KINDS);
 	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported_if_it_never_left, 0, 2);
 	tcase_add_loop_test(tc, many_connections_live_and_end_alone, 0, CROWDS);
