@@ -543,15 +543,15 @@ stop_source(struct conn *c, struct half *h)
 }
 
 /*
- * What stdout did not take has no reader any more.  Another program would die of SIGPIPE now.  What stdin sent over a link and the
- * far side has not delivered yet is waited for.
+ * What stdout did not take has no reader any more, and stdin goes on.  Another program would die of SIGPIPE now.  If stdin is at its
+ * end, its last bytes are delivered first.
  */
 static bool
 output_is_lost(const struct half *out, const struct half *in)
 {
 	if (!out->dst->fds.stdio || out->state != HALF_BROKEN || !out->lost)
 		return false;
-	return in->state != HALF_SHUT || side_is_done(in->dst);
+	return in->state == HALF_OPEN || (half_finished(in) && side_is_done(in->dst));
 }
 
 static bool
