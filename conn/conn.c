@@ -48,6 +48,7 @@
 #define LINGER 1000
 #define RESET_LINGER 250
 #define UNSENT_CHECK 5         /* ms between two looks at what TCP has not delivered */
+#define FLUSH_EVERY 100        /* ms between two tries to write */
 #define HANDSHAKE_TIME 60000   /* for a client of -D to send its request */
 
 enum conn_state { CONN_HANDSHAKING, CONN_CONNECTING, CONN_OPEN, CONN_CLOSED };
@@ -544,14 +545,16 @@ stop_source(struct conn *c, struct half *h)
 
 /*
  * What stdout did not take has no reader any more, and stdin goes on.  Another program would die of SIGPIPE now.  If stdin is at its
- * end, its last bytes are delivered first.
+ * end, or its writer is gone, its last bytes are delivered first.
  */
 static bool
 output_is_lost(const struct half *out, const struct half *in)
 {
 	if (!out->dst->fds.stdio || out->state != HALF_BROKEN || !out->lost)
 		return false;
-	return in->state == HALF_OPEN || (half_finished(in) && side_is_done(in->dst));
+	if (in->state == HALF_OPEN)
+		return !fdpair_input_ends(&in->src->fds);
+	return half_finished(in) && side_is_done(in->dst);
 }
 
 static bool
@@ -673,6 +676,16 @@ conn_take_dirty(struct conns *tab, struct mux *m, int64_t now)
 	}
 }
 
+/*
+ * The peer of a stream has stopped reading and waits for ${in} to be delivered, perhaps with a time limit.  poll reports a socket as
+ * writable only when much of its room is free; a slow reader makes less, so that the write is tried without poll.
+ */
+static bool
+is_flushing(const struct half *in, const struct half *out)
+{
+	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN;
+}
+
 static void
 want(const struct conns *tab, struct conn *c, struct pollset *ps)
 {
@@ -687,6 +700,8 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 			dial_want(c->dial, ps);
 		break;
 	case CONN_OPEN:
+		if (is_flushing(&c->ab, &c->ba) || is_flushing(&c->ba, &c->ab))
+			pollset_until(ps, ps->now + FLUSH_EVERY);
 		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
 		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)
@@ -720,7 +735,8 @@ has_event(const struct conn *c, const struct pollset *ps)
 static bool
 waits_for_time(const struct conn *c)
 {
-	return c->state == CONN_HANDSHAKING || c->dial != NULL || c->stalled_at != 0;
+	return c->state == CONN_HANDSHAKING || c->dial != NULL || c->stalled_at != 0 ||
+	       (c->state == CONN_OPEN && (is_flushing(&c->ab, &c->ba) || is_flushing(&c->ba, &c->ab)));
 }
 
 static int

@@ -196,6 +196,14 @@ fdpair_has_unread(const struct fdpair *e)
 	return recv(e->in, &c, 1, MSG_PEEK) > 0;
 }
 
+bool
+fdpair_input_ends(const struct fdpair *e)
+{
+	struct pollfd p = { .fd = e->in, .events = POLLIN };
+
+	return e->in == -1 || (poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0);
+}
+
 int
 fdpair_failed(struct fdpair *e, const struct pollset *ps)
 {

@@ -35,6 +35,7 @@ struct fdpair {
  * fdpair_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
  * fdpair_unwatch(e): it is not watched in this turn.
  * fdpair_readable(e, ps), fdpair_writable(e, ps): what poll said.
+ * fdpair_input_ends(e): the last writer of in has closed it; what can be read still is the rest.
  * fdpair_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
  * fdpair_has_unread(e): the single socket ${e} has sent bytes that were not read.
  * fdpair_shut_out(e), fdpair_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
@@ -51,6 +52,7 @@ void fdpair_unwatch(struct fdpair *e);
 bool fdpair_readable(const struct fdpair *e, const struct pollset *ps);
 bool fdpair_writable(const struct fdpair *e, const struct pollset *ps);
 bool fdpair_has_unread(const struct fdpair *e);
+bool fdpair_input_ends(const struct fdpair *e);
 int fdpair_failed(struct fdpair *e, const struct pollset *ps);
 int fdpair_shut_out(struct fdpair *e);
 void fdpair_shut_in(struct fdpair *e);

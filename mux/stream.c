@@ -257,8 +257,8 @@ stream_consumed(struct stream *s, size_t n)
 	if (s->eof_read)
 		s->mux->rx_reserved -= n;
 	close_if_ended(s);
-	/* After EOF, credit only shows the sender that its last bytes move.  CLOSE shows that all have. */
-	if (s->close_read || (s->consumed < s->window / 4 && !(s->eof_read && s->rx.used > 0)))
+	/* A sender that ends waits for its last bytes to move: credit shows that they do.  CLOSE shows that all have. */
+	if (s->close_read || (s->consumed < s->window / 4 && !((s->eof_read || s->stop_read) && s->rx.used > 0)))
 		return;
 	s->due_credit = true;
 	need_control(s);
