@@ -328,8 +328,9 @@ step_request(struct conn *c, const struct pollset *ps)
 }
 
 /*
- * Has side a ended before the target was reached?  Return EPIPE if it closed, another errno value if it was reset, else 0.  A client
- * that closed, but sent something before, is served.
+ * Has side a ended before the target was reached?  Return EPIPE if it closed,
+ * another errno value if it was reset, else 0.  A client that closed, but sent
+ * something before, is served.
  */
 static int
 client_failed(struct conn *c, const struct pollset *ps)
@@ -453,11 +454,16 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 	return now >= c->stalled_at + limit;
 }
 
-/* Was the stream reset before both directions had ended?  A code that comes later only reports a loss: check_delivery. */
+/*
+ * Was the stream reset before both directions had ended?  A code that comes
+ * later only reports a loss: check_delivery.
+ */
 static bool
 is_reset(const struct stream *s)
 {
-	return stream_is_closed(s) && stream_code(s) != MUX_END && !(stream_eof_read(s) && stream_eof_sent(s));
+	bool ended = stream_eof_read(s) && stream_eof_sent(s);
+
+	return stream_is_closed(s) && stream_code(s) != MUX_END && !ended;
 }
 
 /*
