@@ -7,8 +7,10 @@
 #include "t/net.h"
 
 /*
- * DIRECT: client === target.  NEAR: client === stream, whose far end is ours.  FAR: stream === target, and its near end is ours.
- * LINK: client === stream === stream === target.
+ * DIRECT: client === target.
+ * NEAR:   client === stream, whose far end is the test's.
+ * FAR:    stream === target; the near end is the test's.
+ * LINK:   client === stream === stream === target.
  */
 enum shape { DIRECT, NEAR, FAR, LINK };
 
@@ -973,7 +975,10 @@ START_TEST(a_client_that_sends_and_closes_before_the_target_is_reached_is_served
 }
 END_TEST
 
-/* Its system has accepted the connection already, so that the target sees how it ends.  1: the client has sent something before */
+/*
+ * The system of the target has accepted the connection, so that the target sees
+ * how it ends.  1: the client has sent something before
+ */
 START_TEST(a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_end)
 {
 	size_t got = 0;
@@ -1232,7 +1237,10 @@ START_TEST(stuck_stdio_ends_within_a_second_or_so)
 }
 END_TEST
 
-/* As long as what was sent last moves on, it is not cut.  1: less than makes poll report the socket as writable; 2: over a link */
+/*
+ * As long as what was sent last moves on, it is not cut.  1: less is read than
+ * makes poll report the socket as writable; 2: over a link
+ */
 START_TEST(what_was_sent_last_moves_on_without_a_limit)
 {
 	size_t sent, got = 0, most = _i % 2 ? 65536 : SIZE_MAX, step, taken;
