@@ -5,7 +5,7 @@
  * the other half goes on: its last bytes still arrive.  A reset of one side ends both.  What was received before the reset is
  * delivered first; then the other side is reset, if it can carry a reset.
  *
- * Three rules have a time limit, LINGER (RESET_LINGER for the first one) without progress:
+ * Three rules have a time limit without progress:
  *
  *   reset    what was received before a reset has not been delivered yet
  *   linger   all was delivered to a TCP peer that goes on sending to no reader: a close would become a reset and destroy the last
@@ -45,10 +45,13 @@
 #define BULK (BUF_CHUNK / 2)
 #define BESIDE 16
 #define STREAM_READS 4 /* of a chunk each, for a stream in one turn */
-#define LINGER 1000
-#define RESET_LINGER 250
+#define LINGER 2000
+#define COMMAND_LINGER 250 /* a command cannot be told of a reset */
+#define STUCK_LINGER 1000  /* our parent is dead */
+#define STUCK_FAR 2000     /* the same, where the far side reports what moves */
 #define UNSENT_CHECK 5         /* ms between two looks at what TCP has not delivered */
 #define FLUSH_EVERY 100        /* ms between two tries to write */
+#define FLUSHES 50             /* tries without progress: the near side has given up by then */
 #define HANDSHAKE_TIME 60000   /* for a client of -D to send its request */
 
 enum conn_state { CONN_HANDSHAKING, CONN_CONNECTING, CONN_OPEN, CONN_CLOSED };
@@ -70,9 +73,13 @@ struct conn {
 	int status;                 /* its part in relay's exit status */
 	int64_t began_at;
 	int64_t handshake_until;
-	int64_t stalled_at;         /* LINGER counts from here; 0: it does not */
+	int64_t stalled_at;         /* a time limit counts from here; 0: none does */
+	int64_t give_up_at;         /* and ends here */
 	uint64_t progress;          /* at that time */
-	bool may_stall;             /* a rule with LINGER applies in this turn */
+	int64_t flush_at;           /* the next try to deliver to a slow reader */
+	int flushes;                /* tries without progress */
+	uint64_t unsent;            /* at the last try */
+	bool may_stall;             /* a rule with a time limit applies in this turn */
 	char from[SOCK_NAME];
 };
 
@@ -451,7 +458,8 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 		c->stalled_at = now;
 		c->progress = progress;
 	}
-	return now >= c->stalled_at + limit;
+	c->give_up_at = c->stalled_at + limit;
+	return now >= c->give_up_at;
 }
 
 /*
@@ -503,7 +511,7 @@ is_delivered(struct conn *c, const struct side *e, const struct half *from, cons
 
 	if (other->err != 0 || (!reads && !writes && side_unsent(other) == 0))
 		return true;
-	return is_stalled(c, RESET_LINGER, now);
+	return is_stalled(c, c->child != NULL ? COMMAND_LINGER : LINGER, now);
 }
 
 /* One side was reset: deliver what it sent before, then reset the other one.  Return false if neither was. */
@@ -556,11 +564,8 @@ stop_source(struct conn *c, struct half *h)
 static bool
 output_is_lost(const struct half *out, const struct half *in)
 {
-	if (!out->dst->fds.stdio || out->state != HALF_BROKEN || !out->lost)
-		return false;
-	if (in->state == HALF_OPEN)
-		return !fdpair_input_ends(&in->src->fds);
-	return half_finished(in) && side_is_done(in->dst);
+	return out->dst->fds.stdio && out->state == HALF_BROKEN && out->lost && in->state == HALF_OPEN &&
+	       !fdpair_input_ends(&in->src->fds);
 }
 
 static bool
@@ -583,7 +588,7 @@ is_stuck(struct conn *c, int64_t now)
 		return false;
 	/* poll reports a socket as writable only when much of its room is free; a slow reader makes less. */
 	half_write(in, true);
-	return is_stalled(c, LINGER, now);
+	return is_stalled(c, in->dst->stream != NULL ? STUCK_FAR : STUCK_LINGER, now);
 }
 
 static bool
@@ -608,7 +613,7 @@ check_delivery(struct conn *c)
 
 /* The one place that looks at both halves and decides. */
 static void
-settle(struct conn *c, int64_t now)
+settle(struct conns *tab, struct conn *c, int64_t now)
 {
 	bool stuck;
 
@@ -623,13 +628,43 @@ settle(struct conn *c, int64_t now)
 	stuck = is_stuck(c, now);
 	if (!stuck && !is_over(c, now) && !output_is_lost(&c->ab, &c->ba) && !output_is_lost(&c->ba, &c->ab))
 		return;
+	tab->gave_up = tab->gave_up || stuck;
 	check_delivery(c);
 	/* A direction that came to its end is never reset: its last bytes may still be on their way. */
 	let_go(c, c->ba.state == HALF_BROKEN, c->ab.state == HALF_BROKEN || stuck, MUX_RESET, "", now);
 }
 
+/*
+ * The peer of a stream has stopped reading and waits for ${in} to be delivered, perhaps with a time limit.  poll reports a socket as
+ * writable only when much of its room is free; a slow reader makes less, so that the write is tried without poll.
+ */
+static bool
+is_flushing(const struct conn *c, const struct half *in, const struct half *out)
+{
+	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN && c->flushes < FLUSHES;
+}
+
+/* Deliver what such a peer waits for.  What TCP there has not acknowledged is not delivered; where it moves, the peer is told. */
 static void
-move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
+flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
+{
+	uint64_t unsent;
+
+	if (!is_flushing(c, in, out) || now < c->flush_at)
+		return;
+	c->flush_at = now + FLUSH_EVERY;
+	c->flushes++;
+	half_write(in, true);
+	unsent = side_unsent(in->dst);
+	if (unsent == c->unsent)
+		return;
+	c->flushes = 0;
+	c->unsent = unsent;
+	stream_show_progress(in->src->stream);
+}
+
+static void
+move(struct conns *tab, struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 {
 	size_t there, back;
 
@@ -641,10 +676,12 @@ move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 	back = pump(&c->ba, side_readable(&c->b, ps), side_writable(&c->a, ps), chunks);
 	if (there > 0 || back > 0)
 		c->bulk = there >= BULK || back >= BULK;
+	flush(c, &c->ab, &c->ba, ps->now);
+	flush(c, &c->ba, &c->ab, ps->now);
 	check_side(&c->a, &c->ab, &c->ba, ps);
 	check_side(&c->b, &c->ba, &c->ab, ps);
 	c->may_stall = false;
-	settle(c, ps->now);
+	settle(tab, c, ps->now);
 	if (!c->may_stall)
 		c->stalled_at = 0;
 }
@@ -662,7 +699,7 @@ step(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 	else if (c->state == CONN_CONNECTING)
 		step_request(c, ps);
 	if (c->state == CONN_OPEN)
-		move(c, ps, before != CONN_OPEN, chunks);
+		move(tab, c, ps, before != CONN_OPEN, chunks);
 	if (c->state != before)
 		watch_event(&tab->watches, &c->watch, ps->now);
 }
@@ -682,16 +719,6 @@ conn_take_dirty(struct conns *tab, struct mux *m, int64_t now)
 	}
 }
 
-/*
- * The peer of a stream has stopped reading and waits for ${in} to be delivered, perhaps with a time limit.  poll reports a socket as
- * writable only when much of its room is free; a slow reader makes less, so that the write is tried without poll.
- */
-static bool
-is_flushing(const struct half *in, const struct half *out)
-{
-	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN;
-}
-
 static void
 want(const struct conns *tab, struct conn *c, struct pollset *ps)
 {
@@ -706,12 +733,12 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 			dial_want(c->dial, ps);
 		break;
 	case CONN_OPEN:
-		if (is_flushing(&c->ab, &c->ba) || is_flushing(&c->ba, &c->ab))
-			pollset_until(ps, ps->now + FLUSH_EVERY);
+		if (is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab))
+			pollset_until(ps, c->flush_at);
 		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
 		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)
-			pollset_until(ps, c->a.err != 0 || c->b.err != 0 ? ps->now + UNSENT_CHECK : c->stalled_at + LINGER);
+			pollset_until(ps, c->a.err != 0 || c->b.err != 0 ? ps->now + UNSENT_CHECK : c->give_up_at);
 		break;
 	case CONN_CLOSED:
 		pollset_until(ps, ps->now); /* the sweep frees it */
@@ -742,7 +769,7 @@ static bool
 waits_for_time(const struct conn *c)
 {
 	return c->state == CONN_HANDSHAKING || c->dial != NULL || c->stalled_at != 0 ||
-	       (c->state == CONN_OPEN && (is_flushing(&c->ab, &c->ba) || is_flushing(&c->ba, &c->ab)));
+	       (c->state == CONN_OPEN && (is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab)));
 }
 
 static int
@@ -807,6 +834,14 @@ conn_step(struct conns *tab, const struct pollset *ps)
 	tab->served += bulk;
 }
 
+/* A direction that came to its end is not reset: the system delivers its last bytes. */
+static void
+stop(struct conn *c, int status, int64_t now)
+{
+	c->status = status;
+	let_go(c, c->ba.state != HALF_SHUT, c->ab.state != HALF_SHUT, MUX_RESET, "stopped", now);
+}
+
 void
 conn_stop(struct conns *tab, int status, int64_t now)
 {
@@ -817,7 +852,7 @@ conn_stop(struct conns *tab, int status, int64_t now)
 	for (w = tab->watches.active.first; w != NULL; w = w->next) {
 		c = (struct conn *)w;
 		if (c->state != CONN_CLOSED)
-			cut(c, status, MUX_RESET, "stopped", now);
+			stop(c, status, now);
 	}
 }
 

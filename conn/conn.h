@@ -26,6 +26,7 @@ struct conns {
 	size_t n;
 	size_t served;    /* how many connections poll had events for in the last turn */
 	bool behind;      /* a connection that the mux has changed was left for the next turn */
+	bool gave_up;     /* a connection ended although its target had not taken everything: our parent is dead */
 	unsigned long last_id;
 };
 

@@ -151,11 +151,13 @@ bool stream_is_stopped(const struct stream *s);
 
 /*
  * Receiving.  stream_rx(s): the queue; its owner takes bytes and then calls stream_consumed(s, n), which becomes CREDIT.
+ * stream_show_progress(s): what was taken moves on, somewhere behind the owner; the peer learns of it by CREDIT.
  * stream_eof_read(s): EOF was read; nothing comes behind what the queue holds.
  * stream_discard(s): drop what the queue holds and what still comes.  stream_stop(s): the same, and send STOP.
  */
 struct buf *stream_rx(struct stream *s);
 void stream_consumed(struct stream *s, size_t n);
+void stream_show_progress(struct stream *s);
 bool stream_eof_read(const struct stream *s);
 void stream_discard(struct stream *s);
 void stream_stop(struct stream *s);

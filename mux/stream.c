@@ -264,6 +264,20 @@ stream_consumed(struct stream *s, size_t n)
 	need_control(s);
 }
 
+void
+stream_show_progress(struct stream *s)
+{
+	if (s->close_read || s->close_sent || s->due_close || s->stop_sent)
+		return;
+	if (s->consumed == 0) { /* CREDIT of 0 does not exist */
+		s->consumed = 1;
+		if (!s->eof_read)
+			s->mux->rx_reserved++;
+	}
+	s->due_credit = true;
+	need_control(s);
+}
+
 /* ---- the owner's side ---- */
 
 void

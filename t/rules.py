@@ -45,8 +45,8 @@ CELLS = [Cell(way.split('-')[0], client, target)
 
 
 def grid(only=lambda cell: True, but=()):
-    """Parametrize over all cells.  `only` is what the rule speaks of at all; `but` is pairs (condition, reason): cells in which it
-    cannot be tried, which the run reports with the reason."""
+    """Parametrize over all cells.  `only` selects the cells that the rule applies to.  `but` is pairs (condition, reason): cells in
+    which it cannot be tried, which the run reports with the reason."""
     params = []
     for cell in filter(only, CELLS):
         reasons = [reason for condition, reason in but if condition(cell)]
@@ -147,7 +147,7 @@ class Joint:
         b = self.run_on(self.cell.target)
         a = rig.reach(self.address if self.cell.client == 'tcp' else self.tmp + '/from')
         self.ends.append(a)
-        a.send(b'.')            # a client that closes before relay has asked whose it is would be refused
+        a.send(b'.')            # relay(1), CAVEATS: a client that closes before the user check is refused
         assert b.read(1) == b'.'
         return a, b
 
@@ -226,7 +226,7 @@ def together(*jobs):
 GONE = (ConnectionResetError, BrokenPipeError)
 
 
-def say(end, data):
+def send_all(end, data):
     """Send data and the end behind it."""
     end.send(data)
     end.shut()
@@ -312,21 +312,21 @@ def share(rounds, n, want, play):
     return whole / n, least
 
 
-# ---- the rules as plays between two ends; what they need is said and checked, and no end is closed ----
+# ---- the rules as plays between two ends; they check what arrives, and close an end only where the rule does ----
 
 def play_client_ends_first(a, b, up, down):
     """Rule 1: the client ends its half, the target reads to the end, and answers."""
-    _, got = together(lambda: say(a, up), b.read_all)
+    _, got = together(lambda: send_all(a, up), b.read_all)
     same(got, up, 'up')
-    _, got = together(lambda: say(b, down), a.read_all)
+    _, got = together(lambda: send_all(b, down), a.read_all)
     same(got, down, 'down')
 
 
 def play_target_ends_first(a, b, up, down):
     """Rule 1, the mirror."""
-    _, got = together(lambda: say(b, down), a.read_all)
+    _, got = together(lambda: send_all(b, down), a.read_all)
     same(got, down, 'down')
-    _, got = together(lambda: say(a, up), b.read_all)
+    _, got = together(lambda: send_all(a, up), b.read_all)
     same(got, up, 'up')
 
 
@@ -335,7 +335,7 @@ def play_early_answer(a, b, up, down):
     answered = threading.Event()
 
     def target():
-        say(b, down)
+        send_all(b, down)
         assert answered.wait(rig.PATIENCE), 'the client did not get the answer'
         return b.read_all()
 
@@ -343,7 +343,7 @@ def play_early_answer(a, b, up, down):
         got = a.read_all()
         answered.set()
         return got
-    _, down_got, up_got = together(lambda: say(a, up), client, target)
+    _, down_got, up_got = together(lambda: send_all(a, up), client, target)
     same(down_got, down, 'down')
     same(up_got, up, 'up')
 
@@ -404,12 +404,12 @@ def play_client_closes(a, b, data, delivered):
     return together(client, target)[1]
 
 
-def play_slow_reader(speaker, reader, data, pieces=100):
-    """Rule 7: the reader reads 1 KB in 10 ms for a while, then all; the speaker says it all and closes at once."""
-    def say_and_close():
-        speaker.send(data)
-        speaker.close()
-    _, (got, fate) = together(say_and_close, lambda: take_slowly(reader, pieces))
+def play_slow_reader(writer, reader, data, pieces=100):
+    """Rule 7: the reader reads 1 KB in 10 ms for a while, then all; the writer sends it all and closes at once."""
+    def send_and_close():
+        writer.send(data)
+        writer.close()
+    _, (got, fate) = together(send_and_close, lambda: take_slowly(reader, pieces))
     same(got, data, 'to the slow reader')
     assert fate == 'end', fate
 
@@ -469,7 +469,7 @@ class Crowd:
                 self.found[end.read(TAG)] = end
 
     def end_of(self, client, n):
-        """Let the client say its number; return the target's end of it."""
+        """Let the client send its number; return the target's end of it."""
         tag = b'%*d' % (TAG, n)
         client.send(tag)
         return wait_for(lambda: self.found.get(tag), what='client %d at the target' % n)
@@ -480,7 +480,7 @@ class Crowd:
             end.close()
 
 
-# ---- what relay says ----
+# ---- what relay reports ----
 
 def table(relay):
     """The lines of SIGUSR1."""

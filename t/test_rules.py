@@ -1,6 +1,6 @@
 """The rules of a connection, over every way to join every kind of client with every kind of target: rules.py has the grid.
 
-A rule holds in all cells alike.  Where a cell cannot be tried, or the kernel itself gives less, the parametrization says so.
+A rule holds in all cells alike.  Where a cell cannot be tried, or the kernel itself gives less, the parametrization has the reason.
 SLOW=1 runs the long form: more rounds of what fails now and then."""
 import contextlib
 import functools
@@ -67,7 +67,7 @@ AMOUNTS = ((0, 0), (0, 3000 * KB), (1, 300 * KB), (300 * KB, 1), (3000 * KB, 0),
 @TIMES('play', [rules.play_client_ends_first, rules.play_target_ends_first], ids=['client-first', 'target-first'])
 @grid()
 def test_half_close(joint, cell, play):
-    """Goal: an end of either side stands behind all its bytes, and the other side then says what it likes, however much: all of it
+    """Goal: an end of either side stands behind all its bytes, and the other side then sends any amount: all of it
     arrives, and its end.  relay on stdin and stdout ends with status 0."""
     j = joint(cell)
     for up, down in AMOUNTS:
@@ -141,13 +141,13 @@ class Full:
         self.filler.close()
 
 
-@TIMES('first', [b'', b'first' * 1000], ids=['silent', 'spoke'])
+@TIMES('first', [b'', b'first' * 1000], ids=['silent', 'sent'])
 @grid(only=lambda c: c.target in rig.LISTENERS,      # a command or stdout is there at once
       but=[(lambda c: c.client != 'tcp', 'only a TCP client can reset')])
 def test_client_resets_while_the_far_side_dials(joint, cell, first):
     """Goal: a client that resets before its target has accepted is never a clean end there: there is no connection, or a reset."""
     tcp = cell.target == 'tcp'
-    wait = [] if tcp else ['-w', '20']        # a Unix socket whose backlog is full does not let relay wait: it asks again
+    wait = [] if tcp else ['-w', '20']        # a Unix socket whose backlog is full gives EAGAIN: relay must retry
     j = joint(cell, near=wait if cell.way != 'm' else [], far=wait)
     assert j.relay.address
     full = Full(j.target)
@@ -170,7 +170,7 @@ def test_client_resets_while_the_far_side_dials(joint, cell, first):
 
 
 def accept_second(j):
-    """The target's end of the client that says b'second'; those before it that have not gone yet were reset."""
+    """The target's end of the client that sends b'second'; those before it that have not gone yet were reset."""
     while True:
         b = j.target.accept()
         j.ends.append(b)
@@ -194,7 +194,7 @@ def read_tag(end):
     return got, None
 
 
-@TIMES('first', [b'', b'first' * 1000], ids=['silent', 'spoke'])
+@TIMES('first', [b'', b'first' * 1000], ids=['silent', 'sent'])
 @grid(only=lambda c: c.target in rig.LISTENERS,
       but=[(lambda c: c.client != 'tcp', 'only a TCP client can reset')])
 def test_client_resets_before_the_target_accepts(joint, cell, first):
@@ -326,7 +326,8 @@ LONG_ANSWER = DATA[:1500 * KB]
 
 
 @TIMES('pace', rules.SLOWLY)
-@grid(but=[(lambda c: c.target == 'tcp', 'the kernel of a TCP target that closes with input unread drops what it has not sent')])
+@grid(but=[(lambda c: c.target == 'tcp', 'the kernel of a TCP target that closes with input unread drops what it has not sent'),
+           (lambda c: c.target == 'pipes', 'a relay whose stdout has no reader ends as SIGPIPE ends a program, unless stdin is at its end')])
 def test_close_behind_an_answer_to_a_client_that_sends_on(joint, cell, pace):
     """Goal: the target reads nothing, answers 1.5 MB and closes; the client sends without end, and reads slowly, or rests while it
     reads: it gets everything, as Unix sockets and pipes give it."""
@@ -371,14 +372,14 @@ def test_tcp_client_that_closes_at_once(joint, cell):
         j.hang_up()
 
 
-# ---- 5: what stdin said and was not delivered ----
+# ---- 5: bytes of stdin that were not delivered ----
 
 @TIMES('when', ['before-close', 'after-close', 'at-eof'])
 @grid(only=lambda c: c.client in STDIO,      # the exit status of a listener is not that of a connection
       but=[(lambda c: c.target == 'command', 'a command that leaves its stdin is as in a pipe line; its own status counts')])
 def test_undelivered_stdin(joint, cell, when):
-    """Goal: the target reads 10 bytes and closes, and stdin holds more, or gets more afterwards: status 4, and one line that says
-    so."""
+    """Goal: the target reads 10 bytes and closes, and stdin holds more, or gets more afterwards: status 4, and one line that
+    reports it."""
     if when == 'after-close' and cell.target == 'unix':
         pytest.skip('skipped: a Unix target that closes ends the connection at once, and nothing more is taken from stdin')
     j = joint(cell)
@@ -493,7 +494,7 @@ def test_resets_while_data_is_queued(joint, cell):
                 served = a.recv(1 << (i % 17))
             except ConnectionResetError:
                 served = b''
-            assert served, 'client %d of %d was turned away: %s' % (i, n, j.relay.err() or 'relay says nothing')
+            assert served, 'client %d of %d was turned away: %s' % (i, n, j.relay.err() or 'relay reports nothing')
             if i % 2:
                 rules.push(a, DATA[:20000])
             a.reset()
@@ -504,7 +505,7 @@ def test_resets_while_data_is_queued(joint, cell):
     a = j.client()
     a.send(b'second')
     b = accept_second(j)
-    together(lambda: rules.say(a, DATA), lambda: rules.say(b, DATA[::-1]), lambda: same(a.read_all(), DATA[::-1], 'down'),
+    together(lambda: rules.send_all(a, DATA), lambda: rules.send_all(b, DATA[::-1]), lambda: same(a.read_all(), DATA[::-1], 'down'),
              lambda: same(b.read_all(), DATA, 'up'))
     assert not j.relay.err()
     assert not rules.reserved(j.relay)

@@ -218,7 +218,8 @@ clear(struct tunnel *t, const struct pollset *ps)
 	t->conns->mux = NULL;
 	if (t->mux == NULL)
 		return;
-	if (mux_ended_by_peer(t->mux) && t->role == MUX_FAR)
+	/* After a BYE with code 0 all is delivered, and only the last bytes in TCP are on their way. */
+	if (mux_ended_by_peer(t->mux) && t->role == MUX_FAR && mux_code(t->mux) != MUX_END)
 		conn_stop(t->conns, STATUS_BROKEN, ps->now);
 	conn_take_dirty(t->conns, t->mux, ps->now);
 	t->conns->behind = true;
@@ -304,7 +305,7 @@ tunnel_stop(struct tunnel *t, int status)
 	if (t->state == TUNNEL_BACKOFF)
 		t->state = TUNNEL_OVER;
 	else
-		mux_bye(t->mux, MUX_END, "stopped by a signal");
+		mux_bye(t->mux, MUX_RESET, "stopped by a signal");
 }
 
 /* ---- a turn ---- */
@@ -469,17 +470,15 @@ tunnel_serve(struct tunnel *t, const struct pollset *ps)
 void
 tunnel_flush(struct tunnel *t, int status)
 {
-	struct mux_stats stats;
-
 	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF)
 		return;
 	if (t->one_shot && status != STATUS_OK && !t->stopped)
 		t->status = status;
 	transport_flush(&t->transport, pollset_clock_us());
-	mux_stats(t->mux, &stats);
-	if (t->one_shot && t->state == TUNNEL_UP && t->conns->n == 0 && stats.streams == 0 && mux_state(t->mux) != MUX_DEAD) {
+	/* A connection ends when everything is delivered, or given up; then the far side is to give it up, too. */
+	if (t->one_shot && t->state == TUNNEL_UP && t->conns->n == 0 && mux_state(t->mux) != MUX_DEAD) {
 		t->finished = true;
-		mux_bye(t->mux, MUX_END, "done");
+		mux_bye(t->mux, t->conns->gave_up ? MUX_RESET : MUX_END, "done");
 	}
 }
 
