@@ -199,7 +199,7 @@ units: $(UNITS)
 
 T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L -DOS='"'$(OS)'"' -I. $(CFLAGS) $(LDFLAGS)
 
-$(UNITS): t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/wire.h
+$(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/wire.h
 	$(T) -o $@ $@.c $$(case $@ in (t/mux/*) echo libmux.a $(MUX_BASE) ;; (*) echo t/all.a ;; esac) $(CHECK_LIBS)
 
 FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined

@@ -508,7 +508,8 @@ def test_resets_while_data_is_queued(joint, cell):
     together(lambda: rules.send_all(a, DATA), lambda: rules.send_all(b, DATA[::-1]), lambda: same(a.read_all(), DATA[::-1], 'down'),
              lambda: same(b.read_all(), DATA, 'up'))
     assert not j.relay.err()
-    assert not rules.reserved(j.relay)
+    standing = 9 * 262144 if cell.way == 'R' else 0     # the stream that listens there, and the 8 that wait
+    assert rules.reserved(j.relay) in (None, standing)
 
 
 # ---- 10: all of it at once ----
