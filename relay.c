@@ -39,8 +39,9 @@
 
 #define ACCEPTS 64      /* of one listener in one turn */
 #define FULL_PAUSE 1000 /* of the listeners when the system has no descriptor left */
-#define FILES_OURS 14   /* not a pair's: stdio, /dev/null, signals, listeners, netlink, a spare pipe, the pid file */
-#define FILES_SPAWN 6   /* more while a command is started */
+#define FILES_OURS \
+	14 /* not a pair's: stdio, /dev/null, signals, listeners, netlink, a spare pipe, the pid file */
+#define FILES_SPAWN 6 /* more while a command is started */
 #define GATES 64
 #define PIDFILE_TRIES 100 /* while other processes remove it */
 #define ASK_AGAIN 5000    /* the far side to listen, where it would not after the link came back */
@@ -69,7 +70,7 @@ struct relay {
 	struct tunnel tunnel; /* all connections share one link */
 	bool announced;       /* programs and people know that it stands */
 	int64_t used_at;      /* the last time that a connection was there */
-	int pid_fd;           /* keeps the pid file locked: not to be closed before the end; 0: none */
+	int pid_fd; /* keeps the pid file locked: not to be closed before the end; 0: none */
 };
 
 static void
@@ -153,7 +154,8 @@ use_connection(struct relay *r, struct dial *d)
 
 	if (r->opt.mode == MODE_FDPASS && pass_descriptor(fd) == -1) {
 		log_say(LOG_ERROR,
-		    "cannot pass the socket over stdout: %s; -F is for ssh's ProxyCommand with ProxyUseFdpass yes",
+		    "cannot pass the socket over stdout: %s; -F is for ssh's ProxyCommand with "
+		    "ProxyUseFdpass yes",
 		    strerror(errno));
 		status = STATUS_CONNECT;
 	}
@@ -196,7 +198,8 @@ finish_alone(struct relay *r, struct dial *d, enum dial_state state)
 
 	if (state == DIAL_DONE)
 		return use_connection(r, d);
-	log_say(r->opt.mode == MODE_PROBE ? LOG_INFO : LOG_ERROR, "%s", dial_explain(d, why, sizeof(why)));
+	log_say(r->opt.mode == MODE_PROBE ? LOG_INFO : LOG_ERROR, "%s",
+	    dial_explain(d, why, sizeof(why)));
 	return r->opt.mode == MODE_PROBE ? STATUS_CONNECT : dial_status(d);
 }
 
@@ -242,7 +245,8 @@ print_addresses(struct relay *r)
 		printf("%s\n", sock_bound(&r->gates[i].l));
 	for (i = 0; i < r->opt.n_forwards; i++)
 		if (r->opt.forwards[i].kind == FORWARD_FAR)
-			printf("%.*s", (int)strlen(r->opt.forwards[i].bound) - 1, r->opt.forwards[i].bound);
+			printf("%.*s", (int)strlen(r->opt.forwards[i].bound) - 1,
+			    r->opt.forwards[i].bound);
 	if (ferror(stdout) || fflush(stdout) != 0)
 		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
 	os_null(STDOUT_FILENO);
@@ -258,7 +262,8 @@ tell_ways(struct relay *r)
 
 	hops_path(&r->opt.hops, path, sizeof(path));
 	for (i = 0; i < r->n_gates; i++)
-		if (r->gates[i].forward != NULL && (i == 0 || r->gates[i - 1].forward != r->gates[i].forward))
+		if (r->gates[i].forward != NULL &&
+		    (i == 0 || r->gates[i - 1].forward != r->gates[i].forward))
 			forward_tell(r->gates[i].forward, sock_bound(&r->gates[i].l), path);
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		f = &r->opt.forwards[i];
@@ -284,7 +289,8 @@ open_pidfile(const char *path)
 	if (fd == -1)
 		return -1;
 	/* Without a name: its process has just removed it, and os_lock reports that. */
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 && st.st_uid == geteuid())
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 &&
+	    st.st_uid == geteuid())
 		return fd;
 	close(fd);
 	errno = EEXIST;
@@ -343,7 +349,8 @@ remove_pidfile(const struct relay *r)
 	if (found == 0 && (st.st_dev != ours.st_dev || st.st_ino != ours.st_ino))
 		return;
 	if ((found == -1 || unlink(r->opt.pidfile) == -1) && errno != ENOENT)
-		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", r->opt.pidfile, strerror(errno));
+		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", r->opt.pidfile,
+		    strerror(errno));
 	close(r->pid_fd);
 }
 
@@ -354,13 +361,19 @@ fail_pidfile(struct relay *r, long owner)
 
 	if (errno == EEXIST)
 		log_say(LOG_ERROR,
-		    "cannot write %s: what is there is no file of this user's own; remove it or take another name", path);
+		    "cannot write %s: what is there is no file of this user's own; remove it or "
+		    "take another name",
+		    path);
 	else if (errno == EAGAIN && owner != 0)
-		log_say(LOG_ERROR, "cannot write %s: process %ld uses it as its pid file; stop it or take another name", path,
-		    owner);
+		log_say(LOG_ERROR,
+		    "cannot write %s: process %ld uses it as its pid file; stop it or take another "
+		    "name",
+		    path, owner);
 	else if (errno == EAGAIN)
 		log_say(LOG_ERROR,
-		    "cannot write %s: a process of another host or container uses it as its pid file; take another name", path);
+		    "cannot write %s: a process of another host or container uses it as its pid "
+		    "file; take another name",
+		    path);
 	else
 		log_say(LOG_ERROR, "cannot write %s: %s", path, strerror(errno));
 	close_gates(r);
@@ -472,7 +485,8 @@ bound_pairs(struct relay *r, long files)
 		most = LONG_MAX;
 	if (most < 1)
 		most = 1;
-	r->max_pairs = (size_t)(r->opt.max_pairs != 0 && r->opt.max_pairs < most ? r->opt.max_pairs : most);
+	r->max_pairs =
+	    (size_t)(r->opt.max_pairs != 0 && r->opt.max_pairs < most ? r->opt.max_pairs : most);
 	r->tunnel.remotes.max_conns = r->max_pairs;
 }
 
@@ -521,7 +535,8 @@ start_link(struct relay *r)
 	char path[HOPS_PATH];
 
 	for (i = 0; i < r->opt.n_forwards && status == STATUS_OK && r->opt.mode == MODE_TUNNEL; i++)
-		if (r->opt.forwards[i].kind == FORWARD_NEAR || r->opt.forwards[i].kind == FORWARD_SOCKS)
+		if (r->opt.forwards[i].kind == FORWARD_NEAR ||
+		    r->opt.forwards[i].kind == FORWARD_SOCKS)
 			status = listen_on(r, &r->opt.forwards[i].from, &r->opt.forwards[i]);
 	if (r->opt.mode == MODE_LINK_NEAR && r->opt.from.kind != ENDPOINT_STDIO)
 		status = listen_on(r, &r->opt.from, NULL);
@@ -560,7 +575,9 @@ static void
 tell_full(struct relay *r)
 {
 	if (!r->told_full)
-		log_say(LOG_NOTICE, "out of descriptors with %zu connections: new ones wait (ulimit -n; -c N bounds them)",
+		log_say(LOG_NOTICE,
+		    "out of descriptors with %zu connections: new ones wait (ulimit -n; -c N "
+		    "bounds them)",
 		    connections(r));
 	r->told_full = true;
 }
@@ -645,7 +662,8 @@ join_connection(struct relay *r, int fd, const struct gate *g, const char *name)
 	if (options_linked(&r->opt)) {
 		if (join_linked(r, &a, g->forward, name))
 			return;
-		log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more", name, connections(r));
+		log_say(LOG_NOTICE, "refused %s: the link carries %zu connections and no more",
+		    name, connections(r));
 		side_close(&a, true, MUX_RESET, "");
 		return;
 	}
@@ -701,7 +719,8 @@ stop(struct relay *r, int sig)
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	close_gates(r);
 	conn_stop(&r->conns, STATUS_SIGNAL + sig, r->ps.now);
-	tunnel_stop(&r->tunnel, r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
+	tunnel_stop(
+	    &r->tunnel, r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
@@ -754,7 +773,8 @@ examine(struct relay *r)
 	struct forward *f;
 	int i;
 
-	doctor_say(true, mux_peer(t->mux), "a relay runs there (%s), and the link stands", t->boot.path);
+	doctor_say(
+	    true, mux_peer(t->mux), "a relay runs there (%s), and the link stands", t->boot.path);
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;
@@ -780,11 +800,13 @@ examined(struct relay *r)
 		f = &r->opt.forwards[i];
 		good = good && f->state == FORWARD_STANDS;
 		if (f->kind == FORWARD_FAR)
-			doctor_say(f->state == FORWARD_STANDS, host, "listening on %s %s", f->from_text,
+			doctor_say(f->state == FORWARD_STANDS, host, "listening on %s %s",
+			    f->from_text,
 			    f->state == FORWARD_STANDS ? "works" : "does not work, as told above");
 		else if (f->kind != FORWARD_SOCKS)
 			doctor_say(f->state == FORWARD_STANDS, host, "the target %s %s", f->to_text,
-			    f->state == FORWARD_STANDS ? "answers" : "does not answer, as told above");
+			    f->state == FORWARD_STANDS ? "answers"
+						       : "does not answer, as told above");
 	}
 	tunnel_stop(&r->tunnel, good ? STATUS_OK : STATUS_CONNECT);
 }
@@ -820,7 +842,8 @@ link_is_up(struct relay *r)
 
 	if (t->role == MUX_FAR)
 		return;
-	log_say(t->connects > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", mux_peer(t->mux), t->connects > 1 ? ", again" : "");
+	log_say(t->connects > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", mux_peer(t->mux),
+	    t->connects > 1 ? ", again" : "");
 	if (r->opt.mode == MODE_CHECK) {
 		examine(r);
 		return;
@@ -915,7 +938,8 @@ watch_idle(struct relay *r)
 	if (connections(r) > 0 || r->used_at == 0)
 		r->used_at = r->ps.now;
 	if (r->ps.now >= r->used_at + r->opt.idle_ms) {
-		log_say(LOG_NOTICE, "nobody was connected for %d s: the end", r->opt.idle_ms / 1000);
+		log_say(
+		    LOG_NOTICE, "nobody was connected for %d s: the end", r->opt.idle_ms / 1000);
 		close_gates(r);
 		tunnel_stop(&r->tunnel, STATUS_OK);
 	} else if (connections(r) == 0) {
@@ -935,7 +959,8 @@ turn(struct relay *r)
 	status = spawn_turn(&r->kids, &r->ps);
 	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;
-	if (r->n_gates == 0 && r->conns.n == 0 && r->kids.first == NULL && r->tunnel.state == TUNNEL_OVER)
+	if (r->n_gates == 0 && r->conns.n == 0 && r->kids.first == NULL &&
+	    r->tunnel.state == TUNNEL_OVER)
 		return false;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
 	want_gates(r);

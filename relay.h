@@ -28,22 +28,22 @@
  * bytes.
  */
 
-
 #define RELAY_VERSION "0.1"
 
 /* What relay's exit tells a script; relay(1), EXIT STATUS. */
 enum status {
 	STATUS_OK = 0,
-	STATUS_CONNECT = 1,   /* TO could not be reached */
-	STATUS_USAGE = 2,     /* a wrong option or end */
-	STATUS_LISTEN = 3,    /* FROM could not be listened on */
-	STATUS_BROKEN = 4,    /* the connection broke before both sides had ended it */
-	STATUS_COMMAND = 5,   /* the command failed */
-	STATUS_SYSTEM = 6,    /* the system refused descriptors, memory or processes */
-	STATUS_LINK = 7,      /* the link could not be made, or broke */
-	STATUS_NOEXEC = 126,  /* the command could not be executed; what shells return (POSIX XCU 2.8.2) */
-	STATUS_NOTFOUND = 127,/* the command was not found */
-	STATUS_SIGNAL = 128   /* plus N: signal N stopped the one connection */
+	STATUS_CONNECT = 1, /* TO could not be reached */
+	STATUS_USAGE = 2,   /* a wrong option or end */
+	STATUS_LISTEN = 3,  /* FROM could not be listened on */
+	STATUS_BROKEN = 4,  /* the connection broke before both sides had ended it */
+	STATUS_COMMAND = 5, /* the command failed */
+	STATUS_SYSTEM = 6,  /* the system refused descriptors, memory or processes */
+	STATUS_LINK = 7,    /* the link could not be made, or broke */
+	STATUS_NOEXEC =
+	    126, /* the command could not be executed; what shells return (POSIX XCU 2.8.2) */
+	STATUS_NOTFOUND = 127, /* the command was not found */
+	STATUS_SIGNAL = 128    /* plus N: signal N stopped the one connection */
 };
 
 #endif

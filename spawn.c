@@ -110,7 +110,8 @@ become(char *const argv[], int in, int out, int err, int report)
 {
 	int e;
 
-	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1 && (err == -1 || dup2(err, STDERR_FILENO) != -1)) {
+	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1 &&
+	    (err == -1 || dup2(err, STDERR_FILENO) != -1)) {
 		os_restore_files();
 		execvp(argv[0], argv);
 	}
@@ -131,7 +132,8 @@ spawn_name(char *const argv[])
 struct child *
 spawn_start(struct children *kids, char *const argv[], unsigned how)
 {
-	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 }, saved;
+	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 },
+	    saved;
 	bool heard = (how & SPAWN_HEARD) != 0;
 	pid_t self = getpid();
 	struct child *c;
@@ -140,8 +142,9 @@ spawn_start(struct children *kids, char *const argv[], unsigned how)
 	c = new_child(spawn_name(argv));
 	if (c == NULL)
 		return NULL;
-	if (((how & SPAWN_WIRE) != 0 ? make_sockets(to, 1) : make_pipe(to, 1)) == -1 || make_pipe(from, 0) == -1 ||
-	    make_pipe(report, 0) == -1 || (heard && make_pipe(err, 0) == -1))
+	if (((how & SPAWN_WIRE) != 0 ? make_sockets(to, 1) : make_pipe(to, 1)) == -1 ||
+	    make_pipe(from, 0) == -1 || make_pipe(report, 0) == -1 ||
+	    (heard && make_pipe(err, 0) == -1))
 		goto fail;
 	/* No handler of ours may run in the child and write to the pipe that both share. */
 	signals_block(&old);
@@ -289,7 +292,8 @@ spawn_exit(const struct child *c)
 {
 	if (!c->ended)
 		return -1;
-	return WIFSIGNALED(c->wait_status) ? STATUS_SIGNAL + WTERMSIG(c->wait_status) : WEXITSTATUS(c->wait_status);
+	return WIFSIGNALED(c->wait_status) ? STATUS_SIGNAL + WTERMSIG(c->wait_status)
+					   : WEXITSTATUS(c->wait_status);
 }
 
 int

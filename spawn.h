@@ -33,7 +33,8 @@ enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
  */
 const char *spawn_name(char *const argv[]);
 struct child *spawn_start(struct children *kids, char *const argv[], unsigned how);
-struct child *spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
+struct child *spawn_call(
+    struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
 int spawn_take_in(struct child *c);
 int spawn_take_out(struct child *c);
 int spawn_take_ear(struct child *c);

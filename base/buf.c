@@ -18,9 +18,10 @@
 #include "base/os.h"
 #include "base/buf.h"
 
-#define KEEP 16                 /* free chunks */
-#define KEEP_PIPES 4            /* empty pipes */
-#define PIPES 16                /* in all: beyond 64 MiB of a user's pipes Linux makes every new one of theirs tiny */
+#define KEEP 16      /* free chunks */
+#define KEEP_PIPES 4 /* empty pipes */
+#define PIPES \
+	16 /* in all: beyond 64 MiB of a user's pipes Linux makes every new one of theirs tiny */
 #define PACKET 4096             /* PIPE_BUF of Linux */
 #define PIPE_LEAST (256 * 1024) /* a smaller pipe costs more calls than it saves copying */
 
@@ -239,7 +240,8 @@ take_pipe(void)
 	if (pipe(fd) == -1)
 		return NULL;
 	k = malloc(sizeof(*k));
-	if (k != NULL && os_setup(fd[0]) == 0 && os_setup(fd[1]) == 0 && os_pipe_size(fd[1], BUF_PIPE) >= PIPE_LEAST) {
+	if (k != NULL && os_setup(fd[0]) == 0 && os_setup(fd[1]) == 0 &&
+	    os_pipe_size(fd[1], BUF_PIPE) >= PIPE_LEAST) {
 		k->out = fd[0];
 		k->in = fd[1];
 		pipes++;
@@ -281,7 +283,8 @@ buf_splice(struct buf *b, int fd)
 	n = os_splice(fd, b->pipe->in, BUF_PIPE - b->used);
 	if (n > 0) {
 		b->used += (size_t)n;
-		b->full = b->used >= BUF_PIPE; /* pages of more than 4 KiB each fit in more than its size */
+		b->full = b->used >=
+			  BUF_PIPE; /* pages of more than 4 KiB each fit in more than its size */
 		return n;
 	}
 	/* EAGAIN: ${fd} has nothing, or the pipe has no slot left, though it be for bytes. */
@@ -339,7 +342,8 @@ write_from(struct chunk *c, int fd, size_t max)
 	int i;
 
 	for (i = 0; i < BUF_WIDE && c != NULL && max > 0; i++, c = c->next) {
-		v[i] = (struct iovec){ .iov_base = c->data + c->start, .iov_len = c->end - c->start };
+		v[i] =
+		    (struct iovec){ .iov_base = c->data + c->start, .iov_len = c->end - c->start };
 		if (v[i].iov_len > max)
 			v[i].iov_len = max;
 		max -= v[i].iov_len;

@@ -167,7 +167,8 @@ log_status(const char *text)
 	} else {
 		snprintf(words, sizeof(words), "%s", text);
 		log_plain(words, strlen(words), ' ');
-		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m", words, plain ? "" : "\033[0m");
+		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m", words,
+		    plain ? "" : "\033[0m");
 		write_line(line, (size_t)n);
 		status_shown = true;
 	}

@@ -130,7 +130,8 @@ os_find_program(const char *name, char *dst, size_t size)
 		return (size_t)snprintf(dst, size, "%s", name) < size;
 	for (; path != NULL; path = *end == ':' ? end + 1 : NULL) {
 		end = path + strcspn(path, ":");
-		n = snprintf(dst, size, "%.*s/%s", end == path ? 1 : (int)(end - path), end == path ? "." : path, name);
+		n = snprintf(dst, size, "%.*s/%s", end == path ? 1 : (int)(end - path),
+		    end == path ? "." : path, name);
 		if (n > 0 && (size_t)n < size && access(dst, X_OK) == 0)
 			return true;
 	}

@@ -164,8 +164,9 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	 * a socket that still connects is another one, whose port was that of a peer that has closed; and a socket that its
 	 * process has closed already may be shown as uid 0, with no inode.
 	 */
-	if (answer.state == DIAG_LISTEN || answer.state == DIAG_SYN_SENT || answer.id.dport != req.id.dport ||
-	    answer.id.sport != req.id.sport || (answer.uid == 0 && answer.inode == 0)) {
+	if (answer.state == DIAG_LISTEN || answer.state == DIAG_SYN_SENT ||
+	    answer.id.dport != req.id.dport || answer.id.sport != req.id.sport ||
+	    (answer.uid == 0 && answer.inode == 0)) {
 		errno = ENOENT;
 		return -1;
 	}
@@ -179,9 +180,11 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 bool
 os_remote_file(const char *path)
 {
-	static const uint32_t remote[] = { 0x6969 /* NFS */, 0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */, 0x517b /* SMB */,
-		0x0bd00bd0 /* Lustre */, 0x47504653 /* GPFS */, 0x19830326 /* BeeGFS */, 0x00c36400 /* Ceph */,
-		0x5346414f /* AFS */, 0x01021997 /* 9p */, 0x65735546 /* FUSE: sshfs and the like */ };
+	static const uint32_t remote[] = { 0x6969 /* NFS */, 0xff534d42 /* CIFS */,
+		0xfe534d42 /* SMB2 */, 0x517b /* SMB */, 0x0bd00bd0 /* Lustre */,
+		0x47504653 /* GPFS */, 0x19830326 /* BeeGFS */, 0x00c36400 /* Ceph */,
+		0x5346414f /* AFS */, 0x01021997 /* 9p */,
+		0x65735546 /* FUSE: sshfs and the like */ };
 	struct statfs fs;
 	size_t i;
 

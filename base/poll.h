@@ -13,8 +13,8 @@ struct pollfd;
 struct pollset {
 	struct pollfd *fds;
 	size_t n, size;
-	int64_t now;      /* the clock, read once a turn */
-	int64_t now_us;   /* the same in microseconds */
+	int64_t now;    /* the clock, read once a turn */
+	int64_t now_us; /* the same in microseconds */
 	int64_t deadline;
 };
 

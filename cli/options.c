@@ -108,7 +108,8 @@ print_usage(void)
 	      "its arguments on the next host: 'srun --jobid=7 --overlap -u'.\n",
 	    stdout);
 	for (row = table; row < table + OPTIONS; row++)
-		printf("  -%c %-11s  %s\n", row->letter, row->argument, row->help); /* [BIND:]PORT */
+		printf(
+		    "  -%c %-11s  %s\n", row->letter, row->argument, row->help); /* [BIND:]PORT */
 }
 
 /* -h, -V */
@@ -131,8 +132,9 @@ number(const struct option_row *row, const char *text)
 	errno = 0;
 	n = strtol(text, &end, 10);
 	if (*text == '\0' || *end != '\0' || errno != 0 || n < row->least || n > row->most) {
-		snprintf(why, sizeof(why), "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", row->letter, text,
-		    row->least, row->most, row->letter, row->least + 9);
+		snprintf(why, sizeof(why),
+		    "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", row->letter,
+		    text, row->least, row->most, row->letter, row->least + 9);
 		fail_usage(why);
 	}
 	return n;
@@ -240,7 +242,8 @@ parse_table(struct options *o, int argc, char *argv[])
 			parse_option(o, row, optarg);
 			continue;
 		}
-		snprintf(why, sizeof(why), c == ':' ? "-%c requires an argument" : "unknown option -%c", optopt);
+		snprintf(why, sizeof(why),
+		    c == ':' ? "-%c requires an argument" : "unknown option -%c", optopt);
 		fail_usage(why);
 	}
 	return optind;
@@ -284,7 +287,8 @@ parse_ends(struct options *o, int n, char *argv[])
 		return;
 	}
 	if (n > 2)
-		fail_usage("there are words after TO; options stand before FROM, and a command after --");
+		fail_usage(
+		    "there are words after TO; options stand before FROM, and a command after --");
 	parse_end(&o->to, argv[1], false);
 	if (o->from.kind == ENDPOINT_STDIO && o->to.kind == ENDPOINT_STDIO)
 		fail_usage("FROM and TO are both stdin and stdout");
@@ -299,7 +303,8 @@ parse_link(struct options *o, int n, char *argv[])
 		return;
 	}
 	if (n == 0 || strcmp(argv[0], "-") != 0)
-		fail_usage("-m is relay -m FROM -- COMMAND on this side, relay -m - [TO] on the other");
+		fail_usage(
+		    "-m is relay -m FROM -- COMMAND on this side, relay -m - [TO] on the other");
 	if (n > 2)
 		fail_usage("there are words after TO; options stand before FROM");
 	o->mode = MODE_LINK_FAR;
@@ -321,8 +326,8 @@ far_options(struct options *o)
 
 	if (o->wait_ms > 0)
 		snprintf(wait, sizeof(wait), " -w %d", o->wait_ms / 1000);
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -", o->each_ms / 1000, wait, o->anybody ? " -a" : "",
-	    level);
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -", o->each_ms / 1000,
+	    wait, o->anybody ? " -a" : "", level);
 }
 
 static void
@@ -415,5 +420,6 @@ options_one_shot(const struct options *o)
 {
 	if (o->mode == MODE_DIRECT)
 		return o->from.kind == ENDPOINT_STDIO || o->to.kind == ENDPOINT_STDIO;
-	return (o->mode == MODE_LINK_NEAR || o->mode == MODE_TUNNEL) && o->from.kind == ENDPOINT_STDIO;
+	return (o->mode == MODE_LINK_NEAR || o->mode == MODE_TUNNEL) &&
+	       o->from.kind == ENDPOINT_STDIO;
 }

@@ -28,7 +28,7 @@ struct options {
 	enum mode mode;
 	enum log_level level;
 	bool anybody, background;
-	long max_pairs;          /* 0: no bound of the user's */
+	long max_pairs; /* 0: no bound of the user's */
 	const char *pidfile, *rsh, *far_path;
 	int each_ms, wait_ms, idle_ms;
 	struct endpoint from, to; /* to, of a tunnel: the command that leads through its hops */

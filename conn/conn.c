@@ -46,13 +46,13 @@
 #define BESIDE 16
 #define STREAM_READS 4 /* of a chunk each, for a stream in one turn */
 #define LINGER 2000
-#define COMMAND_LINGER 250 /* a command cannot be told of a reset */
-#define STUCK_LINGER 1000  /* our parent is dead */
-#define STUCK_FAR 2000     /* the same, where the far side reports what moves */
-#define UNSENT_CHECK 5         /* ms between two looks at what TCP has not delivered */
-#define FLUSH_EVERY 100        /* ms between two tries to write */
-#define FLUSHES 50             /* tries without progress: the near side has given up by then */
-#define HANDSHAKE_TIME 60000   /* for a client of -D to send its request */
+#define COMMAND_LINGER 250   /* a command cannot be told of a reset */
+#define STUCK_LINGER 1000    /* our parent is dead */
+#define STUCK_FAR 2000       /* the same, where the far side reports what moves */
+#define UNSENT_CHECK 5       /* ms between two looks at what TCP has not delivered */
+#define FLUSH_EVERY 100      /* ms between two tries to write */
+#define FLUSHES 50           /* tries without progress: the near side has given up by then */
+#define HANDSHAKE_TIME 60000 /* for a client of -D to send its request */
 
 enum conn_state { CONN_HANDSHAKING, CONN_CONNECTING, CONN_OPEN, CONN_CLOSED };
 
@@ -73,13 +73,13 @@ struct conn {
 	int status;                 /* its part in relay's exit status */
 	int64_t began_at;
 	int64_t handshake_until;
-	int64_t stalled_at;         /* a time limit counts from here; 0: none does */
-	int64_t give_up_at;         /* and ends here */
-	uint64_t progress;          /* at that time */
-	int64_t flush_at;           /* the next try to deliver to a slow reader */
-	int flushes;                /* tries without progress */
-	uint64_t unsent;            /* at the last try */
-	bool may_stall;             /* a rule with a time limit applies in this turn */
+	int64_t stalled_at; /* a time limit counts from here; 0: none does */
+	int64_t give_up_at; /* and ends here */
+	uint64_t progress;  /* at that time */
+	int64_t flush_at;   /* the next try to deliver to a slow reader */
+	int flushes;        /* tries without progress */
+	uint64_t unsent;    /* at the last try */
+	bool may_stall;     /* a rule with a time limit applies in this turn */
 	char from[SOCK_NAME];
 };
 
@@ -123,7 +123,8 @@ report_close(const struct conn *c, const struct stream *s)
 	if (stream_code(s) != MUX_RESET && *reason != '\0')
 		log_say(LOG_ERROR, "%s: %s", peer, reason);
 	else if (stream_code(s) == MUX_RESET && has_stdio(c))
-		log_say(LOG_ERROR, "%s: the connection broke: %s", peer, *reason != '\0' ? reason : "it was reset");
+		log_say(LOG_ERROR, "%s: the connection broke: %s", peer,
+		    *reason != '\0' ? reason : "it was reset");
 }
 
 static void
@@ -135,8 +136,9 @@ report_reset(const struct conn *c, const struct side *e, const struct side *othe
 		report_close(c, e->stream);
 		return;
 	}
-	log_say(has_stdio(c) || half_is_local_failure(e->err) ? LOG_ERROR : LOG_INFO, "[%lu] %s broke: %s%s; %s %s",
-	    c->id, side_name(c, e, one), strerror(e->err), half_advice(e->err), side_name(c, other, two),
+	log_say(has_stdio(c) || half_is_local_failure(e->err) ? LOG_ERROR : LOG_INFO,
+	    "[%lu] %s broke: %s%s; %s %s", c->id, side_name(c, e, one), strerror(e->err),
+	    half_advice(e->err), side_name(c, other, two),
 	    side_resets(other) ? "was reset too" : "was closed, it is not TCP and knows no reset");
 }
 
@@ -145,8 +147,9 @@ report_closed(const struct conn *c, int64_t now)
 {
 	char to[ENDPOINT_NAME];
 
-	log_say(LOG_INFO, "[%lu] closed %s -> %s: %" PRIu64 " bytes there, %" PRIu64 " back, %.3f s", c->id, c->from,
-	    to_name(c, to), c->ab.moved, c->ba.moved, (double)(now - c->began_at) / 1000);
+	log_say(LOG_INFO,
+	    "[%lu] closed %s -> %s: %" PRIu64 " bytes there, %" PRIu64 " back, %.3f s", c->id,
+	    c->from, to_name(c, to), c->ab.moved, c->ba.moved, (double)(now - c->began_at) / 1000);
 }
 
 /* ---- begin ---- */
@@ -185,7 +188,8 @@ connect_halves(struct conn *c)
 }
 
 bool
-conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial_target *target, int64_t now)
+conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial_target *target,
+    int64_t now)
 {
 	struct dial *d = dial_start(target, now);
 	struct conn *c;
@@ -205,7 +209,8 @@ conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial
 }
 
 bool
-conn_join(struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now)
+conn_join(
+    struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now)
 {
 	struct conn *c = add(tab, a, from, now);
 
@@ -304,7 +309,8 @@ step_handshake(struct conns *tab, struct conn *c, const struct pollset *ps)
 	err = socks_read(c->socks, &c->a.fds);
 	if (err != 0) {
 		if (half_is_local_failure(err) || err == EAGAIN)
-			log_say(LOG_ERROR, "the handshake of a client of -D failed: %s", strerror(err));
+			log_say(
+			    LOG_ERROR, "the handshake of a client of -D failed: %s", strerror(err));
 		let_go(c, err > 0, false, MUX_RESET, "", ps->now);
 	} else if (c->socks->state == SOCKS_WRONG) {
 		log_say(LOG_INFO, "refused a client of -D: %s", c->socks->why);
@@ -325,7 +331,8 @@ step_request(struct conn *c, const struct pollset *ps)
 	if (stream_is_closed(s)) {
 		report_close(c, s);
 		refuse_client(c, stream_code(s), ps->now);
-	} else if (side_failed(&c->a, ps) != 0 || (stream_is_opened(s) && !socks_answer(c->socks, &c->a.fds, MUX_END))) {
+	} else if (side_failed(&c->a, ps) != 0 ||
+		   (stream_is_opened(s) && !socks_answer(c->socks, &c->a.fds, MUX_END))) {
 		cut(c, STATUS_BROKEN, MUX_RESET, "", ps->now);
 	} else if (stream_is_opened(s)) {
 		free(c->socks);
@@ -364,7 +371,8 @@ take_target(struct conn *c, int64_t now)
 		return;
 	}
 	c->child = dial_take_child(c->dial);
-	c->a.fds.keeps_stderr = c->child != NULL; /* the exit of the command is still to be logged */
+	c->a.fds.keeps_stderr =
+	    c->child != NULL; /* the exit of the command is still to be logged */
 	if (c->child != NULL)
 		fdpair_pipes(&c->b.fds, spawn_take_in(c->child), spawn_take_out(c->child));
 	else if (kind != ENDPOINT_STDIO)
@@ -493,7 +501,8 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		e->err = to->err;
 		return;
 	}
-	if (e->fds.single && from->state == HALF_OPEN && half_wants_read(from) && side_readable(e, ps))
+	if (e->fds.single && from->state == HALF_OPEN && half_wants_read(from) &&
+	    side_readable(e, ps))
 		return;
 	err = side_failed(e, ps);
 	if (err == EPIPE && !e->fds.tcp)
@@ -504,7 +513,8 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 
 /* Side ${e} was reset.  ${from} is delivered to ${other} first, down to what TCP there has not sent yet. */
 static bool
-is_delivered(struct conn *c, const struct side *e, const struct half *from, const struct side *other, int64_t now)
+is_delivered(struct conn *c, const struct side *e, const struct half *from,
+    const struct side *other, int64_t now)
 {
 	bool reads = from->state == HALF_OPEN && e->fds.in != -1;
 	bool writes = from->state != HALF_BROKEN && from->buf->used > 0;
@@ -530,8 +540,10 @@ end_by_reset(struct conn *c, int64_t now)
 	if (!is_delivered(c, e, from, other, now))
 		return true;
 	report_reset(c, e, other);
-	cut(c, s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET ? STATUS_CONNECT : STATUS_BROKEN, MUX_RESET,
-	    strerror(e->err), now);
+	cut(c,
+	    s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET ? STATUS_CONNECT
+									     : STATUS_BROKEN,
+	    MUX_RESET, strerror(e->err), now);
 	return true;
 }
 
@@ -552,7 +564,8 @@ stop_source(struct conn *c, struct half *h)
 	} else if (h->lost && c->child == NULL) {
 		c->status = STATUS_BROKEN;
 		c->loss_logged = true;
-		log_say(c->a.fds.stdio ? LOG_ERROR : LOG_INFO, "[%lu] %s closed before it had taken everything", c->id,
+		log_say(c->a.fds.stdio ? LOG_ERROR : LOG_INFO,
+		    "[%lu] %s closed before it had taken everything", c->id,
 		    side_name(c, h->dst, name));
 	}
 }
@@ -564,8 +577,8 @@ stop_source(struct conn *c, struct half *h)
 static bool
 output_is_lost(const struct half *out, const struct half *in)
 {
-	return out->dst->fds.stdio && out->state == HALF_BROKEN && out->lost && in->state == HALF_OPEN &&
-	       !fdpair_input_ends(&in->src->fds);
+	return out->dst->fds.stdio && out->state == HALF_BROKEN && out->lost &&
+	       in->state == HALF_OPEN && !fdpair_input_ends(&in->src->fds);
 }
 
 static bool
@@ -573,7 +586,8 @@ lingers(struct conn *c, const struct half *broken, const struct half *shut, int6
 {
 	const struct side *e = broken->src;
 
-	if (broken->state != HALF_BROKEN || !e->fds.tcp || e->fds.in == -1 || shut->state != HALF_SHUT)
+	if (broken->state != HALF_BROKEN || !e->fds.tcp || e->fds.in == -1 ||
+	    shut->state != HALF_SHUT)
 		return false;
 	return !is_stalled(c, LINGER, now);
 }
@@ -582,7 +596,8 @@ static bool
 is_stuck(struct conn *c, int64_t now)
 {
 	struct half *in = c->a.fds.stdio ? &c->ab : &c->ba, *out = c->a.fds.stdio ? &c->ba : &c->ab;
-	bool ended = in->state == HALF_DRAIN || (in->state == HALF_SHUT && !side_is_done(in->dst)) || in->src->fds.hup;
+	bool ended = in->state == HALF_DRAIN ||
+		     (in->state == HALF_SHUT && !side_is_done(in->dst)) || in->src->fds.hup;
 
 	if (!in->src->fds.stdio || out->state != HALF_BROKEN || !ended)
 		return false;
@@ -594,8 +609,9 @@ is_stuck(struct conn *c, int64_t now)
 static bool
 is_over(struct conn *c, int64_t now)
 {
-	return half_finished(&c->ab) && half_finished(&c->ba) && side_is_done(&c->a) && side_is_done(&c->b) &&
-	       !lingers(c, &c->ab, &c->ba, now) && !lingers(c, &c->ba, &c->ab, now);
+	return half_finished(&c->ab) && half_finished(&c->ba) && side_is_done(&c->a) &&
+	       side_is_done(&c->b) && !lingers(c, &c->ab, &c->ba, now) &&
+	       !lingers(c, &c->ba, &c->ab, now);
 }
 
 /* The far side has closed the stream after both directions ended: did it deliver everything? */
@@ -626,12 +642,14 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 	stop_source(c, &c->ab);
 	stop_source(c, &c->ba);
 	stuck = is_stuck(c, now);
-	if (!stuck && !is_over(c, now) && !output_is_lost(&c->ab, &c->ba) && !output_is_lost(&c->ba, &c->ab))
+	if (!stuck && !is_over(c, now) && !output_is_lost(&c->ab, &c->ba) &&
+	    !output_is_lost(&c->ba, &c->ab))
 		return;
 	tab->gave_up = tab->gave_up || stuck;
 	check_delivery(c);
 	/* A direction that came to its end is never reset: its last bytes may still be on their way. */
-	let_go(c, c->ba.state == HALF_BROKEN, c->ab.state == HALF_BROKEN || stuck, MUX_RESET, "", now);
+	let_go(
+	    c, c->ba.state == HALF_BROKEN, c->ab.state == HALF_BROKEN || stuck, MUX_RESET, "", now);
 }
 
 /*
@@ -641,7 +659,8 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 static bool
 is_flushing(const struct conn *c, const struct half *in, const struct half *out)
 {
-	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN && c->flushes < FLUSHES;
+	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN &&
+	       c->flushes < FLUSHES;
 }
 
 /* Deliver what such a peer waits for.  What TCP there has not acknowledged is not delivered; where it moves, the peer is told. */
@@ -671,7 +690,8 @@ move(struct conns *tab, struct conn *c, const struct pollset *ps, bool fresh, in
 	half_update(&c->ab);
 	half_update(&c->ba);
 	/* A client has mostly sent something by the time that its target is reached. */
-	there = pump(&c->ab, fresh ? c->a.stream == NULL && !c->a.fds.in_blocks : side_readable(&c->a, ps),
+	there = pump(&c->ab,
+	    fresh ? c->a.stream == NULL && !c->a.fds.in_blocks : side_readable(&c->a, ps),
 	    side_writable(&c->b, ps), chunks);
 	back = pump(&c->ba, side_readable(&c->b, ps), side_writable(&c->a, ps), chunks);
 	if (there > 0 || back > 0)
@@ -738,7 +758,8 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
 		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)
-			pollset_until(ps, c->a.err != 0 || c->b.err != 0 ? ps->now + UNSENT_CHECK : c->give_up_at);
+			pollset_until(ps, c->a.err != 0 || c->b.err != 0 ? ps->now + UNSENT_CHECK
+									 : c->give_up_at);
 		break;
 	case CONN_CLOSED:
 		pollset_until(ps, ps->now); /* the sweep frees it */
@@ -769,7 +790,8 @@ static bool
 waits_for_time(const struct conn *c)
 {
 	return c->state == CONN_HANDSHAKING || c->dial != NULL || c->stalled_at != 0 ||
-	       (c->state == CONN_OPEN && (is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab)));
+	       (c->state == CONN_OPEN &&
+		   (is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab)));
 }
 
 static int
@@ -862,7 +884,8 @@ settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
 {
 	if (c->served && c->bulk)
 		watch_to_back(&tab->watches, &c->watch);
-	else if (!waits_for_time(c) && !c->dirty && watch_to_idle(&tab->watches, &c->watch, ps->now)) {
+	else if (!waits_for_time(c) && !c->dirty &&
+		 watch_to_idle(&tab->watches, &c->watch, ps->now)) {
 		/* An idle connection may be stepped in a turn that has not polled it. */
 		side_unwatch(&c->a);
 		side_unwatch(&c->b);
@@ -904,8 +927,10 @@ conn_table(const struct conns *tab, int64_t now)
 	log_say(LOG_ERROR, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
 	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
 		c = (const struct conn *)w;
-		log_say(LOG_ERROR, "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64 " s old", c->id,
-		    c->from, to_name(c, to), c->state == CONN_OPEN ? "" : " (connecting)", c->ab.moved, c->ba.moved,
-		    (now - c->began_at) / 1000);
+		log_say(LOG_ERROR,
+		    "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64
+		    " s old",
+		    c->id, c->from, to_name(c, to), c->state == CONN_OPEN ? "" : " (connecting)",
+		    c->ab.moved, c->ba.moved, (now - c->began_at) / 1000);
 	}
 }

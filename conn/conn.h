@@ -22,11 +22,12 @@
 
 struct conns {
 	struct watches watches;
-	struct mux *mux;  /* where requests of -D go; NULL: the link is down, and they wait */
+	struct mux *mux; /* where requests of -D go; NULL: the link is down, and they wait */
 	size_t n;
-	size_t served;    /* how many connections poll had events for in the last turn */
-	bool behind;      /* a connection that the mux has changed was left for the next turn */
-	bool gave_up;     /* a connection ended although its target had not taken everything: our parent is dead */
+	size_t served; /* how many connections poll had events for in the last turn */
+	bool behind;   /* a connection that the mux has changed was left for the next turn */
+	bool
+	    gave_up; /* a connection ended although its target had not taken everything: our parent is dead */
 	unsigned long last_id;
 };
 
@@ -36,8 +37,10 @@ struct conns {
  * conn_join(tab, a, from, b, now): the same where the target ${b} is there: it is open at once.
  * conn_socks(tab, a, from, now): a client of -D.
  */
-bool conn_dial(struct conns *tab, const struct side *a, const char *from, struct dial_target *target, int64_t now);
-bool conn_join(struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now);
+bool conn_dial(struct conns *tab, const struct side *a, const char *from,
+    struct dial_target *target, int64_t now);
+bool conn_join(
+    struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now);
 bool conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t now);
 
 /*

@@ -58,7 +58,8 @@ never_waits(const struct stat *st)
 
 	if (S_ISREG(st->st_mode))
 		return true;
-	return stat("/dev/null", &null) == 0 && st->st_dev == null.st_dev && st->st_ino == null.st_ino;
+	return stat("/dev/null", &null) == 0 && st->st_dev == null.st_dev &&
+	       st->st_ino == null.st_ino;
 }
 
 /* Make ${fd} non-blocking if it is a pipe or a socket; ${*blocks}: it may block all the same. */
@@ -83,7 +84,8 @@ is_tcp(int fd)
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
 
-	return getsockname(fd, (struct sockaddr *)&sa, &len) == 0 && (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
+	return getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
+	       (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
 }
 
 /* A read from such a socket discards the part of a message for which it has no room. */
@@ -93,14 +95,16 @@ keeps_messages_apart(int fd, mode_t mode)
 	socklen_t len = sizeof(int);
 	int type;
 
-	return S_ISSOCK(mode) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type != SOCK_STREAM;
+	return S_ISSOCK(mode) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
+	       type != SOCK_STREAM;
 }
 
 const char *
 fdpair_explain(int err)
 {
 	if (err == EPROTOTYPE)
-		return "a socket of type SOCK_SEQPACKET or SOCK_DGRAM would lose bytes; use one of type SOCK_STREAM, or pipes";
+		return "a socket of type SOCK_SEQPACKET or SOCK_DGRAM would lose bytes; use one of "
+		       "type SOCK_STREAM, or pipes";
 	return strerror(err);
 }
 
@@ -124,13 +128,15 @@ fdpair_stdio(struct fdpair *e)
 	fdpair_none(e);
 	if (fstat(STDIN_FILENO, &in) == -1 || fstat(STDOUT_FILENO, &out) == -1)
 		return -1;
-	if (keeps_messages_apart(STDIN_FILENO, in.st_mode) || keeps_messages_apart(STDOUT_FILENO, out.st_mode)) {
+	if (keeps_messages_apart(STDIN_FILENO, in.st_mode) ||
+	    keeps_messages_apart(STDOUT_FILENO, out.st_mode)) {
 		errno = EPROTOTYPE;
 		return -1;
 	}
 	e->stdio = true;
 	e->out_socket = S_ISSOCK(out.st_mode);
-	e->single = S_ISSOCK(in.st_mode) && e->out_socket && in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+	e->single = S_ISSOCK(in.st_mode) && e->out_socket && in.st_dev == out.st_dev &&
+		    in.st_ino == out.st_ino;
 	e->in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	e->out = e->single ? e->in : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	if (e->in == -1 || e->out == -1)
@@ -179,13 +185,15 @@ fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes)
 bool
 fdpair_readable(const struct fdpair *e, const struct pollset *ps)
 {
-	return e->wants_in && (pollset_ready(ps, e->in_slot) & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) != 0;
+	return e->wants_in &&
+	       (pollset_ready(ps, e->in_slot) & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) != 0;
 }
 
 bool
 fdpair_writable(const struct fdpair *e, const struct pollset *ps)
 {
-	return e->out != -1 && (pollset_ready(ps, e->out_slot) & (POLLOUT | POLLERR | POLLNVAL)) != 0;
+	return e->out != -1 &&
+	       (pollset_ready(ps, e->out_slot) & (POLLOUT | POLLERR | POLLNVAL)) != 0;
 }
 
 bool

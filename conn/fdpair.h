@@ -11,20 +11,21 @@
 
 struct pollset;
 
-
 struct fdpair {
-	int in, out;             /* -1: that direction is over; the same number: one socket */
-	int in_slot, out_slot;   /* of this turn's pollset */
-	int in_flags, out_flags; /* inherited: file status flags to give back; -1: none */
-	bool single;             /* one socket is both directions */
-	bool out_socket;         /* out is ended by shutdown */
-	bool tcp;                /* can carry a reset */
-	bool stdio;              /* stdin and stdout */
-	bool keeps_stderr;       /* the end of stdout does not end stderr */
+	int in, out;                /* -1: that direction is over; the same number: one socket */
+	int in_slot, out_slot;      /* of this turn's pollset */
+	int in_flags, out_flags;    /* inherited: file status flags to give back; -1: none */
+	bool single;                /* one socket is both directions */
+	bool out_socket;            /* out is ended by shutdown */
+	bool tcp;                   /* can carry a reset */
+	bool stdio;                 /* stdin and stdout */
+	bool keeps_stderr;          /* the end of stdout does not end stderr */
 	bool in_blocks, out_blocks; /* a terminal, a file: to be used only after poll said so */
-	bool in_splices, out_splices; /* bulk to or from it is moved faster unseen (os_splice) than read and written */
-	bool wants_in;           /* poll was asked for in */
-	bool hup;                /* a single socket, or in, has hung up: nothing more to learn from watching it idle */
+	bool in_splices,
+	    out_splices; /* bulk to or from it is moved faster unseen (os_splice) than read and written */
+	bool wants_in; /* poll was asked for in */
+	bool
+	    hup; /* a single socket, or in, has hung up: nothing more to learn from watching it idle */
 };
 
 /*

@@ -23,7 +23,9 @@ half_init(struct half *h, struct side *src, struct side *dst)
 	memset(h, 0, sizeof(*h));
 	h->src = src;
 	h->dst = dst;
-	h->buf = src->stream != NULL ? stream_rx(src->stream) : dst->stream != NULL ? stream_tx(dst->stream) : &h->own;
+	h->buf = src->stream != NULL   ? stream_rx(src->stream)
+		 : dst->stream != NULL ? stream_tx(dst->stream)
+				       : &h->own;
 }
 
 bool
@@ -117,7 +119,8 @@ half_advice(int err)
 {
 	if (err != EFBIG)
 		return "";
-	return ": stdout has reached the file size limit (ulimit -f) or that of its file system; raise the limit";
+	return ": stdout has reached the file size limit (ulimit -f) or that of its file system; "
+	       "raise the limit";
 }
 
 static bool

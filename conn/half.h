@@ -21,14 +21,14 @@ struct half {
 	struct side *src, *dst; /* borrowed */
 	struct buf *buf;        /* the queue of the stream if one side is one, else own */
 	struct buf own;
-	uint64_t moved;         /* bytes written onward */
+	uint64_t moved; /* bytes written onward */
 	enum half_state state;
-	int err;                /* broken: why */
-	bool by_sink;           /* broken: the sink failed */
-	bool sink_lost;         /* broken by the sink, and the source was stopped */
-	bool lost;              /* broken: bytes of the source were not delivered */
-	bool bulk;              /* the last read returned so much that splicing is worth it */
-	bool wide;              /* the last read filled its room, so that the next one gets more */
+	int err;        /* broken: why */
+	bool by_sink;   /* broken: the sink failed */
+	bool sink_lost; /* broken by the sink, and the source was stopped */
+	bool lost;      /* broken: bytes of the source were not delivered */
+	bool bulk;      /* the last read returned so much that splicing is worth it */
+	bool wide;      /* the last read filled its room, so that the next one gets more */
 };
 
 /*

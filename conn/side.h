@@ -14,7 +14,7 @@
 struct side {
 	struct fdpair fds;     /* all -1 if this side is a stream */
 	struct stream *stream; /* NULL: this side is fds */
-	int err;               /* an errno value: this side was reset, and nothing can be written to it; 0: it was not */
+	int err; /* an errno value: this side was reset, and nothing can be written to it; 0: it was not */
 };
 
 /*

@@ -44,8 +44,8 @@ socks_needs(const struct socks *s)
 static void
 want_target(struct socks *s, const char *host, const unsigned char *port)
 {
-	snprintf(s->target, sizeof(s->target), strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u", host,
-	    (unsigned)(port[0] << 8 | port[1]));
+	snprintf(s->target, sizeof(s->target), strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u",
+	    host, (unsigned)(port[0] << 8 | port[1]));
 	s->state = SOCKS_WANTS;
 }
 
@@ -94,7 +94,10 @@ take_methods(struct socks *s, unsigned char *answer, size_t *n)
 static void
 take_request5(struct socks *s)
 {
-	size_t length = s->in[3] == 1 ? 4 : s->in[3] == 4 ? 16 : s->in[3] == 3 ? (size_t)s->in[4] + 1 : 0;
+	size_t length = s->in[3] == 1   ? 4
+			: s->in[3] == 4 ? 16
+			: s->in[3] == 3 ? (size_t)s->in[4] + 1
+					: 0;
 	char host[ENDPOINT_HOST];
 
 	if (s->in[0] != 5) {

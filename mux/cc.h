@@ -17,30 +17,30 @@
 #define CC_SLICE_MOST 65536
 
 struct cc {
-	uint64_t sent, acked;  /* link bytes */
-	uint64_t cwnd;         /* bytes that may be in flight */
-	uint64_t cwnd_goal;    /* cwnd grows to this, by what is acknowledged */
-	int64_t rtt;           /* of the line without our queue; 0: not known */
-	int64_t rtt_var;       /* mean of what samples exceed the smallest one by */
-	uint64_t round_start;  /* bytes up to here were sent under another cwnd */
-	int64_t round_at;      /* of the first sample of this round */
-	int64_t round_rtt;     /* the smallest sample of this round */
-	int64_t sample_sum;    /* of this round */
-	unsigned samples;      /* in this round */
-	bool cwnd_used;        /* in this round, cwnd limited the sender */
-	bool rtt_fell;         /* the last probe has found a shorter line */
-	bool bulk_only;        /* no small piece was sent lately */
-	int64_t small_at;      /* of the last small piece */
-	unsigned rounds;       /* since the last probe */
-	unsigned increases;    /* in sequence, DOUBLING at most */
-	uint64_t cwnd_before;  /* before decrease(); 0: no probe is being checked */
-	int64_t rtt_before;    /* the round trip that belongs to it */
-	int64_t expected_rtt;  /* if the decrease removes only our own queue */
-	int64_t next_send_at;  /* pacing: nothing is sent before */
+	uint64_t sent, acked; /* link bytes */
+	uint64_t cwnd;        /* bytes that may be in flight */
+	uint64_t cwnd_goal;   /* cwnd grows to this, by what is acknowledged */
+	int64_t rtt;          /* of the line without our queue; 0: not known */
+	int64_t rtt_var;      /* mean of what samples exceed the smallest one by */
+	uint64_t round_start; /* bytes up to here were sent under another cwnd */
+	int64_t round_at;     /* of the first sample of this round */
+	int64_t round_rtt;    /* the smallest sample of this round */
+	int64_t sample_sum;   /* of this round */
+	unsigned samples;     /* in this round */
+	bool cwnd_used;       /* in this round, cwnd limited the sender */
+	bool rtt_fell;        /* the last probe has found a shorter line */
+	bool bulk_only;       /* no small piece was sent lately */
+	int64_t small_at;     /* of the last small piece */
+	unsigned rounds;      /* since the last probe */
+	unsigned increases;   /* in sequence, DOUBLING at most */
+	uint64_t cwnd_before; /* before decrease(); 0: no probe is being checked */
+	int64_t rtt_before;   /* the round trip that belongs to it */
+	int64_t expected_rtt; /* if the decrease removes only our own queue */
+	int64_t next_send_at; /* pacing: nothing is sent before */
 	struct {
-		uint64_t end;  /* value of sent */
+		uint64_t end; /* value of sent */
 		int64_t at;
-	} mark[CC_MARKS];      /* ring of sends that are not acknowledged */
+	} mark[CC_MARKS]; /* ring of sends that are not acknowledged */
 	size_t first, marks;
 };
 

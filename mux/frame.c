@@ -8,8 +8,8 @@
 
 #include "mux/frame.h"
 
-const unsigned char frame_magic[FRAME_MAGIC] = { 0x00, 0xf2, 'r', 'e', 'L', 'A', 'y', 'l', 'i', 'n', 'k', '\r', '\n', '\n',
-	0xfe, 0x00 };
+const unsigned char frame_magic[FRAME_MAGIC] = { 0x00, 0xf2, 'r', 'e', 'L', 'A', 'y', 'l', 'i', 'n',
+	'k', '\r', '\n', '\n', 0xfe, 0x00 };
 
 /* The lengths that a body may have, and whether it concerns a stream. */
 static const struct {
@@ -70,7 +70,8 @@ frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
 	if (f->length < rules[f->type].least || f->length > rules[f->type].most)
 		return "a length that the frame's type cannot have";
 	if ((f->stream != 0) != rules[f->type].stream)
-		return rules[f->type].stream ? "a frame that names no stream" : "a frame of the link that names a stream";
+		return rules[f->type].stream ? "a frame that names no stream"
+					     : "a frame of the link that names a stream";
 	return NULL;
 }
 

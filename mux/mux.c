@@ -28,7 +28,8 @@
 #define QUIET_SPAN 10000     /* a stream that sent less than a slice in this time is quiet */
 #define KEYSTROKE 512        /* bytes of a quiet stream that are never held back */
 #define WINDOW_TOP INT32_MAX
-#define TARGET_LONG 512 /* a longer target is taken only while few streams are open: only windows have memory reserved */
+#define TARGET_LONG \
+	512 /* a longer target is taken only while few streams are open: only windows have memory reserved */
 #define TARGET_FEW 1024
 #define MIDDLE "reLAylink"
 
@@ -93,7 +94,8 @@ mux_open(struct mux *m, const char *target)
 	uint32_t i, at, window = stream_first_window(m->ours.memory, m->n);
 	struct stream *s;
 
-	if (m->state != MUX_UP || m->n >= m->size || strlen(target) > FRAME_TARGET || m->rx_reserved + window > m->ours.memory)
+	if (m->state != MUX_UP || m->n >= m->size || strlen(target) > FRAME_TARGET ||
+	    m->rx_reserved + window > m->ours.memory)
 		return NULL;
 	for (i = 0; m->table[at = (m->next_id + i) % m->size] != NULL; i++)
 		;
@@ -207,7 +209,8 @@ put_ack(struct mux *m, unsigned char *dst)
 static uint32_t
 ack_every_for(const struct cc *c)
 {
-	int64_t acks = c->rtt < ACK_EVERY_TIME * ACKS_IN_CWND ? ACKS_IN_CWND : c->rtt / ACK_EVERY_TIME;
+	int64_t acks =
+	    c->rtt < ACK_EVERY_TIME * ACKS_IN_CWND ? ACKS_IN_CWND : c->rtt / ACK_EVERY_TIME;
 	uint32_t every = ACK_EVERY_LEAST;
 
 	while (every < ACK_EVERY_MOST && every * 2 <= c->cwnd / (uint64_t)acks)
@@ -361,8 +364,10 @@ mux_has_output(const struct mux *m)
 		return m->due_bye;
 	if (hello_is_due(m))
 		return true;
-	return m->state == MUX_UP && (ack_is_due(m) || m->due_ping || m->control.first != NULL || m->new_flows.first != NULL ||
-					  (m->old_flows.first != NULL && cc_room(&m->cc, m->now) > 0));
+	return m->state == MUX_UP &&
+	       (ack_is_due(m) || m->due_ping || m->control.first != NULL ||
+		   m->new_flows.first != NULL ||
+		   (m->old_flows.first != NULL && cc_room(&m->cc, m->now) > 0));
 }
 
 /* ---- reading: frames ---- */
@@ -381,19 +386,22 @@ on_hello(struct mux *m, const struct frame *f)
 	frame_decode_hello(&m->theirs, m->body, f->length);
 	if (m->theirs.version != VERSION) {
 		snprintf(why, sizeof(why),
-		    "the relay on %s speaks version %u of the link, this one version %d: use the same on both", m->theirs.host,
-		    (unsigned)m->theirs.version, VERSION);
+		    "the relay on %s speaks version %u of the link, this one version %d: use the "
+		    "same on both",
+		    m->theirs.host, (unsigned)m->theirs.version, VERSION);
 		mux_bye(m, MUX_VERSION, why);
 		return;
 	}
 	if (m->theirs.role == m->role) {
 		mux_lost(m, MUX_PROTOCOL,
-		    m->role == MUX_NEAR
-			? "the command gives back what it is sent, or is a near end itself: its end is relay -m -"
-			: "the other side is a far end itself: one of them is relay -m FROM -- COMMAND");
+		    m->role == MUX_NEAR ? "the command gives back what it is sent, or is a near "
+					  "end itself: its end is relay -m -"
+					: "the other side is a far end itself: one of them is "
+					  "relay -m FROM -- COMMAND");
 		return;
 	}
-	if (m->theirs.streams == 0 || m->theirs.streams > MUX_STREAMS || m->theirs.memory < MUX_WINDOW_LEAST) {
+	if (m->theirs.streams == 0 || m->theirs.streams > MUX_STREAMS ||
+	    m->theirs.memory < MUX_WINDOW_LEAST) {
 		breach(m, "a HELLO that allows no work");
 		return;
 	}
@@ -420,8 +428,8 @@ on_open(struct mux *m, const struct frame *f)
 	uint32_t send = (uint32_t)frame_get(m->body, 4), recv = (uint32_t)frame_get(m->body + 4, 4);
 	struct stream *s;
 
-	if (m->role == MUX_NEAR || (f->stream & 1) == 0 || f->stream / 2 >= m->size || find(m, f->stream) != NULL ||
-	    send > MUX_WINDOW_FIRST || recv > WINDOW_TOP) {
+	if (m->role == MUX_NEAR || (f->stream & 1) == 0 || f->stream / 2 >= m->size ||
+	    find(m, f->stream) != NULL || send > MUX_WINDOW_FIRST || recv > WINDOW_TOP) {
 		breach(m, "an OPEN that is not allowed");
 		return;
 	}
@@ -463,7 +471,8 @@ on_link_frame(struct mux *m, const struct frame *f)
 		on_hello(m, f);
 		break;
 	case FRAME_ACK:
-		if (!cc_acked(&m->cc, frame_get(m->body, 8), (int64_t)frame_get(m->body + 8, 4), m->now))
+		if (!cc_acked(
+			&m->cc, frame_get(m->body, 8), (int64_t)frame_get(m->body + 8, 4), m->now))
 			breach(m, "an ACK of bytes that were not sent");
 		break;
 	case FRAME_PING:
@@ -511,7 +520,8 @@ start_data(struct mux *m)
 	const char *wrong;
 
 	m->data = NULL;
-	wrong = s == NULL ? "DATA for a stream that is not open" : stream_start_data(s, m->frame.length);
+	wrong = s == NULL ? "DATA for a stream that is not open"
+			  : stream_start_data(s, m->frame.length);
 	if (wrong != NULL)
 		breach(m, wrong);
 }
@@ -526,8 +536,10 @@ start_frame(struct mux *m)
 		breach(m, wrong);
 		return;
 	}
-	if ((m->state == MUX_GREETING) != (m->frame.type == FRAME_HELLO) && m->frame.type != FRAME_BYE) {
-		breach(m, m->state == MUX_GREETING ? "another frame before HELLO" : "a second HELLO");
+	if ((m->state == MUX_GREETING) != (m->frame.type == FRAME_HELLO) &&
+	    m->frame.type != FRAME_BYE) {
+		breach(
+		    m, m->state == MUX_GREETING ? "another frame before HELLO" : "a second HELLO");
 		return;
 	}
 	/* An ACK needs no ACK, or two idle sides would send them for ever. */
@@ -594,11 +606,14 @@ add_banner(struct mux *m, char c)
 	}
 	m->banner[m->banner_have++] = c;
 	m->banner[m->banner_have] = '\0';
-	if (m->banner_have >= strlen(MIDDLE) && memcmp(m->banner + m->banner_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0)
-		mux_lost(m, MUX_PROTOCOL, "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
+	if (m->banner_have >= strlen(MIDDLE) &&
+	    memcmp(m->banner + m->banner_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0)
+		mux_lost(m, MUX_PROTOCOL,
+		    "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
 	/* A forced command may start relay where the near side expects a shell, whose words then come before its magic. */
 	else if (m->role == MUX_FAR && !begins(MUX_SCRIPT, m->banner, m->banner_have))
-		mux_lost(m, MUX_PROTOCOL, "what comes in is no link: relay -m - is run by relay -m FROM -- COMMAND");
+		mux_lost(m, MUX_PROTOCOL,
+		    "what comes in is no link: relay -m - is run by relay -m FROM -- COMMAND");
 }
 
 /* One byte of what may be the magic. Only its first byte can begin it anew. */
@@ -668,7 +683,8 @@ mux_tick(struct mux *m, int64_t now)
 		mux_woke(m, now);
 	if (now - m->alive_at >= DEAD_AFTER) {
 		mux_lost(m, MUX_TIMEOUT, "nothing was heard from the other side for 45 s");
-	} else if (m->state == MUX_UP && now - m->alive_at >= PING_AFTER && now - m->pinged_at >= PING_AFTER) {
+	} else if (m->state == MUX_UP && now - m->alive_at >= PING_AFTER &&
+		   now - m->pinged_at >= PING_AFTER) {
 		m->due_ping = true;
 		m->pinged_at = now;
 	}

@@ -18,14 +18,15 @@
 
 #include "base/buf.h"
 
-#define MUX_STREAMS 16384                /* open at once, at most */
-#define MUX_MEMORY (64 * 1024 * 1024)    /* the usual ${memory} of mux_new */
-#define MUX_WINDOW_FIRST (256 * 1024)    /* of a new stream, at most */
+#define MUX_STREAMS 16384             /* open at once, at most */
+#define MUX_MEMORY (64 * 1024 * 1024) /* the usual ${memory} of mux_new */
+#define MUX_WINDOW_FIRST (256 * 1024) /* of a new stream, at most */
 #define MUX_WINDOW_LEAST 4096
 #define MUX_WINDOW_MOST (16 * 1024 * 1024)
-#define MUX_BANNER 65536                 /* bytes skipped before the far magic */
-#define MUX_PULL 16384                   /* the least room for mux_pull */
-#define MUX_SCRIPT "V='relay "           /* a script that comes in the place of the near magic starts so: PROTOCOL, section 1 */
+#define MUX_BANNER 65536 /* bytes skipped before the far magic */
+#define MUX_PULL 16384   /* the least room for mux_pull */
+#define MUX_SCRIPT \
+	"V='relay " /* a script that comes in the place of the near magic starts so: PROTOCOL, section 1 */
 
 struct mux;
 struct stream;
@@ -52,8 +53,9 @@ enum mux_code {
 };
 
 struct mux_stats {
-	uint32_t streams;        /* open on the wire */
-	uint64_t reserved;       /* memory for what peers may send or have sent; 0 when no stream is open and all are released */
+	uint32_t streams; /* open on the wire */
+	uint64_t
+	    reserved; /* memory for what peers may send or have sent; 0 when no stream is open and all are released */
 	uint64_t sent, received; /* link bytes */
 	uint64_t cwnd;           /* bytes that may be in flight */
 	int64_t rtt_us;          /* of the line, 0: not measured yet */

@@ -70,7 +70,8 @@ stream_free_if_done(struct stream *s)
 {
 	struct mux *m = s->mux;
 
-	if (!s->close_sent || !s->close_read || !s->released || s->control.queued || s->flow.queued || s->accept.queued)
+	if (!s->close_sent || !s->close_read || !s->released || s->control.queued ||
+	    s->flow.queued || s->accept.queued)
 		return;
 	buf_clear(&s->rx);
 	buf_clear(&s->tx);
@@ -223,7 +224,8 @@ take_credit(struct stream *s)
 	uint64_t left;
 
 	m->rx_reserved -= give;
-	left = memory / 2 > m->rx_reserved ? memory / 2 - m->rx_reserved : 0; /* the other half is for first windows */
+	left = memory / 2 > m->rx_reserved ? memory / 2 - m->rx_reserved
+					   : 0; /* the other half is for first windows */
 	if (left < memory / 8) {
 		if (s->window > share && s->window > 2 * MUX_WINDOW_LEAST && give > 1) {
 			s->window -= give / 2;
@@ -258,7 +260,8 @@ stream_consumed(struct stream *s, size_t n)
 		s->mux->rx_reserved -= n;
 	close_if_ended(s);
 	/* A sender that ends waits for its last bytes to move: credit shows that they do.  CLOSE shows that all have. */
-	if (s->close_read || (s->consumed < s->window / 4 && !((s->eof_read || s->stop_read) && s->rx.used > 0)))
+	if (s->close_read ||
+	    (s->consumed < s->window / 4 && !((s->eof_read || s->stop_read) && s->rx.used > 0)))
 		return;
 	s->due_credit = true;
 	need_control(s);
@@ -304,7 +307,8 @@ stream_room(const struct stream *s)
 		most = TX_ONE;
 	if (most > s->tx_window)
 		most = s->tx_window;
-	return s->mux->state == MUX_UP && !s->close_read && s->tx.used < most ? most - s->tx.used : 0;
+	return s->mux->state == MUX_UP && !s->close_read && s->tx.used < most ? most - s->tx.used
+									      : 0;
 }
 
 void
@@ -439,13 +443,15 @@ stream_reason(const struct stream *s)
 bool
 stream_can_send_data(const struct stream *s)
 {
-	return s->tx_window > 0 && s->tx.used > 0 && !s->stop_read && !s->eof_sent && !s->close_sent && !s->due_close;
+	return s->tx_window > 0 && s->tx.used > 0 && !s->stop_read && !s->eof_sent &&
+	       !s->close_sent && !s->due_close;
 }
 
 bool
 stream_eof_is_due(const struct stream *s)
 {
-	return !s->eof_sent && !s->close_sent && !s->due_close && (s->stop_read || (s->shutdown && s->tx.used == 0));
+	return !s->eof_sent && !s->close_sent && !s->due_close &&
+	       (s->stop_read || (s->shutdown && s->tx.used == 0));
 }
 
 bool
@@ -487,7 +493,8 @@ put_close(struct stream *s, unsigned char *dst)
 		words = NULL;
 	else if (s->lost && words == NULL)
 		words = "not everything was delivered";
-	n = mux_put_words(dst, FRAME_CLOSE, s->id, s->close_code, s->close_code == MUX_END ? NULL : words);
+	n = mux_put_words(
+	    dst, FRAME_CLOSE, s->id, s->close_code, s->close_code == MUX_END ? NULL : words);
 	s->due_close = false;
 	s->close_sent = true;
 	leave_table(s);
@@ -532,7 +539,8 @@ stream_put_data(struct stream *s, unsigned char *dst, size_t room)
 	s->progress++;
 	s->burst += (uint32_t)(n + FRAME_HEAD);
 	if (s->burst > 2 * slice)
-		s->burst = (uint32_t)(2 * slice); /* so that it is quiet again soon after it stops */
+		s->burst =
+		    (uint32_t)(2 * slice); /* so that it is quiet again soon after it stops */
 	s->deficit -= (int32_t)(n + FRAME_HEAD);
 	return FRAME_HEAD + n;
 }
@@ -661,7 +669,8 @@ stream_on_frame(struct stream *s, const struct frame *f)
 		on_close(s, f);
 	else if (f->type == FRAME_EOF && s->eof_read)
 		wrong = "a second EOF";
-	else if (!s->close_sent && !s->due_close) /* else it was sent before the peer read our CLOSE */
+	else if (!s->close_sent &&
+		 !s->due_close) /* else it was sent before the peer read our CLOSE */
 		wrong = on_open_stream(s, f);
 	stream_free_if_done(s);
 	return wrong;
@@ -673,9 +682,9 @@ static const struct {
 	uint16_t code;
 	int err;
 } codes[] = { { MUX_RESET, ECONNRESET }, { MUX_REFUSED, ECONNREFUSED }, { MUX_NO_FILE, ENOENT },
-	{ MUX_NO_PERMISSION, EACCES }, { MUX_NO_PERMISSION, EPERM }, { MUX_TIMEOUT, ETIMEDOUT }, { MUX_NO_ROUTE, EHOSTUNREACH },
-	{ MUX_NO_ROUTE, ENETUNREACH }, { MUX_NO_ROOM, EMFILE }, { MUX_NO_ROOM, ENFILE }, { MUX_NO_ROOM, ENOMEM },
-	{ MUX_NO_ROOM, ENOBUFS } };
+	{ MUX_NO_PERMISSION, EACCES }, { MUX_NO_PERMISSION, EPERM }, { MUX_TIMEOUT, ETIMEDOUT },
+	{ MUX_NO_ROUTE, EHOSTUNREACH }, { MUX_NO_ROUTE, ENETUNREACH }, { MUX_NO_ROOM, EMFILE },
+	{ MUX_NO_ROOM, ENFILE }, { MUX_NO_ROOM, ENOMEM }, { MUX_NO_ROOM, ENOBUFS } };
 
 uint16_t
 mux_code_of(int err)

@@ -74,13 +74,15 @@ pause_until(struct dial *d, int64_t when)
 static bool
 hopeless(int err)
 {
-	return err == EACCES || err == EPERM || err == ENAMETOOLONG || err == EPROTOTYPE || err == ENOTDIR || err == ELOOP;
+	return err == EACCES || err == EPERM || err == ENAMETOOLONG || err == EPROTOTYPE ||
+	       err == ENOTDIR || err == ELOOP;
 }
 
 static void
 attempt_failed(struct dial *d, int64_t now)
 {
-	if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND || (d->gai == 0 && hopeless(d->err))) {
+	if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND ||
+	    (d->gai == 0 && hopeless(d->err))) {
 		d->step = FAILED;
 		return;
 	}
@@ -94,7 +96,9 @@ passes(struct dial *d, int err, int64_t now)
 {
 	bool full = err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
 	bool backlog =
-	    err == EAGAIN && d->to->kind != ENDPOINT_COMMAND; /* unix(7), connect: no room in the listener's backlog */
+	    err == EAGAIN &&
+	    d->to->kind !=
+		ENDPOINT_COMMAND; /* unix(7), connect: no room in the listener's backlog */
 
 	if ((!full && !backlog) || now >= d->patience)
 		return false;
@@ -159,8 +163,9 @@ is_itself(int fd)
 
 	memset(&a, 0, sizeof(a));
 	memset(&b, 0, sizeof(b));
-	return getsockname(fd, (struct sockaddr *)&a, &alen) == 0 && getpeername(fd, (struct sockaddr *)&b, &blen) == 0 &&
-	       alen == blen && memcmp(&a, &b, alen) == 0;
+	return getsockname(fd, (struct sockaddr *)&a, &alen) == 0 &&
+	       getpeername(fd, (struct sockaddr *)&b, &blen) == 0 && alen == blen &&
+	       memcmp(&a, &b, alen) == 0;
 }
 
 /* The connect that was under way has come to ${err}; true: the dial has got somewhere. */
@@ -375,7 +380,8 @@ dial_status(const struct dial *d)
 	case ENOMEM:
 		return STATUS_SYSTEM;
 	case EAGAIN:
-		return d->to->kind == ENDPOINT_COMMAND ? STATUS_SYSTEM : STATUS_CONNECT; /* fork, or a backlog */
+		return d->to->kind == ENDPOINT_COMMAND ? STATUS_SYSTEM
+						       : STATUS_CONNECT; /* fork, or a backlog */
 	case ENOENT:
 		return d->to->kind == ENDPOINT_COMMAND ? STATUS_NOTFOUND : STATUS_CONNECT;
 	default:
@@ -401,9 +407,9 @@ explain_refused_path(const struct dial *d, char *dst, size_t size)
 	}
 	gethostname(host, sizeof(host) - 1);
 	snprintf(dst, size, "no process on this host (%s) is listening on that file; %s", host,
-	    os_remote_file(d->to->path)
-		? "it lies on a network file system: if its server runs on another host, run relay there"
-		: "start its server, or wait for it with -w SECONDS");
+	    os_remote_file(d->to->path) ? "it lies on a network file system: if its server runs on "
+					  "another host, run relay there"
+					: "start its server, or wait for it with -w SECONDS");
 }
 
 static const char *
@@ -415,11 +421,15 @@ advice(const struct dial *d)
 	case ENOENT:
 		return path ? "; start its server, or wait for it with -w SECONDS" : "";
 	case ECONNREFUSED:
-		return "; nothing listens on that port there: start its server, or wait for it with -w SECONDS";
+		return "; nothing listens on that port there: start its server, or wait for it "
+		       "with -w SECONDS";
 	case EACCES:
-		return path ? "; it takes write permission to the socket and search permission to its directories" : "";
+		return path ? "; it takes write permission to the socket and search permission to "
+			      "its directories"
+			    : "";
 	case EAGAIN:
-		return path ? "; its server is there and takes no connections: its backlog is full" : "";
+		return path ? "; its server is there and takes no connections: its backlog is full"
+			    : "";
 	case EMFILE:
 		return "; raise the limit with ulimit -n";
 	default:
@@ -434,7 +444,9 @@ dial_explain(const struct dial *d, char *dst, size_t size)
 	size_t n;
 
 	endpoint_name(d->to, name, sizeof(name));
-	snprintf(dst, size, d->to->kind == ENDPOINT_COMMAND ? "cannot execute %s: " : "cannot connect to %s: ", name);
+	snprintf(dst, size,
+	    d->to->kind == ENDPOINT_COMMAND ? "cannot execute %s: " : "cannot connect to %s: ",
+	    name);
 	n = strlen(dst);
 	dst += n;
 	size -= n;
@@ -443,7 +455,8 @@ dial_explain(const struct dial *d, char *dst, size_t size)
 	else if (d->err == ECONNREFUSED && d->to->kind == ENDPOINT_UNIX)
 		explain_refused_path(d, dst, size);
 	else if (d->err == ETIMEDOUT)
-		snprintf(dst, size, "no answer within %d s; -t SECONDS waits longer", d->target->each_ms / 1000);
+		snprintf(dst, size, "no answer within %d s; -t SECONDS waits longer",
+		    d->target->each_ms / 1000);
 	else
 		snprintf(dst, size, "%s%s", strerror(d->err), advice(d));
 	return dst - n;

@@ -46,18 +46,22 @@ port_number(const char *text)
 }
 
 static bool
-parse_port(struct endpoint *ep, const char *text, const char *port, bool listens, char *why, size_t size)
+parse_port(
+    struct endpoint *ep, const char *text, const char *port, bool listens, char *why, size_t size)
 {
 	long n = port_number(port);
 
 	if (n == -1) {
 		snprintf(why, size,
-		    "\"%s\": \"%s\" is no port; a port is a number up to 65535 or a service name, as in localhost:8888", text,
-		    port);
+		    "\"%s\": \"%s\" is no port; a port is a number up to 65535 or a service name, "
+		    "as in localhost:8888",
+		    text, port);
 		return false;
 	}
 	if (n == 0 && !listens) {
-		snprintf(why, size, "\"%s\": port 0 can only be listened on; name the port to connect to, as in localhost:8888",
+		snprintf(why, size,
+		    "\"%s\": port 0 can only be listened on; name the port to connect to, as in "
+		    "localhost:8888",
 		    text);
 		return false;
 	}
@@ -71,12 +75,15 @@ parse_path(struct endpoint *ep, const char *text, char *why, size_t size)
 	size_t len = strlen(text);
 
 	if (len >= SOCK_PATH_MAX) {
-		snprintf(why, size, "the path \"%.40s...\" has %zu bytes; at most %d are taken", text, len, SOCK_PATH_MAX - 1);
+		snprintf(why, size, "the path \"%.40s...\" has %zu bytes; at most %d are taken",
+		    text, len, SOCK_PATH_MAX - 1);
 		return false;
 	}
 	if (text[len - 1] == '/') {
-		snprintf(
-		    why, size, "\"%s\" names a directory; a socket in it has a name of its own, as in %sapp.sock", text, text);
+		snprintf(why, size,
+		    "\"%s\" names a directory; a socket in it has a name of its own, as in "
+		    "%sapp.sock",
+		    text, text);
 		return false;
 	}
 	ep->kind = ENDPOINT_UNIX;
@@ -89,7 +96,9 @@ static bool
 parse_bare(struct endpoint *ep, const char *text, bool listens, char *why, size_t size)
 {
 	if (!all_digits(text) && port_number(text) == -1) {
-		snprintf(why, size, "\"%s\" is neither a port nor HOST:PORT nor a path; a socket in this directory is ./%s",
+		snprintf(why, size,
+		    "\"%s\" is neither a port nor HOST:PORT nor a path; a socket in this directory "
+		    "is ./%s",
 		    text, text);
 		return false;
 	}
@@ -112,7 +121,9 @@ parse_tcp(struct endpoint *ep, const char *text, bool listens, char *why, size_t
 		host++;
 		len -= 2;
 	} else if (memchr(text, ':', len) != NULL || text[0] == '[') {
-		snprintf(why, size, "\"%s\": an IPv6 address stands in brackets before its port, as in [::1]:8888", text);
+		snprintf(why, size,
+		    "\"%s\": an IPv6 address stands in brackets before its port, as in [::1]:8888",
+		    text);
 		return false;
 	}
 	if (len == 0) {
@@ -121,14 +132,17 @@ parse_tcp(struct endpoint *ep, const char *text, bool listens, char *why, size_t
 		return false;
 	}
 	if (len >= sizeof(ep->host)) {
-		snprintf(why, size, "the host in \"%.40s...\" has %zu characters; no name has more than 253", text, len);
+		snprintf(why, size,
+		    "the host in \"%.40s...\" has %zu characters; no name has more than 253", text,
+		    len);
 		return false;
 	}
 	memcpy(ep->host, host, len);
 	ep->host[len] = '\0';
 	if (!listens && strcmp(ep->host, "*") == 0) {
 		snprintf(why, size,
-		    "\"%s\": * means every address and can only be listened on; to connect, name one, as in localhost:8888",
+		    "\"%s\": * means every address and can only be listened on; to connect, name "
+		    "one, as in localhost:8888",
 		    text);
 		return false;
 	}
@@ -140,7 +154,8 @@ endpoint_parse(struct endpoint *ep, const char *text, bool listens, char *why, s
 {
 	memset(ep, 0, sizeof(*ep));
 	if (*text == '\0') {
-		snprintf(why, size, "an end is empty; it is written 8888, localhost:8888, ./app.sock or -");
+		snprintf(why, size,
+		    "an end is empty; it is written 8888, localhost:8888, ./app.sock or -");
 		return false;
 	}
 	if (strcmp(text, "-") == 0) {
@@ -166,7 +181,8 @@ endpoint_name(const struct endpoint *ep, char *dst, size_t size)
 
 	switch (ep->kind) {
 	case ENDPOINT_TCP:
-		snprintf(dst, size, strchr(ep->host, ':') ? "[%s]:%u" : "%s:%u", ep->host, (unsigned)ep->port);
+		snprintf(dst, size, strchr(ep->host, ':') ? "[%s]:%u" : "%s:%u", ep->host,
+		    (unsigned)ep->port);
 		break;
 	case ENDPOINT_UNIX:
 		snprintf(dst, size, "%s", ep->path);

@@ -15,10 +15,11 @@ enum endpoint_kind { ENDPOINT_TCP, ENDPOINT_UNIX, ENDPOINT_STDIO, ENDPOINT_COMMA
 
 struct endpoint {
 	enum endpoint_kind kind;
-	char host[ENDPOINT_HOST]; /* TCP: without brackets; "localhost" for a bare port, "*" for every address */
-	uint16_t port;            /* TCP, host byte order; 0: the system picks */
-	const char *path;         /* Unix: borrowed from the text that was parsed */
-	char *const *argv;        /* command: borrowed, ends with NULL */
+	char host
+	    [ENDPOINT_HOST]; /* TCP: without brackets; "localhost" for a bare port, "*" for every address */
+	uint16_t port;     /* TCP, host byte order; 0: the system picks */
+	const char *path;  /* Unix: borrowed from the text that was parsed */
+	char *const *argv; /* command: borrowed, ends with NULL */
 };
 
 /*

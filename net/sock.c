@@ -40,7 +40,8 @@
 #define BACKLOG 4096
 #define STICKY 01000  /* S_ISVTX is XSI, its value is POSIX's own */
 #define PORT_TRIES 16 /* for a port that is free on both loopback addresses */
-#define TOLD_MOST 20  /* refusals that are told within TOLD_SPAN seconds: they come faster than anybody reads */
+#define TOLD_MOST \
+	20 /* refusals that are told within TOLD_SPAN seconds: they come faster than anybody reads */
 #define TOLD_SPAN 60
 #define BESIDE_NAME 80  /* bytes of NAME in ".NAME.relay", which has to fit into sun_path */
 #define BESIDE_ROOM 48  /* for what is added to a path */
@@ -225,8 +226,9 @@ call_from_dir(path_call *call, int fd, const char *path)
 	dir[name - path] = '\0';
 	r = chdir(dir);
 	if (r == 0)
-		r = strlen(name) < sizeof(((struct sockaddr_un *)0)->sun_path) ? call_short(call, fd, name)
-									       : connect_alias(fd, name);
+		r = strlen(name) < sizeof(((struct sockaddr_un *)0)->sun_path)
+			? call_short(call, fd, name)
+			: connect_alias(fd, name);
 	saved = errno;
 	/* What passes must not end relay; to stay in another directory would make every other path a wrong one. */
 	while (fchdir(here) == -1 && --tries > 0)
@@ -283,11 +285,15 @@ look_at(const char *path)
 	if (lstat(path, &st) == -1) {
 		if (errno == ENOENT)
 			return FOUND_NOTHING;
-		log_say(LOG_ERROR, "cannot listen on %s: what is there cannot be told: %s", path, strerror(errno));
+		log_say(LOG_ERROR, "cannot listen on %s: what is there cannot be told: %s", path,
+		    strerror(errno));
 		return FOUND_TAKEN;
 	}
 	if (!S_ISSOCK(st.st_mode)) {
-		log_say(LOG_ERROR, "cannot listen on %s: the file there is not a socket; remove it or take another name", path);
+		log_say(LOG_ERROR,
+		    "cannot listen on %s: the file there is not a socket; remove it or take "
+		    "another name",
+		    path);
 		return FOUND_TAKEN;
 	}
 	e = probe(path);
@@ -297,11 +303,14 @@ look_at(const char *path)
 		return FOUND_DEAD;
 	if (e == 0 || e == EPROTOTYPE)
 		log_say(LOG_ERROR,
-		    "cannot listen on %s: it is in use, a process is listening there; stop that one or take another name",
+		    "cannot listen on %s: it is in use, a process is listening there; stop that "
+		    "one or take another name",
 		    path);
 	else
-		log_say(LOG_ERROR, "cannot listen on %s: a socket is there, and whether it is in use cannot be told: %s", path,
-		    strerror(e));
+		log_say(LOG_ERROR,
+		    "cannot listen on %s: a socket is there, and whether it is in use cannot be "
+		    "told: %s",
+		    path, strerror(e));
 	return FOUND_TAKEN;
 }
 
@@ -323,7 +332,8 @@ name_beside(char dst[SOCK_PATH_MAX + BESIDE_ROOM], const char *path, const char 
 	if (n > BESIDE_NAME)
 		for (n = BESIDE_NAME; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80; n--)
 			;
-	snprintf(dst, SOCK_PATH_MAX + BESIDE_ROOM, "%.*s.%.*s%s", (int)(name - path), path, (int)n, name, suffix);
+	snprintf(dst, SOCK_PATH_MAX + BESIDE_ROOM, "%.*s.%.*s%s", (int)(name - path), path, (int)n,
+	    name, suffix);
 }
 
 /* Only an empty file is a lock: any other file of that name is not ours to remove. */
@@ -400,7 +410,8 @@ static void
 unlock_place(struct place *p)
 {
 	if (p->lock_fd != -1 && unlink(p->lock) == -1 && errno != ENOENT)
-		log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->lock, strerror(errno));
+		log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->lock,
+		    strerror(errno));
 	os_close(&p->lock_fd);
 }
 
@@ -464,7 +475,8 @@ give_name(const struct place *p, enum found found)
 		return rename(p->fresh, p->path);
 	if (link(p->fresh, p->path) == 0) {
 		if (unlink(p->fresh) == -1)
-			log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->fresh, strerror(errno));
+			log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->fresh,
+			    strerror(errno));
 		return 0;
 	}
 	/* Some file systems have no hard links. */
@@ -487,10 +499,13 @@ tell_lock_failure(const struct place *p, enum found found, int e)
 
 	if (e == EAGAIN)
 		log_say(LOG_ERROR,
-		    "cannot listen on %s: another start has held the lock %s for %d s; end that process or take another name",
+		    "cannot listen on %s: another start has held the lock %s for %d s; end that "
+		    "process or take another name",
 		    p->path, p->lock, START_WAIT / 1000);
 	else if (e != EMFILE && lstat(p->lock, &st) == 0)
-		log_say(LOG_ERROR, "cannot listen on %s: the lock %s cannot be used: %s; remove it or take another name",
+		log_say(LOG_ERROR,
+		    "cannot listen on %s: the lock %s cannot be used: %s; remove it or take "
+		    "another name",
 		    p->path, p->lock, strerror(e));
 	else
 		tell_failure(p->path, found, e);
@@ -512,7 +527,8 @@ take_place(const struct place *p, struct listener *l)
 	}
 	if (give_name(p, found) == 0) {
 		if (found == FOUND_DEAD)
-			log_say(LOG_NOTICE, "replaced %s, a dead socket: no process was listening on it", p->path);
+			log_say(LOG_NOTICE,
+			    "replaced %s, a dead socket: no process was listening on it", p->path);
 		return fd;
 	}
 	e = errno;
@@ -533,7 +549,9 @@ warn_of_others(const char *path)
 
 	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
 	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & STICKY) == 0)
-		log_say(LOG_NOTICE, "others may write to %s and put a socket of theirs in the place of %s", dir, path);
+		log_say(LOG_NOTICE,
+		    "others may write to %s and put a socket of theirs in the place of %s", dir,
+		    path);
 }
 
 static int
@@ -642,9 +660,11 @@ listen_advice(int e)
 {
 	switch (e) {
 	case EADDRINUSE:
-		return "; another program has that port: take another one, or 0 to let the system pick";
+		return "; another program has that port: take another one, or 0 to let the system "
+		       "pick";
 	case EADDRNOTAVAIL:
-		return "; the address is none of this host's: a bare port is on loopback, *:PORT on every address";
+		return "; the address is none of this host's: a bare port is on loopback, *:PORT "
+		       "on every address";
 	case EACCES:
 		return "; ports below 1024 are root's: take a higher one";
 	default:
@@ -653,7 +673,8 @@ listen_advice(int e)
 }
 
 int
-sock_listen_at(const struct endpoint *ep, const struct sock_addrs *addrs, struct listener tab[SOCK_ADDRS])
+sock_listen_at(
+    const struct endpoint *ep, const struct sock_addrs *addrs, struct listener tab[SOCK_ADDRS])
 {
 	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
 	struct sock_addrs tried;
@@ -667,7 +688,8 @@ sock_listen_at(const struct endpoint *ep, const struct sock_addrs *addrs, struct
 	if (n == -1) {
 		e = errno;
 		sock_name((struct sockaddr *)&tried.addr[failed], name);
-		log_say(LOG_ERROR, "cannot listen on %s: %s%s", name, strerror(e), listen_advice(e));
+		log_say(
+		    LOG_ERROR, "cannot listen on %s: %s%s", name, strerror(e), listen_advice(e));
 	}
 	return n;
 }
@@ -681,7 +703,8 @@ listen_tcp(const struct endpoint *ep, struct listener *tab)
 
 	if (e == 0)
 		return sock_listen_at(ep, &addrs, tab);
-	log_say(LOG_ERROR, "cannot listen on %s: %s", endpoint_name(ep, name, sizeof(name)), gai_strerror(e));
+	log_say(LOG_ERROR, "cannot listen on %s: %s", endpoint_name(ep, name, sizeof(name)),
+	    gai_strerror(e));
 	return -1;
 }
 
@@ -705,7 +728,8 @@ is_own_file(const struct listener *l)
 {
 	struct stat st;
 
-	return lstat(l->path, &st) == 0 ? st.st_dev == l->dev && st.st_ino == l->ino : errno != ENOENT;
+	return lstat(l->path, &st) == 0 ? st.st_dev == l->dev && st.st_ino == l->ino
+					: errno != ENOENT;
 }
 
 /* The socket file of ${l}, if it is still there and still ours.  Without the lock, another start could replace it in between. */
@@ -719,7 +743,8 @@ remove_file(const struct listener *l)
 		return;
 	locked = lock_place(&p, l->path, END_WAIT) == 0;
 	if (is_own_file(l) && unlink(l->path) == -1 && errno != ENOENT)
-		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", l->path, strerror(errno));
+		log_say(
+		    LOG_ERROR, "cannot remove %s: %s; remove it by hand", l->path, strerror(errno));
 	if (locked)
 		unlock_place(&p);
 }
@@ -766,8 +791,9 @@ is_ours(int fd, const struct sockaddr *peer, const char *name, const char *at)
 	uid_t uid = 0;
 	int known;
 
-	known =
-	    getsockname(fd, (struct sockaddr *)&local, &len) == -1 ? -1 : os_peer_uid(peer, (struct sockaddr *)&local, &uid);
+	known = getsockname(fd, (struct sockaddr *)&local, &len) == -1
+		    ? -1
+		    : os_peer_uid(peer, (struct sockaddr *)&local, &uid);
 	/* Reset before the look-up: its port was free again, and the answer may speak of the next who has it. */
 	if (known == 1 && os_error(fd) != 0) {
 		known = -1;

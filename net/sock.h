@@ -22,13 +22,13 @@ struct sock_addrs {
 };
 
 struct listener {
-	int fd;             /* -1: closed */
-	bool guarded;       /* loopback TCP: only this user and root may connect */
+	int fd;               /* -1: closed */
+	bool guarded;         /* loopback TCP: only this user and root may connect */
 	char name[SOCK_NAME]; /* TCP: the bound address */
-	const char *path;   /* Unix: borrowed from the endpoint; NULL: TCP */
-	dev_t dev;          /* Unix: the file that is ours to remove */
+	const char *path;     /* Unix: borrowed from the endpoint; NULL: TCP */
+	dev_t dev;            /* Unix: the file that is ours to remove */
 	ino_t ino;
-	int64_t resume;     /* no accept before this time; 0: accepts */
+	int64_t resume; /* no accept before this time; 0: accepts */
 };
 
 /*
@@ -49,7 +49,8 @@ bool sock_numeric(const struct endpoint *ep, struct sock_addrs *out);
  * sock_listen_at(ep, addrs, tab): the same on ${addrs}, the addresses of the TCP end ${ep}; never waits.
  */
 int sock_listen(const struct endpoint *ep, struct listener tab[SOCK_ADDRS]);
-int sock_listen_at(const struct endpoint *ep, const struct sock_addrs *addrs, struct listener tab[SOCK_ADDRS]);
+int sock_listen_at(
+    const struct endpoint *ep, const struct sock_addrs *addrs, struct listener tab[SOCK_ADDRS]);
 
 /*
  * sock_accept(l, name): take a waiting connection, what to call its peer into ${name} (SOCK_NAME bytes).  EAGAIN: none waits;

@@ -40,15 +40,17 @@
 #define BINARY_MOST (16 * 1024 * 1024)
 
 /* What every script begins with: V is the version, o the options of the far end. */
-static const char script_head[] = BOOT_BEGIN RELAY_VERSION "';o='%s';"
-							   "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};"
-							   "[ ! -t 0 ]||{ say tty;exit 1;};say here||exit;";
+static const char script_head[] =
+    BOOT_BEGIN RELAY_VERSION "';o='%s';"
+			     "say(){ printf 'relay%%s %%s\\n' :: \"$*\";};"
+			     "[ ! -t 0 ]||{ say tty;exit 1;};say here||exit;";
 
 /* -x: that relay and no other. */
-static const char script_named[] = "x=%s;[ \"$({ \"$x\" -V;} 2>/dev/null </dev/null)\" = \"$V\" ]||{ "
-				   "e=$({ \"$x\" -V;} 2>&1 </dev/null)||e=\"${e:-status $?}\";"
-				   "set -f;say no \"$x:\" ${e:-no output};exit 1;};"
-				   "say at \"$x\";exec \"$x\" $o\n";
+static const char script_named[] =
+    "x=%s;[ \"$({ \"$x\" -V;} 2>/dev/null </dev/null)\" = \"$V\" ]||{ "
+    "e=$({ \"$x\" -V;} 2>&1 </dev/null)||e=\"${e:-status $?}\";"
+    "set -f;say no \"$x:\" ${e:-no output};exit 1;};"
+    "say at \"$x\";exec \"$x\" $o\n";
 
 /*
  * In turn: a relay that was installed; one that was copied earlier; a place for a copy.  c is what cksum says of the binary: its
@@ -60,36 +62,42 @@ static const char script_named[] = "x=%s;[ \"$({ \"$x\" -V;} 2>/dev/null </dev/n
  * try ignores stderr: the loader may print warnings there that do not matter
  * (LD_PRELOAD). When the binary is refused, a second run gets what it prints.
  */
-static const char script_found[] = "try(){ [ \"$({ \"$1\" -V;} 2>/dev/null </dev/null)\" = \"$V\" ];};"
-				   "go(){ try \"$1\"&&say at \"$1\"&&exec \"$1\" $o;};"
-				   "for p in relay \"$HOME/.local/bin/relay\" \"$HOME/bin/relay\";do go \"$p\";done;"
-				   "has(){ command -v \"$1\" >/dev/null 2>&1;};m=;"
-				   "for p in cat chmod find mkdir mv rm uname;do has $p||m=\"$m $p\";done;"
-				   "u=$(id -u 2>/dev/null);[ \"$u\" ]||m=\"$m id\";"
-				   "has cksum||has wc||m=\"$m cksum\";"
-				   "h=;head -c 1 </dev/null >/dev/null 2>&1&&h=1;[ \"$h\" ]||has dd||m=\"$m dd\";"
-				   "[ ! \"$m\" ]||{ say \"lack$m\";exit 1;};"
-				   "t=$(uname -s)-$(uname -m);c=;case $t in ";
+static const char script_found[] =
+    "try(){ [ \"$({ \"$1\" -V;} 2>/dev/null </dev/null)\" = \"$V\" ];};"
+    "go(){ try \"$1\"&&say at \"$1\"&&exec \"$1\" $o;};"
+    "for p in relay \"$HOME/.local/bin/relay\" \"$HOME/bin/relay\";do go \"$p\";done;"
+    "has(){ command -v \"$1\" >/dev/null 2>&1;};m=;"
+    "for p in cat chmod find mkdir mv rm uname;do has $p||m=\"$m $p\";done;"
+    "u=$(id -u 2>/dev/null);[ \"$u\" ]||m=\"$m id\";"
+    "has cksum||has wc||m=\"$m cksum\";"
+    "h=;head -c 1 </dev/null >/dev/null 2>&1&&h=1;[ \"$h\" ]||has dd||m=\"$m dd\";"
+    "[ ! \"$m\" ]||{ say \"lack$m\";exit 1;};"
+    "t=$(uname -s)-$(uname -m);c=;case $t in ";
 static const char script_type[] = "%s)c='%lu %zu';;";
 static const char script_copied[] =
     "esac;"
     "[ \"$c\" ]||{ say none \"$t\";exit 1;};"
     "n=${c#* };s=${c%% *};w=;umask 077;"
-    "sum(){ set -- $({ cksum <\"$1\"||wc -c <\"$1\";} 2>/dev/null);[ \"$1 $2\" = \"$c\" ]||[ \"$1 $2\" = \"$n \" ];};"
+    "sum(){ set -- $({ cksum <\"$1\"||wc -c <\"$1\";} 2>/dev/null);[ \"$1 $2\" = \"$c\" ]||[ \"$1 "
+    "$2\" = \"$n \" ];};"
     "ours(){ e=$(mkdir -p \"$d\" 2>&1)||return;e='it is not a directory of mode 0700 of this user';"
-    "[ \"$(find \"$d\" -prune -type d -user \"$u\" \\( -perm 700 -o -perm 2700 \\) 2>/dev/null)\" ];};"
+    "[ \"$(find \"$d\" -prune -type d -user \"$u\" \\( -perm 700 -o -perm 2700 \\) 2>/dev/null)\" "
+    "];};"
     "room(){ find \"$d\" -name 'relay-*.part' -mtime +0 -exec rm -f {} + 2>/dev/null;"
     "e=$({ echo '#!/bin/sh' >\"$x\"&&chmod 700 \"$x\"&&\"$x\";} 2>&1);};"
     "get(){ if [ \"$h\" ];then head -c $n;else dd bs=1 count=$n 2>/dev/null;fi;};"
-    "refuse(){ e=$({ \"$1\" -V;} 2>&1 </dev/null)||e=\"${e:-status $?}\";set -f;say refuse $s \"$d:\" ${e:-no output};exit 1;};"
+    "refuse(){ e=$({ \"$1\" -V;} 2>&1 </dev/null)||e=\"${e:-status $?}\";set -f;say refuse $s "
+    "\"$d:\" ${e:-no output};exit 1;};"
     "put(){ say want \"$t\" \"$d\";e=$(get|{ { cat >\"$x\";} 2>&1;cat >/dev/null;});"
     "sum \"$x\"||return;try \"$x\"||refuse \"$x\";e=$(mv -f \"$x\" \"$p\" 2>&1);};"
     "trap 'rm -f \"$x\"' 0;trap 'exit 1' 1 2 13 15;"
-    "for d in \"${XDG_CACHE_HOME:-$HOME/.cache}/relay\" ${XDG_RUNTIME_DIR:+\"$XDG_RUNTIME_DIR/relay\"} "
+    "for d in \"${XDG_CACHE_HOME:-$HOME/.cache}/relay\" "
+    "${XDG_RUNTIME_DIR:+\"$XDG_RUNTIME_DIR/relay\"} "
     "${TMPDIR:+\"$TMPDIR/relay-$u\"} \"/tmp/relay-$u\";do "
     "p=$d/relay-" RELAY_VERSION "-$t-$s;x=$p.$(uname -n).$$.part;k=;"
     "if ours;then if sum \"$p\";then go \"$p\";! has cksum||k=1;fi;"
-    "if room;then [ ! \"$k\" ]||[ ! -x \"$p\" ]||refuse \"$p\";put&&go \"$p\";fi;rm -f \"$x\" 2>/dev/null;fi;"
+    "if room;then [ ! \"$k\" ]||[ ! -x \"$p\" ]||refuse \"$p\";put&&go \"$p\";fi;rm -f \"$x\" "
+    "2>/dev/null;fi;"
     "w=\"$w; $d: ${e:-it could not be written}\";say left \"$d\"||exit;done;"
     "say fail \"${w#; }\";exit 1\n";
 
@@ -136,7 +144,8 @@ read_file(const struct boot *b, const char *path, size_t *size)
 
 	if (fd == -1)
 		return NULL;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_trusted(b, &st) && st.st_size > 0 && st.st_size < BINARY_MOST)
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_trusted(b, &st) && st.st_size > 0 &&
+	    st.st_size < BINARY_MOST)
 		p = malloc((size_t)st.st_size);
 	while (p != NULL && have < (size_t)st.st_size) {
 		n = read(fd, p + have, (size_t)st.st_size - have);
@@ -178,8 +187,8 @@ add_binary(struct boot *b, const char *path, const char *type)
 static void
 find_in(struct boot *b, const char *dir, int n, const char *under)
 {
-	static const char *const types[] = { "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le", "Linux-riscv64", "Darwin-x86_64",
-		"Darwin-arm64" };
+	static const char *const types[] = { "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le",
+		"Linux-riscv64", "Darwin-x86_64", "Darwin-arm64" };
 	char path[BOOT_PATH + 64];
 	size_t i;
 
@@ -201,7 +210,8 @@ find_binaries(struct boot *b, const char *self, const char *image)
 	if (slash == NULL || uname(&us) == -1)
 		return;
 	b->owner = stat(image, &st) == 0 ? st.st_uid : geteuid();
-	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1, us.machine);
+	snprintf(type, sizeof(type), "%.*s-%.*s", BOOT_TYPE / 2 - 1, us.sysname, BOOT_TYPE / 2 - 1,
+	    us.machine);
 	find_in(b, self, (int)(slash - self), "/../lib/relay/");
 	add_binary(b, image, type);
 	find_in(b, self, (int)(slash - self), "/");
@@ -250,13 +260,14 @@ write_script(struct boot *b, char *dst, size_t size, const char *far_path, const
 	}
 	n += (size_t)snprintf(dst + n, size - n, "%s", script_found);
 	for (i = 0; i < b->binaries; i++)
-		n += (size_t)snprintf(
-		    dst + n, size - n, script_type, b->binary[i].type, (unsigned long)b->binary[i].sum, b->binary[i].size);
+		n += (size_t)snprintf(dst + n, size - n, script_type, b->binary[i].type,
+		    (unsigned long)b->binary[i].sum, b->binary[i].size);
 	return n + (size_t)snprintf(dst + n, size - n, "%s", script_copied);
 }
 
 bool
-boot_start(struct boot *b, const char *self, const char *image, const char *far_path, const char *options)
+boot_start(
+    struct boot *b, const char *self, const char *image, const char *far_path, const char *options)
 {
 	size_t size = BOOT_PATH * 5 + 8192;
 
@@ -300,7 +311,8 @@ send_binary(struct boot *b, const char *words)
 	int i;
 
 	for (i = 0; i < b->binaries; i++)
-		if (strlen(b->binary[i].type) == length && memcmp(b->binary[i].type, words, length) == 0)
+		if (strlen(b->binary[i].type) == length &&
+		    memcmp(b->binary[i].type, words, length) == 0)
 			break;
 	if (i == b->binaries || b->copies == COPIES) {
 		fail(b, "the far side asks for what it was not offered");
@@ -343,7 +355,8 @@ no_place(struct boot *b, const char *words)
 	char why[sizeof(b->why)];
 
 	snprintf(why, sizeof(why),
-	    "no relay is there, and no place where one can be kept and run: %.800s; make room in one of these, or name a relay "
+	    "no relay is there, and no place where one can be kept and run: %.800s; make room in "
+	    "one of these, or name a relay "
 	    "there with -x",
 	    words);
 	fail(b, why);
@@ -355,7 +368,8 @@ no_tool(struct boot *b, const char *tools)
 	char why[sizeof(b->why)];
 
 	snprintf(why, sizeof(why),
-	    "no relay is there, and the system there lacks %.200s, without which none can be copied: install it, or name a "
+	    "no relay is there, and the system there lacks %.200s, without which none can be "
+	    "copied: install it, or name a "
 	    "relay there with -x",
 	    tools);
 	fail(b, why);
@@ -373,7 +387,8 @@ no_run(struct boot *b, const char *words)
 		return;
 	}
 	snprintf(why, sizeof(why),
-	    "relay does not run there: %.800s; where a loader or a library is missing, use a static relay here "
+	    "relay does not run there: %.800s; where a loader or a library is missing, use a "
+	    "static relay here "
 	    "(make static), or name a relay there with -x",
 	    end + 1);
 	fail(b, why);
@@ -403,10 +418,13 @@ take_line(struct boot *b, char *line)
 		return; /* it is said to learn whether the line still stands, before another directory is made */
 	} else if (strcmp(line, "no") == 0) {
 		snprintf(why, sizeof(why),
-		    "-x has to name a relay " RELAY_VERSION " there, and asked for its version it says: %s", words);
+		    "-x has to name a relay " RELAY_VERSION
+		    " there, and asked for its version it says: %s",
+		    words);
 		fail(b, why);
 	} else if (strcmp(line, "tty") == 0) {
-		fail(b, "there is a terminal on the way, which changes bytes: leave it out (ssh -t, docker exec -t)");
+		fail(b, "there is a terminal on the way, which changes bytes: leave it out (ssh "
+			"-t, docker exec -t)");
 	} else if (strcmp(line, "none") == 0) {
 		no_binary(b, words);
 	} else if (strcmp(line, "fail") == 0) {
@@ -449,7 +467,8 @@ take_byte(struct boot *b, char c)
 		b->marked = true;
 		b->have = 0;
 	} else if (b->have >= echo && memcmp(line + b->have - echo, ECHO, echo) == 0) {
-		fail(b, "the words for the far shell come back: is there a terminal on the way (ssh -t), or is a hop no "
+		fail(b, "the words for the far shell come back: is there a terminal on the way "
+			"(ssh -t), or is a hop no "
 			"command that runs its arguments?");
 	}
 }

@@ -11,7 +11,7 @@
 
 #include "mux/mux.h"
 
-#define BOOT_MARK "relay:: "    /* before each answer of a far shell */
+#define BOOT_MARK "relay:: " /* before each answer of a far shell */
 #define BOOT_BEGIN MUX_SCRIPT
 #define BOOT_BINARIES 8
 #define BOOT_PATH 1024
@@ -33,7 +33,7 @@ struct boot {
 	uid_t owner;        /* of our own binary */
 	unsigned char *out; /* what is being sent: the script, or a binary */
 	size_t out_start, out_end;
-	char line[1024];    /* what came last, or, behind a mark, the answer */
+	char line[1024]; /* what came last, or, behind a mark, the answer */
 	size_t have, size;
 	bool marked;
 	bool here;            /* the far shell has answered */
@@ -53,7 +53,8 @@ struct boot {
  * boot_strip(text): take the answers out of what came; its new length.
  * boot_sum(p, n): as cksum(1) does it.
  */
-bool boot_start(struct boot *b, const char *self, const char *image, const char *far_path, const char *options);
+bool boot_start(
+    struct boot *b, const char *self, const char *image, const char *far_path, const char *options);
 void boot_free(struct boot *b);
 void boot_feed(struct boot *b, const void *p, size_t n);
 size_t boot_pull(struct boot *b, unsigned char *dst, size_t room);

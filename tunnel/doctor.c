@@ -29,8 +29,8 @@
 #define EAR_SIZE 1024
 #define EAR_PIPE (64 * 1024) /* what a pipe may hold when its writer has ended */
 
-static const char greet[] =
-    "say(){ printf 'relay%s %s\\n' :: \"$*\";};t=0;test -t 0&&t=1;say $t \"$(uname -s)-$(uname -m), $(id -un)@$(uname -n)\"\n";
+static const char greet[] = "say(){ printf 'relay%s %s\\n' :: \"$*\";};t=0;test -t 0&&t=1;say $t "
+			    "\"$(uname -s)-$(uname -m), $(id -un)@$(uname -n)\"\n";
 static const char ping[] = "say pong\n";
 
 struct visit {
@@ -156,7 +156,8 @@ hear_last(struct visit *v)
 static bool
 wait_more(struct visit *v, int64_t until)
 {
-	struct pollfd p[2] = { { .fd = v->in, .events = POLLIN }, { .fd = v->err, .events = POLLIN } };
+	struct pollfd p[2] = { { .fd = v->in, .events = POLLIN },
+		{ .fd = v->err, .events = POLLIN } };
 	int64_t left = until - pollset_clock();
 	ssize_t n;
 	int sig;
@@ -244,7 +245,10 @@ greet_hop(struct visit *v, const struct hops *h, int64_t began)
 
 	words = tell(v, greet, strlen(greet)) ? answer(v, LOGIN_MOST, &noise) : NULL;
 	if (strstr(v->got, "say(){") != NULL) {
-		report(false, hop, "a terminal is on the way (ssh -t), or no shell: the words sent there come back", "");
+		report(false, hop,
+		    "a terminal is on the way (ssh -t), or no shell: the words sent there come "
+		    "back",
+		    "");
 		return false;
 	}
 	if (words != NULL && strncmp(words, "0 ", 2) != 0 && strncmp(words, "1 ", 2) != 0) {
@@ -253,14 +257,16 @@ greet_hop(struct visit *v, const struct hops *h, int64_t began)
 	}
 	if (words == NULL) {
 		hear_last(v);
-		report(false, hop, v->said[0] != '\0' ? v->said : "it closed the line, or did not answer",
+		report(false, hop,
+		    v->said[0] != '\0' ? v->said : "it closed the line, or did not answer",
 		    hops_remedy(h->n - 1, v->said));
 		return false;
 	}
 	snprintf(text, sizeof(text), "reached in %lld ms: ", (long long)(pollset_clock() - began));
 	report(true, hop, text, words + 2);
 	if (noise > 0) {
-		snprintf(text, sizeof(text), "its shells print %zu bytes first; they are skipped: %.*s", noise,
+		snprintf(text, sizeof(text),
+		    "its shells print %zu bytes first; they are skipped: %.*s", noise,
 		    noise > 80 ? 80 : (int)noise, v->got);
 		note(hop, text, noise > 80 ? " ..." : "");
 	}
@@ -285,8 +291,8 @@ ping_hop(struct visit *v, const char *hop)
 		if (pollset_clock_us() - began < least)
 			least = pollset_clock_us() - began;
 	}
-	snprintf(text, sizeof(text), "round trip %lld.%lld ms, its shell included", (long long)(least / 1000),
-	    (long long)(least / 100 % 10));
+	snprintf(text, sizeof(text), "round trip %lld.%lld ms, its shell included",
+	    (long long)(least / 1000), (long long)(least / 100 % 10));
 	report(true, hop, text, "");
 	return true;
 }
@@ -315,8 +321,8 @@ static bool
 receive_all(struct visit *v)
 {
 	char question[2048];
-	size_t n = (size_t)snprintf(question, sizeof(question), "printf 'relay%%s ' ::;printf '"), i, from = v->used,
-	       want = from + strlen(BOOT_MARK) + 256;
+	size_t n = (size_t)snprintf(question, sizeof(question), "printf 'relay%%s ' ::;printf '"),
+	       i, from = v->used, want = from + strlen(BOOT_MARK) + 256;
 	int64_t until = pollset_clock() + ANSWER_MOST;
 
 	for (i = 0; i < 256; i++)

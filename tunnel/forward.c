@@ -80,8 +80,10 @@ find_joint(const char *text)
 static bool
 wrong(char *why, size_t size, char kind, const char *text)
 {
-	snprintf(why, size, "-%c \"%s\": it is FROM:TO, as in -%c 8888:localhost:8888 or -%c 8888:/home/me/app.sock", kind,
-	    text, kind, kind);
+	snprintf(why, size,
+	    "-%c \"%s\": it is FROM:TO, as in -%c 8888:localhost:8888 or -%c "
+	    "8888:/home/me/app.sock",
+	    kind, text, kind, kind);
 	return false;
 }
 
@@ -99,7 +101,8 @@ parse_both(struct forward *f, const char *text, char *why, size_t size)
 		snprintf(why, size, "out of memory");
 		return false;
 	}
-	if (!endpoint_parse(&f->from, f->from_text, true, why, size) || !endpoint_parse(&to, f->to_text, false, why, size))
+	if (!endpoint_parse(&f->from, f->from_text, true, why, size) ||
+	    !endpoint_parse(&to, f->to_text, false, why, size))
 		return false;
 	if (f->from.kind == ENDPOINT_STDIO || to.kind == ENDPOINT_STDIO)
 		return wrong(why, size, f->kind, text);
@@ -114,8 +117,10 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 	f->kind = kind;
 	if (kind == FORWARD_NEAR || kind == FORWARD_FAR)
 		return parse_both(f, text, why, size);
-	f->from_text = copy(kind == FORWARD_SOCKS ? text : "-", kind == FORWARD_SOCKS ? strlen(text) : 1);
-	f->to_text = copy(kind == FORWARD_SOCKS ? "" : text, kind == FORWARD_SOCKS ? 0 : strlen(text));
+	f->from_text =
+	    copy(kind == FORWARD_SOCKS ? text : "-", kind == FORWARD_SOCKS ? strlen(text) : 1);
+	f->to_text =
+	    copy(kind == FORWARD_SOCKS ? "" : text, kind == FORWARD_SOCKS ? 0 : strlen(text));
 	if (f->from_text == NULL || f->to_text == NULL) {
 		snprintf(why, size, "out of memory");
 		return false;
@@ -129,7 +134,8 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 	if (kind == FORWARD_STDIO && !endpoint_parse(&f->to.to, f->to_text, false, why, size))
 		return false;
 	if (kind == FORWARD_STDIO && f->to.to.kind == ENDPOINT_STDIO) {
-		snprintf(why, size, "-W \"-\": it names where stdin and stdout go, as in -W node:22");
+		snprintf(
+		    why, size, "-W \"-\": it names where stdin and stdout go, as in -W node:22");
 		return false;
 	}
 	return true;
@@ -162,7 +168,8 @@ forward_keep_port(struct forward *f)
 static void
 here_name(const struct forward *f, const char *bound, char *dst, size_t size)
 {
-	const char *scheme = f->kind == FORWARD_SOCKS ? "socks5h://" : "http://", *port = strrchr(bound, ':');
+	const char *scheme = f->kind == FORWARD_SOCKS ? "socks5h://" : "http://",
+		   *port = strrchr(bound, ':');
 	bool loopback = strncmp(bound, "127.0.0.1:", 10) == 0 || strncmp(bound, "[::1]:", 6) == 0;
 
 	if (strchr(bound, '/') != NULL || port == NULL)

@@ -12,18 +12,25 @@
 #include "net/endpoint.h"
 #include "net/sock.h"
 
-enum forward_kind { FORWARD_NEAR = 'L', FORWARD_FAR = 'R', FORWARD_SOCKS = 'D', FORWARD_STDIO = 'W' };
+enum forward_kind {
+	FORWARD_NEAR = 'L',
+	FORWARD_FAR = 'R',
+	FORWARD_SOCKS = 'D',
+	FORWARD_STDIO = 'W'
+};
 
 enum forward_state { FORWARD_DOWN, FORWARD_ASKS, FORWARD_STANDS, FORWARD_REFUSED };
 
 struct forward {
 	char kind;
 	char *from_text, *to_text;
-	struct endpoint from;     /* of -L and -D: here, of -R: there */
-	struct dial_target to;    /* of -R: here */
-	enum forward_state state; /* of -R: does it listen there?  of -L with -w: was its target reached? */
-	char bound[SOCK_PATH_MAX + 8]; /* -R, FORWARD_STANDS: the addresses there, a line each, and an empty one */
-	int64_t again_at;         /* -R, refused after the link came back: asked again then */
+	struct endpoint from;  /* of -L and -D: here, of -R: there */
+	struct dial_target to; /* of -R: here */
+	enum forward_state
+	    state; /* of -R: does it listen there?  of -L with -w: was its target reached? */
+	char bound[SOCK_PATH_MAX +
+		   8]; /* -R, FORWARD_STANDS: the addresses there, a line each, and an empty one */
+	int64_t again_at; /* -R, refused after the link came back: asked again then */
 };
 
 /*

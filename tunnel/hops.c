@@ -62,12 +62,15 @@ check(const char *hop, int i, char *const hops[], char *why, size_t size)
 	char odd = i > 0 ? odd_letter(hop) : '\0';
 
 	if (hop[strspn(hop, " \t")] == '\0')
-		snprintf(why, size, "a hop is empty; it is an ssh destination, as in me@login, or the words of a command");
+		snprintf(why, size,
+		    "a hop is empty; it is an ssh destination, as in me@login, or the words of a "
+		    "command");
 	else if (hop[strspn(hop, " \t")] == '-')
 		snprintf(why, size, "\"%s\" is no hop: options stand before the first one", hop);
 	else if (odd != '\0')
 		snprintf(why, size,
-		    "the hop \"%s\" holds a %c, which a shell on %s would read; give it a plain name in ~/.ssh/config there",
+		    "the hop \"%s\" holds a %c, which a shell on %s would read; give it a plain "
+		    "name in ~/.ssh/config there",
 		    hop, odd, hops[i - 1]);
 	else
 		return true;
@@ -89,7 +92,8 @@ hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why
 		fits = fits && add_text(h, hops[i]);
 	}
 	if (!fits || !add_text(h, "sh")) {
-		snprintf(why, size, "the hops have more than %d words, or %d letters", HOPS_WORDS - 2, HOPS_TEXT);
+		snprintf(why, size, "the hops have more than %d words, or %d letters",
+		    HOPS_WORDS - 2, HOPS_TEXT);
 		return false;
 	}
 	h->hops = hops;
@@ -142,7 +146,8 @@ speaks_of(const char *words, const char *host)
 
 	for (at = strstr(words, host); at != NULL; at = strstr(at + 1, host)) {
 		behind = at + strlen(host);
-		if ((at == words || (!is_part_of_name(at[-1]) && at[-1] != '.')) && !is_part_of_name(*behind))
+		if ((at == words || (!is_part_of_name(at[-1]) && at[-1] != '.')) &&
+		    !is_part_of_name(*behind))
 			return true;
 	}
 	return false;
@@ -163,12 +168,14 @@ const char *
 hops_remedy(int hop, const char *words)
 {
 	if (strstr(words, "Permission denied") != NULL && hop != 0)
-		return "; nobody can type a password there: put a key for it on the hop before, or reach it with ssh's "
+		return "; nobody can type a password there: put a key for it on the hop before, or "
+		       "reach it with ssh's "
 		       "ProxyCommand (relay(1), EXAMPLES)";
 	if (strstr(words, "Host key verification failed") != NULL)
 		return hop == 0 ? "; log in by hand once, and accept the key"
 				: "; log in by hand once, hop by hop, and accept the key";
 	if (strstr(words, "Could not resolve") != NULL)
-		return hop == 0 ? "; is the name right?" : "; is the name right, as the hop before it knows it?";
+		return hop == 0 ? "; is the name right?"
+				: "; is the name right, as the hop before it knows it?";
 	return "";
 }

@@ -16,7 +16,7 @@ struct hops {
 	int n;
 	char *argv[HOPS_WORDS]; /* of the command that leads through them all; ends with NULL */
 	int words;
-	char text[HOPS_TEXT];   /* what argv points to: it must stay where it is */
+	char text[HOPS_TEXT]; /* what argv points to: it must stay where it is */
 	size_t length;
 };
 

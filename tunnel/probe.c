@@ -21,7 +21,8 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f)
 		p->stream = mux_open(m, f->to_text);
 	if (p == NULL || p->stream == NULL) {
 		free(p);
-		log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more", mux_peer(m), f->to_text);
+		log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more",
+		    mux_peer(m), f->to_text);
 		f->state = FORWARD_REFUSED;
 		return false;
 	}

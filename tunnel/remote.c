@@ -44,10 +44,10 @@ struct remote_listener {
 	struct remote_listener *next;
 	struct stream *stream;
 	struct endpoint at;
-	char *text;             /* what the endpoint borrows from */
-	bool listens;           /* false: its name is being looked up */
-	struct lookup *lookup;  /* NULL: not yet started */
-	int64_t give_up_at;     /* the look-up */
+	char *text;            /* what the endpoint borrows from */
+	bool listens;          /* false: its name is being looked up */
+	struct lookup *lookup; /* NULL: not yet started */
+	int64_t give_up_at;    /* the look-up */
 	struct listener tab[SOCK_ADDRS];
 	int slots[SOCK_ADDRS];
 	int n;
@@ -65,7 +65,8 @@ struct remote_waiter {
 static bool
 cannot_ask(const struct mux *m, struct forward *f)
 {
-	log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more", mux_peer(m), f->from_text);
+	log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more",
+	    mux_peer(m), f->from_text);
 	f->state = FORWARD_REFUSED;
 	return false;
 }
@@ -128,7 +129,8 @@ step_waiting(struct remotes *tab, struct remote_ask *ask, struct stream **at, in
 	char target[32];
 
 	if (*at == NULL) {
-		snprintf(target, sizeof(target), REMOTE_ACCEPT "%lu", (unsigned long)stream_id(ask->stream));
+		snprintf(target, sizeof(target), REMOTE_ACCEPT "%lu",
+		    (unsigned long)stream_id(ask->stream));
 		*at = mux_open(m, target); /* NULL: tried again in the next turn */
 		return;
 	}
@@ -269,7 +271,8 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	int i, n;
 
 	log_divert(why, sizeof(why));
-	n = l->at.kind == ENDPOINT_TCP ? sock_listen_at(&l->at, addrs, l->tab) : sock_listen(&l->at, l->tab);
+	n = l->at.kind == ENDPOINT_TCP ? sock_listen_at(&l->at, addrs, l->tab)
+				       : sock_listen(&l->at, l->tab);
 	log_divert(NULL, 0);
 	if (n == -1) {
 		refuse(l->stream, MUX_UNUSABLE, why);
@@ -358,7 +361,8 @@ find_listener(const struct remotes *tab, const struct stream *s, const char *id)
 void
 remote_wait(struct remotes *tab, struct stream *s)
 {
-	struct remote_listener *by = find_listener(tab, s, stream_target(s) + strlen(REMOTE_ACCEPT));
+	struct remote_listener *by =
+	    find_listener(tab, s, stream_target(s) + strlen(REMOTE_ACCEPT));
 	struct remote_waiter *w;
 
 	if (by == NULL) {
@@ -392,7 +396,8 @@ find_waiter(struct remotes *tab, const struct remote_listener *l)
 
 /* Take a waiting stream and join it to the accepted socket ${fd}. */
 static void
-join(struct remotes *tab, struct remote_waiter **at, int fd, bool tcp, const char *name, int64_t now)
+join(
+    struct remotes *tab, struct remote_waiter **at, int fd, bool tcp, const char *name, int64_t now)
 {
 	struct remote_waiter *w = *at;
 	struct side a, b = side_of_stream(w->stream);

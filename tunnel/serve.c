@@ -39,7 +39,8 @@ new_target(const struct serve *tab, const struct endpoint *to)
 static bool
 is_for(const struct serve_name *n, const struct endpoint *to)
 {
-	return n->target != NULL && n->target->to.port == to->port && strcmp(n->target->to.host, to->host) == 0;
+	return n->target != NULL && n->target->to.port == to->port &&
+	       strcmp(n->target->to.host, to->host) == 0;
 }
 
 /* A target that is kept for other streams to the same name, with a reference for the caller.  A new one replaces the oldest. */
@@ -55,7 +56,8 @@ share_target(struct serve *tab, const struct endpoint *to, int64_t now)
 	if (!is_for(&name, to)) {
 		dial_drop_target(name.target);
 		tab->names[i].target = NULL;
-		name = (struct serve_name){ .target = new_target(tab, to), .stale_at = now + NAME_AGE };
+		name = (struct serve_name){ .target = new_target(tab, to),
+			.stale_at = now + NAME_AGE };
 		if (name.target == NULL)
 			return NULL;
 	}
@@ -71,7 +73,8 @@ share_target(struct serve *tab, const struct endpoint *to, int64_t now)
 
 /* Where ${s} wants to go, with a reference for the caller.  NULL: nowhere that is allowed; ${code} and ${why} are filled. */
 static struct dial_target *
-find_target(struct serve *tab, const struct stream *s, uint16_t *code, char *why, size_t size, int64_t now)
+find_target(
+    struct serve *tab, const struct stream *s, uint16_t *code, char *why, size_t size, int64_t now)
 {
 	const char *text = stream_target(s);
 	struct endpoint to = tab->target->to;
@@ -125,7 +128,8 @@ serve_streams(struct serve *tab, struct mux *m, int64_t now)
 
 	while ((s = mux_accept(m)) != NULL) {
 		if (begins(s, REMOTE_LISTEN) && tab->only_target)
-			refuse(s, MUX_FORBIDDEN, "this end connects to one target and listens nowhere");
+			refuse(s, MUX_FORBIDDEN,
+			    "this end connects to one target and listens nowhere");
 		else if (begins(s, REMOTE_LISTEN))
 			remote_listen(tab->remotes, s, now);
 		else if (begins(s, REMOTE_ACCEPT))

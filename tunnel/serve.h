@@ -19,8 +19,9 @@ struct serve_name {
 struct serve {
 	struct conns *conns;
 	struct remotes *remotes;
-	struct dial_target *target; /* of streams that name no other; its time limits hold for all */
-	bool only_target;           /* a stream that names another one is refused */
+	struct dial_target
+	    *target;      /* of streams that name no other; its time limits hold for all */
+	bool only_target; /* a stream that names another one is refused */
 	struct serve_name names[SERVE_NAMES]; /* the one used last is the first */
 };
 

@@ -30,7 +30,8 @@
 #define LAST_WORDS 500
 #define STDERR_SIZE 4096
 #define STDERR_PIPE (64 * 1024) /* what a pipe may hold when its writer has ended */
-#define STDERR_READS 4 /* in one turn: the far side may print faster than a terminal shows it, and for ever */
+#define STDERR_READS \
+	4 /* in one turn: the far side may print faster than a terminal shows it, and for ever */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
 #define WIRE_PIPE (1024 * 1024) /* pace.c, not the pipe, is to bound what is on its way */
 
@@ -69,7 +70,8 @@ is_ssh(const struct endpoint *command)
 }
 
 bool
-transport_near(struct transport *t, struct mux *m, struct dial_target *target, struct boot *boot, int64_t now)
+transport_near(
+    struct transport *t, struct mux *m, struct dial_target *target, struct boot *boot, int64_t now)
 {
 	init(t, m);
 	t->boot = boot;
@@ -94,8 +96,8 @@ transport_far(struct transport *t, struct mux *m)
 {
 	init(t, m);
 	if (isatty(STDIN_FILENO) || changes_bytes(STDOUT_FILENO)) {
-		log_say(LOG_ERROR,
-		    "a link cannot go through a terminal: relay -m - is run by relay -m FROM -- COMMAND, without ssh -t");
+		log_say(LOG_ERROR, "a link cannot go through a terminal: relay -m - is run by "
+				   "relay -m FROM -- COMMAND, without ssh -t");
 		return -1;
 	}
 	if (fdpair_stdio(&t->wire) == -1 || !get_buffers(t)) {
@@ -208,7 +210,8 @@ transport_want(struct transport *t, struct pollset *ps)
 	}
 	if (t->ended)
 		return;
-	fdpair_want(&t->wire, ps, mux_state(t->mux) != MUX_DEAD, t->wire.out != -1 && (t->out_start < t->out_end || output));
+	fdpair_want(&t->wire, ps, mux_state(t->mux) != MUX_DEAD,
+	    t->wire.out != -1 && (t->out_start < t->out_end || output));
 	if (t->unread_at != 0)
 		pollset_until(ps, t->unread_at + LAST_WORDS);
 	if (deadline != INT64_MAX)
@@ -231,7 +234,8 @@ step_dial(struct transport *t, const struct pollset *ps)
 		t->stderr_fd = spawn_take_ear(t->child);
 		break;
 	case DIAL_FAILED:
-		mux_lost(t->mux, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
+		mux_lost(t->mux,
+		    dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
 		    dial_explain(t->dial, why, sizeof(why)));
 		t->ended = true;
 		break;

@@ -16,16 +16,17 @@
 struct transport {
 	struct mux *mux;
 	struct fdpair wire;
-	struct child *child;  /* near: the command; spawn.c logs its end */
-	struct dial *dial;    /* near: until the command runs */
-	bool ended;           /* the wire is closed */
-	int64_t unread_at;    /* since then the wire has no reader; 0: it has one */
+	struct child *child; /* near: the command; spawn.c logs its end */
+	struct dial *dial;   /* near: until the command runs */
+	bool ended;          /* the wire is closed */
+	int64_t unread_at;   /* since then the wire has no reader; 0: it has one */
 	unsigned char *in, *out;
 	size_t out_start, out_end;
-	bool full;            /* the wire takes nothing until poll reports it: each small piece would wake its reader up */
-	struct boot *boot;    /* near: what starts the far end; NULL: the command does */
-	int stderr_fd, stderr_slot; /* with a boot: the command's stderr; -1 */
-	bool quiet;           /* what it prints is for -v only */
+	bool
+	    full; /* the wire takes nothing until poll reports it: each small piece would wake its reader up */
+	struct boot *boot;              /* near: what starts the far end; NULL: the command does */
+	int stderr_fd, stderr_slot;     /* with a boot: the command's stderr; -1 */
+	bool quiet;                     /* what it prints is for -v only */
 	char line[512], last_line[512]; /* a line that is being read, the last whole one */
 	size_t line_have;
 };
@@ -40,7 +41,8 @@ struct transport {
  * at most.
  * transport_close(t, now): after the last flush.
  */
-bool transport_near(struct transport *t, struct mux *m, struct dial_target *target, struct boot *boot, int64_t now);
+bool transport_near(
+    struct transport *t, struct mux *m, struct dial_target *target, struct boot *boot, int64_t now);
 int transport_far(struct transport *t, struct mux *m);
 void transport_want(struct transport *t, struct pollset *ps);
 void transport_step(struct transport *t, const struct pollset *ps);

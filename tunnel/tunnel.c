@@ -34,7 +34,8 @@
 #define EXPLAIN_AFTER 500 /* for the exit status of a command that was no far end */
 #define PAUSE_FIRST 1000
 #define PAUSE_MOST 60000
-#define WAKE_AFTER 1000 /* whoever wants it, a start is followed by no other within this time for each that failed */
+#define WAKE_AFTER \
+	1000 /* whoever wants it, a start is followed by no other within this time for each that failed */
 #define WAKE_MOST 10000
 #define TELL_AFTER 200    /* of a loss */
 #define SLEPT 5000        /* a jump of the time of day */
@@ -75,20 +76,25 @@ explain_command(struct tunnel *t, int ended)
 	banner = mux_banner(t->mux, &n);
 	endpoint_name(&t->command->to, name, sizeof(name));
 	/* The far relay saw it first, or what we said came back changed: whichever is read before the other. */
-	if (mux_code(t->mux) == MUX_END && n > 0 && strstr(banner, "cannot go through a terminal") != NULL)
-		log_say(LOG_ERROR, "no link: the line changes bytes: is there an ssh -t, or another terminal, on the way?");
+	if (mux_code(t->mux) == MUX_END && n > 0 &&
+	    strstr(banner, "cannot go through a terminal") != NULL)
+		log_say(LOG_ERROR, "no link: the line changes bytes: is there an ssh -t, or "
+				   "another terminal, on the way?");
 	else if (mux_code(t->mux) != MUX_END)
 		log_say(LOG_ERROR, "no link: %s", mux_why(t->mux));
 	else if (ended == 127)
-		log_say(
-		    LOG_ERROR, "no link: the far command was not found; is relay there, and in the PATH of a remote command?");
+		log_say(LOG_ERROR, "no link: the far command was not found; is relay there, and in "
+				   "the PATH of a remote command?");
 	else if (ended == 255)
 		log_say(LOG_ERROR, "no link: %s could not connect, or the far command broke", name);
 	else if (ended >= 0)
 		log_say(LOG_ERROR,
-		    "no link: the command ended with status %d and without a sign of a relay; its end is relay -m -", ended);
+		    "no link: the command ended with status %d and without a sign of a relay; its "
+		    "end is relay -m -",
+		    ended);
 	else
-		log_say(LOG_ERROR, "no link: the command closed its stdout without a sign of a relay; its end is relay -m -");
+		log_say(LOG_ERROR, "no link: the command closed its stdout without a sign of a "
+				   "relay; its end is relay -m -");
 	show_banner(t->mux);
 }
 
@@ -115,14 +121,17 @@ explain_hops(struct tunnel *t, int ended)
 	if (mux_code(t->mux) != MUX_END)
 		snprintf(why, sizeof(why), "%s: %s", tunnel_name(t), mux_why(t->mux));
 	else if (*said != '\0')
-		snprintf(why, sizeof(why), "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop], said,
-		    hops_remedy(hop, said));
+		snprintf(why, sizeof(why), "cannot reach %s: %s%s",
+		    hop == -1 ? whole : t->hops->hops[hop], said, hops_remedy(hop, said));
 	else if (ended == 127)
-		snprintf(why, sizeof(why), "cannot reach %s: a command was not found there, with status 127", whole);
+		snprintf(why, sizeof(why),
+		    "cannot reach %s: a command was not found there, with status 127", whole);
 	else if (ended >= 0)
-		snprintf(why, sizeof(why), "cannot reach %s: %s ended with status %d", whole, t->hops->argv[0], ended);
+		snprintf(why, sizeof(why), "cannot reach %s: %s ended with status %d", whole,
+		    t->hops->argv[0], ended);
 	else
-		snprintf(why, sizeof(why), "cannot reach %s: it closed the line without a word", whole);
+		snprintf(
+		    why, sizeof(why), "cannot reach %s: it closed the line without a word", whole);
 	log_say(level, "%s", why);
 	snprintf(t->loss, sizeof(t->loss), "%s", why);
 	if (level == LOG_ERROR)
@@ -150,8 +159,9 @@ is_far_end(const struct tunnel *t)
 static void
 explain_loss(const struct tunnel *t)
 {
-	log_say(is_far_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s", t->connects > 0 ? " to " : "",
-	    t->connects > 0 ? mux_peer(t->mux) : "", mux_why(t->mux));
+	log_say(is_far_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s",
+	    t->connects > 0 ? " to " : "", t->connects > 0 ? mux_peer(t->mux) : "",
+	    mux_why(t->mux));
 }
 
 /* A key that ends relay ends ssh as well, and often first: that is no loss to be told of. */
@@ -164,7 +174,8 @@ report_loss(struct tunnel *t, struct pollset *ps)
 	if (ps->now < t->report_at)
 		return;
 	t->report_at = 0;
-	log_say(LOG_ERROR, "the link to %s has ended: %s; it will be made again", tunnel_name(t), t->loss);
+	log_say(LOG_ERROR, "the link to %s has ended: %s; it will be made again", tunnel_name(t),
+	    t->loss);
 }
 
 /* ---- start ---- */
@@ -256,7 +267,8 @@ is_explained(struct tunnel *t, struct pollset *ps)
 	if (t->explain_at == 0)
 		t->explain_at = ps->now + EXPLAIN_AFTER;
 	pollset_until(ps, t->explain_at);
-	if (ps->now < t->explain_at && t->transport.child != NULL && spawn_exit(t->transport.child) == -1)
+	if (ps->now < t->explain_at && t->transport.child != NULL &&
+	    spawn_exit(t->transport.child) == -1)
 		return false;
 	explain_start(t);
 	return true;
@@ -273,7 +285,8 @@ static void
 end_link(struct tunnel *t, struct pollset *ps)
 {
 	bool done =
-	    t->stopped || t->finished || (t->one_shot && t->conns->n == 0 && t->state == TUNNEL_UP && t->status == STATUS_OK);
+	    t->stopped || t->finished ||
+	    (t->one_shot && t->conns->n == 0 && t->state == TUNNEL_UP && t->status == STATUS_OK);
 
 	if (t->role == MUX_NEAR && t->state == TUNNEL_STARTING && !t->stopped) {
 		if (!is_explained(t, ps))
@@ -319,17 +332,21 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 {
 	int64_t when = (t->here_at != 0 ? t->here_at : t->started_at) + MAGIC_AFTER;
 
-	if (t->connects > 0 || t->silence_logged || t->boot.state != BOOT_ASKS || (t->here_at == 0 && !hops_any_command(t->hops)))
+	if (t->connects > 0 || t->silence_logged || t->boot.state != BOOT_ASKS ||
+	    (t->here_at == 0 && !hops_any_command(t->hops)))
 		return;
 	pollset_until(ps, when);
 	if (ps->now < when)
 		return;
 	t->silence_logged = true;
 	if (t->here_at == 0)
-		log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are many (srun without -u)?");
+		log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are "
+				    "many (srun without -u)?");
 	else
 		log_say(LOG_NOTICE,
-		    "%s was reached and answers no more: what does relay -V do there? -x PATH names another one", tunnel_name(t));
+		    "%s was reached and answers no more: what does relay -V do there? -x PATH "
+		    "names another one",
+		    tunnel_name(t));
 }
 
 /* What a start with hops is just doing. */
@@ -340,7 +357,8 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 
 	if (t->boot.state == BOOT_COPIES && t->uploads_logged < t->boot.copies) {
 		t->uploads_logged = t->boot.copies;
-		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s", (t->boot.size + 1023) / 1024, tunnel_name(t));
+		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s",
+		    (t->boot.size + 1023) / 1024, tunnel_name(t));
 		if (t->connects == 0)
 			log_status(text);
 	}
@@ -354,7 +372,8 @@ watch_boot(struct tunnel *t, struct pollset *ps)
 			t->magic_at = ps->now + MAGIC_AFTER;
 		if (ps->now >= t->magic_at)
 			mux_lost(t->mux, MUX_TIMEOUT,
-			    "the relay there was started and is not heard: does a hop hold bytes back until a line is whole "
+			    "the relay there was started and is not heard: does a hop hold bytes "
+			    "back until a line is whole "
 			    "(srun without -u)?");
 		pollset_until(ps, t->magic_at);
 	}
@@ -476,7 +495,8 @@ tunnel_flush(struct tunnel *t, int status)
 		t->status = status;
 	transport_flush(&t->transport, pollset_clock_us());
 	/* A connection ends when everything is delivered, or given up; then the far side is to give it up, too. */
-	if (t->one_shot && t->state == TUNNEL_UP && t->conns->n == 0 && mux_state(t->mux) != MUX_DEAD) {
+	if (t->one_shot && t->state == TUNNEL_UP && t->conns->n == 0 &&
+	    mux_state(t->mux) != MUX_DEAD) {
 		t->finished = true;
 		mux_bye(t->mux, t->conns->gave_up ? MUX_RESET : MUX_END, "done");
 	}
@@ -497,16 +517,17 @@ tunnel_table(const struct tunnel *t, int64_t now)
 	uint64_t seconds = (uint64_t)(up > 0 ? up : 1);
 	struct mux_stats s;
 
-	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side", words[t->state]);
+	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side",
+	    words[t->state]);
 	if (t->state == TUNNEL_BACKOFF)
-		log_say(LOG_ERROR, "%s; it is made again in %lld s, or when somebody connects", t->loss,
-		    (long long)((next_start(t) - now + 999) / 1000));
+		log_say(LOG_ERROR, "%s; it is made again in %lld s, or when somebody connects",
+		    t->loss, (long long)((next_start(t) - now + 999) / 1000));
 	if (t->state != TUNNEL_UP)
 		return;
 	mux_stats(t->mux, &s);
-	log_say(LOG_ERROR, "round trip %lld us, at most %llu bytes in flight, %llu bytes reserved", (long long)s.rtt_us,
-	    (unsigned long long)s.cwnd, (unsigned long long)s.reserved);
-	log_say(LOG_ERROR, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second", (unsigned long long)s.sent,
-	    (unsigned long long)s.received, (long long)up, (unsigned long long)(s.sent / seconds),
-	    (unsigned long long)(s.received / seconds));
+	log_say(LOG_ERROR, "round trip %lld us, at most %llu bytes in flight, %llu bytes reserved",
+	    (long long)s.rtt_us, (unsigned long long)s.cwnd, (unsigned long long)s.reserved);
+	log_say(LOG_ERROR, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second",
+	    (unsigned long long)s.sent, (unsigned long long)s.received, (long long)up,
+	    (unsigned long long)(s.sent / seconds), (unsigned long long)(s.received / seconds));
 }

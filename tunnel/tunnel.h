@@ -22,26 +22,27 @@ struct tunnel {
 	enum mux_role role;
 	struct mux *mux;
 	struct transport transport;
-	struct conns *conns;          /* borrowed */
+	struct conns *conns; /* borrowed */
 	struct remotes remotes;
 	struct serve serve;
 	struct probes probes;
-	struct dial_target *command;  /* near: what carries the link */
-	const struct hops *hops;      /* near: it leads through these; NULL: it is the user's own */
+	struct dial_target *command; /* near: what carries the link */
+	const struct hops *hops;     /* near: it leads through these; NULL: it is the user's own */
 	const char *self, *far_path, *far_options; /* with hops: for boot.c */
 	struct boot boot;
-	bool one_shot;       /* ends with its one connection */
-	bool finished;       /* it has ended so */
+	bool one_shot; /* ends with its one connection */
+	bool finished; /* it has ended so */
 	bool stopped, wanted;
-	unsigned connects;   /* how often it was up */
-	unsigned retries;    /* starts since then */
+	unsigned connects; /* how often it was up */
+	unsigned retries;  /* starts since then */
 	int uploads_logged;
 	bool silence_logged;
 	int64_t started_at, here_at, up_at, explain_at, magic_at, again_at;
-	int64_t clock_offset; /* the time of day minus the clock that stands still while the host sleeps */
-	int64_t report_at;   /* a loss is logged at this time; 0: none */
-	char loss[1024];     /* why the link was lost, or could not be made again */
-	int status;          /* TUNNEL_OVER: relay's exit status */
+	int64_t
+	    clock_offset; /* the time of day minus the clock that stands still while the host sleeps */
+	int64_t report_at; /* a loss is logged at this time; 0: none */
+	char loss[1024];   /* why the link was lost, or could not be made again */
+	int status;        /* TUNNEL_OVER: relay's exit status */
 };
 
 /*
