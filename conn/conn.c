@@ -46,10 +46,12 @@
 #define BESIDE 16
 #define STREAM_READS 4 /* of a chunk each, for a stream in one turn */
 #define LINGER 2000
-#define COMMAND_LINGER 250   /* a command cannot be told of a reset */
+#define COMMAND_LINGER 250 /* a command cannot be told of a reset */
+#define LOST_LINGER 500 /* the link is lost */
 #define STUCK_LINGER 1000    /* our parent is dead */
 #define STUCK_FAR 2000       /* the same, where the far side reports what moves */
-#define UNSENT_CHECK 5       /* ms between two looks at what TCP has not delivered */
+#define UNSENT_CHECK 5   /* ms between two looks at what TCP has not delivered, before a reset */
+#define STALL_CHECK 100 /* the same, at what moves at all */
 #define FLUSH_EVERY 100      /* ms between two tries to write */
 #define FLUSHES 50           /* tries without progress: the near side has given up by then */
 #define HANDSHAKE_TIME 60000 /* for a client of -D to send its request */
@@ -74,7 +76,6 @@ struct conn {
 	int64_t began_at;
 	int64_t handshake_until;
 	int64_t stalled_at; /* a time limit counts from here; 0: none does */
-	int64_t give_up_at; /* and ends here */
 	uint64_t progress;  /* at that time */
 	int64_t flush_at;   /* the next try to deliver to a slow reader */
 	int flushes;        /* tries without progress */
@@ -466,8 +467,7 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 		c->stalled_at = now;
 		c->progress = progress;
 	}
-	c->give_up_at = c->stalled_at + limit;
-	return now >= c->give_up_at;
+	return now >= c->stalled_at + limit;
 }
 
 /*
@@ -511,6 +511,15 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		e->err = err;
 }
 
+/* How long what came before the reset of ${e} may stand still. */
+static int64_t
+reset_limit(const struct conn *c, const struct side *e)
+{
+	if (c->child != NULL)
+		return COMMAND_LINGER;
+	return e->stream != NULL && mux_state(stream_mux(e->stream)) == MUX_DEAD ? LOST_LINGER : LINGER;
+}
+
 /* Side ${e} was reset.  ${from} is delivered to ${other} first, down to what TCP there has not sent yet. */
 static bool
 is_delivered(struct conn *c, const struct side *e, const struct half *from,
@@ -521,7 +530,7 @@ is_delivered(struct conn *c, const struct side *e, const struct half *from,
 
 	if (other->err != 0 || (!reads && !writes && side_unsent(other) == 0))
 		return true;
-	return is_stalled(c, c->child != NULL ? COMMAND_LINGER : LINGER, now);
+	return is_stalled(c, reset_limit(c, e), now);
 }
 
 /* One side was reset: deliver what it sent before, then reset the other one.  Return false if neither was. */
@@ -739,6 +748,12 @@ conn_take_dirty(struct conns *tab, struct mux *m, int64_t now)
 	}
 }
 
+static bool
+has_failed(const struct conn *c)
+{
+	return c->a.err != 0 || c->b.err != 0;
+}
+
 static void
 want(const struct conns *tab, struct conn *c, struct pollset *ps)
 {
@@ -758,8 +773,7 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
 		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)
-			pollset_until(ps, c->a.err != 0 || c->b.err != 0 ? ps->now + UNSENT_CHECK
-									 : c->give_up_at);
+			pollset_until(ps, ps->now + (has_failed(c) ? UNSENT_CHECK : STALL_CHECK));
 		break;
 	case CONN_CLOSED:
 		pollset_until(ps, ps->now); /* the sweep frees it */
