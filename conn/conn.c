@@ -1,24 +1,36 @@
 /*
  * conn/conn.c - one connection: two sides with one life.
  *
- * A half that is shut leaves the other one alone, for as long as it likes.  A half whose sink lost its reader stops its source, and
- * the other half goes on: its last bytes still arrive.  A reset of one side ends both.  What was received before the reset is
- * delivered first; then the other side is reset, if it can carry a reset.
+ * Each half ends alone.  These rules end what does not end by itself:
  *
- * Three rules have a time limit without progress:
+ *   stop     If a sink has lost its reader, its half breaks and its source is
+ *            stopped.  The other half goes on, so its last bytes still arrive.
+ *   reset    If a side was reset, the other side gets what was received before,
+ *            and is then reset, if it can carry a reset.  The rule has a limit
+ *            without progress: reset_limit().
+ *   linger   A TCP peer may go on sending to a reader that is gone.  A close
+ *            with unread input becomes a reset, and destroys the last bytes on
+ *            their way to the peer.  So relay reads and drops the input until
+ *            the peer closes, at most LINGER without progress.
+ *   stuck    If stdin is at its end and stdout has no reader, the parent of
+ *            this process is dead (the ssh of a ProxyCommand, for example).  If
+ *            the target then does not read the rest, the connection ends after
+ *            STUCK_LINGER without progress, or STUCK_FAR over a link.
+ *   lost     If stdout has no reader for bytes that the target sent, and stdin
+ *            goes on, the connection ends: another program would die of
+ *            SIGPIPE here.
  *
- *   reset    what was received before a reset has not been delivered yet
- *   linger   all was delivered to a TCP peer that goes on sending to no reader: a close would become a reset and destroy the last
- *            bytes on their way
- *   stuck    stdin at its end and stdout without a reader mean that our parent is dead (the ssh of a ProxyCommand), and the target
- *            does not read what is left
+ * settle() applies them, once a turn.
  *
- * Only active connections are polled and stepped (poll.c).  What happens to a connection is an event of poll, a change that the mux
- * reports, or a time; a connection that waits for a time stays active.
+ * Only active connections are polled and stepped: see base/poll.c.  An event of
+ * poll, or a change of a stream that the mux reports, makes a connection
+ * active.  A connection that waits for a time stays active.
  *
- * Moving a chunk takes 50 us, and a keystroke would wait while many connections move one.  So connections with small pieces are served
- * before those with whole chunks (bulk).  While there are small ones, few bulk ones are served in a turn: one, and one more for each
- * BESIDE that are polled, because of what poll costs.  They take turns.
+ * Moving a chunk takes 50 us, and a keystroke would wait while many connections
+ * move one.  So connections with small pieces are served before those with
+ * whole chunks ("bulk").  While there are small ones, each turn serves one bulk
+ * connection, and one more for every BESIDE active ones, because the poll of
+ * many costs more.  Bulk connections take turns.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -41,50 +53,72 @@
 #include "relay.h"
 #include "conn/conn.h"
 
-#define TURN 32 /* chunks that bulk moves in one turn, about, so that others need not wait */
+/* How much is moved in one turn. */
+#define TURN 32 /* chunks of all bulk connections together, about */
 #define BULK (BUF_CHUNK / 2)
 #define BESIDE 16
-#define STREAM_READS 4 /* of a chunk each, for a stream in one turn */
-#define LINGER 2000
-#define COMMAND_LINGER 250 /* a command cannot be told of a reset */
-#define LOST_LINGER 500 /* the link is lost */
-#define STUCK_LINGER 1000    /* our parent is dead */
-#define STUCK_FAR 2000       /* the same, where the far side reports what moves */
-#define UNSENT_CHECK 5   /* ms between two looks at what TCP has not delivered, before a reset */
-#define STALL_CHECK 100 /* the same, at what moves at all */
-#define FLUSH_EVERY 100      /* ms between two tries to write */
-#define FLUSHES 50           /* tries without progress: the near side has given up by then */
-#define HANDSHAKE_TIME 60000 /* for a client of -D to send its request */
+#define STREAM_READS 4 /* reads of one chunk each, into one stream */
+
+/* Limits, in ms.  A limit of a rule starts again with each progress. */
+#define LINGER 2000          /* of linger, and mostly of reset */
+#define COMMAND_LINGER 250   /* of reset: a command cannot receive a reset */
+#define LOST_LINGER 500      /* of reset: the link is dead */
+#define STUCK_LINGER 1000    /* of stuck */
+#define STUCK_FAR 2000       /* the same, if the far side reports progress */
+#define UNSENT_CHECK 5       /* between two checks for progress, after a reset */
+#define STALL_CHECK 100      /* the same, for the other rules */
+#define FLUSH_EVERY 100      /* between two writes by flush() */
+#define HANDSHAKE_TIME 60000 /* in which a client of -D must send its request */
+
+#define FLUSHES 50 /* tries of flush() without progress; the peer ends earlier */
 
 enum conn_state { CONN_HANDSHAKING, CONN_CONNECTING, CONN_OPEN, CONN_CLOSED };
 
 struct conn {
-	struct watch watch; /* the first member */
+	struct watch watch; /* the first member: see conn_of */
 	unsigned long id;
 	enum conn_state state;
 	struct side a, b;
 	struct half ab, ba;
 	struct dial_target *target; /* NULL: b is a stream */
-	struct dial *dial;          /* connecting */
+	struct dial *dial;          /* connecting to target */
 	struct child *child;        /* the command that is side b */
-	struct socks *socks;        /* handshaking; connecting, until the client was answered */
-	bool bulk;                  /* it moved so much when it moved last */
-	bool served;                /* in this turn */
-	bool dirty;                 /* the mux has changed its stream since its last step */
-	bool loss_logged;           /* that a sink has not taken everything */
-	int status;                 /* its part in relay's exit status */
+	struct socks *socks;        /* until the reply of -D is sent */
+	char from[SOCK_NAME];       /* the name of side a */
+	int status;                 /* its part in the exit status */
 	int64_t began_at;
 	int64_t handshake_until;
-	int64_t stalled_at; /* a time limit counts from here; 0: none does */
-	uint64_t progress;  /* at that time */
-	int64_t flush_at;   /* the next try to deliver to a slow reader */
-	int flushes;        /* tries without progress */
-	uint64_t unsent;    /* at the last try */
-	bool may_stall;     /* a rule with a time limit applies in this turn */
-	char from[SOCK_NAME];
+
+	/* what this turn, or the next one, has to do */
+	bool bulk;   /* the last read returned at least BULK bytes */
+	bool served; /* stepped in this turn, because of an event */
+	bool dirty;  /* the mux has changed a stream since the last step */
+
+	/* rules with a limit: is_stalled */
+	bool may_stall;     /* such a rule applies in this turn */
+	int64_t stalled_at; /* of the last progress; 0: no such rule applies */
+	uint64_t progress;  /* at stalled_at */
+
+	/* a peer that waits for delivery: flush */
+	int64_t flush_at; /* of the next try */
+	int flushes;      /* tries without progress */
+	uint64_t unsent;  /* at the last try */
+
+	bool loss_logged; /* that a sink closed with bytes on their way to it */
 };
 
-/* ---- names and reports ---- */
+/* The end of a connection, which several states lead to: see "closed". */
+static void close_conn(
+    struct conn *c, bool reset_a, bool reset_b, uint16_t code, const char *words, int64_t now);
+static void cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now);
+
+static struct conn *
+conn_of(struct watch *w)
+{
+	return (struct conn *)w;
+}
+
+/* ---- names and log lines ---- */
 
 static const char *
 to_name(const struct conn *c, char *dst)
@@ -113,9 +147,12 @@ has_stdio(const struct conn *c)
 	return c->a.fds.stdio || c->b.fds.stdio;
 }
 
-/* The far side has reset the stream: log its reason.  Resets of connections are logged if there is only one connection. */
+/*
+ * The far side has closed the stream with a reason.  A reset without a reason is
+ * logged only with stdio, where it ends the process.
+ */
 static void
-report_close(const struct conn *c, const struct stream *s)
+log_far_reason(const struct conn *c, const struct stream *s)
 {
 	const char *peer = mux_peer(stream_mux(s)), *reason = stream_reason(s);
 
@@ -129,22 +166,22 @@ report_close(const struct conn *c, const struct stream *s)
 }
 
 static void
-report_reset(const struct conn *c, const struct side *e, const struct side *other)
+log_reset(const struct conn *c, const struct side *e, const struct side *other)
 {
 	char one[ENDPOINT_NAME], two[ENDPOINT_NAME];
 
 	if (e->stream != NULL) {
-		report_close(c, e->stream);
+		log_far_reason(c, e->stream);
 		return;
 	}
 	log_say(has_stdio(c) || half_is_local_failure(e->err) ? LOG_ERROR : LOG_INFO,
 	    "[%lu] %s broke: %s%s; %s %s", c->id, side_name(c, e, one), strerror(e->err),
 	    half_advice(e->err), side_name(c, other, two),
-	    side_resets(other) ? "was reset too" : "was closed, it is not TCP and knows no reset");
+	    side_resets(other) ? "was reset too" : "was closed: only TCP carries a reset");
 }
 
 static void
-report_closed(const struct conn *c, int64_t now)
+log_closed(const struct conn *c, int64_t now)
 {
 	char to[ENDPOINT_NAME];
 
@@ -172,7 +209,7 @@ add(struct conns *tab, const struct side *a, const char *from, int64_t now)
 	return c;
 }
 
-/* Both sides are known: bytes may rest in the halves. */
+/* It is known whether each side is a stream: the halves can hold bytes. */
 static void
 connect_halves(struct conn *c)
 {
@@ -184,7 +221,7 @@ connect_halves(struct conn *c)
 		stream_set_owner(c->a.stream, c);
 	if (c->b.stream != NULL)
 		stream_set_owner(c->b.stream, c);
-	c->dirty = true; /* its stream may hold bytes already */
+	c->dirty = true; /* a stream may have received bytes before it had an owner */
 	log_say(LOG_INFO, "[%lu] opened %s -> %s", c->id, c->from, to_name(c, to));
 }
 
@@ -242,43 +279,13 @@ conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t no
 	return true;
 }
 
-/* ---- end ---- */
-
-static void
-let_go(struct conn *c, bool reset_a, bool reset_b, uint16_t code, const char *words, int64_t now)
-{
-	report_closed(c, now);
-	c->state = CONN_CLOSED;
-	dial_free(c->dial, now);
-	c->dial = NULL;
-	if (c->ab.buf != NULL) {
-		half_break(&c->ab, 0, false);
-		half_break(&c->ba, 0, false);
-	}
-	side_close(&c->a, reset_a, code, words);
-	side_close(&c->b, reset_b, code, words);
-	if (c->child != NULL)
-		spawn_release(c->child, now);
-	c->child = NULL;
-	free(c->socks);
-	c->socks = NULL;
-}
-
-/* End the connection before its time. */
-static void
-cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now)
-{
-	c->status = status;
-	let_go(c, true, true, code, words, now);
-}
-
 /* ---- handshaking ---- */
 
 static void
 refuse_client(struct conn *c, uint16_t code, int64_t now)
 {
 	socks_answer(c->socks, &c->a.fds, code);
-	let_go(c, false, false, MUX_END, "", now);
+	close_conn(c, false, false, MUX_END, "", now);
 }
 
 static void
@@ -304,7 +311,7 @@ step_handshake(struct conns *tab, struct conn *c, const struct pollset *ps)
 	if (!side_readable(&c->a, ps)) {
 		err = side_failed(&c->a, ps);
 		if (err != 0 || ps->now >= c->handshake_until)
-			let_go(c, err != 0, false, MUX_RESET, "", ps->now);
+			close_conn(c, err != 0, false, MUX_RESET, "", ps->now);
 		return;
 	}
 	err = socks_read(c->socks, &c->a.fds);
@@ -312,25 +319,25 @@ step_handshake(struct conns *tab, struct conn *c, const struct pollset *ps)
 		if (half_is_local_failure(err) || err == EAGAIN)
 			log_say(
 			    LOG_ERROR, "the handshake of a client of -D failed: %s", strerror(err));
-		let_go(c, err > 0, false, MUX_RESET, "", ps->now);
-	} else if (c->socks->state == SOCKS_WRONG) {
+		close_conn(c, err > 0, false, MUX_RESET, "", ps->now);
+	} else if (c->socks->state == SOCKS_REFUSED) {
 		log_say(LOG_INFO, "refused a client of -D: %s", c->socks->why);
 		refuse_client(c, c->socks->code, ps->now);
-	} else if (c->socks->state == SOCKS_WANTS) {
+	} else if (c->socks->state == SOCKS_COMPLETE) {
 		open_stream(tab, c, ps->now);
 	}
 }
 
 /* ---- connecting ---- */
 
-/* A client of -D waits for the far side to reach its target. */
+/* The far side connects to the target of a client of -D. */
 static void
 step_request(struct conn *c, const struct pollset *ps)
 {
 	struct stream *s = c->b.stream;
 
 	if (stream_is_closed(s)) {
-		report_close(c, s);
+		log_far_reason(c, s);
 		refuse_client(c, stream_code(s), ps->now);
 	} else if (side_failed(&c->a, ps) != 0 ||
 		   (stream_is_opened(s) && !socks_answer(c->socks, &c->a.fds, MUX_END))) {
@@ -361,6 +368,12 @@ client_failed(struct conn *c, const struct pollset *ps)
 	return err == EPIPE && c->a.fds.single && fdpair_has_unread(&c->a.fds) ? 0 : err;
 }
 
+static bool
+is_far_stream(const struct side *e)
+{
+	return e->stream != NULL && mux_role(stream_mux(e->stream)) == MUX_FAR;
+}
+
 static void
 take_target(struct conn *c, int64_t now)
 {
@@ -372,15 +385,14 @@ take_target(struct conn *c, int64_t now)
 		return;
 	}
 	c->child = dial_take_child(c->dial);
-	c->a.fds.keeps_stderr =
-	    c->child != NULL; /* the exit of the command is still to be logged */
+	c->a.fds.keeps_stderr = c->child != NULL; /* to log the exit of the command */
 	if (c->child != NULL)
 		fdpair_pipes(&c->b.fds, spawn_take_in(c->child), spawn_take_out(c->child));
 	else if (kind != ENDPOINT_STDIO)
 		fdpair_socket(&c->b.fds, dial_take(c->dial), kind == ENDPOINT_TCP);
 	dial_free(c->dial, now);
 	c->dial = NULL;
-	if (c->a.stream != NULL && mux_role(stream_mux(c->a.stream)) == MUX_FAR)
+	if (is_far_stream(&c->a))
 		stream_accept(c->a.stream);
 	c->state = CONN_OPEN;
 }
@@ -396,11 +408,11 @@ dial_code(const struct dial *d)
 static void
 dial_failed(struct conn *c, int64_t now)
 {
-	bool far = c->a.stream != NULL && mux_role(stream_mux(c->a.stream)) == MUX_FAR;
 	char why[ENDPOINT_NAME + 512];
 
 	dial_explain(c->dial, why, sizeof(why));
-	log_say(far ? LOG_INFO : LOG_ERROR, "%s", why);
+	/* The near side logs what the far side writes into CLOSE. */
+	log_say(is_far_stream(&c->a) ? LOG_INFO : LOG_ERROR, "%s", why);
 	cut(c, dial_status(c->dial), dial_code(c->dial), why, now);
 }
 
@@ -429,7 +441,10 @@ step_dial(struct conn *c, const struct pollset *ps)
 
 /* ---- open: bytes ---- */
 
-/* Write behind the read at once: a poll between them would only cost time.  Return how much was read. */
+/*
+ * What was read is written at once, because a poll in between only costs time.
+ * Return how many bytes were read.
+ */
 static size_t
 pump(struct half *h, bool readable, bool writable, int chunks)
 {
@@ -447,16 +462,95 @@ pump(struct half *h, bool readable, bool writable, int chunks)
 	return all;
 }
 
-/* ---- open: decisions ---- */
+/*
+ * Write although poll has not reported that the sink is writable.  poll reports
+ * a socket as writable only when much of its buffer is free; a slow reader frees
+ * less at a time.
+ */
+static void
+write_unpolled(struct half *h)
+{
+	half_write(h, true);
+}
 
-/* Changes whenever a byte moves on, here or, as far as it is known, behind side ${e}. */
+/*
+ * The peer of a stream has stopped reading, and ${in} holds bytes that it sent.
+ * It waits for their delivery, perhaps with a limit (stuck).  ${out} is the half
+ * to the peer.
+ */
+static bool
+is_flushing(const struct conn *c, const struct half *in, const struct half *out)
+{
+	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN &&
+	       c->flushes < FLUSHES;
+}
+
+static bool
+flushes(const struct conn *c)
+{
+	return is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab);
+}
+
+/*
+ * Every FLUSH_EVERY, write what such a peer waits for.  What the system of a TCP
+ * sink has not acknowledged is not delivered yet.  If that amount changes, a
+ * CREDIT frame shows the progress to the peer.
+ */
+static void
+flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
+{
+	uint64_t unsent;
+
+	if (!is_flushing(c, in, out) || now < c->flush_at)
+		return;
+	c->flush_at = now + FLUSH_EVERY;
+	c->flushes++;
+	write_unpolled(in);
+	unsent = side_unsent(in->dst);
+	if (unsent == c->unsent)
+		return;
+	c->flushes = 0;
+	c->unsent = unsent;
+	stream_show_progress(in->src->stream);
+}
+
+/*
+ * ${fresh}: the target was reached in this turn, and the client was not polled.
+ * Read from it all the same: it has mostly sent something by then.
+ */
+static void
+move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
+{
+	size_t there, back;
+
+	half_update(&c->ab);
+	half_update(&c->ba);
+	there = pump(&c->ab,
+	    fresh ? c->a.stream == NULL && !c->a.fds.in_blocks : side_readable(&c->a, ps),
+	    side_writable(&c->b, ps), chunks);
+	back = pump(&c->ba, side_readable(&c->b, ps), side_writable(&c->a, ps), chunks);
+	if (there > 0 || back > 0)
+		c->bulk = there >= BULK || back >= BULK;
+	flush(c, &c->ab, &c->ba, ps->now);
+	flush(c, &c->ba, &c->ab, ps->now);
+}
+
+/* ---- open: rules ---- */
+
+/*
+ * A number that changes when a byte moves on behind the side ${e}, as far as
+ * this process can find out.
+ */
 static uint64_t
 side_progress(const struct side *e)
 {
 	return e->stream != NULL ? stream_progress(e->stream) : 0 - side_unsent(e);
 }
 
-/* Has nothing moved for ${limit}?  Each rule that has a limit asks once a turn while it applies. */
+/*
+ * Has nothing moved for ${limit}?  A rule that has a limit calls this once in
+ * each turn in which it applies.
+ */
 static bool
 is_stalled(struct conn *c, int64_t limit, int64_t now)
 {
@@ -471,8 +565,8 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 }
 
 /*
- * Was the stream reset before both directions had ended?  A code that comes
- * later only reports a loss: check_delivery.
+ * Was the stream reset before both directions had ended?  A code that is read
+ * later only reports a loss: log_delivery.
  */
 static bool
 is_reset(const struct stream *s)
@@ -483,8 +577,9 @@ is_reset(const struct stream *s)
 }
 
 /*
- * ${from} comes from side ${e}, ${to} leads to it: has the side failed?  Its last bytes are read before its failure counts, and a write
- * error of TCP means that reading will come to an end.
+ * Find out whether the side ${e} was reset.  ${from} is the half that reads from
+ * it, ${to} the one that writes to it.  Its last bytes are read before its
+ * failure counts.
  */
 static void
 check_side(struct side *e, struct half *from, struct half *to, const struct pollset *ps)
@@ -497,6 +592,7 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		e->err = is_reset(e->stream) ? mux_errno_of(stream_code(e->stream)) : 0;
 		return;
 	}
+	/* A write to TCP failed: it was reset.  EPIPE elsewhere: only the reader is gone. */
 	if (to->state == HALF_BROKEN && to->by_sink && (e->fds.tcp || to->err != EPIPE)) {
 		e->err = to->err;
 		return;
@@ -511,16 +607,20 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		e->err = err;
 }
 
-/* How long what came before the reset of ${e} may stand still. */
+/* The limit of the rule "reset", after a reset of ${e}. */
 static int64_t
 reset_limit(const struct conn *c, const struct side *e)
 {
 	if (c->child != NULL)
 		return COMMAND_LINGER;
-	return e->stream != NULL && mux_state(stream_mux(e->stream)) == MUX_DEAD ? LOST_LINGER : LINGER;
+	return e->stream != NULL && mux_state(stream_mux(e->stream)) == MUX_DEAD ? LOST_LINGER
+										 : LINGER;
 }
 
-/* Side ${e} was reset.  ${from} is delivered to ${other} first, down to what TCP there has not sent yet. */
+/*
+ * The side ${e} was reset.  Has ${other} got everything that ${e} sent before,
+ * or is the limit over?  What TCP has not sent yet is not delivered.
+ */
 static bool
 is_delivered(struct conn *c, const struct side *e, const struct half *from,
     const struct side *other, int64_t now)
@@ -533,13 +633,21 @@ is_delivered(struct conn *c, const struct side *e, const struct half *from,
 	return is_stalled(c, reset_limit(c, e), now);
 }
 
-/* One side was reset: deliver what it sent before, then reset the other one.  Return false if neither was. */
+static int
+reset_status(const struct side *e)
+{
+	const struct stream *s = e->stream;
+
+	return s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET ? STATUS_CONNECT
+										: STATUS_BROKEN;
+}
+
+/* Rule "reset".  Return false if no side was reset. */
 static bool
 end_by_reset(struct conn *c, int64_t now)
 {
 	struct side *e = c->a.err != 0 ? &c->a : &c->b, *other = e == &c->a ? &c->b : &c->a;
 	struct half *from = e == &c->a ? &c->ab : &c->ba, *to = e == &c->a ? &c->ba : &c->ab;
-	const struct stream *s = e->stream;
 
 	if (e->err == 0)
 		return false;
@@ -548,15 +656,12 @@ end_by_reset(struct conn *c, int64_t now)
 		fdpair_shut_in(&other->fds);
 	if (!is_delivered(c, e, from, other, now))
 		return true;
-	report_reset(c, e, other);
-	cut(c,
-	    s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET ? STATUS_CONNECT
-									     : STATUS_BROKEN,
-	    MUX_RESET, strerror(e->err), now);
+	log_reset(c, e, other);
+	cut(c, reset_status(e), MUX_RESET, strerror(e->err), now);
 	return true;
 }
 
-/* The sink of ${h} lost its reader: stop the source, where it can be told. */
+/* Rule "stop", for the half ${h}. */
 static void
 stop_source(struct conn *c, struct half *h)
 {
@@ -574,14 +679,14 @@ stop_source(struct conn *c, struct half *h)
 		c->status = STATUS_BROKEN;
 		c->loss_logged = true;
 		log_say(c->a.fds.stdio ? LOG_ERROR : LOG_INFO,
-		    "[%lu] %s closed before it had taken everything", c->id,
+		    "[%lu] %s closed before it had read everything", c->id,
 		    side_name(c, h->dst, name));
 	}
 }
 
 /*
- * What stdout did not take has no reader any more, and stdin goes on.  Another program would die of SIGPIPE now.  If stdin is at its
- * end, or its writer is gone, its last bytes are delivered first.
+ * Rule "lost".  If stdin is at its end, or its writer is gone, the rule does not
+ * apply: the last bytes of stdin are delivered first.
  */
 static bool
 output_is_lost(const struct half *out, const struct half *in)
@@ -590,6 +695,21 @@ output_is_lost(const struct half *out, const struct half *in)
 	       in->state == HALF_OPEN && !fdpair_input_ends(&in->src->fds);
 }
 
+/* Rule "stuck". */
+static bool
+is_stuck(struct conn *c, int64_t now)
+{
+	struct half *in = c->a.fds.stdio ? &c->ab : &c->ba, *out = c->a.fds.stdio ? &c->ba : &c->ab;
+	bool ended = in->state == HALF_DRAIN ||
+		     (in->state == HALF_SHUT && !side_is_done(in->dst)) || in->src->fds.hup;
+
+	if (!in->src->fds.stdio || out->state != HALF_BROKEN || !ended)
+		return false;
+	write_unpolled(in);
+	return is_stalled(c, in->dst->stream != NULL ? STUCK_FAR : STUCK_LINGER, now);
+}
+
+/* Rule "linger": ${broken} drops what the peer sends, ${shut} has sent EOF. */
 static bool
 lingers(struct conn *c, const struct half *broken, const struct half *shut, int64_t now)
 {
@@ -602,20 +722,6 @@ lingers(struct conn *c, const struct half *broken, const struct half *shut, int6
 }
 
 static bool
-is_stuck(struct conn *c, int64_t now)
-{
-	struct half *in = c->a.fds.stdio ? &c->ab : &c->ba, *out = c->a.fds.stdio ? &c->ba : &c->ab;
-	bool ended = in->state == HALF_DRAIN ||
-		     (in->state == HALF_SHUT && !side_is_done(in->dst)) || in->src->fds.hup;
-
-	if (!in->src->fds.stdio || out->state != HALF_BROKEN || !ended)
-		return false;
-	/* poll reports a socket as writable only when much of its room is free; a slow reader makes less. */
-	half_write(in, true);
-	return is_stalled(c, in->dst->stream != NULL ? STUCK_FAR : STUCK_LINGER, now);
-}
-
-static bool
 is_over(struct conn *c, int64_t now)
 {
 	return half_finished(&c->ab) && half_finished(&c->ba) && side_is_done(&c->a) &&
@@ -623,9 +729,12 @@ is_over(struct conn *c, int64_t now)
 	       !lingers(c, &c->ba, &c->ab, now);
 }
 
-/* The far side has closed the stream after both directions ended: did it deliver everything? */
+/*
+ * The stream has ended in both directions.  If the far side has closed it with a
+ * code, some bytes were not delivered.
+ */
 static void
-check_delivery(struct conn *c)
+log_delivery(struct conn *c)
 {
 	const struct stream *s = c->b.stream;
 
@@ -633,10 +742,10 @@ check_delivery(struct conn *c)
 		return;
 	c->status = STATUS_BROKEN;
 	if (!c->loss_logged)
-		report_close(c, s);
+		log_far_reason(c, s);
 }
 
-/* The one place that looks at both halves and decides. */
+/* The one function that looks at both halves and decides. */
 static void
 settle(struct conns *tab, struct conn *c, int64_t now)
 {
@@ -646,7 +755,7 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 		return;
 	half_end(&c->ab, c->ba.state != HALF_SHUT);
 	half_end(&c->ba, c->ab.state != HALF_SHUT);
-	if (end_by_reset(c, now)) /* an end could not be passed on */
+	if (end_by_reset(c, now)) /* half_end may find a side that was reset */
 		return;
 	stop_source(c, &c->ab);
 	stop_source(c, &c->ba);
@@ -655,58 +764,16 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 	    !output_is_lost(&c->ba, &c->ab))
 		return;
 	tab->gave_up = tab->gave_up || stuck;
-	check_delivery(c);
-	/* A direction that came to its end is never reset: its last bytes may still be on their way. */
-	let_go(
+	log_delivery(c);
+	/* A direction that has ended is not reset: its last bytes may be on their way. */
+	close_conn(
 	    c, c->ba.state == HALF_BROKEN, c->ab.state == HALF_BROKEN || stuck, MUX_RESET, "", now);
 }
 
-/*
- * The peer of a stream has stopped reading and waits for ${in} to be delivered, perhaps with a time limit.  poll reports a socket as
- * writable only when much of its room is free; a slow reader makes less, so that the write is tried without poll.
- */
-static bool
-is_flushing(const struct conn *c, const struct half *in, const struct half *out)
-{
-	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN &&
-	       c->flushes < FLUSHES;
-}
-
-/* Deliver what such a peer waits for.  What TCP there has not acknowledged is not delivered; where it moves, the peer is told. */
 static void
-flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
+step_open(struct conns *tab, struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 {
-	uint64_t unsent;
-
-	if (!is_flushing(c, in, out) || now < c->flush_at)
-		return;
-	c->flush_at = now + FLUSH_EVERY;
-	c->flushes++;
-	half_write(in, true);
-	unsent = side_unsent(in->dst);
-	if (unsent == c->unsent)
-		return;
-	c->flushes = 0;
-	c->unsent = unsent;
-	stream_show_progress(in->src->stream);
-}
-
-static void
-move(struct conns *tab, struct conn *c, const struct pollset *ps, bool fresh, int chunks)
-{
-	size_t there, back;
-
-	half_update(&c->ab);
-	half_update(&c->ba);
-	/* A client has mostly sent something by the time that its target is reached. */
-	there = pump(&c->ab,
-	    fresh ? c->a.stream == NULL && !c->a.fds.in_blocks : side_readable(&c->a, ps),
-	    side_writable(&c->b, ps), chunks);
-	back = pump(&c->ba, side_readable(&c->b, ps), side_writable(&c->a, ps), chunks);
-	if (there > 0 || back > 0)
-		c->bulk = there >= BULK || back >= BULK;
-	flush(c, &c->ab, &c->ba, ps->now);
-	flush(c, &c->ba, &c->ab, ps->now);
+	move(c, ps, fresh, chunks);
 	check_side(&c->a, &c->ab, &c->ba, ps);
 	check_side(&c->b, &c->ba, &c->ab, ps);
 	c->may_stall = false;
@@ -715,41 +782,50 @@ move(struct conns *tab, struct conn *c, const struct pollset *ps, bool fresh, in
 		c->stalled_at = 0;
 }
 
-static void
-step(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
-{
-	enum conn_state before = c->state;
+/* ---- closed ---- */
 
-	c->dirty = false;
-	if (c->state == CONN_HANDSHAKING)
-		step_handshake(tab, c, ps);
-	else if (c->state == CONN_CONNECTING && c->dial != NULL)
-		step_dial(c, ps);
-	else if (c->state == CONN_CONNECTING)
-		step_request(c, ps);
-	if (c->state == CONN_OPEN)
-		move(tab, c, ps, before != CONN_OPEN, chunks);
-	if (c->state != before)
-		watch_event(&tab->watches, &c->watch, ps->now);
+/* ${reset_a}, ${reset_b}: close the side as a reset, if it can carry one. */
+static void
+close_conn(
+    struct conn *c, bool reset_a, bool reset_b, uint16_t code, const char *words, int64_t now)
+{
+	log_closed(c, now);
+	c->state = CONN_CLOSED;
+	dial_free(c->dial, now);
+	c->dial = NULL;
+	if (c->ab.buf != NULL) {
+		half_break(&c->ab, 0, false);
+		half_break(&c->ba, 0, false);
+	}
+	side_close(&c->a, reset_a, code, words);
+	side_close(&c->b, reset_b, code, words);
+	if (c->child != NULL)
+		spawn_release(c->child, now);
+	c->child = NULL;
+	free(c->socks);
+	c->socks = NULL;
 }
 
-/* ---- all connections ---- */
-
-void
-conn_take_dirty(struct conns *tab, struct mux *m, int64_t now)
+/* The connection has failed. */
+static void
+cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now)
 {
-	struct stream *s;
-	struct conn *c;
+	c->status = status;
+	close_conn(c, true, true, code, words, now);
+}
 
-	while ((s = mux_next_dirty(m)) != NULL) {
-		c = stream_owner(s);
-		c->dirty = true;
-		watch_event(&tab->watches, &c->watch, now);
-	}
+/* ---- a turn of one connection ---- */
+
+/* Does it wait for anything else than an event of its sides? */
+static bool
+waits_for_time(const struct conn *c)
+{
+	return c->state == CONN_HANDSHAKING || c->dial != NULL || c->stalled_at != 0 ||
+	       (c->state == CONN_OPEN && flushes(c));
 }
 
 static bool
-has_failed(const struct conn *c)
+has_reset(const struct conn *c)
 {
 	return c->a.err != 0 || c->b.err != 0;
 }
@@ -768,16 +844,85 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 			dial_want(c->dial, ps);
 		break;
 	case CONN_OPEN:
-		if (is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab))
+		if (flushes(c))
 			pollset_until(ps, c->flush_at);
 		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
 		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)
-			pollset_until(ps, ps->now + (has_failed(c) ? UNSENT_CHECK : STALL_CHECK));
+			pollset_until(ps, ps->now + (has_reset(c) ? UNSENT_CHECK : STALL_CHECK));
 		break;
 	case CONN_CLOSED:
-		pollset_until(ps, ps->now); /* the sweep frees it */
+		pollset_until(ps, ps->now); /* conn_sweep frees it */
 		break;
+	}
+}
+
+static bool
+has_event(const struct conn *c, const struct pollset *ps)
+{
+	return c->dirty || side_has_event(&c->a, ps) || side_has_event(&c->b, ps);
+}
+
+static void
+step(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
+{
+	enum conn_state before = c->state;
+
+	c->dirty = false;
+	if (c->state == CONN_HANDSHAKING)
+		step_handshake(tab, c, ps);
+	else if (c->state == CONN_CONNECTING && c->dial != NULL)
+		step_dial(c, ps);
+	else if (c->state == CONN_CONNECTING)
+		step_request(c, ps);
+	if (c->state == CONN_OPEN)
+		step_open(tab, c, ps, before != CONN_OPEN, chunks);
+	if (c->state != before)
+		watch_event(&tab->watches, &c->watch, ps->now);
+}
+
+/* Step ${c} if it has an event or waits for a time.  Return true for an event. */
+static bool
+serve(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
+{
+	bool event = has_event(c, ps);
+
+	if (c->state == CONN_CLOSED || (!event && !waits_for_time(c)))
+		return false;
+	if (event)
+		watch_event(&tab->watches, &c->watch, ps->now);
+	step(tab, c, ps, chunks);
+	c->served = event;
+	return event;
+}
+
+/* After the turn.  A bulk connection that was served is the last in the next. */
+static void
+settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
+{
+	if (c->served && c->bulk)
+		watch_to_back(&tab->watches, &c->watch);
+	else if (!waits_for_time(c) && !c->dirty &&
+		 watch_to_idle(&tab->watches, &c->watch, ps->now)) {
+		/* Or a turn that has not polled it would find old events. */
+		side_unwatch(&c->a);
+		side_unwatch(&c->b);
+	}
+	c->served = false;
+}
+
+/* ---- all connections ---- */
+
+void
+conn_take_dirty(struct conns *tab, struct mux *m, int64_t now)
+{
+	struct stream *s;
+	struct conn *c;
+
+	while ((s = mux_next_dirty(m)) != NULL) {
+		c = stream_owner(s);
+		c->dirty = true;
+		watch_event(&tab->watches, &c->watch, now);
 	}
 }
 
@@ -790,24 +935,10 @@ conn_want(struct conns *tab, struct pollset *ps)
 	if (tab->behind)
 		pollset_until(ps, ps->now);
 	for (w = tab->watches.active.first; w != NULL; w = w->next)
-		want(tab, (struct conn *)w, ps);
+		want(tab, conn_of(w), ps);
 }
 
-static bool
-has_event(const struct conn *c, const struct pollset *ps)
-{
-	return side_has_event(&c->a, ps) || side_has_event(&c->b, ps);
-}
-
-/* Does it wait for more than an event of its own descriptors or its stream? */
-static bool
-waits_for_time(const struct conn *c)
-{
-	return c->state == CONN_HANDSHAKING || c->dial != NULL || c->stalled_at != 0 ||
-	       (c->state == CONN_OPEN &&
-		   (is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab)));
-}
-
+/* How many chunks one bulk connection may move, beside ${served} - 1 others. */
 static int
 chunks_beside(size_t served)
 {
@@ -816,95 +947,57 @@ chunks_beside(size_t served)
 	return served >= TURN ? 1 : TURN / (int)served;
 }
 
-/* Step ${c}, if there is a reason to.  Return whether the reason was an event of poll or a change of its stream. */
-static bool
-serve(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
+static size_t
+serve_small(struct conns *tab, const struct pollset *ps)
 {
-	bool event = has_event(c, ps) || c->dirty;
+	struct watch *w;
+	size_t small = 0;
 
-	if (c->state == CONN_CLOSED || (!event && !waits_for_time(c)))
-		return false;
-	if (event)
-		watch_event(&tab->watches, &c->watch, ps->now);
-	step(tab, c, ps, chunks);
-	c->served = event;
-	return event;
+	for (w = tab->watches.active.first; w != NULL; w = w->next) {
+		if (conn_of(w)->bulk)
+			continue;
+		small++;
+		tab->served += serve(tab, conn_of(w), ps, 1);
+	}
+	return small;
 }
 
-/* poll reports an event again, but the mux reports a change once. */
+/*
+ * Serve at most ${most} bulk connections.  For the others, poll reports an event
+ * again, but the mux reports a change once: it is kept in tab->behind.
+ */
 static void
-leave_for_next_turn(struct conns *tab, struct conn *c, int64_t now)
+serve_bulk(struct conns *tab, const struct pollset *ps, size_t most, int chunks)
 {
-	watch_event(&tab->watches, &c->watch, now);
-	tab->behind = tab->behind || c->dirty;
+	struct watch *w;
+	struct conn *c;
+	size_t n = 0;
+
+	for (w = tab->watches.active.first; w != NULL; w = w->next) {
+		c = conn_of(w);
+		if (!c->bulk || c->served)
+			continue;
+		if (n < most) {
+			n += serve(tab, c, ps, chunks);
+		} else if (has_event(c, ps)) {
+			watch_event(&tab->watches, &c->watch, ps->now);
+			tab->behind = tab->behind || c->dirty;
+		}
+	}
+	tab->served += n;
 }
 
 void
 conn_step(struct conns *tab, const struct pollset *ps)
 {
-	size_t small = 0, bulk = 0, most;
 	int chunks = chunks_beside(tab->served);
-	struct watch *w;
-	struct conn *c;
 
 	tab->served = 0;
 	tab->behind = false;
-	for (w = tab->watches.active.first; w != NULL; w = w->next) {
-		c = (struct conn *)w;
-		if (c->bulk)
-			continue;
-		small++;
-		tab->served += serve(tab, c, ps, 1);
-	}
-	most = small == 0 ? SIZE_MAX : 1 + tab->watches.active.n / BESIDE;
-	chunks = small == 0 ? chunks : 1;
-	for (w = tab->watches.active.first; w != NULL; w = w->next) {
-		c = (struct conn *)w;
-		if (!c->bulk || c->served)
-			continue;
-		if (bulk < most)
-			bulk += serve(tab, c, ps, chunks);
-		else if (has_event(c, ps) || c->dirty)
-			leave_for_next_turn(tab, c, ps->now);
-	}
-	tab->served += bulk;
-}
-
-/* A direction that came to its end is not reset: the system delivers its last bytes. */
-static void
-stop(struct conn *c, int status, int64_t now)
-{
-	c->status = status;
-	let_go(c, c->ba.state != HALF_SHUT, c->ab.state != HALF_SHUT, MUX_RESET, "stopped", now);
-}
-
-void
-conn_stop(struct conns *tab, int status, int64_t now)
-{
-	struct watch *w;
-	struct conn *c;
-
-	watch_wake_all(&tab->watches); /* conn_sweep looks at active connections only */
-	for (w = tab->watches.active.first; w != NULL; w = w->next) {
-		c = (struct conn *)w;
-		if (c->state != CONN_CLOSED)
-			stop(c, status, now);
-	}
-}
-
-/* A bulk connection that was served is the last one of the next turn. */
-static void
-settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
-{
-	if (c->served && c->bulk)
-		watch_to_back(&tab->watches, &c->watch);
-	else if (!waits_for_time(c) && !c->dirty &&
-		 watch_to_idle(&tab->watches, &c->watch, ps->now)) {
-		/* An idle connection may be stepped in a turn that has not polled it. */
-		side_unwatch(&c->a);
-		side_unwatch(&c->b);
-	}
-	c->served = false;
+	if (serve_small(tab, ps) > 0)
+		serve_bulk(tab, ps, 1 + tab->watches.active.n / BESIDE, 1);
+	else
+		serve_bulk(tab, ps, SIZE_MAX, chunks);
 }
 
 int
@@ -916,7 +1009,7 @@ conn_sweep(struct conns *tab, const struct pollset *ps)
 
 	for (w = tab->watches.active.first; w != NULL; w = next) {
 		next = w->next;
-		c = (struct conn *)w;
+		c = conn_of(w);
 		if (c->state != CONN_CLOSED) {
 			settle_watch(tab, c, ps);
 			continue;
@@ -929,6 +1022,26 @@ conn_sweep(struct conns *tab, const struct pollset *ps)
 		free(c);
 	}
 	return status;
+}
+
+/* A direction that has ended is not reset: the system delivers its last bytes. */
+static void
+stop(struct conn *c, int status, int64_t now)
+{
+	c->status = status;
+	close_conn(
+	    c, c->ba.state != HALF_SHUT, c->ab.state != HALF_SHUT, MUX_RESET, "stopped", now);
+}
+
+void
+conn_stop(struct conns *tab, int status, int64_t now)
+{
+	struct watch *w;
+
+	watch_wake_all(&tab->watches); /* conn_sweep looks at active ones only */
+	for (w = tab->watches.active.first; w != NULL; w = w->next)
+		if (conn_of(w)->state != CONN_CLOSED)
+			stop(conn_of(w), status, now);
 }
 
 void

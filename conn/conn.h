@@ -1,13 +1,17 @@
 /*
  * conn/conn.h - one connection: two sides with one life.
  *
- *   handshaking --request--> connecting --target reached--> open --both halves finished--> closed
+ *   handshaking --request--> connecting --target reached--> open --> closed
  *
- * Side a came to us: an accepted socket, stdin and stdout, or a stream that the peer opened.  Side b is the target: a socket, a command,
- * or a stream.  handshaking: a client of -D sends its request.  connecting: the target is dialled, or the far side reports whether it
- * has reached it.  The sweep at the end of each turn frees connections that are closed.
+ * Side a came to this process: an accepted socket, stdin and stdout, or a
+ * stream that the peer opened.  Side b is the target: a socket, a command, or a
+ * stream.
  *
- * Each side is owned by its connection from the call that passes it on, unless that call returns false.
+ * handshaking: a client of -D sends its request.  connecting: the target is
+ * being dialled, or the far side is doing that.  open: bytes move until both
+ * halves have ended.  closed: conn_sweep frees the connection.
+ *
+ * No function here blocks.  Times are milliseconds of pollset_clock.
  */
 #ifndef CONN_CONN_H
 #define CONN_CONN_H
@@ -20,41 +24,79 @@
 #include "net/dial.h"
 #include "conn/side.h"
 
+/* All connections of this process.  Zeros: none. */
 struct conns {
 	struct watches watches;
-	struct mux *mux; /* where requests of -D go; NULL: the link is down, and they wait */
+	struct mux *mux; /* carries requests of -D; NULL: they wait for a link */
 	size_t n;
-	size_t served; /* how many connections poll had events for in the last turn */
-	bool behind;   /* a connection that the mux has changed was left for the next turn */
-	bool
-	    gave_up; /* a connection ended although its target had not taken everything: our parent is dead */
+	size_t served; /* connections that had an event in the last turn */
+	bool behind;   /* a change by the mux was left for the next turn */
+	bool gave_up;  /* a connection ended by the rule "stuck": see conn.c */
 	unsigned long last_id;
 };
 
 /*
- * conn_dial(tab, a, from, target, now): connect ${a}, called ${from}, to ${target}.  A target whose users are counted loses one when
- * the connection ends; another one must outlive the connection.  False: no memory; nothing has changed.
- * conn_join(tab, a, from, b, now): the same where the target ${b} is there: it is open at once.
- * conn_socks(tab, a, from, now): a client of -D.
+ * conn_dial(tab, a, from, target, now):
+ * Add a connection of the side ${a}, named ${from} in log lines, and start to
+ * connect it to ${target}.  Return false if there is no memory; then the caller
+ * keeps ${a} and ${target}.  Otherwise the connection owns ${a}, and calls
+ * dial_drop_target(${target}) when it is freed.
  */
 bool conn_dial(struct conns *tab, const struct side *a, const char *from,
     struct dial_target *target, int64_t now);
+
+/*
+ * conn_join(tab, a, from, b, now):
+ * Add a connection that is open at once, of the sides ${a} and ${b}.  Return
+ * false if there is no memory; then the caller keeps both sides.
+ */
 bool conn_join(
     struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now);
+
+/*
+ * conn_socks(tab, a, from, now):
+ * Add a connection of ${a}, a client of -D.  Its request is sent to ${tab}->mux.
+ * Return false if there is no memory; then the caller keeps ${a}.
+ */
 bool conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t now);
 
 /*
- * conn_take_dirty(tab, m): the connections whose streams ${m} has changed are active.
- * conn_want(tab, ps), conn_step(tab, ps): tell poll what the active connections wait for; move what can be moved, and decide.
- * conn_stop(tab, status, now): cut all.
- * conn_sweep(tab, ps): free those that are closed; return the exit status of the last one that failed, or STATUS_OK.
- * conn_table(tab, now): log a line for each.
+ * conn_take_dirty(tab, m, now):
+ * Mark each connection whose stream ${m} has changed, so that conn_step serves
+ * it.
  */
 void conn_take_dirty(struct conns *tab, struct mux *m, int64_t now);
+
+/*
+ * conn_want(tab, ps):
+ * Add to ${ps} the descriptors and times that the active connections wait for.
+ */
 void conn_want(struct conns *tab, struct pollset *ps);
+
+/*
+ * conn_step(tab, ps):
+ * After pollset_wait: move bytes, apply the rules, and close the connections
+ * that have ended.
+ */
 void conn_step(struct conns *tab, const struct pollset *ps);
-void conn_stop(struct conns *tab, int status, int64_t now);
+
+/*
+ * conn_sweep(tab, ps):
+ * At the end of a turn: free the closed connections.  Return the status of the
+ * last one that failed, or STATUS_OK.
+ */
 int conn_sweep(struct conns *tab, const struct pollset *ps);
+
+/*
+ * conn_stop(tab, status, now):
+ * Close all connections.  ${status} becomes the status of each.
+ */
+void conn_stop(struct conns *tab, int status, int64_t now);
+
+/*
+ * conn_table(tab, now):
+ * Log one line for each connection.
+ */
 void conn_table(const struct conns *tab, int64_t now);
 
 #endif

@@ -1,14 +1,19 @@
 /*
- * conn/fdpair.c - the descriptors of one side, and how each kind of them is put in order, half-closed, reset and given back.
+ * conn/fdpair.c - the descriptors of one side: how each kind is set up,
+ * half-closed, reset and given back.
  *
- * A side is one socket, or two descriptors: a pipe from and a pipe to a command, or whatever stdin and stdout are.  To end the
- * outgoing direction a socket is shut down and a pipe is closed; a reset exists for TCP alone.  The descriptor of a direction that
- * is over is -1 here; a socket is closed when both are.
+ * To send EOF, a socket is shut down and a pipe is closed.  Only TCP has a
+ * reset.  One socket is closed when both of its directions have ended.
  *
- * stdin and stdout are moved to private numbers, and /dev/null takes their place, so that closing one really closes it and no
- * stray output gets between the bytes.  What they are is shared with whoever started relay (the file status flags belong to the
- * open file, not to the descriptor): O_NONBLOCK is set only on pipes and sockets, and taken back before they are let go.
- * Terminals, files and devices stay blocking.  Terminals and devices other than /dev/null are used only when poll said so.
+ * stdin and stdout are moved to private numbers, and /dev/null takes their
+ * place.  So closing one of them really closes it, and no stray output gets
+ * between the bytes.
+ *
+ * Other processes may share what stdin and stdout are: the file status flags
+ * belong to the open file, not to the descriptor.  So O_NONBLOCK is set only on
+ * pipes and sockets, and the old flags are restored before they are closed.
+ * Terminals, files and devices stay blocking.  A terminal, or a device other
+ * than /dev/null, is used only when poll has reported it as ready.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +55,7 @@ fdpair_pipes(struct fdpair *e, int in, int out)
 	e->in_splices = e->out_splices = true;
 }
 
-/* A file or /dev/null: read and write do not wait for a peer, whatever the size. */
+/* A file or /dev/null: read(2) and write(2) wait for no peer. */
 static bool
 never_waits(const struct stat *st)
 {
@@ -62,15 +67,18 @@ never_waits(const struct stat *st)
 	       st->st_ino == null.st_ino;
 }
 
-/* Make ${fd} non-blocking if it is a pipe or a socket; ${*blocks}: it may block all the same. */
+/*
+ * Make ${fd} non-blocking if it is a pipe or a socket, and store its old flags.
+ * ${*blocks}: whether it may block all the same.
+ */
 static void
-put_in_order(int fd, const struct stat *st, int *flags, bool *blocks)
+set_up(int fd, const struct stat *st, int *flags, bool *blocks)
 {
 	bool has_peer = S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode);
 	int now = fcntl(fd, F_GETFL);
 
 	if (S_ISFIFO(st->st_mode))
-		os_pipe_size(fd, OS_PIPE); /* ssh's end of it wakes up a fourth as often */
+		os_pipe_size(fd, OS_PIPE); /* ssh wakes up a fourth as often */
 	*blocks = !has_peer && !never_waits(st);
 	if (!has_peer || now == -1 || (now & O_NONBLOCK) != 0)
 		return;
@@ -88,7 +96,7 @@ is_tcp(int fd)
 	       (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
 }
 
-/* A read from such a socket discards the part of a message for which it has no room. */
+/* A read from such a socket drops the part of a message that has no room. */
 static bool
 keeps_messages_apart(int fd, mode_t mode)
 {
@@ -108,7 +116,7 @@ fdpair_explain(int err)
 	return strerror(err);
 }
 
-/* stdin and stdout cannot be had: they are given back as they were. */
+/* Undo what fdpair_stdio has done; keep errno.  Return -1. */
 static int
 give_up(struct fdpair *e)
 {
@@ -141,11 +149,11 @@ fdpair_stdio(struct fdpair *e)
 	e->out = e->single ? e->in : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	if (e->in == -1 || e->out == -1)
 		return give_up(e);
-	put_in_order(e->in, &in, &e->in_flags, &e->in_blocks);
+	set_up(e->in, &in, &e->in_flags, &e->in_blocks);
 	if (e->single)
 		e->out_flags = e->in_flags;
 	else
-		put_in_order(e->out, &out, &e->out_flags, &e->out_blocks);
+		set_up(e->out, &out, &e->out_flags, &e->out_blocks);
 	e->tcp = e->single && is_tcp(e->in);
 	e->in_splices = e->tcp || S_ISFIFO(in.st_mode);
 	e->out_splices = S_ISFIFO(out.st_mode);
@@ -154,7 +162,7 @@ fdpair_stdio(struct fdpair *e)
 	return os_null(STDIN_FILENO) == -1 || os_null(STDOUT_FILENO) == -1 ? give_up(e) : 0;
 }
 
-/* ---- what poll is asked, and what it answers ---- */
+/* ---- poll ---- */
 
 void
 fdpair_unwatch(struct fdpair *e)
@@ -174,8 +182,12 @@ fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes)
 			e->in_slot = e->out_slot = pollset_add(ps, e->in, (short)(in | out));
 		return;
 	}
-	/* A socket is watched for its reset even when nothing is read from it; a pipe has none, and would report its end for ever. */
-	/* But once nobody reads our stdout, the end of stdin behind bytes that cannot be read yet is the end of whoever started us. */
+	/*
+	 * A socket is watched for a reset even if nothing is read from it.  A
+	 * pipe is not: it would report its end in every turn.  Exception: once
+	 * stdout has no reader, a hang-up on stdin means that our parent is
+	 * dead.
+	 */
 	if (reads || ((e->single || (e->stdio && e->out == -1)) && !e->hup))
 		e->in_slot = pollset_add(ps, e->in, in);
 	if (writes || !e->hup)
@@ -229,21 +241,24 @@ fdpair_failed(struct fdpair *e, const struct pollset *ps)
 	err = (r & POLLERR) != 0 ? os_error(fd) : 0;
 	if (err != 0)
 		return err;
-	/* TCP hangs up before we said our last byte only when it is closed; a Unix socket, when its peer is. */
+	/* Before EOF was sent, POLLHUP means: TCP was reset, or a Unix peer closed. */
 	return e->out != -1 ? (e->tcp ? ECONNRESET : EPIPE) : 0;
 }
 
 /* ---- ending ---- */
 
 static void
-let_go(int fd, int flags)
+give_back(int fd, int flags)
 {
 	if (flags != -1)
 		fcntl(fd, F_SETFL, flags);
 	close(fd);
 }
 
-/* sshd passes the end of stdout on only when stderr is closed too.  A file or terminal there is ours alone, and stays. */
+/*
+ * sshd passes on the end of stdout only when stderr is closed too.  A stderr
+ * that is a file or a terminal does not concern sshd, and stays open.
+ */
 static void
 close_stderr(void)
 {
@@ -261,28 +276,31 @@ fdpair_shut_out(struct fdpair *e)
 	if (fd == -1)
 		return 0;
 	e->out = -1;
-	/* ENOTCONN: the peer is gone already, and reading will tell. */
+	/* ENOTCONN: the peer is gone already, which read(2) will report. */
 	if (e->out_socket && shutdown(fd, SHUT_WR) == -1 && errno != ENOTCONN)
 		err = errno;
 	if (fd != e->in)
-		let_go(fd, e->out_flags);
+		give_back(fd, e->out_flags);
 	if (e->stdio && !e->keeps_stderr)
 		close_stderr();
 	errno = err;
 	return err == 0 ? 0 : -1;
 }
 
-/* A Unix peer that goes on writing gets EPIPE.  What it wrote before is taken, or Linux would make its end a reset. */
+/*
+ * Make the writes of a Unix peer fail with EPIPE.  What it wrote before is read:
+ * on Linux, a close with unread input would give the peer ECONNRESET.
+ */
 static void
-deafen(int fd)
+stop_unix_peer(int fd)
 {
-	char gone[4096];
+	char dropped[4096];
 	ssize_t n;
 
 	if (shutdown(fd, SHUT_RD) == -1)
 		return;
 	do
-		n = read(fd, gone, sizeof(gone));
+		n = read(fd, dropped, sizeof(dropped));
 	while (n > 0 || (n == -1 && errno == EINTR));
 }
 
@@ -295,9 +313,9 @@ fdpair_shut_in(struct fdpair *e)
 		return;
 	e->in = -1;
 	if (fd != e->out)
-		let_go(fd, e->in_flags);
+		give_back(fd, e->in_flags);
 	else if (!e->tcp)
-		deafen(fd);
+		stop_unix_peer(fd);
 }
 
 void
@@ -307,7 +325,7 @@ fdpair_close(struct fdpair *e, bool reset)
 
 	if (reset && e->tcp) {
 		setsockopt(e->out != -1 ? e->out : e->in, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-		e->out_socket = false; /* no end before the reset */
+		e->out_socket = false; /* no EOF before the reset */
 	}
 	if (e->in != -1 && e->in == e->out)
 		e->out = -1;

@@ -1,8 +1,9 @@
 /*
  * conn/fdpair.h - the descriptors of one side of a connection.
  *
- * A side is one socket for both directions, or two descriptors: the pipes of a command, or stdin and stdout.  The descriptor of a
- * direction that has ended is -1.
+ * A side is one socket for both directions, or two descriptors: the pipes of a
+ * command, or stdin and stdout.  The descriptor of a direction that has ended is
+ * -1.  No function here blocks.
  */
 #ifndef CONN_FDPAIR_H
 #define CONN_FDPAIR_H
@@ -12,51 +13,103 @@
 struct pollset;
 
 struct fdpair {
-	int in, out;                /* -1: that direction is over; the same number: one socket */
-	int in_slot, out_slot;      /* of this turn's pollset */
-	int in_flags, out_flags;    /* inherited: file status flags to give back; -1: none */
-	bool single;                /* one socket is both directions */
-	bool out_socket;            /* out is ended by shutdown */
+	int in, out;                /* the same number: one socket */
+	int in_slot, out_slot;      /* in the pollset of this turn; -1: none */
+	int in_flags, out_flags;    /* inherited status flags to restore; -1: none */
+	bool single;                /* one socket carries both directions */
+	bool out_socket;            /* EOF is sent by shutdown(2), not by close(2) */
 	bool tcp;                   /* can carry a reset */
 	bool stdio;                 /* stdin and stdout */
-	bool keeps_stderr;          /* the end of stdout does not end stderr */
-	bool in_blocks, out_blocks; /* a terminal, a file: to be used only after poll said so */
-	bool in_splices,
-	    out_splices; /* bulk to or from it is moved faster unseen (os_splice) than read and written */
-	bool wants_in; /* poll was asked for in */
-	bool
-	    hup; /* a single socket, or in, has hung up: nothing more to learn from watching it idle */
+	bool keeps_stderr;          /* fdpair_shut_out of stdout leaves stderr open */
+	bool in_blocks, out_blocks; /* a terminal or a device: may block */
+	bool in_splices;            /* bulk from in is faster with os_splice */
+	bool out_splices;           /* bulk to out is faster with os_splice */
+	bool wants_in;              /* poll was asked for input in this turn */
+	bool hup;                   /* hung up: if idle, it is not watched again */
 };
 
-/*
- * fdpair_none(e): an end without descriptors.
- * fdpair_socket(e, fd, tcp), fdpair_pipes(e, in, out): make ${e} of descriptors that are its own from now on.
- * fdpair_stdio(e): make ${e} of stdin and stdout, which become /dev/null.  EPROTOTYPE: one is a socket that keeps messages apart.
- * fdpair_explain(err): the cause of a failure of fdpair_stdio, and a remedy where it has one.
- * fdpair_want(e, ps, reads, writes): watch ${e} for the failure of its outgoing direction, and for what is wanted.
- * fdpair_unwatch(e): it is not watched in this turn.
- * fdpair_readable(e, ps), fdpair_writable(e, ps): what poll said.
- * fdpair_input_ends(e): the last writer of in has closed it; what can be read still is the rest.
- * fdpair_failed(e, ps): an errno value if whoever reads what is written to ${e} is gone (EPIPE: it closed), or ${e} was reset; else 0.
- * fdpair_has_unread(e): the single socket ${e} has sent bytes that were not read.
- * fdpair_shut_out(e), fdpair_shut_in(e): end one direction; twice is harmless.  The end of stdout also ends stderr if that is a pipe or
- * a socket, unless ${e} keeps it.  fdpair_shut_out: -1: the system could not tell the peer of the end.
- * fdpair_close(e, reset): end both; where ${e} can carry it, as a reset.
- */
+/* fdpair_none(e): Make ${e} a side without descriptors. */
 void fdpair_none(struct fdpair *e);
+
+/*
+ * fdpair_socket(e, fd, tcp), fdpair_pipes(e, in, out):
+ * Make ${e} of one socket, or of two pipes.  It owns the descriptors, which are
+ * non-blocking, from now on.
+ */
 void fdpair_socket(struct fdpair *e, int fd, bool tcp);
 void fdpair_pipes(struct fdpair *e, int in, int out);
+
+/*
+ * fdpair_stdio(e):
+ * Make ${e} of stdin and stdout, and put /dev/null in their place.  Return 0, or
+ * -1 with errno set.  EPROTOTYPE: one of them is a socket of type SOCK_SEQPACKET
+ * or SOCK_DGRAM.
+ */
 int fdpair_stdio(struct fdpair *e);
+
+/*
+ * fdpair_explain(err):
+ * Return the text of a message for an error of fdpair_stdio: cause and remedy.
+ */
 const char *fdpair_explain(int err);
+
+/*
+ * fdpair_want(e, ps, reads, writes):
+ * Watch ${e} in this turn: for a failure of its outgoing direction always, for
+ * input if ${reads}, for room if ${writes}.
+ */
 void fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes);
+
+/* fdpair_unwatch(e): ${e} is not watched in this turn. */
 void fdpair_unwatch(struct fdpair *e);
+
+/*
+ * fdpair_readable(e, ps), fdpair_writable(e, ps):
+ * Has poll reported that read(2) or write(2) will not block?  An error counts.
+ */
 bool fdpair_readable(const struct fdpair *e, const struct pollset *ps);
 bool fdpair_writable(const struct fdpair *e, const struct pollset *ps);
-bool fdpair_has_unread(const struct fdpair *e);
-bool fdpair_input_ends(const struct fdpair *e);
+
+/*
+ * fdpair_failed(e, ps):
+ * Return 0 if poll reported no failure.  EPIPE: bytes that are written to ${e}
+ * have no reader any more.  Another errno value: ${e} was reset.
+ */
 int fdpair_failed(struct fdpair *e, const struct pollset *ps);
+
+/*
+ * fdpair_has_unread(e):
+ * Can bytes be read from ${e}, which is one socket?
+ */
+bool fdpair_has_unread(const struct fdpair *e);
+
+/*
+ * fdpair_input_ends(e):
+ * Has the last writer of the incoming direction closed it?  Bytes may still be
+ * there to read.
+ */
+bool fdpair_input_ends(const struct fdpair *e);
+
+/*
+ * fdpair_shut_out(e):
+ * End the outgoing direction: send EOF.  For stdout, close stderr too if it is a
+ * pipe or a socket, unless keeps_stderr is set.  Return 0, or -1 with errno set
+ * if the system could not send EOF.  A second call does nothing.
+ */
 int fdpair_shut_out(struct fdpair *e);
+
+/*
+ * fdpair_shut_in(e):
+ * End the incoming direction.  A writer of a pipe or a Unix socket gets EPIPE; a
+ * TCP peer gets nothing.  A second call does nothing.
+ */
 void fdpair_shut_in(struct fdpair *e);
+
+/*
+ * fdpair_close(e, reset):
+ * End both directions, by a reset if ${reset} is true and ${e} can carry one.
+ * Inherited descriptors get their status flags back.
+ */
 void fdpair_close(struct fdpair *e, bool reset);
 
 #endif

@@ -1,8 +1,10 @@
 /*
  * conn/half.c - one direction of a connection.
  *
- * Bytes rest in one queue.  Between two descriptors it is the half's own.  If the sink is a stream, the half reads straight into the
- * stream's tx queue and the mux empties it.  If the source is a stream, the mux fills its rx queue and the half writes from it.
+ * Bytes rest in one queue.  Between two descriptors it is the half's own.  If
+ * the sink is a stream, the half reads into the stream's tx queue, and the mux
+ * empties that.  If the source is a stream, the mux fills the stream's rx queue,
+ * and the half writes from it.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,9 +15,9 @@
 #include "conn/side.h"
 #include "conn/half.h"
 
-#define SLOW_WRITE 1024  /* to a terminal, which may block in the middle of more */
-#define BULK_FIRST 32768 /* bytes of one read that make it bulk, */
-#define BULK_LEAST 16384 /* and that keep it so */
+#define SLOW_WRITE 1024  /* to a terminal, which may block during more */
+#define BULK_FIRST 32768 /* a read of so many bytes starts buf_splice */
+#define BULK_LEAST 16384 /* a read of fewer bytes ends it */
 
 void
 half_init(struct half *h, struct side *src, struct side *dst)
@@ -34,7 +36,7 @@ half_finished(const struct half *h)
 	return h->state == HALF_SHUT || h->state == HALF_BROKEN;
 }
 
-/* How many bytes may be read into the queue. */
+/* How many bytes the queue takes. */
 static size_t
 room(const struct half *h)
 {
@@ -129,7 +131,10 @@ not_now(int err)
 	return err == EAGAIN || err == EWOULDBLOCK;
 }
 
-/* A TCP source cannot be told that its reader is gone.  Its input is dropped, or it might never read what is on its way to it. */
+/*
+ * TCP has no way to stop a source.  Its input is dropped: a peer that is blocked
+ * in a write would not read what is on its way to it.
+ */
 static void
 read_and_drop(struct half *h)
 {
@@ -142,7 +147,10 @@ read_and_drop(struct half *h)
 		fdpair_shut_in(&h->src->fds);
 }
 
-/* How many chunks of ${most} to read at once: more than one for a source that fills them, as far as there is room. */
+/*
+ * How many chunks to read at once, at most ${most}.  More than one only if the
+ * last read filled a chunk and the queue has room.
+ */
 static int
 chunks_to_read(const struct half *h, int most)
 {
@@ -151,7 +159,10 @@ chunks_to_read(const struct half *h, int most)
 	return !h->wide || fit == 0 ? 1 : most < fit ? most : fit;
 }
 
-/* Read through a pipe in the kernel if the queue is one already or can become one, else into memory. */
+/*
+ * Bulk is read into a pipe if the queue is empty or is a pipe already.  All else
+ * is read into memory.
+ */
 static ssize_t
 fill(struct half *h, int chunks)
 {
@@ -193,7 +204,7 @@ half_read(struct half *h, int chunks)
 		return 0;
 	}
 	h->wide = n >= BUF_CHUNK;
-	/* A message is read faster than spliced; only a stream that fills whole chunks gains. */
+	/* Small reads are faster than splices. */
 	h->bulk = h->dst->stream == NULL && (h->src->fds.in_splices || h->dst->fds.out_splices) &&
 		  n >= (h->bulk ? BULK_LEAST : BULK_FIRST);
 	if (h->dst->stream != NULL)

@@ -1,11 +1,18 @@
 /*
- * conn/half.h - one direction of a connection: bytes from a source side, at rest, and on to a sink side.
+ * conn/half.h - one direction of a connection: from a source side to a sink
+ * side.
  *
- *   open  --EOF or reset of the source-->  drain  --nothing left-->  shut
- *     \-------------------------------------\--> broken
+ *   open --EOF or reset of the source--> drain --queue is empty--> shut
+ *     \----------------------------------->\--> broken
  *
- * open: reads while there is room, writes while there are bytes.  drain: writes what is left.  shut: the end was passed on.  broken:
- * the sink failed, or the connection was cut; nothing is passed on any more.
+ * open:   Read while the queue has room, write while it holds bytes.
+ * drain:  Write the rest of the queue.
+ * shut:   EOF was passed on to the sink.
+ * broken: The sink has failed, or the connection was closed.  Nothing more is
+ *         written.
+ *
+ * No function here blocks, except half_write to a terminal that poll reported
+ * as writable.
  */
 #ifndef CONN_HALF_H
 #define CONN_HALF_H
@@ -13,47 +20,92 @@
 #include "base/buf.h"
 #include "conn/side.h"
 
-#define HALF_HOLDS (BUF_WIDE * BUF_CHUNK) /* no more is read while so much is held */
+#define HALF_HOLDS (BUF_WIDE * BUF_CHUNK) /* bytes of memory that a half fills */
 
 enum half_state { HALF_OPEN, HALF_DRAIN, HALF_SHUT, HALF_BROKEN };
 
+/* Only half.c writes the members, except sink_lost. */
 struct half {
 	struct side *src, *dst; /* borrowed */
-	struct buf *buf;        /* the queue of the stream if one side is one, else own */
+	struct buf *buf;        /* the queue of a stream if one side is one, or own */
 	struct buf own;
 	uint64_t moved; /* bytes written onward */
 	enum half_state state;
-	int err;        /* broken: why */
-	bool by_sink;   /* broken: the sink failed */
-	bool sink_lost; /* broken by the sink, and the source was stopped */
-	bool lost;      /* broken: bytes of the source were not delivered */
-	bool bulk;      /* the last read returned so much that splicing is worth it */
-	bool wide;      /* the last read filled its room, so that the next one gets more */
+	int err;        /* broken: the cause, an errno value */
+	bool by_sink;   /* broken: the sink has failed */
+	bool sink_lost; /* broken, and the source was stopped: conn.c */
+	bool lost;      /* broken: bytes of the source were dropped */
+	bool bulk;      /* the last read was large enough for buf_splice */
+	bool wide;      /* the last read filled a chunk; the next may fill more */
 };
 
 /*
- * half_init(h, src, dst): an open half.  If a side is a stream, its queue is where bytes rest.
- * half_update(h): take over what the mux has changed in a stream of ${h}: bytes sent, EOF, STOP, a reset.
- * half_wants_read(h), half_wants_write(h): would half_read or half_write do something, if the descriptor is ready?
- * half_read(h, chunks): one read of at most ${chunks} chunks; return how many bytes came.  EOF makes it drain.  A read error makes
- * it drain too, and marks the source as reset.  A broken half reads and drops.
- * half_write(h, ready): write what the sink takes; ${ready}: poll reported that it takes something.
- * half_end(h, explicit): if ${h} has drained, pass the end on: at once if ${explicit}, else the close of the sink does.  A sink that
- * cannot be ended is marked as reset.
- * half_break(h, err, by_sink): drop what is held; harmless when finished.
- * half_is_local_failure(err): a failure of this host, which only this side can report.
- * half_advice(err): what to add to strerror(${err}) in a message: cause and remedy, or "".
+ * half_init(h, src, dst):
+ * Make ${h} an open half from ${src} to ${dst}, which must outlive it.  If a
+ * side is a stream, bytes rest in the queue of the stream.  A half holds no
+ * memory when its queue is empty.
  */
 void half_init(struct half *h, struct side *src, struct side *dst);
+
+/*
+ * half_update(h):
+ * Take over what the mux has changed in a stream of ${h}: bytes sent, EOF, STOP
+ * or a reset.  Once a turn, before the other functions.
+ */
 void half_update(struct half *h);
+
+/*
+ * half_wants_read(h), half_wants_write(h):
+ * Can half_read or half_write do anything if the descriptor is ready?  Always
+ * false for a side that is a stream.
+ */
 bool half_wants_read(const struct half *h);
 bool half_wants_write(const struct half *h);
+
+/* half_finished(h): Return true if ${h} is shut or broken. */
 bool half_finished(const struct half *h);
+
+/*
+ * half_read(h, chunks):
+ * Read once, at most ${chunks} chunks of memory or BUF_PIPE bytes of a pipe.
+ * Return how many bytes were read into the queue.  At EOF or after an error,
+ * ${h} drains; after an error, the source is marked as reset too.  A broken half
+ * drops what it reads and returns 0.
+ */
 size_t half_read(struct half *h, int chunks);
+
+/*
+ * half_write(h, ready):
+ * Write what the sink takes of the queue.  ${ready}: poll reported that it is
+ * writable.  A sink that may block is written to only then.
+ */
 void half_write(struct half *h, bool ready);
+
+/*
+ * half_end(h, explicit):
+ * If ${h} drains and its queue is empty, it becomes shut.  ${explicit}: send EOF
+ * to the sink now.  If not, the close of the sink, which must follow, sends it.
+ * If the system cannot send EOF, the sink is marked as reset.
+ */
 void half_end(struct half *h, bool explicit);
+
+/*
+ * half_break(h, err, by_sink):
+ * Drop the queue and make ${h} broken, with the cause ${err}.  If ${h} is
+ * finished already, do nothing.
+ */
 void half_break(struct half *h, int err, bool by_sink);
+
+/*
+ * half_is_local_failure(err):
+ * Is ${err} a failure of this host, which no peer can report?
+ */
 bool half_is_local_failure(int err);
+
+/*
+ * half_advice(err):
+ * Return what a message adds to strerror(${err}): cause and remedy, or "".
+ */
 const char *half_advice(int err);
 
 #endif

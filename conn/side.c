@@ -1,4 +1,6 @@
-/* conn/side.c - one side of a connection: descriptors, or a stream of a link. */
+/*
+ * conn/side.c - one side of a connection: descriptors, or a stream of a link.
+ */
 #include <string.h>
 
 #include "base/os.h"

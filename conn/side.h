@@ -1,7 +1,8 @@
 /*
  * conn/side.h - one side of a connection: descriptors, or a stream of a link.
  *
- * This file and half.c are the only ones that know which of the two a side is.
+ * Only side.c, half.c and conn.c know which of the two a side is.  No function
+ * here blocks.
  */
 #ifndef CONN_SIDE_H
 #define CONN_SIDE_H
@@ -14,44 +15,74 @@
 struct side {
 	struct fdpair fds;     /* all -1 if this side is a stream */
 	struct stream *stream; /* NULL: this side is fds */
-	int err; /* an errno value: this side was reset, and nothing can be written to it; 0: it was not */
+	int err;               /* this side was reset: an errno value; or 0 */
 };
 
-/*
- * side_none(e): neither descriptors nor a stream.
- * side_of_fds(fds), side_of_stream(s): a side that owns ${fds} or ${s} from now on.
- */
+/* side_none(e): Make ${e} a side that is neither descriptors nor a stream. */
 void side_none(struct side *e);
+
+/*
+ * side_of_fds(fds), side_of_stream(s):
+ * Return a side that owns ${fds} or ${s} from now on.
+ */
 struct side side_of_fds(const struct fdpair *fds);
 struct side side_of_stream(struct stream *s);
 
 /*
- * side_want(e, ps, reads, writes): watch it for a failure, and for what is wanted.  side_unwatch(e): not in this turn.
- * side_readable(e, ps), side_writable(e, ps): what poll reported; a stream is neither.
- * side_has_event(e, ps): poll reported anything.
- * side_failed(e, ps): an errno value if poll reported a failure: EPIPE: what is written to it has no reader any more; else it was
- * reset.  0: none, or a stream.
+ * side_want(e, ps, reads, writes):
+ * Watch ${e} in this turn: for a failure always, for input if ${reads}, for room
+ * if ${writes}.  A stream is watched by the mux.
  */
 void side_want(struct side *e, struct pollset *ps, bool reads, bool writes);
+
+/* side_unwatch(e): ${e} is not watched in this turn. */
 void side_unwatch(struct side *e);
+
+/*
+ * side_readable(e, ps), side_writable(e, ps), side_has_event(e, ps):
+ * Has poll reported that ${e} is readable, writable, or anything at all?  False
+ * for a stream.
+ */
 bool side_readable(const struct side *e, const struct pollset *ps);
 bool side_writable(const struct side *e, const struct pollset *ps);
 bool side_has_event(const struct side *e, const struct pollset *ps);
-int side_failed(struct side *e, const struct pollset *ps);
 
 /*
- * side_resets(e): can its peer be sent a reset?
- * side_stop(e): its input is not needed any more; the peer learns of it where it can be told.  A TCP peer cannot; its input has to be
- * read and dropped.
- * side_unsent(e): how many bytes written to it the peer's system has not acknowledged yet; 0 where that is not known.
- * side_is_done(e): nothing can come from the peer any more that says whether all was delivered.
- * side_close(e, reset, code, words): end both directions.  ${reset}: as a reset where the side can carry one; a stream sends ${code}
- * and ${words} in CLOSE.
+ * side_failed(e, ps):
+ * Return 0 if poll reported no failure, and for a stream.  EPIPE: bytes that are
+ * written to ${e} have no reader any more.  Another errno value: ${e} was reset.
  */
+int side_failed(struct side *e, const struct pollset *ps);
+
+/* side_resets(e): Can the peer of ${e} receive a reset? */
 bool side_resets(const struct side *e);
+
+/*
+ * side_stop(e):
+ * Read no more from ${e}, and tell the peer if the transport can.  TCP cannot:
+ * the caller has to read and drop the input.
+ */
 void side_stop(struct side *e);
+
+/*
+ * side_unsent(e):
+ * Return how many bytes that were written to ${e} the peer's system has not
+ * acknowledged yet.  0 if that is not known, as for all but TCP.
+ */
 uint64_t side_unsent(const struct side *e);
+
+/*
+ * side_is_done(e):
+ * Can the peer send nothing more that reports whether all was delivered?  A
+ * stream is done when CLOSE was read.
+ */
 bool side_is_done(const struct side *e);
+
+/*
+ * side_close(e, reset, code, words):
+ * Close ${e}, as a reset if ${reset} is true and the side can carry one.  A
+ * stream sends ${code} and ${words} in CLOSE then.
+ */
 void side_close(struct side *e, bool reset, uint16_t code, const char *words);
 
 #endif

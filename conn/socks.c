@@ -1,10 +1,13 @@
 /*
- * socks.c - what a client of -D says before its bytes: SOCKS 5 (RFC 1928, without authentication) or 4 and 4a.
+ * conn/socks.c - the handshake of a client of -D: SOCKS 5 (RFC 1928, without
+ * authentication), SOCKS 4 and SOCKS 4a.
  *
- *   version --> [methods] --> request --> wanted, wrong
+ *   SOCKS 5:       methods --> request --> complete or refused
+ *   SOCKS 4, 4a:               request --> complete or refused
  *
- * The client is asked for exactly as many bytes as belong to what it says next (socks_needs), so that nothing of what follows is
- * taken. Names are passed on as they are: the far side resolves them.
+ * Only as many bytes are read as the next message has (socks_needs): what
+ * follows the request belongs to the target.  Host names are sent as they are,
+ * because the far side resolves them.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,16 +24,16 @@
 #define NO_METHOD 0xff
 
 static bool
-wrong(struct socks *s, unsigned char code, const char *why)
+refuse(struct socks *s, unsigned char code, const char *why)
 {
-	s->state = SOCKS_WRONG;
+	s->state = SOCKS_REFUSED;
 	s->code = code;
 	s->why = why;
 	return false;
 }
 
 static void
-ask(struct socks *s, size_t more)
+need(struct socks *s, size_t more)
 {
 	s->needs = s->have + more;
 }
@@ -42,14 +45,14 @@ socks_needs(const struct socks *s)
 }
 
 static void
-want_target(struct socks *s, const char *host, const unsigned char *port)
+take_target(struct socks *s, const char *host, const unsigned char *port)
 {
 	snprintf(s->target, sizeof(s->target), strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u",
 	    host, (unsigned)(port[0] << 8 | port[1]));
-	s->state = SOCKS_WANTS;
+	s->state = SOCKS_COMPLETE;
 }
 
-/* A name that is to stand in a target: nothing in it may look like something else. */
+/* A name becomes part of a target, so it must have no other meaning there. */
 static bool
 take_name(struct socks *s, char *dst, const unsigned char *name, size_t n)
 {
@@ -57,9 +60,9 @@ take_name(struct socks *s, char *dst, const unsigned char *name, size_t n)
 
 	for (i = 0; i < n; i++)
 		if (name[i] <= ' ' || name[i] >= 0x7f || strchr("/[]=", name[i]) != NULL)
-			return wrong(s, MUX_UNUSABLE, "it asked for a name that is none");
+			return refuse(s, MUX_UNUSABLE, "the host name in its request is not valid");
 	if (n == 0 || n >= ENDPOINT_HOST)
-		return wrong(s, MUX_UNUSABLE, "it asked for a name that is empty or too long");
+		return refuse(s, MUX_UNUSABLE, "the host name in its request is empty or too long");
 	memcpy(dst, name, n);
 	dst[n] = '\0';
 	return true;
@@ -67,30 +70,31 @@ take_name(struct socks *s, char *dst, const unsigned char *name, size_t n)
 
 /* ---- version 5 ---- */
 
-/* VER NMETHODS METHODS... */
+/* VER NMETHODS METHODS */
 static void
 take_methods(struct socks *s, unsigned char *answer, size_t *n)
 {
 	size_t count = s->in[1];
 
 	if (s->have < 2 + count) {
-		ask(s, 2 + count - s->have);
+		need(s, 2 + count - s->have);
 		return;
 	}
 	answer[0] = 5;
 	answer[1] = memchr(s->in + 2, 0, count) != NULL ? 0 : NO_METHOD;
 	*n = 2;
 	if (answer[1] == NO_METHOD) {
-		wrong(s, MUX_FORBIDDEN, "it wants to log in, which this proxy does not know");
+		refuse(
+		    s, MUX_FORBIDDEN, "it requires authentication, which relay does not support");
 		s->silent = true;
 		return;
 	}
-	s->greeted = true;
+	s->methods_read = true;
 	s->have = 0;
-	ask(s, 5); /* as far as the first byte of the address, which may be a length */
+	need(s, 5); /* up to the first byte of the address, which may be a length */
 }
 
-/* VER CMD RSV ATYP ADDR PORT; at least five bytes are there */
+/* VER CMD RSV ATYP ADDR PORT; at least five bytes were read. */
 static void
 take_request5(struct socks *s)
 {
@@ -101,21 +105,21 @@ take_request5(struct socks *s)
 	char host[ENDPOINT_HOST];
 
 	if (s->in[0] != 5) {
-		wrong(s, MUX_PROTOCOL, "it does not speak SOCKS 5 after all");
+		refuse(s, MUX_PROTOCOL, "the version in its request is not 5");
 		return;
 	}
 	if (length == 0) {
 		s->no_address = true;
-		wrong(s, MUX_UNUSABLE, "it asked for an address of no known kind");
+		refuse(s, MUX_UNUSABLE, "the address in its request is of an unknown type");
 		return;
 	}
 	if (s->have < 4 + length + 2) {
-		ask(s, 4 + length + 2 - s->have);
+		need(s, 4 + length + 2 - s->have);
 		return;
 	}
 	if (s->in[1] != CONNECT) {
 		s->no_command = true;
-		wrong(s, MUX_UNUSABLE, "it asked for something other than a connection");
+		refuse(s, MUX_UNUSABLE, "its request has a command other than CONNECT");
 		return;
 	}
 	if (s->in[3] == 3) {
@@ -124,12 +128,15 @@ take_request5(struct socks *s)
 	} else {
 		inet_ntop(s->in[3] == 1 ? AF_INET : AF_INET6, s->in + 4, host, sizeof(host));
 	}
-	want_target(s, host, s->in + 4 + length);
+	take_target(s, host, s->in + 4 + length);
 }
 
 /* ---- version 4 ---- */
 
-/* VN CD PORT IP USERID NUL, and for an IP of 0.0.0.x (4a) a name NUL; the texts come byte by byte */
+/*
+ * VN CD PORT IP USERID NUL.  With an IP of 0.0.0.x (4a), a name and NUL follow.
+ * The length of both texts is unknown, so they are read byte by byte.
+ */
 static void
 take_request4(struct socks *s)
 {
@@ -137,7 +144,7 @@ take_request4(struct socks *s)
 	char host[ENDPOINT_HOST];
 
 	if (s->have < 9) {
-		ask(s, 9 - s->have);
+		need(s, 9 - s->have);
 		return;
 	}
 	name = memchr(user, '\0', (size_t)(end - user));
@@ -150,20 +157,20 @@ take_request4(struct socks *s)
 	}
 	if (name == NULL) {
 		if (s->have == sizeof(s->in))
-			wrong(s, MUX_UNUSABLE, "its request does not end");
+			refuse(s, MUX_UNUSABLE, "its request is too long");
 		else
-			ask(s, 1);
+			need(s, 1);
 		return;
 	}
 	if (s->in[1] != CONNECT) {
-		wrong(s, MUX_UNUSABLE, "it asked for something other than a connection");
+		refuse(s, MUX_UNUSABLE, "its request has a command other than CONNECT");
 		return;
 	}
 	if (name == user)
 		inet_ntop(AF_INET, s->in + 4, host, sizeof(host));
 	else if (!take_name(s, host, name, strlen((char *)name)))
 		return;
-	want_target(s, host, s->in + 2);
+	take_target(s, host, s->in + 2);
 }
 
 void
@@ -174,20 +181,20 @@ socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size
 	s->have += n;
 	if (s->state != SOCKS_READING || (s->needs != 0 && s->have < s->needs) || s->have < 2)
 		return;
-	s->version = s->greeted ? 5 : s->in[0];
-	if (s->version == 5 && !s->greeted)
+	s->version = s->methods_read ? 5 : s->in[0];
+	if (s->version == 5 && !s->methods_read)
 		take_methods(s, answer, answer_n);
 	else if (s->version == 5)
 		take_request5(s);
 	else if (s->version == 4)
 		take_request4(s);
 	else
-		wrong(s, MUX_PROTOCOL, "it does not speak SOCKS");
-	if (s->state == SOCKS_WRONG && s->version != 4 && s->version != 5)
+		refuse(s, MUX_PROTOCOL, "it sent neither SOCKS 4 nor SOCKS 5");
+	if (s->state == SOCKS_REFUSED && s->version != 4 && s->version != 5)
 		s->silent = true;
 }
 
-/* RFC 1928, section 6 */
+/* The reply field: RFC 1928, section 6. */
 static unsigned char
 reply5(const struct socks *s, uint16_t code)
 {
@@ -224,13 +231,13 @@ socks_reply(const struct socks *s, uint16_t code, unsigned char dst[SOCKS_REPLY]
 	}
 	dst[0] = 5;
 	dst[1] = reply5(s, code);
-	dst[3] = 1; /* bound to 0.0.0.0:0: the address is on the far side */
+	dst[3] = 1; /* bound to 0.0.0.0:0: only the far side has the address */
 	return 10;
 }
 
 /* ---- I/O ---- */
 
-/* An answer is short and the client waits for it, so that its socket takes it whole. */
+/* The client waits for a short answer, so its socket has room for all of it. */
 static int
 send_answer(const struct fdpair *fds, const unsigned char *p, size_t n)
 {

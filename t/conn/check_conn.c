@@ -1,4 +1,4 @@
-/* check_conn.c - the rules of a connection, for each pair of sides. */
+/* check_conn.c - the rules of a connection, for each pair of sides */
 #include <sys/wait.h>
 
 #include "conn/conn.h"
@@ -7,10 +7,12 @@
 #include "t/net.h"
 
 /*
- * DIRECT: client === target.
- * NEAR:   client === stream, whose far end is the test's.
- * FAR:    stream === target; the near end is the test's.
- * LINK:   client === stream === stream === target.
+ * The connections of a test.
+ *
+ * DIRECT: client === target
+ * NEAR:   client === stream; the test has the far end of the stream
+ * FAR:    stream === target; the test has the near end of the stream
+ * LINK:   client === stream === stream === target
  */
 enum shape { DIRECT, NEAR, FAR, LINK };
 
@@ -33,7 +35,7 @@ static const struct kind {
 };
 #define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
 
-/* What a test holds of a connection: the other end of a socket, of stdin and stdout, or of a stream. */
+/* The test's end of a connection: of a socket, of stdin and stdout, or of a stream. */
 struct party {
 	int in, out; /* to read from it and to write to it; -1: closed */
 	struct stream *stream;
@@ -46,12 +48,12 @@ static struct children kids;
 static struct dial_target t; /* DIRECT: of the client; else of the far side */
 static char target_text[64];
 static struct pollset ps;
-static int status = -1;      /* of the connection that ended last, on the side of the client */
+static int status = -1;      /* of the connection that ended last, at the client */
 static int turns;
 static struct party client, target;
 static int listening; /* the target's, -1: none */
 static char junk[65536];
-static int64_t ahead; /* of the real clock: the connections only know the pollset's */
+static int64_t ahead; /* the clock of the pollset is so far ahead of the real one */
 static bool blind;    /* poll reports no event */
 static int fds;       /* open at the beginning */
 
@@ -69,7 +71,7 @@ all_conns(void)
 	return near_tab.n + far_tab.n;
 }
 
-/* What tunnel/serve.c does for the far side. */
+/* Does for the far side what tunnel/serve.c does. */
 static void
 serve(void)
 {
@@ -124,7 +126,7 @@ want_link(bool moved)
 	pollset_until(&ps, moved ? 0 : due == INT64_MAX ? due : (due + 999) / 1000);
 }
 
-/* As relay's loop: one turn of at most ${most} ms. */
+/* One turn of relay's loop, of at most ${most} ms. */
 static void
 turn(int most)
 {
@@ -156,7 +158,7 @@ turn(int most)
 
 #define RUN_UNTIL(cond) UNTIL(cond, turn(5))
 
-/* Long enough for everything that is going to happen. */
+/* Turn until nothing more happens. */
 static void
 run(void)
 {
@@ -175,14 +177,14 @@ sleeps(void)
 	return ms() - began >= 20;
 }
 
-/* An event of the link may be due once, a busy loop has no end. */
+/* The link may have one event to handle.  A busy loop would have more. */
 static bool
 sleeps_on(void)
 {
 	return sleeps() && sleeps() && sleeps();
 }
 
-/* ---- parties ---- */
+/* ---- ends of the test ---- */
 
 static void
 no_party(struct party *p)
@@ -200,14 +202,14 @@ socket_party(struct party *p, int fd, bool tcp)
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 }
 
-/* A socket or a stream may carry a reset. */
+/* Can a reset be sent to this end? */
 static bool
 resets(const struct party *p)
 {
 	return p->tcp || p->stream != NULL;
 }
 
-/* Return how many bytes it takes now. */
+/* Write; return how many bytes were taken. */
 static size_t
 put(struct party *p, const void *data, size_t n)
 {
@@ -279,7 +281,7 @@ end(struct party *p)
 	}
 }
 
-/* It reads no more, and its peer is told where that is possible. */
+/* Read no more, and stop the peer if the transport can. */
 static void
 stop_reading(struct party *p)
 {
@@ -358,7 +360,7 @@ over(struct party *p)
 	return error_of(p) != 0 || ended(p);
 }
 
-/* Read and drop everything, and return 0 at a clean end, or an errno value. */
+/* Read and drop everything.  Return 0 after a clean end, or an errno value. */
 static int
 last_error(struct party *p, size_t *got)
 {
@@ -394,7 +396,7 @@ begin(enum shape shape)
 	if (fds == 0) {
 		capture();
 		log_show(LOG_INFO);
-		ck_assert(os_fill_stdio()); /* which keeps a descriptor */
+		ck_assert(os_fill_stdio()); /* it keeps a descriptor */
 		fds = fds_open();
 	}
 	no_party(&client);
@@ -471,7 +473,7 @@ stop_listening(void)
 	os_close(&listening);
 }
 
-/* A client's socket: ours becomes ${client}. */
+/* Make a client's socket and return it.  ${client} becomes its other end. */
 static struct side
 client_side(bool tcp)
 {
@@ -539,7 +541,7 @@ join(int i)
 	reach_target();
 }
 
-/* Nothing is left: no connection, no reserved memory, no descriptor, no child. */
+/* No connection, reserved memory, descriptor or child is left. */
 static void
 finish(void)
 {
@@ -572,7 +574,7 @@ START_TEST(bytes_pass_both_ways)
 }
 END_TEST
 
-/* 1: the target ends first */
+/* ${_i} 1: the target ends first. */
 START_TEST(a_half_close_passes_and_the_answer_comes_back)
 {
 	struct party *one, *two;
@@ -594,7 +596,7 @@ START_TEST(a_half_close_passes_and_the_answer_comes_back)
 }
 END_TEST
 
-/* Half-closed, or not: no time limit, and no busy loop. */
+/* Half-closed or not, it has no time limit and makes no busy loop. */
 START_TEST(an_idle_connection_sleeps)
 {
 	join(_i / 2);
@@ -659,7 +661,7 @@ fill(struct party *one, size_t most)
 	return sent;
 }
 
-/* A reader that does not read stops the writer, and costs a bounded amount.  1: the client does not read */
+/* Memory is bounded while a peer does not read.  ${_i} 1: the client. */
 START_TEST(a_slow_reader_stops_the_writer_and_not_the_other_way)
 {
 	size_t sent, got = 0;
@@ -680,7 +682,7 @@ END_TEST
 
 /* ---- resets ---- */
 
-/* 1: the target resets */
+/* ${_i} 1: the target resets. */
 START_TEST(a_reset_leaves_as_a_reset_where_it_can)
 {
 	struct party *one, *two;
@@ -696,24 +698,24 @@ START_TEST(a_reset_leaves_as_a_reset_where_it_can)
 		ck_assert_int_eq(last_error(two, &got), resets(two) ? ECONNRESET : 0);
 		if (kind->shape == DIRECT) {
 			HAS(captured(), "Connection reset by peer");
-			HAS(captured(), resets(two) ? "was reset too" : "knows no reset");
+			HAS(captured(), resets(two) ? "was reset too" : "only TCP carries a reset");
 		}
 	}
 	finish();
 }
 END_TEST
 
-/* What would be lost by a reset on its way to relay. */
+/* Wait until relay's socket has received everything: a reset would drop the rest. */
 static uint64_t
 unsent(const struct party *p)
 {
 	return p->stream != NULL ? stream_tx(p->stream)->used : os_unsent(p->out);
 }
 
-/* Small, more than a chunk, and more than the reader takes before the reset. */
+/* A few bytes, more than a chunk, and more than the reader takes before the reset. */
 static const size_t before_reset[] = { 6, 100000, 700000 };
 
-/* 1: the target resets */
+/* ${_i} 1: the target resets. */
 START_TEST(a_reset_comes_behind_the_bytes_that_were_sent_before_it)
 {
 	size_t size = before_reset[_i % 3], sent = 0, got = 0;
@@ -726,7 +728,7 @@ START_TEST(a_reset_comes_behind_the_bytes_that_were_sent_before_it)
 		sent = fill(one, size);
 		UNTIL(unsent(one) == 0, { got += take_all(two); turn(1); });
 		reset_party(one);
-		run(); /* the reader is slow */
+		run(); /* the reader starts late */
 		ck_assert_int_eq(last_error(two, &got), resets(two) ? ECONNRESET : 0);
 		ck_assert_uint_eq(got, sent);
 		RUN_UNTIL(all_conns() == 0);
@@ -736,7 +738,7 @@ START_TEST(a_reset_comes_behind_the_bytes_that_were_sent_before_it)
 }
 END_TEST
 
-/* A reader that does not read has a second for what was sent before the reset.  1: the target resets */
+/* The limit of what was sent before the reset.  ${_i} 1: the target resets. */
 START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 {
 	struct party *one, *two;
@@ -744,7 +746,7 @@ START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 	join(_i / 2);
 	one = _i % 2 ? &target : &client;
 	two = _i % 2 ? &client : &target;
-	if (resets(one) && two->stream == NULL) { /* a stream is read by the mux */
+	if (resets(one) && two->stream == NULL) { /* the mux reads a stream */
 		fill(one, SIZE_MAX);
 		reset_party(one);
 		run();
@@ -762,7 +764,7 @@ START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 }
 END_TEST
 
-/* 1: the target ends and resets */
+/* ${_i} 1: the target ends and resets. */
 START_TEST(a_reset_behind_a_half_close_is_passed_on)
 {
 	struct party *one, *two;
@@ -777,7 +779,7 @@ START_TEST(a_reset_behind_a_half_close_is_passed_on)
 		RUN_UNTIL(all_conns() == 0);
 		ck_assert_int_eq(status, STATUS_BROKEN);
 		if (two->tcp)
-			ck_assert_int_ne(os_error(two->in), 0); /* without a write */
+			ck_assert_int_ne(os_error(two->in), 0); /* although nothing is written */
 		else
 			RUN_UNTIL(error_of(two) == ECONNRESET || stream_code(two->stream) == MUX_RESET);
 	}
@@ -808,7 +810,7 @@ END_TEST
 
 /* ---- a reader that goes away ---- */
 
-/* A Unix client that closed, even while nothing is written to it: a target that can be told learns that it has no reader. */
+/* Nothing is written to the client.  A target that can be stopped is stopped. */
 START_TEST(a_unix_client_that_is_gone_is_noticed_at_once)
 {
 	join(_i);
@@ -824,7 +826,7 @@ START_TEST(a_unix_client_that_is_gone_is_noticed_at_once)
 }
 END_TEST
 
-/* A Unix client learns that the target reads no more, and gets its answer. */
+/* The writes of a Unix client get EPIPE, and it still receives the answer. */
 START_TEST(a_target_that_reads_no_more_stops_the_client_and_its_answer_arrives)
 {
 	join(_i);
@@ -843,7 +845,10 @@ START_TEST(a_target_that_reads_no_more_stops_the_client_and_its_answer_arrives)
 }
 END_TEST
 
-/* A TCP client cannot learn it: it may go on sending, but not for ever behind the end of the answer.  1: it does not close */
+/*
+ * TCP cannot stop the client.  It may go on sending, but has a limit after the
+ * end of the answer.  ${_i} 1: it does not close.
+ */
 START_TEST(a_tcp_client_that_sends_to_no_reader_has_a_limit)
 {
 	int i;
@@ -873,7 +878,10 @@ START_TEST(a_tcp_client_that_sends_to_no_reader_has_a_limit)
 }
 END_TEST
 
-/* Its last bytes would be destroyed by a close with unread input.  1: the target closes, with bytes of the client unread */
+/*
+ * A close with unread input would destroy the last bytes.  ${_i} 1: the target
+ * closes, and has not read all bytes of the client.
+ */
 START_TEST(an_answer_is_whole_although_the_client_goes_on_sending)
 {
 	size_t answer, got = 0;
@@ -919,7 +927,10 @@ START_TEST(what_was_sent_last_arrives_from_a_client_that_closed)
 }
 END_TEST
 
-/* A command that stops reading, answers and exits, as a server does that refuses a long request.  2: over a link */
+/*
+ * The command stops reading, answers and exits, like a server that refuses a
+ * long request.  ${_i} 2: over a link.
+ */
 START_TEST(an_answer_arrives_whole_after_the_target_stopped_reading)
 {
 	char *argv[] = { (char *)"sh", (char *)"-c",
@@ -929,7 +940,7 @@ START_TEST(an_answer_arrives_whole_after_the_target_stopped_reading)
 	begin(_i / 2 ? LINK : DIRECT);
 	target_command(argv);
 	connect_client(_i % 2);
-	for (turns = 0; turns < 100; turn(1)) /* it writes what it can, and does not take all of ours */
+	for (turns = 0; turns < 100; turn(1)) /* it writes what it can, and does not read all that we send */
 		put(&client, junk, sizeof(junk));
 	last_error(&client, &got);
 	ck_assert_uint_eq(got, 3000000);
@@ -939,7 +950,7 @@ END_TEST
 
 /* ---- dialling ---- */
 
-/* It sent and closed while its target was still being dialled.  1: the target comes late */
+/* The target is still being dialled then.  ${_i} 1: it appears later. */
 START_TEST(a_client_that_sends_and_closes_before_the_target_is_reached_is_served)
 {
 	bool late = _i % 2;
@@ -976,8 +987,8 @@ START_TEST(a_client_that_sends_and_closes_before_the_target_is_reached_is_served
 END_TEST
 
 /*
- * The system of the target has accepted the connection, so that the target sees
- * how it ends.  1: the client has sent something before
+ * The target's system has accepted the connection, so the target sees how it
+ * ends.  ${_i} 1: the client has sent something before.
  */
 START_TEST(a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_end)
 {
@@ -999,7 +1010,10 @@ START_TEST(a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_en
 }
 END_TEST
 
-/* A listener that takes no more connections until ${fillers} are accepted: a SYN is dropped, and repeated after a second. */
+/*
+ * A listener with a full backlog.  A SYN is dropped, and repeated after a second,
+ * until ${fillers} are accepted.
+ */
 static int
 fill_listener(int fillers[8])
 {
@@ -1021,7 +1035,7 @@ fill_listener(int fillers[8])
 	return n;
 }
 
-/* The dial is done and the stream is reset in the same turn. */
+/* The target is reached and the stream is reset in the same turn. */
 START_TEST(a_stream_that_is_reset_while_the_target_is_dialled_gives_it_no_clean_end)
 {
 	int fillers[8], n, i;
@@ -1048,7 +1062,7 @@ START_TEST(a_stream_that_is_reset_while_the_target_is_dialled_gives_it_no_clean_
 }
 END_TEST
 
-/* _i & 1: TCP, _i & 2: over a link */
+/* ${_i} & 1: TCP, ${_i} & 2: over a link. */
 START_TEST(a_failed_dial_resets_a_tcp_client_and_closes_a_unix_one)
 {
 	begin(_i & 2 ? LINK : DIRECT);
@@ -1063,7 +1077,7 @@ START_TEST(a_failed_dial_resets_a_tcp_client_and_closes_a_unix_one)
 }
 END_TEST
 
-/* 1: over a link */
+/* ${_i} 1: over a link. */
 START_TEST(a_refused_dial_is_reset_as_a_refusal)
 {
 	begin(_i ? LINK : DIRECT);
@@ -1077,7 +1091,7 @@ START_TEST(a_refused_dial_is_reset_as_a_refusal)
 }
 END_TEST
 
-/* 1: over a link */
+/* ${_i} 1: over a link. */
 START_TEST(a_client_that_is_reset_ends_the_dial)
 {
 	begin(_i ? LINK : DIRECT);
@@ -1094,7 +1108,7 @@ START_TEST(a_client_that_is_reset_ends_the_dial)
 }
 END_TEST
 
-/* _i & 1: TCP, _i & 2: over a link */
+/* ${_i} & 1: TCP, ${_i} & 2: over a link. */
 START_TEST(a_command_is_a_target)
 {
 	char *argv[] = { (char *)"cat", NULL };
@@ -1113,7 +1127,7 @@ START_TEST(a_command_is_a_target)
 }
 END_TEST
 
-/* 1: over a link */
+/* ${_i} 1: over a link. */
 START_TEST(a_command_that_is_missing_is_reported_once)
 {
 	char *argv[] = { (char *)"no-such-command", NULL };
@@ -1134,7 +1148,7 @@ END_TEST
 
 enum { SOCKET = 1, TO_TCP = 2, OVER_LINK = 4, STDIO_KINDS = 8 };
 
-/* Our ends become ${p}. */
+/* ${p} becomes the other ends. */
 static void
 replace_stdio(struct party *p, bool socket)
 {
@@ -1188,7 +1202,10 @@ START_TEST(stdio_is_joined_and_half_closed_both_ways)
 }
 END_TEST
 
-/* relay FROM -; _i & 1: one socket, _i & 2: a TCP client, _i & 4: at the far side of a link */
+/*
+ * ${_i} & 1: stdin and stdout are one socket, ${_i} & 2: a TCP client, ${_i} & 4:
+ * at the far side of a link.
+ */
 START_TEST(stdio_is_a_target)
 {
 	begin(_i & OVER_LINK ? LINK : DIRECT);
@@ -1208,7 +1225,10 @@ START_TEST(stdio_is_a_target)
 }
 END_TEST
 
-/* The parent is dead and the target does not read: over within LINGER.  1: more is sent than relay holds */
+/*
+ * The parent is dead and the target does not read.  ${_i} 1: more is sent than
+ * relay holds.
+ */
 START_TEST(stuck_stdio_ends_within_a_second_or_so)
 {
 	int64_t began;
@@ -1226,20 +1246,20 @@ START_TEST(stuck_stdio_ends_within_a_second_or_so)
 	if (_i > 0)
 		ahead = 800;
 	turn(0);
-	if (_i == 0) /* it is the connection that wakes poll */
+	if (_i == 0) /* the connection sets a deadline for poll */
 		UNTIL(near_tab.n == 0, turn(4000));
 	UNTIL(near_tab.n == 0, { ahead += 1100; turn(0); });
 	ck_assert_int_lt(ms() - began, 2500);
 	ck_assert_int_lt(turns, 80);
 	ck_assert_int_eq(status, STATUS_BROKEN);
-	conn_stop(&far_tab, STATUS_BROKEN, ps.now); /* the near side has exited with its only connection */
+	conn_stop(&far_tab, STATUS_BROKEN, ps.now); /* the near side has exited */
 	finish();
 }
 END_TEST
 
 /*
- * As long as what was sent last moves on, it is not cut.  1: less is read than
- * makes poll report the socket as writable; 2: over a link
+ * The connection stays while the last bytes move.  ${_i} 1: so few are read at a
+ * time that poll does not report the socket as writable; 2: over a link.
  */
 START_TEST(what_was_sent_last_moves_on_without_a_limit)
 {
@@ -1249,7 +1269,7 @@ START_TEST(what_was_sent_last_moves_on_without_a_limit)
 	join_stdio(_i / 2 ? OVER_LINK : 0);
 	sent = fill(&client, 600000);
 	close_party(&client);
-	for (step = 0; step < 8; step++) { /* five times LINGER */
+	for (step = 0; step < 8; step++) { /* much longer than the limit */
 		for (taken = 0; taken < most && (n = take(&target, junk, sizeof(junk))) > 0; taken += (size_t)n)
 			got += (size_t)n;
 		for (turns = 0; turns < 5;)
@@ -1263,7 +1283,7 @@ START_TEST(what_was_sent_last_moves_on_without_a_limit)
 }
 END_TEST
 
-/* Another program would die of SIGPIPE, although its stdin and the target are open. */
+/* Stdin and the target are open; another program would die of SIGPIPE. */
 START_TEST(an_answer_without_a_reader_ends_it)
 {
 	join_stdio(_i);
@@ -1286,7 +1306,7 @@ START_TEST(an_answer_without_a_reader_ends_it)
 }
 END_TEST
 
-/* Nothing is lost yet: the target is told where that is possible, and stdin goes on. */
+/* Nothing is lost yet: the target is stopped if it can be, and stdin goes on. */
 START_TEST(a_reader_that_is_gone_while_idle_ends_nothing)
 {
 	join_stdio(_i);
@@ -1318,7 +1338,7 @@ START_TEST(a_dead_parent_ends_it_when_the_target_answers_the_half_close)
 }
 END_TEST
 
-/* It neither answers nor closes; what was exchanged before does not matter. */
+/* The target neither answers nor closes, whatever was exchanged before. */
 START_TEST(a_dead_parent_ends_it_although_the_target_stays)
 {
 	join_stdio(_i);
@@ -1343,7 +1363,10 @@ lines_logged(void)
 	return n;
 }
 
-/* The target closes before it has read everything.  1: it stops reading, and ends its answer cleanly */
+/*
+ * The target closes before it has read everything.  ${_i} 1: it stops reading,
+ * and ends its answer cleanly.
+ */
 START_TEST(what_stdin_sent_in_vain_is_reported)
 {
 	join_stdio(_i / 2);
@@ -1366,12 +1389,15 @@ START_TEST(what_stdin_sent_in_vain_is_reported)
 	ck_assert_int_eq(lines_logged(), 1);
 	HAS(captured(), "relay: ");
 	if (_i % 2 && !(_i / 2 & TO_TCP))
-		HAS(captured(), _i / 2 & OVER_LINK ? "not everything was delivered" : "closed before it had taken everything");
+		HAS(captured(), _i / 2 & OVER_LINK ? "not everything was delivered" : "closed before it had read everything");
 	finish();
 }
 END_TEST
 
-/* It is still in the queue of the stream when STOP comes.  1: the far side, too, has dropped bytes */
+/*
+ * The bytes are in the queue of the stream when STOP is read.  ${_i} 1: the far
+ * side has dropped bytes too.
+ */
 START_TEST(what_stdin_sent_in_vain_is_reported_if_it_never_left)
 {
 	static const struct kind near_stdio = { NEAR, false, false };
@@ -1409,7 +1435,7 @@ END_TEST
 
 /* ---- many ---- */
 
-/* Sides of which a crowd is made. */
+/* The sides of many connections. */
 static const int crowds[] = { 0, 1, 2, 3, 11 };
 #define CROWDS ((int)(sizeof(crowds) / sizeof(crowds[0])))
 #define CROWD 300
@@ -1465,7 +1491,7 @@ END_TEST
 
 /* ---- idle ones beside busy ones ---- */
 
-/* CROWD connections that have been idle for long, and that of client and target. */
+/* CROWD idle connections, and one between client and target. */
 static void
 join_crowd(int k)
 {
@@ -1487,7 +1513,7 @@ join_crowd(int k)
 	ck_assert_uint_eq(idle_conns(), CROWD);
 }
 
-/* One turn with bytes of client and target in it: there is no turn without an event. */
+/* One turn in which bytes move between client and target. */
 static void
 busy_turn(void)
 {
@@ -1527,13 +1553,13 @@ START_TEST(an_idle_connection_is_served_beside_a_busy_one)
 		turns = 0;
 		BUSY_UNTIL(turns == 40);
 	}
-	ck_assert_int_le(worst, 200); /* mostly 3; the machine may have more to do */
+	ck_assert_int_le(worst, 200); /* mostly 3, more on a busy machine */
 	ck_assert_uint_ge(idle_conns(), CROWD / 2);
 	leave_crowd();
 }
 END_TEST
 
-/* Many of them are ready in the same moment. */
+/* Many bulk connections are ready at the same time. */
 START_TEST(a_keystroke_waits_for_one_bulk_transfer_at_most)
 {
 	enum { BULKS = 4 };
@@ -1556,7 +1582,7 @@ START_TEST(a_keystroke_waits_for_one_bulk_transfer_at_most)
 		ck_assert(arrives(&target, "key"));
 		for (n = 0, i = 0; i < BULKS; i++) {
 			if (take_all(&to[i]) == 0 || turned == -1)
-				continue; /* that they are bulk is known after the first chunk */
+				continue; /* it becomes bulk with its first chunk */
 			moved[i]++;
 			n++;
 		}
@@ -1644,7 +1670,7 @@ START_TEST(a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads)
 		idle = n > 0 ? 0 : idle + 1;
 		sent += n;
 	}
-	BUSY_UNTIL(idle_conns() == CROWD); /* stuck is idle, too */
+	BUSY_UNTIL(idle_conns() == CROWD); /* a stuck one is idle too */
 	UNTIL(got == sent, { got += take_all(&crowd_target[9]); busy_turn(); });
 	pass(&crowd_client[9], &crowd_target[9], "on");
 	leave_crowd();
@@ -1657,7 +1683,7 @@ START_TEST(times_are_kept_beside_a_busy_one)
 	int64_t began;
 
 	join_crowd(1);
-	/* a dial that keeps trying */
+	/* a dial that retries */
 	t.wait_ms = 1000;
 	target_path("./missing");
 	one = client;
@@ -1672,7 +1698,7 @@ START_TEST(times_are_kept_beside_a_busy_one)
 	BUSY_UNTIL(near_tab.n == CROWD + 1);
 	ck_assert_int_ge(ms() - began, 990);
 	ck_assert_int_eq(status, STATUS_CONNECT);
-	/* LINGER: the target stopped reading and ended its answer, and its client goes on sending */
+	/* linger: the target has stopped reading and sent EOF, and the client sends */
 	began = ms();
 	stop_reading(&crowd_target[5]);
 	put_text(&crowd_client[5], "x");
@@ -1716,7 +1742,7 @@ START_TEST(the_table_has_all_connections)
 }
 END_TEST
 
-/* A line for each, in the same form whatever the sides are. */
+/* The lines have the same form for all kinds of sides. */
 START_TEST(every_connection_is_reported)
 {
 	struct conns *tab;
@@ -1801,7 +1827,7 @@ connect_socks(void)
 	ck_assert(conn_socks(&near_tab, &a, "me", pollset_clock() + ahead));
 }
 
-/* Both ways, then to a clean end. */
+/* Send both ways, then end cleanly. */
 static void
 talk(void)
 {
@@ -1814,7 +1840,7 @@ talk(void)
 	RUN_UNTIL(ended(&client));
 }
 
-/* 0: as a client should, 1: all at once and more, 2: byte by byte */
+/* ${_i} 0: as clients do, 1: everything at once and more, 2: byte by byte. */
 START_TEST(a_client_of_the_proxy_is_connected)
 {
 	char text[32];
@@ -1898,7 +1924,10 @@ START_TEST(a_client_that_sends_something_else_is_refused)
 }
 END_TEST
 
-/* It goes away: before any byte, in its request, behind it; 3: it only ends its own direction first. */
+/*
+ * ${_i}: the client closes 0 before its first byte, 1 within its request, 2 after
+ * it; 3: it sends EOF first.
+ */
 START_TEST(a_client_that_goes_away_is_forgotten)
 {
 	char text[32];
@@ -1925,7 +1954,7 @@ START_TEST(a_client_that_goes_away_is_forgotten)
 }
 END_TEST
 
-/* 1: the link is down */
+/* ${_i} 1: the link is down. */
 START_TEST(a_client_has_a_minute_for_its_request)
 {
 	begin(LINK);
@@ -1944,7 +1973,7 @@ START_TEST(a_client_has_a_minute_for_its_request)
 }
 END_TEST
 
-/* The line is lost: both sides see it, and their connections end, but for ${left}. */
+/* End the link on both sides.  All connections but ${left} end. */
 static void
 lose_link(size_t left)
 {
@@ -1957,7 +1986,7 @@ lose_link(size_t left)
 	link_free();
 }
 
-/* Nothing, or half a request, was sent before the link was lost: it goes on when there is one again. */
+/* Nothing or half a request was sent before the link ended.  A new link is used. */
 START_TEST(a_client_that_has_not_sent_its_request_outlives_the_link)
 {
 	size_t n, half = (size_t)_i;
@@ -1971,7 +2000,7 @@ START_TEST(a_client_that_has_not_sent_its_request_outlives_the_link)
 	run();
 	lose_link(1);
 	put_bytes(text + half, n - half);
-	UNTIL(sleeps_on(), ); /* although the request can be read */
+	UNTIL(sleeps_on(), ); /* although the request has come */
 	link_up(MUX_STREAMS, pollset_clock_us());
 	near_tab.mux = link_near;
 	RUN_UNTIL(accepts());
@@ -1983,7 +2012,7 @@ END_TEST
 
 /* ---- the link is lost ---- */
 
-/* 0: idle, 1: both ways full, 2: as 1, behind a half-close; both sides are reset where they can be. */
+/* ${_i} 0: idle, 1: both ways full, 2: the same after a half-close. */
 START_TEST(open_connections_end_with_the_link)
 {
 	int i = _i / 3;
@@ -2011,7 +2040,7 @@ START_TEST(open_connections_end_with_the_link)
 }
 END_TEST
 
-/* 0: at once, 1: while the far side dials, 2: the same for a client of the proxy */
+/* ${_i} 0: at once, 1: while the far side dials, 2: the same for -D. */
 START_TEST(connections_that_are_not_open_end_with_the_link)
 {
 	char text[32];
@@ -2038,7 +2067,7 @@ START_TEST(connections_that_are_not_open_end_with_the_link)
 	} else {
 		RUN_UNTIL(error_of(&client) == ECONNRESET);
 	}
-	ck_assert_str_eq(captured(), ""); /* the tunnel reports its own end */
+	ck_assert_str_eq(captured(), ""); /* the tunnel logs its own end */
 	finish();
 }
 END_TEST

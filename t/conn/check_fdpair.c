@@ -1,4 +1,4 @@
-/* check_fdpair.c - the descriptors of one side. */
+/* check_fdpair.c - the descriptors of one side */
 #include <netinet/tcp.h>
 
 #include "conn/fdpair.h"
@@ -117,7 +117,7 @@ START_TEST(a_close_is_an_end_and_a_reset_where_it_can_be_carried)
 	tcp ? tcp_pair(s) : socks(s);
 	fdpair_socket(&e, s[0], tcp);
 	if (_i & 4)
-		fdpair_shut_out(&e); /* also after a half-close */
+		fdpair_shut_out(&e); /* the same after a half-close */
 	if (_i & 8)
 		fdpair_shut_in(&e);
 	fdpair_close(&e, rst);
@@ -152,7 +152,7 @@ START_TEST(a_reset_is_a_failure_and_a_half_close_is_none)
 }
 END_TEST
 
-/* Even while nothing is read from it or written to it. */
+/* Nothing is read from it or written to it. */
 START_TEST(an_idle_socket_reports_its_reset)
 {
 	int s[2];
@@ -223,7 +223,7 @@ START_TEST(a_pipe_without_a_reader_is_EPIPE_while_idle)
 }
 END_TEST
 
-/* Its end would be reported in every turn. */
+/* poll would report its end in every turn. */
 START_TEST(an_unread_pipe_at_its_end_does_not_wake)
 {
 	int in[2], out[2];
@@ -241,7 +241,10 @@ END_TEST
 
 static int in_peer, out_peer, in_copy, out_copy;
 
-/* 0: pipes, 1: one Unix socket, 2: one TCP socket, 3: two sockets; ${in_copy} and ${out_copy} share the open files. */
+/*
+ * ${kind} 0: pipes, 1: one Unix socket, 2: one TCP socket, 3: two sockets.
+ * ${in_copy} and ${out_copy} share the open files.
+ */
 static void
 take_stdio(int kind)
 {
@@ -315,7 +318,7 @@ START_TEST(flags_that_were_nonblocking_already_stay_so)
 }
 END_TEST
 
-/* 0: a file, 1: /dev/null, 2: another device. */
+/* ${_i} 0: a file, 1: /dev/null, 2: another device. */
 START_TEST(files_and_devices_stay_blocking_and_devices_are_used_with_care)
 {
 	int in = _i == 0 ? fileno(tmpfile()) : open(_i == 1 ? "/dev/null" : "/dev/zero", O_RDWR), out = dup(in);
@@ -349,7 +352,7 @@ START_TEST(a_socket_that_keeps_messages_apart_is_refused)
 }
 END_TEST
 
-/* sshd passes the end of stdout on only when stderr is closed too. */
+/* sshd passes on the end of stdout only when stderr is closed too. */
 START_TEST(the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket)
 {
 	int err[2];

@@ -1,4 +1,4 @@
-/* check_half.c - one direction, between descriptors and streams. */
+/* check_half.c - one direction, between descriptors and streams */
 #include "conn/half.h"
 #include "t/link.h"
 #include "t/net.h"
@@ -8,8 +8,8 @@ enum { FDS, FDS_TCP, SINK, SINK_TCP, SOURCE, KINDS };
 
 static struct side src, dst;
 static struct half h;
-static int from, to;        /* our ends of descriptors: what is written to ${from} comes out of ${to} */
-static struct stream *peer; /* our end of a stream */
+static int from, to;        /* the test's ends: bytes go in at ${from} and come out at ${to} */
+static struct stream *peer; /* the test's end of a stream */
 static char junk[BUF_CHUNK];
 static int fds; /* open at the beginning */
 
@@ -70,7 +70,7 @@ join(int kind)
 	half_init(&h, &src, &dst);
 }
 
-/* One step as conn.c does it. */
+/* One step, as conn.c does it. */
 static void
 step(void)
 {
@@ -167,7 +167,7 @@ empty_sink(void)
 		ck_assert_uint_gt(drained(to), 0);
 }
 
-/* Nothing is left of the half, its sides and the link. */
+/* The half, its sides and the link hold nothing more. */
 static void
 finish(void)
 {
@@ -307,7 +307,7 @@ bound_of(int kind, bool bulk)
 	return bulk ? BUF_PIPE + HALF_HOLDS : HALF_HOLDS;
 }
 
-/* Small and large pieces, so that chunks and the kernel's pipe both are used where they can be. */
+/* Small and large pieces use chunks and, if the system can, a pipe. */
 START_TEST(a_full_reader_stops_the_reading_and_everything_comes_at_last)
 {
 	int kind = _i / 2, idle;
@@ -338,7 +338,7 @@ START_TEST(a_sink_that_is_gone_breaks_it_and_what_was_held_is_lost)
 	join(_i);
 	ck_assert_uint_eq(put("x", 1), 1);
 	if (to_stream(_i)) {
-		WAIT_FOR(half_read(&h, 1) == 1); /* it is in the queue, and does not cross */
+		WAIT_FOR(half_read(&h, 1) == 1); /* in the queue, not sent */
 		stream_stop(peer);
 		link_cross_one(link_far, link_near, pollset_clock_us());
 		half_update(&h);
@@ -402,7 +402,7 @@ START_TEST(a_broken_half_reads_and_drops_until_the_source_ends)
 }
 END_TEST
 
-/* More than all windows: the peer could fill them and no more. */
+/* More bytes than all windows allow without CREDIT. */
 START_TEST(a_broken_half_drops_what_a_stream_sends_and_reserves_nothing_for_it)
 {
 	join(SOURCE);
@@ -416,7 +416,7 @@ START_TEST(a_broken_half_drops_what_a_stream_sends_and_reserves_nothing_for_it)
 }
 END_TEST
 
-/* What came before the reset is held, and written onward. */
+/* What was received before the reset is written onward. */
 START_TEST(a_reset_source_drains_and_is_marked)
 {
 	static const struct {
@@ -466,10 +466,10 @@ START_TEST(a_source_that_fills_a_chunk_is_read_wide_and_never_beyond_what_may_be
 	src.fds.in = fileno(f);
 	half_init(&h, &src, &dst);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), BUF_CHUNK);
-	ck_assert_uint_eq(half_read(&h, BUF_WIDE), HALF_HOLDS - BUF_CHUNK); /* what there is room for */
+	ck_assert_uint_eq(half_read(&h, BUF_WIDE), HALF_HOLDS - BUF_CHUNK); /* as much as there is room for */
 	ck_assert(!half_wants_read(&h));
 	buf_clear(h.buf);
-	ck_assert_uint_eq(half_read(&h, 1), BUF_CHUNK); /* others wait */
+	ck_assert_uint_eq(half_read(&h, 1), BUF_CHUNK); /* other connections wait */
 	ck_assert_uint_eq(half_read(&h, 2), 2 * BUF_CHUNK);
 	buf_clear(h.buf);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), 4 * BUF_CHUNK);
@@ -481,7 +481,7 @@ START_TEST(a_source_that_fills_a_chunk_is_read_wide_and_never_beyond_what_may_be
 }
 END_TEST
 
-/* A terminal may block in the middle of more: only when poll reported it, and little. */
+/* A terminal may block during a larger write. */
 START_TEST(a_blocking_sink_is_written_only_when_ready_and_little)
 {
 	join(_i);
@@ -499,7 +499,7 @@ START_TEST(a_blocking_sink_is_written_only_when_ready_and_little)
 }
 END_TEST
 
-/* Bulk may go through a pipe in the kernel and back to messages: the order stays. */
+/* Bulk goes through a pipe, messages through memory. */
 START_TEST(order_is_kept_between_messages_and_bulk)
 {
 	static const size_t pieces[] = { 1, 65536, 65536, 65536, 7, 100000, 1, 65536, 65536, 3, 65536, 40000, 40000, 1 };

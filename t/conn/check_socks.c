@@ -1,4 +1,4 @@
-/* check_socks.c - the handshake of a client of -D. */
+/* check_socks.c - the handshake of a client of -D */
 #include <ctype.h>
 
 #include "conn/socks.h"
@@ -12,7 +12,10 @@ static struct socks s;
 static unsigned char answers[64];
 static size_t answers_n;
 
-/* ${n} bytes in pieces of at most ${piece}, never more than are asked for.  Return how many were taken. */
+/*
+ * Feed ${n} bytes in pieces of at most ${piece} and socks_needs().  Return how
+ * many were taken.
+ */
 static size_t
 feed(const char *p, size_t n, size_t piece)
 {
@@ -54,7 +57,7 @@ reply(uint16_t code, size_t n)
 static const struct {
 	const char *p;
 	size_t n;
-	const char *target; /* NULL: wrong */
+	const char *target; /* NULL: it is refused */
 } requests[] = {
 	{ BYTES(V5 "\5\1\0\1\12\0\0\5\0\120"), "10.0.0.5:80" },
 	{ BYTES(V5 "\5\1\0\1\377\377\377\377\377\377"), "255.255.255.255:65535" },
@@ -66,7 +69,7 @@ static const struct {
 	{ BYTES(V5 "\5\1\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\26"), "[::1]:22" },
 	{ BYTES(V5 "\5\1\0\4\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1\1\273"), "[2001:db8::1]:443" },
 	{ BYTES(V5 "\5\1\0\4\0\0\0\0\0\0\0\0\0\0\377\377\12\0\0\5\1\273"), "[::ffff:10.0.0.5]:443" },
-	{ BYTES(V5 "\5\1\0\3\3::1\0\120"), "[::1]:80" }, /* some write every address as a name */
+	{ BYTES(V5 "\5\1\0\3\3::1\0\120"), "[::1]:80" }, /* some clients send every address as a name */
 	{ BYTES("\5\4\2\1\3\0\5\1\0\1\1\2\3\4\0\120"), "1.2.3.4:80" },
 	{ BYTES("\4\1\0\120\12\0\0\5\0"), "10.0.0.5:80" },
 	{ BYTES("\4\1\0\120\12\0\0\5me\0"), "10.0.0.5:80" },
@@ -90,7 +93,7 @@ static const struct {
 };
 #define REQUESTS ((int)(sizeof(requests) / sizeof(requests[0])))
 
-/* Cut at every byte, byte by byte, and with more behind it that is not taken. */
+/* In pieces of every size, with bytes of the target after it. */
 START_TEST(a_request_is_read_to_its_last_byte_and_no_further)
 {
 	char text[2000];
@@ -101,10 +104,10 @@ START_TEST(a_request_is_read_to_its_last_byte_and_no_further)
 	for (piece = 1; piece <= n + 1; piece++) {
 		ck_assert_uint_eq(feed(text, sizeof(text), piece), n);
 		if (requests[_i].target == NULL) {
-			ck_assert_int_eq(s.state, SOCKS_WRONG);
+			ck_assert_int_eq(s.state, SOCKS_REFUSED);
 			ck_assert_uint_gt(strlen(s.why), 10);
 		} else {
-			ck_assert_int_eq(s.state, SOCKS_WANTS);
+			ck_assert_int_eq(s.state, SOCKS_COMPLETE);
 			ck_assert_str_eq(s.target, requests[_i].target);
 		}
 		ck_assert_uint_eq(answers_n, text[0] == 5 ? 2 : 0);
@@ -141,7 +144,7 @@ START_TEST(every_odd_byte_of_a_name_is_refused)
 
 	text[9] = (char)_i;
 	feed(text, sizeof(text) - 1, 1000);
-	ck_assert_int_eq(s.state, good ? SOCKS_WANTS : SOCKS_WRONG);
+	ck_assert_int_eq(s.state, good ? SOCKS_COMPLETE : SOCKS_REFUSED);
 	if (!good)
 		ck_assert_uint_eq(s.code, MUX_UNUSABLE);
 }
@@ -157,7 +160,7 @@ START_TEST(methods_without_none_are_answered_and_that_is_all)
 
 	for (piece = 1; piece < 6; piece++) {
 		ck_assert_uint_eq(feed(methods[_i].p, methods[_i].n, piece), methods[_i].n);
-		ck_assert_int_eq(s.state, SOCKS_WRONG);
+		ck_assert_int_eq(s.state, SOCKS_REFUSED);
 		ck_assert_uint_eq(s.code, MUX_FORBIDDEN);
 		ck_assert_uint_eq(answers_n, 2);
 		ck_assert_mem_eq(answers, "\5\377", 2);
@@ -186,20 +189,20 @@ START_TEST(another_protocol_is_not_answered)
 	static const char *const text[] = { "GET / HTTP/1.1\r\n", "\3\1", "\26\3\1", "SSH-2.0-x\r\n", "\6\1" };
 
 	ck_assert_uint_eq(feed(text[_i], strlen(text[_i]), 1000), 2);
-	ck_assert_int_eq(s.state, SOCKS_WRONG);
+	ck_assert_int_eq(s.state, SOCKS_REFUSED);
 	ck_assert_uint_eq(s.code, MUX_PROTOCOL);
 	reply(s.code, 0);
 	ck_assert_uint_eq(answers_n, 0);
 }
 END_TEST
 
-/* After the methods: another version, an unknown kind of address.  There is an answer to that. */
+/* After the methods: another version, or an unknown type of address. */
 START_TEST(a_request_of_another_kind_is_refused)
 {
 	static const char text[][8] = { V5 "\4\1\0\1\1", V5 "\5\1\0\2\1", V5 "\5\1\0\0\1", V5 "\5\1\0\377\1" };
 
 	ck_assert_uint_eq(feed(text[_i], sizeof(text[_i]), 3), sizeof(text[_i]));
-	ck_assert_int_eq(s.state, SOCKS_WRONG);
+	ck_assert_int_eq(s.state, SOCKS_REFUSED);
 	ck_assert_uint_eq(s.code, _i == 0 ? MUX_PROTOCOL : MUX_UNUSABLE);
 	ck_assert_mem_eq(reply(s.code, 10), _i == 0 ? "\5\1\0\1\0\0\0\0\0\0" : "\5\10\0\1\0\0\0\0\0\0", 10);
 }
@@ -213,7 +216,7 @@ START_TEST(a_user_of_any_length_is_read_and_one_without_end_is_refused)
 	memset(text, 'u', sizeof(text));
 	memcpy(text, "\4\1\0\120\12\0\0\5", 8);
 	ck_assert_uint_eq(feed(text, sizeof(text), 1000), sizeof(s.in));
-	ck_assert_int_eq(s.state, SOCKS_WRONG);
+	ck_assert_int_eq(s.state, SOCKS_REFUSED);
 	ck_assert_mem_eq(reply(s.code, 8), "\0\133", 2);
 	for (n = 0; n < 1015; n += 29) {
 		text[8 + n] = '\0';
@@ -242,14 +245,14 @@ START_TEST(an_answer_has_its_number)
 }
 END_TEST
 
-/* 0: BIND, 1: UDP ASSOCIATE, 2: an unknown one */
+/* ${_i} 0: BIND, 1: UDP ASSOCIATE, 2: an unknown command. */
 START_TEST(a_command_that_is_not_connect_is_7)
 {
 	char text[] = V5 "\5?\0\1\12\0\0\5\0\120";
 
 	text[4] = "\2\3\0"[_i];
 	feed(text, sizeof(text) - 1, 1000);
-	ck_assert_int_eq(s.state, SOCKS_WRONG);
+	ck_assert_int_eq(s.state, SOCKS_REFUSED);
 	ck_assert_mem_eq(reply(s.code, 10), "\5\7\0\1\0\0\0\0\0\0", 10);
 }
 END_TEST
@@ -263,7 +266,7 @@ number(unsigned below)
 	return (seed >> 8) % below;
 }
 
-/* Whatever comes: it ends, within its room, and a target is one line of plain characters. */
+/* Random bytes: it ends within its room, and a target has plain characters only. */
 START_TEST(nonsense_comes_to_an_end)
 {
 	char text[2048];
@@ -283,7 +286,7 @@ START_TEST(nonsense_comes_to_an_end)
 				text[number((unsigned)n)] = (char)number(256);
 		}
 		feed(text, n, 1 + number(64));
-		if (s.state == SOCKS_WANTS)
+		if (s.state == SOCKS_COMPLETE)
 			for (i = 0; i == 0 || s.target[i] != '\0'; i++)
 				ck_assert(i < sizeof(s.target) && s.target[i] > ' ' && s.target[i] != '/' && s.target[0] != '=');
 		else if (s.state == SOCKS_READING)
@@ -295,7 +298,7 @@ END_TEST
 /* ---- I/O ---- */
 
 static struct fdpair client;
-static int ours; /* the client's end */
+static int ours; /* the end of the client */
 
 static void
 connect_client(bool tcp)
@@ -323,17 +326,17 @@ START_TEST(a_request_is_read_and_answered)
 	char got[16];
 
 	connect_client(true);
-	ck_assert_int_eq(socks_read(&s, &client), 0); /* nothing came yet */
+	ck_assert_int_eq(socks_read(&s, &client), 0); /* nothing to read */
 	ck_assert_int_eq(write(ours, V5 "\5\1\0\1\12\0\0\5\0\120early", 18), 18);
 	ck_assert_int_eq(read_all(), 0);
-	ck_assert_int_eq(s.state, SOCKS_WANTS);
+	ck_assert_int_eq(s.state, SOCKS_COMPLETE);
 	ck_assert_str_eq(s.target, "10.0.0.5:80");
 	WAIT_FOR(read(ours, got, sizeof(got)) == 2);
 	ck_assert_mem_eq(got, "\5\0", 2);
 	ck_assert(socks_answer(&s, &client, MUX_END));
 	WAIT_FOR(read(ours, got, sizeof(got)) == 10);
 	ck_assert_mem_eq(got, "\5\0\0\1\0\0\0\0\0\0", 10);
-	ck_assert_int_eq(read(client.in, got, sizeof(got)), 5); /* what follows belongs to the target */
+	ck_assert_int_eq(read(client.in, got, sizeof(got)), 5); /* for the target */
 	ck_assert_mem_eq(got, "early", 5);
 }
 END_TEST
@@ -347,7 +350,7 @@ START_TEST(a_client_that_closes_or_resets_is_reported)
 }
 END_TEST
 
-/* Half a reply would be misread. */
+/* The client would misread what follows half a reply. */
 START_TEST(a_reply_that_does_not_fit_is_a_failure)
 {
 	static char junk[65536];
@@ -365,7 +368,7 @@ START_TEST(a_reply_that_does_not_fit_is_a_failure)
 		return;
 	}
 	feed("\4\1\0\120\12\0\0\5\0", 9, 1000);
-	ck_assert_int_eq(s.state, SOCKS_WANTS);
+	ck_assert_int_eq(s.state, SOCKS_COMPLETE);
 	ck_assert(!socks_answer(&s, &client, MUX_END));
 }
 END_TEST
@@ -377,7 +380,7 @@ START_TEST(a_refusal_without_an_answer_writes_nothing)
 	connect_client(true);
 	ck_assert_int_eq(write(ours, "GET /", 5), 5);
 	ck_assert_int_eq(read_all(), 0);
-	ck_assert_int_eq(s.state, SOCKS_WRONG);
+	ck_assert_int_eq(s.state, SOCKS_REFUSED);
 	ck_assert(socks_answer(&s, &client, s.code));
 	ck_assert_int_eq(read(ours, &c, 1), -1);
 	ck_assert_int_eq(errno, EAGAIN);
