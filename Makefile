@@ -61,6 +61,7 @@ HEADERS = relay.h spawn.h base/buf.h base/log.h base/os.h base/poll.h base/signa
 	mux/queue.h net/dial.h net/endpoint.h net/lookup.h net/sock.h conn/conn.h conn/fdpair.h conn/half.h conn/side.h \
 	conn/socks.h tunnel/bootstrap.h tunnel/doctor.h tunnel/forward.h tunnel/hops.h tunnel/probe.h tunnel/remote.h \
 	tunnel/serve.h tunnel/transport.h tunnel/tunnel.h cli/options.h
+SCRIPT = tunnel/bootstrap_sh.h
 
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/base/check_signals \
 	t/mux/check_cc t/mux/check_frame t/mux/check_mux t/mux/check_queue \
@@ -79,7 +80,16 @@ relay: relay.o $(ROOMS)
 .c.o:
 	$(CC) $(STRICT) $$(cat guards) $(CFLAGS) -c -o $@ $<
 
-relay.o $(ROOMS): $(HEADERS) guards
+relay.o $(ROOMS): $(HEADERS) $(SCRIPT) guards
+
+# The script for the far shell as one line, and that line as a C string, a format of printf(3).  Each line of the file ends in a
+# command, unless its last word is one of those in the test.
+$(SCRIPT): tunnel/bootstrap.sh
+	@sed -e 's/^[[:blank:]]*//' -e '/^#/d' -e '/^$$/d' -e 's/[\\"]/\\&/g' -e 's/%/%%/g' -e 's/@[A-Z]*@/%s/g' tunnel/bootstrap.sh | \
+	    awk 'BEGIN { print "#define BOOTSTRAP_SH \\" } \
+		{ end = /([{|]|&&|^do|^then|^else| do| then)$$/ ? " " : "; "; if (sub(/\\\\$$/, "")) end = ""; print "\t\"" $$0 end "\" \\" } \
+		END { print "\t\"\\n\"" }' >$@.new
+	@mv $@.new $@
 
 base/os_system.o: $(SYSTEMS)
 	$(CC) $(STRICT) $$(cat guards) $(CFLAGS) -c -o $@ base/os_$(OS).c
@@ -109,7 +119,7 @@ guards: flags
 	@$(TRY); try $(LINK_GUARDS) >guards.link; try $(GUARDS) >guards
 	@rm -f guards.c guards.try
 
-static:
+static: $(SCRIPT)
 	t/need $(STATIC_CC)
 	$(STATIC_CC) $(STRICT) $(SMALL) -o relay-static $(SOURCES) base/os_$(OS).c
 
@@ -121,7 +131,7 @@ CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES) base/os_darwin.c
 FITS = @[ $$(wc -c <$@) -lt $(CROSS_MAX) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX) are too many"; rm $@; exit 1; }
 FITS_PPC = @[ $$(wc -c <$@) -lt $(CROSS_MAX_PPC) ] || { echo "$@ has $$(wc -c <$@) bytes, $(CROSS_MAX_PPC) are too many"; rm $@; exit 1; }
 
-$(CROSSED): $(SOURCES) $(SYSTEMS) $(HEADERS)
+$(CROSSED): $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 
 relay-Linux-x86_64:
 	$(CROSS) -target x86_64-linux-musl $(STRICT) $(CROSS_LINUX)
@@ -269,6 +279,7 @@ t/load: t/load.c
 ANALYSED = $(SOURCES) base/os_linux.c base/os_posix.c
 CPPCHECK = --enable=warning,style,performance,portability --suppress=variableScope --suppress=unusedStructMember
 
+analyse-gcc analyse-clang analyse-cppcheck analyse-tidy: $(SCRIPT)
 analyse: analyse-gcc analyse-clang analyse-cppcheck analyse-tidy
 
 analyse-gcc:
@@ -291,11 +302,11 @@ layers:
 lint: layers $(COMPLETIONS)
 	@t/need mandoc shellcheck clang-format
 	mandoc -Tlint -Wwarning doc/relay.1
-	shellcheck t/demo t/need t/units t/valgrind t/zig completion/generate completion/relay.bash examples/jupyter-slurm .ci/run
+	shellcheck tunnel/bootstrap.sh t/demo t/need t/units t/valgrind t/zig completion/generate completion/relay.bash examples/jupyter-slurm .ci/run
 	clang-format --dry-run -Werror $(SOURCES) $(SYSTEMS) $(HEADERS)
 
 clean:
 	rm -f relay relay-static libmux.a $(CROSSED) flags flags.new guards guards.* *.o */*.o t/all.a $(UNITS) t/faults.so t/nth.so t/load t/mux/line t/mux/fuzz_near t/mux/fuzz_far
 	rm -f *.gcno *.gcda */*.gcno */*.gcda t/*/*.gcno t/*/*.gcda
-	rm -f $(COMPLETIONS) completion/*.new
+	rm -f $(COMPLETIONS) completion/*.new $(SCRIPT) $(SCRIPT).new
 	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache

@@ -773,8 +773,8 @@ examine(struct relay *r)
 	struct forward *f;
 	int i;
 
-	doctor_say(
-	    true, mux_peer(t->mux), "a relay runs there (%s), and the link stands", t->boot.path);
+	doctor_say(true, mux_peer(t->mux), "a relay runs there (%s), and the link stands",
+	    bootstrap_path(t->bootstrap));
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		f = &r->opt.forwards[i];
 		f->state = FORWARD_STANDS;

@@ -35,7 +35,7 @@ struct options {
 	struct forward forwards[OPTIONS_FORWARDS];
 	int n_forwards;
 	struct hops hops;
-	char self[BOOT_PATH], far_options[64];
+	char self[BOOTSTRAP_PATH], far_options[64];
 };
 
 /*

@@ -74,8 +74,8 @@ def fails(r, said=''):
 # ---- before there is a link ----
 
 SAID = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB came', 'left': '64 KiB came', 'half-magics': '64 KiB came',
-        'odd-answer': 'answered what it was not asked', 'empty-answer': 'answered what it was not asked', 'no': '-x has to name',
-        'none': 'for which there is no relay here', 'fail': 'no place where one can be kept', 'at-and-noise': '64 KiB came',
+        'odd-answer': 'unexpected answer', 'empty-answer': 'unexpected answer', 'no': '-x has to name',
+        'none': 'no relay here for its type', 'fail': 'no directory in which one can be kept', 'at-and-noise': '64 KiB came',
         'leaves-the-copy': 'ended with status 0', 'deaf-in-the-copy': 'cannot reach', 'stderr': 'cannot reach'}
 
 
@@ -83,7 +83,7 @@ SAID = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB c
 def test_lies_of_a_shell(near, lie):
     """Goal: whatever a shell answers, relay ends soon with status 7 and a sentence, and every other listener of it has gone."""
     r = near('-v', '-L', '127.0.0.1:0:/a', '-R', '127.0.0.1:0:/b', hop(lie))
-    fails(r, SAID.get(lie, 'asks for what it was not offered'))
+    fails(r, SAID.get(lie, 'asked for a binary that was not offered'))
     assert len(r.err()) < 8000 + (lie == 'stderr') * 200000
 
 

@@ -990,7 +990,7 @@ def test_terminal_in_the_way(tunnel, far):
 
 def test_hop_that_runs_nothing(tunnel, far):
     """Goal: a command that does not run its arguments is told of."""
-    for hop, said in (('cat -', 'come back'), ('env true', 'status 0'), ('env false', 'status 1'), ('/none/at all', 'No such file'),
+    for hop, said in (('cat -', 'came back'), ('env true', 'status 0'), ('env false', 'status 1'), ('/none/at all', 'No such file'),
                       ('env cat', 'sh: No such file')):
         r = tunnel('-L', '127.0.0.1:0:/a', hop)
         assert r.wait() == 7, hop

@@ -1,5 +1,27 @@
 /*
- * tunnel/bootstrap.h - starts a far end where none is installed.
+ * tunnel/bootstrap.h - starts a relay on the far side, also where none is
+ * installed.
+ *
+ * The chain of hops runs a plain sh.  The near side sends that shell one line of
+ * script (bootstrap.sh).  The shell answers with lines that begin with
+ * BOOTSTRAP_MARK:
+ *
+ *   ASKING --here--> ASKING          the shell reads the script
+ *     |  \---at PATH--> STARTING     a relay of this version is there and becomes
+ *     |      ^                       the far end; the link's magic follows
+ *     |      at PATH
+ *     |      |
+ *     |--want TYPE DIR--> UPLOADING  no relay is there: the binary for its type is
+ *     |                   |   ^      sent, once for each directory that is tried
+ *     |                   |   want
+ *     |                   \---/      left DIR: that directory did not take it
+ *     |
+ *      \--none, fail, lack, no, refuse, tty--> FAILED
+ *
+ * This module has no descriptor and no clock: bootstrap_feed() takes bytes,
+ * bootstrap_pull() gives bytes.  No function blocks, except that
+ * bootstrap_start() and bootstrap_feed() read binaries of at most 16 MiB from
+ * local files.
  */
 #ifndef TUNNEL_BOOTSTRAP_H
 #define TUNNEL_BOOTSTRAP_H
@@ -7,59 +29,96 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
-#include "mux/mux.h"
+#define BOOTSTRAP_MARK "relay:: " /* before each answer of the far shell */
+#define BOOTSTRAP_PATH 1024       /* the size of a path, with its NUL */
 
-#define BOOT_MARK "relay:: " /* before each answer of a far shell */
-#define BOOT_BEGIN MUX_SCRIPT
-#define BOOT_BINARIES 8
-#define BOOT_PATH 1024
-#define BOOT_TYPE 64
-
-struct binary {
-	char path[BOOT_PATH];
-	char type[BOOT_TYPE]; /* uname -s, "-", uname -m */
-	size_t size;
-	uint32_t sum;
+enum bootstrap_state {
+	BOOTSTRAP_ASKING,
+	BOOTSTRAP_UPLOADING,
+	BOOTSTRAP_STARTING,
+	BOOTSTRAP_FAILED
 };
 
-enum boot_state { BOOT_ASKS, BOOT_COPIES, BOOT_STARTS, BOOT_FAILED };
-
-struct boot {
-	enum boot_state state;
-	struct binary binary[BOOT_BINARIES];
-	int binaries, copies;
-	uid_t owner;        /* of our own binary */
-	unsigned char *out; /* what is being sent: the script, or a binary */
-	size_t out_start, out_end;
-	char line[1024]; /* what came last, or, behind a mark, the answer */
-	size_t have, size;
-	bool marked;
-	bool here;            /* the far shell has answered */
-	char path[BOOT_PATH]; /* BOOT_STARTS: of the far relay */
-	char why[1200];       /* BOOT_FAILED: a sentence */
-	bool refused;         /* from here on: kept from start to start */
-	uint32_t refused_sum; /* of the binary that the system there did not run */
-	char refusal[1200];   /* why it failed then */
-};
+/* Opaque structure. */
+struct bootstrap;
 
 /*
- * boot_start(b, self, image, far_path, options): begin; ${self} is our own binary's path, ${image} where it can be read, ${options}
- * those of the far relay; ${far_path} is the far relay to use, NULL: whatever is found or can be brought.  False: no memory.
- * Before its first start ${b} is all zeros; a binary that was refused there is not sent in later starts.
- * boot_free(b): any number of times.
- * boot_feed(b, p, n): what came before the magic of the link.  boot_pull(b, dst, room), boot_has_output(b): what is to be sent.
- * boot_strip(text): take the answers out of what came; its new length.
- * boot_sum(p, n): as cksum(1) does it.
+ * bootstrap_new():
+ * Allocate a bootstrap, for any number of starts on one far side.  Return NULL
+ * if there is no memory.  The caller frees it with bootstrap_free().
  */
-bool boot_start(
-    struct boot *b, const char *self, const char *image, const char *far_path, const char *options);
-void boot_free(struct boot *b);
-void boot_feed(struct boot *b, const void *p, size_t n);
-size_t boot_pull(struct boot *b, unsigned char *dst, size_t room);
-bool boot_has_output(const struct boot *b);
-size_t boot_strip(char *text);
-uint32_t boot_sum(const unsigned char *p, size_t n);
+struct bootstrap *bootstrap_new(void);
+
+/*
+ * bootstrap_start(b, self, image, far_path, options):
+ * Begin a start of ${b}: prepare the script and enter BOOTSTRAP_ASKING.  ${self}
+ * is the path of this relay's binary; binaries for other systems lie beside it
+ * and in ../lib/relay.  ${image} is a path at which the binary that runs now can
+ * be read.  The far relay is run with the words ${options}.  If ${far_path} is
+ * not NULL, only that relay is used and nothing is uploaded.  If the far system
+ * refused a binary in an earlier start of ${b}, that binary is not sent again.
+ * Return false if there is no memory.
+ */
+bool bootstrap_start(struct bootstrap *b, const char *self, const char *image, const char *far_path,
+    const char *options);
+
+/*
+ * bootstrap_release(b):
+ * Free the bytes that ${b} has still to send.  The results of the start remain.
+ * ${b} may be NULL; a second call does nothing.
+ */
+void bootstrap_release(struct bootstrap *b);
+
+/*
+ * bootstrap_free(b):
+ * Free ${b}.  ${b} may be NULL.
+ */
+void bootstrap_free(struct bootstrap *b);
+
+/*
+ * bootstrap_feed(b, p, n):
+ * Take ${n} bytes that the far side sent before the magic of the link.  Bytes
+ * that belong to no answer are skipped.
+ */
+void bootstrap_feed(struct bootstrap *b, const void *p, size_t n);
+
+/*
+ * bootstrap_has_output(b), bootstrap_pull(b, dst, room):
+ * Is there anything to send?  Move at most ${room} bytes of it to ${dst} and
+ * return their number.
+ */
+bool bootstrap_has_output(const struct bootstrap *b);
+size_t bootstrap_pull(struct bootstrap *b, unsigned char *dst, size_t room);
+
+/*
+ * bootstrap_state(b): the state of the start.
+ * bootstrap_answered(b): the far shell has sent its first answer.
+ * bootstrap_path(b): in BOOTSTRAP_STARTING, the path of the far relay.
+ * bootstrap_why(b): in BOOTSTRAP_FAILED, the cause and the remedy: one sentence.
+ * bootstrap_uploads(b): the number of uploads that were begun in this start.
+ * bootstrap_upload_size(b): the size in bytes of the last of them.
+ * The strings belong to ${b} and are valid until its next start.
+ */
+enum bootstrap_state bootstrap_state(const struct bootstrap *b);
+bool bootstrap_answered(const struct bootstrap *b);
+const char *bootstrap_path(const struct bootstrap *b);
+const char *bootstrap_why(const struct bootstrap *b);
+int bootstrap_uploads(const struct bootstrap *b);
+size_t bootstrap_upload_size(const struct bootstrap *b);
+
+/*
+ * bootstrap_strip(text):
+ * Remove the answers of a far shell from the string ${text}, in place.  Return
+ * its new length.
+ */
+size_t bootstrap_strip(char *text);
+
+/*
+ * bootstrap_cksum(p, n):
+ * Return the checksum of ${n} bytes as cksum(1) prints it (POSIX.1-2008, XCU,
+ * cksum).
+ */
+uint32_t bootstrap_cksum(const unsigned char *p, size_t n);
 
 #endif

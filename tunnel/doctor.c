@@ -2,7 +2,7 @@
  * doctor.c - what stands between here and the last hop, tried step by step (-n).
  *
  * Each hop is visited with all those before it: the chain as far as this hop ends in sh, which is asked questions, one line each,
- * and answers with a line that begins with BOOT_MARK. What comes before the first answer is what its shells print; the questions
+ * and answers with a line that begins with BOOTSTRAP_MARK. What comes before the first answer is what its shells print; the questions
  * coming back mean a terminal; 256 bytes of all values go there, where cksum looks at them, and come back. Nothing else runs
  * meanwhile, so this room may wait, each time with a limit.
  */
@@ -214,13 +214,13 @@ answer(struct visit *v, int most, size_t *skipped)
 			if (v->got[i] == '\0')
 				v->got[i] = '?';
 		from = v->got + v->used;
-		mark = strstr(from, BOOT_MARK);
+		mark = strstr(from, BOOTSTRAP_MARK);
 		end = mark == NULL ? NULL : strchr(mark, '\n');
 		if (end != NULL) {
 			*end = '\0';
 			*skipped = (size_t)(mark - from);
 			v->used = (size_t)(end + 1 - v->got);
-			return mark + strlen(BOOT_MARK);
+			return mark + strlen(BOOTSTRAP_MARK);
 		}
 	} while (wait_more(v, until));
 	return NULL;
@@ -309,7 +309,7 @@ send_all(struct visit *v)
 
 	for (i = 0; i < 256; i++)
 		all[i] = (unsigned char)i;
-	snprintf(right, sizeof(right), "%lu 256", (unsigned long)boot_sum(all, sizeof(all)));
+	snprintf(right, sizeof(right), "%lu 256", (unsigned long)bootstrap_cksum(all, sizeof(all)));
 	if (ask(v, question, ANSWER_MOST) == NULL || !tell(v, all, sizeof(all)))
 		return false;
 	sum = answer(v, ANSWER_MOST, &skipped);
@@ -322,7 +322,7 @@ receive_all(struct visit *v)
 {
 	char question[2048];
 	size_t n = (size_t)snprintf(question, sizeof(question), "printf 'relay%%s ' ::;printf '"),
-	       i, from = v->used, want = from + strlen(BOOT_MARK) + 256;
+	       i, from = v->used, want = from + strlen(BOOTSTRAP_MARK) + 256;
 	int64_t until = pollset_clock() + ANSWER_MOST;
 
 	for (i = 0; i < 256; i++)
@@ -337,7 +337,7 @@ receive_all(struct visit *v)
 	for (i = 0; i < 256; i++)
 		if ((unsigned char)v->got[want - 256 + i] != i)
 			return false;
-	return memcmp(v->got + from, BOOT_MARK, strlen(BOOT_MARK)) == 0;
+	return memcmp(v->got + from, BOOTSTRAP_MARK, strlen(BOOTSTRAP_MARK)) == 0;
 }
 
 static bool

@@ -4,7 +4,7 @@
  *   login 'srun --jobid=7 -u'   is   ssh -T login srun --jobid=7 -u sh
  *
  * A hop without a blank is an ssh destination; one with blanks is a command that runs its arguments on the other side. The last word
- * is sh, to which boot.c speaks. The first hop is executed here, without a shell. The words behind it are read by a shell on each hop
+ * is sh, to which bootstrap.c speaks. The first hop is executed here, without a shell. The words behind it are read by a shell on each hop
  * before them, whatever that shell is: so they may hold nothing but what every shell takes as it stands.
  */
 #include <ctype.h>

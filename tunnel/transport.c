@@ -2,7 +2,7 @@
  * tunnel/transport.c - the channel of a link: a command's stdin and stdout, or our own.
  *
  * Bytes from the wire go into the link as they come; the link is asked for bytes only when the wire has taken all that it gave
- * before, so that what is to be sent next is chosen as late as can be. Before there is a far relay, it is boot.c that is asked, and
+ * before, so that what is to be sent next is chosen as late as can be. Before there is a far relay, it is bootstrap.c that is asked, and
  * that reads along. The end of the wire ends the link. A reader of it that went away ends only the writing at first, for what it
  * said last (a BYE, the words of a shell) may still be there to be read; the link ends with that, or LAST_WORDS later.
  */
@@ -70,14 +70,15 @@ is_ssh(const struct endpoint *command)
 }
 
 bool
-transport_near(
-    struct transport *t, struct mux *m, struct dial_target *target, struct boot *boot, int64_t now)
+transport_near(struct transport *t, struct mux *m, struct dial_target *target,
+    struct bootstrap *bootstrap, int64_t now)
 {
 	init(t, m);
-	t->boot = boot;
+	t->bootstrap = bootstrap;
 	if (!get_buffers(t))
 		return false;
-	target->how = (is_ssh(&target->to) ? SPAWN_WIRE : 0U) | (boot != NULL ? SPAWN_HEARD : 0U);
+	target->how =
+	    (is_ssh(&target->to) ? SPAWN_WIRE : 0U) | (bootstrap != NULL ? SPAWN_HEARD : 0U);
 	t->dial = dial_start(target, now);
 	return t->dial != NULL;
 }
@@ -201,7 +202,8 @@ void
 transport_want(struct transport *t, struct pollset *ps)
 {
 	int64_t deadline = mux_deadline(t->mux);
-	bool output = mux_has_output(t->mux) || (t->boot != NULL && boot_has_output(t->boot));
+	bool output =
+	    mux_has_output(t->mux) || (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap));
 
 	t->stderr_slot = pollset_add(ps, t->stderr_fd, POLLIN);
 	if (t->dial != NULL) {
@@ -244,14 +246,14 @@ step_dial(struct transport *t, const struct pollset *ps)
 	t->dial = NULL;
 }
 
-/* The link skips what is for boot.c, and boot.c all that it did not ask for. */
+/* The link skips what is for bootstrap.c, and bootstrap.c all that it did not ask for. */
 static void
 feed(struct transport *t, size_t n, int64_t now_us)
 {
-	if (t->boot != NULL && mux_state(t->mux) == MUX_STARTING) {
-		boot_feed(t->boot, t->in, n);
-		if (t->boot->state == BOOT_FAILED) {
-			mux_lost(t->mux, MUX_COMMAND, t->boot->why);
+	if (t->bootstrap != NULL && mux_state(t->mux) == MUX_STARTING) {
+		bootstrap_feed(t->bootstrap, t->in, n);
+		if (bootstrap_state(t->bootstrap) == BOOTSTRAP_FAILED) {
+			mux_lost(t->mux, MUX_COMMAND, bootstrap_why(t->bootstrap));
 			return;
 		}
 	}
@@ -304,8 +306,8 @@ transport_step(struct transport *t, const struct pollset *ps)
 static size_t
 pull(struct transport *t, int64_t now_us)
 {
-	if (t->boot != NULL && boot_has_output(t->boot))
-		return boot_pull(t->boot, t->out, TRANSPORT_OUT);
+	if (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap))
+		return bootstrap_pull(t->bootstrap, t->out, TRANSPORT_OUT);
 	return mux_pull(t->mux, t->out, TRANSPORT_OUT, now_us);
 }
 

@@ -24,16 +24,16 @@ struct transport {
 	size_t out_start, out_end;
 	bool
 	    full; /* the wire takes nothing until poll reports it: each small piece would wake its reader up */
-	struct boot *boot;              /* near: what starts the far end; NULL: the command does */
-	int stderr_fd, stderr_slot;     /* with a boot: the command's stderr; -1 */
+	struct bootstrap *bootstrap;    /* near: what starts the far end; NULL: the command does */
+	int stderr_fd, stderr_slot;     /* with a bootstrap: the command's stderr; -1 */
 	bool quiet;                     /* what it prints is for -v only */
 	char line[512], last_line[512]; /* a line that is being read, the last whole one */
 	size_t line_have;
 };
 
 /*
- * transport_near(t, m, target, boot, now): run the command ${target} as the channel of ${m}, whose far end ${boot} starts if it is not
- * NULL.  False: no memory or descriptors.
+ * transport_near(t, m, target, bootstrap, now): run the command ${target} as the channel of ${m}, whose far end ${bootstrap} starts if
+ * it is not NULL.  False: no memory or descriptors.
  * transport_far(t, m): the channel is stdin and stdout.  -1: they cannot be used; it was logged.
  * transport_want(t, ps), transport_step(t, ps): read what came.
  * transport_flush(t, now_us): write what the mux has to send, as much as the channel takes.
@@ -41,8 +41,8 @@ struct transport {
  * at most.
  * transport_close(t, now): after the last flush.
  */
-bool transport_near(
-    struct transport *t, struct mux *m, struct dial_target *target, struct boot *boot, int64_t now);
+bool transport_near(struct transport *t, struct mux *m, struct dial_target *target,
+    struct bootstrap *bootstrap, int64_t now);
 int transport_far(struct transport *t, struct mux *m);
 void transport_want(struct transport *t, struct pollset *ps);
 void transport_step(struct transport *t, const struct pollset *ps);

@@ -44,7 +44,7 @@
 
 /* ---- what people are told ---- */
 
-/* What came before the link and was no answer to boot.c, as people can read it. */
+/* What came before the link and was no answer to bootstrap.c, as people can read it. */
 static void
 show_banner(struct mux *m)
 {
@@ -56,7 +56,7 @@ show_banner(struct mux *m)
 		if (banner[i] == '\0')
 			banner[i] = '?';
 	if (n > 0)
-		n = boot_strip(banner);
+		n = bootstrap_strip(banner);
 	if (n == 0)
 		return;
 	from = n > 400 ? n - 400 : 0;
@@ -183,15 +183,15 @@ report_loss(struct tunnel *t, struct pollset *ps)
 static bool
 start_near(struct tunnel *t, int64_t now)
 {
-	struct boot *boot = NULL;
-
 	if (t->hops != NULL) {
-		boot = &t->boot;
+		if (t->bootstrap == NULL)
+			t->bootstrap = bootstrap_new();
 		mux_wait_peer_first(t->mux);
-		if (!boot_start(boot, t->self, os_image(t->self), t->far_path, t->far_options))
+		if (t->bootstrap == NULL || !bootstrap_start(t->bootstrap, t->self,
+						os_image(t->self), t->far_path, t->far_options))
 			return false;
 	}
-	if (!transport_near(&t->transport, t->mux, t->command, boot, now))
+	if (!transport_near(&t->transport, t->mux, t->command, t->bootstrap, now))
 		return false;
 	t->transport.quiet = t->connects > 0;
 	return true;
@@ -238,7 +238,7 @@ clear(struct tunnel *t, const struct pollset *ps)
 	probe_step(&t->probes);
 	transport_flush(&t->transport, ps->now * 1000);
 	transport_close(&t->transport, ps->now);
-	boot_free(&t->boot);
+	bootstrap_release(t->bootstrap);
 	mux_free(t->mux);
 	t->mux = NULL;
 }
@@ -332,7 +332,8 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 {
 	int64_t when = (t->here_at != 0 ? t->here_at : t->started_at) + MAGIC_AFTER;
 
-	if (t->connects > 0 || t->silence_logged || t->boot.state != BOOT_ASKS ||
+	if (t->connects > 0 || t->silence_logged ||
+	    bootstrap_state(t->bootstrap) != BOOTSTRAP_ASKING ||
 	    (t->here_at == 0 && !hops_any_command(t->hops)))
 		return;
 	pollset_until(ps, when);
@@ -351,23 +352,25 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 
 /* What a start with hops is just doing. */
 static void
-watch_boot(struct tunnel *t, struct pollset *ps)
+watch_bootstrap(struct tunnel *t, struct pollset *ps)
 {
 	char text[HOPS_PATH + 64];
 
-	if (t->boot.state == BOOT_COPIES && t->uploads_logged < t->boot.copies) {
-		t->uploads_logged = t->boot.copies;
+	if (bootstrap_state(t->bootstrap) == BOOTSTRAP_UPLOADING &&
+	    t->uploads_logged < bootstrap_uploads(t->bootstrap)) {
+		t->uploads_logged = bootstrap_uploads(t->bootstrap);
 		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s",
-		    (t->boot.size + 1023) / 1024, tunnel_name(t));
+		    (bootstrap_upload_size(t->bootstrap) + 1023) / 1024, tunnel_name(t));
 		if (t->connects == 0)
 			log_status(text);
 	}
-	if (t->boot.here && t->here_at == 0) {
+	if (bootstrap_answered(t->bootstrap) && t->here_at == 0) {
 		t->here_at = ps->now;
 		log_say(LOG_INFO, "reached %s", tunnel_name(t));
 	}
 	watch_silence(t, ps);
-	if (t->boot.state == BOOT_STARTS && mux_state(t->mux) == MUX_STARTING) {
+	if (bootstrap_state(t->bootstrap) == BOOTSTRAP_STARTING &&
+	    mux_state(t->mux) == MUX_STARTING) {
 		if (t->magic_at == 0)
 			t->magic_at = ps->now + MAGIC_AFTER;
 		if (ps->now >= t->magic_at)
@@ -431,7 +434,7 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 		}
 	}
 	if (t->hops != NULL && t->state == TUNNEL_STARTING)
-		watch_boot(t, ps);
+		watch_bootstrap(t, ps);
 	if ((t->state == TUNNEL_STARTING || t->state == TUNNEL_UP) && mux_state(t->mux) == MUX_DEAD)
 		end_link(t, ps);
 	/* Behind the end of a link: nothing else may ever wake us. */
@@ -469,7 +472,7 @@ tunnel_step(struct tunnel *t, const struct pollset *ps)
 	t->up_at = ps->now;
 	t->conns->mux = t->mux;
 	t->transport.quiet = false;
-	boot_free(&t->boot);
+	bootstrap_release(t->bootstrap);
 	if (t->hops != NULL)
 		take_name(t);
 	return true;

@@ -28,10 +28,10 @@ struct tunnel {
 	struct probes probes;
 	struct dial_target *command; /* near: what carries the link */
 	const struct hops *hops;     /* near: it leads through these; NULL: it is the user's own */
-	const char *self, *far_path, *far_options; /* with hops: for boot.c */
-	struct boot boot;
-	bool one_shot; /* ends with its one connection */
-	bool finished; /* it has ended so */
+	const char *self, *far_path, *far_options; /* with hops: for bootstrap.c */
+	struct bootstrap *bootstrap; /* with hops: from the first start to the end of the process */
+	bool one_shot;               /* ends with its one connection */
+	bool finished;               /* it has ended so */
 	bool stopped, wanted;
 	unsigned connects; /* how often it was up */
 	unsigned retries;  /* starts since then */

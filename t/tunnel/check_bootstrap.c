@@ -5,8 +5,8 @@
 
 #include "t/net.h"
 
-static struct boot b;
-static char type[BOOT_TYPE]; /* of this host */
+static struct bootstrap *b;
+static char type[64]; /* of this host */
 static char script[32768];
 static size_t script_n;
 
@@ -34,17 +34,24 @@ run(const char *fmt, const char *arg)
 #define FAKE "#!/bin/sh\n[ \"$1\" = -V ] && { echo relay " RELAY_VERSION "; exit; }\nprintf 'MAGIC<%s>' \"$*\"\nexec cat\n"
 #define FAKE_SIZE 100000
 
+static unsigned char fake[FAKE_SIZE]; /* the last one that was written */
+
 static void
 put_fake(const char *path, const char *text)
 {
-	static unsigned char p[FAKE_SIZE];
 	uint32_t seed = 7;
 	size_t i;
 
-	for (i = 0; i < sizeof(p); i++) /* more than a pipe holds, and every byte there is */
-		p[i] = (unsigned char)((seed = seed * 1664525 + 1013904223) >> 24);
-	memcpy(p, text, strlen(text));
-	put_file(path, p, sizeof(p), 0755);
+	for (i = 0; i < sizeof(fake); i++) /* more than a pipe holds, and every byte there is */
+		fake[i] = (unsigned char)((seed = seed * 1664525 + 1013904223) >> 24);
+	memcpy(fake, text, strlen(text));
+	put_file(path, fake, sizeof(fake), 0755);
+}
+
+static unsigned long
+fake_cksum(void)
+{
+	return bootstrap_cksum(fake, sizeof(fake));
 }
 
 /* Ours is dir/bin/relay, in an own directory. */
@@ -68,17 +75,25 @@ our_file(void)
 static void
 take_script(void)
 {
-	script_n = boot_pull(&b, (unsigned char *)script, sizeof(script) - 1);
+	script_n = bootstrap_pull(b, (unsigned char *)script, sizeof(script) - 1);
 	script[script_n] = '\0';
-	ck_assert(!boot_has_output(&b));
+	ck_assert(!bootstrap_has_output(b));
+}
+
+/* A start, of a relay whose file is ${self}. */
+static void
+start(const char *self, const char *far_path)
+{
+	if (b == NULL)
+		b = bootstrap_new();
+	ck_assert(bootstrap_start(b, self, self, far_path, "-m -t 5 -"));
 }
 
 static void
 begin(const char *far_path)
 {
-	boot_free(&b);
-	ck_assert(boot_start(&b, our_file(), our_file(), far_path, "-m -t 5 -"));
-	ck_assert_int_eq(b.state, BOOT_ASKS);
+	start(our_file(), far_path);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
 }
 
 static void
@@ -91,7 +106,7 @@ begin_asked(void)
 static void
 feed(const char *text)
 {
-	boot_feed(&b, text, strlen(text));
+	bootstrap_feed(b, text, strlen(text));
 }
 
 /* ---- the checksum ---- */
@@ -105,7 +120,7 @@ START_TEST(a_sum_is_that_of_cksum)
 	int i;
 
 	for (i = 0; i < 3; i++)
-		ck_assert_uint_eq(boot_sum((const unsigned char *)known[i].text, strlen(known[i].text)), known[i].sum);
+		ck_assert_uint_eq(bootstrap_cksum((const unsigned char *)known[i].text, strlen(known[i].text)), known[i].sum);
 }
 END_TEST
 
@@ -124,30 +139,52 @@ START_TEST(a_sum_is_what_cksum_of_this_host_says)
 	ck_assert_int_eq(fscanf(f, "%lu %lu", &sum, &size), 2);
 	pclose(f);
 	ck_assert_uint_eq(size, sizes[_i]);
-	ck_assert_uint_eq(boot_sum(p, sizes[_i]), sum);
+	ck_assert_uint_eq(bootstrap_cksum(p, sizes[_i]), sum);
 }
 END_TEST
 
 /* ---- the binaries that we have ---- */
 
-static const struct binary *
-offered(const char *wanted)
+/* The binaries that the script offers, each with a blank before it and behind it. */
+static const char *
+offers(void)
 {
-	int i;
+	static char list[1024];
+	char *at, *end;
 
-	for (i = 0; i < b.binaries; i++)
-		if (strcmp(b.binary[i].type, wanted) == 0)
-			return &b.binary[i];
-	return NULL;
+	at = strstr(script, "b='");
+	ck_assert_ptr_nonnull(at);
+	end = strchr(at + 3, '\'');
+	snprintf(list, sizeof(list), " %.*s ", (int)(end - at - 3), at + 3);
+	return list;
+}
+
+static int
+n_offered(void)
+{
+	const char *at;
+	int n = 0;
+
+	for (at = offers(); (at = strchr(at, ':')) != NULL; at++)
+		n++;
+	return n / 2;
+}
+
+/* Is a binary for ${wanted} offered that holds ${n} bytes at ${p}? */
+static bool
+is_offered(const char *wanted, const void *p, size_t n)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), " %s:%lu:%zu ", wanted, (unsigned long)bootstrap_cksum(p, n), n);
+	return strstr(offers(), text) != NULL;
 }
 
 START_TEST(our_own_file_is_for_our_own_type)
 {
 	begin_asked();
-	ck_assert_int_eq(b.binaries, 1);
-	ck_assert_str_eq(b.binary[0].type, type);
-	ck_assert_uint_eq(b.binary[0].size, FAKE_SIZE);
-	HAS(script, type);
+	ck_assert_int_eq(n_offered(), 1);
+	ck_assert(is_offered(type, fake, FAKE_SIZE));
 }
 END_TEST
 
@@ -164,11 +201,10 @@ START_TEST(earlier_places_go_first)
 	snprintf(path, sizeof(path), "lib/relay/relay-%s", type);
 	put_file(path, "own", 3, 0755);
 	begin_asked();
-	ck_assert_int_eq(b.binaries, 3);
-	ck_assert_uint_eq(offered("Linux-riscv64")->size, 3);
-	ck_assert_uint_eq(offered("Linux-riscv64")->sum, boot_sum((const unsigned char *)"lib", 3));
-	ck_assert_uint_eq(offered("Darwin-arm64")->size, 5);
-	ck_assert_uint_eq(offered(type)->size, 3);
+	ck_assert_int_eq(n_offered(), 3);
+	ck_assert(is_offered("Linux-riscv64", "lib", 3));
+	ck_assert(is_offered("Darwin-arm64", "apple", 5));
+	ck_assert(is_offered(type, "own", 3));
 	run("rm -r lib bin", "");
 }
 END_TEST
@@ -184,12 +220,12 @@ START_TEST(a_binary_of_a_stranger_is_not_offered)
 	ck_assert_int_eq(chown("bin/relay-Linux-riscv64", 54321, 54321), 0);
 	ck_assert_int_eq(mkfifo("bin/relay-Darwin-arm64", 0666), 0);
 	begin_asked();
-	ck_assert_int_eq(b.binaries, 2);
-	ck_assert_uint_eq(offered("Linux-ppc64le")->size, 4);
+	ck_assert_int_eq(n_offered(), 2);
+	ck_assert(is_offered("Linux-ppc64le", "ours", 4));
 	run("chown 54321 bin/relay bin/relay-Linux-ppc64le", "");
-	boot_free(&b);
-	ck_assert(boot_start(&b, own_path(), own_path(), NULL, ""));
-	ck_assert_int_eq(b.binaries, 3);
+	start(own_path(), NULL);
+	take_script();
+	ck_assert_int_eq(n_offered(), 3);
 	run("rm -r bin", "");
 }
 END_TEST
@@ -202,13 +238,13 @@ START_TEST(what_is_no_binary_is_not_offered)
 	put_file("bin/relay-Darwin-arm64", "", 0, 0755);
 	ck_assert_int_eq(truncate("bin/relay-Darwin-arm64", 16 * 1024 * 1024), 0);
 	begin_asked();
-	ck_assert_int_eq(b.binaries, 1);
-	boot_free(&b);
-	ck_assert(boot_start(&b, "relay", "relay", NULL, ""));
-	ck_assert_int_eq(b.binaries, 0);
-	boot_free(&b);
-	ck_assert(boot_start(&b, "/nowhere/relay", "/nowhere/relay", NULL, ""));
-	ck_assert_int_eq(b.binaries, 0);
+	ck_assert_int_eq(n_offered(), 1);
+	start("relay", NULL);
+	take_script();
+	ck_assert_int_eq(n_offered(), 0);
+	start("/nowhere/relay", NULL);
+	take_script();
+	ck_assert_int_eq(n_offered(), 0);
 	run("rm -r bin", "");
 }
 END_TEST
@@ -222,7 +258,7 @@ START_TEST(the_script_is_one_line_without_a_mark)
 	ck_assert_ptr_eq(strchr(script, '\n'), script + script_n - 1);
 	HAS_NOT(script, "relay:: ");
 	HAS(script, "o='-m -t 5 -'");
-	ck_assert_ptr_eq(strstr(script, "V='relay "), script); /* by which link.c knows it */
+	ck_assert_ptr_eq(strstr(script, MUX_SCRIPT), script);
 }
 END_TEST
 
@@ -234,12 +270,12 @@ START_TEST(the_script_is_the_same_in_pieces)
 	begin_asked();
 	memcpy(whole, script, sizeof(whole));
 	begin(NULL);
-	while (boot_has_output(&b)) {
-		got = boot_pull(&b, (unsigned char *)script + n, (size_t)_i);
+	while (bootstrap_has_output(b)) {
+		got = bootstrap_pull(b, (unsigned char *)script + n, (size_t)_i);
 		ck_assert_uint_gt(got, 0);
 		n += got;
 	}
-	ck_assert_uint_eq(boot_pull(&b, (unsigned char *)script + n, 9), 0);
+	ck_assert_uint_eq(bootstrap_pull(b, (unsigned char *)script + n, 9), 0);
 	script[n] = '\0';
 	ck_assert_str_eq(script, whole);
 }
@@ -261,15 +297,15 @@ END_TEST
 
 static const struct {
 	const char *line;
-	enum boot_state state;
+	enum bootstrap_state state;
 	const char *says;
-} answers[] = { { "at /home/me/relay", BOOT_STARTS, NULL }, { "want %s /home/me/x", BOOT_COPIES, NULL },
-	{ "none Plan9-mips", BOOT_FAILED, "Plan9-mips" }, { "no ~/x: not found", BOOT_FAILED, "~/x: not found" },
-	{ "fail /a: full; /b: read-only", BOOT_FAILED, "/a: full; /b: read-only" },
-	{ "lack find mv", BOOT_FAILED, "find mv" }, { "refuse 77 /a: no loader", BOOT_FAILED, "/a: no loader" },
-	{ "refuse /a", BOOT_FAILED, "not asked" }, { "refuse 7", BOOT_FAILED, "not asked" }, { "huh", BOOT_FAILED, "not asked" },
-	{ "", BOOT_FAILED, "not asked" }, { "want ZX-81 /x", BOOT_FAILED, "not offered" }, { "want", BOOT_FAILED, "not offered" },
-	{ "want ", BOOT_FAILED, "not offered" }, { "wanton %s /x", BOOT_FAILED, "not asked" } };
+} answers[] = { { "at /home/me/relay", BOOTSTRAP_STARTING, NULL }, { "want %s /home/me/x", BOOTSTRAP_UPLOADING, NULL },
+	{ "none Plan9-mips", BOOTSTRAP_FAILED, "Plan9-mips" }, { "no ~/x: not found", BOOTSTRAP_FAILED, "~/x: not found" },
+	{ "fail /a: full; /b: read-only", BOOTSTRAP_FAILED, "/a: full; /b: read-only" },
+	{ "lack find mv", BOOTSTRAP_FAILED, "find mv" }, { "refuse 77 /a: no loader", BOOTSTRAP_FAILED, "/a: no loader" },
+	{ "refuse /a", BOOTSTRAP_FAILED, "unexpected answer" }, { "refuse 7", BOOTSTRAP_FAILED, "unexpected answer" }, { "huh", BOOTSTRAP_FAILED, "unexpected answer" },
+	{ "", BOOTSTRAP_FAILED, "unexpected answer" }, { "want ZX-81 /x", BOOTSTRAP_FAILED, "not offered" }, { "want", BOOTSTRAP_FAILED, "not offered" },
+	{ "want ", BOOTSTRAP_FAILED, "not offered" }, { "wanton %s /x", BOOTSTRAP_FAILED, "unexpected answer" } };
 #define ANSWERS ((int)(sizeof(answers) / sizeof(answers[0])))
 
 static const char *const before[] = { "", "Welcome!\n", "no newline at its end", "relay", "relay:", "relay: : ", "rerelay:",
@@ -279,14 +315,14 @@ static const char *const before[] = { "", "Welcome!\n", "no newline at its end",
 static void
 is_answer(int i)
 {
-	ck_assert_int_eq(b.state, answers[i].state);
+	ck_assert_int_eq(bootstrap_state(b), answers[i].state);
 	if (answers[i].says != NULL)
-		HAS(b.why, answers[i].says);
-	if (b.state == BOOT_STARTS)
-		ck_assert_str_eq(b.path, "/home/me/relay");
-	if (b.state == BOOT_COPIES)
-		ck_assert_uint_eq(b.size, FAKE_SIZE);
-	ck_assert_int_eq(boot_has_output(&b), b.state == BOOT_COPIES);
+		HAS(bootstrap_why(b), answers[i].says);
+	if (bootstrap_state(b) == BOOTSTRAP_STARTING)
+		ck_assert_str_eq(bootstrap_path(b), "/home/me/relay");
+	if (bootstrap_state(b) == BOOTSTRAP_UPLOADING)
+		ck_assert_uint_eq(bootstrap_upload_size(b), FAKE_SIZE);
+	ck_assert_int_eq(bootstrap_has_output(b), bootstrap_state(b) == BOOTSTRAP_UPLOADING);
 }
 
 START_TEST(an_answer_is_the_same_cut_at_every_byte)
@@ -300,9 +336,9 @@ START_TEST(an_answer_is_the_same_cut_at_every_byte)
 		n = (size_t)snprintf(text, sizeof(text), "%srelay:: %s%s", before[j / 2], line, j % 2 == 0 ? "\n" : "\r\n");
 		for (cut = 0; cut <= n; cut++) {
 			begin_asked();
-			boot_feed(&b, text, cut);
-			ck_assert_int_eq(b.state, cut == n ? answers[_i].state : BOOT_ASKS);
-			boot_feed(&b, text + cut, n - cut);
+			bootstrap_feed(b, text, cut);
+			ck_assert_int_eq(bootstrap_state(b), cut == n ? answers[_i].state : BOOTSTRAP_ASKING);
+			bootstrap_feed(b, text + cut, n - cut);
 			is_answer(_i);
 		}
 	}
@@ -315,11 +351,10 @@ START_TEST(noise_of_any_length_hides_no_answer)
 	size_t n;
 
 	memset(noise, 'n', sizeof(noise));
-	begin_asked();
 	for (n = 0; n < sizeof(noise); n++) {
-		b.state = BOOT_ASKS;
-		b.path[0] = '\0';
-		boot_feed(&b, noise, n);
+		start("relay", NULL);
+		take_script();
+		bootstrap_feed(b, noise, n);
 		feed("relay:: at /home/me/relay\n");
 		is_answer(0);
 	}
@@ -334,17 +369,17 @@ START_TEST(an_overlong_answer_is_cut_and_the_next_one_is_read)
 	begin_asked();
 	feed("relay:: at /");
 	feed(more);
-	ck_assert_int_eq(b.state, BOOT_ASKS);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
 	feed("\n");
-	ck_assert_int_eq(b.state, BOOT_STARTS);
-	ck_assert_uint_gt(strlen(b.path), 500);
-	ck_assert_uint_lt(strlen(b.path), sizeof(b.path));
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
+	ck_assert_uint_gt(strlen(bootstrap_path(b)), 500);
+	ck_assert_uint_lt(strlen(bootstrap_path(b)), BOOTSTRAP_PATH);
 	feed("relay:: fail ");
 	feed(more);
 	feed("\n");
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, "xxx");
-	HAS(b.why, "-x");
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), "xxx");
+	HAS(bootstrap_why(b), "-x");
 }
 END_TEST
 
@@ -352,10 +387,10 @@ START_TEST(a_failure_is_the_end)
 {
 	begin_asked();
 	feed("relay:: none T\nrelay:: at /x\n");
-	ck_assert_int_eq(b.state, BOOT_FAILED);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	feed("relay:: at /x\n");
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, "it is a T,");
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), "its type, T:");
 }
 END_TEST
 
@@ -366,8 +401,8 @@ START_TEST(a_failure_tells_what_to_do)
 
 	begin_asked();
 	feed(failures[_i]);
-	HAS(b.why, "-x");
-	HAS_NOT(b.why, "\n");
+	HAS(bootstrap_why(b), "-x");
+	HAS_NOT(bootstrap_why(b), "\n");
 }
 END_TEST
 
@@ -379,7 +414,7 @@ START_TEST(a_type_is_wanted_whole)
 	snprintf(line, sizeof(line), _i == 0 ? "relay:: want %.*s /x\n" : "relay:: want %.*sx /x\n",
 	    (int)strlen(type) - (_i == 0), type);
 	feed(line);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 }
 END_TEST
 
@@ -393,13 +428,13 @@ START_TEST(no_more_copies_than_places_are_sent)
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	for (i = 1; i <= 5; i++) {
 		feed(line);
-		ck_assert_int_eq(b.state, BOOT_COPIES);
-		ck_assert_int_eq(b.copies, i);
-		while (boot_has_output(&b))
-			boot_pull(&b, room, sizeof(room));
+		ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_UPLOADING);
+		ck_assert_int_eq(bootstrap_uploads(b), i);
+		while (bootstrap_has_output(b))
+			bootstrap_pull(b, room, sizeof(room));
 	}
 	feed(line);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 }
 END_TEST
 
@@ -412,25 +447,25 @@ START_TEST(a_binary_that_was_refused_is_not_sent_again)
 	begin_asked();
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	snprintf(refusal, sizeof(refusal), "relay:: refuse %lu /d: no such loader\n",
-	    (unsigned long)b.binary[0].sum + (_i == 2));
+	    fake_cksum() + (_i == 2));
 	if (_i == 0)
 		feed(line);
 	feed(refusal);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, "/d: no such loader");
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), "/d: no such loader");
 	for (i = 0; i < 2; i++) { /* as when the tunnel is made again */
 		begin_asked();
 		feed(line);
-		copies += b.copies;
+		copies += bootstrap_uploads(b);
 	}
 	ck_assert_int_eq(copies, _i == 2 ? 2 : 0);
-	ck_assert_int_eq(b.state, _i == 2 ? BOOT_COPIES : BOOT_FAILED);
-	ck_assert_int_eq(boot_has_output(&b), _i == 2);
+	ck_assert_int_eq(bootstrap_state(b), _i == 2 ? BOOTSTRAP_UPLOADING : BOOTSTRAP_FAILED);
+	ck_assert_int_eq(bootstrap_has_output(b), _i == 2);
 	if (_i < 2)
-		HAS(b.why, "/d: no such loader");
+		HAS(bootstrap_why(b), "/d: no such loader");
 	begin_asked();
 	feed("relay:: at /d/relay\n"); /* it has been put there since */
-	ck_assert_int_eq(b.state, BOOT_STARTS);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
 }
 END_TEST
 
@@ -444,15 +479,15 @@ START_TEST(the_binary_is_sent_as_it_is)
 	begin_asked();
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	feed(line);
-	while (boot_has_output(&b))
-		n += boot_pull(&b, sent + n, 777);
+	while (bootstrap_has_output(b))
+		n += bootstrap_pull(b, sent + n, 777);
 	fd = open("bin/relay", O_RDONLY);
 	ck_assert_int_eq(read(fd, file, sizeof(file)), FAKE_SIZE);
 	close(fd);
 	ck_assert_uint_eq(n, FAKE_SIZE);
 	ck_assert_mem_eq(sent, file, n);
 	feed("relay:: at /d/relay\n");
-	ck_assert_int_eq(b.state, BOOT_STARTS);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
 }
 END_TEST
 
@@ -468,9 +503,9 @@ START_TEST(a_binary_that_was_replaced_is_not_sent)
 		unlink("bin/relay");
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	feed(line);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, "replaced");
-	ck_assert(!boot_has_output(&b));
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), "replaced");
+	ck_assert(!bootstrap_has_output(b));
 }
 END_TEST
 
@@ -482,21 +517,20 @@ START_TEST(an_echo_is_recognised)
 	begin(_i % 2 == 0 ? NULL : "/opt/relay");
 	take_script();
 	for (cut = 0; cut <= script_n; cut++) {
-		b.state = BOOT_ASKS;
-		b.have = 0;
+		start("relay", NULL);
 		if (_i / 2 > 0)
 			feed("me@login$ ");
-		boot_feed(&b, script, cut);
-		boot_feed(&b, script + cut, script_n - cut);
-		ck_assert_int_eq(b.state, BOOT_FAILED);
-		HAS(b.why, "come back");
+		bootstrap_feed(b, script, cut);
+		bootstrap_feed(b, script + cut, script_n - cut);
+		ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+		HAS(bootstrap_why(b), "came back");
 	}
-	b.state = BOOT_ASKS;
-	b.have = 0;
-	boot_feed(&b, script, strlen("V='relay 0.1';o='-m -t 5 -';say(){ printf 'relay"));
-	ck_assert_int_eq(b.state, BOOT_ASKS);
+	start("relay", NULL);
+	cut = (size_t)(strstr(script, "printf 'relay") - script) + strlen("printf 'relay");
+	bootstrap_feed(b, script, cut);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
 	feed("%s %s\\n");
-	ck_assert_int_eq(b.state, BOOT_FAILED);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 }
 END_TEST
 
@@ -504,12 +538,12 @@ START_TEST(what_comes_behind_an_answer_is_no_answer)
 {
 	begin_asked();
 	feed("relay:: at /x\n");
-	boot_feed(&b, "\0\362reLAylink\r\n\n\376 at /y\n", 22);
-	ck_assert_int_eq(b.state, BOOT_STARTS);
-	ck_assert_str_eq(b.path, "/x");
-	boot_free(&b);
-	boot_free(&b);
-	ck_assert(!boot_has_output(&b));
+	bootstrap_feed(b, "\0\362reLAylink\r\n\n\376 at /y\n", 22);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
+	ck_assert_str_eq(bootstrap_path(b), "/x");
+	bootstrap_release(b);
+	bootstrap_release(b);
+	ck_assert(!bootstrap_has_output(b));
 }
 END_TEST
 
@@ -522,7 +556,7 @@ START_TEST(answers_are_taken_out_of_the_noise)
 	char text[100];
 
 	strcpy(text, noise[_i][0]);
-	ck_assert_uint_eq(boot_strip(text), strlen(noise[_i][1]));
+	ck_assert_uint_eq(bootstrap_strip(text), strlen(noise[_i][1]));
 	ck_assert_str_eq(text, noise[_i][1]);
 }
 END_TEST
@@ -610,7 +644,7 @@ start_shell(int i)
 
 /* What carrier.c does: a turn.  false: the shell has ended. */
 static bool
-turn(struct boot *x)
+turn(struct bootstrap *x)
 {
 	static unsigned char out[8192];
 	static size_t at, n;
@@ -620,7 +654,7 @@ turn(struct boot *x)
 
 	if (at == n) {
 		at = 0;
-		n = boot_pull(x, out, sizeof(out));
+		n = bootstrap_pull(x, out, sizeof(out));
 	}
 	if (n == 0)
 		p[1].fd = -1;
@@ -631,7 +665,7 @@ turn(struct boot *x)
 		at = n;
 	r = p[0].revents == 0 ? -1 : read(from_shell, in, sizeof(in));
 	if (r > 0) {
-		boot_feed(x, in, (size_t)r);
+		bootstrap_feed(x, in, (size_t)r);
 		ck_assert_uint_lt(came_n + (size_t)r, sizeof(came));
 		memcpy(came + came_n, in, (size_t)r);
 		came_n += (size_t)r;
@@ -652,15 +686,15 @@ end_shell(void)
 
 /* ${x} with a shell until it starts or fails, and what was started gives back what it gets: nothing was lost or taken too early. */
 static void
-talk(int i, struct boot *x)
+talk(int i, struct bootstrap *x)
 {
 	bool goes_on = true;
 
 	start_shell(i);
-	UNTIL(!goes_on || x->state == BOOT_FAILED ||
-		(x->state == BOOT_STARTS && strchr(came, '>') != NULL && came_n > 0 && strstr(came, "MAGIC") != NULL),
+	UNTIL(!goes_on || bootstrap_state(x) == BOOTSTRAP_FAILED ||
+		(bootstrap_state(x) == BOOTSTRAP_STARTING && strchr(came, '>') != NULL && came_n > 0 && strstr(came, "MAGIC") != NULL),
 	    goes_on = turn(x));
-	if (goes_on && x->state == BOOT_STARTS) {
+	if (goes_on && bootstrap_state(x) == BOOTSTRAP_STARTING) {
 		HAS(came, "MAGIC<-m -t 5 ->");
 		ck_assert_int_eq(write(to_shell, "hello", 5), 5);
 		UNTIL(strstr(came, ">hello") != NULL, ck_assert(turn(x)));
@@ -686,12 +720,12 @@ talks(int i)
 {
 	begin(NULL);
 	came[0] = '\0';
-	talk(i, &b);
+	talk(i, b);
 }
 
 #define STARTS(copied) do { \
-		ck_assert_msg(b.state == BOOT_STARTS, "%s: %d %s, %s", shells[_i][0], b.state, b.why, came); \
-		ck_assert_int_eq(b.copies, (copied)); \
+		ck_assert_msg(bootstrap_state(b) == BOOTSTRAP_STARTING, "%s: %d %s, %s", shells[_i][0], bootstrap_state(b), bootstrap_why(b), came); \
+		ck_assert_int_eq(bootstrap_uploads(b), (copied)); \
 	} while (0)
 
 static void
@@ -716,8 +750,8 @@ EACH_SHELL(the_first_start_copies_and_the_second_does_not)
 
 	talks(_i);
 	STARTS(1);
-	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type, (unsigned long)b.binary[0].sum);
-	ck_assert_str_eq(b.path, path);
+	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type, fake_cksum());
+	ck_assert_str_eq(bootstrap_path(b), path);
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_int_eq(st.st_size, FAKE_SIZE);
 	ck_assert_int_eq(st.st_mode & 0777, 0700);
@@ -737,17 +771,17 @@ EACH_SHELL(a_spoiled_copy_is_made_again)
 
 	talks(_i);
 	STARTS(1);
-	fd = open(b.path, O_WRONLY);
+	fd = open(bootstrap_path(b), O_WRONLY);
 	ck_assert_int_eq(pwrite(fd, "?", 1, FAKE_SIZE - 7), 1);
 	close(fd);
 	talks(_i);
 	STARTS(1);
-	ck_assert_int_eq(truncate(b.path, 400), 0);
+	ck_assert_int_eq(truncate(bootstrap_path(b), 400), 0);
 	talks(_i);
 	STARTS(1);
-	ck_assert_int_eq(stat(b.path, &st), 0);
+	ck_assert_int_eq(stat(bootstrap_path(b), &st), 0);
 	ck_assert_int_eq(st.st_size, FAKE_SIZE);
-	ck_assert_int_eq(chmod(b.path, 0600), 0);
+	ck_assert_int_eq(chmod(bootstrap_path(b), 0600), 0);
 	talks(_i);
 	STARTS(1);
 	talks(_i);
@@ -766,7 +800,7 @@ EACH_SHELL(a_relay_that_is_there_is_used)
 		talks(_i);
 		STARTS(0);
 		snprintf(path, sizeof(path), "%s/%s", own_dir, places[i]);
-		ck_assert_str_eq(b.path, i == 0 ? "relay" : path);
+		ck_assert_str_eq(bootstrap_path(b), i == 0 ? "relay" : path);
 	}
 	for (i = 0; i < 3; i++)
 		put_fake(places[i], "#!/bin/sh\necho relay " RELAY_VERSION ".1\nexit\n");
@@ -788,19 +822,19 @@ EACH_SHELL(a_named_relay_is_used_whatever_its_name)
 		put_fake(real, FAKE);
 		begin(path);
 		came[0] = '\0';
-		talk(_i, &b);
+		talk(_i, b);
 		STARTS(0);
-		ck_assert_str_eq(b.path, real);
+		ck_assert_str_eq(bootstrap_path(b), real);
 	}
 END_EACH
 
 EACH_SHELL(a_named_relay_that_is_not_there_is_told)
 	begin("~/no such");
-	talk(_i, &b);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, "-x");
-	HAS(b.why, "home/no such: ");
-	ck_assert(strstr(b.why, "ot found") != NULL || strstr(b.why, "o such file") != NULL); /* as the shell says it */
+	talk(_i, b);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), "-x");
+	HAS(bootstrap_why(b), "home/no such: ");
+	ck_assert(strstr(bootstrap_why(b), "ot found") != NULL || strstr(bootstrap_why(b), "o such file") != NULL); /* as the shell says it */
 END_EACH
 
 /* ~/ alone is the home. */
@@ -809,9 +843,9 @@ EACH_SHELL(a_named_relay_may_lie_in_a_directory_named_like_a_user)
 	put_fake("~x/relay", FAKE);
 	begin("~x/relay");
 	came[0] = '\0';
-	talk(_i, &b);
+	talk(_i, b);
 	STARTS(0);
-	ck_assert_str_eq(b.path, "~x/relay");
+	ck_assert_str_eq(bootstrap_path(b), "~x/relay");
 END_EACH
 
 /* 0: it prints a warning as well, 1: nothing, 2: more than a line */
@@ -825,10 +859,10 @@ EACH_SHELL(a_named_relay_may_print_something_else)
 		put_fake("home/mine", texts[i]);
 		begin("~/mine");
 		came[0] = '\0';
-		talk(_i, &b);
-		ck_assert_int_eq(b.state, i == 0 ? BOOT_STARTS : BOOT_FAILED);
+		talk(_i, b);
+		ck_assert_int_eq(bootstrap_state(b), i == 0 ? BOOTSTRAP_STARTING : BOOTSTRAP_FAILED);
 		if (i > 0)
-			HAS(b.why, says[i]);
+			HAS(bootstrap_why(b), says[i]);
 	}
 END_EACH
 
@@ -836,9 +870,9 @@ END_EACH
 EACH_SHELL(a_named_relay_of_another_version_is_told)
 	put_fake("home/old", "#!/bin/sh\necho relay 0.0; exit\n");
 	begin("~/old");
-	talk(_i, &b);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, "/home/old: relay 0.0");
+	talk(_i, b);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), "/home/old: relay 0.0");
 END_EACH
 
 /* With a dd that tells of itself: byte by byte, since there is no head(1). */
@@ -878,11 +912,11 @@ begin_without(const char *tools_text)
 static void
 lacks(const char *tool)
 {
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, tool);
-	HAS(b.why, "-x");
-	HAS_NOT(b.why, "make room");
-	ck_assert_int_eq(b.copies, 0);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), tool);
+	HAS(bootstrap_why(b), "-x");
+	HAS_NOT(bootstrap_why(b), "make room");
+	ck_assert_int_eq(bootstrap_uploads(b), 0);
 	ck_assert_int_eq(rmdir(home), 0); /* nothing was made there */
 	ck_assert_str_eq(said(), "");
 }
@@ -896,7 +930,7 @@ EACH_SHELL(a_missing_tool_is_named)
 		if (has_own(_i, names[i]))
 			continue;
 		begin_without(names[i]);
-		talk(_i, &b);
+		talk(_i, b);
 		snprintf(named, sizeof(named), "lacks %s,", names[i]);
 		lacks(named);
 	}
@@ -911,7 +945,7 @@ EACH_SHELL(missing_tools_are_named)
 		if (has_own(_i, "find") || has_own(_i, "dd") || has_own(_i, "cksum"))
 			continue;
 		begin_without(names[i][0]);
-		talk(_i, &b);
+		talk(_i, b);
 		lacks(names[i][1]);
 	}
 END_EACH
@@ -926,7 +960,7 @@ EACH_SHELL(no_directory_is_made_for_an_unknown_user)
 		begin_without("id");
 		if (i > 0)
 			run("printf '#!/bin/sh\\nexit %s\\n' >tools/id; chmod 755 tools/id", i == 1 ? "1" : "0");
-		talk(_i, &b);
+		talk(_i, b);
 		snprintf(path, sizeof(path), "%s/relay-", home);
 		ck_assert_int_eq(access(path, F_OK), -1);
 		ck_assert(had || access("/tmp/relay-", F_OK) == -1);
@@ -944,10 +978,10 @@ EACH_SHELL(without_cksum_it_goes_on)
 	talks(_i);
 	STARTS(0);
 	ck_assert_str_eq(said(), "");
-	ck_assert_int_eq(truncate(b.path, 400), 0);
+	ck_assert_int_eq(truncate(bootstrap_path(b), 400), 0);
 	talks(_i);
 	STARTS(1);
-	ck_assert_int_eq(chmod(b.path, 0600), 0);
+	ck_assert_int_eq(chmod(bootstrap_path(b), 0600), 0);
 	talks(_i);
 	STARTS(1);
 	no_parts(home);
@@ -971,22 +1005,21 @@ begin_refused(int refusal)
 {
 	our_file();
 	put_fake("bin/relay", refusals[refusal].text);
-	boot_free(&b);
-	ck_assert(boot_start(&b, own_path(), own_path(), NULL, "-m -t 5 -"));
+	start(own_path(), NULL);
 	came[0] = '\0';
 }
 
 static void
 is_refused(int refusal, int copies)
 {
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, home);
-	HAS(b.why, refusals[refusal].says);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), home);
+	HAS(bootstrap_why(b), refusals[refusal].says);
 	if (refusal == 0)
-		ck_assert_msg(strstr(b.why, "ot found") != NULL || strstr(b.why, "o such file") != NULL, "%s", b.why);
-	HAS(b.why, "-x");
-	HAS_NOT(b.why, "make room");
-	ck_assert_int_eq(b.copies, copies);
+		ck_assert_msg(strstr(bootstrap_why(b), "ot found") != NULL || strstr(bootstrap_why(b), "o such file") != NULL, "%s", bootstrap_why(b));
+	HAS(bootstrap_why(b), "-x");
+	HAS_NOT(bootstrap_why(b), "make room");
+	ck_assert_int_eq(bootstrap_uploads(b), copies);
 	no_parts(home);
 	run("[ -z \"$(find %s -type f)\" ]", home);
 }
@@ -999,13 +1032,14 @@ EACH_SHELL(a_copy_that_does_not_run_is_sent_once)
 		make_tools();
 		setenv("TMPDIR", home, 1);
 		begin_refused(i);
-		talk(_i, &b);
+		talk(_i, b);
 		is_refused(i, 1);
 		ck_assert_str_eq(said(), "");
 		begin_refused(i);
-		talk(_i, &b);
+		talk(_i, b);
 		is_refused(i, 0);
-		memset(&b, 0, sizeof(b)); /* another run */
+		bootstrap_free(b); /* another run */
+		b = NULL;
 	}
 END_EACH
 
@@ -1014,13 +1048,13 @@ EACH_SHELL(a_copy_that_is_there_and_does_not_run_is_not_sent)
 	char path[512];
 
 	begin_refused(1);
-	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type, (unsigned long)b.binary[0].sum);
+	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type, fake_cksum());
 	run("mkdir -p -m 700 %s/.cache/relay", home);
 	put_fake(path, refusals[1].text);
-	talk(_i, &b);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, refusals[1].says);
-	ck_assert_int_eq(b.copies, 0);
+	talk(_i, b);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), refusals[1].says);
+	ck_assert_int_eq(bootstrap_uploads(b), 0);
 	ck_assert_int_eq(access(path, X_OK), 0);
 END_EACH
 
@@ -1028,10 +1062,9 @@ END_EACH
 EACH_SHELL(a_warning_of_the_loader_is_no_refusal)
 	our_file();
 	put_fake("bin/relay", "#!/bin/sh\necho warning >&2\n" FAKE);
-	boot_free(&b);
-	ck_assert(boot_start(&b, own_path(), own_path(), NULL, "-m -t 5 -"));
+	start(own_path(), NULL);
 	came[0] = '\0';
-	talk(_i, &b);
+	talk(_i, b);
 	STARTS(1);
 END_EACH
 
@@ -1051,7 +1084,7 @@ EACH_SHELL(the_next_place_is_taken_when_one_will_not_do)
 		talks(_i);
 		STARTS(1);
 		snprintf(found, sizeof(found), i < 2 ? "%s/%s/relay/relay-" : "%s/%s/relay-", home, names[i]);
-		HAS(b.path, found);
+		HAS(bootstrap_path(b), found);
 	}
 END_EACH
 
@@ -1081,7 +1114,7 @@ EACH_SHELL(a_place_that_is_not_ours_alone_is_not_taken)
 		talks(_i);
 		STARTS(i == 0 || i == 3);
 		snprintf(path, sizeof(path), i == 3 ? "%s/c3/relay/relay-" : "%s/relay-", home);
-		HAS(b.path, path);
+		HAS(bootstrap_path(b), path);
 	}
 END_EACH
 
@@ -1098,16 +1131,16 @@ EACH_SHELL(without_any_place_each_is_told_with_its_cause)
 	mkdir("home/relay", 0755);
 	setenv("TMPDIR", home, 1);
 	begin(NULL);
-	talk(_i, &b);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, NOBODY "/relay: ");
-	HAS(b.why, "Not a directory");
-	HAS(b.why, "/home/relay: it is not a directory of mode 0700 of this user; ");
+	talk(_i, b);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), NOBODY "/relay: ");
+	HAS(bootstrap_why(b), "Not a directory");
+	HAS(bootstrap_why(b), "/home/relay: it is not a directory of mode 0700 of this user; ");
 	if (!has_own(_i, "mv"))
-		HAS(b.why, ": no move; ");
+		HAS(bootstrap_why(b), ": no move; ");
 	snprintf(there, sizeof(there), "; %s: ", mine);
-	HAS(b.why, there);
-	HAS(b.why, "-x");
+	HAS(bootstrap_why(b), there);
+	HAS(bootstrap_why(b), "-x");
 	ck_assert_int_ne(system("ls home/relay-*/* >/dev/null 2>&1"), 0);
 	no_parts(home);
 	no_parts(mine);
@@ -1116,10 +1149,10 @@ EACH_SHELL(without_any_place_each_is_told_with_its_cause)
 END_EACH
 
 EACH_SHELL(a_type_without_a_binary_is_told)
-	ck_assert(boot_start(&b, "/nowhere/relay", "/nowhere/relay", NULL, "-"));
-	talk(_i, &b);
-	ck_assert_int_eq(b.state, BOOT_FAILED);
-	HAS(b.why, type);
+	start("/nowhere/relay", NULL);
+	talk(_i, b);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), type);
 	ck_assert_int_eq(access("home/.cache", F_OK), -1);
 END_EACH
 
@@ -1129,8 +1162,8 @@ EACH_SHELL(a_copy_that_is_cut_leaves_nothing)
 
 	begin(NULL);
 	start_shell(_i);
-	UNTIL(b.state == BOOT_COPIES, ck_assert(turn(&b)));
-	ck_assert_int_eq(turn(&b), true);
+	UNTIL(bootstrap_state(b) == BOOTSTRAP_UPLOADING, ck_assert(turn(b)));
+	ck_assert_int_eq(turn(b), true);
 	close(to_shell);
 	WAIT_FOR(read(from_shell, rest, sizeof(rest)) == 0);
 	waitpid(shell, NULL, 0);
@@ -1143,20 +1176,20 @@ END_EACH
 
 /* One starts while another is in the middle of its copy. */
 EACH_SHELL(two_starts_at_once_spoil_nothing)
-	static struct boot other;
+	struct bootstrap *other;
 	pid_t first;
 	int in, out;
 
 	begin(NULL);
 	other = b;
-	memset(&b, 0, sizeof(b));
+	b = NULL;
 	start_shell(_i);
-	UNTIL(other.state == BOOT_COPIES, ck_assert(turn(&other)));
-	turn(&other);
+	UNTIL(bootstrap_state(other) == BOOTSTRAP_UPLOADING, ck_assert(turn(other)));
+	turn(other);
 	first = shell;
 	in = from_shell;
 	out = to_shell;
-	while (boot_has_output(&other) && (poll(NULL, 0, 1), came_n < 1))
+	while (bootstrap_has_output(other) && (poll(NULL, 0, 1), came_n < 1))
 		;
 	talks(_i);
 	STARTS(1);
@@ -1164,10 +1197,10 @@ EACH_SHELL(two_starts_at_once_spoil_nothing)
 	from_shell = in;
 	to_shell = out;
 	came_n = 0;
-	UNTIL(strstr(came, "MAGIC") != NULL && came_n > 0, turn(&other));
-	ck_assert_int_eq(other.state, BOOT_STARTS);
+	UNTIL(strstr(came, "MAGIC") != NULL && came_n > 0, turn(other));
+	ck_assert_int_eq(bootstrap_state(other), BOOTSTRAP_STARTING);
 	end_shell();
-	boot_free(&other);
+	bootstrap_free(other);
 	no_parts(home);
 	talks(_i);
 	STARTS(0);

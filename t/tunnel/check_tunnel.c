@@ -28,7 +28,7 @@ far_is(const char *script)
 	ck_assert_int_eq(rename("far.new", "far"), 0);
 }
 
-/* Starts a link, whether or not it was sent the line of boot.c, and goes on until its stdin ends or the file "cut" is there. */
+/* Starts a link, whether or not it was sent the line of bootstrap.c, and goes on until its stdin ends or the file "cut" is there. */
 #define GREETS "read line; echo 'relay:: at /x'; cat hello; "
 #define LIVES GREETS "cat >/dev/null"
 #define LIVES_UNTIL_CUT GREETS "while [ ! -e cut ]; do sleep 0.01; done"
@@ -198,7 +198,7 @@ START_TEST(a_tunnel_may_be_stopped_while_it_starts)
 	if (_i == 1)
 		TURN_UNTIL(runs());
 	if (_i == 2)
-		TURN_UNTIL(t.boot.state == BOOT_STARTS);
+		TURN_UNTIL(bootstrap_state(t.bootstrap) == BOOTSTRAP_STARTING);
 	tunnel_stop(&t, STATUS_OK);
 	over(STATUS_OK);
 	ck_assert_str_eq(captured(), "");
@@ -252,7 +252,7 @@ static const struct {
 	{ "login", SSH("Host key verification failed."), "failed.; log in by hand once, and accept the key" },
 	{ "login", "echo one >&2; echo two >&2; exit 1", "cannot reach login: two\n" },
 	{ "login", "read line; echo 'relay:: none Plan9-mips'; cat >/dev/null", "login: it is a Plan9-mips, for which" },
-	{ "login", "cat", "come back" },
+	{ "login", "cat", "came back" },
 	{ "login", "echo This account is closed.; exit 1", "before that it said: This account is closed.|\n" },
 	{ "login", "read line; echo Hi; echo 'relay:: at /x'; exit 1", "before that it said: Hi|\n" },
 	{ "login", "printf '%2000s\\n' x >&2; printf '%2000sx' >&2; exit 1", "cannot reach login:  " },
@@ -618,7 +618,7 @@ far_over(int status)
 	ck_assert_int_eq(t.status, status);
 }
 
-/* 1: what boot.c says first goes to a far end that was there without it */
+/* 1: what bootstrap.c says first goes to a far end that was there without it */
 START_TEST(a_far_end_is_up_and_ends_with_its_line)
 {
 	unsigned char got[512];
