@@ -2,12 +2,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
 #include "conn/conn.h"
+#include "conn/fdpair.h"
 #include "conn/side.h"
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"
@@ -115,6 +118,26 @@ dial(struct serve *tab, struct stream *s, int64_t now)
 	}
 }
 
+/* Join ${s} to both ends of one pipe: what is read from it is sent back. */
+static void
+echo(struct serve *tab, struct stream *s, int64_t now)
+{
+	struct side a = side_of_stream(s), b;
+	int fd[2] = { -1, -1 };
+
+	side_none(&b);
+	if (pipe(fd) != -1 && os_setup(fd[0]) != -1 && os_setup(fd[1]) != -1) {
+		fdpair_pipes(&b.fds, fd[0], fd[1]);
+		if (conn_join(tab->conns, &a, mux_peer(stream_mux(s)), &b, now)) {
+			stream_accept(s);
+			return;
+		}
+	}
+	os_close(&fd[0]);
+	os_close(&fd[1]);
+	refuse(s, MUX_NO_ROOM, "out of memory or descriptors");
+}
+
 static bool
 begins(const struct stream *s, const char *word)
 {
@@ -134,6 +157,8 @@ serve_streams(struct serve *tab, struct mux *m, int64_t now)
 			remote_listen(tab->remotes, s, now);
 		else if (begins(s, REMOTE_ACCEPT))
 			remote_wait(tab->remotes, s);
+		else if (strcmp(stream_target(s), SERVE_ECHO) == 0 && !tab->only_target)
+			echo(tab, s, now);
 		else
 			dial(tab, s, now);
 	}

@@ -9,6 +9,7 @@
 #include "tunnel/remote.h"
 
 #define SERVE_NAMES 16
+#define SERVE_ECHO "=echo"
 
 /* A target with a host name that streams share, so that the name is looked up once. */
 struct serve_name {

@@ -142,6 +142,37 @@ START_TEST(a_stream_that_is_given_up_ends_its_dial)
 }
 END_TEST
 
+/* 1: the far side has a target of its own */
+START_TEST(an_echo_sends_back_what_it_reads)
+{
+	struct stream *s;
+
+	begin();
+	serve.only_target = _i == 1;
+	s = open_stream(SERVE_ECHO);
+	if (_i == 0) {
+		put_stream(s, "ping");
+		comes_by(s, "ping");
+		put_stream(s, "last");
+		stream_shutdown(s);
+		comes_by(s, "last");
+	}
+	TURN_UNTIL(stream_is_closed(s));
+	ck_assert_int_eq(stream_code(s), _i == 0 ? MUX_END : MUX_FORBIDDEN);
+	stream_release(s);
+	finish();
+}
+END_TEST
+
+START_TEST(an_echo_ends_with_its_stream)
+{
+	begin();
+	put_stream(open_stream(SERVE_ECHO), "ping");
+	TURN_UNTIL(far_conns.n == 1);
+	lose_link();
+}
+END_TEST
+
 TESTS("serve")
 {
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
@@ -151,4 +182,6 @@ TESTS("serve")
 	    (int)(sizeof(unreached) / sizeof(unreached[0])));
 	tcase_add_loop_test(tc, a_far_side_with_a_target_of_its_own_reaches_no_other, 0, 5);
 	tcase_add_loop_test(tc, a_stream_that_is_given_up_ends_its_dial, 0, 2);
+	tcase_add_loop_test(tc, an_echo_sends_back_what_it_reads, 0, 2);
+	tcase_add_test(tc, an_echo_ends_with_its_stream);
 }
