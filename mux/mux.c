@@ -595,6 +595,16 @@ begins(const char *words, const char *p, size_t n)
 	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
 }
 
+/* The magic came changed.  It is no text to be shown. */
+static void
+cut_magic(struct mux *m)
+{
+	m->banner_have -= strlen(MIDDLE);
+	while (m->banner_have > 0 && memchr(frame_magic, m->banner[m->banner_have - 1], 2) != NULL)
+		m->banner_have--;
+	m->banner[m->banner_have] = '\0';
+}
+
 static void
 add_banner(struct mux *m, char c)
 {
@@ -607,9 +617,11 @@ add_banner(struct mux *m, char c)
 	m->banner[m->banner_have++] = c;
 	m->banner[m->banner_have] = '\0';
 	if (m->banner_have >= strlen(MIDDLE) &&
-	    memcmp(m->banner + m->banner_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0)
+	    memcmp(m->banner + m->banner_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0) {
+		cut_magic(m);
 		mux_lost(m, MUX_PROTOCOL,
 		    "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
+	}
 	/* A forced command may start relay where the near side expects a shell, whose words then come before its magic. */
 	else if (m->role == MUX_FAR && !begins(MUX_SCRIPT, m->banner, m->banner_have))
 		mux_lost(m, MUX_PROTOCOL,
