@@ -47,7 +47,7 @@ BASE = base/buf.o base/log.o base/os.o base/os_system.o base/poll.o base/signals
 MUX = mux/cc.o mux/frame.o mux/mux.o mux/queue.o mux/stream.o
 NET = net/dial.o net/endpoint.o net/lookup.o net/sock.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/side.o conn/socks.o
-TUNNEL = tunnel/bootstrap.o tunnel/doctor.o tunnel/forward.o tunnel/hops.o tunnel/probe.o tunnel/remote.o tunnel/serve.o \
+TUNNEL = tunnel/bootstrap.o tunnel/forward.o tunnel/hops.o tunnel/probe.o tunnel/remote.o tunnel/serve.o \
 	tunnel/transport.o tunnel/tunnel.o
 CLI = cli/options.o
 ROOMS = $(CLI) $(TUNNEL) $(CONN) spawn.o $(NET) $(MUX) $(BASE)
@@ -55,11 +55,11 @@ ROOMS = $(CLI) $(TUNNEL) $(CONN) spawn.o $(NET) $(MUX) $(BASE)
 SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c
 SOURCES = relay.c spawn.c base/buf.c base/log.c base/os.c base/poll.c base/signals.c mux/cc.c mux/frame.c mux/mux.c mux/queue.c \
 	mux/stream.c net/dial.c net/endpoint.c net/lookup.c net/sock.c conn/conn.c conn/fdpair.c conn/half.c conn/side.c \
-	conn/socks.c tunnel/bootstrap.c tunnel/doctor.c tunnel/forward.c tunnel/hops.c tunnel/probe.c tunnel/remote.c \
+	conn/socks.c tunnel/bootstrap.c tunnel/forward.c tunnel/hops.c tunnel/probe.c tunnel/remote.c \
 	tunnel/serve.c tunnel/transport.c tunnel/tunnel.c cli/options.c
 HEADERS = relay.h spawn.h base/buf.h base/log.h base/os.h base/poll.h base/signals.h mux/cc.h mux/frame.h mux/internal.h mux/mux.h \
 	mux/queue.h net/dial.h net/endpoint.h net/lookup.h net/sock.h conn/conn.h conn/fdpair.h conn/half.h conn/side.h \
-	conn/socks.h tunnel/bootstrap.h tunnel/doctor.h tunnel/forward.h tunnel/hops.h tunnel/probe.h tunnel/remote.h \
+	conn/socks.h tunnel/bootstrap.h tunnel/forward.h tunnel/hops.h tunnel/probe.h tunnel/remote.h \
 	tunnel/serve.h tunnel/transport.h tunnel/tunnel.h cli/options.h
 SCRIPT = tunnel/bootstrap_sh.h
 

@@ -28,7 +28,6 @@
 #include "conn/conn.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
-#include "tunnel/doctor.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "tunnel/probe.h"
@@ -67,9 +66,10 @@ struct relay {
 	int signal_fd, signal_slot;
 	int ready_fd; /* -f: tells the parent that we listen */
 	int status;
-	struct tunnel tunnel; /* all connections share one link */
-	bool announced;       /* programs and people know that it stands */
-	int64_t used_at;      /* the last time that a connection was there */
+	struct tunnel tunnel;    /* all connections share one link */
+	struct probe_run *probe; /* -n; else NULL */
+	bool announced;          /* programs and people know that it stands */
+	int64_t used_at;         /* the last time that a connection was there */
 	int pid_fd; /* keeps the pid file locked: not to be closed before the end; 0: none */
 };
 
@@ -528,6 +528,16 @@ announce(struct relay *r)
 }
 
 static int
+start_probe(struct relay *r)
+{
+	r->probe =
+	    probe_run_new(&r->tunnel, &r->opt.hops, r->opt.rsh, r->opt.forwards, r->opt.n_forwards);
+	if (r->probe == NULL)
+		fail_system("cannot start");
+	return probe_run_next(r->probe, pollset_clock()) ? STATUS_OK : r->tunnel.status;
+}
+
+static int
 start_link(struct relay *r)
 {
 	enum mux_role role = r->opt.mode == MODE_LINK_FAR ? MUX_FAR : MUX_NEAR;
@@ -553,6 +563,8 @@ start(struct relay *r)
 {
 	int status;
 
+	if (r->opt.mode == MODE_CHECK)
+		return start_probe(r);
 	if (options_linked(&r->opt))
 		return start_link(r);
 	if (r->opt.from.kind == ENDPOINT_STDIO)
@@ -719,8 +731,11 @@ stop(struct relay *r, int sig)
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	close_gates(r);
 	conn_stop(&r->conns, STATUS_SIGNAL + sig, r->ps.now);
-	tunnel_stop(
-	    &r->tunnel, r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
+	if (r->probe != NULL)
+		probe_run_stop(r->probe);
+	else
+		tunnel_stop(&r->tunnel,
+		    r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
@@ -765,52 +780,6 @@ sweep(struct relay *r)
 
 /* ---- the tunnel in the loop ---- */
 
-/* -n: the link stands; are the targets there? */
-static void
-examine(struct relay *r)
-{
-	struct tunnel *t = &r->tunnel;
-	struct forward *f;
-	int i;
-
-	doctor_say(true, mux_peer(t->mux), "a relay runs there (%s), and the link stands",
-	    bootstrap_path(t->bootstrap));
-	for (i = 0; i < r->opt.n_forwards; i++) {
-		f = &r->opt.forwards[i];
-		f->state = FORWARD_STANDS;
-		if (f->kind == FORWARD_FAR)
-			remote_ask(&t->remotes, t->mux, f);
-		else if (f->kind != FORWARD_SOCKS)
-			probe_target(&t->probes, t->mux, f);
-	}
-}
-
-static void
-examined(struct relay *r)
-{
-	const char *host = mux_peer(r->tunnel.mux);
-	const struct forward *f;
-	bool good = true;
-	int i;
-
-	for (i = 0; i < r->opt.n_forwards; i++)
-		if (r->opt.forwards[i].state == FORWARD_ASKS)
-			return;
-	for (i = 0; i < r->opt.n_forwards; i++) {
-		f = &r->opt.forwards[i];
-		good = good && f->state == FORWARD_STANDS;
-		if (f->kind == FORWARD_FAR)
-			doctor_say(f->state == FORWARD_STANDS, host, "listening on %s %s",
-			    f->from_text,
-			    f->state == FORWARD_STANDS ? "works" : "does not work, as told above");
-		else if (f->kind != FORWARD_SOCKS)
-			doctor_say(f->state == FORWARD_STANDS, host, "the target %s %s", f->to_text,
-			    f->state == FORWARD_STANDS ? "answers"
-						       : "does not answer, as told above");
-	}
-	tunnel_stop(&r->tunnel, good ? STATUS_OK : STATUS_CONNECT);
-}
-
 /* stdin and stdout are the one connection. */
 static void
 join_stdio(struct relay *r)
@@ -840,14 +809,14 @@ link_is_up(struct relay *r)
 	struct forward *f;
 	int i;
 
+	if (r->probe != NULL) {
+		probe_run_up(r->probe, r->ps.now);
+		return;
+	}
 	if (t->role == MUX_FAR)
 		return;
 	log_say(t->connects > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", mux_peer(t->mux),
 	    t->connects > 1 ? ", again" : "");
-	if (r->opt.mode == MODE_CHECK) {
-		examine(r);
-		return;
-	}
 	if (r->opt.from.kind == ENDPOINT_STDIO) {
 		join_stdio(r);
 		return;
@@ -891,11 +860,8 @@ watch_forwards(struct relay *r)
 	bool stands = true;
 	int i;
 
-	if (r->tunnel.state != TUNNEL_UP || mux_state(r->tunnel.mux) == MUX_DEAD)
-		return;
-	if (r->opt.mode == MODE_CHECK)
-		examined(r);
-	if (r->opt.mode == MODE_CHECK || r->opt.from.kind == ENDPOINT_STDIO)
+	if (r->tunnel.state != TUNNEL_UP || mux_state(r->tunnel.mux) == MUX_DEAD ||
+	    r->opt.from.kind == ENDPOINT_STDIO)
 		return;
 	for (i = 0; i < r->opt.n_forwards; i++) {
 		if (r->opt.forwards[i].state == FORWARD_REFUSED)
@@ -911,8 +877,14 @@ want_tunnel(struct relay *r)
 {
 	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_OVER)
 		return;
-	watch_forwards(r);
+	if (r->probe != NULL)
+		probe_run_want(r->probe, &r->ps);
+	else
+		watch_forwards(r);
 	tunnel_want(&r->tunnel, &r->ps);
+	if (r->tunnel.state == TUNNEL_OVER && r->probe != NULL &&
+	    probe_run_next(r->probe, r->ps.now))
+		tunnel_want(&r->tunnel, &r->ps);
 	if (r->tunnel.state != TUNNEL_OVER)
 		return;
 	close_gates(r);
@@ -995,8 +967,6 @@ main(int argc, char *argv[])
 	bound_pairs(&r, os_raise_files());
 	if (r.opt.mode == MODE_PROBE || r.opt.mode == MODE_FDPASS)
 		return dial_alone(&r);
-	if (r.opt.mode == MODE_CHECK && !doctor_visit(r.opt.hops.hops, r.opt.hops.n, r.opt.rsh))
-		return STATUS_LINK;
 	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		while (turn(&r))

@@ -8,7 +8,6 @@
  *   relay.c --> options.c    the command line: endpoint.c (ends), forward.c (-L -R -D -W), hops.c (one command of hops)
  *      |    --> sock.c       listen, accept: struct -> descriptor
  *      |    --> dial.c       reach the target: lookup.c (names), sock.c and spawn.c (commands) stand behind it
- *      |    --> doctor.c     -n: each step tried by itself
  *      v
  *   pair.c ---------------------------> half.c --> buf.c     A <=> B
  *      |                                  |   \--> end.c      what the descriptors of one side are, and how they close

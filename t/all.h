@@ -20,7 +20,6 @@
 #include "relay.h"
 #include "spawn.h"
 #include "tunnel/bootstrap.h"
-#include "tunnel/doctor.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "tunnel/probe.h"

@@ -1,6 +1,6 @@
 """The far side of a tunnel, in other hands: stands where a hop's sh is expected (python3 evil.py LIE sh), reads relay's script
 and tells the LIE.  Those of SHELL are told by a shell, before there is a link; those of LINK by what it calls a relay; those of
-DOCTOR to relay -n.  It ends with its stdin, and where a lie says so."""
+PROBE to relay -n.  It ends with its stdin, and where a lie says so."""
 import contextlib
 import itertools
 import os
@@ -294,14 +294,14 @@ LINK.update({
 })
 
 
-# ---- to the doctor ----
+# ---- to relay -n ----
 
-DOCTOR = {
-    'doctor-empty': says(b''),
-    'doctor-escapes': lambda: (say(b'0 ' + ESCAPES), sys.exit(0)),
-    'doctor-stderr-ends': lambda: os.close(2),
-    'doctor-noise': endless(ESCAPES),
-    'doctor-stderr': endless_stderr(ESCAPES + b'\n'),
+PROBE = {
+    'probe-empty': says(b''),
+    'probe-escapes': lambda: (say(b'0 ' + ESCAPES), sys.exit(0)),
+    'probe-stderr-ends': lambda: os.close(2),
+    'probe-noise': endless(ESCAPES),
+    'probe-stderr': endless_stderr(ESCAPES + b'\n'),
 }
 
 
@@ -312,9 +312,9 @@ def main(lie):
         far.start()
         LINK[lie](far)
     else:
-        if lie not in DOCTOR:
+        if lie not in PROBE:
             script()
-        dict(DOCTOR, **SHELL, **SILENT)[lie]()
+        dict(PROBE, **SHELL, **SILENT)[lie]()
     stay()
 
 

@@ -280,10 +280,10 @@ def test_accepting_without_end(near, target):
         b.close()
 
 
-# ---- the doctor ----
+# ---- relay -n ----
 
-@TIMES('lie, seconds', [('doctor-empty', 20), ('doctor-escapes', 20), ('doctor-noise', 5)])
-def test_lies_to_the_doctor(near, lie, seconds):
+@TIMES('lie, seconds', [('probe-empty', 20), ('probe-escapes', 20), ('probe-noise', 5)])
+def test_lies_to_a_probe(near, lie, seconds):
     """Goal: relay -n says that the hop is not what it should be, in plain words, and ends with status 7."""
     r = near('-n', '-L', '8888:/a', hop(lie))
     assert r.wait(seconds) == 7
@@ -291,9 +291,9 @@ def test_lies_to_the_doctor(near, lie, seconds):
     assert 'FAIL' in text and is_plain(text), text
 
 
-def test_doctor_of_a_hop_without_stderr(near):
+def test_probe_of_a_hop_without_stderr(near):
     """Goal: a hop that closes its stderr and does not answer is waited for, without spinning, and the wait can be ended."""
-    r = near('-n', '-L', '8888:/a', hop('doctor-stderr-ends'))
+    r = near('-n', '-L', '8888:/a', hop('probe-stderr-ends'))
     wait_for(lambda: rig.children(r.pid))
     rig.quiet(r.pid)
     assert rig.cpu_grows(r.pid) < 0.1

@@ -1,16 +1,56 @@
-/* tunnel/probe.c - is the target of a forward there? */
+/* tunnel/probe.c - tests of a tunnel that carry no connection. */
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/buf.h"
 #include "base/log.h"
+#include "base/poll.h"
 #include "mux/mux.h"
+#include "net/endpoint.h"
+#include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
+#include "tunnel/hops.h"
+#include "tunnel/remote.h"
+#include "tunnel/serve.h"
+#include "tunnel/tunnel.h"
+#include "relay.h"
 #include "tunnel/probe.h"
+
+#define BYTE_VALUES 256
+#define BYTES_WAIT 10000 /* until all byte values have come back */
+#define BANNER_SHOWN 80
 
 struct probe {
 	struct probe *next;
 	struct forward *forward;
 	struct stream *stream;
 };
+
+/*
+ *   reaches --shell answers--> starts --link up--> bytes --> targets --> done
+ *
+ * Only the last hop has targets.  done: the next tunnel may start.  The run
+ * ends at the first tunnel that ends in another state.
+ */
+enum run_state { RUN_REACHES, RUN_STARTS, RUN_BYTES, RUN_TARGETS, RUN_DONE, RUN_FAILED };
+
+struct probe_run {
+	enum run_state state;
+	struct tunnel *tunnel;
+	struct tunnel fresh; /* the tunnel as it was before its first start */
+	const struct hops *all;
+	const char *rsh;
+	struct forward *forwards;
+	int n_forwards;
+	struct hops hops;      /* the first hops of ${all}: the tunnel leads through these */
+	struct stream *stream; /* RUN_BYTES: to the echo of the far side */
+	unsigned back;         /* RUN_BYTES: how many byte values have come back */
+	int64_t until;         /* RUN_BYTES: fail at this time */
+};
+
+/* ---- target probes ---- */
 
 bool
 probe_target(struct probes *tab, struct mux *m, struct forward *f)
@@ -21,8 +61,8 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f)
 		p->stream = mux_open(m, f->to_text);
 	if (p == NULL || p->stream == NULL) {
 		free(p);
-		log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more",
-		    mux_peer(m), f->to_text);
+		log_say(LOG_ERROR, "cannot test %s on %s: no memory, or too many streams are open",
+		    f->to_text, mux_peer(m));
 		f->state = FORWARD_REFUSED;
 		return false;
 	}
@@ -34,7 +74,7 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f)
 }
 
 static void
-report_refused(const struct stream *s)
+log_refusal(const struct stream *s)
 {
 	const struct mux *m = stream_mux(s);
 
@@ -48,14 +88,14 @@ step(struct probe *p)
 {
 	if (stream_is_closed(p->stream)) {
 		if (p->forward->state == FORWARD_ASKS) {
-			report_refused(p->stream);
+			log_refusal(p->stream);
 			p->forward->state = FORWARD_REFUSED;
 		}
 		return false;
 	}
 	if (stream_is_opened(p->stream) && p->forward->state == FORWARD_ASKS) {
 		p->forward->state = FORWARD_STANDS;
-		/* A clean end for the target, which may have sent something already. */
+		/* A reset would reach the target, which may have sent bytes. */
 		stream_shutdown(p->stream);
 		stream_stop(p->stream);
 	}
@@ -76,4 +116,340 @@ probe_step(struct probes *tab)
 		stream_release(p->stream);
 		free(p);
 	}
+}
+
+/* ---- the report ---- */
+
+static const char *
+last_hop(const struct probe_run *p)
+{
+	return p->hops.hops[p->hops.n - 1];
+}
+
+/* Far hosts choose parts of the line: no control character may reach the terminal. */
+static void
+print(const struct probe_run *p, const char *verdict, const char *fmt, va_list ap)
+{
+	char text[2048], line[4096];
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	snprintf(line, sizeof(line), "%-4s  %s: %s", verdict, last_hop(p), text);
+	log_plain(line, strlen(line), ' ');
+	puts(line);
+	fflush(stdout);
+}
+
+static void
+report(const struct probe_run *p, bool good, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print(p, good ? "ok" : "FAIL", fmt, ap);
+	va_end(ap);
+}
+
+static void
+note(const struct probe_run *p, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print(p, "note", fmt, ap);
+	va_end(ap);
+}
+
+static void
+drop_stream(struct probe_run *p)
+{
+	if (p->stream != NULL)
+		stream_release(p->stream);
+	p->stream = NULL;
+}
+
+/* End the tunnel.  After STATUS_OK the next one starts. */
+static void
+stop(struct probe_run *p, int status)
+{
+	p->state = status == STATUS_OK ? RUN_DONE : RUN_FAILED;
+	tunnel_stop(p->tunnel, status);
+}
+
+/* ---- one tunnel ---- */
+
+static void
+report_reached(struct probe_run *p, int64_t now)
+{
+	if (p->state != RUN_REACHES)
+		return;
+	p->state = RUN_STARTS;
+	report(p, true, "reached in %lld ms", (long long)(now - p->tunnel->started_at));
+}
+
+static void
+report_banner(const struct probe_run *p)
+{
+	size_t n, i;
+	char *banner = mux_banner(p->tunnel->mux, &n);
+
+	for (i = 0; i < n; i++)
+		if (banner[i] == '\0')
+			banner[i] = '?';
+	if (n > 0)
+		n = bootstrap_strip(banner);
+	if (n > 0)
+		note(p, "its shells print %zu bytes first, which are skipped: %.*s%s", n,
+		    BANNER_SHOWN, banner, n > BANNER_SHOWN ? " ..." : "");
+}
+
+static void
+send_bytes(struct probe_run *p, int64_t now)
+{
+	unsigned char all[BYTE_VALUES];
+	unsigned i;
+
+	for (i = 0; i < BYTE_VALUES; i++)
+		all[i] = (unsigned char)i;
+	p->state = RUN_BYTES;
+	p->back = 0;
+	p->until = now + BYTES_WAIT;
+	p->stream = mux_open(p->tunnel->mux, SERVE_ECHO);
+	if (p->stream == NULL || !buf_put(stream_tx(p->stream), all, sizeof(all))) {
+		report(p, false, "no memory");
+		stop(p, STATUS_SYSTEM);
+		return;
+	}
+	stream_push(p->stream);
+	stream_shutdown(p->stream);
+}
+
+void
+probe_run_up(struct probe_run *p, int64_t now)
+{
+	struct tunnel *t = p->tunnel;
+
+	report_reached(p, now);
+	report_banner(p);
+	report(p, true, "a relay runs there%s, on the host %s%s%s",
+	    bootstrap_uploads(t->bootstrap) > 0 ? ", copied just now" : "", mux_peer(t->mux),
+	    *bootstrap_path(t->bootstrap) != '\0' ? ": " : "", bootstrap_path(t->bootstrap));
+	mux_name_peer(t->mux, last_hop(p));
+	send_bytes(p, now);
+}
+
+/* Compare what has come back.  Return false if it differs from what was sent. */
+static bool
+take_bytes(struct probe_run *p)
+{
+	unsigned char got[BYTE_VALUES];
+	size_t n = buf_take(stream_rx(p->stream), got, sizeof(got)), i;
+
+	stream_consumed(p->stream, n);
+	for (i = 0; i < n; i++)
+		if (p->back == BYTE_VALUES || got[i] != p->back++)
+			return false;
+	return true;
+}
+
+static bool
+has_all_bytes(const struct probe_run *p)
+{
+	return p->back == BYTE_VALUES && stream_eof_read(p->stream);
+}
+
+static void
+test_targets(struct probe_run *p)
+{
+	struct tunnel *t = p->tunnel;
+	struct forward *f;
+
+	p->state = RUN_TARGETS;
+	for (f = p->forwards; f < p->forwards + p->n_forwards; f++) {
+		f->state = FORWARD_STANDS;
+		if (f->kind == FORWARD_FAR)
+			remote_ask(&t->remotes, t->mux, f);
+		else if (f->kind != FORWARD_SOCKS)
+			probe_target(&t->probes, t->mux, f);
+	}
+}
+
+/* All byte values have come back. */
+static void
+end_bytes(struct probe_run *p, int64_t rtt_us)
+{
+	drop_stream(p);
+	report(p, true, "round trip %lld.%03lld ms", (long long)(rtt_us / 1000),
+	    (long long)(rtt_us % 1000));
+	report(p, true, "all byte values pass, both ways");
+	if (p->hops.n < p->all->n)
+		stop(p, STATUS_OK);
+	else
+		test_targets(p);
+}
+
+static void
+watch_bytes(struct probe_run *p, struct pollset *ps)
+{
+	struct mux_stats stats;
+
+	mux_stats(p->tunnel->mux, &stats);
+	if (!take_bytes(p)) {
+		report(p, false, "not all byte values come back unchanged");
+		stop(p, STATUS_LINK);
+	} else if (has_all_bytes(p) && stats.rtt_us != 0) {
+		end_bytes(p, stats.rtt_us);
+	} else if (stream_is_closed(p->stream) && !has_all_bytes(p)) {
+		report(
+		    p, false, "the relay there sends no bytes back: %s", stream_reason(p->stream));
+		stop(p, STATUS_LINK);
+	} else if (ps->now >= p->until) {
+		report(p, false, "not all byte values come back within %d s", BYTES_WAIT / 1000);
+		stop(p, STATUS_LINK);
+	} else {
+		pollset_until(ps, p->until);
+	}
+}
+
+static void
+report_forward(const struct probe_run *p, const struct forward *f)
+{
+	bool good = f->state == FORWARD_STANDS;
+
+	if (f->kind == FORWARD_FAR)
+		report(p, good, "listening on %s %s", f->from_text,
+		    good ? "works" : "does not work; the cause is on stderr");
+	else if (f->kind != FORWARD_SOCKS)
+		report(p, good, "the target %s %s", f->to_text,
+		    good ? "answers" : "does not answer; the cause is on stderr");
+}
+
+static void
+watch_targets(struct probe_run *p)
+{
+	const struct forward *f, *end = p->forwards + p->n_forwards;
+	bool good = true;
+
+	for (f = p->forwards; f < end; f++)
+		if (f->state == FORWARD_ASKS)
+			return;
+	for (f = p->forwards; f < end; f++) {
+		report_forward(p, f);
+		good = good && f->state == FORWARD_STANDS;
+	}
+	stop(p, good ? STATUS_OK : STATUS_CONNECT);
+}
+
+void
+probe_run_want(struct probe_run *p, struct pollset *ps)
+{
+	if (bootstrap_answered(p->tunnel->bootstrap))
+		report_reached(p, ps->now);
+	if (p->tunnel->state != TUNNEL_UP || mux_state(p->tunnel->mux) == MUX_DEAD)
+		return;
+	if (p->state == RUN_BYTES)
+		watch_bytes(p, ps);
+	if (p->state == RUN_TARGETS)
+		watch_targets(p);
+}
+
+void
+probe_run_stop(struct probe_run *p)
+{
+	stop(p, STATUS_LINK);
+}
+
+/* ---- from hop to hop ---- */
+
+struct probe_run *
+probe_run_new(
+    struct tunnel *t, const struct hops *all, const char *rsh, struct forward *forwards, int n)
+{
+	struct probe_run *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return NULL;
+	t->probing = true;
+	p->state = RUN_DONE;
+	p->tunnel = t;
+	p->fresh = *t;
+	p->all = all;
+	p->rsh = rsh;
+	p->forwards = forwards;
+	p->n_forwards = n;
+	return p;
+}
+
+/* Only the last hop needs a relay.  A tunnel leads through a hop that can run none. */
+static bool
+is_only_passed(const struct probe_run *p)
+{
+	const struct bootstrap *b = p->tunnel->bootstrap;
+
+	return p->hops.n < p->all->n && bootstrap_answered(b) && bootstrap_state(b) == BOOTSTRAP_FAILED;
+}
+
+/* The state in which the tunnel ended shows more than the cause alone. */
+static void
+report_failure(const struct probe_run *p)
+{
+	const char *why = p->tunnel->loss;
+
+	if (p->state == RUN_BYTES)
+		report(p, false,
+		    "the link ended before all byte values came back: %s; does the line change "
+		    "bytes?",
+		    why);
+	else if (bootstrap_state(p->tunnel->bootstrap) == BOOTSTRAP_UPLOADING)
+		report(p, false,
+		    "the copy of relay is not confirmed: %s; does the line change bytes?", why);
+	else
+		report(p, false, "%s", why);
+}
+
+/* The tunnel has ended by itself.  Return false if no other one is to start. */
+static bool
+report_end(struct probe_run *p, int64_t now)
+{
+	if (bootstrap_answered(p->tunnel->bootstrap))
+		report_reached(p, now);
+	if (is_only_passed(p)) {
+		note(p, "%s", p->tunnel->loss);
+		note(p, "no relay runs there, so it was not tested whether all byte values pass");
+		return true;
+	}
+	report_failure(p);
+	p->tunnel->status = STATUS_LINK;
+	return false;
+}
+
+static bool
+start_next(struct probe_run *p, int64_t now)
+{
+	char why[512];
+	int n = p->hops.n + 1, status;
+
+	/* It cannot fail: the hops are the first ones of a whole that was parsed. */
+	hops_parse(&p->hops, p->all->hops, n, p->rsh, why, sizeof(why));
+	bootstrap_free(p->tunnel->bootstrap);
+	*p->tunnel = p->fresh;
+	p->tunnel->hops = &p->hops;
+	endpoint_command(&p->tunnel->command->to, p->hops.argv);
+	p->state = RUN_REACHES;
+	status = tunnel_start(p->tunnel, MUX_NEAR, now);
+	if (status == STATUS_OK)
+		return true;
+	p->tunnel->status = status;
+	p->tunnel->state = TUNNEL_OVER;
+	return false;
+}
+
+bool
+probe_run_next(struct probe_run *p, int64_t now)
+{
+	bool goes_on = p->state == RUN_DONE;
+
+	if (p->state != RUN_DONE && p->state != RUN_FAILED)
+		goes_on = report_end(p, now);
+	drop_stream(p);
+	return goes_on && p->hops.n < p->all->n && start_next(p, now);
 }

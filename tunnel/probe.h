@@ -1,24 +1,94 @@
 /*
- * tunnel/probe.h - is the target of a forward there?  For -w and -n.
+ * tunnel/probe.h - tests of a tunnel that carry no connection.
+ *
+ * A target probe (-w, -n) opens a stream to the target of a forward and closes
+ * it at once.
+ *
+ * A probe run (-n) makes a tunnel over the first hop, then over the first two
+ * hops, and so on to the last hop.  Each tunnel starts as any other tunnel
+ * does: the bootstrap starts a far relay, and copies one if there is none.
+ * Over each tunnel all byte values are sent to the far relay and back.  Over
+ * the last tunnel, the targets and the listeners of all forwards are tested.
+ * The run writes its report to stdout, one line for each result:
+ *
+ *   ok    login: reached in 240 ms
+ *   note  login: its shells print 8 bytes first, which are skipped: welcome
+ *   FAIL  node: cannot reach node: ...
+ *
+ * Nothing here blocks.  Times are milliseconds of pollset_clock().
  */
 #ifndef TUNNEL_PROBE_H
 #define TUNNEL_PROBE_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/poll.h"
 #include "mux/mux.h"
 #include "tunnel/forward.h"
+#include "tunnel/hops.h"
 
 struct probe;
+struct probe_run;
+struct tunnel;
 
+/* Target probes that have not ended. */
 struct probes {
 	struct probe *first;
 };
 
 /*
- * probe_target(tab, m, f): near: connect to the target of ${f} and close at once; ${f}->state reports the result.  Nothing is
- * sent to the target.  False: no stream could be opened; it was logged.
- * probe_step(tab): once a turn.
+ * probe_target(tab, m, f):
+ * Near side.  Connect to the target of ${f} over ${m}, send nothing, and
+ * close.  ${f} must stay until the result is in ${f}->state: FORWARD_ASKS
+ * becomes FORWARD_STANDS or FORWARD_REFUSED.  A refusal is logged.  If no
+ * stream can be opened, log that, set FORWARD_REFUSED and return false.
  */
 bool probe_target(struct probes *tab, struct mux *m, struct forward *f);
+
+/*
+ * probe_step(tab):
+ * Take the results of all target probes in ${tab}, and release those that have
+ * ended.  Call it once a turn, and once more between the end of the mux and
+ * mux_free.
+ */
 void probe_step(struct probes *tab);
+
+/*
+ * probe_run_new(t, all, rsh, forwards, n):
+ * Prepare a run over ${all}, whose first ssh is ${rsh}, with the ${n} forwards
+ * ${forwards}.  All are borrowed until exit.  ${t} is a tunnel that was never
+ * started; from now on only the run starts and stops it.  Return NULL if there
+ * is no memory.
+ */
+struct probe_run *probe_run_new(
+    struct tunnel *t, const struct hops *all, const char *rsh, struct forward *forwards, int n);
+
+/*
+ * probe_run_next(p, now):
+ * Call it first, and each time that the tunnel is over.  Report what ended the
+ * tunnel, and start the next one.  Return false if there is none: the tunnel's
+ * status is then the exit status of relay.
+ */
+bool probe_run_next(struct probe_run *p, int64_t now);
+
+/*
+ * probe_run_up(p, now):
+ * The tunnel has come up.  Report how, and send all byte values.
+ */
+void probe_run_up(struct probe_run *p, int64_t now);
+
+/*
+ * probe_run_want(p, ps):
+ * Call it once a turn, before tunnel_want.  Report the results that are there,
+ * and stop the tunnel after the last one.
+ */
+void probe_run_want(struct probe_run *p, struct pollset *ps);
+
+/*
+ * probe_run_stop(p):
+ * A signal stops the run: stop the tunnel, and start no other one.
+ */
+void probe_run_stop(struct probe_run *p);
 
 #endif

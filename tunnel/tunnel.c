@@ -110,31 +110,31 @@ tunnel_name(const struct tunnel *t)
 static void
 explain_hops(struct tunnel *t, int ended)
 {
-	char path[HOPS_PATH], why[sizeof(t->loss)];
+	char path[HOPS_PATH], *why = t->loss;
+	size_t size = sizeof(t->loss);
 	const char *said, *whole = hops_path(t->hops, path, sizeof(path));
-	enum log_level level = t->connects > 0 ? LOG_INFO : LOG_ERROR;
+	bool answered = mux_code(t->mux) != MUX_END;
+	enum log_level level = t->connects > 0 || t->probing ? LOG_INFO : LOG_ERROR;
 	int hop;
 
 	transport_read_stderr(&t->transport);
 	said = t->transport.last_line;
 	hop = hops_blame(t->hops, said);
-	if (mux_code(t->mux) != MUX_END)
-		snprintf(why, sizeof(why), "%s: %s", tunnel_name(t), mux_why(t->mux));
+	if (answered)
+		snprintf(why, size, "%s", mux_why(t->mux));
 	else if (*said != '\0')
-		snprintf(why, sizeof(why), "cannot reach %s: %s%s",
-		    hop == -1 ? whole : t->hops->hops[hop], said, hops_remedy(hop, said));
+		snprintf(why, size, "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop],
+		    said, hops_remedy(hop, said));
 	else if (ended == 127)
-		snprintf(why, sizeof(why),
+		snprintf(why, size,
 		    "cannot reach %s: a command was not found there, with status 127", whole);
 	else if (ended >= 0)
-		snprintf(why, sizeof(why), "cannot reach %s: %s ended with status %d", whole,
+		snprintf(why, size, "cannot reach %s: %s ended with status %d", whole,
 		    t->hops->argv[0], ended);
 	else
-		snprintf(
-		    why, sizeof(why), "cannot reach %s: it closed the line without a word", whole);
-	log_say(level, "%s", why);
-	snprintf(t->loss, sizeof(t->loss), "%s", why);
-	if (level == LOG_ERROR)
+		snprintf(why, size, "cannot reach %s: it closed the line without a word", whole);
+	log_say(level, "%s%s%s", answered ? tunnel_name(t) : "", answered ? ": " : "", why);
+	if (t->connects == 0)
 		show_banner(t->mux);
 }
 
@@ -157,11 +157,11 @@ is_far_end(const struct tunnel *t)
 }
 
 static void
-explain_loss(const struct tunnel *t)
+explain_loss(struct tunnel *t)
 {
+	snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
 	log_say(is_far_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s",
-	    t->connects > 0 ? " to " : "", t->connects > 0 ? mux_peer(t->mux) : "",
-	    mux_why(t->mux));
+	    t->connects > 0 ? " to " : "", t->connects > 0 ? mux_peer(t->mux) : "", t->loss);
 }
 
 /* A key that ends relay ends ssh as well, and often first: that is no loss to be told of. */
@@ -277,7 +277,7 @@ is_explained(struct tunnel *t, struct pollset *ps)
 static bool
 comes_back(const struct tunnel *t)
 {
-	return t->hops != NULL && t->connects > 0 && !t->stopped && !t->one_shot;
+	return t->hops != NULL && t->connects > 0 && !t->stopped && !t->one_shot && !t->probing;
 }
 
 /* The link is dead: reset what it carried, and say why. */
@@ -380,7 +380,7 @@ watch_bootstrap(struct tunnel *t, struct pollset *ps)
 			    "(srun without -u)?");
 		pollset_until(ps, t->magic_at);
 	}
-	if (t->connects > 0 && mux_state(t->mux) != MUX_DEAD) {
+	if ((t->connects > 0 || t->probing) && mux_state(t->mux) != MUX_DEAD) {
 		if (ps->now >= t->started_at + START_MOST)
 			mux_lost(t->mux, MUX_TIMEOUT, "no answer within two minutes");
 		else
@@ -473,7 +473,7 @@ tunnel_step(struct tunnel *t, const struct pollset *ps)
 	t->conns->mux = t->mux;
 	t->transport.quiet = false;
 	bootstrap_release(t->bootstrap);
-	if (t->hops != NULL)
+	if (t->hops != NULL && !t->probing)
 		take_name(t);
 	return true;
 }

@@ -31,6 +31,7 @@ struct tunnel {
 	const char *self, *far_path, *far_options; /* with hops: for bootstrap.c */
 	struct bootstrap *bootstrap; /* with hops: from the first start to the end of the process */
 	bool one_shot;               /* ends with its one connection */
+	bool probing;                /* -n: probe.c reports its failures from ${loss}, and it never reconnects */
 	bool finished;               /* it has ended so */
 	bool stopped, wanted;
 	unsigned connects; /* how often it was up */
@@ -41,7 +42,7 @@ struct tunnel {
 	int64_t
 	    clock_offset; /* the time of day minus the clock that stands still while the host sleeps */
 	int64_t report_at; /* a loss is logged at this time; 0: none */
-	char loss[1024];   /* why the link was lost, or could not be made again */
+	char loss[1024];   /* why the link was lost, or could not be made */
 	int status;        /* TUNNEL_OVER: relay's exit status */
 };
 

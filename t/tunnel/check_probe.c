@@ -1,4 +1,4 @@
-/* check_probe.c - is the target of a forward there? */
+/* check_probe.c - target probes.  t/test_probe.py tests relay -n. */
 #include "t/tunnel/sides.h"
 
 static struct forward f;
@@ -14,8 +14,8 @@ probe(const char *to)
 	ck_assert_int_eq(f.state, FORWARD_ASKS);
 }
 
-/* 1: a target that sends first */
-START_TEST(a_probe_finds_its_target_and_ends_cleanly)
+/* 1: the target sends first */
+START_TEST(a_probe_connects_to_its_target_and_closes)
 {
 	uint16_t port = 0;
 	int l = tcp_listener(AF_INET, &port), fd;
@@ -27,7 +27,7 @@ START_TEST(a_probe_finds_its_target_and_ends_cleanly)
 		put(fd, "220 hello\r\n");
 	ends(fd);
 	run();
-	ck_assert_int_eq(os_error(fd), 0); /* no reset came behind it */
+	ck_assert_int_eq(os_error(fd), 0); /* no reset follows the EOF */
 	close(fd);
 	TURN_UNTIL(f.state == FORWARD_STANDS);
 	finish();
@@ -46,7 +46,7 @@ START_TEST(a_probe_without_a_target_is_refused)
 }
 END_TEST
 
-START_TEST(a_probe_waits_as_long_as_the_far_side_does)
+START_TEST(a_probe_waits_as_long_as_the_far_side_waits)
 {
 	int l, fd;
 
@@ -66,7 +66,7 @@ START_TEST(a_probe_waits_as_long_as_the_far_side_does)
 }
 END_TEST
 
-/* 1: the far side dials */
+/* 1: the far side is connecting */
 START_TEST(a_probe_is_refused_when_the_link_is_lost)
 {
 	begin();
@@ -76,18 +76,18 @@ START_TEST(a_probe_is_refused_when_the_link_is_lost)
 		TURN_UNTIL(far_conns.n == 1);
 	lose_link();
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
-	ck_assert_str_eq(captured(), ""); /* the tunnel reports its own end */
+	ck_assert_str_eq(captured(), ""); /* tunnel.c logs the loss of the link */
 }
 END_TEST
 
-START_TEST(a_probe_is_refused_where_no_stream_can_be_opened)
+START_TEST(a_probe_is_refused_if_no_stream_can_be_opened)
 {
 	begin();
 	ck_assert(forward_parse(&f, FORWARD_NEAR, "1:x:1", why, sizeof(why)));
 	mux_lost(link_near, MUX_RESET, "");
 	ck_assert(!probe_target(&probes, link_near, &f));
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
-	HAS(captured(), "cannot ask node for x:1");
+	HAS(captured(), "cannot test x:1 on node: ");
 	lose_link();
 }
 END_TEST
@@ -95,9 +95,9 @@ END_TEST
 TESTS("probe")
 {
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
-	tcase_add_loop_test(tc, a_probe_finds_its_target_and_ends_cleanly, 0, 2);
+	tcase_add_loop_test(tc, a_probe_connects_to_its_target_and_closes, 0, 2);
 	tcase_add_test(tc, a_probe_without_a_target_is_refused);
-	tcase_add_test(tc, a_probe_waits_as_long_as_the_far_side_does);
+	tcase_add_test(tc, a_probe_waits_as_long_as_the_far_side_waits);
 	tcase_add_loop_test(tc, a_probe_is_refused_when_the_link_is_lost, 0, 2);
-	tcase_add_test(tc, a_probe_is_refused_where_no_stream_can_be_opened);
+	tcase_add_test(tc, a_probe_is_refused_if_no_stream_can_be_opened);
 }
