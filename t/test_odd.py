@@ -196,8 +196,7 @@ def static():
         pytest.skip('skipped: no musl-gcc: apt-get install musl-tools, or RELAY=./relay-static')
     top = os.path.dirname(rig.HERE)
     place = tempfile.mkdtemp(prefix='ro', dir='/tmp')
-    with open(top + '/Makefile') as f:
-        sources = re.search(r'^SOURCES = ((.*\\\n)*.*)$', f.read(), re.M)[1].replace('\\', ' ').split() + ['base/os_linux.c']
+    sources = subprocess.run(['make', '-s', 'sources'], cwd=top, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     subprocess.run(['musl-gcc', '-std=c99', '-D_POSIX_C_SOURCE=200809L', '-I.', '-O0', '-static', '-o', place + '/relay',
                     *sources], cwd=top, check=True)
     yield place + '/relay'
