@@ -186,7 +186,7 @@ def test_job_ends_early(cluster):
     wait_for(lambda: os.path.exists(cluster.home + '/slurm/asked'))
     open(cluster.home + '/slurm/refused', 'w').close()
     assert p.wait(rig.PATIENCE) == 1
-    assert 'job 41 has ended: see jupyter-41.log there' in cluster.err()
+    assert 'job 41 has ended; its log is jupyter-41.log on login' in cluster.err()
 
 
 def test_the_script_is_short():
