@@ -1,0 +1,199 @@
+/*
+ * cli/daemon.c - the background process of -f and the pid file of -P.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "relay.h"
+#include "cli/daemon.h"
+
+#define PID_TRIES 100 /* to open and lock the pid file while other processes remove it */
+
+/* ---- -f ---- */
+
+/* In the parent: wait until the child is ready or has ended. */
+static void
+exit_as_child(pid_t pid, int fd)
+{
+	int status;
+	char byte;
+	ssize_t n;
+
+	do
+		n = read(fd, &byte, 1);
+	while (n == -1 && errno == EINTR);
+	if (n == 1)
+		_exit(STATUS_OK);
+	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
+		;
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status));
+}
+
+bool
+daemon_fork(struct daemon *d)
+{
+	pid_t pid = -1;
+	int fd[2];
+
+	if (pipe(fd) == 0 && fcntl(fd[1], F_SETFD, FD_CLOEXEC) != -1)
+		pid = fork();
+	if (pid == -1)
+		return false;
+	if (pid > 0) {
+		close(fd[1]);
+		exit_as_child(pid, fd[0]);
+	}
+	close(fd[0]);
+	d->ready_fd = fd[1];
+	return true;
+}
+
+void
+daemon_detach(struct daemon *d)
+{
+	struct stat st;
+	ssize_t n;
+
+	if (d->ready_fd == 0)
+		return;
+	setsid();
+	os_null(STDIN_FILENO);
+	/* The reader of a pipe would wait for its end as long as relay runs. */
+	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode))
+		os_null(STDERR_FILENO);
+	n = write(d->ready_fd, "", 1);
+	(void)n; /* fails if the parent was killed */
+	close(d->ready_fd);
+	d->ready_fd = 0;
+}
+
+/* ---- -P ---- */
+
+/* EEXIST: the file is not a regular file of this user with one name. */
+static int
+open_pid_file(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	struct stat st;
+
+	if (fd != -1 || errno != EEXIST)
+		return fd;
+	/* Without O_NONBLOCK, open waits for the reader of a FIFO. */
+	fd = open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd == -1)
+		return -1;
+	/* A file of another user could get another process ID written by that user. */
+	/* No name is left if its process has just removed it; os_lock reports this. */
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 &&
+	    st.st_uid == geteuid())
+		return fd;
+	close(fd);
+	errno = EEXIST;
+	return -1;
+}
+
+/* Return the process that locks ${fd}.  0: none, or one of another host. */
+static long
+find_owner(int fd)
+{
+	struct flock whole;
+
+	memset(&whole, 0, sizeof(whole));
+	whole.l_type = F_WRLCK;
+	whole.l_whence = SEEK_SET;
+	if (fcntl(fd, F_GETLK, &whole) == -1 || whole.l_type == F_UNLCK || whole.l_pid < 0)
+		return 0;
+	return (long)whole.l_pid;
+}
+
+/* Open and lock the pid file.  EAGAIN: ${*owner} locks it; 0: an unknown process. */
+static int
+lock_pid_file(const char *path, long *owner)
+{
+	int fd, saved, tries = PID_TRIES;
+
+	do {
+		*owner = 0;
+		fd = open_pid_file(path);
+		if (fd == -1)
+			return -1;
+		/* ENOLCK: some network file systems have no locks. */
+		if (os_lock(fd, path) == 0 || errno == ENOLCK)
+			return fd;
+		saved = errno;
+		if (saved == EAGAIN)
+			*owner = find_owner(fd);
+		close(fd);
+		errno = saved;
+	} while ((errno == ESTALE || (errno == EAGAIN && *owner == 0)) && --tries > 0);
+	return -1;
+}
+
+static void
+log_pid_failure(const char *path, int err, long owner)
+{
+	char why[128];
+
+	if (err == EEXIST)
+		snprintf(why, sizeof(why),
+		    "it is not a regular file of this user with one name; "
+		    "remove it or choose another name");
+	else if (err == EAGAIN && owner != 0)
+		snprintf(why, sizeof(why),
+		    "it is the pid file of process %ld; stop this process or choose another name",
+		    owner);
+	else if (err == EAGAIN)
+		snprintf(why, sizeof(why),
+		    "it is the pid file of a process on another host or in another container; "
+		    "choose another name");
+	else
+		snprintf(why, sizeof(why), "%s", strerror(err));
+	log_say(LOG_ERROR, "cannot write %s: %s", path, why);
+}
+
+bool
+daemon_write_pid(struct daemon *d)
+{
+	long owner;
+	int fd, err;
+
+	if (d->pid_path == NULL)
+		return true;
+	fd = lock_pid_file(d->pid_path, &owner);
+	if (fd != -1 && ftruncate(fd, 0) == 0 && dprintf(fd, "%ld\n", (long)getpid()) > 0) {
+		d->pid_fd = fd;
+		return true;
+	}
+	err = errno;
+	if (fd != -1) {
+		unlink(d->pid_path);
+		close(fd);
+	}
+	log_pid_failure(d->pid_path, err, fd != -1 ? 0 : owner);
+	return false;
+}
+
+void
+daemon_remove_pid(struct daemon *d)
+{
+	struct stat ours, st;
+	int found;
+
+	if (d->pid_fd == 0)
+		return;
+	found = fstat(d->pid_fd, &ours) == 0 ? lstat(d->pid_path, &st) : -1;
+	if (found == 0 && (st.st_dev != ours.st_dev || st.st_ino != ours.st_ino))
+		return;
+	if ((found == -1 || unlink(d->pid_path) == -1) && errno != ENOENT)
+		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", d->pid_path,
+		    strerror(errno));
+	close(d->pid_fd);
+}

@@ -1,0 +1,56 @@
+/*
+ * cli/daemon.h - the background process of -f and the pid file of -P.
+ *
+ * With -f, daemon_fork() forks at the start of relay, so that all commands are
+ * children of the process that stays.  Until daemon_detach(), this child keeps
+ * the terminal, on which ssh can ask for a password, and the parent waits.
+ *
+ * The pid file is locked as long as its descriptor is open.  The system removes
+ * the lock when the process ends, after kill -9 too.  So a locked pid file
+ * belongs to a process that runs, and a file without a lock can be overwritten.
+ */
+#ifndef CLI_DAEMON_H
+#define CLI_DAEMON_H
+
+#include <stdbool.h>
+
+/* A struct daemon of zeros is valid: neither -f nor -P. */
+struct daemon {
+	int ready_fd;         /* the pipe to the parent; 0: no parent waits */
+	const char *pid_path; /* borrowed; NULL: no pid file */
+	int pid_fd;           /* the locked pid file; 0: not written yet */
+};
+
+/*
+ * daemon_fork(d):
+ * Fork.  Return true in the child.  The parent does not return: it exits with
+ * STATUS_OK once the child has called daemon_detach, or with the exit status of
+ * the child if the child ends before.  Return false with errno set if there is
+ * no process or descriptor.
+ */
+bool daemon_fork(struct daemon *d);
+
+/*
+ * daemon_write_pid(d):
+ * Write the process ID to the pid file and lock the file.  It is created, or it
+ * must be a regular file of this user with one name.  If there is no ${pid_path},
+ * do nothing.  Return false if it fails; the error was logged.
+ */
+bool daemon_write_pid(struct daemon *d);
+
+/*
+ * daemon_detach(d):
+ * Start a session without a terminal, put /dev/null in the place of stdin and
+ * stderr, and let the parent exit.  A regular file as stderr stays.  If no parent
+ * waits, do nothing.
+ */
+void daemon_detach(struct daemon *d);
+
+/*
+ * daemon_remove_pid(d):
+ * At exit: remove the pid file unless another file has its name by now.  A
+ * failure is logged.
+ */
+void daemon_remove_pid(struct daemon *d);
+
+#endif
