@@ -1,0 +1,140 @@
+/*
+ * cli/connect.c - -z and -F: connect to the target, then exit.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/poll.h"
+#include "base/signals.h"
+#include "net/dial.h"
+#include "net/endpoint.h"
+#include "spawn.h"
+#include "relay.h"
+#include "cli/connect.h"
+
+static int
+pass_descriptor(int fd)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	char byte = 0;
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg;
+	struct cmsghdr *head;
+	int flags = fcntl(fd, F_GETFL);
+	ssize_t n;
+
+	/* ssh shares the file status flags, and expects a socket that blocks. */
+	if (flags == -1 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == -1)
+		return -1;
+	memset(&control, 0, sizeof(control));
+	memset(&msg, 0, sizeof(msg));
+	msg.msg_iov = &iov;
+	msg.msg_iovlen = 1;
+	msg.msg_control = &control;
+	msg.msg_controllen = sizeof(control.room);
+	head = CMSG_FIRSTHDR(&msg);
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(head), &fd, sizeof(int));
+	do
+		n = sendmsg(STDOUT_FILENO, &msg, 0);
+	while (n == -1 && errno == EINTR);
+	return n == 1 ? 0 : -1;
+}
+
+static int
+use_connection(struct dial *d, bool fdpass)
+{
+	int fd = dial_take(d), status = STATUS_OK;
+
+	if (fdpass && pass_descriptor(fd) == -1) {
+		log_say(LOG_ERROR,
+		    "cannot send the socket over stdout: %s; -F needs ssh as its parent, with "
+		    "ProxyCommand and ProxyUseFdpass yes",
+		    strerror(errno));
+		status = STATUS_CONNECT;
+	}
+	close(fd);
+	return status;
+}
+
+static int
+report_failure(const struct dial *d, bool fdpass)
+{
+	char why[ENDPOINT_NAME + 512];
+
+	log_say(fdpass ? LOG_ERROR : LOG_INFO, "%s", dial_explain(d, why, sizeof(why)));
+	return fdpass ? dial_status(d) : STATUS_CONNECT;
+}
+
+/* Wait for an event.  Return a signal that is to stop relay, or 0. */
+static int
+wait_for_event(struct pollset *ps, struct children *kids, int signal_fd)
+{
+	int sig;
+
+	pollset_add(ps, signal_fd, POLLIN);
+	if (pollset_wait(ps) == -1) {
+		log_say(LOG_ERROR, "poll: %s", strerror(errno));
+		exit(STATUS_SYSTEM);
+	}
+	do
+		sig = signals_take();
+	while (sig == SIGCHLD || sig == SIGUSR1);
+	spawn_reap(kids);
+	return sig;
+}
+
+/* The child of a name look-up would otherwise run after the exit of relay. */
+static void
+end_children(struct pollset *ps, struct children *kids, int signal_fd)
+{
+	pollset_begin(ps);
+	spawn_hurry(kids, ps->now);
+	while (spawn_turn(kids, ps), kids->first != NULL) {
+		wait_for_event(ps, kids, signal_fd);
+		pollset_begin(ps);
+	}
+}
+
+int
+connect_once(struct dial_target *target, bool fdpass, int signal_fd)
+{
+	struct dial *d = dial_start(target, pollset_clock());
+	enum dial_state state = DIAL_BUSY;
+	struct pollset ps = { .n = 0 };
+	int sig = 0, status;
+
+	if (d == NULL) {
+		log_say(LOG_ERROR, "cannot connect: %s", strerror(errno));
+		return STATUS_SYSTEM;
+	}
+	pollset_begin(&ps);
+	while (sig == 0 && (state = dial_step(d, &ps)) == DIAL_BUSY) {
+		pollset_begin(&ps);
+		dial_want(d, &ps);
+		spawn_turn(target->kids, &ps);
+		sig = wait_for_event(&ps, target->kids, signal_fd);
+	}
+	if (sig != 0)
+		status = STATUS_SIGNAL + sig;
+	else if (state == DIAL_DONE)
+		status = use_connection(d, fdpass);
+	else
+		status = report_failure(d, fdpass);
+	dial_free(d, ps.now);
+	end_children(&ps, target->kids, signal_fd);
+	pollset_free(&ps);
+	return status;
+}
