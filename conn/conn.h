@@ -29,6 +29,7 @@ struct conns {
 	struct watches watches;
 	struct mux *mux; /* carries requests of -D; NULL: they wait for a link */
 	size_t n;
+	size_t max;    /* accept no more while so many are open; 0: no limit */
 	size_t served; /* connections that had an event in the last turn */
 	bool behind;   /* a change by the mux was left for the next turn */
 	bool gave_up;  /* a connection ended by the rule "stuck": see conn.c */

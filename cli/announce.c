@@ -1,0 +1,53 @@
+/*
+ * cli/announce.c - the addresses and routes that are reported when relay is ready.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "net/sock.h"
+#include "conn/listeners.h"
+#include "tunnel/forward.h"
+#include "tunnel/hops.h"
+#include "cli/options.h"
+#include "cli/announce.h"
+
+void
+announce_addresses(const struct listeners *ls, const struct options *o)
+{
+	const struct forward *f;
+	int i;
+
+	for (i = 0; i < ls->n; i++)
+		printf("%s\n", sock_bound(&ls->tab[i].l));
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
+		if (f->kind == FORWARD_FAR) /* without the empty line at the end */
+			printf("%.*s", (int)strlen(f->bound) - 1, f->bound);
+	if (ferror(stdout) || fflush(stdout) != 0)
+		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
+	os_null(STDOUT_FILENO);
+}
+
+void
+announce_routes(const struct listeners *ls, const struct options *o)
+{
+	char path[HOPS_PATH], bound[sizeof(o->forwards[0].bound)];
+	const struct forward *f, *last = NULL;
+	int i;
+
+	hops_path(&o->hops, path, sizeof(path));
+	for (i = 0; i < ls->n; i++) {
+		f = ls->tab[i].use;
+		if (f != NULL && f != last) /* one line for both loopback addresses */
+			forward_tell(f, sock_bound(&ls->tab[i].l), path);
+		last = f;
+	}
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
+		snprintf(bound, sizeof(bound), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
+		if (f->kind == FORWARD_FAR)
+			forward_tell(f, bound, path);
+	}
+}

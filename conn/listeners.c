@@ -1,0 +1,156 @@
+/*
+ * conn/listeners.c - the listening sockets of this side, and the limit of what
+ * they accept.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/poll.h"
+#include "net/endpoint.h"
+#include "net/sock.h"
+#include "conn/conn.h"
+#include "conn/fdpair.h"
+#include "conn/listeners.h"
+
+#define ACCEPTS 64      /* connections of one listener in one turn */
+#define FULL_PAUSE 1000 /* after accept has failed */
+
+bool
+listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use)
+{
+	struct listener tab[SOCK_ADDRS];
+	int n = sock_listen(from, tab), i;
+
+	if (n == -1)
+		return false;
+	if (ls->n + n > LISTENERS_MAX) {
+		log_say(LOG_ERROR, "cannot listen on more than %d addresses", LISTENERS_MAX);
+		for (i = 0; i < n; i++)
+			sock_unlisten(&tab[i]);
+		return false;
+	}
+	for (i = 0; i < n; i++) {
+		ls->tab[ls->n].l = tab[i];
+		ls->tab[ls->n].use = use;
+		ls->tab[ls->n].slot = -1;
+		if (any_uid)
+			ls->tab[ls->n].l.guarded = false;
+		ls->n++;
+	}
+	return true;
+}
+
+void
+listeners_close(struct listeners *ls)
+{
+	while (ls->n > 0)
+		sock_unlisten(&ls->tab[--ls->n].l);
+}
+
+void
+listeners_retry(struct listeners *ls)
+{
+	ls->resume_at = 0;
+}
+
+static void
+log_full(struct listeners *ls)
+{
+	if (!ls->full_logged)
+		log_say(LOG_NOTICE,
+		    "out of descriptors with %zu connections: new connections wait; raise ulimit "
+		    "-n, or set a limit with -c",
+		    ls->conns->n);
+	ls->full_logged = true;
+}
+
+static bool
+is_full(struct listeners *ls)
+{
+	if (ls->conns->max == 0 || ls->conns->n < ls->conns->max)
+		return false;
+	if (ls->log_full)
+		log_full(ls);
+	return true;
+}
+
+void
+listeners_want(struct listeners *ls, struct pollset *ps, bool accepts)
+{
+	int i;
+
+	ls->next = ls->accepted = 0;
+	for (i = 0; i < ls->n; i++)
+		ls->tab[i].slot = -1;
+	if (ls->n == 0 || !accepts || is_full(ls))
+		return;
+	if (ls->resume_at > ps->now) {
+		pollset_until(ps, ls->resume_at);
+		return;
+	}
+	ls->resume_at = 0;
+	for (i = 0; i < ls->n; i++)
+		ls->tab[i].slot = pollset_add(ps, ls->tab[i].l.fd, POLLIN);
+}
+
+bool
+listeners_ready(const struct listeners *ls, const struct pollset *ps)
+{
+	int i;
+
+	for (i = 0; i < ls->n; i++)
+		if (pollset_ready(ps, ls->tab[i].slot) != 0)
+			return true;
+	return false;
+}
+
+/* accept has failed with ${err}. */
+static void
+pause_accept(struct listeners *ls, int err, int64_t now)
+{
+	if (err == EAGAIN || err == EWOULDBLOCK)
+		return;
+	ls->resume_at = now + FULL_PAUSE;
+	if (err == EMFILE || err == ENFILE) {
+		log_full(ls);
+	} else if (!ls->full_logged) {
+		ls->full_logged = true;
+		log_say(LOG_NOTICE, "cannot accept: %s; new connections wait", strerror(err));
+	}
+}
+
+static bool
+accept_from(struct listeners *ls, int at, struct accepted *c, int64_t now)
+{
+	const struct listener *l = &ls->tab[at].l;
+	struct fdpair fds;
+	int fd;
+
+	do {
+		if (ls->accepted++ == ACCEPTS || is_full(ls))
+			return false;
+		fd = sock_accept(l, c->name);
+	} while (fd == -1 && errno == EACCES);
+	if (fd == -1) {
+		pause_accept(ls, errno, now);
+		return false;
+	}
+	if (ls->conns->n <= ls->conns->max / 2)
+		ls->full_logged = false;
+	fdpair_socket(&fds, fd, l->path == NULL);
+	c->side = side_of_fds(&fds);
+	c->use = ls->tab[at].use;
+	return true;
+}
+
+bool
+listeners_accept(struct listeners *ls, const struct pollset *ps, struct accepted *c)
+{
+	for (; ls->next < ls->n; ls->next++, ls->accepted = 0)
+		if (pollset_ready(ps, ls->tab[ls->next].slot) != 0 &&
+		    accept_from(ls, ls->next, c, ps->now))
+			return true;
+	return false;
+}

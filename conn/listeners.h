@@ -1,0 +1,88 @@
+/*
+ * conn/listeners.h - the listening sockets of this side, and the limit of what
+ * they accept.
+ *
+ * As long as conns->max connections are open, nothing is accepted: new
+ * connections wait in the backlog of the system.  The same holds for a second
+ * after accept(2) has failed, because it would fail again at once.
+ */
+#ifndef CONN_LISTENERS_H
+#define CONN_LISTENERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/sock.h"
+#include "conn/side.h"
+
+#define LISTENERS_MAX 64
+
+struct conns;
+struct endpoint;
+struct pollset;
+
+/* With conns set and all else zeros, it is empty. */
+struct listeners {
+	struct {
+		struct listener l;
+		int slot;        /* of this turn's pollset; -1: not polled */
+		const void *use; /* what its connections are for, of listeners_add */
+	} tab[LISTENERS_MAX];
+	int n;
+	const struct conns *conns; /* those that are open, and their limit */
+	bool log_full;             /* the limit follows from ulimit -n: log when it is reached */
+	bool full_logged;          /* not again before half of the connections have ended */
+	int64_t resume_at;         /* accept has failed: no more before this time; 0: it has not */
+	int next, accepted;        /* of this turn: the listener to accept from; its connections */
+};
+
+/* A connection that was accepted. */
+struct accepted {
+	struct side side;
+	const void *use;
+	char name[SOCK_NAME]; /* of the peer, for messages */
+};
+
+/*
+ * listeners_add(ls, from, any_uid, use):
+ * Listen on ${from}, which must outlive ${ls}, as sock_listen does.  ${use} is
+ * returned with each connection.  If ${any_uid}, accept connections of processes
+ * of other users too.  Return false if it fails; the error was logged, and no
+ * listener of ${from} is left.
+ */
+bool listeners_add(
+    struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use);
+
+/*
+ * listeners_close(ls):
+ * Close all listeners and remove their socket files.  Harmless if there are none.
+ */
+void listeners_close(struct listeners *ls);
+
+/*
+ * listeners_retry(ls):
+ * Descriptors were closed: accept again at once even if accept has failed.
+ */
+void listeners_retry(struct listeners *ls);
+
+/*
+ * listeners_want(ls, ps, accepts):
+ * Before the poll of each turn: watch the listeners, if ${accepts} and if there
+ * is room for a connection.
+ */
+void listeners_want(struct listeners *ls, struct pollset *ps, bool accepts);
+
+/*
+ * listeners_ready(ls, ps):
+ * Return true if a connection waits, by the last poll.
+ */
+bool listeners_ready(const struct listeners *ls, const struct pollset *ps);
+
+/*
+ * listeners_accept(ls, ps, c):
+ * Accept the next connection into ${c}, whose side belongs to the caller.  Return
+ * false if there is none, or if there were enough in this turn.  Never blocks.
+ */
+bool listeners_accept(struct listeners *ls, const struct pollset *ps, struct accepted *c);
+
+#endif
