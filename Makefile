@@ -44,10 +44,10 @@ LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o
 NET = net/dial.o net/endpoint.o net/lookup.o net/sock.o
 MUX = mux/cc.o mux/frame.o mux/mux.o mux/queue.o
-CONN = conn/conn.o conn/fdpair.o conn/half.o conn/side.o conn/socks.o
+CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
 TUNNEL = tunnel/bootstrap.o tunnel/forward.o tunnel/hops.o tunnel/probe.o \
 	tunnel/remote.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
-CLI = cli/options.o
+CLI = cli/announce.o cli/connect.o cli/daemon.o cli/options.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
 # mux/stream.c has its functions in mux/mux.h, and base/os_system.o is made of

@@ -1,48 +1,88 @@
 /* ISC license: see LICENSE. */
+/*
+ * relay.h - the map of the source, the exit statuses, the version.
+ *
+ * A byte of a client passes through these files, in this order:
+ *
+ *   net/sock.c          listens and accepts; turns names into addresses
+ *   conn/listeners.c    accepts as many connections as are allowed
+ *   relay.c             joins each accepted socket to its target
+ *   conn/conn.c         one connection: two sides and their life
+ *   conn/side.c         a side: descriptors or a stream
+ *   conn/half.c         one direction of a connection
+ *   base/buf.c          the queue where its bytes wait
+ *   conn/fdpair.c       descriptors: a socket, two pipes, stdin and stdout
+ *
+ * or, if the side is a stream of a link, instead of conn/fdpair.c:
+ *
+ *   mux/stream.c        one stream of a link: queues and flow control
+ *   mux/mux.c           all streams of a link; frames from and to bytes
+ *   mux/queue.c         the streams that have something to send
+ *   mux/cc.c            congestion control: how much may be in flight
+ *   mux/frame.c         the wire format
+ *   tunnel/transport.c  the channel of a link: a command or stdin and stdout
+ *
+ * How a target is reached:
+ *
+ *   conn/socks.c        the handshake of a SOCKS client (-D)
+ *   net/dial.c          connects to an endpoint, or runs it
+ *   net/lookup.c        looks up a name in a child process
+ *   spawn.c             child processes
+ *
+ * How a tunnel starts, is kept and ends:
+ *
+ *   tunnel/tunnel.c     the states of a link: starting, up, backoff, over
+ *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary
+ *   tunnel/hops.c       one command that leads through all hops
+ *   tunnel/forward.c    -L, -R, -D and -W: their text
+ *   tunnel/remote.c     -R: listeners on the far side
+ *   tunnel/serve.c      far side: connects the streams that were opened
+ *   tunnel/probe.c      -w, -n: tests whether a target can be reached
+ *
+ * The command line:
+ *
+ *   cli/options.c       the table of options, and what they exclude
+ *   net/endpoint.c      an end as text: 8888, host:80, /path, -
+ *   cli/announce.c      the addresses on stdout, the routes on stderr
+ *   cli/daemon.c        -f and -P
+ *   cli/connect.c       -z and -F
+ *
+ * What all of them use:
+ *
+ *   base/poll.c         the set of descriptors of one turn, the clock
+ *   base/signals.c      signals as a descriptor
+ *   base/log.c          messages on stderr
+ *   base/os.c           system calls; os_linux.c, os_darwin.c, os_bsd.c and
+ *                       os_posix.c: what POSIX.1-2008 lacks, one is built
+ *
+ * The folders are layers, from top to bottom: cli, tunnel, conn, net, mux, base.
+ * spawn.c is between net and base.  A file uses its own layer and the layers
+ * below it; make layers checks this.
+ *
+ * The name of a function begins with the name of its file or of its type.  Unless
+ * its contract says otherwise, a function that can fail returns -1 with errno set,
+ * and relay opens all descriptors non-blocking and close-on-exec.  Times are
+ * milliseconds of CLOCK_MONOTONIC, those with _us in their names microseconds.
+ * Sizes are bytes.
+ */
 #ifndef RELAY_H
 #define RELAY_H
 
-/*
- * relay.h - the map of relay.  One section a room, in the order in which a byte travels:
- *
- *   relay.c --> options.c    the command line: endpoint.c (ends), forward.c (-L -R -D -W), hops.c (one command of hops)
- *      |    --> sock.c       listen, accept: struct -> descriptor
- *      |    --> dial.c       reach the target: lookup.c (names), sock.c and spawn.c (commands) stand behind it
- *      v
- *   pair.c ---------------------------> half.c --> buf.c     A <=> B
- *      |                                  |   \--> end.c      what the descriptors of one side are, and how they close
- *   tunnel.c      the life of a link      |
- *      |                                  |
- *   leg.c --> socks.c                     |                  A <=> stream
- *      | \--> link.c --> frame.c          |
- *      |        |   \--> pace.c           |
- *      |        \-------------------------/
- *   carrier.c --> boot.c                                     streams <=> wire; a far end where none was
- *
- *   floor: poll.c  signals.c  os.c  log.c
- *
- * A room calls to the right and down, never back.  An exported name begins with its file's or its type's name.  Unless a
- * contract says otherwise, a function that can fail returns -1 and leaves the cause in errno, and every descriptor that relay
- * makes is non-blocking and close-on-exec.  Times are milliseconds of a clock that never goes back (pollset_clock); sizes are
- * bytes.
- */
-
 #define RELAY_VERSION "0.1"
 
-/* What relay's exit tells a script; relay(1), EXIT STATUS. */
+/* The exit status: relay(1), EXIT STATUS. */
 enum status {
 	STATUS_OK = 0,
-	STATUS_CONNECT = 1, /* TO could not be reached */
-	STATUS_USAGE = 2,   /* a wrong option or end */
-	STATUS_LISTEN = 3,  /* FROM could not be listened on */
-	STATUS_BROKEN = 4,  /* the connection broke before both sides had ended it */
-	STATUS_COMMAND = 5, /* the command failed */
-	STATUS_SYSTEM = 6,  /* the system refused descriptors, memory or processes */
-	STATUS_LINK = 7,    /* the link could not be made, or broke */
-	STATUS_NOEXEC =
-	    126, /* the command could not be executed; what shells return (POSIX XCU 2.8.2) */
-	STATUS_NOTFOUND = 127, /* the command was not found */
-	STATUS_SIGNAL = 128    /* plus N: signal N stopped the one connection */
+	STATUS_CONNECT = 1,    /* the target cannot be reached */
+	STATUS_USAGE = 2,      /* a wrong option, end or hop */
+	STATUS_LISTEN = 3,     /* cannot listen on the source */
+	STATUS_BROKEN = 4,     /* the connection broke before both sides had sent EOF */
+	STATUS_COMMAND = 5,    /* the command failed */
+	STATUS_SYSTEM = 6,     /* no descriptors, memory or processes */
+	STATUS_LINK = 7,       /* the link cannot be made, or was lost */
+	STATUS_NOEXEC = 126,   /* the command cannot be executed (POSIX XCU 2.8.2) */
+	STATUS_NOTFOUND = 127, /* the command was not found (POSIX XCU 2.8.2) */
+	STATUS_SIGNAL = 128    /* plus N: signal N ended the one connection */
 };
 
 #endif

@@ -48,7 +48,7 @@ enum option_kind {
 
 /*
  * Usage, getopt string and completions come from here.  A new option needs a row,
- * a field in relay.h and a paragraph in relay.1.
+ * a field in options.h and a paragraph in relay.1.
  */
 static const struct option_row {
 	char letter;
@@ -58,8 +58,8 @@ static const struct option_row {
 	long least, most;
 	const char *help;
 } table[] = {
-	{ 'a', "", FLAG(anybody), "let every user connect to the loopback ports" },
-	{ 'c', "NUMBER", COUNT(max_pairs, 1, MOST), "serve at most NUMBER connections at a time" },
+	{ 'a', "", FLAG(any_uid), "let every user connect to the loopback ports" },
+	{ 'c', "NUMBER", COUNT(max_conns, 1, MOST), "serve at most NUMBER connections at a time" },
 	{ 'D', "[BIND:]PORT", FORWARD, "listen here as a SOCKS proxy, connect from the last hop" },
 	{ 'e', "COMMAND", TEXT(rsh), "run COMMAND instead of ssh for the first hop" },
 	{ 'F', "", MODE(MODE_FDPASS), "connect, pass the socket to ssh on stdout, and exit" },
@@ -69,10 +69,11 @@ static const struct option_row {
 	{ 'L', "FROM:TO", FORWARD, "listen on FROM here, connect to TO from the last hop" },
 	{ 'm', "", MODE(MODE_LINK_NEAR), "carry all connections over one command: a link" },
 	{ 'n', "", MODE(MODE_CHECK), "check each step of a tunnel, report it, forward nothing" },
-	{ 'P', "FILE", TEXT(pidfile), "write the process ID to FILE" },
+	{ 'P', "FILE", TEXT(pid_path), "write the process ID to FILE" },
 	{ 'q', "", LEVEL(LOG_ERROR), "log errors only" },
 	{ 'R', "FROM:TO", FORWARD, "listen on FROM on the last hop, connect to TO from here" },
-	{ 't', "SECONDS", SECONDS(each_ms, 1, MOST), "try an address for SECONDS (default 10)" },
+	{ 't', "SECONDS", SECONDS(target.each_ms, 1, MOST),
+	    "try an address for SECONDS (default 10)" },
 	{ 'V', "", SHOW, "print the version on stdout" },
 	{ 'v', "", LEVEL(LOG_INFO), "log each connection" },
 	{ 'W', "TO", FORWARD, "connect stdin and stdout to TO from the last hop" },
@@ -233,7 +234,7 @@ parse_table(struct options *o, int argc, char *argv[])
 	const struct option_row *row;
 	int c;
 
-	o->each_ms = 10000;
+	o->target.each_ms = 10000;
 	o->level = LOG_NOTICE;
 	getopt_string(letters);
 	while ((c = getopt(argc, argv, letters)) != -1) {
@@ -268,8 +269,8 @@ parse_target_only(struct options *o, int n, char *argv[])
 	}
 	if (n != 1)
 		fail_usage("-z and -F take one end, TO");
-	parse_end(&o->to, argv[0], false);
-	if (o->to.kind == ENDPOINT_STDIO)
+	parse_end(&o->target.to, argv[0], false);
+	if (o->target.to.kind == ENDPOINT_STDIO)
 		fail_usage("-z and -F connect: TO is a port or a socket path");
 	o->from.kind = ENDPOINT_STDIO;
 }
@@ -283,14 +284,14 @@ parse_ends(struct options *o, int n, char *argv[])
 	if (strcmp(argv[1], "--") == 0) {
 		if (n == 2 || *argv[2] == '\0')
 			fail_usage("the command after -- is missing");
-		endpoint_command(&o->to, argv + 2);
+		endpoint_command(&o->target.to, argv + 2);
 		return;
 	}
 	if (n > 2)
 		fail_usage(
 		    "there are words after TO; options stand before FROM, and a command after --");
-	parse_end(&o->to, argv[1], false);
-	if (o->from.kind == ENDPOINT_STDIO && o->to.kind == ENDPOINT_STDIO)
+	parse_end(&o->target.to, argv[1], false);
+	if (o->from.kind == ENDPOINT_STDIO && o->target.to.kind == ENDPOINT_STDIO)
 		fail_usage("FROM and TO are both stdin and stdout");
 }
 
@@ -309,10 +310,10 @@ parse_link(struct options *o, int n, char *argv[])
 		fail_usage("there are words after TO; options stand before FROM");
 	o->mode = MODE_LINK_FAR;
 	o->from.kind = ENDPOINT_STDIO;
-	o->to.kind = ENDPOINT_STDIO; /* none */
+	o->target.to.kind = ENDPOINT_STDIO; /* none */
 	if (n == 2) {
-		parse_end(&o->to, argv[1], false);
-		if (o->to.kind == ENDPOINT_STDIO)
+		parse_end(&o->target.to, argv[1], false);
+		if (o->target.to.kind == ENDPOINT_STDIO)
 			fail_usage("FROM and TO are both stdin and stdout");
 	}
 }
@@ -326,8 +327,8 @@ far_options(struct options *o)
 
 	if (o->wait_ms > 0)
 		snprintf(wait, sizeof(wait), " -w %d", o->wait_ms / 1000);
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -", o->each_ms / 1000,
-	    wait, o->anybody ? " -a" : "", level);
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -",
+	    o->target.each_ms / 1000, wait, o->any_uid ? " -a" : "", level);
 }
 
 static void
@@ -349,7 +350,7 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 	if (!os_self(name, o->self, sizeof(o->self)))
 		snprintf(o->self, sizeof(o->self), "%s", name);
 	far_options(o);
-	endpoint_command(&o->to, o->hops.argv);
+	endpoint_command(&o->target.to, o->hops.argv);
 	if (o->n_forwards > 0)
 		o->from = o->forwards[0].from;
 }
@@ -399,7 +400,8 @@ options_parse(struct options *o, int argc, char *argv[])
 	parse_words(o, argc - at, argv + at, argv[0]);
 	if (o->background && o->mode == MODE_CHECK)
 		fail_usage("-n reports and ends: it goes without -f");
-	if (o->background && (o->from.kind == ENDPOINT_STDIO || o->to.kind == ENDPOINT_STDIO))
+	if (o->background &&
+	    (o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO))
 		fail_usage("-f needs a listener as FROM and leaves stdin and stdout behind");
 }
 
@@ -419,7 +421,7 @@ bool
 options_one_shot(const struct options *o)
 {
 	if (o->mode == MODE_DIRECT)
-		return o->from.kind == ENDPOINT_STDIO || o->to.kind == ENDPOINT_STDIO;
+		return o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO;
 	return (o->mode == MODE_LINK_NEAR || o->mode == MODE_TUNNEL) &&
 	       o->from.kind == ENDPOINT_STDIO;
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "net/dial.h"
 #include "net/endpoint.h"
 #include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
@@ -27,11 +28,12 @@ enum mode {
 struct options {
 	enum mode mode;
 	enum log_level level;
-	bool anybody, background;
-	long max_pairs; /* 0: no bound of the user's */
-	const char *pidfile, *rsh, *far_path;
-	int each_ms, wait_ms, idle_ms;
-	struct endpoint from, to; /* to, of a tunnel: the command that leads through its hops */
+	bool any_uid, background;
+	long max_conns; /* 0: no limit */
+	const char *pid_path, *rsh, *far_path;
+	int wait_ms, idle_ms;
+	struct endpoint from;
+	struct dial_target target; /* of a tunnel: the command that leads through the hops */
 	struct forward forwards[OPTIONS_FORWARDS];
 	int n_forwards;
 	struct hops hops;

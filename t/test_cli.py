@@ -916,6 +916,19 @@ def test_flags_come_back(relay, run, target, shape, blocking, how):
         os.close(fd)
 
 
+def test_flags_stay_without_pid_file(target, tmp):
+    """Goal: if the pid file cannot be written, stdin and stdout keep the flags they had."""
+    a, i, o = rig.end_of_pipe_pair()
+    before = flags(i), flags(o)
+    r = subprocess.run([rig.RELAY, '-P', tmp + '/none/it.pid', '-', *target().words], stdin=i, stdout=o,
+                       stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
+    assert r.returncode == 6 and one_line(r.stderr) and '/none/it.pid' in r.stderr
+    assert (flags(i), flags(o)) == before
+    for fd in (i, o):
+        os.close(fd)
+    a.close()
+
+
 def test_tty(relay, target):
     """Goal: a terminal as stdin and stdout: a line goes, an answer comes, ^D ends what we say; its flags and modes stay."""
     import pty

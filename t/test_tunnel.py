@@ -1109,7 +1109,7 @@ def test_idle(tunnel, far, target, kind):
     since = time.monotonic()
     assert r.wait(5) == 0
     assert 0.8 < time.monotonic() - since < 3
-    r.says('nobody was connected for 1 s')
+    r.says('exiting: no connection for 1 s')
 
 
 def test_idle_from_the_start(tunnel, far):

@@ -118,7 +118,7 @@ read_bound(struct remote_ask *ask)
 static bool
 may_dial(const struct remotes *tab, const struct stream *s)
 {
-	return stream_is_opened(s) && (tab->max_conns == 0 || tab->conns->n < tab->max_conns);
+	return stream_is_opened(s) && (tab->conns->max == 0 || tab->conns->n < tab->conns->max);
 }
 
 static void

@@ -23,8 +23,6 @@ struct remote_waiter;
 
 struct remotes {
 	struct conns *conns;
-	size_t
-	    max_conns; /* near: while so many are open, a connection from there waits; 0: no limit */
 	bool any_uid;  /* far: processes of other users may connect, too */
 	struct children *kids; /* far: what looks names up */
 	int lookup_ms;         /* far: how long a look-up may take */

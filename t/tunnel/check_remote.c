@@ -127,7 +127,7 @@ START_TEST(a_connection_there_waits_for_room_here)
 	int l = tcp_listener(AF_INET, &port), one, two, a, b;
 
 	begin();
-	near_remotes.max_conns = 1;
+	near_conns.max = 1;
 	listen_there("127.0.0.1:0", port_text(port));
 	one = tcp_connect(AF_INET, port_there());
 	a = taken(l);
