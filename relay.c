@@ -88,7 +88,7 @@ set_up_tunnel(struct relay *r)
 	t->conns = t->remotes.conns = t->serve.conns = &r->conns;
 	t->remotes.any_uid = o->any_uid;
 	t->remotes.kids = &r->kids;
-	t->remotes.lookup_ms = o->target.each_ms;
+	t->remotes.lookup_ms = o->each_ms;
 	t->serve.remotes = &t->remotes;
 	t->serve.target = &o->target;
 	t->serve.only_target = o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO;
@@ -109,11 +109,12 @@ set_up(struct relay *r)
 	r->daemon.pid_path = o->pid_path;
 	r->listeners.conns = &r->conns;
 	o->target.kids = &r->kids;
+	o->target.each_ms = o->each_ms;
 	/* The command that leads to the far side is tried once; -w is for the targets there. */
 	o->target.wait_ms = options_tunnel(o) ? 0 : o->wait_ms;
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
 		f->to.kids = &r->kids;
-		f->to.each_ms = o->target.each_ms;
+		f->to.each_ms = o->each_ms;
 	}
 	set_up_tunnel(r);
 }

@@ -1,7 +1,7 @@
 /*
- * options.c - the command line: one table of the options, then sources, targets and hops.
+ * cli/options.c - the command line: options, then ends or hops.
  *
- * A mistake there ends relay before anything is started, with one line that shows a correct form.
+ * It is checked as a whole before relay opens anything.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -19,8 +19,6 @@
 #include "relay.h"
 #include "cli/options.h"
 
-#define MOST 1000000 /* seconds: their milliseconds fit an int */
-
 enum option_kind {
 	KIND_FLAG,
 	KIND_COUNT,
@@ -29,65 +27,28 @@ enum option_kind {
 	KIND_FORWARD,
 	KIND_LEVEL,
 	KIND_MODE,
-	KIND_SHOW,
 };
 
-/* The sizeof makes the compiler warn if ${field} has another type than parse_option writes. */
-#define AT(type, field) (offsetof(struct options, field) + 0 * sizeof(&UNREAD->field == (type *)0))
-#define UNREAD ((const struct options *)0)
-
-/* Kind, field and bounds of a row.  A level or mode is stored as the lower bound. */
-#define FLAG(field) KIND_FLAG, AT(bool, field), 0, 0
-#define COUNT(field, least, most) KIND_COUNT, AT(long, field), least, most
-#define SECONDS(field, least, most) KIND_SECONDS, AT(int, field), least, most
-#define TEXT(field) KIND_TEXT, AT(const char *, field), 0, 0
-#define FORWARD KIND_FORWARD, 0, 0, 0
-#define LEVEL(level) KIND_LEVEL, 0, level, 0
-#define MODE(mode) KIND_MODE, 0, mode, 0
-#define SHOW KIND_SHOW, 0, 0, 0
-
-/*
- * Usage, getopt string and completions come from here.  A new option needs a row,
- * a field in options.h and a paragraph in relay.1.
- */
-static const struct option_row {
+struct option_row {
 	char letter;
-	const char *argument; /* its name in relay -h; empty: none */
+	const char *argument;
 	enum option_kind kind;
 	size_t field;
 	long least, most;
 	const char *help;
-} table[] = {
-	{ 'a', "", FLAG(any_uid), "let every user connect to the loopback ports" },
-	{ 'c', "NUMBER", COUNT(max_conns, 1, MOST), "serve at most NUMBER connections at a time" },
-	{ 'D', "[BIND:]PORT", FORWARD, "listen here as a SOCKS proxy, connect from the last hop" },
-	{ 'e', "COMMAND", TEXT(rsh), "run COMMAND instead of ssh for the first hop" },
-	{ 'F', "", MODE(MODE_FDPASS), "connect, pass the socket to ssh on stdout, and exit" },
-	{ 'f', "", FLAG(background), "go to the background when ready" },
-	{ 'h', "", SHOW, "print this help on stdout" },
-	{ 'i', "SECONDS", SECONDS(idle_ms, 1, MOST), "exit after SECONDS without a connection" },
-	{ 'L', "FROM:TO", FORWARD, "listen on FROM here, connect to TO from the last hop" },
-	{ 'm', "", MODE(MODE_LINK_NEAR), "carry all connections over one command: a link" },
-	{ 'n', "", MODE(MODE_CHECK), "check each step of a tunnel, report it, forward nothing" },
-	{ 'P', "FILE", TEXT(pid_path), "write the process ID to FILE" },
-	{ 'q', "", LEVEL(LOG_ERROR), "log errors only" },
-	{ 'R', "FROM:TO", FORWARD, "listen on FROM on the last hop, connect to TO from here" },
-	{ 't', "SECONDS", SECONDS(target.each_ms, 1, MOST),
-	    "try an address for SECONDS (default 10)" },
-	{ 'V', "", SHOW, "print the version on stdout" },
-	{ 'v', "", LEVEL(LOG_INFO), "log each connection" },
-	{ 'W', "TO", FORWARD, "connect stdin and stdout to TO from the last hop" },
-	{ 'w', "SECONDS", SECONDS(wait_ms, 0, MOST), "retry an unavailable target for SECONDS" },
-	{ 'x', "PATH", TEXT(far_path), "run the relay at PATH on the last hop, copy nothing" },
-	{ 'z', "", MODE(MODE_PROBE), "connect, transfer nothing, exit with status 0 or 1" },
 };
+
+#define OPTION_ROW(letter, argument, kind, field, least, most, help) \
+	{ letter, argument, KIND_##kind, offsetof(struct options, field), least, most, help },
+
+static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 
 #define OPTIONS (sizeof(table) / sizeof(table[0]))
 
 static void
 fail_usage(const char *what)
 {
-	log_say(LOG_ERROR, "%s (relay -h shows how)", what);
+	log_say(LOG_ERROR, "%s; see relay -h", what);
 	exit(STATUS_USAGE);
 }
 
@@ -113,14 +74,16 @@ print_usage(void)
 		    "  -%c %-11s  %s\n", row->letter, row->argument, row->help); /* [BIND:]PORT */
 }
 
-/* -h, -V */
+/* -h and -V exit at once, whatever follows them. */
 static void
-show(char letter)
+show(const struct options *o)
 {
-	if (letter == 'V')
+	if (o->show_version)
 		puts("relay " RELAY_VERSION);
-	else
+	else if (o->show_help)
 		print_usage();
+	else
+		return;
 	exit(fflush(stdout) == 0 && !ferror(stdout) ? STATUS_OK : STATUS_SYSTEM);
 }
 
@@ -134,8 +97,8 @@ number(const struct option_row *row, const char *text)
 	n = strtol(text, &end, 10);
 	if (*text == '\0' || *end != '\0' || errno != 0 || n < row->least || n > row->most) {
 		snprintf(why, sizeof(why),
-		    "-%c \"%.40s\": a whole number from %ld to %ld, as in -%c %ld", row->letter,
-		    text, row->least, row->most, row->letter, row->least + 9);
+		    "-%c \"%.40s\": write a whole number from %ld to %ld, as in -%c %ld",
+		    row->letter, text, row->least, row->most, row->letter, row->least + 9);
 		fail_usage(why);
 	}
 	return n;
@@ -147,7 +110,7 @@ add_forward(struct options *o, int kind, const char *text)
 	char why[SOCK_PATH_MAX + 256];
 
 	if (o->n_forwards == OPTIONS_FORWARDS)
-		fail_usage("a tunnel carries at most 32 of -L, -R and -D");
+		fail_usage("a tunnel has at most 32 of -L, -R and -D");
 	if (!forward_parse(&o->forwards[o->n_forwards++], (char)kind, text, why, sizeof(why)))
 		fail_usage(why);
 }
@@ -194,9 +157,6 @@ parse_option(struct options *o, const struct option_row *row, const char *text)
 	case KIND_MODE:
 		set_mode(o, (enum mode)row->least);
 		break;
-	case KIND_SHOW:
-		show(row->letter);
-		break;
 	}
 }
 
@@ -234,13 +194,14 @@ parse_table(struct options *o, int argc, char *argv[])
 	const struct option_row *row;
 	int c;
 
-	o->target.each_ms = 10000;
+	o->each_ms = 10000;
 	o->level = LOG_NOTICE;
 	getopt_string(letters);
 	while ((c = getopt(argc, argv, letters)) != -1) {
 		row = find_option(c);
 		if (row != NULL) {
 			parse_option(o, row, optarg);
+			show(o);
 			continue;
 		}
 		snprintf(why, sizeof(why),
@@ -259,7 +220,7 @@ parse_end(struct endpoint *ep, const char *text, bool listens)
 		fail_usage(why);
 }
 
-/* -z and -F: the only end is TO; a FROM of "-" may stand before it. */
+/* -z and -F: TO is the only end.  A FROM of "-" before it is allowed. */
 static void
 parse_target_only(struct options *o, int n, char *argv[])
 {
@@ -268,10 +229,10 @@ parse_target_only(struct options *o, int n, char *argv[])
 		n--;
 	}
 	if (n != 1)
-		fail_usage("-z and -F take one end, TO");
+		fail_usage("-z and -F need one end, TO");
 	parse_end(&o->target.to, argv[0], false);
 	if (o->target.to.kind == ENDPOINT_STDIO)
-		fail_usage("-z and -F connect: TO is a port or a socket path");
+		fail_usage("-z and -F need a port or a socket path as TO");
 	o->from.kind = ENDPOINT_STDIO;
 }
 
@@ -289,13 +250,13 @@ parse_ends(struct options *o, int n, char *argv[])
 	}
 	if (n > 2)
 		fail_usage(
-		    "there are words after TO; options stand before FROM, and a command after --");
+		    "there are words after TO; write options before FROM, and a command after --");
 	parse_end(&o->target.to, argv[1], false);
 	if (o->from.kind == ENDPOINT_STDIO && o->target.to.kind == ENDPOINT_STDIO)
 		fail_usage("FROM and TO are both stdin and stdout");
 }
 
-/* -m: near with a command, or far on stdin and stdout. */
+/* -m: the near side has a command, the far side has stdin and stdout. */
 static void
 parse_link(struct options *o, int n, char *argv[])
 {
@@ -304,13 +265,13 @@ parse_link(struct options *o, int n, char *argv[])
 		return;
 	}
 	if (n == 0 || strcmp(argv[0], "-") != 0)
-		fail_usage(
-		    "-m is relay -m FROM -- COMMAND on this side, relay -m - [TO] on the other");
+		fail_usage("with -m, write relay -m FROM -- COMMAND here and relay -m - [TO] on "
+			   "the far side");
 	if (n > 2)
-		fail_usage("there are words after TO; options stand before FROM");
+		fail_usage("there are words after TO; write options before FROM");
 	o->mode = MODE_LINK_FAR;
 	o->from.kind = ENDPOINT_STDIO;
-	o->target.to.kind = ENDPOINT_STDIO; /* none */
+	o->target.to.kind = ENDPOINT_STDIO; /* no TO */
 	if (n == 2) {
 		parse_end(&o->target.to, argv[1], false);
 		if (o->target.to.kind == ENDPOINT_STDIO)
@@ -318,7 +279,7 @@ parse_link(struct options *o, int n, char *argv[])
 	}
 }
 
-/* The options that the far relay is started with. */
+/* Write the options for the relay on the last hop. */
 static void
 far_options(struct options *o)
 {
@@ -327,8 +288,8 @@ far_options(struct options *o)
 
 	if (o->wait_ms > 0)
 		snprintf(wait, sizeof(wait), " -w %d", o->wait_ms / 1000);
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -",
-	    o->target.each_ms / 1000, wait, o->any_uid ? " -a" : "", level);
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -", o->each_ms / 1000,
+	    wait, o->any_uid ? " -a" : "", level);
 }
 
 static void
@@ -342,7 +303,8 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 		fail_usage("a tunnel needs a hop, as in relay -L 8888:localhost:8888 me@login");
 	for (i = 0; i < o->n_forwards && o->n_forwards > 1; i++)
 		if (o->forwards[i].kind == FORWARD_STDIO)
-			fail_usage("-W stands alone: stdin and stdout go to one place");
+			fail_usage("-W excludes -L, -R, -D and a second -W: stdin and stdout have "
+				   "one target");
 	if (o->rsh == NULL)
 		o->rsh = rsh != NULL && *rsh != '\0' ? rsh : "ssh";
 	if (!hops_parse(&o->hops, argv, n, o->rsh, why, sizeof(why)))
@@ -355,18 +317,18 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 		o->from = o->forwards[0].from;
 }
 
-/* The rules between options, once all were read. */
+/* Check which options are used together. */
 static void
 check_table(struct options *o)
 {
 	if (o->n_forwards > 0 && o->mode == MODE_DIRECT)
 		o->mode = MODE_TUNNEL;
 	if (o->n_forwards > 0 && o->mode == MODE_LINK_NEAR)
-		fail_usage("-m takes a command, -L, -R, -D and -W take hops: use one of them");
+		fail_usage("-m needs a command, -L, -R, -D and -W need hops: use one of them");
 	if (o->n_forwards > 0 && !options_tunnel(o))
-		fail_usage("-L, -R, -D and -W go with neither -z nor -F");
+		fail_usage("-z and -F exclude -L, -R, -D and -W");
 	if (!options_tunnel(o) && (o->rsh != NULL || o->far_path != NULL))
-		fail_usage("-e and -x belong to a tunnel: -L, -R, -D or -W");
+		fail_usage("-e and -x need a tunnel: -L, -R, -D, -W or -n");
 }
 
 static void
@@ -399,10 +361,10 @@ options_parse(struct options *o, int argc, char *argv[])
 	check_table(o);
 	parse_words(o, argc - at, argv + at, argv[0]);
 	if (o->background && o->mode == MODE_CHECK)
-		fail_usage("-n reports and ends: it goes without -f");
+		fail_usage("-n exits after its report: use it without -f");
 	if (o->background &&
 	    (o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO))
-		fail_usage("-f needs a listener as FROM and leaves stdin and stdout behind");
+		fail_usage("-f needs a listener: FROM and TO cannot be stdin and stdout");
 }
 
 bool

@@ -1,5 +1,5 @@
 /*
- * cli/options.h - the command line as a whole.
+ * cli/options.h - the table of options, and the whole command line.
  */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
@@ -13,6 +13,7 @@
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 
+#define OPTIONS_MOST 1000000 /* seconds: in milliseconds they fit an int */
 #define OPTIONS_FORWARDS 32
 
 enum mode {
@@ -22,32 +23,102 @@ enum mode {
 	MODE_LINK_NEAR, /* -m FROM -- COMMAND */
 	MODE_LINK_FAR,  /* -m - [TO] */
 	MODE_TUNNEL,    /* -L, -R, -D, -W */
-	MODE_CHECK      /* -n: a tunnel that forwards nothing */
+	MODE_CHECK      /* -n: check a tunnel, forward nothing */
 };
 
+/*
+ * ROW(letter, argument, kind, field, least, most, help):
+ * One row an option: its letter, its argument in relay -h ("": none), its kind,
+ * the field of struct options that it sets, the bounds of a number, and its line
+ * in relay -h.  Of a LEVEL or MODE, ${least} is the value of the field.
+ *
+ * The fields, the string for getopt(3), relay -h and the completions follow from
+ * this table.  A new option needs a row here, the code that reads its field, and
+ * a paragraph in doc/relay.1.
+ */
+/* clang-format off */
+#define OPTIONS_TABLE(ROW) \
+	ROW('a', "", FLAG, any_uid, 0, 1, \
+	    "let every user connect to the loopback ports") \
+	ROW('c', "NUMBER", COUNT, max_conns, 1, OPTIONS_MOST, \
+	    "serve at most NUMBER connections at a time") \
+	ROW('D', "[BIND:]PORT", FORWARD, forwards, 0, 0, \
+	    "listen here as a SOCKS proxy, connect from the last hop") \
+	ROW('e', "COMMAND", TEXT, rsh, 0, 0, \
+	    "run COMMAND instead of ssh for the first hop") \
+	ROW('F', "", MODE, mode, MODE_FDPASS, 0, \
+	    "connect, pass the socket to ssh on stdout, and exit") \
+	ROW('f', "", FLAG, background, 0, 1, \
+	    "go to the background when ready") \
+	ROW('h', "", FLAG, show_help, 0, 1, \
+	    "print this help on stdout") \
+	ROW('i', "SECONDS", SECONDS, idle_ms, 1, OPTIONS_MOST, \
+	    "exit after SECONDS without a connection") \
+	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0, \
+	    "listen on FROM here, connect to TO from the last hop") \
+	ROW('m', "", MODE, mode, MODE_LINK_NEAR, 0, \
+	    "carry all connections over one command: a link") \
+	ROW('n', "", MODE, mode, MODE_CHECK, 0, \
+	    "check each step of a tunnel, report it, forward nothing") \
+	ROW('P', "FILE", TEXT, pid_path, 0, 0, \
+	    "write the process ID to FILE") \
+	ROW('q', "", LEVEL, level, LOG_ERROR, 0, \
+	    "log errors only") \
+	ROW('R', "FROM:TO", FORWARD, forwards, 0, 0, \
+	    "listen on FROM on the last hop, connect to TO from here") \
+	ROW('t', "SECONDS", SECONDS, each_ms, 1, OPTIONS_MOST, \
+	    "try an address for SECONDS (default 10)") \
+	ROW('V', "", FLAG, show_version, 0, 1, \
+	    "print the version on stdout") \
+	ROW('v', "", LEVEL, level, LOG_INFO, 0, \
+	    "log each connection") \
+	ROW('W', "TO", FORWARD, forwards, 0, 0, \
+	    "connect stdin and stdout to TO from the last hop") \
+	ROW('w', "SECONDS", SECONDS, wait_ms, 0, OPTIONS_MOST, \
+	    "retry an unavailable target for SECONDS") \
+	ROW('x', "PATH", TEXT, far_path, 0, 0, \
+	    "run the relay at PATH on the last hop, copy nothing") \
+	ROW('z', "", MODE, mode, MODE_PROBE, 0, \
+	    "connect, transfer nothing, exit with status 0 or 1")
+/* clang-format on */
+
+/* The member of struct options for a row.  A forward, level or mode has no member of its own. */
+#define OPTIONS_FIELD(letter, argument, kind, field, least, most, help) OPTIONS_##kind(field)
+#define OPTIONS_FLAG(field) bool field;
+#define OPTIONS_COUNT(field) long field;  /* 0: not given */
+#define OPTIONS_SECONDS(field) int field; /* in milliseconds */
+#define OPTIONS_TEXT(field) const char *field;
+#define OPTIONS_FORWARD(field)
+#define OPTIONS_LEVEL(field)
+#define OPTIONS_MODE(field)
+
 struct options {
+	OPTIONS_TABLE(OPTIONS_FIELD)
 	enum mode mode;
 	enum log_level level;
-	bool any_uid, background;
-	long max_conns; /* 0: no limit */
-	const char *pid_path, *rsh, *far_path;
-	int wait_ms, idle_ms;
 	struct endpoint from;
 	struct dial_target target; /* of a tunnel: the command that leads through the hops */
 	struct forward forwards[OPTIONS_FORWARDS];
 	int n_forwards;
 	struct hops hops;
-	char self[BOOTSTRAP_PATH], far_options[64];
+	char self[BOOTSTRAP_PATH]; /* a tunnel: the path of this program */
+	char far_options[64]; /* a tunnel: for the relay on the last hop */
 };
 
 /*
- * options_parse(o, argc, argv): fill ${o} from ${argv}, whose strings it borrows.  ${o} is all zeros: it is large, and pages that
- * are not written cost no memory.  Exits after a usage error, and for -h and -V.
- * options_tunnel(o): the link leads through hops.
- * options_linked(o): all connections share one link.
- * options_one_shot(o): there is one connection, and its status is relay's.
+ * options_parse(o, argc, argv):
+ * Parse the command line ${argv} into ${o}, which is all zeros and must stay where
+ * it is.  ${o} borrows the strings of ${argv}.  Exit with STATUS_USAGE and one
+ * line on stderr if the command line is wrong, and with STATUS_OK after -h and -V.
  */
 void options_parse(struct options *o, int argc, char *argv[]);
+
+/*
+ * options_tunnel(o): return true if hops lead to the far side (-L, -R, -D, -W, -n).
+ * options_linked(o): return true if all connections share one link (these and -m).
+ * options_one_shot(o): return true if there is one connection only, whose status
+ * is the exit status of relay.
+ */
 bool options_tunnel(const struct options *o);
 bool options_linked(const struct options *o);
 bool options_one_shot(const struct options *o);

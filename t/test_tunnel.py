@@ -301,11 +301,11 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     (['-L', '8888:/a', 'login', '-v'], '"-v" is no hop'),
     (['-L', '8888:/a', 'login', 'n;reboot'], 'holds a ;'),
     (['-L', '8888:/a', 'login', "ssh -o 'a b' node"], "holds a '"),
-    (['-W', 'node:22', '-L', '8888:/a', 'login'], '-W stands alone'),
+    (['-W', 'node:22', '-L', '8888:/a', 'login'], '-W excludes'),
     (['-D', '-', 'login'], 'a proxy listens on a port'),
     (['-f', '-W', 'node:22', 'login'], '-f needs a listener'),
     (['-m', '-L', '8888:/a', 'login'], 'use one of them'),
-    (['-x', '/a', '8888', '/a'], '-e and -x belong to a tunnel'),
+    (['-x', '/a', '8888', '/a'], '-e and -x need a tunnel'),
 ])
 def test_wrong_words(run, words, said):
     """Goal: words that cannot be meant are told with status 2, and nothing is started."""
