@@ -1,21 +1,26 @@
 /*
- * spawn.c - commands and the end of children.
+ * spawn.c - child processes.
  *
- * A command is a child with a pipe at its stdin (a socket, where it is the ssh of a link) and one at its stdout; stderr, the terminal and
- * the process group stay those of relay, so that ssh can ask for a password.  A third pipe, close-on-exec, tells whether exec worked:
- * an errno value, or its end.
+ * A command is a child with a pipe as its stdin (a socket if it carries a link)
+ * and a pipe as its stdout.  Its stderr, terminal and process group are those
+ * of relay, so that ssh can ask for a password.  A third pipe, close-on-exec,
+ * carries the errno value of a failed exec; if exec succeeds, the pipe ends
+ * empty.
  *
- *   starting -> runs -> ended -> forgotten       released: by its owner, at any time
- *           \-> failed (exec)
+ *   SPAWN_STARTING -> SPAWN_RUNS -> ended -> freed
+ *                 \-> SPAWN_FAILED ---^
  *
- * A child is forgotten when it has ended and was released, in whichever order.  Released while it runs, it has lost its stdin and
- * stdout, which ends most programs; after GRACE_TERM it gets SIGTERM, after GRACE_KILL more SIGKILL.  Only the child itself is
- * signalled, never a group: relay's own is the terminal's.
+ * The owner may release a child in any state.  A child is freed when it has
+ * ended and was released.  A released child that still runs has lost its stdin
+ * and stdout; after GRACE_TERM it gets SIGTERM, and GRACE_KILL later SIGKILL.
+ * Signals go to the child alone: its process group is that of relay and of the
+ * terminal.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,9 +35,9 @@
 #include "relay.h"
 #include "spawn.h"
 
-#define GRACE_TERM 500
-#define GRACE_KILL 2000
-#define WIRE_SOCKET (256 * 1024) /* BSD gives 8 KiB of itself */
+#define GRACE_TERM 500           /* milliseconds */
+#define GRACE_KILL 2000          /* milliseconds */
+#define WIRE_SOCKET (256 * 1024) /* bytes; the default of the BSDs is 8 KiB */
 #define REPORT_TRIES 100
 #define NEVER INT64_MAX
 
@@ -41,20 +46,27 @@ struct child {
 	struct children *kids;
 	pid_t pid;
 	enum spawn_state state;
-	int in, out, ear; /* until they are taken; -1 */
-	int report;       /* read end of the pipe that tells of exec; -1: told */
+	int in, out, stderr_fd; /* -1: taken */
+	int report;             /* read end of the pipe that reports exec; -1: was read */
 	int slot;
-	int err;         /* why exec failed */
-	int wait_status; /* ended: of waitpid */
+	int err;         /* errno value of exec */
+	int wait_status; /* of waitpid, if ended */
 	bool ended, released;
-	bool failed;      /* ended, and not by relay's doing */
-	bool asked;       /* relay has sent it a signal */
-	bool heard;       /* whoever reads its stderr tells of its end */
+	bool failed;      /* ended by itself, and not with status 0 */
+	bool signalled;   /* relay has sent a signal */
+	bool captured;    /* the reader of its stderr reports a failure */
 	int64_t deadline; /* of the next signal */
-	char name[32];    /* "": a helper of relay's own, of which nothing is told */
+	char name[32];    /* "": a child of spawn_call, about which nothing is logged */
 };
 
-/* Only our end, ${fd[ours]}, is non-blocking: the child's is what programs expect. */
+/* ---- pipes ---- */
+
+/*
+ * The pipes of a command.  Index 0 reads and index 1 writes, also for a socket.
+ */
+enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, REPORT, PIPES };
+
+/* Only the end of relay is non-blocking: programs expect that theirs blocks. */
 static int
 set_up(int fd[2], int ours)
 {
@@ -71,7 +83,10 @@ make_pipe(int fd[2], int ours)
 	return pipe(fd) == -1 ? -1 : set_up(fd, ours);
 }
 
-/* A socket takes pieces of 32 KiB where a pipe takes pages, and wakes its writer only when most of it is free again. */
+/*
+ * A socket moves pieces of 32 KiB where a pipe moves pages, and wakes its
+ * writer only when most of its space is free again.
+ */
 static int
 make_sockets(int fd[2], int ours)
 {
@@ -83,6 +98,50 @@ make_sockets(int fd[2], int ours)
 	return set_up(fd, ours);
 }
 
+static int
+make_pipes(int pipes[PIPES][2], unsigned flags)
+{
+	int i;
+
+	for (i = 0; i < PIPES; i++)
+		pipes[i][0] = pipes[i][1] = -1;
+	if (((flags & SPAWN_WIRE) != 0 ? make_sockets(pipes[TO_STDIN], 1)
+				       : make_pipe(pipes[TO_STDIN], 1)) == -1)
+		return -1;
+	if (make_pipe(pipes[FROM_STDOUT], 0) == -1 || make_pipe(pipes[REPORT], 0) == -1)
+		return -1;
+	return (flags & SPAWN_CAPTURE) != 0 ? make_pipe(pipes[FROM_STDERR], 0) : 0;
+}
+
+static void
+close_pipes(int pipes[PIPES][2])
+{
+	int i;
+
+	for (i = 0; i < PIPES; i++) {
+		os_close(&pipes[i][0]);
+		os_close(&pipes[i][1]);
+	}
+}
+
+/* In relay: close the ends of the child, and keep the others in ${c}. */
+static void
+keep_pipes(struct child *c, int pipes[PIPES][2])
+{
+	os_close(&pipes[TO_STDIN][0]);
+	os_close(&pipes[FROM_STDOUT][1]);
+	os_close(&pipes[FROM_STDERR][1]);
+	os_close(&pipes[REPORT][1]);
+	os_pipe_size(pipes[TO_STDIN][1], OS_PIPE);
+	os_pipe_size(pipes[FROM_STDOUT][0], OS_PIPE);
+	c->out = pipes[TO_STDIN][1];
+	c->in = pipes[FROM_STDOUT][0];
+	c->stderr_fd = pipes[FROM_STDERR][0];
+	c->report = pipes[REPORT][0];
+}
+
+/* ---- starting ---- */
+
 static struct child *
 new_child(const char *name)
 {
@@ -90,7 +149,7 @@ new_child(const char *name)
 
 	if (c == NULL)
 		return NULL;
-	c->in = c->out = c->ear = c->report = c->slot = -1;
+	c->in = c->out = c->stderr_fd = c->report = c->slot = -1;
 	c->deadline = NEVER;
 	snprintf(c->name, sizeof(c->name), "%s", name);
 	return c;
@@ -104,19 +163,43 @@ add_child(struct children *kids, struct child *c)
 	kids->first = c;
 }
 
-/* In the child: become ${argv}, or write the reason into ${report}. */
-static void
-become(char *const argv[], int in, int out, int err, int report)
+/*
+ * Fork with all signals blocked.  In the child, a signal handler of relay would
+ * write to the pipe that both processes share.
+ */
+static pid_t
+fork_child(void)
 {
-	int e;
+	sigset_t old;
+	pid_t pid;
+	int saved;
 
-	if (dup2(in, STDIN_FILENO) != -1 && dup2(out, STDOUT_FILENO) != -1 &&
+	signals_block(&old);
+	pid = fork();
+	if (pid == 0) {
+		signals_child();
+		return 0;
+	}
+	saved = errno;
+	signals_restore(&old);
+	errno = saved;
+	return pid;
+}
+
+/* In the child: execute ${argv}, or report the errno value and exit. */
+static void
+exec_command(char *const argv[], int pipes[PIPES][2])
+{
+	int err = pipes[FROM_STDERR][1], e;
+
+	if (dup2(pipes[TO_STDIN][0], STDIN_FILENO) != -1 &&
+	    dup2(pipes[FROM_STDOUT][1], STDOUT_FILENO) != -1 &&
 	    (err == -1 || dup2(err, STDERR_FILENO) != -1)) {
 		os_restore_files();
 		execvp(argv[0], argv);
 	}
 	e = errno;
-	while (write(report, &e, sizeof(e)) == -1 && errno == EINTR)
+	while (write(pipes[REPORT][1], &e, sizeof(e)) == -1 && errno == EINTR)
 		;
 	_exit(e == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC);
 }
@@ -130,60 +213,32 @@ spawn_name(char *const argv[])
 }
 
 struct child *
-spawn_start(struct children *kids, char *const argv[], unsigned how)
+spawn_start(struct children *kids, char *const argv[], unsigned flags)
 {
-	int to[2] = { -1, -1 }, from[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 },
-	    saved;
-	bool heard = (how & SPAWN_HEARD) != 0;
+	struct child *c = new_child(spawn_name(argv));
+	int pipes[PIPES][2], saved;
 	pid_t self = getpid();
-	struct child *c;
-	sigset_t old;
 
-	c = new_child(spawn_name(argv));
 	if (c == NULL)
 		return NULL;
-	if (((how & SPAWN_WIRE) != 0 ? make_sockets(to, 1) : make_pipe(to, 1)) == -1 ||
-	    make_pipe(from, 0) == -1 || make_pipe(report, 0) == -1 ||
-	    (heard && make_pipe(err, 0) == -1))
+	if (make_pipes(pipes, flags) == -1)
 		goto fail;
-	/* No handler of ours may run in the child and write to the pipe that both share. */
-	signals_block(&old);
-	c->pid = fork();
-	if (c->pid == 0) {
-		signals_child();
-		os_follow(self);
-		become(argv, to[0], from[1], err[1], report[1]);
-	}
-	saved = errno;
-	signals_restore(&old);
-	errno = saved;
+	c->pid = fork_child();
 	if (c->pid == -1)
 		goto fail;
-	close(to[0]);
-	close(from[1]);
-	close(report[1]);
-	os_close(&err[1]);
-	os_pipe_size(to[1], OS_PIPE);
-	os_pipe_size(from[0], OS_PIPE);
-	c->out = to[1];
-	c->in = from[0];
-	c->ear = err[0];
-	c->report = report[0];
-	c->heard = heard;
+	if (c->pid == 0) {
+		os_follow(self);
+		exec_command(argv, pipes);
+	}
+	keep_pipes(c, pipes);
+	c->captured = (flags & SPAWN_CAPTURE) != 0;
 	c->state = SPAWN_STARTING;
 	add_child(kids, c);
 	return c;
 
 fail:
 	saved = errno;
-	os_close(&to[0]);
-	os_close(&to[1]);
-	os_close(&from[0]);
-	os_close(&from[1]);
-	os_close(&err[0]);
-	os_close(&err[1]);
-	os_close(&report[0]);
-	os_close(&report[1]);
+	close_pipes(pipes);
 	free(c);
 	errno = saved;
 	return NULL;
@@ -193,32 +248,27 @@ struct child *
 spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg)
 {
 	struct child *c = new_child("");
-	int from[2], saved;
-	sigset_t old;
+	int from[2] = { -1, -1 }, saved;
 
 	if (c == NULL)
 		return NULL;
 	if (make_pipe(from, 0) == -1)
 		goto fail;
-	signals_block(&old);
-	c->pid = fork();
+	c->pid = fork_child();
+	if (c->pid == -1)
+		goto fail;
 	if (c->pid == 0) {
-		signals_child();
-		/* Our connections must not stay open in the child after we closed them. */
+		/*
+		 * A connection that relay closes must not stay open in the
+		 * child.
+		 */
 		if (dup2(from[1], STDIN_FILENO) != -1) {
 			os_close_from(STDERR_FILENO + 1);
 			run(arg, STDIN_FILENO);
 		}
 		_exit(STATUS_SYSTEM);
 	}
-	saved = errno;
-	signals_restore(&old);
-	close(from[1]);
-	if (c->pid == -1) {
-		close(from[0]);
-		errno = saved;
-		goto fail;
-	}
+	os_close(&from[1]);
 	c->in = from[0];
 	c->state = SPAWN_RUNS;
 	add_child(kids, c);
@@ -226,37 +276,41 @@ spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const vo
 
 fail:
 	saved = errno;
+	os_close(&from[0]);
+	os_close(&from[1]);
 	free(c);
 	errno = saved;
 	return NULL;
 }
 
+static int
+take(int *from)
+{
+	int fd = *from;
+
+	*from = -1;
+	return fd;
+}
+
 int
 spawn_take_in(struct child *c)
 {
-	int fd = c->in;
-
-	c->in = -1;
-	return fd;
+	return take(&c->in);
 }
 
 int
 spawn_take_out(struct child *c)
 {
-	int fd = c->out;
-
-	c->out = -1;
-	return fd;
+	return take(&c->out);
 }
 
 int
-spawn_take_ear(struct child *c)
+spawn_take_stderr(struct child *c)
 {
-	int fd = c->ear;
-
-	c->ear = -1;
-	return fd;
+	return take(&c->stderr_fd);
 }
+
+/* ---- running and ending ---- */
 
 void
 spawn_want(struct child *c, struct pollset *ps)
@@ -264,7 +318,6 @@ spawn_want(struct child *c, struct pollset *ps)
 	c->slot = pollset_add(ps, c->report, POLLIN);
 }
 
-/* Has exec been told of? */
 static void
 read_report(struct child *c)
 {
@@ -307,23 +360,26 @@ spawn_release(struct child *c, int64_t now)
 {
 	os_close(&c->in);
 	os_close(&c->out);
-	os_close(&c->ear);
+	os_close(&c->stderr_fd);
 	os_close(&c->report);
 	c->released = true;
 	c->deadline = c->name[0] == '\0' ? now : now + GRACE_TERM;
 	c->kids->due = 0;
 }
 
-/* Did it end in a way that relay itself brought about? */
+/*
+ * Did relay cause the end of ${c}?  After its release, SIGPIPE comes from the
+ * pipe that relay closed.
+ */
 static bool
-was_ended(const struct child *c)
+ended_by_relay(const struct child *c)
 {
-	return c->asked || c->state == SPAWN_FAILED ||
+	return c->signalled || c->state == SPAWN_FAILED ||
 	       (c->released && WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGPIPE);
 }
 
 static void
-tell_end(const struct child *c)
+log_end(const struct child *c)
 {
 	enum log_level level = c->failed ? LOG_ERROR : LOG_INFO;
 
@@ -339,16 +395,20 @@ end_child(struct child *c, int status)
 {
 	int tries = REPORT_TRIES;
 
-	/* The child that wrote it has ended, so it is there or never will be: an EAGAIN now is no answer. */
+	/*
+	 * The child has ended, so the pipe holds its report or is at its end.
+	 * An error such as EAGAIN must not decide what the child was: read
+	 * again.
+	 */
 	while (c->state == SPAWN_STARTING && tries-- > 0)
 		read_report(c);
 	c->ended = true;
 	c->wait_status = status;
 	c->kids->due = 0;
 	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
-		return; /* a helper of ours; told by whoever started it */
-	c->failed = status != 0 && !c->heard && !was_ended(c);
-	tell_end(c);
+		return; /* the owner reports that exec failed */
+	c->failed = status != 0 && !c->captured && !ended_by_relay(c);
+	log_end(c);
 }
 
 void
@@ -361,7 +421,7 @@ spawn_reap(struct children *kids)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0 || (pid == -1 && errno == EINTR)) {
 		for (c = kids->first; c != NULL && c->pid != pid; c = c->next)
 			;
-		if (c != NULL) /* else a child from before relay's own exec */
+		if (c != NULL) /* else a child from before relay was executed */
 			end_child(c, status);
 	}
 }
@@ -382,9 +442,9 @@ signal_due(struct child *c, int64_t now)
 {
 	if (c->deadline > now)
 		return;
-	kill(c->pid, c->asked ? SIGKILL : SIGTERM);
-	c->deadline = c->asked ? NEVER : now + GRACE_KILL;
-	c->asked = true;
+	kill(c->pid, c->signalled ? SIGKILL : SIGTERM);
+	c->deadline = c->signalled ? NEVER : now + GRACE_KILL;
+	c->signalled = true;
 }
 
 int

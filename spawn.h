@@ -1,5 +1,7 @@
 /*
  * spawn.h - child processes.
+ *
+ * Times are milliseconds of pollset_clock.
  */
 #ifndef SPAWN_H
 #define SPAWN_H
@@ -9,49 +11,110 @@
 struct child;
 struct pollset;
 
+/* All zeros at first. */
 struct children {
 	struct child *first;
-	int64_t due; /* before this time spawn_turn has nothing to do */
+	int64_t due; /* spawn_turn has nothing to do before this time */
 };
 
-enum { SPAWN_HEARD = 1, SPAWN_WIRE = 2 };
+/*
+ * Flags of spawn_start.  SPAWN_CAPTURE: the child gets a pipe as its stderr,
+ * and the caller reads it and reports a failure of the child; without it, the
+ * child has the stderr of relay.  SPAWN_WIRE: the child gets a socket as its
+ * stdin, which is faster than a pipe for much data.
+ */
+enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2 };
+
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 
 /*
- * spawn_start(kids, argv, how): fork and execute ${argv}, with a pipe at its stdin and one at its stdout.  SPAWN_HEARD: also at its
- * stderr, and whoever reads that tells of its end; else relay's own stays.  SPAWN_WIRE: much will go through its stdin, which is a
- * socket.  The child belongs to ${kids}.  NULL: no process or descriptor could be had, errno tells.
- * spawn_name(argv): what a message calls the command ${argv}: the last part of its path.
- * spawn_call(kids, run, arg): fork, and call run(arg, fd) in the child, for work that blocks; what it writes to ${fd} can be read
- * from spawn_take_in, and it ends by _exit.  Nothing is told of such a child, and a release ends it at once.
- * spawn_take_in(c), spawn_take_out(c), spawn_take_ear(c): the descriptor that reads what ${c} writes, the one that it reads,
- * and, heard, the one that reads its stderr; the caller's now.
- * spawn_want(c, ps), spawn_step(c, ps): wait until it is known whether exec worked.
- * spawn_errno(c): SPAWN_FAILED: why.
- * spawn_exit(c): the status with which it ended, 128 + N for signal N; -1: it runs.
- * spawn_release(c, now): the owner is done with ${c} and has closed its descriptors: it is given a grace to end, then signals.
+ * spawn_name(argv):
+ * Return the name of the command ${argv} for messages: the last part of its
+ * path.
  */
 const char *spawn_name(char *const argv[]);
-struct child *spawn_start(struct children *kids, char *const argv[], unsigned how);
+
+/*
+ * spawn_start(kids, argv, flags):
+ * Start the command ${argv} with pipes as its stdin and stdout.  The child
+ * belongs to ${kids}, which frees it some time after spawn_release.  Return
+ * NULL with errno set if the system has no process, descriptor or memory left.
+ */
+struct child *spawn_start(struct children *kids, char *const argv[], unsigned flags);
+
+/*
+ * spawn_call(kids, run, arg):
+ * Fork, and run ${run}(${arg}, fd) in the child, for work that blocks.  ${run}
+ * writes its result to fd, and ends with _exit.  The caller reads that from
+ * spawn_take_in.  The child has no other descriptor but stdout and stderr.
+ * Nothing is logged about it, and spawn_release ends it at once.
+ * Errors as of spawn_start.
+ */
 struct child *spawn_call(
     struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
+
+/*
+ * spawn_take_in(c), spawn_take_out(c), spawn_take_stderr(c):
+ * Return the descriptor that reads the stdout of ${c}, the one that writes to
+ * its stdin, or, with SPAWN_CAPTURE, the one that reads its stderr.  All are
+ * non-blocking.  It belongs to the caller from now on; a second call returns
+ * -1.
+ */
 int spawn_take_in(struct child *c);
 int spawn_take_out(struct child *c);
-int spawn_take_ear(struct child *c);
+int spawn_take_stderr(struct child *c);
+
+/*
+ * spawn_want(c, ps), spawn_step(c, ps):
+ * Add to ${ps} what ${c} waits for while it is SPAWN_STARTING; after the poll
+ * return its state.  SPAWN_RUNS: exec succeeded, and the child may have ended
+ * since.
+ */
 void spawn_want(struct child *c, struct pollset *ps);
 enum spawn_state spawn_step(struct child *c, const struct pollset *ps);
+
+/*
+ * spawn_errno(c):
+ * After SPAWN_FAILED: return the errno value of exec.
+ */
 int spawn_errno(const struct child *c);
+
+/*
+ * spawn_exit(c):
+ * Return the exit status of ${c}, 128 + N if signal N ended it, or -1 if it
+ * runs.
+ */
 int spawn_exit(const struct child *c);
+
+/*
+ * spawn_release(c, now):
+ * Give ${c} back; the caller must not use it any more.  Descriptors that were
+ * not taken are closed, which ends most programs.  If the child still runs
+ * after 0.5 s it gets SIGTERM, and 2 s later SIGKILL.
+ */
 void spawn_release(struct child *c, int64_t now);
 
 /*
- * spawn_reap(kids): collect every child that has ended, and tell of the commands that failed.
- * spawn_hurry(kids, now): relay is to stop: what was released gets its signal now.
- * spawn_turn(kids, ps): send the signals that are due, set the next deadline, and forget children that ended and were released.
- * Return STATUS_COMMAND if a command among those failed by itself, else STATUS_OK.
+ * spawn_reap(kids):
+ * Collect the status of all children that have ended.  A command that failed is
+ * logged, and with -v any command that ended.
  */
 void spawn_reap(struct children *kids);
+
+/*
+ * spawn_hurry(kids, now):
+ * relay is about to exit: all released children get SIGTERM in the next
+ * spawn_turn.
+ */
 void spawn_hurry(struct children *kids, int64_t now);
+
+/*
+ * spawn_turn(kids, ps):
+ * Once a turn, before the poll: send the signals that are due, limit the wait
+ * of ${ps} to the next one, and free children that ended and were released.
+ * Return STATUS_COMMAND if one of these commands failed by itself, else
+ * STATUS_OK.
+ */
 int spawn_turn(struct children *kids, struct pollset *ps);
 
 #endif

@@ -1,4 +1,4 @@
-/* check_spawn.c - commands and the end of children; needs spawn.o endpoint.o signals.o poll.o os.o log.o */
+/* check_spawn.c - child processes. */
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -9,7 +9,7 @@ static struct children kids;
 static struct pollset ps;
 static int status; /* of all turns */
 
-/* As relay's loop: one turn. */
+/* One turn, as in the loop of relay. */
 static void
 turn(struct child *starting)
 {
@@ -39,9 +39,9 @@ start(const char *script, const char *arg)
 	return c;
 }
 
-/* All that ${script} says. */
+/* Return all that ${script} writes to stdout. */
 static const char *
-said(const char *script)
+output_of(const char *script)
 {
 	static char s[4096];
 	struct child *c = start(script, NULL);
@@ -49,12 +49,17 @@ said(const char *script)
 	size_t n = 0;
 	ssize_t r;
 
-	UNTIL((r = read(fd, s + n, sizeof(s) - 1 - n)) == 0, { if (r > 0) n += (size_t)r; else poll(NULL, 0, 1); });
+	UNTIL((r = read(fd, s + n, sizeof(s) - 1 - n)) == 0, {
+		if (r > 0)
+			n += (size_t)r;
+		else
+			poll(NULL, 0, 1);
+	});
 	s[n] = '\0';
 	return s;
 }
 
-/* Until none is left, without waiting for any grace. */
+/* Wait until no child is left. */
 static void
 finish(void)
 {
@@ -71,7 +76,7 @@ set(int sig, void (*how)(int))
 	sigaction(sig, &sa, NULL);
 }
 
-START_TEST(every_exit_status_is_told_and_only_0_is_well)
+START_TEST(every_exit_status_is_logged_and_only_0_is_a_success)
 {
 	char code[16], line[64];
 	int64_t began;
@@ -93,7 +98,7 @@ START_TEST(every_exit_status_is_told_and_only_0_is_well)
 }
 END_TEST
 
-START_TEST(a_success_is_told_with_v_alone_and_a_failure_always)
+START_TEST(a_success_is_logged_only_with_v_and_a_failure_always)
 {
 	capture();
 	spawn_release(start("exit 0", NULL), pollset_clock());
@@ -106,9 +111,10 @@ START_TEST(a_success_is_told_with_v_alone_and_a_failure_always)
 }
 END_TEST
 
-START_TEST(an_end_by_a_signal_is_told)
+START_TEST(an_end_by_a_signal_is_logged)
 {
-	static const int sigs[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL, SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1 };
+	static const int sigs[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL, SIGSEGV, SIGPIPE,
+		SIGALRM, SIGTERM, SIGUSR1 };
 	static const struct rlimit none;
 	char sig[8], line[64];
 
@@ -117,7 +123,8 @@ START_TEST(an_end_by_a_signal_is_told)
 	snprintf(line, sizeof(line), "relay: sh was ended by signal %d (", sigs[_i]);
 	capture();
 	start("kill -$0 $$", sig);
-	WAIT_FOR((spawn_reap(&kids), *captured() != '\0')); /* before its release: nothing of it was our doing */
+	/* It ends before its release, so relay did not cause the end. */
+	WAIT_FOR((spawn_reap(&kids), *captured() != '\0'));
 	HAS(captured(), line);
 	spawn_release(kids.first, pollset_clock());
 	finish();
@@ -125,14 +132,18 @@ START_TEST(an_end_by_a_signal_is_told)
 }
 END_TEST
 
-START_TEST(a_missing_command_is_ENOENT_and_not_told_twice)
+START_TEST(a_missing_command_is_ENOENT_and_not_logged)
 {
 	char *argv[] = { (char *)(_i ? "/no/such/command" : "no-such-command"), NULL };
 	struct child *c = spawn_start(&kids, argv, 0);
 
 	capture();
 	ck_assert_ptr_nonnull(c);
-	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, { pollset_begin(&ps); spawn_want(c, &ps); pollset_wait(&ps); });
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, {
+		pollset_begin(&ps);
+		spawn_want(c, &ps);
+		pollset_wait(&ps);
+	});
 	ck_assert_int_eq(spawn_step(c, &ps), SPAWN_FAILED);
 	ck_assert_int_eq(spawn_errno(c), ENOENT);
 	spawn_release(c, pollset_clock());
@@ -142,8 +153,8 @@ START_TEST(a_missing_command_is_ENOENT_and_not_told_twice)
 }
 END_TEST
 
-/* Its SIGCHLD may be taken in the same turn, before the report is read. */
-START_TEST(a_missing_command_that_is_reaped_first_is_not_told_twice)
+/* Its SIGCHLD may be handled in the same turn, before the report is read. */
+START_TEST(a_missing_command_that_is_reaped_first_is_not_logged)
 {
 	char *argv[] = { (char *)"no-such-command", NULL };
 	struct child *c = spawn_start(&kids, argv, 0);
@@ -152,7 +163,11 @@ START_TEST(a_missing_command_that_is_reaped_first_is_not_told_twice)
 	capture();
 	ck_assert_int_eq(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT), 0);
 	spawn_reap(&kids);
-	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, { pollset_begin(&ps); spawn_want(c, &ps); pollset_wait(&ps); });
+	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, {
+		pollset_begin(&ps);
+		spawn_want(c, &ps);
+		pollset_wait(&ps);
+	});
 	spawn_release(c, pollset_clock());
 	finish();
 	ck_assert_int_eq(status, STATUS_OK);
@@ -160,7 +175,7 @@ START_TEST(a_missing_command_that_is_reaped_first_is_not_told_twice)
 }
 END_TEST
 
-START_TEST(what_cannot_be_executed_is_EACCES)
+START_TEST(a_file_that_cannot_be_executed_is_EACCES)
 {
 	char *argv[] = { (char *)(_i ? "/etc/passwd" : "/tmp"), NULL };
 	struct child *c = spawn_start(&kids, argv, 0);
@@ -171,7 +186,7 @@ START_TEST(what_cannot_be_executed_is_EACCES)
 }
 END_TEST
 
-START_TEST(stdin_and_stdout_are_ours_to_take_once)
+START_TEST(stdin_and_stdout_can_be_taken_once)
 {
 	struct child *c = start("read line; echo \"<$line>\"", NULL);
 	int in = spawn_take_in(c), out = spawn_take_out(c);
@@ -187,18 +202,20 @@ START_TEST(stdin_and_stdout_are_ours_to_take_once)
 	ck_assert_mem_eq(got, "<hello>\n", 8);
 	spawn_release(c, pollset_clock());
 	finish();
-	ck_assert_int_ne(fcntl(in, F_GETFD), -1); /* what was taken is not closed */
+	ck_assert_int_ne(fcntl(in, F_GETFD), -1); /* a taken descriptor is not closed */
 }
 END_TEST
 
-START_TEST(its_stdin_and_stdout_block_as_programs_expect)
+START_TEST(the_stdin_and_stdout_of_a_child_are_blocking)
 {
-	/* Linux shows the flags, in octal: 4000 is O_NONBLOCK */
-	ck_assert_str_eq(said("cat /proc/$$/fdinfo/[01] 2>/dev/null | grep -c 'flags:.*[4567]...$'"), "0\n");
+	/* Linux shows the flags in octal; 4000 is O_NONBLOCK. */
+	ck_assert_str_eq(
+	    output_of("cat /proc/$$/fdinfo/[01] 2>/dev/null | grep -c 'flags:.*[4567]...$'"),
+	    "0\n");
 }
 END_TEST
 
-START_TEST(a_release_closes_what_was_not_taken_and_leaks_nothing)
+START_TEST(a_release_closes_the_descriptors_that_were_not_taken)
 {
 	int before = fds_open(), i;
 
@@ -210,7 +227,7 @@ START_TEST(a_release_closes_what_was_not_taken_and_leaks_nothing)
 }
 END_TEST
 
-/* ---- how it is ended: the clock is the pollset's, so the test sets it ---- */
+/* ---- how a child is ended; the test sets the time of the pollset ---- */
 
 static int
 turn_at(int64_t now)
@@ -220,18 +237,20 @@ turn_at(int64_t now)
 	return spawn_turn(&kids, &ps);
 }
 
-START_TEST(a_released_child_gets_its_grace_then_SIGTERM_then_SIGKILL)
+START_TEST(a_released_child_gets_SIGTERM_and_later_SIGKILL)
 {
 	int in;
 	char c;
-	struct child *k = start("trap 'echo -n T' TERM; echo -n R; while :; do read x </dev/null; sleep 0.02; done", NULL);
+	struct child *k = start(
+	    "trap 'echo -n T' TERM; echo -n R; while :; do read x </dev/null; sleep 0.02; done",
+	    NULL);
 
 	in = spawn_take_in(k);
 	WAIT_FOR(read(in, &c, 1) == 1 && c == 'R');
 	spawn_release(k, 1000);
 	turn_at(1499);
 	ck_assert_int_eq(ps.deadline, 1500);
-	poll(NULL, 0, 50); /* long enough for a signal that must not come */
+	poll(NULL, 0, 50); /* no signal may come in this time */
 	ck_assert_int_eq(read(in, &c, 1), -1);
 	turn_at(1500);
 	WAIT_FOR(read(in, &c, 1) == 1);
@@ -242,8 +261,11 @@ START_TEST(a_released_child_gets_its_grace_then_SIGTERM_then_SIGKILL)
 	ck_assert_ptr_nonnull(kids.first);
 	capture();
 	turn_at(3500);
-	UNTIL(kids.first == NULL, { spawn_reap(&kids); ck_assert_int_eq(turn_at(3500), STATUS_OK); });
-	ck_assert_str_eq(captured(), ""); /* it was our doing */
+	UNTIL(kids.first == NULL, {
+		spawn_reap(&kids);
+		ck_assert_int_eq(turn_at(3500), STATUS_OK);
+	});
+	ck_assert_str_eq(captured(), ""); /* relay caused it */
 }
 END_TEST
 
@@ -260,11 +282,14 @@ START_TEST(a_child_that_ignores_SIGTERM_is_killed)
 	turn_at(2500);
 	ck_assert_int_eq(ps.deadline, INT64_MAX);
 	WAIT_FOR(read(in, &c, 1) == 0);
-	UNTIL(kids.first == NULL, { spawn_reap(&kids); turn_at(2500); });
+	UNTIL(kids.first == NULL, {
+		spawn_reap(&kids);
+		turn_at(2500);
+	});
 }
 END_TEST
 
-START_TEST(hurry_signals_what_was_released_and_nothing_else)
+START_TEST(hurry_signals_only_released_children)
 {
 	struct child *b = start("exec sleep 100", NULL), *a = start("exec sleep 100", NULL);
 	struct pollfd p = { .events = POLLIN };
@@ -272,17 +297,20 @@ START_TEST(hurry_signals_what_was_released_and_nothing_else)
 	spawn_release(a, 1000);
 	spawn_hurry(&kids, 1001);
 	turn_at(1001);
-	UNTIL(kids.first == b, { spawn_reap(&kids); turn_at(1001); });
+	UNTIL(kids.first == b, {
+		spawn_reap(&kids);
+		turn_at(1001);
+	});
 	turn_at(1001);
 	ck_assert_ptr_eq(kids.first, b);
 	ck_assert_int_eq(ps.deadline, INT64_MAX);
 	p.fd = spawn_take_in(b);
-	ck_assert_int_eq(poll(&p, 1, 50), 0); /* it lives: its stdout has no end */
+	ck_assert_int_eq(poll(&p, 1, 50), 0); /* it runs: its stdout has no end */
 }
 END_TEST
 
-/* Its last words went nowhere since we closed: SIGPIPE is not its failure. */
-START_TEST(SIGPIPE_after_the_release_is_no_failure)
+/* relay has closed its stdout, so SIGPIPE is not its failure. */
+START_TEST(SIGPIPE_after_the_release_is_not_a_failure)
 {
 	capture();
 	spawn_release(start("while :; do echo yes; done", NULL), pollset_clock());
@@ -292,20 +320,21 @@ START_TEST(SIGPIPE_after_the_release_is_no_failure)
 }
 END_TEST
 
-/* ---- what it inherits ---- */
+/* ---- what a child inherits ---- */
 
-START_TEST(a_child_has_no_descriptor_of_ours_beyond_2)
+START_TEST(a_child_inherits_only_descriptors_0_to_2)
 {
 	struct child *other;
 	int fd;
 
 	for (fd = 3; fd < 256; fd++)
 		if (fcntl(fd, F_GETFD) != -1)
-			fcntl(fd, F_SETFD, FD_CLOEXEC); /* Check's own */
-	other = start("cat", NULL); /* whose pipes must not be held open by the next one */
+			fcntl(fd, F_SETFD, FD_CLOEXEC); /* of Check */
+	other = start("cat", NULL); /* the next child must not keep its pipes open */
 	ck_assert_ptr_nonnull(other);
-	ck_assert_str_eq(
-	    said("i=3; while [ $i -lt 100 ]; do [ -e /dev/fd/$i ] && echo $i; i=$((i + 1)); done; echo end"), "end\n");
+	ck_assert_str_eq(output_of("i=3; while [ $i -lt 100 ]; do [ -e /dev/fd/$i ] && echo $i; "
+				   "i=$((i + 1)); done; echo end"),
+	    "end\n");
 }
 END_TEST
 
@@ -314,9 +343,10 @@ START_TEST(a_child_has_the_signals_that_relay_found)
 	set(SIGPIPE, _i ? SIG_IGN : SIG_DFL);
 	set(SIGTERM, SIG_DFL);
 	ck_assert_int_ne(signals_open(), -1);
-	ck_assert_str_eq(said("kill -PIPE $$; echo alive"), _i ? "alive\n" : "");
-	ck_assert_str_eq(said("kill -TERM $$; echo alive"), "");
-	ck_assert_int_eq(signals_take() == SIGTERM, 0); /* nor did ours see the child's */
+	ck_assert_str_eq(output_of("kill -PIPE $$; echo alive"), _i ? "alive\n" : "");
+	ck_assert_str_eq(output_of("kill -TERM $$; echo alive"), "");
+	ck_assert_int_eq(
+	    signals_take() == SIGTERM, 0); /* relay did not receive the signal of the child */
 }
 END_TEST
 
@@ -324,14 +354,15 @@ START_TEST(a_child_has_the_mask_that_relay_found)
 {
 	sigset_t mask;
 
-	ck_assert_str_eq(said("kill -USR2 $$; echo alive"), "");
+	ck_assert_str_eq(output_of("kill -USR2 $$; echo alive"), "");
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGUSR2);
 	sigprocmask(SIG_SETMASK, &mask, NULL);
 	ck_assert_int_ne(signals_open(), -1);
-	ck_assert_str_eq(said("kill -USR2 $$; echo alive"), "alive\n");
+	ck_assert_str_eq(output_of("kill -USR2 $$; echo alive"), "alive\n");
 	sigprocmask(SIG_SETMASK, NULL, &mask);
-	ck_assert(!sigismember(&mask, SIGUSR2) && !sigismember(&mask, SIGTERM)); /* ours is as before the fork */
+	ck_assert(!sigismember(&mask, SIGUSR2) &&
+		  !sigismember(&mask, SIGTERM)); /* relay has its mask from before the fork */
 }
 END_TEST
 
@@ -340,10 +371,10 @@ START_TEST(a_child_has_relays_stderr_and_process_group)
 	char want[32];
 
 	snprintf(want, sizeof(want), "%ld\n", (long)getpgrp());
-	ck_assert_str_eq(said("ps -o pgid= -p $$ | tr -d ' '"), want);
+	ck_assert_str_eq(output_of("ps -o pgid= -p $$ | tr -d ' '"), want);
 	capture();
-	said("echo words >&2");
-	ck_assert_str_eq(captured(), "words\n");
+	output_of("echo text >&2");
+	ck_assert_str_eq(captured(), "text\n");
 }
 END_TEST
 
@@ -355,11 +386,11 @@ START_TEST(a_command_gets_the_limit_of_descriptors_back)
 	r.rlim_cur = 77;
 	setrlimit(RLIMIT_NOFILE, &r);
 	os_raise_files();
-	ck_assert_str_eq(said("ulimit -n"), "77\n");
+	ck_assert_str_eq(output_of("ulimit -n"), "77\n");
 }
 END_TEST
 
-/* ---- helpers of relay's own ---- */
+/* ---- functions in a child ---- */
 
 static void
 helper(const void *arg, int fd)
@@ -373,7 +404,7 @@ helper(const void *arg, int fd)
 	_exit(write(fd, "fds", 3) != 3);
 }
 
-START_TEST(a_call_runs_in_a_child_without_our_descriptors_and_nothing_is_told_of_it)
+START_TEST(a_call_runs_in_a_child_without_descriptors_and_is_not_logged)
 {
 	struct child *c;
 	char got[4] = "";
@@ -414,13 +445,16 @@ START_TEST(a_released_call_is_ended_at_once)
 	c = spawn_call(&kids, sleeper, NULL);
 	spawn_release(c, 500);
 	turn_at(500);
-	UNTIL(kids.first == NULL, { spawn_reap(&kids); turn_at(500); });
+	UNTIL(kids.first == NULL, {
+		spawn_reap(&kids);
+		turn_at(500);
+	});
 }
 END_TEST
 
-/* ---- what the system refuses ---- */
+/* ---- failures of the system ---- */
 
-START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
+START_TEST(without_descriptors_it_fails_and_leaks_none)
 {
 	char *argv[] = { (char *)"true", NULL };
 	int fd, last[8] = { 0 }, n = 0, i, j;
@@ -433,7 +467,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 		if (i < 2)
 			ck_assert_ptr_null(spawn_call(&kids, helper, NULL));
 		ck_assert_ptr_null(kids.first);
-		close(last[(n - 1 - i) & 7]); /* i + 1 are free: pipe by pipe */
+		close(last[(n - 1 - i) & 7]); /* i + 1 descriptors are free: one more each time */
 		for (j = 0; (fd = dup(0)) != -1; j++)
 			last[(n - 1 - j) & 7] = fd;
 		ck_assert_int_eq(j, i + 1);
@@ -444,7 +478,7 @@ START_TEST(without_descriptors_there_is_no_child_and_none_leaks)
 }
 END_TEST
 
-START_TEST(nothing_to_reap_is_harmless_and_so_is_a_child_of_somebody_else)
+START_TEST(a_child_that_relay_did_not_start_is_reaped)
 {
 	pid_t pid;
 
@@ -459,7 +493,7 @@ START_TEST(nothing_to_reap_is_harmless_and_so_is_a_child_of_somebody_else)
 }
 END_TEST
 
-START_TEST(much_goes_through_a_wire_at_once_and_its_end_is_seen)
+START_TEST(a_wire_takes_much_at_once_and_passes_its_end)
 {
 	static char much[100000];
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)"wc -c", NULL }, got[32] = "";
@@ -479,48 +513,48 @@ START_TEST(much_goes_through_a_wire_at_once_and_its_end_is_seen)
 }
 END_TEST
 
-/* ---- a stderr that somebody reads ---- */
+/* ---- a captured stderr ---- */
 
 static struct child *
-start_heard(const char *script, int *ear)
+start_captured(const char *script, int *err_fd)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, NULL };
-	struct child *c = spawn_start(&kids, argv, SPAWN_HEARD);
+	struct child *c = spawn_start(&kids, argv, SPAWN_CAPTURE);
 
 	ck_assert_ptr_nonnull(c);
-	*ear = spawn_take_ear(c);
-	ck_assert_int_eq(spawn_take_ear(c), -1);
+	*err_fd = spawn_take_stderr(c);
+	ck_assert_int_eq(spawn_take_stderr(c), -1);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
 	return c;
 }
 
-START_TEST(a_stderr_that_somebody_reads_is_theirs)
+START_TEST(a_captured_stderr_goes_to_its_reader_alone)
 {
 	char got[32];
 	ssize_t n;
-	int ear;
+	int err_fd;
 
 	capture();
-	spawn_release(start_heard("echo words >&2; echo >&1; exit 3", &ear), pollset_clock());
-	WAIT_FOR((n = read(ear, got, sizeof(got))) > 0);
-	ck_assert_int_eq(n, 6);
-	ck_assert_mem_eq(got, "words\n", 6);
-	WAIT_FOR(read(ear, got, sizeof(got)) == 0); /* nobody else has it */
+	spawn_release(start_captured("echo text >&2; echo >&1; exit 3", &err_fd), pollset_clock());
+	WAIT_FOR((n = read(err_fd, got, sizeof(got))) > 0);
+	ck_assert_int_eq(n, 5);
+	ck_assert_mem_eq(got, "text\n", 5);
+	WAIT_FOR(read(err_fd, got, sizeof(got)) == 0); /* no other process has it open */
 	finish();
 	ck_assert_str_eq(captured(), "");
-	ck_assert_int_eq(status, STATUS_OK); /* whoever reads it tells of the end */
+	ck_assert_int_eq(status, STATUS_OK); /* the reader reports the failure */
 }
 END_TEST
 
-/* 0: a status, 1: a signal; told with -v alone */
-START_TEST(the_end_of_who_is_heard_is_told_with_v)
+/* 0: a status, 1: a signal */
+START_TEST(the_end_of_a_captured_child_is_logged_with_v)
 {
 	struct child *c;
-	int ear;
+	int err_fd;
 
 	log_show(LOG_INFO);
 	capture();
-	c = start_heard(_i == 0 ? "exit 3" : "kill -9 $$", &ear);
+	c = start_captured(_i == 0 ? "exit 3" : "kill -9 $$", &err_fd);
 	WAIT_FOR((spawn_reap(&kids), spawn_exit(c) != -1));
 	ck_assert_int_eq(spawn_exit(c), _i == 0 ? 3 : 128 + 9);
 	HAS(captured(), _i == 0 ? "sh exited with status 3" : "sh was ended by signal 9");
@@ -530,7 +564,7 @@ START_TEST(the_end_of_who_is_heard_is_told_with_v)
 }
 END_TEST
 
-START_TEST(who_runs_has_no_status_yet)
+START_TEST(a_running_child_has_no_status)
 {
 	struct child *c = start("read line; exit 7", NULL);
 
@@ -546,30 +580,30 @@ END_TEST
 
 TESTS("spawn")
 {
-	tcase_add_test(tc, much_goes_through_a_wire_at_once_and_its_end_is_seen);
-	tcase_add_test(tc, a_stderr_that_somebody_reads_is_theirs);
-	tcase_add_loop_test(tc, the_end_of_who_is_heard_is_told_with_v, 0, 2);
-	tcase_add_test(tc, who_runs_has_no_status_yet);
-	tcase_add_test(tc, every_exit_status_is_told_and_only_0_is_well);
-	tcase_add_test(tc, a_success_is_told_with_v_alone_and_a_failure_always);
-	tcase_add_loop_test(tc, an_end_by_a_signal_is_told, 0, 10);
-	tcase_add_loop_test(tc, a_missing_command_is_ENOENT_and_not_told_twice, 0, 2);
-	tcase_add_test(tc, a_missing_command_that_is_reaped_first_is_not_told_twice);
-	tcase_add_loop_test(tc, what_cannot_be_executed_is_EACCES, 0, 2);
-	tcase_add_test(tc, stdin_and_stdout_are_ours_to_take_once);
-	tcase_add_test(tc, its_stdin_and_stdout_block_as_programs_expect);
-	tcase_add_test(tc, a_release_closes_what_was_not_taken_and_leaks_nothing);
-	tcase_add_test(tc, a_released_child_gets_its_grace_then_SIGTERM_then_SIGKILL);
+	tcase_add_test(tc, a_wire_takes_much_at_once_and_passes_its_end);
+	tcase_add_test(tc, a_captured_stderr_goes_to_its_reader_alone);
+	tcase_add_loop_test(tc, the_end_of_a_captured_child_is_logged_with_v, 0, 2);
+	tcase_add_test(tc, a_running_child_has_no_status);
+	tcase_add_test(tc, every_exit_status_is_logged_and_only_0_is_a_success);
+	tcase_add_test(tc, a_success_is_logged_only_with_v_and_a_failure_always);
+	tcase_add_loop_test(tc, an_end_by_a_signal_is_logged, 0, 10);
+	tcase_add_loop_test(tc, a_missing_command_is_ENOENT_and_not_logged, 0, 2);
+	tcase_add_test(tc, a_missing_command_that_is_reaped_first_is_not_logged);
+	tcase_add_loop_test(tc, a_file_that_cannot_be_executed_is_EACCES, 0, 2);
+	tcase_add_test(tc, stdin_and_stdout_can_be_taken_once);
+	tcase_add_test(tc, the_stdin_and_stdout_of_a_child_are_blocking);
+	tcase_add_test(tc, a_release_closes_the_descriptors_that_were_not_taken);
+	tcase_add_test(tc, a_released_child_gets_SIGTERM_and_later_SIGKILL);
 	tcase_add_test(tc, a_child_that_ignores_SIGTERM_is_killed);
-	tcase_add_test(tc, hurry_signals_what_was_released_and_nothing_else);
-	tcase_add_test(tc, SIGPIPE_after_the_release_is_no_failure);
-	tcase_add_test(tc, a_child_has_no_descriptor_of_ours_beyond_2);
+	tcase_add_test(tc, hurry_signals_only_released_children);
+	tcase_add_test(tc, SIGPIPE_after_the_release_is_not_a_failure);
+	tcase_add_test(tc, a_child_inherits_only_descriptors_0_to_2);
 	tcase_add_loop_test(tc, a_child_has_the_signals_that_relay_found, 0, 2);
 	tcase_add_test(tc, a_child_has_the_mask_that_relay_found);
 	tcase_add_test(tc, a_child_has_relays_stderr_and_process_group);
 	tcase_add_test(tc, a_command_gets_the_limit_of_descriptors_back);
-	tcase_add_test(tc, a_call_runs_in_a_child_without_our_descriptors_and_nothing_is_told_of_it);
+	tcase_add_test(tc, a_call_runs_in_a_child_without_descriptors_and_is_not_logged);
 	tcase_add_test(tc, a_released_call_is_ended_at_once);
-	tcase_add_test(tc, without_descriptors_there_is_no_child_and_none_leaks);
-	tcase_add_test(tc, nothing_to_reap_is_harmless_and_so_is_a_child_of_somebody_else);
+	tcase_add_test(tc, without_descriptors_it_fails_and_leaks_none);
+	tcase_add_test(tc, a_child_that_relay_did_not_start_is_reaped);
 }

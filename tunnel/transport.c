@@ -78,7 +78,7 @@ transport_near(struct transport *t, struct mux *m, struct dial_target *target,
 	if (!get_buffers(t))
 		return false;
 	target->how =
-	    (is_ssh(&target->to) ? SPAWN_WIRE : 0U) | (bootstrap != NULL ? SPAWN_HEARD : 0U);
+	    (is_ssh(&target->to) ? SPAWN_WIRE : 0U) | (bootstrap != NULL ? SPAWN_CAPTURE : 0U);
 	t->dial = dial_start(target, now);
 	return t->dial != NULL;
 }
@@ -233,7 +233,7 @@ step_dial(struct transport *t, const struct pollset *ps)
 		t->child = dial_take_child(t->dial);
 		fdpair_pipes(&t->wire, spawn_take_in(t->child), spawn_take_out(t->child));
 		widen(t);
-		t->stderr_fd = spawn_take_ear(t->child);
+		t->stderr_fd = spawn_take_stderr(t->child);
 		break;
 	case DIAL_FAILED:
 		mux_lost(t->mux,
