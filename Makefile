@@ -42,7 +42,7 @@ LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 # before it: make layers.  spawn.c is a layer between BASE and NET.  Each .c file
 # here has a header.
 BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o
-NET = net/dial.o net/endpoint.o net/lookup.o net/sock.o
+NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
 MUX = mux/cc.o mux/frame.o mux/mux.o mux/queue.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
 TUNNEL = tunnel/bootstrap.o tunnel/forward.o tunnel/hops.o tunnel/probe.o \
@@ -60,7 +60,8 @@ SCRIPT = tunnel/bootstrap_sh.h
 
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/base/check_signals \
 	t/mux/check_cc t/mux/check_frame t/mux/check_mux t/mux/check_queue \
-	t/net/check_dial t/net/check_endpoint t/net/check_lookup t/net/check_sock t/check_spawn \
+	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen t/net/check_lookup t/net/check_unixpath \
+	t/check_spawn \
 	t/conn/check_conn t/conn/check_fdpair t/conn/check_half t/conn/check_socks \
 	t/tunnel/check_bootstrap t/tunnel/check_forward t/tunnel/check_hops t/tunnel/check_probe \
 	t/tunnel/check_remote t/tunnel/check_serve t/tunnel/check_tunnel

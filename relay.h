@@ -4,7 +4,7 @@
  *
  * A byte of a client passes through these files, in this order:
  *
- *   net/sock.c          listens and accepts; turns names into addresses
+ *   net/listen.c        listens and accepts
  *   conn/listeners.c    accepts as many connections as are allowed
  *   relay.c             joins each accepted socket to its target
  *   conn/conn.c         one connection: two sides and their life
@@ -27,6 +27,8 @@
  *   conn/socks.c        the handshake of a SOCKS client (-D)
  *   net/dial.c          connects to an endpoint, or runs it
  *   net/lookup.c        looks up a name in a child process
+ *   net/addr.c          a name to addresses, an address to text
+ *   net/unixpath.c      Unix sockets: long paths, locks, dead socket files
  *   spawn.c             child processes
  *
  * How a tunnel starts, is kept and ends:

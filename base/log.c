@@ -21,12 +21,10 @@
 #include "base/log.h"
 
 #define WAIT_MS 100
-#define LINE_SIZE 6144 /* a path of SOCK_PATH_MAX and what is said of it */
+#define LINE_SIZE 6144 /* a path of UNIXPATH_MAX and what is said of it */
 
 static enum log_level shown = LOG_NOTICE;
 static bool status_shown;
-static char *diverted;
-static size_t diverted_size;
 
 void
 log_show(enum log_level level)
@@ -57,13 +55,6 @@ write_line(const char *p, size_t n)
 			return;
 		}
 	}
-}
-
-void
-log_divert(char *dst, size_t size)
-{
-	diverted = dst;
-	diverted_size = size;
 }
 
 /* How many of the ${n} bytes at ${p} are one character of UTF-8 (RFC 3629) that controls nothing; 0: it does, or they are none. */
@@ -132,10 +123,7 @@ log_say(enum log_level level, const char *fmt, ...)
 	n = len < 0 ? head : head + (size_t)len;
 	if (n > sizeof(line) - 2)
 		n = sizeof(line) - 2;
-	if (diverted != NULL && level == LOG_ERROR)
-		snprintf(diverted, diverted_size, "%.*s", (int)(n - head), line + head);
-	else
-		say(line, n);
+	say(line, n);
 	errno = saved;
 }
 

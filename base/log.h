@@ -19,14 +19,12 @@ enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
  * log_say(level, fmt, ...): one line on stderr; keeps errno.  log_quote(level, line): the same in the words of another program.
  * log_plain(text, n, but): in words of strangers, make each control character a '?', but for ${but}: none may steer a terminal.
  * Whole ones of UTF-8 stay, and what is neither that nor a control character.
- * log_divert(dst, size): from now on the words of errors go into ${dst} alone; NULL: to stderr again.
  * log_status(text): on a terminal, show at LOG_NOTICE what is being done, until the next line or status; elsewhere it is a line.
  */
 void log_show(enum log_level level);
 void log_quote(enum log_level level, const char *line);
 void log_status(const char *text);
 void log_plain(char *text, size_t n, char but);
-void log_divert(char *dst, size_t size);
 void log_say(enum log_level level, const char *fmt, ...) LOG_FORMAT;
 
 #endif

@@ -21,6 +21,12 @@
 /* The size that pipes to other programs are given, where os_pipe_size can. */
 #define OS_PIPE (256 * 1024)
 
+/*
+ * The backlog of listening sockets, which the system lowers to its own limit.
+ * SOMAXCONN is only 128 in musl.
+ */
+#define OS_BACKLOG 4096
+
 /* ---- os.c: the same on every system ---- */
 
 /*
@@ -65,6 +71,12 @@ int os_null(int fd);
  * there is none, or the reason why it cannot be read.
  */
 int os_error(int fd);
+
+/*
+ * os_reset(fd):
+ * Close the TCP socket ${fd} so that its peer receives a reset.
+ */
+void os_reset(int fd);
 
 /*
  * os_raise_files():

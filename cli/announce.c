@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
-#include "net/sock.h"
+#include "net/listen.h"
 #include "conn/listeners.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
@@ -22,7 +22,7 @@ announce_addresses(const struct listeners *ls, const struct options *o)
 	int i;
 
 	for (i = 0; i < ls->n; i++)
-		printf("%s\n", sock_bound(&ls->tab[i].l));
+		printf("%s\n", listener_name(&ls->tab[i].l));
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
 		if (f->kind == FORWARD_FAR) /* without the empty line at the end */
 			printf("%.*s", (int)strlen(f->bound) - 1, f->bound);
@@ -42,7 +42,7 @@ announce_routes(const struct listeners *ls, const struct options *o)
 	for (i = 0; i < ls->n; i++) {
 		f = ls->tab[i].use;
 		if (f != NULL && f != last) /* one line for both loopback addresses */
-			forward_tell(f, sock_bound(&ls->tab[i].l), path);
+			forward_tell(f, listener_name(&ls->tab[i].l), path);
 		last = f;
 	}
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {

@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "net/endpoint.h"
-#include "net/sock.h"
+#include "net/unixpath.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "relay.h"
@@ -107,7 +107,7 @@ number(const struct option_row *row, const char *text)
 static void
 add_forward(struct options *o, int kind, const char *text)
 {
-	char why[SOCK_PATH_MAX + 256];
+	char why[UNIXPATH_MAX + 256];
 
 	if (o->n_forwards == OPTIONS_FORWARDS)
 		fail_usage("a tunnel has at most 32 of -L, -R and -D");

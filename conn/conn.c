@@ -44,7 +44,7 @@
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
-#include "net/sock.h"
+#include "net/addr.h"
 #include "spawn.h"
 #include "conn/fdpair.h"
 #include "conn/half.h"
@@ -84,7 +84,7 @@ struct conn {
 	struct dial *dial;          /* connecting to target */
 	struct child *child;        /* the command that is side b */
 	struct socks *socks;        /* until the reply of -D is sent */
-	char from[SOCK_NAME];       /* the name of side a */
+	char from[ADDR_NAME];       /* the name of side a */
 	int status;                 /* its part in the exit status */
 	int64_t began_at;
 	int64_t handshake_until;

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/poll.h"
 #include "net/endpoint.h"
-#include "net/sock.h"
+#include "net/listen.h"
 #include "conn/conn.h"
 #include "conn/fdpair.h"
 #include "conn/listeners.h"
@@ -20,15 +20,18 @@
 bool
 listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use)
 {
-	struct listener tab[SOCK_ADDRS];
-	int n = sock_listen(from, tab), i;
+	struct listener tab[ADDR_MAX];
+	char why[LISTENER_WHY];
+	int n = listener_open(from, LISTENER_START_MS, tab, why, sizeof(why)), i;
 
-	if (n == -1)
+	if (n == -1) {
+		log_say(LOG_ERROR, "%s", why);
 		return false;
+	}
 	if (ls->n + n > LISTENERS_MAX) {
 		log_say(LOG_ERROR, "cannot listen on more than %d addresses", LISTENERS_MAX);
 		for (i = 0; i < n; i++)
-			sock_unlisten(&tab[i]);
+			listener_close(&tab[i], 0);
 		return false;
 	}
 	for (i = 0; i < n; i++) {
@@ -36,7 +39,7 @@ listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, c
 		ls->tab[ls->n].use = use;
 		ls->tab[ls->n].slot = -1;
 		if (any_uid)
-			ls->tab[ls->n].l.guarded = false;
+			ls->tab[ls->n].l.check_uid = false;
 		ls->n++;
 	}
 	return true;
@@ -46,7 +49,7 @@ void
 listeners_close(struct listeners *ls)
 {
 	while (ls->n > 0)
-		sock_unlisten(&ls->tab[--ls->n].l);
+		listener_close(&ls->tab[--ls->n].l, LISTENER_STOP_MS);
 }
 
 void
@@ -131,7 +134,7 @@ accept_from(struct listeners *ls, int at, struct accepted *c, int64_t now)
 	do {
 		if (ls->accepted++ == ACCEPTS || is_full(ls))
 			return false;
-		fd = sock_accept(l, c->name);
+		fd = listener_accept(l, c->name);
 	} while (fd == -1 && errno == EACCES);
 	if (fd == -1) {
 		pause_accept(ls, errno, now);
@@ -139,7 +142,7 @@ accept_from(struct listeners *ls, int at, struct accepted *c, int64_t now)
 	}
 	if (ls->conns->n <= ls->conns->max / 2)
 		ls->full_logged = false;
-	fdpair_socket(&fds, fd, l->path == NULL);
+	fdpair_socket(&fds, fd, l->file.path == NULL);
 	c->side = side_of_fds(&fds);
 	c->use = ls->tab[at].use;
 	return true;

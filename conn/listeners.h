@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "net/sock.h"
+#include "net/listen.h"
 #include "conn/side.h"
 
 #define LISTENERS_MAX 64
@@ -40,12 +40,12 @@ struct listeners {
 struct accepted {
 	struct side side;
 	const void *use;
-	char name[SOCK_NAME]; /* of the peer, for messages */
+	char name[ADDR_NAME]; /* of the peer, for messages */
 };
 
 /*
  * listeners_add(ls, from, any_uid, use):
- * Listen on ${from}, which must outlive ${ls}, as sock_listen does.  ${use} is
+ * Listen on ${from}, which must outlive ${ls}, as listener_open does.  ${use} is
  * returned with each connection.  If ${any_uid}, accept connections of processes
  * of other users too.  Return false if it fails; the error was logged, and no
  * listener of ${from} is left.

@@ -1,18 +1,21 @@
 /*
- * dial.c - from an end to connected descriptors, without blocking the loop.
+ * dial.c - from an endpoint to connected descriptors, without blocking.
  *
- *   resolving  a name: lookup.c
- *   connecting one address after the other, each with its own deadline
- *   starting   a command, until its exec is known to have worked
- *   pausing    until the next attempt: the target may still appear (-w), or the system had no descriptor left
- *   done, failed
+ *   RESOLVING   a name is being looked up, in a child process
+ *   CONNECTING  one address after the other, each with its own deadline
+ *   STARTING    a command, until it is known that exec succeeded
+ *   PAUSING     before the next attempt: the target may appear later (-w), or
+ *               the system has no free descriptor
+ *   DONE, FAILED
  *
- * The addresses of a name are kept with the target, so that only the first connection looks it up.
- * Dials of the same target that begin during the look-up share it.  When all the addresses fail, the
- * name is looked up again.  A dial that failed knows the cause and can put it into a sentence.
+ * The addresses of a name are kept with the target, so that only the first dial
+ * looks the name up.  Dials that start during the look-up share it.  If all
+ * kept addresses fail, the name is looked up again.
  */
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,16 +25,19 @@
 
 #include "base/os.h"
 #include "base/poll.h"
+#include "net/addr.h"
 #include "net/endpoint.h"
 #include "net/lookup.h"
-#include "net/sock.h"
+#include "net/unixpath.h"
 #include "spawn.h"
 #include "relay.h"
 #include "net/dial.h"
 
-#define PAUSE_FIRST 20
+/* Pauses before the next attempt, in milliseconds. */
+#define PAUSE_FIRST 20 /* doubled up to PAUSE_MAX */
 #define PAUSE_MAX 500
-#define PAUSE_BACKLOG 5 /* a Unix listener whose backlog is full takes the next soon */
+#define PAUSE_FULL 100  /* the system has no descriptor or memory left */
+#define PAUSE_BACKLOG 5 /* the backlog of a Unix listener is full */
 
 enum step { RESOLVING, CONNECTING, STARTING, PAUSING, DONE, FAILED };
 
@@ -40,17 +46,17 @@ struct dial {
 	const struct endpoint *to; /* the target's */
 	enum step step;
 	int slot;
-	int fd;                /* connecting or done */
-	struct child *child;   /* starting or done */
-	struct lookup *lookup; /* resolving */
-	int next;              /* address to try next */
-	bool cached;           /* the addresses are from an earlier dial */
-	int64_t deadline;      /* of this step */
-	int64_t patience;      /* how long a full system or backlog is waited for */
-	int64_t give_up;       /* -w: no new attempt after this */
-	int64_t pause;
-	int err, gai;            /* the last failure */
-	struct sock_addrs addrs; /* the ones tried */
+	int fd;                 /* CONNECTING or DONE */
+	struct child *child;    /* STARTING or DONE */
+	struct lookup *lookup;  /* RESOLVING */
+	struct addr_list addrs; /* to try */
+	int next;               /* the address to try next */
+	bool cached;            /* the addresses are from an earlier dial */
+	int64_t deadline;       /* of this step */
+	int64_t full_until;     /* how long a full system or backlog is waited for */
+	int64_t give_up;        /* -w: no new attempt after this */
+	int64_t pause;          /* before the next attempt */
+	int err, gai;           /* the last failure */
 };
 
 static void begin(struct dial *d, int64_t now);
@@ -70,9 +76,9 @@ pause_until(struct dial *d, int64_t when)
 	d->deadline = when;
 }
 
-/* No time heals these. */
+/* Later attempts would fail with the same error. */
 static bool
-hopeless(int err)
+is_permanent(int err)
 {
 	return err == EACCES || err == EPERM || err == ENAMETOOLONG || err == EPROTOTYPE ||
 	       err == ENOTDIR || err == ELOOP;
@@ -82,7 +88,7 @@ static void
 attempt_failed(struct dial *d, int64_t now)
 {
 	if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND ||
-	    (d->gai == 0 && hopeless(d->err))) {
+	    (d->gai == 0 && is_permanent(d->err))) {
 		d->step = FAILED;
 		return;
 	}
@@ -90,19 +96,26 @@ attempt_failed(struct dial *d, int64_t now)
 	d->pause = d->pause * 2 > PAUSE_MAX ? PAUSE_MAX : d->pause * 2;
 }
 
-/* A cause that passes by itself: wait a little, longer than one attempt's time in no case. */
 static bool
-passes(struct dial *d, int err, int64_t now)
+is_system_full(int err)
 {
-	bool full = err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
-	bool backlog =
-	    err == EAGAIN &&
-	    d->to->kind !=
-		ENDPOINT_COMMAND; /* unix(7), connect: no room in the listener's backlog */
+	return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
+}
 
-	if ((!full && !backlog) || now >= d->patience)
+/* If the system or a backlog is full, retry soon, but not after full_until. */
+static bool
+retry_if_full(struct dial *d, int err, int64_t now)
+{
+	bool full = is_system_full(err);
+	/*
+	 * unix(7): EAGAIN of connect is a full backlog; of fork, too many
+	 * processes.
+	 */
+	bool backlog = err == EAGAIN && d->to->kind != ENDPOINT_COMMAND;
+
+	if ((!full && !backlog) || now >= d->full_until)
 		return false;
-	pause_until(d, now + (full ? PAUSE_FIRST * 5 : PAUSE_BACKLOG));
+	pause_until(d, now + (full ? PAUSE_FULL : PAUSE_BACKLOG));
 	return true;
 }
 
@@ -113,7 +126,7 @@ resolve(struct dial *d, int64_t now)
 
 	d->cached = false;
 	d->lookup = *shared != NULL ? lookup_join(*shared) : lookup_start(d->target->kids, d->to);
-	if (d->lookup == NULL && errno == EBUSY && now < d->patience) {
+	if (d->lookup == NULL && errno == EBUSY && now < d->full_until) {
 		pause_until(d, now + PAUSE_FIRST);
 		return;
 	}
@@ -124,7 +137,7 @@ resolve(struct dial *d, int64_t now)
 	}
 	if (d->lookup == NULL) {
 		d->err = errno;
-		if (!passes(d, d->err, now))
+		if (!retry_if_full(d, d->err, now))
 			attempt_failed(d, now);
 		return;
 	}
@@ -133,7 +146,9 @@ resolve(struct dial *d, int64_t now)
 	d->deadline = now + d->target->each_ms;
 }
 
-/* Later dials must not join: the answer is there already, or may never come. */
+/*
+ * Later dials must not join: the answer is complete already, or may never come.
+ */
 static void
 leave_lookup(struct dial *d, int64_t now)
 {
@@ -152,11 +167,12 @@ close_fd(struct dial *d)
 }
 
 /*
- * A connect to a port of this host that nobody listens on may by chance get that very port as its own, and TCP then joins the
- * socket to itself (simultaneous open, RFC 9293 3.5).
+ * If no process listens on a port of this host, connect(2) may by chance pick
+ * the same port for its own end.  TCP then connects the socket to itself
+ * (simultaneous open, RFC 9293 3.5).
  */
 static bool
-is_itself(int fd)
+is_self_connected(int fd)
 {
 	struct sockaddr_storage a, b;
 	socklen_t alen = sizeof(a), blen = sizeof(b);
@@ -168,11 +184,11 @@ is_itself(int fd)
 	       memcmp(&a, &b, alen) == 0;
 }
 
-/* The connect that was under way has come to ${err}; true: the dial has got somewhere. */
+/* A connect has ended with ${err}.  Return true if the dial is done. */
 static bool
-connected(struct dial *d, int err)
+connect_ended(struct dial *d, int err)
 {
-	if (err == 0 && d->to->kind == ENDPOINT_TCP && is_itself(d->fd))
+	if (err == 0 && d->to->kind == ENDPOINT_TCP && is_self_connected(d->fd))
 		err = ECONNREFUSED;
 	if (err == 0) {
 		d->step = DONE;
@@ -184,15 +200,30 @@ connected(struct dial *d, int err)
 }
 
 static int
+open_socket(int family)
+{
+	int fd = os_socket(family), on = 1;
+
+	/*
+	 * A small message must not wait for the acknowledgement of the one
+	 * before.
+	 */
+	if (fd != -1 && family != AF_UNIX)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	return fd;
+}
+
+/* Connect to address ${i}; return 0 or the errno value. */
+static int
 start_connect(struct dial *d, int i)
 {
 	const struct sockaddr *sa = (const struct sockaddr *)&d->addrs.addr[i];
 
-	d->fd = sock_open(d->to->kind == ENDPOINT_UNIX ? AF_UNIX : sa->sa_family);
+	d->fd = open_socket(d->to->kind == ENDPOINT_UNIX ? AF_UNIX : sa->sa_family);
 	if (d->fd == -1)
 		return errno;
 	if (d->to->kind == ENDPOINT_UNIX)
-		return sock_connect_path(d->fd, d->to->path) == 0 ? 0 : errno;
+		return unixpath_connect(d->fd, d->to->path) == 0 ? 0 : errno;
 	return connect(d->fd, sa, d->addrs.len[i]) == 0 ? 0 : errno;
 }
 
@@ -204,7 +235,9 @@ connect_next(struct dial *d, int64_t now)
 	while (d->next < count) {
 		e = start_connect(d, d->next);
 		if (e == EINPROGRESS || e == EINTR) {
-			/* POSIX connect: interrupted, it goes on by itself, as one that was not waited for. */
+			/*
+			 * POSIX: after EINTR, the system continues the connect.
+			 */
 			d->next++;
 			d->step = CONNECTING;
 			d->deadline = now + d->target->each_ms;
@@ -212,12 +245,12 @@ connect_next(struct dial *d, int64_t now)
 		}
 		if (e != 0)
 			close_fd(d);
-		if (passes(d, e, now)) {
+		if (retry_if_full(d, e, now)) {
 			d->err = e;
 			return;
 		}
 		d->next++;
-		if (connected(d, e))
+		if (connect_ended(d, e))
 			return;
 	}
 	if (d->cached) {
@@ -229,35 +262,49 @@ connect_next(struct dial *d, int64_t now)
 }
 
 static void
+begin_command(struct dial *d, int64_t now)
+{
+	d->child = spawn_start(d->target->kids, d->to->argv, d->target->how);
+	d->step = STARTING;
+	d->deadline = INT64_MAX;
+	if (d->child != NULL)
+		return;
+	d->err = errno;
+	if (!retry_if_full(d, d->err, now))
+		d->step = FAILED;
+}
+
+static void
+begin_tcp(struct dial *d, int64_t now)
+{
+	d->cached = d->target->cache.n > 0;
+	if (d->cached)
+		d->addrs = d->target->cache;
+	if (d->cached || addr_numeric(d->to, &d->addrs))
+		connect_next(d, now);
+	else
+		resolve(d, now);
+}
+
+static void
 begin(struct dial *d, int64_t now)
 {
 	d->next = 0;
 	d->gai = 0;
-	if (d->to->kind == ENDPOINT_STDIO) {
+	switch (d->to->kind) {
+	case ENDPOINT_STDIO:
 		d->step = DONE;
-		return;
+		break;
+	case ENDPOINT_COMMAND:
+		begin_command(d, now);
+		break;
+	case ENDPOINT_TCP:
+		begin_tcp(d, now);
+		break;
+	case ENDPOINT_UNIX:
+		connect_next(d, now);
+		break;
 	}
-	if (d->to->kind == ENDPOINT_COMMAND) {
-		d->child = spawn_start(d->target->kids, d->to->argv, d->target->how);
-		d->step = STARTING;
-		d->deadline = INT64_MAX;
-		if (d->child == NULL) {
-			d->err = errno;
-			if (!passes(d, d->err, now))
-				d->step = FAILED;
-		}
-		return;
-	}
-	if (d->to->kind == ENDPOINT_TCP) {
-		d->cached = d->target->cache.n > 0;
-		if (d->cached) {
-			d->addrs = d->target->cache;
-		} else if (!sock_numeric(d->to, &d->addrs)) {
-			resolve(d, now);
-			return;
-		}
-	}
-	connect_next(d, now);
 }
 
 struct dial *
@@ -272,7 +319,7 @@ dial_start(struct dial_target *target, int64_t now)
 	d->fd = d->slot = -1;
 	d->pause = PAUSE_FIRST;
 	d->give_up = now + target->wait_ms;
-	d->patience = now + target->each_ms;
+	d->full_until = now + target->each_ms;
 	begin(d, now);
 	return d;
 }
@@ -313,10 +360,10 @@ static void
 step_connecting(struct dial *d, const struct pollset *ps)
 {
 	if (pollset_ready(ps, d->slot) != 0) {
-		if (!connected(d, os_error(d->fd)))
+		if (!connect_ended(d, os_error(d->fd)))
 			connect_next(d, ps->now);
 	} else if (ps->now >= d->deadline) {
-		connected(d, ETIMEDOUT);
+		connect_ended(d, ETIMEDOUT);
 		connect_next(d, ps->now);
 	}
 }
@@ -373,19 +420,19 @@ dial_take_child(struct dial *d)
 int
 dial_status(const struct dial *d)
 {
-	switch (d->gai == 0 ? d->err : 0) {
-	case EMFILE:
-	case ENFILE:
-	case ENOBUFS:
-	case ENOMEM:
+	int err = dial_errno(d);
+
+	if (is_system_full(err))
 		return STATUS_SYSTEM;
-	case EAGAIN:
-		return d->to->kind == ENDPOINT_COMMAND ? STATUS_SYSTEM
-						       : STATUS_CONNECT; /* fork, or a backlog */
+	if (d->to->kind != ENDPOINT_COMMAND)
+		return STATUS_CONNECT;
+	switch (err) {
+	case EAGAIN: /* of fork */
+		return STATUS_SYSTEM;
 	case ENOENT:
-		return d->to->kind == ENDPOINT_COMMAND ? STATUS_NOTFOUND : STATUS_CONNECT;
+		return STATUS_NOTFOUND;
 	default:
-		return d->to->kind == ENDPOINT_COMMAND ? STATUS_NOEXEC : STATUS_CONNECT;
+		return STATUS_NOEXEC;
 	}
 }
 
@@ -407,9 +454,10 @@ explain_refused_path(const struct dial *d, char *dst, size_t size)
 	}
 	gethostname(host, sizeof(host) - 1);
 	snprintf(dst, size, "no process on this host (%s) is listening on that file; %s", host,
-	    os_remote_file(d->to->path) ? "it lies on a network file system: if its server runs on "
-					  "another host, run relay there"
-					: "start its server, or wait for it with -w SECONDS");
+	    os_remote_file(d->to->path)
+		? "the file is on a network file system: if its server runs "
+		  "on another host, run relay there"
+		: "start its server, or wait for it with -w SECONDS");
 }
 
 static const char *
@@ -421,14 +469,15 @@ advice(const struct dial *d)
 	case ENOENT:
 		return path ? "; start its server, or wait for it with -w SECONDS" : "";
 	case ECONNREFUSED:
-		return "; nothing listens on that port there: start its server, or wait for it "
-		       "with -w SECONDS";
+		return "; no process listens on that port: start its server, or wait for it with "
+		       "-w "
+		       "SECONDS";
 	case EACCES:
-		return path ? "; it takes write permission to the socket and search permission to "
-			      "its directories"
+		return path ? "; relay needs write permission for the socket and search permission "
+			      "for its directories"
 			    : "";
 	case EAGAIN:
-		return path ? "; its server is there and takes no connections: its backlog is full"
+		return path ? "; its server runs but accepts no connections: its backlog is full"
 			    : "";
 	case EMFILE:
 		return "; raise the limit with ulimit -n";
@@ -467,7 +516,7 @@ dial_reset(struct dial *d)
 {
 	if (d->fd == -1 || d->to->kind != ENDPOINT_TCP)
 		return;
-	sock_reset(d->fd);
+	os_reset(d->fd);
 	d->fd = -1;
 }
 

@@ -1,5 +1,9 @@
 /*
- * net/dial.h - from an end to connected descriptors, without blocking the loop.
+ * net/dial.h - from an endpoint to connected descriptors, without blocking.
+ *
+ * A dial connects to one endpoint, or starts it if it is a command.  Several
+ * dials can have the same target; the addresses of its name are kept there.
+ * Times are milliseconds of pollset_clock.
  */
 #ifndef NET_DIAL_H
 #define NET_DIAL_H
@@ -7,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "net/addr.h"
 #include "net/endpoint.h"
-#include "net/sock.h"
 
 struct child;
 struct children;
@@ -20,37 +24,75 @@ enum dial_state { DIAL_BUSY, DIAL_DONE, DIAL_FAILED };
 
 struct dial_target {
 	struct endpoint to;
-	int each_ms;             /* for one address */
-	int wait_ms;             /* how long to keep trying until the target is there; 0: once */
-	struct children *kids;   /* what commands and name look-ups are children of */
-	unsigned how;            /* of a command; see spawn_start */
-	struct sock_addrs cache; /* what the name server said, n = 0 at first: dial.c's own */
-	size_t users;            /* references; 0: not counted, and not freed by dial_drop_target */
-	struct lookup *lookup;   /* that dials may join, NULL at first: dial.c's own */
+	int each_ms;           /* the time for one address */
+	int wait_ms;           /* -w: make attempts for so long; 0: one attempt */
+	struct children *kids; /* the owner of commands and look-ups */
+	unsigned how;          /* flags of spawn_start, for a command */
+	size_t users;          /* references; 0: dial_drop_target does not free it */
+
+	/* of dial.c; all zeros at first */
+	struct addr_list cache; /* the addresses of the name */
+	struct lookup *lookup;  /* under way, and dials may join it */
 };
 
 /*
- * dial_start(target, now): start to connect to ${target}, which must outlive the dial, or to run it if it is a command.  NULL: no
- * memory.
- * dial_want(d, ps), dial_step(d, ps): ask poll for what ${d} waits for, then go on; dial_step is also right before any poll.
- * dial_take(d), dial_take_child(d): DIAL_DONE: the connected descriptor, or the command (else NULL); the caller's now.
- * dial_status(d): DIAL_FAILED: what it means for relay's exit.
- * dial_errno(d): DIAL_FAILED: the errno value; 0: the name is not known.
- * dial_explain(d, dst, size): DIAL_FAILED: a sentence with cause and remedy into ${dst}, which is returned.
- * dial_drop_target(target): give up a reference; the last one frees it.  NULL is harmless.
- * dial_reset(d): reset a TCP connection that is being made or was not taken; before dial_free.
- * dial_free(d, now): NULL is harmless; what was not taken is closed and released.
+ * dial_start(target, now):
+ * Start to connect to ${target}, which must outlive the dial.  Return NULL if
+ * there is no memory.  Any other failure is reported by dial_step.
  */
 struct dial *dial_start(struct dial_target *target, int64_t now);
+
+/*
+ * dial_want(d, ps), dial_step(d, ps):
+ * Add to ${ps} what ${d} waits for, and after the poll do the next step.
+ * dial_step may also be called before the first poll.  DIAL_DONE and
+ * DIAL_FAILED are final.
+ */
 void dial_want(struct dial *d, struct pollset *ps);
 enum dial_state dial_step(struct dial *d, const struct pollset *ps);
+
+/*
+ * dial_take(d), dial_take_child(d):
+ * After DIAL_DONE: return the connected socket, or -1; return the command, or
+ * NULL.  It belongs to the caller from now on.
+ */
 int dial_take(struct dial *d);
 struct child *dial_take_child(struct dial *d);
+
+/*
+ * dial_status(d), dial_errno(d):
+ * After DIAL_FAILED: return the exit status of relay for this failure; return
+ * its errno value, or 0 if the name could not be resolved.
+ */
 int dial_status(const struct dial *d);
 int dial_errno(const struct dial *d);
+
+/*
+ * dial_explain(d, dst, size):
+ * After DIAL_FAILED: write one line with cause and remedy to ${dst}, which has
+ * ${size} bytes, and return ${dst}.
+ */
 const char *dial_explain(const struct dial *d, char *dst, size_t size);
+
+/*
+ * dial_reset(d):
+ * Reset the TCP connection of ${d}, unless it was taken.  dial_free must
+ * follow.
+ */
 void dial_reset(struct dial *d);
+
+/*
+ * dial_free(d, now):
+ * Free ${d} in any state.  Close the socket and release the command, unless
+ * they were taken.  If ${d} is NULL, do nothing.
+ */
 void dial_free(struct dial *d, int64_t now);
+
+/*
+ * dial_drop_target(target):
+ * Give up a reference to ${target}; the last one frees it.  If ${target} is
+ * NULL, do nothing.
+ */
 void dial_drop_target(struct dial_target *target);
 
 #endif

@@ -1,9 +1,7 @@
 /*
- * endpoint.c - the words of the command line: text <-> struct endpoint.
+ * endpoint.c - the ends that the command line names: text to struct endpoint.
  *
- * An end is told by its first striking mark: "-" alone is stdin and stdout, a '/' anywhere makes a Unix socket path, and the rest
- * is TCP: PORT, HOST:PORT or [IPv6]:PORT, where PORT is a number or a service name.  Every refusal names what is wrong and shows
- * a text that is right.  No descriptor is touched here; the only thing asked of the system is the list of service names.
+ * Each error names the wrong part and shows a correct example.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -13,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/sock.h"
+#include "net/unixpath.h"
 #include "spawn.h"
 #include "net/endpoint.h"
 
@@ -26,7 +24,7 @@ all_digits(const char *s)
 	return true;
 }
 
-/* A port's number or its service name; -1: neither. */
+/* Return the port that ${text}, a number or a service name, means; -1: none. */
 static long
 port_number(const char *text)
 {
@@ -53,14 +51,14 @@ parse_port(
 
 	if (n == -1) {
 		snprintf(why, size,
-		    "\"%s\": \"%s\" is no port; a port is a number up to 65535 or a service name, "
-		    "as in localhost:8888",
+		    "\"%s\": \"%s\" is not a port; a port is a number up to 65535 or a service "
+		    "name, as in localhost:8888",
 		    text, port);
 		return false;
 	}
 	if (n == 0 && !listens) {
 		snprintf(why, size,
-		    "\"%s\": port 0 can only be listened on; name the port to connect to, as in "
+		    "\"%s\": port 0 can only be listened on; to connect, give a port, as in "
 		    "localhost:8888",
 		    text);
 		return false;
@@ -74,15 +72,14 @@ parse_path(struct endpoint *ep, const char *text, char *why, size_t size)
 {
 	size_t len = strlen(text);
 
-	if (len >= SOCK_PATH_MAX) {
-		snprintf(why, size, "the path \"%.40s...\" has %zu bytes; at most %d are taken",
-		    text, len, SOCK_PATH_MAX - 1);
+	if (len >= UNIXPATH_MAX) {
+		snprintf(why, size, "the path \"%.40s...\" has %zu bytes; the limit is %d", text,
+		    len, UNIXPATH_MAX - 1);
 		return false;
 	}
 	if (text[len - 1] == '/') {
 		snprintf(why, size,
-		    "\"%s\" names a directory; a socket in it has a name of its own, as in "
-		    "%sapp.sock",
+		    "\"%s\" names a directory; give the path of a socket in it, as in %sapp.sock",
 		    text, text);
 		return false;
 	}
@@ -91,14 +88,14 @@ parse_path(struct endpoint *ep, const char *text, char *why, size_t size)
 	return true;
 }
 
-/* No colon: a port of this host. */
+/* Without a colon, the text is a port of this host. */
 static bool
 parse_bare(struct endpoint *ep, const char *text, bool listens, char *why, size_t size)
 {
 	if (!all_digits(text) && port_number(text) == -1) {
 		snprintf(why, size,
-		    "\"%s\" is neither a port nor HOST:PORT nor a path; a socket in this directory "
-		    "is ./%s",
+		    "\"%s\" is neither a port nor HOST:PORT nor a path; the path of a socket in "
+		    "this directory is ./%s",
 		    text, text);
 		return false;
 	}
@@ -122,27 +119,26 @@ parse_tcp(struct endpoint *ep, const char *text, bool listens, char *why, size_t
 		len -= 2;
 	} else if (memchr(text, ':', len) != NULL || text[0] == '[') {
 		snprintf(why, size,
-		    "\"%s\": an IPv6 address stands in brackets before its port, as in [::1]:8888",
+		    "\"%s\": an IPv6 address needs brackets before its port, as in [::1]:8888",
 		    text);
 		return false;
 	}
 	if (len == 0) {
-		snprintf(why, size, "\"%s\" has no host: localhost:8888 is this host%s", text,
-		    listens ? ", *:8888 listens on every address" : "");
+		snprintf(why, size, "\"%s\" has no host; localhost:8888 is this host%s", text,
+		    listens ? ", *:8888 is every address" : "");
 		return false;
 	}
 	if (len >= sizeof(ep->host)) {
-		snprintf(why, size,
-		    "the host in \"%.40s...\" has %zu characters; no name has more than 253", text,
-		    len);
+		snprintf(why, size, "the host in \"%.40s...\" has %zu characters; the limit is 253",
+		    text, len);
 		return false;
 	}
 	memcpy(ep->host, host, len);
 	ep->host[len] = '\0';
 	if (!listens && strcmp(ep->host, "*") == 0) {
 		snprintf(why, size,
-		    "\"%s\": * means every address and can only be listened on; to connect, name "
-		    "one, as in localhost:8888",
+		    "\"%s\": * is every address, and can only be listened on; to connect, give a "
+		    "host, as in localhost:8888",
 		    text);
 		return false;
 	}
@@ -155,7 +151,7 @@ endpoint_parse(struct endpoint *ep, const char *text, bool listens, char *why, s
 	memset(ep, 0, sizeof(*ep));
 	if (*text == '\0') {
 		snprintf(why, size,
-		    "an end is empty; it is written 8888, localhost:8888, ./app.sock or -");
+		    "an end is empty; examples of ends are 8888, localhost:8888, ./app.sock and -");
 		return false;
 	}
 	if (strcmp(text, "-") == 0) {
@@ -178,7 +174,6 @@ endpoint_command(struct endpoint *ep, char *const argv[])
 const char *
 endpoint_name(const struct endpoint *ep, char *dst, size_t size)
 {
-
 	switch (ep->kind) {
 	case ENDPOINT_TCP:
 		snprintf(dst, size, strchr(ep->host, ':') ? "[%s]:%u" : "%s:%u", ep->host,

@@ -1,5 +1,9 @@
 /*
  * net/endpoint.h - the ends that the command line names.
+ *
+ * An endpoint is "-" (stdin and stdout), a text with a '/' (the path of a Unix
+ * socket), or TCP: PORT, HOST:PORT or [IPv6]:PORT, where PORT is a number or a
+ * service name.  A command is an endpoint too, but has no text form.
  */
 #ifndef NET_ENDPOINT_H
 #define NET_ENDPOINT_H
@@ -11,28 +15,37 @@
 enum endpoint_kind { ENDPOINT_TCP, ENDPOINT_UNIX, ENDPOINT_STDIO, ENDPOINT_COMMAND };
 
 #define ENDPOINT_HOST 256 /* a DNS name has at most 253 characters (RFC 1035 2.3.4) */
-#define ENDPOINT_NAME 320 /* room for endpoint_name(); a longer path is shortened */
+#define ENDPOINT_NAME 320 /* room for endpoint_name; a longer path is cut */
 
 struct endpoint {
 	enum endpoint_kind kind;
-	char host
-	    [ENDPOINT_HOST]; /* TCP: without brackets; "localhost" for a bare port, "*" for every address */
-	uint16_t port;     /* TCP, host byte order; 0: the system picks */
-	const char *path;  /* Unix: borrowed from the text that was parsed */
-	char *const *argv; /* command: borrowed, ends with NULL */
+	char host[ENDPOINT_HOST]; /* TCP: without brackets; "*": every address */
+	uint16_t port;            /* TCP, host byte order; 0: the system picks one */
+	const char *path;         /* Unix: borrowed from the parsed text */
+	char *const *argv;        /* command: borrowed, ends with NULL */
 };
 
 /*
  * endpoint_parse(ep, text, listens, why, size):
- * Read ${text} as an end, FROM if ${listens}, else TO, into ${ep}.  ${text} must outlive ${ep}.  Return false with one line
- * in ${why} (${size} bytes) that says what is wrong and shows a right one.  Looks up service names, does nothing else outside.
+ * Parse ${text} into ${ep}.  ${listens} is true if relay listens on it, false
+ * if it connects to it.  A bare port gets the host "localhost".  ${text} must
+ * outlive ${ep}.  If ${text} is wrong, write one line with the error and a
+ * correct example to ${why}, which has ${size} bytes, and return false.  Opens
+ * no socket; the system's list of service names may be read.
  */
 bool endpoint_parse(struct endpoint *ep, const char *text, bool listens, char *why, size_t size);
 
-/* endpoint_command(ep, argv): make ${ep} the command ${argv}, which must outlive it. */
+/*
+ * endpoint_command(ep, argv):
+ * Make ${ep} the command ${argv}, which must outlive it.
+ */
 void endpoint_command(struct endpoint *ep, char *const argv[]);
 
-/* endpoint_name(ep, dst, size): write what people call ${ep} into ${dst}; return ${dst}. */
+/*
+ * endpoint_name(ep, dst, size):
+ * Write a name of ${ep} for messages to ${dst}, which has ${size} bytes, and
+ * return ${dst}.  A command is named by the last part of its path.
+ */
 const char *endpoint_name(const struct endpoint *ep, char *dst, size_t size);
 
 #endif

@@ -1,7 +1,8 @@
 /*
- * lookup.c - from a name to addresses, in a child process: getaddrinfo() would block the loop.
+ * lookup.c - from a name to addresses, in a child process.
  *
- * The child writes its answer to a pipe and exits.  One look-up can have several users, and it ends with the last of them.
+ * getaddrinfo(3) blocks until a name server answers.  So a child calls it,
+ * writes the answer to a pipe and exits.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -12,25 +13,25 @@
 
 #include "base/os.h"
 #include "base/poll.h"
+#include "net/addr.h"
 #include "net/endpoint.h"
-#include "net/sock.h"
 #include "spawn.h"
 #include "relay.h"
 #include "net/lookup.h"
 
-#define LOOKUPS 64 /* at a time: each is a process */
+#define LOOKUPS_MAX 64 /* at once; each is a process */
 
-/* What the child writes: less than PIPE_BUF, so all at once. */
+/* What the child writes. */
 struct answer {
 	int gai;
-	struct sock_addrs addrs;
+	struct addr_list addrs;
 };
 
 struct lookup {
-	struct child *child; /* NULL: the answer is there */
+	struct child *child; /* NULL: the answer is complete */
 	int fd, slot;
 	size_t users;
-	size_t got; /* bytes of the answer */
+	size_t got; /* bytes of the answer that were read */
 	struct answer answer;
 };
 
@@ -45,7 +46,7 @@ resolve_in_child(const void *arg, int fd)
 	ssize_t w;
 
 	memset(&a, 0, sizeof(a));
-	a.gai = sock_resolve(arg, &a.addrs);
+	a.gai = addr_resolve(arg, &a.addrs);
 	while (n > 0) {
 		w = write(fd, p, n);
 		if (w == -1 && errno != EINTR)
@@ -64,7 +65,7 @@ lookup_start(struct children *kids, const struct endpoint *ep)
 	struct lookup *l;
 	int saved;
 
-	if (lookups == LOOKUPS) {
+	if (lookups == LOOKUPS_MAX) {
 		errno = EBUSY;
 		return NULL;
 	}
@@ -92,7 +93,7 @@ lookup_join(struct lookup *l)
 	return l;
 }
 
-/* Once a turn, however many users there are. */
+/* Several users call this in one turn; the pipe is added once. */
 static void
 want_answer(struct lookup *l, struct pollset *ps)
 {
@@ -106,7 +107,7 @@ lookup_want(struct lookup *l, struct pollset *ps)
 	if (l->child != NULL)
 		want_answer(l, ps);
 	else
-		pollset_until(ps, ps->now); /* read by another user */
+		pollset_until(ps, ps->now); /* another user has read the answer */
 }
 
 static void
@@ -139,13 +140,13 @@ lookup_step(struct lookup *l, const struct pollset *ps)
 	if (n > 0 && l->got < sizeof(l->answer))
 		return false;
 	if (l->got < sizeof(l->answer))
-		l->answer.gai = EAI_FAIL; /* the child died */
+		l->answer.gai = EAI_FAIL; /* the child was killed */
 	end_child(l, ps->now);
 	return true;
 }
 
 int
-lookup_answer(const struct lookup *l, struct sock_addrs *out)
+lookup_answer(const struct lookup *l, struct addr_list *out)
 {
 	*out = l->answer.addrs;
 	return l->answer.gai;

@@ -1,5 +1,7 @@
 /*
- * net/lookup.h - from a name to addresses, without blocking the loop.
+ * net/lookup.h - from a name to addresses, without blocking.
+ *
+ * A look-up runs in a child process.  It can have several users.
  */
 #ifndef NET_LOOKUP_H
 #define NET_LOOKUP_H
@@ -7,25 +9,46 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct addr_list;
 struct children;
 struct endpoint;
 struct lookup;
 struct pollset;
-struct sock_addrs;
 
 /*
- * lookup_start(kids, ep): look up the name of the TCP end ${ep}, in a child that belongs to ${kids}.
- * NULL: no memory, process or descriptor, or EBUSY: as many look-ups as may be are under way.
- * lookup_join(l): add a user of ${l}, and return it.
- * lookup_want(l, ps), lookup_step(l, ps): wait for the answer, without a deadline; true: it is there.
- * lookup_answer(l, out): then: 0 with the addresses in ${out}, or an EAI_ code.
- * lookup_free(l, now): remove a user; the last one frees ${l} and ends its child.  NULL is harmless.
+ * lookup_start(kids, ep):
+ * Look up the name of the TCP endpoint ${ep} in a child process, which belongs
+ * to ${kids}.  Return NULL if there is no memory, process or descriptor.
+ * EBUSY: 64 look-ups are under way already.
  */
 struct lookup *lookup_start(struct children *kids, const struct endpoint *ep);
+
+/*
+ * lookup_join(l):
+ * Add a user to ${l}, and return ${l}.  Each user calls lookup_free.
+ */
 struct lookup *lookup_join(struct lookup *l);
+
+/*
+ * lookup_want(l, ps), lookup_step(l, ps):
+ * Add to ${ps} what ${l} waits for, and read the answer after the poll.
+ * lookup_step returns true if the answer is complete.  There is no time limit.
+ */
 void lookup_want(struct lookup *l, struct pollset *ps);
 bool lookup_step(struct lookup *l, const struct pollset *ps);
-int lookup_answer(const struct lookup *l, struct sock_addrs *out);
+
+/*
+ * lookup_answer(l, out):
+ * After lookup_step has returned true: return 0 with the addresses in ${out},
+ * or an EAI_ code of getaddrinfo(3).
+ */
+int lookup_answer(const struct lookup *l, struct addr_list *out);
+
+/*
+ * lookup_free(l, now):
+ * Remove a user of ${l}.  The last one frees it and ends its child process.  If
+ * ${l} is NULL, do nothing.
+ */
 void lookup_free(struct lookup *l, int64_t now);
 
 #endif

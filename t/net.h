@@ -125,6 +125,31 @@ static inline void leave_dir(void)
 		fprintf(stderr, "left behind: %s\n", own_dir);
 }
 
+/*
+ * Lock ${path} in a child process, as a relay does that starts to listen there.
+ * Return the descriptor whose close ends that process.
+ */
+static inline int lock_elsewhere(const char *path)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int end[2], ready[2], fd;
+	char c;
+
+	ck_assert(pipe(end) == 0 && pipe(ready) == 0);
+	if (fork() == 0) {
+		close(end[1]);
+		fd = open(path, O_RDWR | O_CREAT, 0600);
+		if (fd == -1 || fcntl(fd, F_SETLK, &whole) == -1 || write(ready[1], "", 1) != 1)
+			_exit(1);
+		_exit(read(end[0], &c, 1) != 0);
+	}
+	close(end[0]);
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	return end[1];
+}
+
 static inline uint16_t free_port(void)
 {
 	uint16_t port = 0;

@@ -246,7 +246,7 @@ def test_flood(relay, target, words):
     for pid in (r.pid, *rig.children(r.pid)):
         rig.quiet(pid)
         assert len(os.listdir('/proc/%d/fd' % pid)) < 20
-    wait_for(lambda: 'others are not told of for a minute' in r.err())
+    wait_for(lambda: 'further refusals are not logged for a minute' in r.err())
     assert r.err().count('refused') == 20
 
 
@@ -426,7 +426,7 @@ def test_swapped_socket(relay, target, common, how):
     make(common + '/precious', 'precious')
     r = relay(common + '/sock', *target('tcp').words)
     assert r.address
-    assert 'others may' in r.says(common) and r.err().count('\n') == 1
+    assert 'other users may' in r.says(common) and r.err().count('\n') == 1
     as_stranger(os.unlink, common + '/sock')
     as_stranger(squat, common + '/sock', how)
     assert r.stop() == 0

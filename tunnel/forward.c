@@ -15,7 +15,8 @@
 
 #include "base/log.h"
 #include "net/endpoint.h"
-#include "net/sock.h"
+#include "net/addr.h"
+#include "net/unixpath.h"
 #include "tunnel/hops.h"
 #include "tunnel/forward.h"
 
@@ -144,7 +145,7 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 void
 forward_keep_port(struct forward *f)
 {
-	char first[SOCK_NAME], name[ENDPOINT_NAME], *colon, *text;
+	char first[ADDR_NAME], name[ENDPOINT_NAME], *colon, *text;
 	unsigned long port;
 
 	snprintf(first, sizeof(first), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
@@ -183,7 +184,7 @@ here_name(const struct forward *f, const char *bound, char *dst, size_t size)
 void
 forward_tell(const struct forward *f, const char *bound, const char *hops)
 {
-	char here[SOCK_PATH_MAX + 16], line[2 * SOCK_PATH_MAX + HOPS_PATH];
+	char here[UNIXPATH_MAX + 16], line[2 * UNIXPATH_MAX + HOPS_PATH];
 
 	here_name(f, bound, here, sizeof(here));
 	if (f->kind == FORWARD_NEAR)

@@ -10,7 +10,7 @@
 
 #include "net/dial.h"
 #include "net/endpoint.h"
-#include "net/sock.h"
+#include "net/unixpath.h"
 
 enum forward_kind {
 	FORWARD_NEAR = 'L',
@@ -28,7 +28,7 @@ struct forward {
 	struct dial_target to; /* of -R: here */
 	enum forward_state
 	    state; /* of -R: does it listen there?  of -L with -w: was its target reached? */
-	char bound[SOCK_PATH_MAX +
+	char bound[UNIXPATH_MAX +
 		   8]; /* -R, FORWARD_STANDS: the addresses there, a line each, and an empty one */
 	int64_t again_at; /* -R, refused after the link came back: asked again then */
 };

@@ -18,8 +18,9 @@
 #include "base/poll.h"
 #include "mux/mux.h"
 #include "net/endpoint.h"
+#include "net/addr.h"
+#include "net/listen.h"
 #include "net/lookup.h"
-#include "net/sock.h"
 #include "conn/conn.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
@@ -48,8 +49,8 @@ struct remote_listener {
 	bool listens;          /* false: its name is being looked up */
 	struct lookup *lookup; /* NULL: not yet started */
 	int64_t give_up_at;    /* the look-up */
-	struct listener tab[SOCK_ADDRS];
-	int slots[SOCK_ADDRS];
+	struct listener tab[ADDR_MAX];
+	int slots[ADDR_MAX];
 	int n;
 };
 
@@ -74,7 +75,7 @@ cannot_ask(const struct mux *m, struct forward *f)
 bool
 remote_ask(struct remotes *tab, struct mux *m, struct forward *f)
 {
-	char target[sizeof(REMOTE_LISTEN) + SOCK_PATH_MAX];
+	char target[sizeof(REMOTE_LISTEN) + UNIXPATH_MAX];
 	struct remote_ask *ask = calloc(1, sizeof(*ask));
 
 	if (ask == NULL)
@@ -202,7 +203,7 @@ free_listener(struct remotes *tab, struct remote_listener *l, int64_t now)
 			w->by = NULL;
 	lookup_free(l->lookup, now);
 	while (l->n > 0)
-		sock_unlisten(&l->tab[--l->n]);
+		listener_close(&l->tab[--l->n], 0);
 	free(l->text);
 	free(l);
 }
@@ -251,7 +252,7 @@ send_bound(const struct remote_listener *l)
 	int i;
 
 	for (i = 0; i < l->n; i++) {
-		name = sock_bound(&l->tab[i]);
+		name = listener_name(&l->tab[i]);
 		fits = fits && buf_put(tx, name, strlen(name)) && buf_put(tx, "\n", 1);
 	}
 	fits = fits && buf_put(tx, "\n", 1);
@@ -265,15 +266,15 @@ send_bound(const struct remote_listener *l)
 
 /* Listen; ${addrs} are those of a TCP end.  A failure resets the stream. */
 static void
-open_listener(const struct remotes *tab, struct remote_listener *l, const struct sock_addrs *addrs)
+open_listener(const struct remotes *tab, struct remote_listener *l, const struct addr_list *addrs)
 {
 	char why[512] = "";
 	int i, n;
 
-	log_divert(why, sizeof(why));
-	n = l->at.kind == ENDPOINT_TCP ? sock_listen_at(&l->at, addrs, l->tab)
-				       : sock_listen(&l->at, l->tab);
-	log_divert(NULL, 0);
+	/* Never wait for another process here: the loop serves other streams. */
+	n = l->at.kind == ENDPOINT_TCP
+		? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
+		: listener_open(&l->at, 0, l->tab, why, sizeof(why));
 	if (n == -1) {
 		refuse(l->stream, MUX_UNUSABLE, why);
 		return;
@@ -281,14 +282,14 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	l->n = n;
 	l->listens = true;
 	for (i = 0; i < n; i++)
-		l->tab[i].guarded = l->tab[i].guarded && !tab->any_uid;
+		l->tab[i].check_uid = l->tab[i].check_uid && !tab->any_uid;
 	send_bound(l);
 }
 
 void
 remote_listen(struct remotes *tab, struct stream *s, int64_t now)
 {
-	struct sock_addrs addrs = { .n = 0 };
+	struct addr_list addrs = { .n = 0 };
 	struct remote_listener *l;
 	char why[512];
 	uint16_t code;
@@ -303,7 +304,7 @@ remote_listen(struct remotes *tab, struct stream *s, int64_t now)
 	l->give_up_at = now + tab->lookup_ms;
 	l->next = tab->listeners;
 	tab->listeners = l;
-	if (l->at.kind != ENDPOINT_TCP || sock_numeric(&l->at, &addrs))
+	if (l->at.kind != ENDPOINT_TCP || addr_numeric(&l->at, &addrs))
 		open_listener(tab, l, &addrs);
 }
 
@@ -320,7 +321,7 @@ refuse_name(const struct remote_listener *l, const char *cause)
 static void
 step_lookup(const struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
 {
-	struct sock_addrs addrs;
+	struct addr_list addrs;
 	int e = EAI_AGAIN;
 
 	if (l->lookup == NULL) {
@@ -419,11 +420,11 @@ static void
 accept_some(struct remotes *tab, struct remote_listener *by, struct listener *l, int64_t now)
 {
 	struct remote_waiter **at;
-	char name[SOCK_NAME];
+	char name[ADDR_NAME];
 	int fd, i;
 
 	for (i = 0; i < ACCEPTS && (at = find_waiter(tab, by)) != NULL; i++) {
-		fd = sock_accept(l, name);
+		fd = listener_accept(l, name);
 		if (fd == -1 && errno == EACCES)
 			continue;
 		if (fd == -1) {
@@ -431,7 +432,7 @@ accept_some(struct remotes *tab, struct remote_listener *by, struct listener *l,
 				l->resume = now + FULL_PAUSE;
 			return;
 		}
-		join(tab, at, fd, l->path == NULL, name, now);
+		join(tab, at, fd, l->file.path == NULL, name, now);
 	}
 }
 

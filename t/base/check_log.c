@@ -198,30 +198,6 @@ START_TEST(a_quote_is_a_line_of_somebody_elses)
 }
 END_TEST
 
-START_TEST(errors_can_be_diverted_and_nothing_else)
-{
-	char room[8] = "", small[1] = { 'x' };
-
-	capture();
-	log_divert(room, sizeof(room));
-	log_say(LOG_NOTICE, "notice");
-	errno = ERANGE;
-	log_say(LOG_ERROR, "cannot %s", "do");
-	ck_assert_int_eq(errno, ERANGE);
-	ck_assert_str_eq(room, "cannot ");
-	log_say(LOG_ERROR, "no");
-	ck_assert_str_eq(room, "no");
-	log_divert(small, 1);
-	log_say(LOG_ERROR, "no");
-	ck_assert_int_eq(small[0], '\0');
-	ck_assert_str_eq(captured(), "relay: notice\n");
-	log_divert(NULL, 0);
-	log_say(LOG_ERROR, "again");
-	ck_assert_str_eq(captured(), "relay: notice\nrelay: again\n");
-	ck_assert_str_eq(room, "no");
-}
-END_TEST
-
 /* ---- what is being done just now ---- */
 
 /* From now on stderr is a terminal; its other side. */
@@ -342,7 +318,6 @@ END_TEST
 TESTS("log")
 {
 	tcase_add_test(tc, a_quote_is_a_line_of_somebody_elses);
-	tcase_add_test(tc, errors_can_be_diverted_and_nothing_else);
 	tcase_add_loop_test(tc, a_status_on_a_terminal_is_replaced, 0, 2);
 	tcase_add_loop_test(tc, a_status_without_colour_is_erased_as_well, 0, 2);
 	tcase_add_loop_test(tc, a_status_elsewhere_is_a_line, 0, 3);

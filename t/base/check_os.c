@@ -562,8 +562,26 @@ START_TEST(a_lock_of_a_file_without_its_name_is_stale)
 }
 END_TEST
 
+START_TEST(a_reset_is_received_and_its_error_is_taken_once)
+{
+	struct pollfd p = { .events = POLLIN };
+	int fd[2];
+
+	tcp_pair(fd);
+	ck_assert_int_eq(os_error(fd[1]), 0);
+	os_reset(fd[0]);
+	ck_assert_int_eq(fcntl(fd[0], F_GETFD), -1);
+	p.fd = fd[1];
+	ck_assert_int_eq(poll(&p, 1, 5000), 1);
+	ck_assert_int_eq(os_error(fd[1]), ECONNRESET);
+	ck_assert_int_eq(os_error(fd[1]), 0);
+	ck_assert_int_eq(os_error(-1), EBADF);
+}
+END_TEST
+
 TESTS("os")
 {
+	tcase_add_test(tc, a_reset_is_received_and_its_error_is_taken_once);
 	tcase_add_loop_test(tc, a_lock_is_held_until_the_process_ends, 0, 2);
 	tcase_add_loop_test(tc, a_lock_of_a_file_without_its_name_is_stale, 0, 2);
 	tcase_add_test(tc, pages_are_there_or_told_of);

@@ -1,5 +1,6 @@
-/* check_dial.c - from an end to connected descriptors; needs dial.o sock.o spawn.o endpoint.o signals.o poll.o os.o log.o */
+/* check_dial.c - from an endpoint to connected descriptors. */
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 
 #include "t/net.h"
@@ -59,12 +60,13 @@ run(void)
 	return s;
 }
 
-#define FAILS(status, part) do { \
-		ck_assert_int_eq(run(), DIAL_FAILED); \
-		ck_assert_int_eq(dial_status(d), status); \
+#define FAILS(status, part)                                   \
+	do {                                                  \
+		ck_assert_int_eq(run(), DIAL_FAILED);         \
+		ck_assert_int_eq(dial_status(d), status);     \
 		HAS(dial_explain(d, why, sizeof(why)), part); \
-		HAS_NOT(why, "\n"); \
-		ck_assert_int_eq(dial_take(d), -1); \
+		HAS_NOT(why, "\n");                           \
+		ck_assert_int_eq(dial_take(d), -1);           \
 	} while (0)
 
 /* ---- TCP ---- */
@@ -72,13 +74,16 @@ run(void)
 START_TEST(a_listening_port_is_reached)
 {
 	uint16_t port = 0;
-	int l = tcp_listener(_i == 1 ? AF_INET6 : AF_INET, &port), fd;
+	int l = tcp_listener(_i == 1 ? AF_INET6 : AF_INET, &port), fd, on = 0;
+	socklen_t len = sizeof(on);
 
 	start_port(port, _i == 0 ? "127.0.0.1" : _i == 1 ? "[::1]" : "localhost", 2000, 0);
 	ck_assert_int_eq(run(), DIAL_DONE);
 	ck_assert_ptr_null(dial_take_child(d));
 	fd = dial_take(d);
 	ck_assert(nonblocking(fd) && cloexec(fd));
+	ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
+	ck_assert_int_ne(on, 0); /* small messages are sent at once */
 	ck_assert_int_eq(dial_take(d), -1);
 	dial_free(d, ps.now);
 	ck_assert_int_ne(fcntl(fd, F_GETFD), -1);
@@ -86,7 +91,6 @@ START_TEST(a_listening_port_is_reached)
 }
 END_TEST
 
-/* All addresses of a name in turn. */
 START_TEST(the_second_address_is_tried_when_the_first_refuses_or_is_silent)
 {
 	uint16_t port = _i ? deaf_port() : 0;
@@ -98,7 +102,7 @@ START_TEST(the_second_address_is_tried_when_the_first_refuses_or_is_silent)
 }
 END_TEST
 
-/* An address that fails before any packet leaves (a broadcast cannot be connected to) is one address, not the end. */
+/* connect(2) to the broadcast address fails before it sends a packet. */
 START_TEST(an_address_that_fails_at_once_leads_to_the_next)
 {
 	uint16_t port = 0;
@@ -110,7 +114,7 @@ START_TEST(an_address_that_fails_at_once_leads_to_the_next)
 	t.cache.len[1] = loopback(AF_INET, port, &t.cache.addr[1]);
 	start_port(port, "Localhost", 2000, 0);
 	ck_assert_int_eq(run(), DIAL_DONE);
-	ck_assert_int_eq(t.cache.n, 2); /* nobody was asked again */
+	ck_assert_int_eq(t.cache.n, 2); /* the name was not looked up again */
 	ck_assert_int_ne(accept(l, NULL, NULL), -1);
 }
 END_TEST
@@ -120,12 +124,12 @@ START_TEST(a_refusal_is_explained)
 	start_port(free_port(), "localhost", 2000, 0);
 	FAILS(STATUS_CONNECT, "Connection refused");
 	HAS(why, "cannot connect to localhost:");
-	HAS(why, "nothing listens on that port");
+	HAS(why, "no process listens on that port");
 	HAS(why, "-w");
 }
 END_TEST
 
-START_TEST(an_address_has_its_time_and_no_more)
+START_TEST(an_address_is_given_up_after_its_time)
 {
 	int64_t began = ms();
 
@@ -138,10 +142,13 @@ START_TEST(an_address_has_its_time_and_no_more)
 }
 END_TEST
 
-/* A connect to a free port that by chance takes that port as its own is joined to itself (RFC 9293 3.5). */
-START_TEST(a_dial_never_reaches_itself)
+/*
+ * connect(2) to a free port may pick that port for its own end, and is then
+ * connected to itself (RFC 9293 3.5).
+ */
+START_TEST(a_dial_is_never_connected_to_itself)
 {
-	uint16_t port = (uint16_t)(free_port() & ~1U); /* Linux connects from even ones first */
+	uint16_t port = (uint16_t)(free_port() & ~1U); /* Linux picks even ports first */
 	int i;
 
 	for (i = 0; i < 40000; i++) {
@@ -191,7 +198,7 @@ START_TEST(a_dead_socket_is_explained)
 }
 END_TEST
 
-START_TEST(a_file_that_is_no_socket_is_explained)
+START_TEST(another_kind_of_file_is_explained)
 {
 	close(open("file", O_CREAT | O_WRONLY, 0600));
 	if (_i)
@@ -203,8 +210,8 @@ START_TEST(a_file_that_is_no_socket_is_explained)
 }
 END_TEST
 
-/* What no time heals is not waited for. */
-START_TEST(a_hopeless_path_fails_at_once_in_spite_of_w)
+/* -w does not retry after an error that stays. */
+START_TEST(a_permanent_error_fails_at_once_in_spite_of_w)
 {
 	static const char *const paths[] = { "./dgram", "./plain/below", "./loop" };
 	int64_t began = ms();
@@ -238,8 +245,8 @@ START_TEST(a_full_backlog_is_waited_for)
 	int l = unix_listener("full", SOCK_STREAM, 0), fd, i;
 
 	do
-		fd = sock_open(AF_UNIX);
-	while (sock_connect_path(fd, "full") == 0);
+		fd = os_socket(AF_UNIX);
+	while (unixpath_connect(fd, "full") == 0);
 	start("./full", _i ? 150 : 3000, 0);
 	if (_i) {
 		FAILS(STATUS_CONNECT, "backlog is full");
@@ -285,7 +292,10 @@ START_TEST(a_port_that_appears_is_reached)
 }
 END_TEST
 
-/* A turn at ${now} of a clock that is the test's own; ${*until}: how long the dial sleeps after it. */
+/*
+ * Do one turn at the time ${now}; ${*until} is the time until which the dial
+ * then waits.
+ */
 static enum dial_state
 turn_at(int64_t now, int64_t *until)
 {
@@ -299,7 +309,10 @@ turn_at(int64_t now, int64_t *until)
 	return s;
 }
 
-/* Each attempt is seen by the pause behind it; the one at the end of the time that was given is the last. */
+/*
+ * Each attempt shows by the pause after it.  The attempt at the end of -w is
+ * the last.
+ */
 START_TEST(pauses_double_from_20_ms_to_500_and_hold)
 {
 	static const int pauses[] = { 20, 40, 80, 160, 320, 500, 500, 500 };
@@ -355,8 +368,12 @@ END_TEST
 
 START_TEST(a_command_that_cannot_be_executed_is_explained)
 {
-	static const struct { const char *word; int status; const char *why; } table[] = {
-		{ "no-such-command", STATUS_NOTFOUND, "cannot execute no-such-command: No such file" },
+	static const struct {
+		const char *word;
+		int status;
+		const char *why;
+	} table[] = { { "no-such-command", STATUS_NOTFOUND,
+			  "cannot execute no-such-command: No such file" },
 		{ "/no/such/thing", STATUS_NOTFOUND, "cannot execute thing: No such file" },
 		{ "/etc/passwd", STATUS_NOEXEC, "cannot execute passwd: Permission denied" },
 		{ "/tmp", STATUS_NOEXEC, "cannot execute tmp: Permission denied" } };
@@ -364,17 +381,21 @@ START_TEST(a_command_that_cannot_be_executed_is_explained)
 
 	t.kids = &kids;
 	t.each_ms = 1000;
-	t.wait_ms = 3000; /* -w is for ends that appear */
+	t.wait_ms = 3000; /* -w does not apply to commands */
 	endpoint_command(&t.to, argv);
 	d = dial_start(&t, pollset_clock());
 	FAILS(table[_i].status, table[_i].why);
 	ck_assert_ptr_null(strstr(why, "-w"));
 	dial_free(d, ps.now);
-	UNTIL(kids.first == NULL, { pollset_begin(&ps); spawn_turn(&kids, &ps); spawn_reap(&kids); });
+	UNTIL(kids.first == NULL, {
+		pollset_begin(&ps);
+		spawn_turn(&kids, &ps);
+		spawn_reap(&kids);
+	});
 }
 END_TEST
 
-/* ---- descriptors used up ---- */
+/* ---- no descriptor is free ---- */
 
 static int last_fd;
 
@@ -410,7 +431,7 @@ start_kind(int kind, int each_ms, uint16_t port)
 	d = dial_start(&t, pollset_clock());
 }
 
-START_TEST(descriptors_used_up_are_the_systems_fault)
+START_TEST(without_descriptors_it_fails_with_STATUS_SYSTEM)
 {
 	uint16_t port = 0;
 
@@ -425,7 +446,7 @@ START_TEST(descriptors_used_up_are_the_systems_fault)
 }
 END_TEST
 
-START_TEST(descriptors_that_come_free_are_used)
+START_TEST(descriptors_that_become_free_are_used)
 {
 	uint16_t port = 0;
 	int i;
@@ -444,7 +465,10 @@ END_TEST
 
 /* ---- names ---- */
 
-/* In other letters it is not the word that relay knows: the system's list of hosts is asked, in a child. */
+/*
+ * relay itself resolves "localhost" only: for "Localhost" a child reads the
+ * list of hosts.
+ */
 START_TEST(a_name_is_looked_up_and_the_answer_kept)
 {
 	struct addrinfo *list;
@@ -461,13 +485,20 @@ START_TEST(a_name_is_looked_up_and_the_answer_kept)
 		ck_assert_int_eq(run(), DIAL_DONE);
 		ck_assert_int_gt(t.cache.n, 0);
 		dial_free(d, ps.now);
-		UNTIL(kids.first == NULL, { pollset_begin(&ps); spawn_turn(&kids, &ps); spawn_reap(&kids); });
+		UNTIL(kids.first == NULL, {
+			pollset_begin(&ps);
+			spawn_turn(&kids, &ps);
+			spawn_reap(&kids);
+		});
 		ck_assert_int_eq(fds_open(), before);
 	}
 }
 END_TEST
 
-/* Two that begin at once have one child; the second one goes on when the first is freed or was first to read. */
+/*
+ * Two dials that begin at once have one child.  The other dial goes on, if one
+ * is freed during the look-up (0) or was the first to read the answer (1).
+ */
 START_TEST(dials_of_one_target_share_a_look_up)
 {
 	struct addrinfo *list;
@@ -499,12 +530,16 @@ START_TEST(dials_of_one_target_share_a_look_up)
 	ck_assert_ptr_null(t.lookup);
 	if (_i == 0)
 		dial_free(d, ps.now);
-	UNTIL(kids.first == NULL, { pollset_begin(&ps); spawn_turn(&kids, &ps); spawn_reap(&kids); });
+	UNTIL(kids.first == NULL, {
+		pollset_begin(&ps);
+		spawn_turn(&kids, &ps);
+		spawn_reap(&kids);
+	});
 	ck_assert_int_eq(fds_open(), before);
 }
 END_TEST
 
-START_TEST(an_answer_that_is_out_of_date_is_asked_for_again)
+START_TEST(a_name_is_looked_up_again_if_its_kept_addresses_fail)
 {
 	struct addrinfo *list;
 	uint16_t port = 0;
@@ -520,7 +555,7 @@ START_TEST(an_answer_that_is_out_of_date_is_asked_for_again)
 }
 END_TEST
 
-/* A label of 64 letters: no name server is asked for it. */
+/* A label of 64 letters is not valid, so no name server is needed. */
 START_TEST(a_name_without_an_address_is_explained)
 {
 	start("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx:80", 4000, 0);
@@ -529,7 +564,7 @@ START_TEST(a_name_without_an_address_is_explained)
 }
 END_TEST
 
-START_TEST(a_name_server_that_is_silent_is_waited_for_only_so_long)
+START_TEST(a_look_up_is_given_up_after_its_time)
 {
 	start("Localhost:80", 0, 0);
 	pollset_begin(&ps);
@@ -539,9 +574,9 @@ START_TEST(a_name_server_that_is_silent_is_waited_for_only_so_long)
 }
 END_TEST
 
-/* ---- the rest ---- */
+/* ---- other cases ---- */
 
-START_TEST(stdio_is_there_already)
+START_TEST(stdio_needs_no_connection)
 {
 	start("-", 1000, 0);
 	ck_assert_int_eq(run(), DIAL_DONE);
@@ -550,8 +585,11 @@ START_TEST(stdio_is_there_already)
 }
 END_TEST
 
-/* 0: connecting, 1: pausing, 2: resolving, 3: starting, 4: done and not taken, 5: failed */
-START_TEST(a_dial_can_be_freed_in_any_state_and_leaks_nothing)
+/*
+ * 0: connecting, 1: pausing, 2: resolving, 3: starting, 4: done and not taken,
+ * 5: failed
+ */
+START_TEST(a_dial_can_be_freed_in_any_state)
 {
 	static char *argv[] = { (char *)"cat", NULL };
 	uint16_t port = _i == 0 ? deaf_port() : free_port();
@@ -559,7 +597,7 @@ START_TEST(a_dial_can_be_freed_in_any_state_and_leaks_nothing)
 
 	if (_i == 4)
 		tcp_listener(AF_INET, &port);
-	signal(SIGTERM, SIG_DFL); /* Check's handler would end this test with the child */
+	signal(SIGTERM, SIG_DFL); /* the handler of Check would end this test with the child */
 	before = fds_open();
 	if (_i == 3) {
 		t.kids = &kids;
@@ -574,12 +612,17 @@ START_TEST(a_dial_can_be_freed_in_any_state_and_leaks_nothing)
 		run();
 	dial_free(d, pollset_clock());
 	dial_free(NULL, 0);
-	UNTIL(kids.first == NULL, { pollset_begin(&ps); spawn_turn(&kids, &ps); spawn_reap(&kids); poll(NULL, 0, 1); });
+	UNTIL(kids.first == NULL, {
+		pollset_begin(&ps);
+		spawn_turn(&kids, &ps);
+		spawn_reap(&kids);
+		poll(NULL, 0, 1);
+	});
 	ck_assert_int_eq(fds_open(), before);
 }
 END_TEST
 
-START_TEST(an_explanation_stays_within_its_room)
+START_TEST(an_explanation_fits_its_buffer)
 {
 	size_t n;
 
@@ -598,16 +641,17 @@ TESTS("dial")
 {
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
 	tcase_add_loop_test(tc, a_listening_port_is_reached, 0, 3);
-	tcase_add_loop_test(tc, the_second_address_is_tried_when_the_first_refuses_or_is_silent, 0, 2);
+	tcase_add_loop_test(
+	    tc, the_second_address_is_tried_when_the_first_refuses_or_is_silent, 0, 2);
 	tcase_add_test(tc, an_address_that_fails_at_once_leads_to_the_next);
 	tcase_add_test(tc, a_refusal_is_explained);
-	tcase_add_test(tc, an_address_has_its_time_and_no_more);
-	tcase_add_test(tc, a_dial_never_reaches_itself);
+	tcase_add_test(tc, an_address_is_given_up_after_its_time);
+	tcase_add_test(tc, a_dial_is_never_connected_to_itself);
 	tcase_add_test(tc, a_socket_path_is_reached);
 	tcase_add_test(tc, a_missing_path_is_explained);
 	tcase_add_test(tc, a_dead_socket_is_explained);
-	tcase_add_loop_test(tc, a_file_that_is_no_socket_is_explained, 0, 2);
-	tcase_add_loop_test(tc, a_hopeless_path_fails_at_once_in_spite_of_w, 0, 3);
+	tcase_add_loop_test(tc, another_kind_of_file_is_explained, 0, 2);
+	tcase_add_loop_test(tc, a_permanent_error_fails_at_once_in_spite_of_w, 0, 3);
 	tcase_add_loop_test(tc, a_full_backlog_is_waited_for, 0, 2);
 	tcase_add_loop_test(tc, a_path_that_appears_is_reached, 0, 2);
 	tcase_add_test(tc, a_port_that_appears_is_reached);
@@ -615,14 +659,14 @@ TESTS("dial")
 	tcase_add_test(tc, waiting_ends_and_is_not_busy);
 	tcase_add_test(tc, a_command_is_started);
 	tcase_add_loop_test(tc, a_command_that_cannot_be_executed_is_explained, 0, 4);
-	tcase_add_loop_test(tc, descriptors_used_up_are_the_systems_fault, 0, 4);
-	tcase_add_loop_test(tc, descriptors_that_come_free_are_used, 0, 4);
+	tcase_add_loop_test(tc, without_descriptors_it_fails_with_STATUS_SYSTEM, 0, 4);
+	tcase_add_loop_test(tc, descriptors_that_become_free_are_used, 0, 4);
 	tcase_add_test(tc, a_name_is_looked_up_and_the_answer_kept);
 	tcase_add_loop_test(tc, dials_of_one_target_share_a_look_up, 0, 2);
-	tcase_add_test(tc, an_answer_that_is_out_of_date_is_asked_for_again);
+	tcase_add_test(tc, a_name_is_looked_up_again_if_its_kept_addresses_fail);
 	tcase_add_test(tc, a_name_without_an_address_is_explained);
-	tcase_add_test(tc, a_name_server_that_is_silent_is_waited_for_only_so_long);
-	tcase_add_test(tc, stdio_is_there_already);
-	tcase_add_loop_test(tc, a_dial_can_be_freed_in_any_state_and_leaks_nothing, 0, 6);
-	tcase_add_test(tc, an_explanation_stays_within_its_room);
+	tcase_add_test(tc, a_look_up_is_given_up_after_its_time);
+	tcase_add_test(tc, stdio_needs_no_connection);
+	tcase_add_loop_test(tc, a_dial_can_be_freed_in_any_state, 0, 6);
+	tcase_add_test(tc, an_explanation_fits_its_buffer);
 }

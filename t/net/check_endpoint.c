@@ -1,4 +1,4 @@
-/* check_endpoint.c - the words of the command line; needs endpoint.o */
+/* check_endpoint.c - the ends that the command line names. */
 #include "t/all.h"
 #include "t/check.h"
 
@@ -40,7 +40,8 @@ START_TEST(a_right_text_is_read_and_named)
 	struct endpoint ep;
 	char name[ENDPOINT_NAME];
 
-	ck_assert_msg(endpoint_parse(&ep, right[_i].text, right[_i].listens, why, sizeof(why)), "%s: %s", right[_i].text, why);
+	ck_assert_msg(endpoint_parse(&ep, right[_i].text, right[_i].listens, why, sizeof(why)),
+	    "%s: %s", right[_i].text, why);
 	ck_assert_int_eq(ep.kind, right[_i].kind);
 	ck_assert_str_eq(ep.kind == ENDPOINT_UNIX ? ep.path : ep.host, right[_i].host);
 	ck_assert_uint_eq(ep.port, right[_i].port);
@@ -49,7 +50,7 @@ START_TEST(a_right_text_is_read_and_named)
 }
 END_TEST
 
-/* What is wrong, and a text that is right. */
+/* A wrong text, a part of the error, and the example in it. */
 static const struct {
 	const char *text;
 	bool listens;
@@ -57,17 +58,17 @@ static const struct {
 } wrong[] = {
 	{ "", true, "empty", "localhost:8888" },
 	{ "65536", true, "65535", "localhost:8888" },
-	{ "70000", false, "no port", "localhost:8888" },
-	{ "99999999999999999999", true, "no port", "localhost:8888" },
-	{ "localhost:4294967376", false, "no port", "localhost:8888" },
+	{ "70000", false, "not a port", "localhost:8888" },
+	{ "99999999999999999999", true, "not a port", "localhost:8888" },
+	{ "localhost:4294967376", false, "not a port", "localhost:8888" },
 	{ "0", false, "port 0", "localhost:8888" },
 	{ "localhost:0", false, "port 0", "localhost:8888" },
-	{ "localhost:", true, "no port", "localhost:8888" },
-	{ "localhost: 80", true, "no port", "localhost:8888" },
-	{ "localhost:-80", true, "no port", "localhost:8888" },
-	{ "localhost:+80", true, "no port", "localhost:8888" },
-	{ "localhost:0x50", true, "no port", "localhost:8888" },
-	{ "localhost:80x", true, "no port", "localhost:8888" },
+	{ "localhost:", true, "not a port", "localhost:8888" },
+	{ "localhost: 80", true, "not a port", "localhost:8888" },
+	{ "localhost:-80", true, "not a port", "localhost:8888" },
+	{ "localhost:+80", true, "not a port", "localhost:8888" },
+	{ "localhost:0x50", true, "not a port", "localhost:8888" },
+	{ "localhost:80x", true, "not a port", "localhost:8888" },
 	{ "localhost:no-such-service", false, "no-such-service", "localhost:8888" },
 	{ "app.sock", true, "neither a port", "./app.sock" },
 	{ "localhost", false, "neither a port", "./localhost" },
@@ -76,7 +77,7 @@ static const struct {
 	{ ":8888", true, "no host", "localhost:8888" },
 	{ ":8888", true, "no host", "*:8888" },
 	{ ":8888", false, "no host", "localhost:8888" },
-	{ "*:80", false, "only be listened on", "localhost:8888" },
+	{ "*:80", false, "can only be listened on", "localhost:8888" },
 	{ "::1:80", true, "brackets", "[::1]:8888" },
 	{ "::1", true, "brackets", "[::1]:8888" },
 	{ "[::1]", true, "brackets", "[::1]:8888" },
@@ -92,7 +93,8 @@ START_TEST(a_wrong_text_is_refused_with_a_right_one)
 {
 	struct endpoint ep;
 
-	ck_assert_msg(!endpoint_parse(&ep, wrong[_i].text, wrong[_i].listens, why, sizeof(why)), "taken: %s", wrong[_i].text);
+	ck_assert_msg(!endpoint_parse(&ep, wrong[_i].text, wrong[_i].listens, why, sizeof(why)),
+	    "taken: %s", wrong[_i].text);
 	HAS(why, wrong[_i].wrong);
 	HAS(why, wrong[_i].shown);
 	HAS(why, wrong[_i].text);
@@ -100,8 +102,8 @@ START_TEST(a_wrong_text_is_refused_with_a_right_one)
 }
 END_TEST
 
-/* *:8888 is advice for FROM alone. */
-START_TEST(a_target_without_host_is_not_told_of_every_address)
+/* relay cannot connect to *:8888. */
+START_TEST(the_example_for_a_target_has_no_star)
 {
 	struct endpoint ep;
 
@@ -110,7 +112,7 @@ START_TEST(a_target_without_host_is_not_told_of_every_address)
 }
 END_TEST
 
-START_TEST(a_host_fits_or_is_refused)
+START_TEST(a_host_that_does_not_fit_is_refused)
 {
 	char text[400];
 	struct endpoint ep;
@@ -119,7 +121,8 @@ START_TEST(a_host_fits_or_is_refused)
 	for (n = 1; n < 300; n++) {
 		memset(text, 'h', n);
 		strcpy(text + n, ":80");
-		ck_assert_int_eq(endpoint_parse(&ep, text, false, why, sizeof(why)), n < ENDPOINT_HOST);
+		ck_assert_int_eq(
+		    endpoint_parse(&ep, text, false, why, sizeof(why)), n < ENDPOINT_HOST);
 		if (n < ENDPOINT_HOST)
 			ck_assert_uint_eq(strlen(ep.host), n);
 		else
@@ -130,20 +133,20 @@ END_TEST
 
 START_TEST(a_path_has_less_than_SOCK_PATH_MAX_bytes)
 {
-	static char text[SOCK_PATH_MAX + 2];
+	static char text[UNIXPATH_MAX + 2];
 	struct endpoint ep;
 
-	memset(text, 'p', SOCK_PATH_MAX);
+	memset(text, 'p', UNIXPATH_MAX);
 	text[0] = '/';
 	ck_assert(!endpoint_parse(&ep, text, true, why, sizeof(why)));
 	HAS(why, "4095");
-	text[SOCK_PATH_MAX - 1] = '\0';
+	text[UNIXPATH_MAX - 1] = '\0';
 	ck_assert(endpoint_parse(&ep, text, true, why, sizeof(why)));
 	ck_assert_ptr_eq(ep.path, text);
 }
 END_TEST
 
-START_TEST(a_reason_stays_within_its_room)
+START_TEST(an_error_fits_its_buffer)
 {
 	char small[16 + 1];
 	struct endpoint ep;
@@ -158,7 +161,7 @@ START_TEST(a_reason_stays_within_its_room)
 }
 END_TEST
 
-START_TEST(a_longer_name_is_shortened)
+START_TEST(a_longer_name_is_cut)
 {
 	static char text[1000], name[ENDPOINT_NAME + 1];
 	struct endpoint ep;
@@ -172,11 +175,10 @@ START_TEST(a_longer_name_is_shortened)
 }
 END_TEST
 
-/* People call a command by its last part. */
 START_TEST(a_command_is_named_without_its_directory)
 {
-	static const char *const table[][2] = { { "ssh", "ssh" },
-		{ "/usr/bin/ssh", "ssh" }, { "./x", "x" }, { "/", "/" }, { "d/", "d/" } };
+	static const char *const table[][2] = { { "ssh", "ssh" }, { "/usr/bin/ssh", "ssh" },
+		{ "./x", "x" }, { "/", "/" }, { "d/", "d/" } };
 	char name[ENDPOINT_NAME], word[32];
 	char *argv[2] = { word, NULL };
 	struct endpoint ep;
@@ -194,12 +196,14 @@ END_TEST
 
 TESTS("endpoint")
 {
-	tcase_add_loop_test(tc, a_right_text_is_read_and_named, 0, sizeof(right) / sizeof(right[0]));
-	tcase_add_loop_test(tc, a_wrong_text_is_refused_with_a_right_one, 0, sizeof(wrong) / sizeof(wrong[0]));
-	tcase_add_test(tc, a_target_without_host_is_not_told_of_every_address);
-	tcase_add_test(tc, a_host_fits_or_is_refused);
+	tcase_add_loop_test(
+	    tc, a_right_text_is_read_and_named, 0, sizeof(right) / sizeof(right[0]));
+	tcase_add_loop_test(
+	    tc, a_wrong_text_is_refused_with_a_right_one, 0, sizeof(wrong) / sizeof(wrong[0]));
+	tcase_add_test(tc, the_example_for_a_target_has_no_star);
+	tcase_add_test(tc, a_host_that_does_not_fit_is_refused);
 	tcase_add_test(tc, a_path_has_less_than_SOCK_PATH_MAX_bytes);
-	tcase_add_test(tc, a_reason_stays_within_its_room);
-	tcase_add_test(tc, a_longer_name_is_shortened);
+	tcase_add_test(tc, an_error_fits_its_buffer);
+	tcase_add_test(tc, a_longer_name_is_cut);
 	tcase_add_test(tc, a_command_is_named_without_its_directory);
 }

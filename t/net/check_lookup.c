@@ -1,15 +1,16 @@
-/* check_lookup.c - names to addresses, beside the loop; needs lookup.o sock.o spawn.o endpoint.o signals.o pollset.o os.o log.o */
+/* check_lookup.c - from a name to addresses, without blocking. */
 #include <netdb.h>
 
 #include "t/net.h"
 
-#define UNKNOWN "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx:80" /* 64 letters: no name server is asked */
+/* A label of 64 letters is not valid, so no name server is needed. */
+#define UNKNOWN "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx:80"
 #define MOST 64
 
 static struct children kids;
 static struct endpoint ep;
 static struct pollset ps;
-static struct sock_addrs addrs;
+static struct addr_list addrs;
 static char why[512];
 
 static struct lookup *
@@ -31,11 +32,16 @@ turn(struct lookup *l)
 	return lookup_step(l, &ps);
 }
 
-/* No child is left. */
+/* Wait until no child is left. */
 static void
 all_ended(void)
 {
-	UNTIL(kids.first == NULL, { pollset_begin(&ps); spawn_turn(&kids, &ps); spawn_reap(&kids); poll(NULL, 0, 1); });
+	UNTIL(kids.first == NULL, {
+		pollset_begin(&ps);
+		spawn_turn(&kids, &ps);
+		spawn_reap(&kids);
+		poll(NULL, 0, 1);
+	});
 }
 
 START_TEST(an_address_comes_with_its_port)
@@ -69,7 +75,10 @@ START_TEST(an_unknown_name_has_its_code)
 }
 END_TEST
 
-/* It is polled once a turn, and each user gets the answer; the last one ends it. */
+/*
+ * It is polled once a turn, and each user gets the answer.  The last user ends
+ * it.
+ */
 START_TEST(users_share_it)
 {
 	struct lookup *l = start("127.0.0.1:80");
@@ -91,7 +100,7 @@ START_TEST(users_share_it)
 }
 END_TEST
 
-START_TEST(so_many_are_under_way_and_no_more)
+START_TEST(the_number_of_look_ups_is_limited)
 {
 	struct lookup *l[MOST];
 	int before = fds_open(), i;
@@ -115,5 +124,5 @@ TESTS("lookup")
 	tcase_add_test(tc, an_address_comes_with_its_port);
 	tcase_add_test(tc, an_unknown_name_has_its_code);
 	tcase_add_test(tc, users_share_it);
-	tcase_add_test(tc, so_many_are_under_way_and_no_more);
+	tcase_add_test(tc, the_number_of_look_ups_is_limited);
 }

@@ -102,17 +102,17 @@ static const struct {
 	{ 'L', "8888:[::1]80", "it is FROM:TO" },
 	{ 'L', "-:node:80", "it is FROM:TO" },
 	{ 'L', "/a:-", "it is FROM:TO" },
-	{ 'L', "8888:-:80:", "no port" },
-	{ 'L', "8888:node:", "\"\" is no port" },
+	{ 'L', "8888:-:80:", "not a port" },
+	{ 'L', "8888:node:", "\"\" is not a port" },
 	{ 'L', "8888:node:0", "port 0" },
-	{ 'L', "8888:node:65536", "no port" },
-	{ 'L', "99999:node:80", "no port" },
+	{ 'L', "8888:node:65536", "not a port" },
+	{ 'L', "99999:node:80", "not a port" },
 	{ 'L', "8888:*:80", "can only be listened on" },
 	{ 'L', "8888::80", "has no host" },
-	{ 'L', ":8888:node:80", "*:8888 listens on every address" },
+	{ 'L', ":8888:node:80", "*:8888 is every address" },
 	{ 'L', ":node:80", "it is FROM:TO" },
-	{ 'L', "8888:::1:80", "no port" },
-	{ 'L', "1:2:3:4:5", "stands in brackets" },
+	{ 'L', "8888:::1:80", "not a port" },
+	{ 'L', "1:2:3:4:5", "needs brackets" },
 	{ 'L', "node:8888:/a/", "names a directory" },
 	{ 'L', "/a/:node:80", "names a directory" },
 	{ 'L', "nosuch:node:80", "neither a port" },
@@ -123,16 +123,16 @@ static const struct {
 	{ 'D', "", "empty" },
 	{ 'D', "-", "as in -D 1080" },
 	{ 'D', ":1080", "has no host" },
-	{ 'D', "1080:", "no port" },
-	{ 'D', "::1:1080", "stands in brackets" },
+	{ 'D', "1080:", "not a port" },
+	{ 'D', "::1:1080", "needs brackets" },
 	{ 'D', "/a/", "names a directory" },
 	{ 'W', "", "empty" },
 	{ 'W', "-", "as in -W node:22" },
 	{ 'W', "node", "neither a port" },
-	{ 'W', "node:", "no port" },
+	{ 'W', "node:", "not a port" },
 	{ 'W', "node:0", "port 0" },
 	{ 'W', "*:22", "can only be listened on" },
-	{ 'W', "::1:22", "stands in brackets" },
+	{ 'W', "::1:22", "needs brackets" },
 };
 #define WRONG ((int)(sizeof(wrong) / sizeof(wrong[0])))
 
@@ -262,7 +262,7 @@ END_TEST
 
 START_TEST(the_longest_paths_are_told)
 {
-	static char text[2 * SOCK_PATH_MAX], path[SOCK_PATH_MAX];
+	static char text[2 * UNIXPATH_MAX], path[UNIXPATH_MAX];
 
 	memset(path, 'p', sizeof(path) - 1);
 	path[0] = '/';

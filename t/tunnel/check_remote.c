@@ -11,7 +11,7 @@ static struct forward f;
 static void
 ask(struct forward *forward, const char *from, const char *to)
 {
-	char text[2 * SOCK_PATH_MAX];
+	char text[2 * UNIXPATH_MAX];
 
 	snprintf(text, sizeof(text), "%s:%s", from, to);
 	ck_assert_msg(forward_parse(forward, FORWARD_FAR, text, why, sizeof(why)), "%s", why);
@@ -196,9 +196,48 @@ START_TEST(a_socket_file_there_goes_with_its_listener)
 }
 END_TEST
 
+/* Another process holds the lock of the path.  The loop serves other streams meanwhile. */
+START_TEST(a_taken_lock_there_is_reported_at_once)
+{
+	int64_t began;
+	int lock;
+
+	begin();
+	lock = lock_elsewhere(".app.sock.relay-lock");
+	began = ms();
+	listen_there("./app.sock", "./missing");
+	ck_assert_int_eq(f.state, FORWARD_REFUSED);
+	ck_assert_int_lt(ms() - began, 1000);
+	HAS(captured(), "relay: node: cannot listen on ./app.sock: ");
+	HAS(captured(), ".app.sock.relay-lock");
+	close(lock);
+	unlink(".app.sock.relay-lock");
+	finish();
+}
+END_TEST
+
+START_TEST(a_socket_file_there_goes_at_once_in_spite_of_a_taken_lock)
+{
+	int64_t began;
+	int lock;
+
+	begin();
+	listen_there("./app.sock", "./missing");
+	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	lock = lock_elsewhere(".app.sock.relay-lock");
+	began = ms();
+	fds++; /* the lock's pipe */
+	lose_link();
+	ck_assert_int_lt(ms() - began, 500);
+	ck_assert_int_eq(access("app.sock", F_OK), -1);
+	close(lock);
+	unlink(".app.sock.relay-lock");
+}
+END_TEST
+
 START_TEST(the_longest_path_there_is_reported_whole)
 {
-	char path[SOCK_PATH_MAX], dir[110];
+	char path[UNIXPATH_MAX], dir[110];
 	size_t n = (size_t)snprintf(path, sizeof(path), "%s", own_dir);
 	int i;
 
@@ -608,6 +647,8 @@ TESTS("remote")
 	tcase_add_test(tc, a_connection_whose_target_here_is_missing_is_reset_there);
 	tcase_add_loop_test(tc, a_listener_that_cannot_be_is_refused_and_reported_once, 0, 3);
 	tcase_add_loop_test(tc, a_socket_file_there_goes_with_its_listener, 0, 2);
+	tcase_add_test(tc, a_taken_lock_there_is_reported_at_once);
+	tcase_add_test(tc, a_socket_file_there_goes_at_once_in_spite_of_a_taken_lock);
 	tcase_add_test(tc, the_longest_path_there_is_reported_whole);
 	tcase_add_test(tc, two_listeners_keep_apart);
 	tcase_add_test(tc, a_listener_recovers_from_a_want_of_streams);

@@ -1,0 +1,293 @@
+/*
+ * listen.c - listening sockets, and the connections that they accept.
+ *
+ * Every user of a host can connect to its loopback ports.  So a connection to a
+ * loopback listener is accepted only if the connecting process belongs to this
+ * user or to root, where the system can find its user.
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "net/addr.h"
+#include "net/endpoint.h"
+#include "net/unixpath.h"
+#include "net/listen.h"
+
+#define PORT_TRIES 16    /* to find one port that is free on both loopback addresses */
+#define REFUSALS_MAX 20  /* logged within REFUSALS_SPAN: a peer can cause thousands a second */
+#define REFUSALS_SPAN 60 /* seconds */
+
+/* ---- listening ---- */
+
+static int
+bind_tcp(const struct sockaddr *addr, socklen_t len)
+{
+	const struct sockaddr_in6 *in6 = (const void *)addr;
+	int fd = os_socket(addr->sa_family), on = 1, only, saved;
+
+	if (fd == -1)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (addr->sa_family == AF_INET6) {
+		/*
+		 * IPv4 has its own socket, unless the address is an IPv4-mapped
+		 * one.
+		 */
+		only = !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
+	}
+	if (bind(fd, addr, len) == 0 && listen(fd, OS_BACKLOG) == 0)
+		return fd;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+static in_port_t *
+port_of(struct sockaddr_storage *sa)
+{
+	return sa->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)(void *)sa)->sin6_port
+					 : &((struct sockaddr_in *)(void *)sa)->sin_port;
+}
+
+static void
+close_all(struct listener *tab, int n)
+{
+	while (n-- > 0)
+		listener_close(&tab[n], 0);
+}
+
+/*
+ * Listen on ${addr} and fill ${l}; ${bound} is the address with the real port.
+ */
+static int
+open_one(
+    const struct sockaddr *addr, socklen_t len, struct listener *l, struct sockaddr_storage *bound)
+{
+	socklen_t bound_len = sizeof(*bound);
+	int saved;
+
+	memset(l, 0, sizeof(*l));
+	l->fd = bind_tcp(addr, len);
+	if (l->fd == -1)
+		return -1;
+	if (getsockname(l->fd, (struct sockaddr *)bound, &bound_len) == -1) {
+		saved = errno;
+		os_close(&l->fd);
+		errno = saved;
+		return -1;
+	}
+	l->check_uid = addr_is_loopback((struct sockaddr *)bound);
+	addr_name((struct sockaddr *)bound, l->name);
+	return 0;
+}
+
+/*
+ * Listen on all of ${addrs}.  For port 0 the system picks the port of the first
+ * address, and all others get the same port.  If ${lenient}, leave out
+ * addresses of a family that this host does not have.  Return how many
+ * listeners there are, or -1 with the failed address in ${*failed}.
+ */
+static int
+open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *failed)
+{
+	struct sockaddr_storage *sa, bound;
+	in_port_t port = 0;
+	int i, n = 0, saved;
+
+	for (i = 0; i < addrs->n; i++) {
+		sa = &addrs->addr[i];
+		if (port != 0)
+			*port_of(sa) = port;
+		if (open_one((struct sockaddr *)sa, addrs->len[i], &tab[n], &bound) == 0) {
+			if (*port_of(sa) == 0)
+				port = *port_of(&bound);
+			n++;
+		} else if (!lenient || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)) {
+			saved = errno;
+			close_all(tab, n);
+			errno = saved;
+			*failed = i;
+			return -1;
+		}
+	}
+	if (n > 0)
+		return n;
+	*failed = 0;
+	errno = EADDRNOTAVAIL;
+	return -1;
+}
+
+static const char *
+advice(int e)
+{
+	switch (e) {
+	case EADDRINUSE:
+		return "; another program has that port: choose another port, or 0 to let the "
+		       "system pick one";
+	case EADDRNOTAVAIL:
+		return "; this host does not have that address: PORT alone listens on loopback, "
+		       "*:PORT on all addresses";
+	case EACCES:
+		return "; ports below 1024 are reserved for root: choose a higher port";
+	default:
+		return "";
+	}
+}
+
+int
+listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
+    struct listener tab[ADDR_MAX], char *why, size_t size)
+{
+	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
+	struct addr_list tried;
+	char name[ADDR_NAME];
+	int e, n, failed = 0, tries = PORT_TRIES;
+
+	do {
+		tried = *addrs;
+		n = open_all(&tried, lenient, tab, &failed);
+	} while (n == -1 && errno == EADDRINUSE && ep->port == 0 && --tries > 0);
+	if (n == -1) {
+		e = errno;
+		addr_name((struct sockaddr *)&tried.addr[failed], name);
+		snprintf(why, size, "cannot listen on %s: %s%s", name, strerror(e), advice(e));
+	}
+	return n;
+}
+
+static int
+open_tcp(const struct endpoint *ep, struct listener *tab, char *why, size_t size)
+{
+	struct addr_list addrs;
+	char name[ENDPOINT_NAME];
+	int e = addr_resolve(ep, &addrs);
+
+	if (e == 0)
+		return listener_open_at(ep, &addrs, tab, why, size);
+	snprintf(why, size, "cannot listen on %s: %s", endpoint_name(ep, name, sizeof(name)),
+	    gai_strerror(e));
+	return -1;
+}
+
+int
+listener_open(
+    const struct endpoint *ep, int wait_ms, struct listener tab[ADDR_MAX], char *why, size_t size)
+{
+	if (ep->kind == ENDPOINT_TCP)
+		return open_tcp(ep, tab, why, size);
+	memset(&tab[0], 0, sizeof(tab[0]));
+	tab[0].fd = unixpath_listen(&tab[0].file, ep->path, wait_ms, why, size);
+	return tab[0].fd == -1 ? -1 : 1;
+}
+
+const char *
+listener_name(const struct listener *l)
+{
+	return l->file.path != NULL ? l->file.path : l->name;
+}
+
+void
+listener_close(struct listener *l, int wait_ms)
+{
+	if (l->fd == -1)
+		return;
+	/*
+	 * The socket listens until its file is gone: other starts find it in
+	 * use.
+	 */
+	if (l->file.path != NULL)
+		unixpath_remove(&l->file, wait_ms);
+	os_close(&l->fd);
+}
+
+/* ---- accepting ---- */
+
+static void
+log_refused(const char *name, const char *at, const char *why)
+{
+	static time_t since;
+	static unsigned logged;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (logged == 0 || now.tv_sec - since >= REFUSALS_SPAN) {
+		since = now.tv_sec;
+		logged = 0;
+	}
+	if (logged == REFUSALS_MAX)
+		return;
+	logged++;
+	log_say(LOG_NOTICE, "refused %s on %s: %s; -a accepts all users%s", name, at, why,
+	    logged == REFUSALS_MAX ? "; further refusals are not logged for a minute" : "");
+}
+
+/*
+ * May the client at the other end of ${fd} use this listener?  If not, explain
+ * in ${why}.
+ */
+static bool
+client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
+{
+	struct sockaddr_storage local;
+	socklen_t len = sizeof(local);
+	uid_t uid = 0;
+	int known = -1;
+
+	if (getsockname(fd, (struct sockaddr *)&local, &len) == 0)
+		known = os_peer_uid(peer, (struct sockaddr *)&local, &uid);
+	/*
+	 * If the client reset the connection before the look-up, its port was
+	 * free, and the answer may be for the next process that uses it.
+	 */
+	if (known == 1 && os_error(fd) != 0) {
+		known = -1;
+		errno = ENOENT;
+	}
+	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
+		return true;
+	if (known == 1)
+		snprintf(why, size, "the client is a process of uid %lu", (unsigned long)uid);
+	else if (errno == ENOENT)
+		snprintf(why, size, "the client closed its socket before its user was found");
+	else
+		snprintf(why, size, "the user of the client cannot be found: %s", strerror(errno));
+	return false;
+}
+
+int
+listener_accept(const struct listener *l, char *name)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	char why[160];
+	int fd, on = 1;
+
+	do
+		fd = os_accept(l->fd, (struct sockaddr *)&peer, &len);
+	while (fd == -1 && (errno == EINTR || errno == ECONNABORTED));
+	if (fd == -1)
+		return -1;
+	if (l->file.path != NULL) {
+		snprintf(name, ADDR_NAME, "a client");
+		return fd;
+	}
+	addr_name((struct sockaddr *)&peer, name);
+	if (l->check_uid && !client_allowed(fd, (struct sockaddr *)&peer, why, sizeof(why))) {
+		log_refused(name, l->name, why);
+		os_reset(fd);
+		errno = EACCES;
+		return -1;
+	}
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	return fd;
+}

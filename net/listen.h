@@ -1,0 +1,81 @@
+/*
+ * net/listen.h - listening sockets, and the connections that they accept.
+ *
+ * An endpoint can have several addresses, and so several listeners: a bare port
+ * has one on 127.0.0.1 and one on ::1.
+ */
+#ifndef NET_LISTEN_H
+#define NET_LISTEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "net/addr.h"
+#include "net/unixpath.h"
+
+struct endpoint;
+
+#define LISTENER_START_MS 5000             /* how long a start waits for another on the same path */
+#define LISTENER_STOP_MS 1000              /* the same for an end, for which relay has 2 s in all */
+#define LISTENER_WHY (UNIXPATH_MAX + 2048) /* room for an error with its path */
+
+struct listener {
+	int fd;               /* -1: closed */
+	bool check_uid;       /* accept only processes of this user and of root */
+	char name[ADDR_NAME]; /* TCP: the bound address */
+	struct unixpath file; /* Unix; path NULL: TCP */
+	int64_t resume;       /* accept nothing before this time (ms); the caller's */
+};
+
+/*
+ * listener_open(ep, wait_ms, tab, why, size):
+ * Listen on the TCP or Unix endpoint ${ep}, which must outlive the listeners.
+ * Fill entries of ${tab} and return how many, at least 1.  On failure write one
+ * line with cause and remedy to ${why}, which has ${size} bytes, close all that
+ * was opened, and return -1.
+ *
+ * A bare port is bound on both loopback addresses, or on none; an address whose
+ * family this host lacks is left out.  check_uid is set for TCP on loopback,
+ * because every user of the host can reach it.
+ *
+ * A Unix endpoint waits at most ${wait_ms} milliseconds for another process
+ * that starts on the same path; see unixpath_listen.  A TCP endpoint with a
+ * host name may block for a name server.
+ */
+int listener_open(
+    const struct endpoint *ep, int wait_ms, struct listener tab[ADDR_MAX], char *why, size_t size);
+
+/*
+ * listener_open_at(ep, addrs, tab, why, size):
+ * As listener_open for the TCP endpoint ${ep}, whose addresses are ${addrs}.
+ * Never blocks.
+ */
+int listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
+    struct listener tab[ADDR_MAX], char *why, size_t size);
+
+/*
+ * listener_accept(l, name):
+ * Accept a connection.  Return its non-blocking socket, which belongs to the
+ * caller, and write a name of the client for messages to ${name}, which has
+ * ADDR_NAME bytes.  EAGAIN: no connection is waiting.  EACCES: check_uid is
+ * set, and the client is a process of another user or its user cannot be found;
+ * the connection was reset.  At most 20 of these are logged within a minute.
+ */
+int listener_accept(const struct listener *l, char *name);
+
+/*
+ * listener_close(l, wait_ms):
+ * Close ${l}, and remove its socket file as unixpath_remove does.  If ${l} is
+ * closed already, do nothing.
+ */
+void listener_close(struct listener *l, int wait_ms);
+
+/*
+ * listener_name(l):
+ * Return the address or path of ${l} in the form of the command line.  It
+ * belongs to ${l}.
+ */
+const char *listener_name(const struct listener *l);
+
+#endif

@@ -1,0 +1,560 @@
+/*
+ * unixpath.c - Unix sockets and their files.
+ *
+ * relay makes a socket file with mode 0600, and removes it at the end if the
+ * path still leads to that file.  It replaces a socket file only after the file
+ * refused a connect(2), which proves that no process listens on it.
+ *
+ * A socket that is bound and does not listen yet refuses a connect, too.  So
+ * relay binds the socket to ".NAME.relay" beside the path NAME, and listens.
+ * Then it renames that file to NAME.
+ *
+ * Two processes at once could both find a dead socket, and the second rename
+ * would replace the live socket of the first process.  So a process locks
+ * ".NAME.relay-lock" before it changes NAME.  Both names follow from NAME: if a
+ * process is killed, the next one finds its files, and uses or removes them.
+ *
+ * bind(2) and connect(2) take paths of at most 107 bytes.  For a longer path
+ * the process changes to the directory of the file during the call.  If the
+ * file name alone is too long, connect(2) uses a symbolic link with a short
+ * name, which exists only during the call.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "relay.h"
+#include "net/unixpath.h"
+
+#define STICKY 01000   /* S_ISVTX is XSI; POSIX has its value */
+#define BESIDE_NAME 80 /* bytes of NAME in ".NAME.relay", which has to fit into sun_path */
+#define BESIDE_ROOM 48 /* for what is added to a path */
+#define LOCK_PAUSE 5   /* milliseconds between two attempts */
+#define LOCK_TRIES 16  /* without a pause */
+
+/* ---- long paths ---- */
+
+typedef int path_call(int fd, const struct sockaddr *addr, socklen_t len);
+
+static bool
+fits_sun_path(const char *path)
+{
+	return strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path);
+}
+
+static int
+call_short(path_call *call, int fd, const char *path)
+{
+	struct sockaddr_un sa;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sun_family = AF_UNIX;
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	return call(fd, (struct sockaddr *)&sa, sizeof(sa));
+}
+
+/* Connect to ${name} in the working directory through a short symbolic link. */
+static int
+connect_alias(int fd, const char *name)
+{
+	struct stat st;
+	char alias[32];
+	int r, saved;
+
+	snprintf(alias, sizeof(alias), ".relay-%ld", (long)getpid());
+	unlink(alias); /* left by a killed process that had the same pid */
+	if (symlink(name, alias) == -1)
+		return -1;
+	r = call_short(connect, fd, alias);
+	saved = errno;
+	if (unlink(alias) == -1 && lstat(alias, &st) == 0)
+		log_say(LOG_NOTICE, "cannot remove %s, beside %s; remove it by hand", alias, name);
+	errno = saved;
+	return r;
+}
+
+/*
+ * Open the working directory.  Retried after EINTR, because the caller would
+ * take that for an interrupted connect, which the system continues.
+ */
+static int
+open_here(void)
+{
+	int fd;
+
+	do
+		fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	while (fd == -1 && errno == EINTR);
+	return fd;
+}
+
+/*
+ * Return to the directory ${here}.  A temporary error must not end relay, so
+ * try some times.  In another directory every relative path would be wrong.
+ */
+static bool
+go_back(int here)
+{
+	int tries = 3;
+
+	while (fchdir(here) == -1)
+		if (--tries == 0)
+			return false;
+	return true;
+}
+
+/* Make ${call} in the directory of ${path}.  A name that bind uses is short. */
+static int
+call_from_dir(path_call *call, int fd, const char *path)
+{
+	const char *name = strrchr(path, '/') + 1;
+	char dir[UNIXPATH_MAX];
+	int here = open_here(), r, saved;
+
+	if (here == -1)
+		return -1;
+	memcpy(dir, path, (size_t)(name - path));
+	dir[name - path] = '\0';
+	r = chdir(dir);
+	if (r == 0)
+		r = fits_sun_path(name) ? call_short(call, fd, name) : connect_alias(fd, name);
+	saved = errno;
+	if (!go_back(here)) {
+		if (call == bind && r == 0)
+			unlink(name);
+		log_say(LOG_ERROR, "cannot return to the working directory: %s", strerror(errno));
+		_exit(STATUS_SYSTEM);
+	}
+	close(here);
+	errno = saved;
+	return r;
+}
+
+static int
+call_path(path_call *call, int fd, const char *path)
+{
+	return fits_sun_path(path) ? call_short(call, fd, path) : call_from_dir(call, fd, path);
+}
+
+int
+unixpath_connect(int fd, const char *path)
+{
+	return call_path(connect, fd, path);
+}
+
+/* ---- what is at a path ---- */
+
+/* FOUND_TAKEN: a file that relay does not replace. */
+enum found { FOUND_NOTHING, FOUND_DEAD, FOUND_TAKEN };
+
+/*
+ * Connect to ${path}.  Return 0 if a process listens there, else the errno
+ * value.
+ */
+static int
+try_connect(const char *path)
+{
+	int fd = os_socket(AF_UNIX), e;
+
+	if (fd == -1)
+		return errno;
+	e = unixpath_connect(fd, path) == 0 ? 0 : errno;
+	close(fd);
+	return e == EAGAIN || e == EINPROGRESS ? 0 : e; /* EAGAIN: the listener's backlog is full */
+}
+
+static enum found
+examine_socket(const char *path, char *why, size_t size)
+{
+	int e = try_connect(path);
+
+	if (e == ENOENT)
+		return FOUND_NOTHING;
+	if (e == ECONNREFUSED)
+		return FOUND_DEAD;
+	if (e == 0 || e == EPROTOTYPE)
+		snprintf(why, size,
+		    "cannot listen on %s: the path is in use, a process listens there; stop that "
+		    "process or choose another path",
+		    path);
+	else
+		snprintf(why, size,
+		    "cannot listen on %s: cannot find out whether the socket there is in use: %s",
+		    path, strerror(e));
+	return FOUND_TAKEN;
+}
+
+/* Look at ${path}.  FOUND_TAKEN: the reason is in ${why}. */
+static enum found
+examine(const char *path, char *why, size_t size)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == -1) {
+		if (errno == ENOENT)
+			return FOUND_NOTHING;
+		snprintf(why, size, "cannot listen on %s: cannot examine the path: %s", path,
+		    strerror(errno));
+		return FOUND_TAKEN;
+	}
+	if (S_ISSOCK(st.st_mode))
+		return examine_socket(path, why, size);
+	snprintf(why, size,
+	    "cannot listen on %s: the file there is not a socket; remove it or choose another path",
+	    path);
+	return FOUND_TAKEN;
+}
+
+/* ---- the lock of a path ---- */
+
+/* A path and its neighbours while a process changes it. */
+struct place {
+	const char *path;
+	char temp[UNIXPATH_MAX + BESIDE_ROOM]; /* the socket file until it gets its name */
+	char lock[UNIXPATH_MAX + BESIDE_ROOM];
+	int lock_fd; /* -1: the file system has no locks */
+};
+
+/*
+ * Write ".NAME" and ${suffix} beside ${path} to ${dst}.  A long NAME is cut,
+ * but not within a UTF-8 character.
+ */
+static void
+name_beside(char dst[UNIXPATH_MAX + BESIDE_ROOM], const char *path, const char *suffix)
+{
+	const char *name = strrchr(path, '/') + 1;
+	size_t n = strlen(name);
+
+	if (n > BESIDE_NAME)
+		for (n = BESIDE_NAME; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80; n--)
+			;
+	snprintf(dst, UNIXPATH_MAX + BESIDE_ROOM, "%.*s.%.*s%s", (int)(name - path), path, (int)n,
+	    name, suffix);
+}
+
+/*
+ * A lock is an empty file.  relay must not remove any other file of that name.
+ */
+static bool
+is_lock(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && st.st_nlink <= 1;
+}
+
+static int
+open_lock(const char *path)
+{
+	mode_t old = umask(0177);
+	int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), saved;
+
+	if (fd != -1 && !is_lock(fd)) {
+		os_close(&fd);
+		errno = EEXIST;
+	} else if (fd == -1 && errno == ENOENT) {
+		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd == -1 && errno == EEXIST)
+			errno = ESTALE; /* another process made it meanwhile */
+	}
+	saved = errno;
+	umask(old);
+	errno = saved;
+	return fd;
+}
+
+static int
+try_lock(struct place *p)
+{
+	int saved;
+
+	p->lock_fd = open_lock(p->lock);
+	if (p->lock_fd == -1)
+		return -1;
+	if (os_lock(p->lock_fd, p->lock) == 0)
+		return 0;
+	saved = errno;
+	os_close(&p->lock_fd);
+	errno = saved;
+	return -1;
+}
+
+/*
+ * Lock without waiting.  ESTALE means that another process made or removed the
+ * lock file just now, so the next attempt has another result.
+ */
+static int
+lock_now(struct place *p)
+{
+	int tries = LOCK_TRIES;
+
+	while (try_lock(p) == -1) {
+		if (errno != ESTALE && errno != EINTR)
+			return -1;
+		if (--tries == 0) {
+			errno = EAGAIN;
+			return -1;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Lock ${path}, and wait at most ${wait_ms} for it.  EAGAIN: another process
+ * held the lock all the time.
+ */
+static int
+lock_place(struct place *p, const char *path, int wait_ms)
+{
+	char suffix[BESIDE_ROOM - 16];
+
+	p->path = path;
+	name_beside(p->lock, path, ".relay-lock");
+	name_beside(p->temp, path, ".relay");
+	for (; lock_now(p) == -1; wait_ms -= LOCK_PAUSE) {
+		if (errno == ENOLCK) {
+			/* Without a lock, each process needs its own name. */
+			unlink(p->lock);
+			snprintf(suffix, sizeof(suffix), ".relay%ld", (long)getpid());
+			name_beside(p->temp, path, suffix);
+			return 0;
+		}
+		if (errno != EAGAIN || wait_ms <= 0)
+			return -1;
+		poll(NULL, 0, LOCK_PAUSE);
+	}
+	return 0;
+}
+
+/*
+ * Remove the file first, then release the lock.  A process that then gets the
+ * lock of the removed file tries again.
+ */
+static void
+unlock_place(struct place *p)
+{
+	if (p->lock_fd != -1 && unlink(p->lock) == -1 && errno != ENOENT)
+		log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->lock,
+		    strerror(errno));
+	os_close(&p->lock_fd);
+}
+
+/* ---- listening ---- */
+
+static int
+bind_private(int fd, const char *path)
+{
+	mode_t old = umask(0177);
+	int r = call_path(bind, fd, path), saved = errno;
+
+	umask(old);
+	errno = saved;
+	return r;
+}
+
+/* Remove the socket that a killed process left. */
+static void
+remove_left(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && try_connect(path) == ECONNREFUSED)
+		unlink(path);
+}
+
+/*
+ * Return a socket that listens beside the path of ${p}, with its file in
+ * ${file}.
+ */
+static int
+listen_beside(const struct place *p, struct unixpath *file)
+{
+	struct stat st;
+	int fd, saved;
+
+	remove_left(p->temp);
+	fd = os_socket(AF_UNIX);
+	if (fd == -1)
+		return -1;
+	if (bind_private(fd, p->temp) == -1)
+		goto fail;
+	if (listen(fd, OS_BACKLOG) == 0 && lstat(p->temp, &st) == 0) {
+		file->dev = st.st_dev;
+		file->ino = st.st_ino;
+		return fd;
+	}
+	saved = errno;
+	unlink(p->temp);
+	errno = saved;
+
+fail:
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+/*
+ * Give the new socket file its name.  Where no file was found, use link(2),
+ * which fails if another program has made a file there meanwhile.
+ */
+static int
+give_name(const struct place *p, enum found found)
+{
+	struct stat st;
+
+	if (found == FOUND_DEAD)
+		return rename(p->temp, p->path);
+	if (link(p->temp, p->path) == 0) {
+		if (unlink(p->temp) == -1)
+			log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->temp,
+			    strerror(errno));
+		return 0;
+	}
+	/* Some file systems have no hard links. */
+	if (errno == EEXIST || lstat(p->path, &st) == 0)
+		return -1;
+	return rename(p->temp, p->path);
+}
+
+static void
+explain(const char *path, enum found found, int e, char *why, size_t size)
+{
+	snprintf(why, size, "cannot listen on %s: %s%s", path,
+	    found == FOUND_DEAD ? "the dead socket there cannot be replaced: " : "", strerror(e));
+}
+
+static void
+explain_lock(const struct place *p, enum found found, int wait_ms, char *why, size_t size)
+{
+	struct stat st;
+	int e = errno;
+
+	if (e == EAGAIN && wait_ms == 0)
+		snprintf(why, size,
+		    "cannot listen on %s: another process holds the lock %s; try again later or "
+		    "choose another path",
+		    p->path, p->lock);
+	else if (e == EAGAIN)
+		snprintf(why, size,
+		    "cannot listen on %s: another process has held the lock %s for %d s; end that "
+		    "process or choose another path",
+		    p->path, p->lock, wait_ms / 1000);
+	else if (e != EMFILE && lstat(p->lock, &st) == 0)
+		snprintf(why, size,
+		    "cannot listen on %s: the lock %s cannot be used: %s; remove it or choose "
+		    "another path",
+		    p->path, p->lock, strerror(e));
+	else
+		explain(p->path, found, e, why, size);
+}
+
+/* Listen at the path of ${p}, which is locked; -1: the reason is in ${why}. */
+static int
+take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
+{
+	enum found found = examine(p->path, why, size);
+	int fd, e;
+
+	if (found == FOUND_TAKEN)
+		return -1;
+	fd = listen_beside(p, file);
+	if (fd == -1) {
+		explain(p->path, found, errno, why, size);
+		return -1;
+	}
+	if (give_name(p, found) == 0) {
+		if (found == FOUND_DEAD)
+			log_say(LOG_NOTICE,
+			    "replaced %s, a dead socket: no process was listening on it", p->path);
+		return fd;
+	}
+	e = errno;
+	unlink(p->temp);
+	close(fd);
+	/*
+	 * If another program made a file there meanwhile, that file is the
+	 * reason.
+	 */
+	if (e != EEXIST || examine(p->path, why, size) != FOUND_TAKEN)
+		explain(p->path, found, e, why, size);
+	return -1;
+}
+
+/*
+ * Other users cannot connect to the socket.  But if they may write to its
+ * directory, they can replace it with their own.
+ */
+static void
+warn_of_others(const char *path)
+{
+	char dir[UNIXPATH_MAX];
+	struct stat st;
+
+	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
+	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & STICKY) == 0)
+		log_say(
+		    LOG_NOTICE, "other users may write to %s and replace the socket %s", dir, path);
+}
+
+int
+unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *why, size_t size)
+{
+	enum found found = examine(path, why, size); /* a file that must stay needs no lock */
+	struct place p;
+	int fd;
+
+	if (found == FOUND_TAKEN)
+		return -1;
+	if (lock_place(&p, path, wait_ms) == -1) {
+		explain_lock(&p, found, wait_ms, why, size);
+		return -1;
+	}
+	fd = take_place(&p, file, why, size);
+	unlock_place(&p);
+	if (fd == -1)
+		return -1;
+	file->path = path;
+	warn_of_others(path);
+	return fd;
+}
+
+/* ---- the end ---- */
+
+static bool
+is_own_file(const struct unixpath *file)
+{
+	struct stat st;
+
+	return lstat(file->path, &st) == 0 ? st.st_dev == file->dev && st.st_ino == file->ino
+					   : errno != ENOENT;
+}
+
+void
+unixpath_remove(const struct unixpath *file, int wait_ms)
+{
+	struct place p;
+	bool locked;
+
+	if (!is_own_file(file))
+		return;
+	/*
+	 * Without the lock, another process could replace the file before
+	 * unlink.
+	 */
+	locked = lock_place(&p, file->path, wait_ms) == 0;
+	if (is_own_file(file) && unlink(file->path) == -1 && errno != ENOENT)
+		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", file->path,
+		    strerror(errno));
+	if (locked)
+		unlock_place(&p);
+}

@@ -1,0 +1,56 @@
+/*
+ * net/unixpath.h - Unix sockets and their files.
+ *
+ * Paths may be longer than sun_path, up to UNIXPATH_MAX - 1 bytes.  A path has
+ * at least one '/'.  The socket at a long path is reached from its own
+ * directory:  the working directory of the process changes during a call, and
+ * is as before when the call returns.  If it cannot be restored, the process
+ * exits.
+ */
+#ifndef NET_UNIXPATH_H
+#define NET_UNIXPATH_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#define UNIXPATH_MAX 4096
+
+/* A socket file that this process made. */
+struct unixpath {
+	const char *path; /* borrowed */
+	dev_t dev;
+	ino_t ino;
+};
+
+/*
+ * unixpath_connect(fd, path):
+ * Call connect(2) for the Unix socket ${fd} and ${path}.
+ */
+int unixpath_connect(int fd, const char *path);
+
+/*
+ * unixpath_listen(file, path, wait_ms, why, size):
+ * Make a socket file with mode 0600 at ${path}, which must outlive ${file}, and
+ * listen on it.  Return a non-blocking socket, which belongs to the caller, and
+ * fill ${file}.  On failure write one line with cause and remedy to ${why},
+ * which has ${size} bytes, remove all files that were made, and return -1.
+ *
+ * A socket file on which no process listens is replaced, and that is logged.
+ * Any other file is left alone, and is a failure.  A warning is logged if other
+ * users may replace the new file.
+ *
+ * Of several processes that do this at once on one path, one succeeds.  Each
+ * holds a lock meanwhile.  Wait at most ${wait_ms} milliseconds for the lock of
+ * another process; 0: do not block, and fail if the lock is taken.
+ */
+int unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *why, size_t size);
+
+/*
+ * unixpath_remove(file, wait_ms):
+ * Remove ${file}, unless its path leads to another file by now.  Wait at most
+ * ${wait_ms} milliseconds for the lock of another process, and go on without it
+ * then.  A failure is logged.
+ */
+void unixpath_remove(const struct unixpath *file, int wait_ms);
+
+#endif
