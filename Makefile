@@ -301,8 +301,8 @@ valgrind: relay $(VALGRIND_UNITS)
 
 # The share of lines and branches that the tests execute, for each source file.
 # With -std=gnu99 gcc writes the counters before fork and exec.  _exit writes
-# none, so it is replaced.  umask 0: some tests run relay as another user, who
-# writes counters as well.
+# none, so it is replaced.  umask 0: some tests run relay as another user,
+# and that relay writes counters too.
 COUNTED = -O0 -g --coverage -std=gnu99 -D_exit=exit
 COVERAGE = 90
 
