@@ -31,7 +31,6 @@
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "tunnel/probe.h"
-#include "tunnel/remote.h"
 #include "tunnel/tunnel.h"
 #include "cli/announce.h"
 #include "cli/connect.h"
@@ -42,7 +41,7 @@
 /* Descriptors of no connection: stdio, /dev/null, signals, listeners, netlink, pid file. */
 #define FILES_OWN 14
 #define FILES_SPAWN 6  /* more while a command is started */
-#define ASK_AGAIN 5000 /* until the far side is asked again to listen, after it refused */
+#define ASK_AGAIN 5000 /* ms: pause of a -R that was refused after a reconnect */
 
 struct relay {
 	struct options opt;
@@ -50,13 +49,13 @@ struct relay {
 	struct listeners listeners;
 	struct conns conns;
 	struct children kids;
-	struct tunnel tunnel; /* with options_linked: carries all connections */
+	struct tunnel *tunnel; /* carries all connections; NULL: there is no link */
 	struct pollset ps;
 	int signal_fd, signal_slot;
 	struct probe_run *probe; /* -n; else NULL */
-	bool ready;      /* the addresses were printed */
-	int64_t used_at; /* when a connection was open last */
-	int status;      /* relay's exit status */
+	bool ready;              /* the addresses were printed */
+	int64_t used_at;         /* when a connection was open last */
+	int status;              /* relay's exit status */
 };
 
 static void
@@ -72,7 +71,7 @@ end(struct relay *r, int status)
 {
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, status, r->ps.now);
-	tunnel_stop(&r->tunnel, status);
+	tunnel_stop(r->tunnel, status);
 }
 
 /* ---- start ---- */
@@ -81,23 +80,23 @@ static void
 set_up_tunnel(struct relay *r)
 {
 	struct options *o = &r->opt;
-	struct tunnel *t = &r->tunnel;
+	const struct tunnel_config config = {
+		.role = o->mode == MODE_LINK_FAR ? MUX_FAR : MUX_NEAR,
+		.conns = &r->conns,
+		.target = &o->target,
+		.hops = options_tunnel(o) ? &o->hops : NULL,
+		.self = o->self,
+		.far_path = o->far_path,
+		.far_options = o->far_options,
+		.probing = o->mode == MODE_CHECK,
+		.one_shot = options_one_shot(o),
+		.only_target = o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO,
+		.any_uid = o->any_uid,
+	};
 
-	t->one_shot = options_one_shot(o);
-	t->command = &o->target;
-	t->conns = t->remotes.conns = t->serve.conns = &r->conns;
-	t->remotes.any_uid = o->any_uid;
-	t->remotes.kids = &r->kids;
-	t->remotes.lookup_ms = o->each_ms;
-	t->serve.remotes = &t->remotes;
-	t->serve.target = &o->target;
-	t->serve.only_target = o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO;
-	if (!options_tunnel(o))
-		return;
-	t->hops = &o->hops;
-	t->self = o->self;
-	t->far_path = o->far_path;
-	t->far_options = o->far_options;
+	r->tunnel = tunnel_new(&config);
+	if (r->tunnel == NULL)
+		fail_system("cannot start a link");
 }
 
 static void
@@ -116,7 +115,8 @@ set_up(struct relay *r)
 		f->to.kids = &r->kids;
 		f->to.each_ms = o->each_ms;
 	}
-	set_up_tunnel(r);
+	if (options_linked(o))
+		set_up_tunnel(r);
 }
 
 /* Accept no connection for whose target no descriptor is left.  ${files}: -1: no limit. */
@@ -204,17 +204,16 @@ static int
 start_probe(struct relay *r)
 {
 	r->probe =
-	    probe_run_new(&r->tunnel, &r->opt.hops, r->opt.rsh, r->opt.forwards, r->opt.n_forwards);
+	    probe_run_new(r->tunnel, &r->opt.hops, r->opt.rsh, r->opt.forwards, r->opt.n_forwards);
 	if (r->probe == NULL)
 		fail_system("cannot start");
-	return probe_run_next(r->probe, pollset_clock()) ? STATUS_OK : r->tunnel.status;
+	return probe_run_next(r->probe, pollset_clock()) ? STATUS_OK : tunnel_status(r->tunnel);
 }
 
 static int
 start_link(struct relay *r)
 {
 	const struct options *o = &r->opt;
-	enum mux_role role = o->mode == MODE_LINK_FAR ? MUX_FAR : MUX_NEAR;
 	int status = STATUS_OK;
 	char path[HOPS_PATH];
 
@@ -224,9 +223,9 @@ start_link(struct relay *r)
 		status = listen_on(r, &o->from, NULL);
 	if (status != STATUS_OK)
 		return status;
-	if (o->mode == MODE_TUNNEL && !r->tunnel.one_shot)
+	if (o->mode == MODE_TUNNEL && !options_one_shot(o))
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&o->hops, path, sizeof(path)));
-	return tunnel_start(&r->tunnel, role, pollset_clock());
+	return tunnel_start(r->tunnel, pollset_clock());
 }
 
 static int
@@ -253,9 +252,9 @@ start(struct relay *r)
 static bool
 accepts(const struct relay *r)
 {
-	if (options_linked(&r->opt) && r->tunnel.state == TUNNEL_BACKOFF)
-		return !r->tunnel.wanted;
-	return r->ready && (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_UP);
+	if (tunnel_state(r->tunnel) == TUNNEL_BACKOFF)
+		return !tunnel_wanted(r->tunnel);
+	return r->ready && (r->tunnel == NULL || tunnel_state(r->tunnel) == TUNNEL_UP);
 }
 
 /* Join ${c} to a stream of the link. */
@@ -267,7 +266,7 @@ join_stream(struct relay *r, const struct accepted *c)
 
 	if (f != NULL && f->kind == FORWARD_SOCKS)
 		return conn_socks(&r->conns, &c->side, c->name, r->ps.now);
-	b = side_of_stream(mux_open(r->tunnel.mux, f == NULL ? "" : f->to_text));
+	b = side_of_stream(tunnel_open(r->tunnel, f == NULL ? "" : f->to_text));
 	if (b.stream == NULL)
 		return false;
 	if (conn_join(&r->conns, &c->side, c->name, &b, r->ps.now))
@@ -279,7 +278,7 @@ join_stream(struct relay *r, const struct accepted *c)
 static void
 join(struct relay *r, struct accepted *c)
 {
-	bool linked = options_linked(&r->opt);
+	bool linked = r->tunnel != NULL;
 
 	if (linked && join_stream(r, c))
 		return;
@@ -302,9 +301,9 @@ accept_connections(struct relay *r)
 {
 	struct accepted c;
 
-	if (options_linked(&r->opt) && r->tunnel.state == TUNNEL_BACKOFF) {
+	if (tunnel_state(r->tunnel) == TUNNEL_BACKOFF) {
 		if (listeners_ready(&r->listeners, &r->ps))
-			tunnel_want_up(&r->tunnel);
+			tunnel_want_up(r->tunnel);
 		return;
 	}
 	while (listeners_accept(&r->listeners, &r->ps, &c))
@@ -322,7 +321,7 @@ stop(struct relay *r, int sig)
 	if (r->probe != NULL)
 		probe_run_stop(r->probe);
 	else
-		tunnel_stop(&r->tunnel, status);
+		tunnel_stop(r->tunnel, status);
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
@@ -330,9 +329,9 @@ stop(struct relay *r, int sig)
 static void
 log_table(const struct relay *r)
 {
-	if (options_linked(&r->opt))
-		tunnel_table(&r->tunnel, r->ps.now);
-	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_UP)
+	if (r->tunnel != NULL)
+		tunnel_table(r->tunnel, r->ps.now);
+	if (r->tunnel == NULL || tunnel_state(r->tunnel) == TUNNEL_UP)
 		conn_table(&r->conns, r->ps.now);
 }
 
@@ -362,13 +361,13 @@ sweep(struct relay *r)
 		listeners_retry(&r->listeners);
 	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;
-	if (options_linked(&r->opt))
-		tunnel_flush(&r->tunnel, status);
+	if (r->tunnel != NULL)
+		tunnel_flush(r->tunnel, status);
 }
 
 /* ---- the tunnel in the loop ---- */
 
-/* stdin and stdout are the one connection. */
+/* stdin and stdout are the only connection. */
 static void
 join_stdio(struct relay *r)
 {
@@ -377,7 +376,7 @@ join_stdio(struct relay *r)
 
 	side_none(&a);
 	if (fdpair_stdio(&a.fds) != -1) {
-		b = side_of_stream(mux_open(r->tunnel.mux, target));
+		b = side_of_stream(tunnel_open(r->tunnel, target));
 		if (b.stream != NULL && conn_join(&r->conns, &a, "stdio", &b, r->ps.now)) {
 			report_ready(r);
 			return;
@@ -386,107 +385,131 @@ join_stdio(struct relay *r)
 		errno = ENOMEM;
 	}
 	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
-	tunnel_stop(&r->tunnel, STATUS_SYSTEM);
+	tunnel_stop(r->tunnel, STATUS_SYSTEM);
 }
 
-/* The link is up, for the first time or again. */
 static void
-link_is_up(struct relay *r)
+start_forward(struct relay *r, struct forward *f)
 {
-	struct tunnel *t = &r->tunnel;
-	struct forward *f;
-	int i;
-
-	if (r->probe != NULL) {
-		probe_run_up(r->probe, r->ps.now);
-		return;
-	}
-	if (t->role == MUX_FAR)
-		return;
-	log_say(t->connects > 1 ? LOG_NOTICE : LOG_INFO, "link to %s%s", mux_peer(t->mux),
-	    t->connects > 1 ? ", again" : "");
-	if (r->opt.from.kind == ENDPOINT_STDIO) {
-		join_stdio(r);
-		return;
-	}
-	for (i = 0; i < r->opt.n_forwards; i++) {
-		f = &r->opt.forwards[i];
-		f->state = FORWARD_STANDS;
-		if (f->kind == FORWARD_FAR) {
-			forward_keep_port(f);
-			remote_ask(&t->remotes, t->mux, f);
-		} else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->ready) {
-			log_status("waiting for the target");
-			probe_target(&t->probes, t->mux, f);
-		}
+	f->state = FORWARD_READY;
+	if (f->kind == FORWARD_FAR) {
+		forward_keep_port(f);
+		tunnel_ask(r->tunnel, f);
+	} else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->ready) {
+		log_status("waiting for the target");
+		tunnel_probe(r->tunnel, f);
 	}
 }
 
-/* A forward that cannot be made ends a tunnel that starts; in one that came back it is tried again. */
+/* The link of a near side came up, for the first time or again. */
+static void
+link_up(struct relay *r)
+{
+	struct options *o = &r->opt;
+	struct forward *f;
+
+	if (tunnel_connects(r->tunnel) > 1)
+		log_say(LOG_NOTICE, "reconnected to %s", tunnel_peer(r->tunnel));
+	else
+		log_say(LOG_INFO, "connected to %s", tunnel_peer(r->tunnel));
+	if (o->from.kind == ENDPOINT_STDIO)
+		join_stdio(r);
+	else
+		for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
+			start_forward(r, f);
+}
+
+/*
+ * A refusal ends a tunnel that starts.  After a reconnect it is temporary: the
+ * old far relay may still have the port.
+ */
 static void
 forward_refused(struct relay *r, struct forward *f)
 {
-	if (!r->ready) {
-		listeners_close(&r->listeners);
-		tunnel_stop(&r->tunnel, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
+	if (r->ready) {
+		f->state = FORWARD_RETRY;
+		f->retry_at = r->ps.now + ASK_AGAIN;
+		pollset_until(&r->ps, f->retry_at);
 		return;
 	}
-	if (f->again_at == 0)
-		f->again_at = r->ps.now + ASK_AGAIN;
-	if (r->ps.now >= f->again_at) {
-		f->again_at = 0;
-		remote_ask(&r->tunnel.remotes, r->tunnel.mux, f);
-	} else {
-		pollset_until(&r->ps, f->again_at);
-	}
+	listeners_close(&r->listeners);
+	tunnel_stop(r->tunnel, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
 }
 
-/* Does everything stand that the tunnel is to carry? Then tell. */
+static void
+retry_forward(struct relay *r, struct forward *f)
+{
+	if (r->ps.now < f->retry_at)
+		pollset_until(&r->ps, f->retry_at);
+	else if (!tunnel_ask(r->tunnel, f))
+		forward_refused(r, f);
+}
+
+/* Return true if ${f} is ready. */
+static bool
+watch_forward(struct relay *r, struct forward *f)
+{
+	switch (f->state) {
+	case FORWARD_DOWN:
+	case FORWARD_ASKED:
+		break;
+	case FORWARD_READY:
+		return true;
+	case FORWARD_REFUSED:
+		forward_refused(r, f);
+		break;
+	case FORWARD_RETRY:
+		retry_forward(r, f);
+		break;
+	}
+	return false;
+}
+
 static void
 watch_forwards(struct relay *r)
 {
-	bool stands = true;
-	int i;
+	struct forward *f, *end = r->opt.forwards + r->opt.n_forwards;
+	bool ready = true;
 
-	if (r->tunnel.state != TUNNEL_UP || mux_state(r->tunnel.mux) == MUX_DEAD ||
-	    r->opt.from.kind == ENDPOINT_STDIO)
+	if (r->opt.from.kind == ENDPOINT_STDIO)
 		return;
-	for (i = 0; i < r->opt.n_forwards; i++) {
-		if (r->opt.forwards[i].state == FORWARD_REFUSED)
-			forward_refused(r, &r->opt.forwards[i]);
-		stands = stands && r->opt.forwards[i].state == FORWARD_STANDS;
-	}
-	if (stands && !r->ready && mux_state(r->tunnel.mux) != MUX_DEAD)
+	for (f = r->opt.forwards; f < end && tunnel_carries(r->tunnel); f++)
+		ready = watch_forward(r, f) && ready;
+	if (ready && !r->ready && tunnel_carries(r->tunnel))
 		report_ready(r);
 }
 
 static void
 want_tunnel(struct relay *r)
 {
-	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_OVER)
+	if (tunnel_state(r->tunnel) == TUNNEL_OVER)
 		return;
 	if (r->probe != NULL)
 		probe_run_want(r->probe, &r->ps);
 	else
 		watch_forwards(r);
-	tunnel_want(&r->tunnel, &r->ps);
-	if (r->tunnel.state == TUNNEL_OVER && r->probe != NULL &&
+	tunnel_want(r->tunnel, &r->ps);
+	if (tunnel_state(r->tunnel) == TUNNEL_OVER && r->probe != NULL &&
 	    probe_run_next(r->probe, r->ps.now))
-		tunnel_want(&r->tunnel, &r->ps);
-	if (r->tunnel.state != TUNNEL_OVER)
+		tunnel_want(r->tunnel, &r->ps);
+	if (tunnel_state(r->tunnel) != TUNNEL_OVER)
 		return;
 	listeners_close(&r->listeners);
-	r->status = r->tunnel.status;
+	r->status = tunnel_status(r->tunnel);
 }
 
 static void
 step_tunnel(struct relay *r)
 {
-	if (!options_linked(&r->opt) || r->tunnel.state == TUNNEL_OVER)
+	if (tunnel_state(r->tunnel) == TUNNEL_OVER)
 		return;
-	if (tunnel_step(&r->tunnel, &r->ps))
-		link_is_up(r);
-	tunnel_serve(&r->tunnel, &r->ps);
+	if (tunnel_step(r->tunnel, &r->ps)) {
+		if (r->probe != NULL)
+			probe_run_up(r->probe, r->ps.now);
+		else if (r->opt.mode != MODE_LINK_FAR)
+			link_up(r);
+	}
+	tunnel_serve(r->tunnel, &r->ps);
 }
 
 /* ---- a turn ---- */
@@ -514,7 +537,7 @@ static bool
 is_over(const struct relay *r)
 {
 	return r->listeners.n == 0 && r->conns.n == 0 && r->kids.first == NULL &&
-	       r->tunnel.state == TUNNEL_OVER;
+	       tunnel_state(r->tunnel) == TUNNEL_OVER;
 }
 
 /* Collect what this turn waits for. */

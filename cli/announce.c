@@ -42,12 +42,10 @@ announce_routes(const struct listeners *ls, const struct options *o)
 	for (i = 0; i < ls->n; i++) {
 		f = ls->tab[i].use;
 		if (f != NULL && f != last) /* one line for both loopback addresses */
-			forward_tell(f, listener_name(&ls->tab[i].l), path);
+			forward_log(f, listener_name(&ls->tab[i].l), path);
 		last = f;
 	}
-	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
-		snprintf(bound, sizeof(bound), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
 		if (f->kind == FORWARD_FAR)
-			forward_tell(f, bound, path);
-	}
+			forward_log(f, forward_first_bound(f, bound, sizeof(bound)), path);
 }

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import time
 
@@ -924,6 +925,16 @@ def test_failing_start(relay, case):
     assert r.wait(8) == 7, r.err()
     assert r.proc.stdout.read() == b''
     assert any(line.startswith('relay: no link: ') and said in line for line in r.err().splitlines()), r.err()
+
+
+def test_far_end_at_a_terminal():
+    """Goal: a far end whose stdin is a terminal sends the token of PROTOCOL, section 1, on stdout, and ends with status 7."""
+    main, terminal = os.openpty()
+    r = subprocess.run([rig.RELAY, '-m', '-'], stdin=terminal, capture_output=True, timeout=10, check=False)
+    os.close(main)
+    os.close(terminal)
+    assert (r.returncode, r.stdout) == (7, b'reLAylink\n'), r
+    assert b'cannot go through a terminal' in r.stderr
 
 
 @TIMES('script', ['cat /dev/stdin | "$@"', 'exec "$@" <$(ls -d /proc/self/fd/0 /dev/fd/0 | head -n 1)'])

@@ -1,14 +1,4 @@
-/*
- * forward.c - what a tunnel carries, as -L, -R, -D and -W write it.
- *
- *   -L FROM:TO   here a listener, and each of its connections is a stream to TO
- *   -R FROM:TO   a stream of its own asks the far side to listen; WAITING more wait there, each for a connection to it, and each that
- *                was given one goes to TO here
- *   -D FROM      here a listener that speaks SOCKS, and each of its connections is a stream to where it asks to go
- *   -W TO        stdin and stdout are one stream to TO
- *
- * So only this side ever opens a stream, and only to connect to what this side's user named.
- */
+/* forward.c - one -L, -R, -D or -W of a tunnel. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +10,12 @@
 #include "tunnel/hops.h"
 #include "tunnel/forward.h"
 
-/* ---- from words ---- */
+/* ---- parse ---- */
 
-/* Where the end that ${text} begins with is over, at a colon, or NULL: a path up to the first one, [IPv6], or a host or port. */
+/*
+ * The colon after the first field of ${text}, or NULL.  A field is a path,
+ * [IPv6], a host or a port.
+ */
 static const char *
 end_of_field(const char *text)
 {
@@ -58,8 +51,9 @@ copy(const char *text, size_t n)
 }
 
 /*
- * The colon between FROM and TO, or NULL. TO is a path, which takes all the rest, or the last two fields; FROM is a path, a port, or
- * a bind address and a port.
+ * The colon between SOURCE and TARGET, or NULL.  TARGET is the last two fields,
+ * or a path, which may contain colons.  SOURCE is a path, a port, or a bind
+ * address and a port.
  */
 static const char *
 find_joint(const char *text)
@@ -72,7 +66,7 @@ find_joint(const char *text)
 		return first;
 	second = end_of_field(first + 1);
 	if (second == NULL)
-		return NULL; /* two fields: no TO */
+		return NULL; /* no TARGET */
 	if (is_path(second + 1) || end_of_field(second + 1) != NULL)
 		return second; /* bind:port:/path, bind:port:host:hostport */
 	return first;
@@ -82,7 +76,7 @@ static bool
 wrong(char *why, size_t size, char kind, const char *text)
 {
 	snprintf(why, size,
-	    "-%c \"%s\": it is FROM:TO, as in -%c 8888:localhost:8888 or -%c "
+	    "-%c \"%s\": expected SOURCE:TARGET, as in -%c 8888:localhost:8888 or -%c "
 	    "8888:/home/me/app.sock",
 	    kind, text, kind, kind);
 	return false;
@@ -111,6 +105,45 @@ parse_both(struct forward *f, const char *text, char *why, size_t size)
 	return true;
 }
 
+static bool
+parse_socks(struct forward *f, char *why, size_t size)
+{
+	if (!endpoint_parse(&f->from, f->from_text, true, why, size))
+		return false;
+	if (f->from.kind != ENDPOINT_STDIO)
+		return true;
+	snprintf(why, size, "-D \"-\": a proxy listens on a port, as in -D 1080");
+	return false;
+}
+
+static bool
+parse_stdio(struct forward *f, char *why, size_t size)
+{
+	if (!endpoint_parse(&f->from, f->from_text, true, why, size) ||
+	    !endpoint_parse(&f->to.to, f->to_text, false, why, size))
+		return false;
+	if (f->to.to.kind != ENDPOINT_STDIO)
+		return true;
+	snprintf(why, size, "-W \"-\": expected the target of stdin and stdout, as in -W node:22");
+	return false;
+}
+
+/* -D SOURCE or -W TARGET */
+static bool
+parse_one(struct forward *f, const char *text, char *why, size_t size)
+{
+	bool socks = f->kind == FORWARD_SOCKS;
+	const char *source = socks ? text : "-", *target = socks ? "" : text;
+
+	f->from_text = copy(source, strlen(source));
+	f->to_text = copy(target, strlen(target));
+	if (f->from_text == NULL || f->to_text == NULL) {
+		snprintf(why, size, "out of memory");
+		return false;
+	}
+	return socks ? parse_socks(f, why, size) : parse_stdio(f, why, size);
+}
+
 bool
 forward_parse(struct forward *f, char kind, const char *text, char *why, size_t size)
 {
@@ -118,43 +151,42 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 	f->kind = kind;
 	if (kind == FORWARD_NEAR || kind == FORWARD_FAR)
 		return parse_both(f, text, why, size);
-	f->from_text =
-	    copy(kind == FORWARD_SOCKS ? text : "-", kind == FORWARD_SOCKS ? strlen(text) : 1);
-	f->to_text =
-	    copy(kind == FORWARD_SOCKS ? "" : text, kind == FORWARD_SOCKS ? 0 : strlen(text));
-	if (f->from_text == NULL || f->to_text == NULL) {
-		snprintf(why, size, "out of memory");
-		return false;
-	}
-	if (!endpoint_parse(&f->from, f->from_text, true, why, size))
-		return false;
-	if (kind == FORWARD_SOCKS && f->from.kind == ENDPOINT_STDIO) {
-		snprintf(why, size, "-D \"-\": a proxy listens on a port, as in -D 1080");
-		return false;
-	}
-	if (kind == FORWARD_STDIO && !endpoint_parse(&f->to.to, f->to_text, false, why, size))
-		return false;
-	if (kind == FORWARD_STDIO && f->to.to.kind == ENDPOINT_STDIO) {
-		snprintf(
-		    why, size, "-W \"-\": it names where stdin and stdout go, as in -W node:22");
-		return false;
-	}
-	return true;
+	return parse_one(f, text, why, size);
+}
+
+/* ---- where it listens ---- */
+
+const char *
+forward_first_bound(const struct forward *f, char *dst, size_t size)
+{
+	snprintf(dst, size, "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
+	return dst;
+}
+
+/* The port of the first bound address; 0: there is none. */
+static uint16_t
+bound_port(const struct forward *f)
+{
+	char first[ADDR_NAME], *colon;
+	unsigned long port;
+
+	if (strstr(f->bound, "\n\n") == NULL)
+		return 0;
+	forward_first_bound(f, first, sizeof(first));
+	colon = strrchr(first, ':');
+	port = colon == NULL ? 0 : strtoul(colon + 1, NULL, 10);
+	return port > UINT16_MAX ? 0 : (uint16_t)port;
 }
 
 void
 forward_keep_port(struct forward *f)
 {
-	char first[ADDR_NAME], name[ENDPOINT_NAME], *colon, *text;
-	unsigned long port;
+	char name[ENDPOINT_NAME], *text;
+	uint16_t port = bound_port(f);
 
-	snprintf(first, sizeof(first), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
-	colon = strrchr(first, ':');
-	port = colon == NULL ? 0 : strtoul(colon + 1, NULL, 10);
-	if (f->from.kind != ENDPOINT_TCP || f->from.port != 0 || port == 0 || port > UINT16_MAX ||
-	    strstr(f->bound, "\n\n") == NULL)
+	if (f->from.kind != ENDPOINT_TCP || f->from.port != 0 || port == 0)
 		return;
-	f->from.port = (uint16_t)port;
+	f->from.port = port;
 	endpoint_name(&f->from, name, sizeof(name));
 	text = copy(name, strlen(name));
 	if (text == NULL)
@@ -163,11 +195,9 @@ forward_keep_port(struct forward *f)
 	f->from_text = text;
 }
 
-/* ---- to words ---- */
-
-/* How a browser or a user of this host calls what is bound as ${bound}. */
+/* Write the listener ${bound} as a browser on this host takes it. */
 static void
-here_name(const struct forward *f, const char *bound, char *dst, size_t size)
+write_url(const struct forward *f, const char *bound, char *dst, size_t size)
 {
 	const char *scheme = f->kind == FORWARD_SOCKS ? "socks5h://" : "http://",
 		   *port = strrchr(bound, ':');
@@ -182,17 +212,17 @@ here_name(const struct forward *f, const char *bound, char *dst, size_t size)
 }
 
 void
-forward_tell(const struct forward *f, const char *bound, const char *hops)
+forward_log(const struct forward *f, const char *bound, const char *path)
 {
 	char here[UNIXPATH_MAX + 16], line[2 * UNIXPATH_MAX + HOPS_PATH];
 
-	here_name(f, bound, here, sizeof(here));
+	write_url(f, bound, here, sizeof(here));
 	if (f->kind == FORWARD_NEAR)
-		snprintf(line, sizeof(line), "%s -> %s:%s", here, hops, f->to_text);
+		snprintf(line, sizeof(line), "%s -> %s:%s", here, path, f->to_text);
 	else if (f->kind == FORWARD_SOCKS)
-		snprintf(line, sizeof(line), "%s -> %s", here, hops);
+		snprintf(line, sizeof(line), "%s -> %s", here, path);
 	else if (f->kind == FORWARD_FAR)
-		snprintf(line, sizeof(line), "%s:%s -> here:%s", hops, bound, f->to_text);
+		snprintf(line, sizeof(line), "%s:%s -> here:%s", path, bound, f->to_text);
 	else
 		return;
 	log_quote(LOG_NOTICE, line);

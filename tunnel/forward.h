@@ -1,5 +1,19 @@
 /*
- * tunnel/forward.h - what a tunnel carries.
+ * tunnel/forward.h - one -L, -R, -D or -W of a tunnel.
+ *
+ *   -L SOURCE:TARGET   A listener here.  Each of its connections is a stream to
+ *                      TARGET.
+ *   -R SOURCE:TARGET   A listener there.  The far side passes its connections
+ *                      on in streams that wait for them; see remote.h.  TARGET
+ *                      is connected to here.
+ *   -D SOURCE          A listener here for SOCKS.  Each of its connections is a
+ *                      stream to the target of its request.
+ *   -W TARGET          stdin and stdout are one stream to TARGET.
+ *
+ * Only the near side opens streams, so a far side can connect to nothing here
+ * except to the targets of -R.
+ *
+ * struct forward is visible because struct options contains an array of them.
  */
 #ifndef TUNNEL_FORWARD_H
 #define TUNNEL_FORWARD_H
@@ -19,27 +33,45 @@ enum forward_kind {
 	FORWARD_STDIO = 'W'
 };
 
-enum forward_state { FORWARD_DOWN, FORWARD_ASKS, FORWARD_STANDS, FORWARD_REFUSED };
+enum forward_state {
+	FORWARD_DOWN,    /* the far side was not asked yet */
+	FORWARD_ASKED,   /* -R: to listen; with -w or -n: to connect to the target */
+	FORWARD_READY,   /* it listens, or has reached the target */
+	FORWARD_REFUSED, /* it does not, or no longer */
+	FORWARD_RETRY    /* -R: refused after a reconnect; asked again at retry_at */
+};
 
 struct forward {
 	char kind;
-	char *from_text, *to_text;
-	struct endpoint from;  /* of -L and -D: here, of -R: there */
-	struct dial_target to; /* of -R: here */
-	enum forward_state
-	    state; /* of -R: does it listen there?  of -L with -w: was its target reached? */
-	char bound[UNIXPATH_MAX +
-		   8]; /* -R, FORWARD_STANDS: the addresses there, a line each, and an empty one */
-	int64_t again_at; /* -R, refused after the link came back: asked again then */
+	char *from_text, *to_text; /* SOURCE and TARGET as the user wrote them; owned */
+	struct endpoint from;      /* of -L and -D: here, of -R: there */
+	struct dial_target to;     /* of -R: here */
+	enum forward_state state;
+	int64_t retry_at; /* FORWARD_RETRY, in ms */
+
+	/* -R, FORWARD_READY: the addresses, a line each, and an empty line. */
+	char bound[UNIXPATH_MAX + 8];
 };
 
 /*
- * forward_parse(f, kind, text, why, size): read ${text} as what ${kind} takes; false with one line in ${why}, as endpoint_parse.
- * forward_keep_port(f): the port that the system there picked, told in ${f}->bound, is the one to ask for from now on.
- * forward_tell(f, bound, hops): say where it begins, ${bound}, and how it goes on through ${hops}.
+ * forward_parse(f, kind, text, why, size):
+ * Read ${text}, the argument of the option ${kind}.  On failure write a line
+ * into ${why} and return false.
+ *
+ * forward_keep_port(f):
+ * If ${f} asked the far side for port 0, ask from now on for the port that it
+ * picked, as ${f}->bound names it.  So a reconnect gets the same port.
+ *
+ * forward_first_bound(f, dst, size):
+ * Write the first line of ${f}->bound into ${dst}, and return it.
+ *
+ * forward_log(f, bound, path):
+ * Log where ${f} listens, ${bound}, and how it goes on through the hops
+ * ${path}.
  */
 bool forward_parse(struct forward *f, char kind, const char *text, char *why, size_t size);
 void forward_keep_port(struct forward *f);
-void forward_tell(const struct forward *f, const char *bound, const char *hops);
+const char *forward_first_bound(const struct forward *f, char *dst, size_t size);
+void forward_log(const struct forward *f, const char *bound, const char *path);
 
 #endif

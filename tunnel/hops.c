@@ -1,11 +1,12 @@
 /*
  * hops.c - from the hops of a tunnel to the words of one command.
  *
- *   login 'srun --jobid=7 -u'   is   ssh -T login srun --jobid=7 -u sh
+ *   login 'srun --jobid=7 -u'   becomes   ssh -T login srun --jobid=7 -u sh
  *
- * A hop without a blank is an ssh destination; one with blanks is a command that runs its arguments on the other side. The last word
- * is sh, to which bootstrap.c speaks. The first hop is executed here, without a shell. The words behind it are read by a shell on each hop
- * before them, whatever that shell is: so they may hold nothing but what every shell takes as it stands.
+ * The last word is sh, which bootstrap sends its script to.  The first hop is
+ * executed without a shell.  Each later one is parsed by the shells of all hops
+ * before it, whatever shells they are.  So it may contain only characters that
+ * every shell leaves unchanged.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -13,15 +14,15 @@
 
 #include "tunnel/hops.h"
 
-static bool
-has_blank(const char *text)
+bool
+hops_is_command(const char *hop)
 {
-	return strpbrk(text, " \t") != NULL;
+	return strpbrk(hop, " \t") != NULL;
 }
 
-/* The first letter that some shell would not take as it stands; '\0': none. */
+/* The first character that some shell would change; '\0': none. */
 static char
-odd_letter(const char *text)
+find_special(const char *text)
 {
 	for (; *text != '\0'; text++)
 		if (!isalnum((unsigned char)*text) && strchr(" \t@%_+=:,./-", *text) == NULL)
@@ -29,7 +30,7 @@ odd_letter(const char *text)
 	return '\0';
 }
 
-/* Add the words of ${text}, which is cut up; false: no room. */
+/* Add the words of ${text}, which is cut up.  False: no room. */
 static bool
 add_words(struct hops *h, char *text)
 {
@@ -59,19 +60,19 @@ add_text(struct hops *h, const char *text)
 static bool
 check(const char *hop, int i, char *const hops[], char *why, size_t size)
 {
-	char odd = i > 0 ? odd_letter(hop) : '\0';
+	char special = i > 0 ? find_special(hop) : '\0';
 
 	if (hop[strspn(hop, " \t")] == '\0')
 		snprintf(why, size,
 		    "a hop is empty; it is an ssh destination, as in me@login, or the words of a "
 		    "command");
 	else if (hop[strspn(hop, " \t")] == '-')
-		snprintf(why, size, "\"%s\" is no hop: options stand before the first one", hop);
-	else if (odd != '\0')
+		snprintf(why, size, "\"%s\" is not a hop; options come before the first hop", hop);
+	else if (special != '\0')
 		snprintf(why, size,
-		    "the hop \"%s\" holds a %c, which a shell on %s would read; give it a plain "
-		    "name in ~/.ssh/config there",
-		    hop, odd, hops[i - 1]);
+		    "the hop \"%s\" contains a %c, which the shell on %s would interpret; give it "
+		    "a plain name in ~/.ssh/config there",
+		    hop, special, hops[i - 1]);
 	else
 		return true;
 	return false;
@@ -87,18 +88,36 @@ hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why
 	for (i = 0; i < n; i++) {
 		if (!check(hops[i], i, hops, why, size))
 			return false;
-		if (!has_blank(hops[i]))
+		if (!hops_is_command(hops[i]))
 			fits = fits && add_text(h, i == 0 ? rsh : "ssh") && add_text(h, "-T");
 		fits = fits && add_text(h, hops[i]);
 	}
 	if (!fits || !add_text(h, "sh")) {
-		snprintf(why, size, "the hops have more than %d words, or %d letters",
-		    HOPS_WORDS - 2, HOPS_TEXT);
+		snprintf(why, size, "the hops have more than %d words, or %d bytes", HOPS_WORDS - 2,
+		    HOPS_TEXT);
 		return false;
 	}
 	h->hops = hops;
 	h->n = n;
 	return true;
+}
+
+char *const *
+hops_argv(const struct hops *h)
+{
+	return h->argv;
+}
+
+const char *
+hops_name(const struct hops *h, int i)
+{
+	return h->hops[i];
+}
+
+const char *
+hops_last(const struct hops *h)
+{
+	return h->hops[h->n - 1];
 }
 
 const char *
@@ -118,12 +137,14 @@ hops_any_command(const struct hops *h)
 {
 	int i;
 
-	for (i = 0; i < h->n && !has_blank(h->hops[i]); i++)
+	for (i = 0; i < h->n && !hops_is_command(h->hops[i]); i++)
 		;
 	return i < h->n;
 }
 
-/* "me@login" is known as "login" to those who speak of it. */
+/* ---- what ssh printed ---- */
+
+/* ssh prints "me@login" or "login". */
 static const char *
 host_of(const char *hop)
 {
@@ -138,15 +159,19 @@ is_part_of_name(char c)
 	return isalnum((unsigned char)c) || c == '-' || c == '_';
 }
 
-/* Does ${host} stand in ${words}, not as a part of another name? It may be the first part of its own whole one. */
+/*
+ * Return true if ${line} contains the name ${host}.  A part of another name
+ * does not count, except the first part of a domain name: "node" in
+ * "node.site.org".
+ */
 static bool
-speaks_of(const char *words, const char *host)
+names_host(const char *line, const char *host)
 {
 	const char *at, *behind;
 
-	for (at = strstr(words, host); at != NULL; at = strstr(at + 1, host)) {
+	for (at = strstr(line, host); at != NULL; at = strstr(at + 1, host)) {
 		behind = at + strlen(host);
-		if ((at == words || (!is_part_of_name(at[-1]) && at[-1] != '.')) &&
+		if ((at == line || (!is_part_of_name(at[-1]) && at[-1] != '.')) &&
 		    !is_part_of_name(*behind))
 			return true;
 	}
@@ -154,27 +179,26 @@ speaks_of(const char *words, const char *host)
 }
 
 int
-hops_blame(const struct hops *h, const char *words)
+hops_find_named(const struct hops *h, const char *line)
 {
 	int i;
 
 	for (i = h->n - 1; i >= 0; i--)
-		if (!has_blank(h->hops[i]) && speaks_of(words, host_of(h->hops[i])))
+		if (!hops_is_command(h->hops[i]) && names_host(line, host_of(h->hops[i])))
 			return i;
 	return h->n == 1 ? 0 : -1;
 }
 
 const char *
-hops_remedy(int hop, const char *words)
+hops_remedy(int hop, const char *line)
 {
-	if (strstr(words, "Permission denied") != NULL && hop != 0)
-		return "; nobody can type a password there: put a key for it on the hop before, or "
-		       "reach it with ssh's "
-		       "ProxyCommand (relay(1), EXAMPLES)";
-	if (strstr(words, "Host key verification failed") != NULL)
+	if (strstr(line, "Permission denied") != NULL && hop != 0)
+		return "; no password can be typed there: put a key for it on the hop before, or "
+		       "reach it with ssh's ProxyCommand (relay(1), EXAMPLES)";
+	if (strstr(line, "Host key verification failed") != NULL)
 		return hop == 0 ? "; log in by hand once, and accept the key"
 				: "; log in by hand once, hop by hop, and accept the key";
-	if (strstr(words, "Could not resolve") != NULL)
+	if (strstr(line, "Could not resolve") != NULL)
 		return hop == 0 ? "; is the name right?"
 				: "; is the name right, as the hop before it knows it?";
 	return "";

@@ -1,5 +1,12 @@
 /*
- * tunnel/hops.h - the hops of a tunnel.
+ * tunnel/hops.h - the hops of a tunnel, and the command that leads through
+ * them.
+ *
+ * A hop is an ssh destination, or, if it contains a blank, a command that runs
+ * its arguments on the other side.
+ *
+ * struct hops is visible because struct options contains one.  Other files use
+ * the functions below.
  */
 #ifndef TUNNEL_HOPS_H
 #define TUNNEL_HOPS_H
@@ -12,27 +19,42 @@
 #define HOPS_PATH 512
 
 struct hops {
-	char *const *hops; /* as they were written, borrowed */
-	int n;
-	char *argv[HOPS_WORDS]; /* of the command that leads through them all; ends with NULL */
+	char *const *hops;      /* as the user wrote them, borrowed */
+	int n;                  /* at least 1 */
+	char *argv[HOPS_WORDS]; /* the command; ends with NULL */
 	int words;
-	char text[HOPS_TEXT]; /* what argv points to: it must stay where it is */
+	char text[HOPS_TEXT]; /* argv points into it, so the struct cannot be copied */
 	size_t length;
 };
 
 /*
- * hops_parse(h, hops, n, rsh, why, size): the ${n} texts ${hops} as one command, ${rsh} in the place of the first ssh; false with one
- * line in ${why}.
- * hops_path(h, dst, size): "login -> node" into ${dst}, which is returned.
- * hops_any_command(h): is one of them no ssh destination, but a command?
- * hops_blame(h, words): the index of the hop that ${words} speak of, -1: of none.
- * hops_remedy(hop, words): the remedy, to be appended to ${words}, which ssh printed when it could not reach the hop of index
- * ${hop} (-1: the hop is not known); "": none.
+ * hops_parse(h, hops, n, rsh, why, size):
+ * Make one command of the ${n} hops ${hops}, with ${rsh} as the first ssh.
+ * ${hops} is borrowed.  On failure write a line into ${why} and return false.
+ *
+ * hops_argv(h): the command, as for execvp.
+ * hops_name(h, i): the hop of index ${i} as the user wrote it.
+ * hops_last(h): the last hop.
+ * hops_path(h, dst, size): write "login -> node" into ${dst}, and return it.
+ * hops_is_command(hop): ${hop} is a command and not an ssh destination.
+ * hops_any_command(h): at least one hop is a command.
  */
 bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size);
+char *const *hops_argv(const struct hops *h);
+const char *hops_name(const struct hops *h, int i);
+const char *hops_last(const struct hops *h);
 const char *hops_path(const struct hops *h, char *dst, size_t size);
+bool hops_is_command(const char *hop);
 bool hops_any_command(const struct hops *h);
-int hops_blame(const struct hops *h, const char *words);
-const char *hops_remedy(int hop, const char *words);
+
+/*
+ * hops_find_named(h, line): the index of the hop whose host ${line} names.  If
+ * there is only one hop, it is 0.  -1: none.
+ * hops_remedy(hop, line): the remedy to append to ${line}, with which ssh ended
+ * because it could not reach the hop of index ${hop} (-1: not known).  "":
+ * none.
+ */
+int hops_find_named(const struct hops *h, const char *line);
+const char *hops_remedy(int hop, const char *line);
 
 #endif

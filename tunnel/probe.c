@@ -8,11 +8,9 @@
 #include "base/log.h"
 #include "base/poll.h"
 #include "mux/mux.h"
-#include "net/endpoint.h"
 #include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
-#include "tunnel/remote.h"
 #include "tunnel/serve.h"
 #include "tunnel/tunnel.h"
 #include "relay.h"
@@ -39,7 +37,6 @@ enum run_state { RUN_REACHES, RUN_STARTS, RUN_BYTES, RUN_TARGETS, RUN_DONE, RUN_
 struct probe_run {
 	enum run_state state;
 	struct tunnel *tunnel;
-	struct tunnel fresh; /* the tunnel as it was before its first start */
 	const struct hops *all;
 	const char *rsh;
 	struct forward *forwards;
@@ -47,7 +44,8 @@ struct probe_run {
 	struct hops hops;      /* the first hops of ${all}: the tunnel leads through these */
 	struct stream *stream; /* RUN_BYTES: to the echo of the far side */
 	unsigned back;         /* RUN_BYTES: how many byte values have come back */
-	int64_t until;         /* RUN_BYTES: fail at this time */
+	int64_t started_at;    /* the tunnel */
+	int64_t give_up_at;    /* RUN_BYTES: fail at this time */
 };
 
 /* ---- target probes ---- */
@@ -67,7 +65,7 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f)
 		return false;
 	}
 	p->forward = f;
-	f->state = FORWARD_ASKS;
+	f->state = FORWARD_ASKED;
 	p->next = tab->first;
 	tab->first = p;
 	return true;
@@ -87,14 +85,14 @@ static bool
 step(struct probe *p)
 {
 	if (stream_is_closed(p->stream)) {
-		if (p->forward->state == FORWARD_ASKS) {
+		if (p->forward->state == FORWARD_ASKED) {
 			log_refusal(p->stream);
 			p->forward->state = FORWARD_REFUSED;
 		}
 		return false;
 	}
-	if (stream_is_opened(p->stream) && p->forward->state == FORWARD_ASKS) {
-		p->forward->state = FORWARD_STANDS;
+	if (stream_is_opened(p->stream) && p->forward->state == FORWARD_ASKED) {
+		p->forward->state = FORWARD_READY;
 		/* A reset would reach the target, which may have sent bytes. */
 		stream_shutdown(p->stream);
 		stream_stop(p->stream);
@@ -123,7 +121,7 @@ probe_step(struct probes *tab)
 static const char *
 last_hop(const struct probe_run *p)
 {
-	return p->hops.hops[p->hops.n - 1];
+	return hops_last(&p->hops);
 }
 
 /* Far hosts choose parts of the line: no control character may reach the terminal. */
@@ -183,20 +181,15 @@ report_reached(struct probe_run *p, int64_t now)
 	if (p->state != RUN_REACHES)
 		return;
 	p->state = RUN_STARTS;
-	report(p, true, "reached in %lld ms", (long long)(now - p->tunnel->started_at));
+	report(p, true, "reached in %lld ms", (long long)(now - p->started_at));
 }
 
 static void
 report_banner(const struct probe_run *p)
 {
-	size_t n, i;
-	char *banner = mux_banner(p->tunnel->mux, &n);
+	size_t n;
+	const char *banner = tunnel_banner(p->tunnel, &n);
 
-	for (i = 0; i < n; i++)
-		if (banner[i] == '\0')
-			banner[i] = '?';
-	if (n > 0)
-		n = bootstrap_strip(banner);
 	if (n > 0)
 		note(p, "its shells print %zu bytes first, which are skipped: %.*s%s", n,
 		    BANNER_SHOWN, banner, n > BANNER_SHOWN ? " ..." : "");
@@ -212,8 +205,8 @@ send_bytes(struct probe_run *p, int64_t now)
 		all[i] = (unsigned char)i;
 	p->state = RUN_BYTES;
 	p->back = 0;
-	p->until = now + BYTES_WAIT;
-	p->stream = mux_open(p->tunnel->mux, SERVE_ECHO);
+	p->give_up_at = now + BYTES_WAIT;
+	p->stream = tunnel_open(p->tunnel, SERVE_ECHO);
 	if (p->stream == NULL || !buf_put(stream_tx(p->stream), all, sizeof(all))) {
 		report(p, false, "no memory");
 		stop(p, STATUS_SYSTEM);
@@ -226,14 +219,14 @@ send_bytes(struct probe_run *p, int64_t now)
 void
 probe_run_up(struct probe_run *p, int64_t now)
 {
-	struct tunnel *t = p->tunnel;
+	const struct bootstrap *b = tunnel_bootstrap(p->tunnel);
 
 	report_reached(p, now);
 	report_banner(p);
 	report(p, true, "a relay runs there%s, on the host %s%s%s",
-	    bootstrap_uploads(t->bootstrap) > 0 ? ", copied just now" : "", mux_peer(t->mux),
-	    *bootstrap_path(t->bootstrap) != '\0' ? ": " : "", bootstrap_path(t->bootstrap));
-	mux_name_peer(t->mux, last_hop(p));
+	    bootstrap_uploads(b) > 0 ? ", copied just now" : "", tunnel_peer(p->tunnel),
+	    *bootstrap_path(b) != '\0' ? ": " : "", bootstrap_path(b));
+	tunnel_set_peer(p->tunnel, last_hop(p));
 	send_bytes(p, now);
 }
 
@@ -265,11 +258,11 @@ test_targets(struct probe_run *p)
 
 	p->state = RUN_TARGETS;
 	for (f = p->forwards; f < p->forwards + p->n_forwards; f++) {
-		f->state = FORWARD_STANDS;
+		f->state = FORWARD_READY;
 		if (f->kind == FORWARD_FAR)
-			remote_ask(&t->remotes, t->mux, f);
+			tunnel_ask(t, f);
 		else if (f->kind != FORWARD_SOCKS)
-			probe_target(&t->probes, t->mux, f);
+			tunnel_probe(t, f);
 	}
 }
 
@@ -292,7 +285,7 @@ watch_bytes(struct probe_run *p, struct pollset *ps)
 {
 	struct mux_stats stats;
 
-	mux_stats(p->tunnel->mux, &stats);
+	mux_stats(stream_mux(p->stream), &stats);
 	if (!take_bytes(p)) {
 		report(p, false, "not all byte values come back unchanged");
 		stop(p, STATUS_LINK);
@@ -302,18 +295,18 @@ watch_bytes(struct probe_run *p, struct pollset *ps)
 		report(
 		    p, false, "the relay there sends no bytes back: %s", stream_reason(p->stream));
 		stop(p, STATUS_LINK);
-	} else if (ps->now >= p->until) {
+	} else if (ps->now >= p->give_up_at) {
 		report(p, false, "not all byte values come back within %d s", BYTES_WAIT / 1000);
 		stop(p, STATUS_LINK);
 	} else {
-		pollset_until(ps, p->until);
+		pollset_until(ps, p->give_up_at);
 	}
 }
 
 static void
 report_forward(const struct probe_run *p, const struct forward *f)
 {
-	bool good = f->state == FORWARD_STANDS;
+	bool good = f->state == FORWARD_READY;
 
 	if (f->kind == FORWARD_FAR)
 		report(p, good, "listening on %s %s", f->from_text,
@@ -330,11 +323,11 @@ watch_targets(struct probe_run *p)
 	bool good = true;
 
 	for (f = p->forwards; f < end; f++)
-		if (f->state == FORWARD_ASKS)
+		if (f->state == FORWARD_ASKED)
 			return;
 	for (f = p->forwards; f < end; f++) {
 		report_forward(p, f);
-		good = good && f->state == FORWARD_STANDS;
+		good = good && f->state == FORWARD_READY;
 	}
 	stop(p, good ? STATUS_OK : STATUS_CONNECT);
 }
@@ -342,9 +335,9 @@ watch_targets(struct probe_run *p)
 void
 probe_run_want(struct probe_run *p, struct pollset *ps)
 {
-	if (bootstrap_answered(p->tunnel->bootstrap))
+	if (bootstrap_answered(tunnel_bootstrap(p->tunnel)))
 		report_reached(p, ps->now);
-	if (p->tunnel->state != TUNNEL_UP || mux_state(p->tunnel->mux) == MUX_DEAD)
+	if (!tunnel_carries(p->tunnel))
 		return;
 	if (p->state == RUN_BYTES)
 		watch_bytes(p, ps);
@@ -368,10 +361,8 @@ probe_run_new(
 
 	if (p == NULL)
 		return NULL;
-	t->probing = true;
 	p->state = RUN_DONE;
 	p->tunnel = t;
-	p->fresh = *t;
 	p->all = all;
 	p->rsh = rsh;
 	p->forwards = forwards;
@@ -383,23 +374,24 @@ probe_run_new(
 static bool
 is_only_passed(const struct probe_run *p)
 {
-	const struct bootstrap *b = p->tunnel->bootstrap;
+	const struct bootstrap *b = tunnel_bootstrap(p->tunnel);
 
-	return p->hops.n < p->all->n && bootstrap_answered(b) && bootstrap_state(b) == BOOTSTRAP_FAILED;
+	return p->hops.n < p->all->n && bootstrap_answered(b) &&
+	       bootstrap_state(b) == BOOTSTRAP_FAILED;
 }
 
 /* The state in which the tunnel ended shows more than the cause alone. */
 static void
 report_failure(const struct probe_run *p)
 {
-	const char *why = p->tunnel->loss;
+	const char *why = tunnel_loss(p->tunnel);
 
 	if (p->state == RUN_BYTES)
 		report(p, false,
 		    "the link ended before all byte values came back: %s; does the line change "
 		    "bytes?",
 		    why);
-	else if (bootstrap_state(p->tunnel->bootstrap) == BOOTSTRAP_UPLOADING)
+	else if (bootstrap_state(tunnel_bootstrap(p->tunnel)) == BOOTSTRAP_UPLOADING)
 		report(p, false,
 		    "the copy of relay is not confirmed: %s; does the line change bytes?", why);
 	else
@@ -410,15 +402,14 @@ report_failure(const struct probe_run *p)
 static bool
 report_end(struct probe_run *p, int64_t now)
 {
-	if (bootstrap_answered(p->tunnel->bootstrap))
+	if (bootstrap_answered(tunnel_bootstrap(p->tunnel)))
 		report_reached(p, now);
 	if (is_only_passed(p)) {
-		note(p, "%s", p->tunnel->loss);
+		note(p, "%s", tunnel_loss(p->tunnel));
 		note(p, "no relay runs there, so it was not tested whether all byte values pass");
 		return true;
 	}
 	report_failure(p);
-	p->tunnel->status = STATUS_LINK;
 	return false;
 }
 
@@ -426,21 +417,13 @@ static bool
 start_next(struct probe_run *p, int64_t now)
 {
 	char why[512];
-	int n = p->hops.n + 1, status;
+	int n = p->hops.n + 1;
 
 	/* It cannot fail: the hops are the first ones of a whole that was parsed. */
 	hops_parse(&p->hops, p->all->hops, n, p->rsh, why, sizeof(why));
-	bootstrap_free(p->tunnel->bootstrap);
-	*p->tunnel = p->fresh;
-	p->tunnel->hops = &p->hops;
-	endpoint_command(&p->tunnel->command->to, p->hops.argv);
 	p->state = RUN_REACHES;
-	status = tunnel_start(p->tunnel, MUX_NEAR, now);
-	if (status == STATUS_OK)
-		return true;
-	p->tunnel->status = status;
-	p->tunnel->state = TUNNEL_OVER;
-	return false;
+	p->started_at = now;
+	return tunnel_set_hops(p->tunnel, &p->hops) && tunnel_start(p->tunnel, now) == STATUS_OK;
 }
 
 bool

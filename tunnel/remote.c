@@ -1,11 +1,4 @@
-/*
- * tunnel/remote.c - -R: the far side listens, and its connections come here.
- *
- *   near   asking --addresses, and an empty line--> standing        per -R, and WAITING streams for it:
- *          waiting --OPENED--> a connection of conn.c, whose target is dialled
- *   far    looking up its name --> listening, as long as its stream is open     and the streams that wait there:
- *          waiting --accept--> a connection of conn.c
- */
+/* remote.c - -R: the far side listens, and its connections are served here. */
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -17,6 +10,7 @@
 #include "base/log.h"
 #include "base/poll.h"
 #include "mux/mux.h"
+#include "net/dial.h"
 #include "net/endpoint.h"
 #include "net/addr.h"
 #include "net/listen.h"
@@ -27,29 +21,44 @@
 #include "tunnel/forward.h"
 #include "tunnel/remote.h"
 
-#define WAITING 8
+#define WAITING 8       /* streams that wait, per -R */
 #define ACCEPTS 64      /* of one listener in one turn */
-#define FULL_PAUSE 1000 /* of a listener when the system has no descriptor left */
-#define LOOKUP_PAUSE 20 /* of a look-up while too many others are under way */
+#define FULL_PAUSE 1000 /* ms: of a listener when the system has no descriptor left */
+#define LOOKUP_PAUSE 20 /* ms: of a listener that is queued for a look-up */
 
-/* Near: what one -R has asked for, and the streams that wait for it. */
+struct remotes {
+	struct conns *conns;
+	const struct dial_target *rule;
+	bool any_uid; /* far */
+	struct remote_ask *asks;
+	struct remote_listener *listeners;
+	struct remote_waiter *waiters;
+};
+
+/* Near: a -R, and the streams that wait for its connections. */
 struct remote_ask {
 	struct remote_ask *next;
-	struct forward *forward;
+	struct forward *forward; /* its state is that of the -R */
 	struct stream *stream;
 	struct stream *waiting[WAITING]; /* NULL: free */
 };
 
-/* Far: where the near side asked us to listen. */
+enum listener_state {
+	LISTENER_QUEUED, /* too many look-ups are under way */
+	LISTENER_LOOKUP, /* its name is being looked up */
+	LISTENER_OPEN
+};
+
+/* Far: a listener that the near side asked for. */
 struct remote_listener {
 	struct remote_listener *next;
+	enum listener_state state;
 	struct stream *stream;
 	struct endpoint at;
-	char *text;            /* what the endpoint borrows from */
-	bool listens;          /* false: its name is being looked up */
-	struct lookup *lookup; /* NULL: not yet started */
-	int64_t give_up_at;    /* the look-up */
-	struct listener tab[ADDR_MAX];
+	char *text;                      /* the endpoint borrows from it */
+	struct lookup *lookup;           /* LISTENER_LOOKUP */
+	int64_t give_up_at;              /* LISTENER_QUEUED, LISTENER_LOOKUP */
+	struct listener tab[ADDR_MAX]; /* LISTENER_OPEN */
 	int slots[ADDR_MAX];
 	int n;
 };
@@ -58,8 +67,27 @@ struct remote_listener {
 struct remote_waiter {
 	struct remote_waiter *next;
 	struct stream *stream;
-	struct remote_listener *by; /* NULL: it is gone */
+	struct remote_listener *listener; /* NULL: it has ended */
 };
+
+struct remotes *
+remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid)
+{
+	struct remotes *tab = calloc(1, sizeof(*tab));
+
+	if (tab == NULL)
+		return NULL;
+	tab->conns = conns;
+	tab->rule = rule;
+	tab->any_uid = any_uid;
+	return tab;
+}
+
+bool
+remote_is_empty(const struct remotes *tab)
+{
+	return tab->asks == NULL && tab->listeners == NULL && tab->waiters == NULL;
+}
 
 /* ---- near ---- */
 
@@ -87,14 +115,15 @@ remote_ask(struct remotes *tab, struct mux *m, struct forward *f)
 		return cannot_ask(m, f);
 	}
 	ask->forward = f;
-	f->state = FORWARD_ASKS;
+	f->state = FORWARD_ASKED;
 	f->bound[0] = '\0';
 	ask->next = tab->asks;
 	tab->asks = ask;
 	return true;
 }
 
-/* The addresses come, a line each, and an empty line behind them.  Return false if they do not fit. */
+/* Read addresses.  They are complete at an empty line.  Return false if they do
+ * not fit. */
 static bool
 read_bound(struct remote_ask *ask)
 {
@@ -108,14 +137,14 @@ read_bound(struct remote_ask *ask)
 			f->bound[i] = '?';
 	if (n > 0)
 		stream_consumed(ask->stream, n);
-	if (f->state == FORWARD_ASKS && strstr(f->bound, "\n\n") != NULL) {
+	if (f->state == FORWARD_ASKED && strstr(f->bound, "\n\n") != NULL) {
 		log_plain(f->bound, have + n, '\n');
-		f->state = FORWARD_STANDS;
+		f->state = FORWARD_READY;
 	}
 	return have + n < sizeof(f->bound) - 1;
 }
 
-/* A connection has come there, and there is room for it here. */
+/* Return true if a connection has come there, and there is room for it here. */
 static bool
 may_dial(const struct remotes *tab, const struct stream *s)
 {
@@ -132,7 +161,7 @@ step_waiting(struct remotes *tab, struct remote_ask *ask, struct stream **at, in
 	if (*at == NULL) {
 		snprintf(target, sizeof(target), REMOTE_ACCEPT "%lu",
 		    (unsigned long)stream_id(ask->stream));
-		*at = mux_open(m, target); /* NULL: tried again in the next turn */
+		*at = mux_open(m, target); /* NULL: again in the next turn */
 		return;
 	}
 	if (stream_is_closed(*at)) {
@@ -161,7 +190,7 @@ report_refused(const struct remote_ask *ask)
 		log_say(LOG_ERROR, "%s: %s", mux_peer(m), reason);
 }
 
-/* Return false if the far side does not listen, or no more. */
+/* Return false if the far side does not listen, or no longer. */
 static bool
 step_ask(struct remotes *tab, struct remote_ask *ask, int64_t now)
 {
@@ -173,7 +202,7 @@ step_ask(struct remotes *tab, struct remote_ask *ask, int64_t now)
 	}
 	if (!read_bound(ask) || stream_eof_read(ask->stream))
 		return false;
-	for (i = 0; i < WAITING && ask->forward->state == FORWARD_STANDS; i++)
+	for (i = 0; i < WAITING && ask->forward->state == FORWARD_READY; i++)
 		step_waiting(tab, ask, &ask->waiting[i], now);
 	return true;
 }
@@ -199,8 +228,8 @@ free_listener(struct remotes *tab, struct remote_listener *l, int64_t now)
 	struct remote_waiter *w;
 
 	for (w = tab->waiters; w != NULL; w = w->next)
-		if (w->by == l)
-			w->by = NULL;
+		if (w->listener == l)
+			w->listener = NULL;
 	lookup_free(l->lookup, now);
 	while (l->n > 0)
 		listener_close(&l->tab[--l->n], 0);
@@ -215,7 +244,10 @@ refuse(struct stream *s, uint16_t code, const char *why)
 	stream_reset(s, code, why);
 }
 
-/* What the text asks for; NULL: it cannot be, and ${code} and ${why} are filled. */
+/*
+ * A listener on the end ${text}.  On failure fill ${code} and ${why}, and
+ * return NULL.
+ */
 static struct remote_listener *
 new_listener(const char *text, uint16_t *code, char *why, size_t size)
 {
@@ -232,7 +264,7 @@ new_listener(const char *text, uint16_t *code, char *why, size_t size)
 	*code = MUX_UNUSABLE;
 	if (!endpoint_parse(&l->at, l->text, true, why, size))
 		goto fail;
-	snprintf(why, size, "it is not asked for \"-\"");
+	snprintf(why, size, "\"-\" cannot be listened on");
 	if (l->at.kind != ENDPOINT_STDIO)
 		return l;
 
@@ -242,7 +274,6 @@ fail:
 	return NULL;
 }
 
-/* Send the addresses that it is bound to, a line each, and an empty line. */
 static void
 send_bound(const struct remote_listener *l)
 {
@@ -264,7 +295,10 @@ send_bound(const struct remote_listener *l)
 	stream_push(l->stream);
 }
 
-/* Listen; ${addrs} are those of a TCP end.  A failure resets the stream. */
+/*
+ * Listen; ${addrs} are the addresses of a TCP end.  A failure resets the
+ * stream.
+ */
 static void
 open_listener(const struct remotes *tab, struct remote_listener *l, const struct addr_list *addrs)
 {
@@ -280,7 +314,7 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 		return;
 	}
 	l->n = n;
-	l->listens = true;
+	l->state = LISTENER_OPEN;
 	for (i = 0; i < n; i++)
 		l->tab[i].check_uid = l->tab[i].check_uid && !tab->any_uid;
 	send_bound(l);
@@ -301,7 +335,7 @@ remote_listen(struct remotes *tab, struct stream *s, int64_t now)
 		return;
 	}
 	l->stream = s;
-	l->give_up_at = now + tab->lookup_ms;
+	l->give_up_at = now + tab->rule->each_ms;
 	l->next = tab->listeners;
 	tab->listeners = l;
 	if (l->at.kind != ENDPOINT_TCP || addr_numeric(&l->at, &addrs))
@@ -319,22 +353,24 @@ refuse_name(const struct remote_listener *l, const char *cause)
 }
 
 static void
+start_lookup(const struct remotes *tab, struct remote_listener *l)
+{
+	l->lookup = lookup_start(tab->rule->kids, &l->at);
+	if (l->lookup != NULL)
+		l->state = LISTENER_LOOKUP;
+	else if (errno != EBUSY)
+		refuse_name(l, strerror(errno));
+}
+
+static void
 step_lookup(const struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
 {
 	struct addr_list addrs;
-	int e = EAI_AGAIN;
+	int e;
 
-	if (l->lookup == NULL) {
-		l->lookup = lookup_start(tab->kids, &l->at);
-		if (l->lookup == NULL && errno != EBUSY) {
-			refuse_name(l, strerror(errno));
-			return;
-		}
-	}
-	if (l->lookup != NULL && lookup_step(l->lookup, ps))
-		e = lookup_answer(l->lookup, &addrs);
-	else if (ps->now < l->give_up_at)
+	if (!lookup_step(l->lookup, ps))
 		return;
+	e = lookup_answer(l->lookup, &addrs);
 	lookup_free(l->lookup, ps->now);
 	l->lookup = NULL;
 	if (e == 0)
@@ -350,7 +386,7 @@ find_listener(const struct remotes *tab, const struct stream *s, const char *id)
 	char own[16];
 
 	for (l = tab->listeners; l != NULL; l = l->next) {
-		if (!l->listens)
+		if (l->state != LISTENER_OPEN)
 			continue;
 		snprintf(own, sizeof(own), "%lu", (unsigned long)stream_id(l->stream));
 		if (stream_mux(l->stream) == stream_mux(s) && strcmp(own, id) == 0)
@@ -362,12 +398,11 @@ find_listener(const struct remotes *tab, const struct stream *s, const char *id)
 void
 remote_wait(struct remotes *tab, struct stream *s)
 {
-	struct remote_listener *by =
-	    find_listener(tab, s, stream_target(s) + strlen(REMOTE_ACCEPT));
+	struct remote_listener *l = find_listener(tab, s, stream_target(s) + strlen(REMOTE_ACCEPT));
 	struct remote_waiter *w;
 
-	if (by == NULL) {
-		refuse(s, MUX_UNUSABLE, "nothing listens for it");
+	if (l == NULL) {
+		refuse(s, MUX_UNUSABLE, "there is no such listener");
 		stream_release(s);
 		return;
 	}
@@ -378,24 +413,24 @@ remote_wait(struct remotes *tab, struct stream *s)
 		return;
 	}
 	w->stream = s;
-	w->by = by;
+	w->listener = l;
 	w->next = tab->waiters;
 	tab->waiters = w;
 }
 
-/* The place of a stream that waits for ${l}, or NULL. */
+/* The link to a stream that waits for ${l}, or NULL. */
 static struct remote_waiter **
 find_waiter(struct remotes *tab, const struct remote_listener *l)
 {
 	struct remote_waiter **at;
 
 	for (at = &tab->waiters; *at != NULL; at = &(*at)->next)
-		if ((*at)->by == l && !stream_is_closed((*at)->stream))
+		if ((*at)->listener == l && !stream_is_closed((*at)->stream))
 			return at;
 	return NULL;
 }
 
-/* Take a waiting stream and join it to the accepted socket ${fd}. */
+/* Join the waiting stream at ${at} to the accepted socket ${fd}. */
 static void
 join(
     struct remotes *tab, struct remote_waiter **at, int fd, bool tcp, const char *name, int64_t now)
@@ -417,37 +452,32 @@ join(
 }
 
 static void
-accept_some(struct remotes *tab, struct remote_listener *by, struct listener *l, int64_t now)
+accept_some(struct remotes *tab, struct remote_listener *l, struct listener *one, int64_t now)
 {
 	struct remote_waiter **at;
 	char name[ADDR_NAME];
 	int fd, i;
 
-	for (i = 0; i < ACCEPTS && (at = find_waiter(tab, by)) != NULL; i++) {
-		fd = listener_accept(l, name);
+	for (i = 0; i < ACCEPTS && (at = find_waiter(tab, l)) != NULL; i++) {
+		fd = listener_accept(one, name);
 		if (fd == -1 && errno == EACCES)
 			continue;
 		if (fd == -1) {
 			if (errno != EAGAIN && errno != EWOULDBLOCK)
-				l->resume = now + FULL_PAUSE;
+				one->resume = now + FULL_PAUSE;
 			return;
 		}
-		join(tab, at, fd, l->file.path == NULL, name, now);
+		join(tab, at, fd, one->file.path == NULL, name, now);
 	}
 }
 
-/* Poll for connections as long as a stream waits for them. */
+/* Without a waiting stream, connections stay in the backlog. */
 static void
-want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps)
+want_connections(struct remotes *tab, struct remote_listener *l, struct pollset *ps)
 {
 	bool awaited = find_waiter(tab, l) != NULL;
 	int i;
 
-	if (!l->listens) {
-		if (l->lookup != NULL)
-			lookup_want(l->lookup, ps);
-		pollset_until(ps, l->lookup != NULL ? l->give_up_at : ps->now + LOOKUP_PAUSE);
-	}
 	for (i = 0; i < l->n; i++) {
 		l->slots[i] = -1;
 		if (awaited && l->tab[i].resume <= ps->now)
@@ -457,18 +487,59 @@ want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps
 	}
 }
 
-/* Return false if its stream has ended. */
-static bool
-step_listener(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
+static void
+want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps)
+{
+	switch (l->state) {
+	case LISTENER_QUEUED:
+		pollset_until(ps, ps->now + LOOKUP_PAUSE);
+		break;
+	case LISTENER_LOOKUP:
+		lookup_want(l->lookup, ps);
+		pollset_until(ps, l->give_up_at);
+		break;
+	case LISTENER_OPEN:
+		want_connections(tab, l, ps);
+		break;
+	}
+}
+
+static void
+step_connections(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
 {
 	int i;
 
-	if (!l->listens && !stream_eof_read(l->stream) && !stream_is_reset(l->stream))
-		step_lookup(tab, l, ps);
 	for (i = 0; i < l->n; i++)
 		if (pollset_ready(ps, l->slots[i]) != 0)
 			accept_some(tab, l, &l->tab[i], ps->now);
-	return !stream_eof_read(l->stream) && !stream_is_reset(l->stream);
+}
+
+static bool
+has_ended(const struct stream *s)
+{
+	return stream_eof_read(s) || stream_is_reset(s);
+}
+
+/* Return false if the stream of ${l} has ended. */
+static bool
+step_listener(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
+{
+	if (has_ended(l->stream))
+		return false;
+	switch (l->state) {
+	case LISTENER_QUEUED:
+		start_lookup(tab, l);
+		break;
+	case LISTENER_LOOKUP:
+		step_lookup(tab, l, ps);
+		break;
+	case LISTENER_OPEN:
+		step_connections(tab, l, ps);
+		break;
+	}
+	if (l->state != LISTENER_OPEN && ps->now >= l->give_up_at && !has_ended(l->stream))
+		refuse_name(l, gai_strerror(EAI_AGAIN));
+	return !has_ended(l->stream);
 }
 
 static void
@@ -487,14 +558,14 @@ step_listeners(struct remotes *tab, const struct pollset *ps)
 	}
 }
 
-/* A stream that waits is closed by the near side, or when its listener is gone. */
+/* The near side may close a stream that waits, or its listener may end. */
 static void
 step_waiters(struct remotes *tab)
 {
 	struct remote_waiter **at = &tab->waiters, *w;
 
 	while ((w = *at) != NULL) {
-		if (w->by != NULL && !stream_is_closed(w->stream)) {
+		if (w->listener != NULL && !stream_is_closed(w->stream)) {
 			at = &w->next;
 			continue;
 		}
@@ -518,7 +589,7 @@ remote_want(struct remotes *tab, struct pollset *ps)
 	for (ask = tab->asks; ask != NULL; ask = ask->next)
 		for (i = 0; i < WAITING; i++)
 			if (ask->waiting[i] != NULL && may_dial(tab, ask->waiting[i]))
-				pollset_until(ps, ps->now); /* a connection has just ended */
+				pollset_until(ps, ps->now); /* now there is room for it */
 }
 
 void

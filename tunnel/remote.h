@@ -1,41 +1,64 @@
 /*
- * tunnel/remote.h - -R: the far side listens, and its connections come here.
+ * tunnel/remote.h - -R: the far side listens, and its connections are served
+ * here.
  *
- * The near side opens a stream that asks the far side to listen, and some more streams that wait there for a connection each.  So a
- * connection is on its way at once, although the far side opens no stream.  Connections that find no stream waiting stay in the
- * listener's backlog.
+ * The near side opens a stream that asks the far side to listen ("=listen"),
+ * and a few streams that wait there for a connection each ("=accept"); see
+ * PROTOCOL, section 4.  So a connection needs no round trip, although the far
+ * side opens no stream.  If no stream waits, connections stay in the listener's
+ * backlog.
+ *
+ *   near   a -R:        asked --addresses, an empty line--> ready
+ *          a stream:    waiting --OPENED--> a connection; its target is dialed
+ *   far    a listener:  queued --> look-up --> open; ends with its stream
+ *          a stream:    waiting --accept--> a connection
+ *
+ * No function waits.  Times are milliseconds of pollset_clock.
  */
 #ifndef TUNNEL_REMOTE_H
 #define TUNNEL_REMOTE_H
 
-#include "base/poll.h"
-#include "mux/mux.h"
-#include "spawn.h"
-#include "conn/conn.h"
-#include "tunnel/forward.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
+/* What the targets of these streams begin with: PROTOCOL, section 4. */
 #define REMOTE_LISTEN "=listen "
 #define REMOTE_ACCEPT "=accept "
 
-struct remote_ask;
-struct remote_listener;
-struct remote_waiter;
-
-struct remotes {
-	struct conns *conns;
-	bool any_uid;  /* far: processes of other users may connect, too */
-	struct children *kids; /* far: what looks names up */
-	int lookup_ms;         /* far: how long a look-up may take */
-	struct remote_ask *asks;
-	struct remote_listener *listeners;
-	struct remote_waiter *waiters;
-};
+struct conns;
+struct dial_target;
+struct forward;
+struct mux;
+struct pollset;
+struct remotes;
+struct stream;
 
 /*
- * remote_ask(tab, m, f): near: ask the far side of ${m} to listen for ${f}, and serve what comes; ${f}->state reports what becomes
- * of it.  False: no stream could be opened; it was logged.
- * remote_listen(tab, s, now): far: listen where the target of ${s} says.  remote_wait(tab, s): far: ${s} waits for a connection.
- * remote_want(tab, ps), remote_step(tab, ps): once a turn.
+ * remote_new(conns, rule, any_uid):
+ * A table without entries; NULL: no memory.  ${conns} and ${rule} are borrowed.
+ * Look-ups are children of ${rule}->kids, and take ${rule}->each_ms at most.
+ * far: with ${any_uid}, processes of other users may connect to the listeners.
+ * near: while ${conns}->max connections are open, further ones wait.
+ *
+ * remote_is_empty(tab): there is no -R, no listener and no stream that waits.
+ */
+struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
+bool remote_is_empty(const struct remotes *tab);
+
+/*
+ * remote_ask(tab, m, f):
+ * near: ask the far side of ${m} to listen for ${f}, and serve its connections.
+ * ${f} is borrowed as long as ${m} lives; ${f}->state and ${f}->bound report
+ * the answer.  If no stream can be opened, log it, set FORWARD_REFUSED and
+ * return false.
+ *
+ * remote_listen(tab, s, now): far: listen on the end that the target of ${s}
+ * names.  remote_wait(tab, s): far: ${s} waits for a connection.  Both take
+ * ownership of ${s}, and reset it with a reason on failure.
+ *
+ * remote_want(tab, ps), remote_step(tab, ps): once a turn, before and after
+ * poll.
  */
 bool remote_ask(struct remotes *tab, struct mux *m, struct forward *f);
 void remote_listen(struct remotes *tab, struct stream *s, int64_t now);

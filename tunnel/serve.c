@@ -1,4 +1,4 @@
-/* tunnel/serve.c - the far side: what the streams that the near side opens are joined to. */
+/* serve.c - the far side: what it does with the streams of the near side. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,38 @@
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"
 
-#define NAME_AGE 60000 /* of addresses: with -D a tunnel may ask for a name for weeks */
+/* ms.  A name server may move a name, and a tunnel with -D lasts for weeks. */
+#define NAME_AGE 60000
+#define NAMES 16
+
+/* A target with a host name, which is looked up once for many streams. */
+struct shared_name {
+	struct dial_target *target; /* NULL: none */
+	int64_t expires_at;         /* look the name up again */
+};
+
+struct serve {
+	struct conns *conns;
+	struct remotes *remotes;
+	struct dial_target *target;
+	bool only_target;
+	struct shared_name names[NAMES]; /* the last used one is the first */
+};
+
+struct serve *
+serve_new(
+    struct conns *conns, struct remotes *remotes, struct dial_target *target, bool only_target)
+{
+	struct serve *tab = calloc(1, sizeof(*tab));
+
+	if (tab == NULL)
+		return NULL;
+	tab->conns = conns;
+	tab->remotes = remotes;
+	tab->target = target;
+	tab->only_target = only_target;
+	return tab;
+}
 
 static void
 refuse(struct stream *s, uint16_t code, const char *why)
@@ -40,41 +71,48 @@ new_target(const struct serve *tab, const struct endpoint *to)
 }
 
 static bool
-is_for(const struct serve_name *n, const struct endpoint *to)
+is_for(const struct shared_name *n, const struct endpoint *to)
 {
 	return n->target != NULL && n->target->to.port == to->port &&
 	       strcmp(n->target->to.host, to->host) == 0;
 }
 
-/* A target that is kept for other streams to the same name, with a reference for the caller.  A new one replaces the oldest. */
+/*
+ * The target of all streams to this name, with a reference for the caller.  A
+ * new one takes the place of the one that was not used for longest.  NULL: no
+ * memory.
+ */
 static struct dial_target *
 share_target(struct serve *tab, const struct endpoint *to, int64_t now)
 {
-	struct serve_name name;
+	struct shared_name name;
 	size_t i = 0;
 
-	while (i < SERVE_NAMES - 1 && tab->names[i].target != NULL && !is_for(&tab->names[i], to))
+	while (i < NAMES - 1 && tab->names[i].target != NULL && !is_for(&tab->names[i], to))
 		i++;
 	name = tab->names[i];
 	if (!is_for(&name, to)) {
 		dial_drop_target(name.target);
 		tab->names[i].target = NULL;
-		name = (struct serve_name){ .target = new_target(tab, to),
-			.stale_at = now + NAME_AGE };
+		name = (struct shared_name){ .target = new_target(tab, to),
+			.expires_at = now + NAME_AGE };
 		if (name.target == NULL)
 			return NULL;
 	}
 	memmove(&tab->names[1], &tab->names[0], i * sizeof(name));
-	if (now >= name.stale_at) {
+	if (now >= name.expires_at) {
 		name.target->cache.n = 0;
-		name.stale_at = now + NAME_AGE;
+		name.expires_at = now + NAME_AGE;
 	}
 	name.target->users++;
 	tab->names[0] = name;
 	return name.target;
 }
 
-/* Where ${s} wants to go, with a reference for the caller.  NULL: nowhere that is allowed; ${code} and ${why} are filled. */
+/*
+ * The target of ${s}, with a reference for the caller.  If it is not allowed or
+ * not usable, fill ${code} and ${why}, and return NULL.
+ */
 static struct dial_target *
 find_target(
     struct serve *tab, const struct stream *s, uint16_t *code, char *why, size_t size, int64_t now)
@@ -86,7 +124,7 @@ find_target(
 
 	endpoint_name(&to, own, sizeof(own));
 	*code = MUX_FORBIDDEN;
-	snprintf(why, size, "this end connects to %.300s and to nothing else", own);
+	snprintf(why, size, "this end connects only to %.300s", own);
 	if (tab->only_target)
 		return *text == '\0' || strcmp(text, own) == 0 ? tab->target : NULL;
 	*code = MUX_UNUSABLE;
@@ -152,7 +190,7 @@ serve_streams(struct serve *tab, struct mux *m, int64_t now)
 	while ((s = mux_accept(m)) != NULL) {
 		if (begins(s, REMOTE_LISTEN) && tab->only_target)
 			refuse(s, MUX_FORBIDDEN,
-			    "this end connects to one target and listens nowhere");
+			    "this end connects to one target and does not listen");
 		else if (begins(s, REMOTE_LISTEN))
 			remote_listen(tab->remotes, s, now);
 		else if (begins(s, REMOTE_ACCEPT))

@@ -1,32 +1,37 @@
 /*
- * tunnel/serve.h - the far side: what the streams that the near side opens are joined to.
+ * tunnel/serve.h - the far side: what it does with the streams of the near
+ * side.
+ *
+ * A stream is joined to a connection to its target, or passed to remote.h.  The
+ * addresses of a host name are shared by its streams, and kept for a minute.
  */
 #ifndef TUNNEL_SERVE_H
 #define TUNNEL_SERVE_H
 
-#include "net/dial.h"
-#include "conn/conn.h"
-#include "tunnel/remote.h"
+#include <stdbool.h>
+#include <stdint.h>
 
-#define SERVE_NAMES 16
+/* The target of a stream whose bytes are sent back: PROTOCOL, section 4. */
 #define SERVE_ECHO "=echo"
 
-/* A target with a host name that streams share, so that the name is looked up once. */
-struct serve_name {
-	struct dial_target *target; /* NULL: none */
-	int64_t stale_at;           /* from then on the name is looked up again */
-};
+struct conns;
+struct dial_target;
+struct mux;
+struct remotes;
+struct serve;
 
-struct serve {
-	struct conns *conns;
-	struct remotes *remotes;
-	struct dial_target
-	    *target;      /* of streams that name no other; its time limits hold for all */
-	bool only_target; /* a stream that names another one is refused */
-	struct serve_name names[SERVE_NAMES]; /* the one used last is the first */
-};
-
-/* serve_streams(tab, m, now): take up all streams that the peer of ${m} has opened. */
+/*
+ * serve_new(conns, remotes, target, only_target):
+ * All arguments are borrowed.  ${target} is the target of streams that name no
+ * other; its time limits hold for all.  With ${only_target}, streams that name
+ * another target are refused.  NULL: no memory.
+ *
+ * serve_streams(tab, m, now):
+ * Take up all streams that the peer of ${m} has opened.  A stream that cannot
+ * be served is reset with a reason.  Does not wait.  ${now} is in ms.
+ */
+struct serve *serve_new(
+    struct conns *conns, struct remotes *remotes, struct dial_target *target, bool only_target);
 void serve_streams(struct serve *tab, struct mux *m, int64_t now);
 
 #endif

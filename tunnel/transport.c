@@ -1,10 +1,13 @@
 /*
- * tunnel/transport.c - the channel of a link: a command's stdin and stdout, or our own.
+ * transport.c - the channel of a link: a command's stdin and stdout, or relay's
+ * own.
  *
- * Bytes from the wire go into the link as they come; the link is asked for bytes only when the wire has taken all that it gave
- * before, so that what is to be sent next is chosen as late as can be. Before there is a far relay, it is bootstrap.c that is asked, and
- * that reads along. The end of the wire ends the link. A reader of it that went away ends only the writing at first, for what it
- * said last (a BYE, the words of a shell) may still be there to be read; the link ends with that, or LAST_WORDS later.
+ * Before the far relay runs, bootstrap decides what is sent, and reads what comes.
+ *
+ * The end of the channel's input ends the link.  If the channel has no reader,
+ * only writing ends at first: the peer's last output (a BYE, an error message)
+ * may still be unread.  The link ends when that was read, at most LAST_OUTPUT
+ * ms later.
  */
 #include <errno.h>
 #include <poll.h>
@@ -27,32 +30,68 @@
 #include "relay.h"
 #include "tunnel/transport.h"
 
-#define LAST_WORDS 500
+#define LAST_OUTPUT 500 /* ms */
 #define STDERR_SIZE 4096
-#define STDERR_PIPE (64 * 1024) /* what a pipe may hold when its writer has ended */
-#define STDERR_READS \
-	4 /* in one turn: the far side may print faster than a terminal shows it, and for ever */
+#define STDERR_PIPE (64 * 1024) /* a pipe may hold so much when its writer has ended */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
-#define WIRE_PIPE (1024 * 1024) /* pace.c, not the pipe, is to bound what is on its way */
+#define WRITE_SIZE (4 * FRAME_DATA_MAX)
+#define WIRE_PIPE (1024 * 1024) /* larger than any cwnd: mux/cc bounds the bytes in flight */
 
-static bool
-get_buffers(struct transport *t)
-{
-	t->in = malloc(READ_SIZE);
-	t->out = malloc(TRANSPORT_OUT);
-	return t->in != NULL && t->out != NULL;
-}
+/* Reads of stderr in one turn.  The far side may print without end, and faster
+ * than a terminal shows it. */
+#define STDERR_READS 4
 
-static void
-init(struct transport *t, struct mux *m)
+/* PROTOCOL, section 1: a terminal changes the bytes of this channel. */
+#define TERMINAL_TOKEN "reLAylink\n"
+
+enum transport_state {
+	TRANSPORT_DIALING,  /* the command is being started */
+	TRANSPORT_OPEN,     /* bytes pass both ways */
+	TRANSPORT_DRAINING, /* no reader: only reading goes on, until give_up_at */
+	TRANSPORT_CLOSED
+};
+
+struct transport {
+	enum transport_state state;
+	struct mux *mux;
+	struct fdpair wire;
+	struct child *child; /* near: the command; spawn.c logs its end */
+	struct dial *dial;   /* TRANSPORT_DIALING */
+	int64_t give_up_at;  /* TRANSPORT_DRAINING */
+	unsigned char *in, *out;
+	size_t out_start, out_end;
+
+	/* The channel takes nothing until poll reports it writable.  Trying
+	 * earlier would wake its reader for each small piece. */
+	bool full;
+
+	struct bootstrap *bootstrap; /* near: starts the far end; NULL: the command does */
+	int stderr_fd, stderr_slot;  /* with bootstrap: of the command; -1: none */
+	bool quiet;
+	char line[512];      /* a line that is being read */
+	char last_line[512]; /* the last complete one */
+	size_t line_have;
+};
+
+static struct transport *
+new_transport(struct mux *m)
 {
-	memset(t, 0, sizeof(*t));
+	struct transport *t = calloc(1, sizeof(*t));
+
+	if (t == NULL)
+		return NULL;
 	fdpair_none(&t->wire);
 	t->stderr_fd = t->stderr_slot = -1;
 	t->mux = m;
+	t->in = malloc(READ_SIZE);
+	t->out = malloc(WRITE_SIZE);
+	if (t->in != NULL && t->out != NULL)
+		return t;
+	transport_free(t, 0);
+	return NULL;
 }
 
-/* The wider its pipes, the fewer wake-ups for ssh and us: not that all would be filled. */
+/* Larger pipes wake ssh and relay less often.  They are rarely full. */
 static void
 widen(const struct transport *t)
 {
@@ -60,7 +99,11 @@ widen(const struct transport *t)
 	os_pipe_size(t->wire.out, WIRE_PIPE);
 }
 
-/* Others get a pipe: Linux opens no socket as /dev/stdin, and bash takes one for rshd, and reads .bashrc. */
+/*
+ * Only ssh gets a socket as its stdin.  For other commands a socket is wrong:
+ * Linux cannot open one as /dev/stdin, and bash then assumes that rshd started
+ * it, and reads .bashrc.
+ */
 static bool
 is_ssh(const struct endpoint *command)
 {
@@ -69,21 +112,26 @@ is_ssh(const struct endpoint *command)
 	return strcmp(endpoint_name(command, name, sizeof(name)), "ssh") == 0;
 }
 
-bool
-transport_near(struct transport *t, struct mux *m, struct dial_target *target,
-    struct bootstrap *bootstrap, int64_t now)
+struct transport *
+transport_near(
+    struct mux *m, struct dial_target *target, struct bootstrap *bootstrap, bool quiet, int64_t now)
 {
-	init(t, m);
+	struct transport *t = new_transport(m);
+
+	if (t == NULL)
+		return NULL;
 	t->bootstrap = bootstrap;
-	if (!get_buffers(t))
-		return false;
+	t->quiet = quiet;
 	target->how =
 	    (is_ssh(&target->to) ? SPAWN_WIRE : 0U) | (bootstrap != NULL ? SPAWN_CAPTURE : 0U);
 	t->dial = dial_start(target, now);
-	return t->dial != NULL;
+	if (t->dial != NULL)
+		return t;
+	transport_free(t, now);
+	return NULL;
 }
 
-/* A terminal as stdout that passes bytes as they are is no more than a pipe: srun -u gives its tasks one. */
+/* srun -u gives its tasks a terminal as stdout that passes bytes unchanged. */
 static bool
 changes_bytes(int fd)
 {
@@ -92,34 +140,73 @@ changes_bytes(int fd)
 	return tcgetattr(fd, &term) == 0 && (term.c_oflag & OPOST) != 0;
 }
 
-int
-transport_far(struct transport *t, struct mux *m)
+/* Log it here, and let the near side log it too. */
+static void
+refuse_terminal(void)
 {
-	init(t, m);
-	if (isatty(STDIN_FILENO) || changes_bytes(STDOUT_FILENO)) {
-		log_say(LOG_ERROR, "a link cannot go through a terminal: relay -m - is run by "
-				   "relay -m FROM -- COMMAND, without ssh -t");
-		return -1;
-	}
-	if (fdpair_stdio(&t->wire) == -1 || !get_buffers(t)) {
+	ssize_t n = write(STDOUT_FILENO, TERMINAL_TOKEN, strlen(TERMINAL_TOKEN));
+
+	(void)n; /* without a near side, the line below is enough */
+	log_say(LOG_ERROR, "a link cannot go through a terminal: relay -m - is run by "
+			   "relay -m FROM -- COMMAND, without ssh -t");
+}
+
+/* Use stdin and stdout; false: they cannot be used, and why was logged. */
+static bool
+take_stdio(struct transport *t)
+{
+	if (fdpair_stdio(&t->wire) == -1) {
 		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
-		return -1;
+		return false;
 	}
 	t->wire.keeps_stderr = true;
 	widen(t);
-	/* Whatever is printed by mistake is for people. */
-	return dup2(STDERR_FILENO, STDOUT_FILENO) == -1 ? -1 : 0;
+	t->state = TRANSPORT_OPEN;
+	/* A stray line on stdout would corrupt the frames. */
+	return dup2(STDERR_FILENO, STDOUT_FILENO) != -1;
 }
 
-static bool
-is_open(const struct transport *t)
+struct transport *
+transport_far(struct mux *m)
 {
-	return t->dial == NULL && !t->ended;
+	struct transport *t;
+
+	if (isatty(STDIN_FILENO) || changes_bytes(STDOUT_FILENO)) {
+		refuse_terminal();
+		return NULL;
+	}
+	t = new_transport(m);
+	if (t == NULL) {
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+		return NULL;
+	}
+	if (take_stdio(t))
+		return t;
+	transport_free(t, 0);
+	return NULL;
 }
 
-/* ---- what the command prints on stderr ---- */
+bool
+transport_runs(const struct transport *t)
+{
+	return t->child != NULL && spawn_exit(t->child) == -1;
+}
 
-/* The first ${n} bytes of line are a line, or a piece of a long one. */
+int
+transport_exit_status(const struct transport *t)
+{
+	return t->child == NULL ? -1 : spawn_exit(t->child);
+}
+
+void
+transport_set_quiet(struct transport *t, bool quiet)
+{
+	t->quiet = quiet;
+}
+
+/* ---- the command's stderr ---- */
+
+/* Log the first ${n} bytes of line: a line, or a piece of a long one. */
 static void
 log_line(struct transport *t, size_t n)
 {
@@ -137,8 +224,8 @@ is_continued(char c)
 }
 
 /*
- * A line longer than the buffer is logged in pieces.  No character of UTF-8 is
- * divided: log.c would replace its bytes by '?'.
+ * A line longer than the buffer is logged in pieces.  A piece ends between two
+ * characters of UTF-8, because the log replaces incomplete ones by '?'.
  */
 static void
 log_piece(struct transport *t, char next)
@@ -190,63 +277,84 @@ read_stderr(struct transport *t, int reads)
 		take_line(t, "\n", 1);
 }
 
-void
-transport_read_stderr(struct transport *t)
+const char *
+transport_last_line(struct transport *t)
 {
 	read_stderr(t, STDERR_PIPE / STDERR_SIZE + 1);
+	return t->last_line;
 }
 
-/* ---- the wire ---- */
+/* ---- the channel ---- */
+
+static bool
+has_output(const struct transport *t)
+{
+	return t->out_start < t->out_end || mux_has_output(t->mux) ||
+	       (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap));
+}
 
 void
 transport_want(struct transport *t, struct pollset *ps)
 {
 	int64_t deadline = mux_deadline(t->mux);
-	bool output =
-	    mux_has_output(t->mux) || (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap));
 
 	t->stderr_slot = pollset_add(ps, t->stderr_fd, POLLIN);
-	if (t->dial != NULL) {
+	switch (t->state) {
+	case TRANSPORT_DIALING:
 		dial_want(t->dial, ps);
 		return;
-	}
-	if (t->ended)
+	case TRANSPORT_OPEN:
+		break;
+	case TRANSPORT_DRAINING:
+		pollset_until(ps, t->give_up_at);
+		break;
+	case TRANSPORT_CLOSED:
 		return;
+	}
 	fdpair_want(&t->wire, ps, mux_state(t->mux) != MUX_DEAD,
-	    t->wire.out != -1 && (t->out_start < t->out_end || output));
-	if (t->unread_at != 0)
-		pollset_until(ps, t->unread_at + LAST_WORDS);
+	    t->state == TRANSPORT_OPEN && has_output(t));
 	if (deadline != INT64_MAX)
 		pollset_until(ps, (deadline + 999) / 1000);
 }
 
-/* The command is not to be seen as running before its exec has worked. */
 static void
-step_dial(struct transport *t, const struct pollset *ps)
+start_running(struct transport *t)
+{
+	t->state = TRANSPORT_OPEN;
+	t->child = dial_take_child(t->dial);
+	fdpair_pipes(&t->wire, spawn_take_in(t->child), spawn_take_out(t->child));
+	widen(t);
+	t->stderr_fd = spawn_take_stderr(t->child);
+}
+
+static void
+fail_dial(struct transport *t)
 {
 	char why[ENDPOINT_NAME + 512];
 
-	switch (dial_step(t->dial, ps)) {
-	case DIAL_BUSY:
+	t->state = TRANSPORT_CLOSED;
+	mux_lost(t->mux, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
+	    dial_explain(t->dial, why, sizeof(why)));
+}
+
+/* Before exec has worked, the child is a copy of relay and not the command. */
+static void
+step_dial(struct transport *t, const struct pollset *ps)
+{
+	enum dial_state state = dial_step(t->dial, ps);
+
+	if (state == DIAL_BUSY)
 		return;
-	case DIAL_DONE:
-		t->child = dial_take_child(t->dial);
-		fdpair_pipes(&t->wire, spawn_take_in(t->child), spawn_take_out(t->child));
-		widen(t);
-		t->stderr_fd = spawn_take_stderr(t->child);
-		break;
-	case DIAL_FAILED:
-		mux_lost(t->mux,
-		    dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
-		    dial_explain(t->dial, why, sizeof(why)));
-		t->ended = true;
-		break;
-	}
+	if (state == DIAL_DONE)
+		start_running(t);
+	else
+		fail_dial(t);
 	dial_free(t->dial, ps->now);
 	t->dial = NULL;
 }
 
-/* The link skips what is for bootstrap.c, and bootstrap.c all that it did not ask for. */
+/* Both get all bytes before the magic.  The mux skips the answers to bootstrap,
+ * and bootstrap skips everything else. */
 static void
 feed(struct transport *t, size_t n, int64_t now_us)
 {
@@ -273,14 +381,29 @@ read_wire(struct transport *t, int64_t now_us)
 		mux_lost(t->mux, MUX_RESET, strerror(errno));
 }
 
-/* Nobody reads what we write. */
 static void
-stop_writing(struct transport *t, int64_t now)
+start_draining(struct transport *t, int64_t now)
 {
 	fdpair_shut_out(&t->wire);
 	t->out_start = t->out_end = 0;
-	if (t->unread_at == 0)
-		t->unread_at = now;
+	if (t->state == TRANSPORT_DRAINING)
+		return;
+	t->state = TRANSPORT_DRAINING;
+	t->give_up_at = now + LAST_OUTPUT;
+}
+
+static void
+step_wire(struct transport *t, const struct pollset *ps)
+{
+	if (fdpair_readable(&t->wire, ps))
+		read_wire(t, ps->now_us);
+	if (fdpair_writable(&t->wire, ps))
+		t->full = false;
+	if (fdpair_failed(&t->wire, ps) != 0)
+		start_draining(t, ps->now);
+	if (t->state == TRANSPORT_DRAINING && ps->now >= t->give_up_at)
+		mux_lost(t->mux, MUX_END, "the other side does not read");
+	mux_tick(t->mux, ps->now_us);
 }
 
 void
@@ -288,27 +411,29 @@ transport_step(struct transport *t, const struct pollset *ps)
 {
 	if (pollset_ready(ps, t->stderr_slot) != 0)
 		read_stderr(t, STDERR_READS);
-	if (t->dial != NULL)
+	if (t->state == TRANSPORT_DIALING)
 		step_dial(t, ps);
-	if (!is_open(t))
-		return;
-	if (fdpair_readable(&t->wire, ps))
-		read_wire(t, ps->now_us);
-	if (fdpair_writable(&t->wire, ps))
-		t->full = false;
-	if (fdpair_failed(&t->wire, ps) != 0)
-		stop_writing(t, ps->now);
-	if (t->unread_at != 0 && ps->now >= t->unread_at + LAST_WORDS)
-		mux_lost(t->mux, MUX_END, "the other side reads no more");
-	mux_tick(t->mux, ps->now_us);
+	if (t->state == TRANSPORT_OPEN || t->state == TRANSPORT_DRAINING)
+		step_wire(t, ps);
 }
 
 static size_t
 pull(struct transport *t, int64_t now_us)
 {
 	if (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap))
-		return bootstrap_pull(t->bootstrap, t->out, TRANSPORT_OUT);
-	return mux_pull(t->mux, t->out, TRANSPORT_OUT, now_us);
+		return bootstrap_pull(t->bootstrap, t->out, WRITE_SIZE);
+	return mux_pull(t->mux, t->out, WRITE_SIZE, now_us);
+}
+
+/* Return false if there is nothing to write. */
+static bool
+refill(struct transport *t, int64_t now_us)
+{
+	if (t->out_start < t->out_end)
+		return true;
+	t->out_start = 0;
+	t->out_end = pull(t, now_us);
+	return t->out_end > 0;
 }
 
 void
@@ -316,37 +441,28 @@ transport_flush(struct transport *t, int64_t now_us)
 {
 	ssize_t n;
 
-	while (is_open(t) && t->wire.out != -1 && !t->full) {
-		if (t->out_start == t->out_end) {
-			t->out_start = 0;
-			t->out_end = pull(t, now_us);
-			if (t->out_end == 0)
-				return;
-		}
+	while (t->state == TRANSPORT_OPEN && !t->full && refill(t, now_us)) {
 		n = write(t->wire.out, t->out + t->out_start, t->out_end - t->out_start);
-		if (n > 0) {
+		if (n > 0)
 			t->out_start += (size_t)n;
-		} else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+		else if (errno == EAGAIN || errno == EWOULDBLOCK)
 			t->full = true;
-		} else if (errno != EINTR) {
-			stop_writing(t, now_us / 1000);
-		}
+		else if (errno != EINTR)
+			start_draining(t, now_us / 1000);
 	}
 }
 
 void
-transport_close(struct transport *t, int64_t now)
+transport_free(struct transport *t, int64_t now)
 {
-	if (!t->ended)
-		fdpair_close(&t->wire, false);
-	t->ended = true;
+	if (t == NULL)
+		return;
+	fdpair_close(&t->wire, false);
 	dial_free(t->dial, now);
-	t->dial = NULL;
 	if (t->child != NULL)
 		spawn_release(t->child, now);
-	t->child = NULL;
 	os_close(&t->stderr_fd);
 	free(t->in);
 	free(t->out);
-	t->in = t->out = NULL;
+	free(t);
 }

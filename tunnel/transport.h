@@ -1,53 +1,75 @@
 /*
- * tunnel/transport.h - the channel of a link: a command's stdin and stdout, or our own.
+ * tunnel/transport.h - the channel of a link: a command's stdin and stdout, or
+ * relay's own.
+ *
+ *   dialing --exec worked--> open --no reader--> draining --> closed
+ *
+ * A transport reads the channel and feeds the mux.  It pulls bytes from the mux
+ * only when the channel has taken all earlier ones, so the mux decides as late
+ * as possible which bytes to send next.
+ *
+ * No function waits.  Times named now are milliseconds, now_us microseconds, of
+ * pollset_clock.
  */
 #ifndef TUNNEL_TRANSPORT_H
 #define TUNNEL_TRANSPORT_H
 
-#include "base/poll.h"
-#include "mux/frame.h"
-#include "mux/mux.h"
-#include "net/dial.h"
-#include "conn/fdpair.h"
-#include "tunnel/bootstrap.h"
+#include <stdbool.h>
+#include <stdint.h>
 
-#define TRANSPORT_OUT (4 * FRAME_DATA_MAX)
-
-struct transport {
-	struct mux *mux;
-	struct fdpair wire;
-	struct child *child; /* near: the command; spawn.c logs its end */
-	struct dial *dial;   /* near: until the command runs */
-	bool ended;          /* the wire is closed */
-	int64_t unread_at;   /* since then the wire has no reader; 0: it has one */
-	unsigned char *in, *out;
-	size_t out_start, out_end;
-	bool
-	    full; /* the wire takes nothing until poll reports it: each small piece would wake its reader up */
-	struct bootstrap *bootstrap;    /* near: what starts the far end; NULL: the command does */
-	int stderr_fd, stderr_slot;     /* with a bootstrap: the command's stderr; -1 */
-	bool quiet;                     /* what it prints is for -v only */
-	char line[512], last_line[512]; /* a line that is being read, the last whole one */
-	size_t line_have;
-};
+struct bootstrap;
+struct dial_target;
+struct mux;
+struct pollset;
+struct transport;
 
 /*
- * transport_near(t, m, target, bootstrap, now): run the command ${target} as the channel of ${m}, whose far end ${bootstrap} starts if
- * it is not NULL.  False: no memory or descriptors.
- * transport_far(t, m): the channel is stdin and stdout.  -1: they cannot be used; it was logged.
- * transport_want(t, ps), transport_step(t, ps): read what came.
- * transport_flush(t, now_us): write what the mux has to send, as much as the channel takes.
- * transport_read_stderr(t): read what the command printed on its stderr, as much as a pipe holds
- * at most.
- * transport_close(t, now): after the last flush.
+ * transport_near(m, target, bootstrap, quiet, now):
+ * Run the command ${target} as the channel of ${m}.  If ${bootstrap} is not NULL, it
+ * starts the far end, and the command's stderr is read and logged, with
+ * ${quiet} only at LOG_INFO.  ${m}, ${target} and ${bootstrap} are borrowed until
+ * transport_free.  Return NULL if no memory or descriptors are left.
+ *
+ * transport_far(m):
+ * Use stdin and stdout as the channel of ${m}.  Later output to stdout goes to
+ * stderr.  Return NULL after an error, which was logged.  If stdin or stdout is
+ * a terminal that changes bytes, the peer is sent the token of PROTOCOL,
+ * section 1.
+ *
+ * transport_want(t, ps), transport_step(t, ps):
+ * Add what ${t} waits for to ${ps}; read and feed the mux.  The end of the
+ * channel calls mux_lost.
+ *
+ * transport_flush(t, now_us):
+ * Write what the mux has to send, as much as the channel takes.
+ *
+ * transport_free(t, now):
+ * Close the channel and release the command.  Bytes that were not flushed are
+ * lost.  NULL is harmless.
  */
-bool transport_near(struct transport *t, struct mux *m, struct dial_target *target,
-    struct bootstrap *bootstrap, int64_t now);
-int transport_far(struct transport *t, struct mux *m);
+struct transport *transport_near(struct mux *m, struct dial_target *target,
+    struct bootstrap *bootstrap, bool quiet, int64_t now);
+struct transport *transport_far(struct mux *m);
 void transport_want(struct transport *t, struct pollset *ps);
 void transport_step(struct transport *t, const struct pollset *ps);
 void transport_flush(struct transport *t, int64_t now_us);
-void transport_read_stderr(struct transport *t);
-void transport_close(struct transport *t, int64_t now);
+void transport_free(struct transport *t, int64_t now);
+
+/*
+ * transport_runs(t):
+ * Return true while the command runs.  transport_exit_status(t): its exit
+ * status as spawn_exit returns it; -1 if it runs or never ran.
+ *
+ * transport_last_line(t):
+ * Read what is left on the command's stderr, at most as much as a pipe holds.
+ * Return its last line that is not empty, or "".  ${t} keeps it.
+ *
+ * transport_set_quiet(t, quiet):
+ * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).
+ */
+bool transport_runs(const struct transport *t);
+int transport_exit_status(const struct transport *t);
+const char *transport_last_line(struct transport *t);
+void transport_set_quiet(struct transport *t, bool quiet);
 
 #endif

@@ -1,14 +1,4 @@
-/*
- * tunnel/tunnel.c - the life of a link, on either side.
- *
- *   near, a command (-m)   starts --> up --> over
- *   near, hops (-L ...)    starts --> up --> rests --> starts ...      a first start that fails: over
- *   far                    starts --> up --> over
- *
- * A link that is lost resets the streams that it carried. One over hops comes back: at once when somebody connects, else after a pause
- * that grows; its listeners stay, and whoever connects meanwhile waits in their backlog. The command's exit status explains a start
- * that failed, and comes a moment after the end of its stdout: it is waited for, shortly.
- */
+/* tunnel.c - the life of a link, on either side. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,10 +9,11 @@
 #include "base/os.h"
 #include "base/poll.h"
 #include "mux/mux.h"
+#include "net/dial.h"
 #include "net/endpoint.h"
-#include "spawn.h"
 #include "conn/conn.h"
 #include "tunnel/bootstrap.h"
+#include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "tunnel/probe.h"
 #include "tunnel/remote.h"
@@ -31,56 +22,99 @@
 #include "relay.h"
 #include "tunnel/tunnel.h"
 
-#define EXPLAIN_AFTER 500 /* for the exit status of a command that was no far end */
+/* In ms. */
+#define EXPLAIN_AFTER 500 /* the exit status comes a moment after the end of stdout */
+#define REPORT_AFTER 200  /* of a loss */
 #define PAUSE_FIRST 1000
 #define PAUSE_MOST 60000
-#define WAKE_AFTER \
-	1000 /* whoever wants it, a start is followed by no other within this time for each that failed */
-#define WAKE_MOST 10000
-#define TELL_AFTER 200    /* of a loss */
+#define WANTED_PAUSE 1000 /* between starts that connections wait for, for each that failed */
+#define WANTED_MOST 10000
 #define SLEPT 5000        /* a jump of the time of day */
-#define START_MOST 120000 /* for a start with nobody there to type a password */
-#define MAGIC_AFTER 10000 /* the far relay was started, and is not heard */
+#define START_MOST 120000 /* a later start: no password can be typed */
+#define MAGIC_AFTER 10000 /* from the start of the far relay to its magic */
+#define BANNER_SHOWN 400  /* bytes */
 
-/* ---- what people are told ---- */
+/* After so many failed starts, both pauses have reached their limits. */
+#define RETRIES_MOST 10
 
-/* What came before the link and was no answer to bootstrap.c, as people can read it. */
-static void
-show_banner(struct mux *m)
+struct tunnel {
+	struct tunnel_config config;
+	enum tunnel_state state;
+	int status;
+	struct mux *mux; /* NULL: TUNNEL_OVER, TUNNEL_BACKOFF */
+	struct transport *transport;
+	struct remotes *remotes;
+	struct serve *serve;
+	struct probes probes;
+	struct bootstrap *bootstrap; /* with hops */
+	unsigned connects, retries;  /* retries: failed starts since the link was up */
+	bool wanted;
+	int uploads_logged;
+	bool silence_logged;
+	int64_t started_at;
+	int64_t reached_at; /* the far shell answered; 0: not yet */
+	int64_t up_at;
+	int64_t clock_offset; /* the time of day minus pollset_clock, which stops in a sleep */
+
+	/* Deadlines. */
+	int64_t explain_at; /* TUNNEL_FAILED: log the cause, with the exit status or without */
+	int64_t magic_at;   /* TUNNEL_STARTING: for the far relay's magic; 0: none */
+	int64_t retry_at;   /* TUNNEL_BACKOFF: start again */
+	int64_t report_at;  /* log a loss; 0: none */
+	char loss[1024];    /* why the link was lost, or could not be made again */
+};
+
+/* ---- names and words for people ---- */
+
+const char *
+tunnel_name(const struct tunnel *t)
 {
-	char *banner, text[401];
-	size_t n, from, i;
-
-	banner = mux_banner(m, &n);
-	for (i = 0; i < n; i++)
-		if (banner[i] == '\0')
-			banner[i] = '?';
-	if (n > 0)
-		n = bootstrap_strip(banner);
-	if (n == 0)
-		return;
-	from = n > 400 ? n - 400 : 0;
-	for (i = from; i < n; i++)
-		text[i - from] = banner[i] == '\n' ? '|' : banner[i];
-	text[i - from] = '\0';
-	log_say(LOG_ERROR, "before that it said: %s", text);
+	if (t->config.hops != NULL)
+		return hops_last(t->config.hops);
+	return t->mux != NULL ? mux_peer(t->mux) : "";
 }
 
+const char *
+tunnel_banner(struct tunnel *t, size_t *n)
+{
+	char *banner = mux_banner(t->mux, n);
+	size_t i;
+
+	if (banner == NULL)
+		return "";
+	for (i = 0; i < *n; i++)
+		if (banner[i] == '\0')
+			banner[i] = '?';
+	*n = bootstrap_strip(banner);
+	return banner;
+}
+
+static void
+log_banner(struct tunnel *t)
+{
+	char text[BANNER_SHOWN + 1];
+	size_t n, start, i;
+	const char *banner = tunnel_banner(t, &n);
+
+	if (n == 0)
+		return;
+	start = n > BANNER_SHOWN ? n - BANNER_SHOWN : 0;
+	for (i = start; i < n; i++)
+		text[i - start] = banner[i] == '\n' ? '|' : banner[i];
+	text[i - start] = '\0';
+	log_say(LOG_ERROR, "its output before that: %s", text);
+}
+
+/*
+ * The command of -m did not start a link; ${ended} is its exit status, or -1.
+ */
 static void
 explain_command(struct tunnel *t, int ended)
 {
 	char name[ENDPOINT_NAME];
-	const char *banner;
-	size_t n;
 
-	banner = mux_banner(t->mux, &n);
-	endpoint_name(&t->command->to, name, sizeof(name));
-	/* The far relay saw it first, or what we said came back changed: whichever is read before the other. */
-	if (mux_code(t->mux) == MUX_END && n > 0 &&
-	    strstr(banner, "cannot go through a terminal") != NULL)
-		log_say(LOG_ERROR, "no link: the line changes bytes: is there an ssh -t, or "
-				   "another terminal, on the way?");
-	else if (mux_code(t->mux) != MUX_END)
+	endpoint_name(&t->config.target->to, name, sizeof(name));
+	if (mux_code(t->mux) != MUX_END)
 		log_say(LOG_ERROR, "no link: %s", mux_why(t->mux));
 	else if (ended == 127)
 		log_say(LOG_ERROR, "no link: the far command was not found; is relay there, and in "
@@ -89,82 +123,72 @@ explain_command(struct tunnel *t, int ended)
 		log_say(LOG_ERROR, "no link: %s could not connect, or the far command broke", name);
 	else if (ended >= 0)
 		log_say(LOG_ERROR,
-		    "no link: the command ended with status %d and without a sign of a relay; its "
-		    "end is relay -m -",
+		    "no link: the command ended with status %d and without a sign of a relay; "
+		    "it must end in relay -m -",
 		    ended);
 	else
 		log_say(LOG_ERROR, "no link: the command closed its stdout without a sign of a "
-				   "relay; its end is relay -m -");
-	show_banner(t->mux);
+				   "relay; it must end in relay -m -");
+	log_banner(t);
 }
 
-/* What people call the far side. */
-const char *
-tunnel_name(const struct tunnel *t)
+/* Why a start over hops failed, into ${dst}. */
+static void
+find_cause(const struct tunnel *t, int ended, const char *line, char *dst, size_t size)
 {
-	if (t->hops != NULL)
-		return t->hops->hops[t->hops->n - 1];
-	return t->mux != NULL ? mux_peer(t->mux) : "";
+	const struct hops *h = t->config.hops;
+	char path[HOPS_PATH];
+	int hop = hops_find_named(h, line);
+
+	hops_path(h, path, sizeof(path));
+	if (mux_code(t->mux) != MUX_END)
+		snprintf(dst, size, "%s", mux_why(t->mux));
+	else if (*line != '\0')
+		snprintf(dst, size, "cannot reach %s: %s%s", hop == -1 ? path : hops_name(h, hop),
+		    line, hops_remedy(hop, line));
+	else if (ended == 127)
+		snprintf(dst, size,
+		    "cannot reach %s: a command was not found there, with status 127", path);
+	else if (ended >= 0)
+		snprintf(dst, size, "cannot reach %s: %s ended with status %d", path,
+		    hops_argv(h)[0], ended);
+	else
+		snprintf(
+		    dst, size, "cannot reach %s: it closed the channel without a message", path);
 }
 
+/* A later start is retried, so its failure is logged with -v only. */
 static void
 explain_hops(struct tunnel *t, int ended)
 {
-	char path[HOPS_PATH], *why = t->loss;
-	size_t size = sizeof(t->loss);
-	const char *said, *whole = hops_path(t->hops, path, sizeof(path));
+	const char *line = transport_last_line(t->transport);
 	bool answered = mux_code(t->mux) != MUX_END;
-	enum log_level level = t->connects > 0 || t->probing ? LOG_INFO : LOG_ERROR;
-	int hop;
 
-	transport_read_stderr(&t->transport);
-	said = t->transport.last_line;
-	hop = hops_blame(t->hops, said);
-	if (answered)
-		snprintf(why, size, "%s", mux_why(t->mux));
-	else if (*said != '\0')
-		snprintf(why, size, "cannot reach %s: %s%s", hop == -1 ? whole : t->hops->hops[hop],
-		    said, hops_remedy(hop, said));
-	else if (ended == 127)
-		snprintf(why, size,
-		    "cannot reach %s: a command was not found there, with status 127", whole);
-	else if (ended >= 0)
-		snprintf(why, size, "cannot reach %s: %s ended with status %d", whole,
-		    t->hops->argv[0], ended);
-	else
-		snprintf(why, size, "cannot reach %s: it closed the line without a word", whole);
-	log_say(level, "%s%s%s", answered ? tunnel_name(t) : "", answered ? ": " : "", why);
+	find_cause(t, ended, line, t->loss, sizeof(t->loss));
+	log_say(t->connects > 0 || t->config.probing ? LOG_INFO : LOG_ERROR, "%s%s%s",
+	    answered ? tunnel_name(t) : "", answered ? ": " : "", t->loss);
 	if (t->connects == 0)
-		show_banner(t->mux);
+		log_banner(t);
 }
 
-static void
-explain_start(struct tunnel *t)
-{
-	int ended = t->transport.child == NULL ? -1 : spawn_exit(t->transport.child);
-
-	if (t->hops != NULL)
-		explain_hops(t, ended);
-	else
-		explain_command(t, ended);
-}
-
-/* A far side ends when the near one does, and that is all right. */
+/* The near side ends a link in these two ways. */
 static bool
-is_far_end(const struct tunnel *t)
+is_normal_end(const struct tunnel *t)
 {
-	return t->role == MUX_FAR && (mux_code(t->mux) == MUX_END || mux_code(t->mux) == MUX_RESET);
+	return t->config.role == MUX_FAR &&
+	       (mux_code(t->mux) == MUX_END || mux_code(t->mux) == MUX_RESET);
 }
 
 static void
-explain_loss(struct tunnel *t)
+log_end(struct tunnel *t)
 {
 	snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
-	log_say(is_far_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s",
+	log_say(is_normal_end(t) ? LOG_INFO : LOG_ERROR, "the link%s%s has ended: %s",
 	    t->connects > 0 ? " to " : "", t->connects > 0 ? mux_peer(t->mux) : "", t->loss);
 }
 
-/* A key that ends relay ends ssh as well, and often first: that is no loss to be told of. */
+/* Ctrl-C ends ssh too, often before relay.  REPORT_AFTER leaves time for the
+ * signal, which cancels the report. */
 static void
 report_loss(struct tunnel *t, struct pollset *ps)
 {
@@ -174,234 +198,363 @@ report_loss(struct tunnel *t, struct pollset *ps)
 	if (ps->now < t->report_at)
 		return;
 	t->report_at = 0;
-	log_say(LOG_ERROR, "the link to %s has ended: %s; it will be made again", tunnel_name(t),
-	    t->loss);
+	log_say(LOG_ERROR, "the link to %s has ended: %s; reconnecting", tunnel_name(t), t->loss);
 }
 
 /* ---- start ---- */
 
-static bool
-start_near(struct tunnel *t, int64_t now)
+struct tunnel *
+tunnel_new(const struct tunnel_config *config)
 {
-	if (t->hops != NULL) {
-		if (t->bootstrap == NULL)
-			t->bootstrap = bootstrap_new();
-		mux_wait_peer_first(t->mux);
-		if (t->bootstrap == NULL || !bootstrap_start(t->bootstrap, t->self,
-						os_image(t->self), t->far_path, t->far_options))
-			return false;
-	}
-	if (!transport_near(&t->transport, t->mux, t->command, t->bootstrap, now))
-		return false;
-	t->transport.quiet = t->connects > 0;
-	return true;
+	struct tunnel *t = calloc(1, sizeof(*t));
+
+	if (t == NULL)
+		return NULL;
+	t->config = *config;
+	t->remotes = remote_new(config->conns, config->target, config->any_uid);
+	if (t->remotes != NULL)
+		t->serve =
+		    serve_new(config->conns, t->remotes, config->target, config->only_target);
+	if (config->hops != NULL)
+		t->bootstrap = bootstrap_new();
+	if (t->serve != NULL && (config->hops == NULL || t->bootstrap != NULL))
+		return t;
+	bootstrap_free(t->bootstrap);
+	free(t->serve);
+	free(t->remotes);
+	free(t);
+	return NULL;
 }
 
-int
-tunnel_start(struct tunnel *t, enum mux_role role, int64_t now)
+/* Return an exit status; a failure was logged. */
+static int
+start_near(struct tunnel *t, int64_t now)
 {
-	char host[ENDPOINT_HOST] = "?";
+	const struct tunnel_config *c = &t->config;
 
-	gethostname(host, sizeof(host) - 1);
-	t->role = role;
-	t->state = TUNNEL_STARTING;
-	t->started_at = now;
-	t->explain_at = t->magic_at = t->here_at = 0;
-	t->mux = mux_new(role, MUX_MEMORY, host, now * 1000);
-	if (t->mux == NULL) {
-		log_say(LOG_ERROR, "cannot start a link: no memory");
-		return STATUS_SYSTEM;
+	if (c->hops != NULL) {
+		mux_wait_peer_first(t->mux);
+		if (!bootstrap_start(
+			t->bootstrap, c->self, os_image(c->self), c->far_path, c->far_options))
+			goto fail;
 	}
-	if (role == MUX_FAR)
-		return transport_far(&t->transport, t->mux) == -1 ? STATUS_LINK : STATUS_OK;
-	if (start_near(t, now))
+	t->transport = transport_near(t->mux, c->target, t->bootstrap, t->connects > 0, now);
+	if (t->transport != NULL)
 		return STATUS_OK;
+
+fail:
 	log_say(LOG_ERROR, "cannot start the command: no memory or descriptors");
 	return STATUS_SYSTEM;
 }
 
-/* ---- end ---- */
-
-/* Free everything of the link that has ended.  Its connections go on until they have delivered what they hold. */
-static void
-clear(struct tunnel *t, const struct pollset *ps)
+static int
+start(struct tunnel *t, int64_t now)
 {
-	t->conns->mux = NULL;
+	char host[ENDPOINT_HOST] = "?";
+
+	gethostname(host, sizeof(host) - 1);
+	t->state = TUNNEL_STARTING;
+	t->started_at = now;
+	t->reached_at = t->magic_at = 0;
+	t->wanted = false;
+	t->mux = mux_new(t->config.role, MUX_MEMORY, host, now * 1000);
+	if (t->mux == NULL) {
+		log_say(LOG_ERROR, "cannot start a link: no memory");
+		return STATUS_SYSTEM;
+	}
+	if (t->config.role == MUX_NEAR)
+		return start_near(t, now);
+	t->transport = transport_far(t->mux);
+	return t->transport != NULL ? STATUS_OK : STATUS_LINK;
+}
+
+int
+tunnel_start(struct tunnel *t, int64_t now)
+{
+	t->status = start(t, now);
+	if (t->status != STATUS_OK)
+		t->state = TUNNEL_OVER;
+	return t->status;
+}
+
+bool
+tunnel_set_hops(struct tunnel *t, const struct hops *hops)
+{
+	bootstrap_free(t->bootstrap);
+	t->bootstrap = bootstrap_new();
+	t->config.hops = hops;
+	endpoint_command(&t->config.target->to, hops_argv(hops));
+	t->connects = 0;
+	t->uploads_logged = 0;
+	t->silence_logged = false;
+	t->status = t->bootstrap != NULL ? STATUS_OK : STATUS_SYSTEM;
+	return t->bootstrap != NULL;
+}
+
+/* A host name in messages is the one that the user wrote. */
+static void
+take_name(struct tunnel *t)
+{
+	const char *last = hops_last(t->config.hops);
+
+	if (!hops_is_command(last))
+		mux_name_peer(t->mux, last);
+}
+
+static void
+come_up(struct tunnel *t, int64_t now)
+{
+	t->state = TUNNEL_UP;
+	t->connects++;
+	t->retries = 0;
+	t->up_at = now;
+	t->config.conns->mux = t->mux;
+	transport_set_quiet(t->transport, false);
+	bootstrap_release(t->bootstrap);
+	if (t->config.hops != NULL && !t->config.probing)
+		take_name(t);
+}
+
+/* ---- what a start with hops waits for ---- */
+
+/*
+ * Only log: an ssh may be asking for a password, and a host may be slow.  A hop
+ * that is a command may buffer its output.  After that, the program named relay
+ * may be another one.
+ */
+static void
+watch_silence(struct tunnel *t, struct pollset *ps)
+{
+	bool reached = t->reached_at != 0;
+	int64_t silence_at = (reached ? t->reached_at : t->started_at) + MAGIC_AFTER;
+
+	if (t->connects > 0 || t->silence_logged || (!reached && !hops_any_command(t->config.hops)))
+		return;
+	pollset_until(ps, silence_at);
+	if (ps->now < silence_at)
+		return;
+	t->silence_logged = true;
+	if (reached)
+		log_say(LOG_NOTICE,
+		    "%s was reached and does not answer any more: what does relay -V do there? "
+		    "-x PATH names another one",
+		    tunnel_name(t));
+	else
+		log_say(
+		    LOG_NOTICE, "no answer yet: does a hop buffer its output (srun without -u)?");
+}
+
+static void
+log_upload(struct tunnel *t)
+{
+	char text[HOPS_PATH + 64];
+
+	if (t->uploads_logged >= bootstrap_uploads(t->bootstrap))
+		return;
+	t->uploads_logged = bootstrap_uploads(t->bootstrap);
+	snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s",
+	    (bootstrap_upload_size(t->bootstrap) + 1023) / 1024, tunnel_name(t));
+	if (t->connects == 0)
+		log_status(text);
+}
+
+static void
+watch_magic(struct tunnel *t, struct pollset *ps)
+{
+	if (mux_state(t->mux) != MUX_STARTING)
+		return;
+	if (t->magic_at == 0)
+		t->magic_at = ps->now + MAGIC_AFTER;
+	if (ps->now >= t->magic_at)
+		mux_lost(t->mux, MUX_TIMEOUT,
+		    "the relay there was started and does not answer: does a hop buffer its "
+		    "output until a line is complete (srun without -u)?");
+	pollset_until(ps, t->magic_at);
+}
+
+static void
+watch_start(struct tunnel *t, struct pollset *ps)
+{
+	int64_t give_up_at = t->started_at + START_MOST;
+
+	if (bootstrap_answered(t->bootstrap) && t->reached_at == 0) {
+		t->reached_at = ps->now;
+		log_say(LOG_INFO, "reached %s", tunnel_name(t));
+	}
+	switch (bootstrap_state(t->bootstrap)) {
+	case BOOTSTRAP_ASKING:
+		watch_silence(t, ps);
+		break;
+	case BOOTSTRAP_UPLOADING:
+		log_upload(t);
+		break;
+	case BOOTSTRAP_STARTING:
+		watch_magic(t, ps);
+		break;
+	case BOOTSTRAP_FAILED:
+		break;
+	}
+	if ((t->connects == 0 && !t->config.probing) || mux_state(t->mux) == MUX_DEAD)
+		return;
+	if (ps->now >= give_up_at)
+		mux_lost(t->mux, MUX_TIMEOUT, "no answer within two minutes");
+	else
+		pollset_until(ps, give_up_at);
+}
+
+/* ---- end: one function for each transition ---- */
+
+/*
+ * Free the link.  Its connections go on until they have written what they hold.
+ */
+static void
+free_link(struct tunnel *t, const struct pollset *ps)
+{
+	struct conns *conns = t->config.conns;
+
+	conns->mux = NULL;
 	if (t->mux == NULL)
 		return;
-	/* After a BYE with code 0 all is delivered, and only the last bytes in TCP are on their way. */
-	if (mux_ended_by_peer(t->mux) && t->role == MUX_FAR && mux_code(t->mux) != MUX_END)
-		conn_stop(t->conns, STATUS_BROKEN, ps->now);
-	conn_take_dirty(t->conns, t->mux, ps->now);
-	t->conns->behind = true;
-	remote_step(&t->remotes, ps);
+	/* A BYE with code 0 comes after all bytes were delivered.  Then only
+	 * the last ones in TCP are on their way. */
+	if (mux_ended_by_peer(t->mux) && t->config.role == MUX_FAR && mux_code(t->mux) != MUX_END)
+		conn_stop(conns, STATUS_BROKEN, ps->now);
+	conn_take_dirty(conns, t->mux, ps->now);
+	conns->behind = true;
+	remote_step(t->remotes, ps);
 	probe_step(&t->probes);
-	transport_flush(&t->transport, ps->now * 1000);
-	transport_close(&t->transport, ps->now);
+	if (t->transport != NULL)
+		transport_flush(t->transport, ps->now_us);
+	transport_free(t->transport, ps->now);
+	t->transport = NULL;
 	bootstrap_release(t->bootstrap);
 	mux_free(t->mux);
 	t->mux = NULL;
 }
 
 static void
-rest(struct tunnel *t, int64_t now)
+be_over(struct tunnel *t, int status, const struct pollset *ps)
+{
+	free_link(t, ps);
+	t->status = status;
+	t->state = TUNNEL_OVER;
+}
+
+static void
+back_off(struct tunnel *t, const struct pollset *ps)
 {
 	int64_t pause = PAUSE_FIRST;
 	unsigned i;
 
+	free_link(t, ps);
 	for (i = 1; i < t->retries && pause < PAUSE_MOST; i++)
 		pause *= 2;
 	if (pause > PAUSE_MOST)
 		pause = PAUSE_MOST;
-	/* Many relays that lost the same host must not come back as one. */
+	/* Many relays that lost the same host must not reconnect at once. */
 	pause -= pollset_clock_us() % (pause / 2);
-	t->retries++;
+	if (t->retries < RETRIES_MOST)
+		t->retries++;
 	t->state = TUNNEL_BACKOFF;
-	t->again_at = now + pause;
-}
-
-/* A start that failed is explained once its exit status is known. */
-static bool
-is_explained(struct tunnel *t, struct pollset *ps)
-{
-	if (t->explain_at == 0)
-		t->explain_at = ps->now + EXPLAIN_AFTER;
-	pollset_until(ps, t->explain_at);
-	if (ps->now < t->explain_at && t->transport.child != NULL &&
-	    spawn_exit(t->transport.child) == -1)
-		return false;
-	explain_start(t);
-	return true;
+	t->retry_at = ps->now + pause;
 }
 
 static bool
-comes_back(const struct tunnel *t)
+reconnects(const struct tunnel *t)
 {
-	return t->hops != NULL && t->connects > 0 && !t->stopped && !t->one_shot && !t->probing;
+	return t->config.hops != NULL && t->connects > 0 && !t->config.one_shot &&
+	       !t->config.probing;
 }
 
-/* The link is dead: reset what it carried, and say why. */
 static void
-end_link(struct tunnel *t, struct pollset *ps)
+start_failed(struct tunnel *t, const struct pollset *ps)
 {
-	bool done =
-	    t->stopped || t->finished ||
-	    (t->one_shot && t->conns->n == 0 && t->state == TUNNEL_UP && t->status == STATUS_OK);
-
-	if (t->role == MUX_NEAR && t->state == TUNNEL_STARTING && !t->stopped) {
-		if (!is_explained(t, ps))
-			return;
-	} else if (!done && comes_back(t)) {
-		t->report_at = ps->now + TELL_AFTER;
-		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
-	} else if (!done) {
-		explain_loss(t);
-	}
-	if (!done && !is_far_end(t))
-		t->status = STATUS_LINK;
-	clear(t, ps);
-	if (comes_back(t)) {
-		t->status = STATUS_OK;
-		rest(t, ps->now);
+	if (t->config.role == MUX_NEAR) {
+		t->state = TUNNEL_FAILED;
+		t->explain_at = ps->now + EXPLAIN_AFTER;
 		return;
 	}
-	t->state = TUNNEL_OVER;
+	log_end(t);
+	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
+}
+
+static void
+explain_start(struct tunnel *t, struct pollset *ps)
+{
+	int ended;
+
+	pollset_until(ps, t->explain_at);
+	if (ps->now < t->explain_at && transport_runs(t->transport))
+		return;
+	ended = transport_exit_status(t->transport);
+	if (t->config.hops != NULL)
+		explain_hops(t, ended);
+	else
+		explain_command(t, ended);
+	if (reconnects(t))
+		back_off(t, ps);
+	else
+		be_over(t, STATUS_LINK, ps);
+}
+
+/*
+ * The end of the only connection and the end of the link may come in one turn.
+ */
+static bool
+is_finished(const struct tunnel *t)
+{
+	return t->config.one_shot && t->config.conns->n == 0 && t->status == STATUS_OK;
+}
+
+static void
+lose_link(struct tunnel *t, const struct pollset *ps)
+{
+	if (is_finished(t)) {
+		be_over(t, STATUS_OK, ps);
+		return;
+	}
+	if (reconnects(t)) {
+		t->report_at = ps->now + REPORT_AFTER;
+		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
+		back_off(t, ps);
+		return;
+	}
+	log_end(t);
+	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
 }
 
 void
 tunnel_stop(struct tunnel *t, int status)
 {
-	if (t->state == TUNNEL_OVER)
+	if (t == NULL || t->state == TUNNEL_OVER)
 		return;
 	t->status = status;
-	t->stopped = true;
-	if (t->state == TUNNEL_BACKOFF)
+	t->report_at = 0;
+	if (t->state == TUNNEL_BACKOFF) {
 		t->state = TUNNEL_OVER;
-	else
-		mux_bye(t->mux, MUX_RESET, "stopped by a signal");
+		return;
+	}
+	t->state = TUNNEL_STOPPING;
+	mux_bye(t->mux, MUX_RESET, "stopped by a signal");
 }
 
 /* ---- a turn ---- */
 
-/*
- * A hop that is a command may hold all back until there is more of it, and what is called relay there may be something else. Nothing
- * is ended: an ssh may be asking for a password, and a host may be slow.
- */
-static void
-watch_silence(struct tunnel *t, struct pollset *ps)
-{
-	int64_t when = (t->here_at != 0 ? t->here_at : t->started_at) + MAGIC_AFTER;
-
-	if (t->connects > 0 || t->silence_logged ||
-	    bootstrap_state(t->bootstrap) != BOOTSTRAP_ASKING ||
-	    (t->here_at == 0 && !hops_any_command(t->hops)))
-		return;
-	pollset_until(ps, when);
-	if (ps->now < when)
-		return;
-	t->silence_logged = true;
-	if (t->here_at == 0)
-		log_say(LOG_NOTICE, "no answer yet: does a hop hold bytes back until there are "
-				    "many (srun without -u)?");
-	else
-		log_say(LOG_NOTICE,
-		    "%s was reached and answers no more: what does relay -V do there? -x PATH "
-		    "names another one",
-		    tunnel_name(t));
-}
-
-/* What a start with hops is just doing. */
-static void
-watch_bootstrap(struct tunnel *t, struct pollset *ps)
-{
-	char text[HOPS_PATH + 64];
-
-	if (bootstrap_state(t->bootstrap) == BOOTSTRAP_UPLOADING &&
-	    t->uploads_logged < bootstrap_uploads(t->bootstrap)) {
-		t->uploads_logged = bootstrap_uploads(t->bootstrap);
-		snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s",
-		    (bootstrap_upload_size(t->bootstrap) + 1023) / 1024, tunnel_name(t));
-		if (t->connects == 0)
-			log_status(text);
-	}
-	if (bootstrap_answered(t->bootstrap) && t->here_at == 0) {
-		t->here_at = ps->now;
-		log_say(LOG_INFO, "reached %s", tunnel_name(t));
-	}
-	watch_silence(t, ps);
-	if (bootstrap_state(t->bootstrap) == BOOTSTRAP_STARTING &&
-	    mux_state(t->mux) == MUX_STARTING) {
-		if (t->magic_at == 0)
-			t->magic_at = ps->now + MAGIC_AFTER;
-		if (ps->now >= t->magic_at)
-			mux_lost(t->mux, MUX_TIMEOUT,
-			    "the relay there was started and is not heard: does a hop hold bytes "
-			    "back until a line is whole "
-			    "(srun without -u)?");
-		pollset_until(ps, t->magic_at);
-	}
-	if ((t->connects > 0 || t->probing) && mux_state(t->mux) != MUX_DEAD) {
-		if (ps->now >= t->started_at + START_MOST)
-			mux_lost(t->mux, MUX_TIMEOUT, "no answer within two minutes");
-		else
-			pollset_until(ps, t->started_at + START_MOST);
-	}
-}
-
-/* Did this host sleep since the last turn? Its clock may not show it, the time of day does. */
+/* Return true if this host slept since the last turn.  pollset_clock may stand
+ * still meanwhile; the time of day does not. */
 static bool
 has_slept(struct tunnel *t, int64_t now_us)
 {
 	struct timespec ts;
-	int64_t clocks, before = t->clock_offset;
+	int64_t before = t->clock_offset;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	clocks = ((int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - now_us) / 1000;
-	t->clock_offset = clocks;
-	return before != 0 && clocks - before > SLEPT;
+	t->clock_offset = ((int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - now_us) / 1000;
+	return before != 0 && t->clock_offset - before > SLEPT;
 }
 
-/* A line seldom survives a sleep, and a pause before the next start was for another place and time. */
+/* A TCP connection seldom survives a sleep.  After one, the network may be
+ * another, so no pause is left. */
 static void
 watch_sleep(struct tunnel *t, const struct pollset *ps)
 {
@@ -410,100 +563,125 @@ watch_sleep(struct tunnel *t, const struct pollset *ps)
 	if (t->state == TUNNEL_UP)
 		mux_woke(t->mux, ps->now_us);
 	t->retries = 0;
-	t->again_at = ps->now;
+	t->retry_at = ps->now;
 }
 
 static int64_t
 next_start(const struct tunnel *t)
 {
-	int64_t least = WAKE_AFTER * (int64_t)t->retries;
-	int64_t woken = t->started_at + (least < WAKE_MOST ? least : WAKE_MOST);
+	int64_t pause = WANTED_PAUSE * (int64_t)t->retries;
+	int64_t wanted_at = t->started_at + (pause < WANTED_MOST ? pause : WANTED_MOST);
 
-	return t->wanted && woken < t->again_at ? woken : t->again_at;
+	return t->wanted && wanted_at < t->retry_at ? wanted_at : t->retry_at;
+}
+
+static void
+retry(struct tunnel *t, struct pollset *ps)
+{
+	if (ps->now >= next_start(t) && tunnel_start(t, ps->now) != STATUS_OK)
+		back_off(t, ps);
+	if (t->state == TUNNEL_BACKOFF)
+		pollset_until(ps, next_start(t));
+}
+
+/* Make the transition that is due, or set the deadline of the next one. */
+static void
+step_state(struct tunnel *t, struct pollset *ps)
+{
+	bool dead = t->mux != NULL && mux_state(t->mux) == MUX_DEAD;
+
+	switch (t->state) {
+	case TUNNEL_OVER:
+		break;
+	case TUNNEL_STARTING:
+		if (t->config.hops != NULL)
+			watch_start(t, ps);
+		if (mux_state(t->mux) == MUX_DEAD)
+			start_failed(t, ps);
+		break;
+	case TUNNEL_FAILED:
+		explain_start(t, ps);
+		break;
+	case TUNNEL_UP:
+		if (dead)
+			lose_link(t, ps);
+		break;
+	case TUNNEL_STOPPING:
+		if (dead)
+			be_over(t, t->status, ps);
+		break;
+	case TUNNEL_BACKOFF:
+		retry(t, ps);
+		break;
+	}
 }
 
 void
 tunnel_want(struct tunnel *t, struct pollset *ps)
 {
+	enum tunnel_state before;
+
 	watch_sleep(t, ps);
-	if (t->state == TUNNEL_BACKOFF && ps->now >= next_start(t)) {
-		t->wanted = false;
-		if (tunnel_start(t, MUX_NEAR, ps->now) != STATUS_OK) {
-			clear(t, ps);
-			rest(t, ps->now);
-		}
-	}
-	if (t->hops != NULL && t->state == TUNNEL_STARTING)
-		watch_bootstrap(t, ps);
-	if ((t->state == TUNNEL_STARTING || t->state == TUNNEL_UP) && mux_state(t->mux) == MUX_DEAD)
-		end_link(t, ps);
-	/* Behind the end of a link: nothing else may ever wake us. */
+	/* Until nothing changes: the turn after this one may be far away. */
+	do {
+		before = t->state;
+		step_state(t, ps);
+	} while (t->state != before);
 	report_loss(t, ps);
-	if (t->state == TUNNEL_BACKOFF)
-		pollset_until(ps, next_start(t));
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF || mux_state(t->mux) == MUX_DEAD)
+	if (t->mux == NULL || mux_state(t->mux) == MUX_DEAD)
 		return;
-	conn_take_dirty(t->conns, t->mux, ps->now);
-	remote_want(&t->remotes, ps);
-	transport_want(&t->transport, ps);
-}
-
-/* People know the far end by the name that they reached it by. */
-static void
-take_name(struct tunnel *t)
-{
-	const char *last = t->hops->hops[t->hops->n - 1];
-
-	if (strpbrk(last, " \t") == NULL)
-		mux_name_peer(t->mux, last);
+	conn_take_dirty(t->config.conns, t->mux, ps->now);
+	remote_want(t->remotes, ps);
+	transport_want(t->transport, ps);
 }
 
 bool
 tunnel_step(struct tunnel *t, const struct pollset *ps)
 {
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF)
+	if (t->mux == NULL || t->state == TUNNEL_FAILED)
 		return false;
-	transport_step(&t->transport, ps);
-	if (mux_state(t->mux) != MUX_UP || t->state == TUNNEL_UP)
+	transport_step(t->transport, ps);
+	if (t->state != TUNNEL_STARTING || mux_state(t->mux) != MUX_UP)
 		return false;
-	t->state = TUNNEL_UP;
-	t->connects++;
-	t->retries = 0;
-	t->up_at = ps->now;
-	t->conns->mux = t->mux;
-	t->transport.quiet = false;
-	bootstrap_release(t->bootstrap);
-	if (t->hops != NULL && !t->probing)
-		take_name(t);
+	come_up(t, ps->now);
 	return true;
 }
 
 void
 tunnel_serve(struct tunnel *t, const struct pollset *ps)
 {
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF)
+	if (t->mux == NULL)
 		return;
-	serve_streams(&t->serve, t->mux, ps->now);
-	conn_take_dirty(t->conns, t->mux, ps->now);
-	remote_step(&t->remotes, ps);
+	serve_streams(t->serve, t->mux, ps->now);
+	conn_take_dirty(t->config.conns, t->mux, ps->now);
+	remote_step(t->remotes, ps);
 	probe_step(&t->probes);
+}
+
+/*
+ * Its connection has ended, so both sides have delivered all bytes or given
+ * them up.  After the latter, the far side gives them up too.
+ */
+static void
+finish(struct tunnel *t)
+{
+	mux_bye(t->mux, t->config.conns->gave_up ? MUX_RESET : MUX_END, "done");
+	t->state = TUNNEL_STOPPING;
 }
 
 void
 tunnel_flush(struct tunnel *t, int status)
 {
-	if (t->state == TUNNEL_OVER || t->state == TUNNEL_BACKOFF)
+	if (t->mux == NULL)
 		return;
-	if (t->one_shot && status != STATUS_OK && !t->stopped)
+	if (t->config.one_shot && status != STATUS_OK && t->state != TUNNEL_STOPPING)
 		t->status = status;
-	transport_flush(&t->transport, pollset_clock_us());
-	/* A connection ends when everything is delivered, or given up; then the far side is to give it up, too. */
-	if (t->one_shot && t->state == TUNNEL_UP && t->conns->n == 0 &&
-	    mux_state(t->mux) != MUX_DEAD) {
-		t->finished = true;
-		mux_bye(t->mux, t->conns->gave_up ? MUX_RESET : MUX_END, "done");
-	}
+	transport_flush(t->transport, pollset_clock_us());
+	if (t->config.one_shot && tunnel_carries(t) && t->config.conns->n == 0)
+		finish(t);
 }
+
+/* ---- for callers ---- */
 
 void
 tunnel_want_up(struct tunnel *t)
@@ -511,26 +689,105 @@ tunnel_want_up(struct tunnel *t)
 	t->wanted = true;
 }
 
-void
-tunnel_table(const struct tunnel *t, int64_t now)
+bool
+tunnel_wanted(const struct tunnel *t)
 {
-	static const char *const words[] = { "over", "starting", "up", "down" };
-	const char *name = tunnel_name(t);
+	return t->wanted;
+}
+
+struct stream *
+tunnel_open(struct tunnel *t, const char *target)
+{
+	return mux_open(t->mux, target);
+}
+
+bool
+tunnel_ask(struct tunnel *t, struct forward *f)
+{
+	return remote_ask(t->remotes, t->mux, f);
+}
+
+bool
+tunnel_probe(struct tunnel *t, struct forward *f)
+{
+	return probe_target(&t->probes, t->mux, f);
+}
+
+enum tunnel_state
+tunnel_state(const struct tunnel *t)
+{
+	return t == NULL ? TUNNEL_OVER : t->state;
+}
+
+bool
+tunnel_carries(const struct tunnel *t)
+{
+	return t->state == TUNNEL_UP && mux_state(t->mux) != MUX_DEAD;
+}
+
+int
+tunnel_status(const struct tunnel *t)
+{
+	return t->status;
+}
+
+unsigned
+tunnel_connects(const struct tunnel *t)
+{
+	return t->connects;
+}
+
+const char *
+tunnel_peer(const struct tunnel *t)
+{
+	return mux_peer(t->mux);
+}
+
+void
+tunnel_set_peer(struct tunnel *t, const char *name)
+{
+	mux_name_peer(t->mux, name);
+}
+
+const struct bootstrap *
+tunnel_bootstrap(const struct tunnel *t)
+{
+	return t->bootstrap;
+}
+
+const char *
+tunnel_loss(const struct tunnel *t)
+{
+	return t->loss;
+}
+
+static void
+log_traffic(const struct tunnel *t, int64_t now)
+{
 	int64_t up = (now - t->up_at) / 1000;
 	uint64_t seconds = (uint64_t)(up > 0 ? up : 1);
 	struct mux_stats s;
 
-	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side",
-	    words[t->state]);
-	if (t->state == TUNNEL_BACKOFF)
-		log_say(LOG_ERROR, "%s; it is made again in %lld s, or when somebody connects",
-		    t->loss, (long long)((next_start(t) - now + 999) / 1000));
-	if (t->state != TUNNEL_UP)
-		return;
 	mux_stats(t->mux, &s);
 	log_say(LOG_ERROR, "round trip %lld us, at most %llu bytes in flight, %llu bytes reserved",
 	    (long long)s.rtt_us, (unsigned long long)s.cwnd, (unsigned long long)s.reserved);
 	log_say(LOG_ERROR, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second",
 	    (unsigned long long)s.sent, (unsigned long long)s.received, (long long)up,
 	    (unsigned long long)(s.sent / seconds), (unsigned long long)(s.received / seconds));
+}
+
+void
+tunnel_table(const struct tunnel *t, int64_t now)
+{
+	static const char *const words[] = { "over", "starting", "not made", "up", "stopping",
+		"down" };
+	const char *name = tunnel_name(t);
+
+	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side",
+	    words[t->state]);
+	if (t->state == TUNNEL_BACKOFF)
+		log_say(LOG_ERROR, "%s; reconnecting in %lld s, or at the next connection", t->loss,
+		    (long long)((next_start(t) - now + 999) / 1000));
+	if (t->state == TUNNEL_UP)
+		log_traffic(t, now);
 }

@@ -1,70 +1,133 @@
 /*
  * tunnel/tunnel.h - the life of a link, on either side.
+ *
+ *   starting --HELLO read--> up --stop, connection ended--> stopping --> over
+ *   starting --channel ended--> failed --cause logged--> over, or backoff
+ *   up --channel ended--> over, or backoff --retry_at--> starting
+ *
+ * On the near side the link leads through hops (-L, -R, -D, -W), or a command
+ * of the user's carries it (-m).  Only a link through hops reconnects.  Its
+ * listeners stay open meanwhile, and new connections wait in their backlog.
+ *
+ * A lost link resets the streams that it carried.
+ *
+ * struct tunnel is opaque and lasts as long as the process.  No function waits.
+ * Times are milliseconds of pollset_clock.
  */
 #ifndef TUNNEL_TUNNEL_H
 #define TUNNEL_TUNNEL_H
 
-#include "base/poll.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "mux/mux.h"
-#include "net/dial.h"
-#include "conn/conn.h"
-#include "tunnel/bootstrap.h"
-#include "tunnel/hops.h"
-#include "tunnel/probe.h"
-#include "tunnel/remote.h"
-#include "tunnel/serve.h"
-#include "tunnel/transport.h"
 
-enum tunnel_state { TUNNEL_OVER, TUNNEL_STARTING, TUNNEL_UP, TUNNEL_BACKOFF };
+struct bootstrap;
+struct conns;
+struct dial_target;
+struct forward;
+struct hops;
+struct pollset;
+struct tunnel;
 
-struct tunnel {
-	enum tunnel_state state;
+enum tunnel_state {
+	TUNNEL_OVER,     /* not started yet, or ended */
+	TUNNEL_STARTING, /* the channel is being made; until HELLO was read */
+	TUNNEL_FAILED,   /* near: a start has failed, and its exit status is awaited */
+	TUNNEL_UP,
+	TUNNEL_STOPPING, /* BYE is being sent */
+	TUNNEL_BACKOFF   /* the link was lost; the next start is due later */
+};
+
+/* All pointers are borrowed for as long as the tunnel lasts. */
+struct tunnel_config {
 	enum mux_role role;
-	struct mux *mux;
-	struct transport transport;
-	struct conns *conns; /* borrowed */
-	struct remotes remotes;
-	struct serve serve;
-	struct probes probes;
-	struct dial_target *command; /* near: what carries the link */
-	const struct hops *hops;     /* near: it leads through these; NULL: it is the user's own */
-	const char *self, *far_path, *far_options; /* with hops: for bootstrap.c */
-	struct bootstrap *bootstrap; /* with hops: from the first start to the end of the process */
-	bool one_shot;               /* ends with its one connection */
-	bool probing;                /* -n: probe.c reports its failures from ${loss}, and it never reconnects */
-	bool finished;               /* it has ended so */
-	bool stopped, wanted;
-	unsigned connects; /* how often it was up */
-	unsigned retries;  /* starts since then */
-	int uploads_logged;
-	bool silence_logged;
-	int64_t started_at, here_at, up_at, explain_at, magic_at, again_at;
-	int64_t
-	    clock_offset; /* the time of day minus the clock that stands still while the host sleeps */
-	int64_t report_at; /* a loss is logged at this time; 0: none */
-	char loss[1024];   /* why the link was lost, or could not be made */
-	int status;        /* TUNNEL_OVER: relay's exit status */
+	struct conns *conns;
+
+	/* near: the command that carries the link.  far: the target of streams
+	 * that name no other.  Its time limits and children serve look-ups. */
+	struct dial_target *target;
+
+	const struct hops *hops;     /* near: the hops; NULL: a command of the user's */
+	const char *self, *far_path; /* with hops: see bootstrap.h */
+	const char *far_options;     /* with hops: of the far relay */
+	bool probing;                /* near: for -n, see tunnel_set_hops */
+	bool one_shot;               /* near: the link ends with its only connection */
+	bool only_target;            /* far: refuse streams that name another target */
+	bool any_uid;                /* far: other users may connect to listeners of -R */
 };
 
 /*
- * tunnel_start(t, role, now): begin, with command, hops, conns and serve as they are; return an exit status.
- * tunnel_want(t, ps): tell poll what it waits for; end and start what is due.
- * tunnel_step(t, ps): read; return true if the link came up in this turn.
- * tunnel_serve(t, ps): take up new streams, and wake connections whose streams have changed; before conn_step.
- * tunnel_flush(t, status, ps): write, after conn_step; ${status} is what conn_sweep returned.
- * tunnel_want_up(t): a connection waits for a tunnel in backoff.
- * tunnel_stop(t, status): end with ${status}.
- * tunnel_name(t): what the user calls the far side.
- * tunnel_table(t, now): log its state.
+ * tunnel_new(config): a tunnel that is not started.  NULL: no memory.
+ * tunnel_start(t, now): start it.  Return an exit status; if it is not
+ * STATUS_OK, the cause was logged.
+ * tunnel_stop(t, status): end the link with ${status}.  NULL is harmless.
+ *
+ * Once a turn, in this order:
+ *
+ * tunnel_want(t, ps): make the transitions that are due, and add what ${t}
+ * waits for to ${ps}.
+ * tunnel_step(t, ps): read the channel.  Return true if the link came up.
+ * tunnel_serve(t, ps): take up new streams, and make the connections active
+ * whose streams have changed.  Before conn_step.
+ * tunnel_flush(t, status): write to the channel.  After conn_sweep, which
+ * returned ${status}.
  */
-int tunnel_start(struct tunnel *t, enum mux_role role, int64_t now);
+struct tunnel *tunnel_new(const struct tunnel_config *config);
+int tunnel_start(struct tunnel *t, int64_t now);
+void tunnel_stop(struct tunnel *t, int status);
 void tunnel_want(struct tunnel *t, struct pollset *ps);
 bool tunnel_step(struct tunnel *t, const struct pollset *ps);
 void tunnel_serve(struct tunnel *t, const struct pollset *ps);
 void tunnel_flush(struct tunnel *t, int status);
+
+/*
+ * For -n, which reports failures itself.  With probing, the tunnel logs no failed
+ * start as an error, does not reconnect, and each start has two minutes.
+ *
+ * tunnel_set_hops(t, hops): TUNNEL_OVER: forget the last link, and lead the next
+ * one through ${hops}, which is borrowed.  False: no memory.
+ * tunnel_bootstrap(t): its results in the last start.
+ * tunnel_banner(t, n): the bytes before the far magic, ${*n} of them and a NUL,
+ * without answers to bootstrap and without NULs.  ${t} keeps them.
+ * tunnel_set_peer(t, name): from now on messages name the far side ${name}.
+ * tunnel_loss(t): why the link ended, or could not be made.
+ */
+bool tunnel_set_hops(struct tunnel *t, const struct hops *hops);
+const struct bootstrap *tunnel_bootstrap(const struct tunnel *t);
+const char *tunnel_banner(struct tunnel *t, size_t *n);
+void tunnel_set_peer(struct tunnel *t, const char *name);
+const char *tunnel_loss(const struct tunnel *t);
+
+/*
+ * tunnel_want_up(t): TUNNEL_BACKOFF: a connection waits, so the next start is
+ * earlier.  tunnel_wanted(t): this was called since the last start.
+ * tunnel_open(t, target): near: a new stream, or NULL; see mux_open.
+ * tunnel_ask(t, f): near: make -R; see remote_ask.
+ * tunnel_probe(t, f): near: connect to the target of ${f} once; see probe.h.
+ */
 void tunnel_want_up(struct tunnel *t);
-void tunnel_stop(struct tunnel *t, int status);
+bool tunnel_wanted(const struct tunnel *t);
+struct stream *tunnel_open(struct tunnel *t, const char *target);
+bool tunnel_ask(struct tunnel *t, struct forward *f);
+bool tunnel_probe(struct tunnel *t, struct forward *f);
+
+/*
+ * tunnel_state(t): of a NULL ${t}: TUNNEL_OVER.
+ * tunnel_carries(t): the link is up, and its channel has not ended.
+ * tunnel_status(t): TUNNEL_OVER: the exit status of relay.
+ * tunnel_connects(t): how many times the link came up.
+ * tunnel_name(t): the last hop as the user wrote it, or the far host's name.
+ * tunnel_peer(t): TUNNEL_UP: the far side's name in messages.
+ * tunnel_table(t, now): log the state and the traffic, for SIGUSR1.
+ */
+enum tunnel_state tunnel_state(const struct tunnel *t);
+bool tunnel_carries(const struct tunnel *t);
+int tunnel_status(const struct tunnel *t);
+unsigned tunnel_connects(const struct tunnel *t);
 const char *tunnel_name(const struct tunnel *t);
+const char *tunnel_peer(const struct tunnel *t);
 void tunnel_table(const struct tunnel *t, int64_t now);
 
 #endif

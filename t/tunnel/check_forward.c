@@ -1,4 +1,4 @@
-/* check_forward.c - what a tunnel carries, from words and to words; needs forward.o endpoint.o log.o */
+/* check_forward.c - -L, -R, -D and -W: how they are parsed, kept and logged. */
 #include "t/all.h"
 #include "t/check.h"
 
@@ -30,7 +30,7 @@ name(const struct endpoint *ep)
 	return endpoint_name(ep, text[i], sizeof(text[i]));
 }
 
-/* FROM and TO as they were written, and as they are meant. */
+/* SOURCE and TARGET as text, and as endpoints. */
 static const struct {
 	const char *text, *from_text, *to_text, *from, *to;
 } both[] = {
@@ -63,7 +63,7 @@ static const struct {
 };
 #define BOTH ((int)(sizeof(both) / sizeof(both[0])))
 
-START_TEST(from_and_to_are_told_apart)
+START_TEST(source_and_target_are_separated)
 {
 	static const char kinds[] = { FORWARD_NEAR, FORWARD_FAR };
 	char text[100];
@@ -84,24 +84,24 @@ START_TEST(from_and_to_are_told_apart)
 }
 END_TEST
 
-/* What is wrong, and what the words show as right. */
+/* What is wrong, and a part of the message. */
 static const struct {
 	char kind;
-	const char *text, *says;
+	const char *text, *part;
 } wrong[] = {
-	{ 'L', "", "it is FROM:TO" },
-	{ 'L', "8888", "it is FROM:TO" },
-	{ 'L', "8888:", "it is FROM:TO" },
-	{ 'L', ":", "it is FROM:TO" },
-	{ 'L', "8888:8080", "it is FROM:TO" },
-	{ 'L', "8888:node", "it is FROM:TO" },
-	{ 'L', "/a", "it is FROM:TO" },
-	{ 'L', "[::1]:8888", "it is FROM:TO" },
-	{ 'L', "[::1:8888:node:80", "it is FROM:TO" },
-	{ 'L', "8888:[::1]", "it is FROM:TO" },
-	{ 'L', "8888:[::1]80", "it is FROM:TO" },
-	{ 'L', "-:node:80", "it is FROM:TO" },
-	{ 'L', "/a:-", "it is FROM:TO" },
+	{ 'L', "", "expected SOURCE:TARGET" },
+	{ 'L', "8888", "expected SOURCE:TARGET" },
+	{ 'L', "8888:", "expected SOURCE:TARGET" },
+	{ 'L', ":", "expected SOURCE:TARGET" },
+	{ 'L', "8888:8080", "expected SOURCE:TARGET" },
+	{ 'L', "8888:node", "expected SOURCE:TARGET" },
+	{ 'L', "/a", "expected SOURCE:TARGET" },
+	{ 'L', "[::1]:8888", "expected SOURCE:TARGET" },
+	{ 'L', "[::1:8888:node:80", "expected SOURCE:TARGET" },
+	{ 'L', "8888:[::1]", "expected SOURCE:TARGET" },
+	{ 'L', "8888:[::1]80", "expected SOURCE:TARGET" },
+	{ 'L', "-:node:80", "expected SOURCE:TARGET" },
+	{ 'L', "/a:-", "expected SOURCE:TARGET" },
 	{ 'L', "8888:-:80:", "not a port" },
 	{ 'L', "8888:node:", "\"\" is not a port" },
 	{ 'L', "8888:node:0", "port 0" },
@@ -109,15 +109,15 @@ static const struct {
 	{ 'L', "99999:node:80", "not a port" },
 	{ 'L', "8888:*:80", "can only be listened on" },
 	{ 'L', "8888::80", "has no host" },
-	{ 'L', ":8888:node:80", "*:8888 is every address" },
-	{ 'L', ":node:80", "it is FROM:TO" },
+	{ 'L', ":8888:node:80", "*:8888 listens on every address" },
+	{ 'L', ":node:80", "expected SOURCE:TARGET" },
 	{ 'L', "8888:::1:80", "not a port" },
-	{ 'L', "1:2:3:4:5", "needs brackets" },
+	{ 'L', "1:2:3:4:5", "stands in brackets" },
 	{ 'L', "node:8888:/a/", "names a directory" },
 	{ 'L', "/a/:node:80", "names a directory" },
 	{ 'L', "nosuch:node:80", "neither a port" },
 	{ 'L', "/a:node", "neither a port" },
-	{ 'L', "/a:", "it is FROM:TO" },
+	{ 'L', "/a:", "expected SOURCE:TARGET" },
 	{ 'R', "8888", "-R 8888:/home/me/app.sock" },
 	{ 'R', "8888:node:0", "port 0" },
 	{ 'D', "", "empty" },
@@ -136,13 +136,13 @@ static const struct {
 };
 #define WRONG ((int)(sizeof(wrong) / sizeof(wrong[0])))
 
-START_TEST(what_is_wrong_is_told_with_a_right_one)
+START_TEST(a_wrong_forward_is_reported_with_an_example)
 {
 	size_t size;
 	char whole[sizeof(why)];
 
 	ck_assert_msg(!parse(wrong[_i].kind, wrong[_i].text), "-%c %s: %s %s", wrong[_i].kind, wrong[_i].text, f.from_text, f.to_text);
-	HAS(why, wrong[_i].says);
+	HAS(why, wrong[_i].part);
 	HAS_NOT(why, "\n");
 	ck_assert(strstr(why, "8888") != NULL || strstr(why, "1080") != NULL || strstr(why, ":22") != NULL ||
 		  strstr(why, "app.sock") != NULL || strstr(why, "./") != NULL);
@@ -156,7 +156,7 @@ START_TEST(what_is_wrong_is_told_with_a_right_one)
 }
 END_TEST
 
-START_TEST(the_option_is_named_in_what_is_wrong)
+START_TEST(the_message_names_the_option)
 {
 	char kind = "LRDW"[_i];
 
@@ -192,12 +192,12 @@ START_TEST(stdio_goes_to_a_target)
 }
 END_TEST
 
-/* ---- to words ---- */
+/* ---- how they are logged ---- */
 
 static const struct {
 	char kind;
-	const char *text, *bound, *says;
-} told[] = {
+	const char *text, *bound, *part;
+} logged[] = {
 	{ 'L', "8888:node:80", "127.0.0.1:8888", "http://localhost:8888 -> a -> b:node:80\n" },
 	{ 'L', "8888:/home/me/x.sock", "[::1]:8888", "http://localhost:8888 -> a -> b:/home/me/x.sock\n" },
 	{ 'L', "*:8888:node:80", "0.0.0.0:8888", "http://0.0.0.0:8888 -> a -> b:node:80\n" },
@@ -212,21 +212,21 @@ static const struct {
 	{ 'R', "/x:./y", "/x", "a -> b:/x -> here:./y\n" },
 	{ 'W', "node:22", "-", "" },
 };
-#define TOLD ((int)(sizeof(told) / sizeof(told[0])))
+#define LOGGED ((int)(sizeof(logged) / sizeof(logged[0])))
 
-START_TEST(a_way_is_told_in_one_line)
+START_TEST(a_forward_is_logged_in_one_line)
 {
-	ck_assert_msg(parse(told[_i].kind, told[_i].text), "%s", why);
+	ck_assert_msg(parse(logged[_i].kind, logged[_i].text), "%s", why);
 	capture();
-	forward_tell(&f, told[_i].bound, "a -> b");
-	ck_assert_str_eq(captured(), told[_i].says);
+	forward_log(&f, logged[_i].bound, "a -> b");
+	ck_assert_str_eq(captured(), logged[_i].part);
 	log_show(LOG_ERROR);
-	forward_tell(&f, told[_i].bound, "a -> b");
-	ck_assert_str_eq(captured(), told[_i].says);
+	forward_log(&f, logged[_i].bound, "a -> b");
+	ck_assert_str_eq(captured(), logged[_i].part);
 }
 END_TEST
 
-/* What -R asked for, where it stands, and what it asks for the next time. */
+/* What -R asked for, the addresses there, and what it asks for the next time. */
 static const struct {
 	const char *text, *bound, *next;
 } kept[] = {
@@ -238,7 +238,7 @@ static const struct {
 	{ "8888:/a", "127.0.0.1:4711\n\n", "8888" },
 	{ "/there:/a", "/there\n\n", "/there" },
 	{ "/there:0:/a", "/there:0\n\n", "/there" },
-	/* What no relay says. */
+	/* No relay sends these. */
 	{ "0:/a", "\n", "0" },
 	{ "0:/a", "127.0.0.1:47", "0" },
 	{ "0:/a", "127.0.0.1:4711\n", "0" },
@@ -260,7 +260,7 @@ START_TEST(a_port_that_was_picked_is_kept)
 }
 END_TEST
 
-START_TEST(the_longest_paths_are_told)
+START_TEST(the_longest_paths_are_logged)
 {
 	static char text[2 * UNIXPATH_MAX], path[UNIXPATH_MAX];
 
@@ -269,7 +269,7 @@ START_TEST(the_longest_paths_are_told)
 	snprintf(text, sizeof(text), "%s:/q", path);
 	ck_assert(parse(FORWARD_NEAR, text));
 	capture();
-	forward_tell(&f, path, "a");
+	forward_log(&f, path, "a");
 	HAS(captured(), path);
 	HAS(captured(), "p -> a:/q\n");
 }
@@ -277,12 +277,12 @@ END_TEST
 
 TESTS("forward")
 {
-	tcase_add_loop_test(tc, from_and_to_are_told_apart, 0, BOTH);
-	tcase_add_loop_test(tc, what_is_wrong_is_told_with_a_right_one, 0, WRONG);
-	tcase_add_loop_test(tc, the_option_is_named_in_what_is_wrong, 0, 4);
+	tcase_add_loop_test(tc, source_and_target_are_separated, 0, BOTH);
+	tcase_add_loop_test(tc, a_wrong_forward_is_reported_with_an_example, 0, WRONG);
+	tcase_add_loop_test(tc, the_message_names_the_option, 0, 4);
 	tcase_add_loop_test(tc, a_proxy_listens, 0, 7);
 	tcase_add_loop_test(tc, stdio_goes_to_a_target, 0, 5);
-	tcase_add_loop_test(tc, a_way_is_told_in_one_line, 0, TOLD);
+	tcase_add_loop_test(tc, a_forward_is_logged_in_one_line, 0, LOGGED);
 	tcase_add_loop_test(tc, a_port_that_was_picked_is_kept, 0, KEPT);
-	tcase_add_test(tc, the_longest_paths_are_told);
+	tcase_add_test(tc, the_longest_paths_are_logged);
 }

@@ -1,4 +1,4 @@
-/* check_hops.c - from hops to the words of one command; needs hops.o */
+/* check_hops.c - from hops to the words of one command. */
 #include "t/all.h"
 #include "t/check.h"
 
@@ -74,12 +74,12 @@ static const struct {
 	{ "", "a hop is empty" },
 	{ "  ", "a hop is empty" },
 	{ "login|", "a hop is empty" },
-	{ "-v", "\"-v\" is no hop" },
-	{ "-oProxyCommand=x login", "is no hop" },
-	{ " -oProxyCommand=x", "is no hop" }, /* ssh takes options behind its destination, too */
-	{ "login|-v", "\"-v\" is no hop" },
-	{ "login| -oProxyCommand=x", "is no hop" },
-	{ "login|\t-oProxyCommand=x node", "is no hop" },
+	{ "-v", "\"-v\" is not a hop" },
+	{ "-oProxyCommand=x login", "is not a hop" },
+	{ " -oProxyCommand=x", "is not a hop" }, /* ssh takes options behind its destination, too */
+	{ "login|-v", "\"-v\" is not a hop" },
+	{ "login| -oProxyCommand=x", "is not a hop" },
+	{ "login|\t-oProxyCommand=x node", "is not a hop" },
 };
 #define WRONG ((int)(sizeof(wrong) / sizeof(wrong[0])))
 
@@ -104,8 +104,8 @@ START_TEST(odd_letters_are_refused_behind_the_first_hop)
 	ck_assert_int_eq(parse(text, "ssh"), plain);
 	if (plain)
 		return;
-	HAS(why, "on login would read");
-	snprintf(text, sizeof(text), "holds a %c", _i);
+	HAS(why, "on login would interpret");
+	snprintf(text, sizeof(text), "contains a %c", _i);
 	HAS(why, text);
 	snprintf(text, sizeof(text), "no%cde", _i);
 	ck_assert(parse(text, "ssh"));
@@ -116,7 +116,7 @@ START_TEST(the_host_that_would_read_an_odd_letter_is_named)
 {
 	ck_assert(!parse("a|b|c$|d", "ssh"));
 	HAS(why, "\"c$\"");
-	HAS(why, "a shell on b would");
+	HAS(why, "the shell on b would");
 }
 END_TEST
 
@@ -162,8 +162,8 @@ END_TEST
 static const struct {
 	const char *hops, *words;
 	int hop;
-} blames[] = {
-	{ "login", "Permission denied", 0 }, /* who else */
+} named[] = {
+	{ "login", "Permission denied", 0 }, /* the only one */
 	{ "login", "", 0 },
 	{ "login|node", "ssh: Could not resolve hostname node: Name or service not known", 1 },
 	{ "login|node", "ssh: connect to host login port 22: Connection refused", 0 },
@@ -189,13 +189,13 @@ static const struct {
 	{ "login|org", "ssh: connect to host hub.org port 22: Connection refused", -1 },
 	{ "login|run x@node sh", "node sh: not found", -1 },
 };
-#define BLAMES ((int)(sizeof(blames) / sizeof(blames[0])))
+#define NAMED ((int)(sizeof(named) / sizeof(named[0])))
 
-START_TEST(the_hop_that_words_speak_of_is_found)
+START_TEST(the_hop_that_a_line_names_is_found)
 {
-	ck_assert(parse(blames[_i].hops, "ssh"));
-	ck_assert_msg(hops_blame(&h, blames[_i].words) == blames[_i].hop, "%s: %s: %d", blames[_i].hops, blames[_i].words,
-	    hops_blame(&h, blames[_i].words));
+	ck_assert(parse(named[_i].hops, "ssh"));
+	ck_assert_msg(hops_find_named(&h, named[_i].words) == named[_i].hop, "%s: %s: %d", named[_i].hops, named[_i].words,
+	    hops_find_named(&h, named[_i].words));
 }
 END_TEST
 
@@ -235,6 +235,6 @@ TESTS("hops")
 	tcase_add_test(tc, the_host_that_would_read_an_odd_letter_is_named);
 	tcase_add_loop_test(tc, so_many_words_and_no_more_are_taken, 0, 4);
 	tcase_add_test(tc, the_path_is_told_in_its_room);
-	tcase_add_loop_test(tc, the_hop_that_words_speak_of_is_found, 0, BLAMES);
+	tcase_add_loop_test(tc, the_hop_that_a_line_names_is_found, 0, NAMED);
 	tcase_add_loop_test(tc, a_cause_has_its_remedy, 0, REMEDIES);
 }

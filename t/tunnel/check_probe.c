@@ -11,7 +11,7 @@ probe(const char *to)
 	snprintf(text, sizeof(text), "1:%s", to);
 	ck_assert(forward_parse(&f, FORWARD_NEAR, text, why, sizeof(why)));
 	ck_assert(probe_target(&probes, link_near, &f));
-	ck_assert_int_eq(f.state, FORWARD_ASKS);
+	ck_assert_int_eq(f.state, FORWARD_ASKED);
 }
 
 /* 1: the target sends first */
@@ -29,7 +29,7 @@ START_TEST(a_probe_connects_to_its_target_and_closes)
 	run();
 	ck_assert_int_eq(os_error(fd), 0); /* no reset follows the EOF */
 	close(fd);
-	TURN_UNTIL(f.state == FORWARD_STANDS);
+	TURN_UNTIL(f.state == FORWARD_READY);
 	finish();
 	ck_assert_str_eq(captured(), "");
 }
@@ -39,7 +39,7 @@ START_TEST(a_probe_without_a_target_is_refused)
 {
 	begin();
 	probe("./missing");
-	TURN_UNTIL(f.state != FORWARD_ASKS);
+	TURN_UNTIL(f.state != FORWARD_ASKED);
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
 	HAS(captured(), "relay: node: cannot connect to ./missing");
 	finish();
@@ -54,14 +54,14 @@ START_TEST(a_probe_waits_as_long_as_the_far_side_waits)
 	rule.wait_ms = 10000;
 	probe("./soon");
 	run();
-	ck_assert_int_eq(f.state, FORWARD_ASKS);
+	ck_assert_int_eq(f.state, FORWARD_ASKED);
 	l = unix_listener("soon", SOCK_STREAM, 4);
 	fd = taken(l);
 	ends(fd);
 	close(fd);
 	close(l);
 	unlink("soon");
-	TURN_UNTIL(f.state == FORWARD_STANDS);
+	TURN_UNTIL(f.state == FORWARD_READY);
 	finish();
 }
 END_TEST

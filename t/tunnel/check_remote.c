@@ -1,4 +1,5 @@
 /* check_remote.c - -R: the far side listens. */
+#include <netdb.h>
 #include <sys/wait.h>
 
 #include "t/tunnel/sides.h"
@@ -17,15 +18,15 @@ ask(struct forward *forward, const char *from, const char *to)
 	ck_assert_msg(forward_parse(forward, FORWARD_FAR, text, why, sizeof(why)), "%s", why);
 	forward->to.each_ms = 2000;
 	forward->to.kids = &kids;
-	ck_assert(remote_ask(&near_remotes, link_near, forward));
-	ck_assert_int_eq(forward->state, FORWARD_ASKS);
+	ck_assert(remote_ask(near_remotes, link_near, forward));
+	ck_assert_int_eq(forward->state, FORWARD_ASKED);
 }
 
 static void
 listen_there(const char *from, const char *to)
 {
 	ask(&f, from, to);
-	TURN_UNTIL(f.state != FORWARD_ASKS);
+	TURN_UNTIL(f.state != FORWARD_ASKED);
 }
 
 static uint16_t
@@ -56,13 +57,13 @@ all_wait(uint32_t n)
 
 /* ---- both sides ---- */
 
-START_TEST(a_listener_there_stands_and_streams_wait)
+START_TEST(a_listener_there_is_ready_and_streams_wait)
 {
 	char want[64];
 
 	begin();
 	listen_there("127.0.0.1:0", "127.0.0.1:1");
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	snprintf(want, sizeof(want), "127.0.0.1:%u\n\n", (unsigned)port_there());
 	ck_assert_str_eq(f.bound, want);
 	TURN_UNTIL(all_wait(1));
@@ -78,7 +79,7 @@ START_TEST(both_loopbacks_are_reported_a_line_each)
 {
 	begin();
 	listen_there("0", "127.0.0.1:1");
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	HAS(f.bound, "127.0.0.1:");
 	HAS(f.bound, "[::1]:");
 	ck_assert_ptr_eq(strstr(f.bound, "\n\n"), f.bound + strlen(f.bound) - 2);
@@ -120,7 +121,7 @@ START_TEST(connections_there_are_served_here)
 }
 END_TEST
 
-/* While as many are open here as may be, the next one waits there. */
+/* While the limit of connections here is reached, the next one waits there. */
 START_TEST(a_connection_there_waits_for_room_here)
 {
 	uint16_t port = 0;
@@ -153,7 +154,7 @@ START_TEST(a_connection_whose_target_here_is_missing_is_reset_there)
 	HAS(captured(), "./missing: No such file");
 	HAS_NOT(captured(), "node: ");
 	TURN_UNTIL(all_wait(1));
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	lose_link();
 }
 END_TEST
@@ -175,6 +176,80 @@ START_TEST(a_listener_that_cannot_be_is_refused_and_reported_once)
 }
 END_TEST
 
+static bool
+resolver_knows(const char *name)
+{
+	struct addrinfo *list;
+
+	if (getaddrinfo(name, NULL, NULL, &list) != 0) {
+		printf("skipped: the resolver does not know %s\n", name);
+		return false;
+	}
+	freeaddrinfo(list);
+	return true;
+}
+
+/* "Localhost" is not the word that relay knows, so a child looks it up. */
+START_TEST(a_listener_there_may_have_a_name)
+{
+	if (!resolver_knows("Localhost"))
+		return;
+	begin();
+	listen_there("Localhost:0", "127.0.0.1:1");
+	ck_assert_int_eq(f.state, FORWARD_READY);
+	TURN_UNTIL(all_wait(1));
+	TURN_UNTIL(kids.first == NULL);
+	lose_link();
+}
+END_TEST
+
+/* A label of 64 letters is not sent to a name server. */
+START_TEST(a_listener_of_an_unknown_name_is_refused_and_reported)
+{
+	begin();
+	listen_there("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx:0", "127.0.0.1:1");
+	ck_assert_int_eq(f.state, FORWARD_REFUSED);
+	HAS(captured(), "relay: node: cannot listen on xxx");
+	TURN_UNTIL(kids.first == NULL);
+	finish();
+}
+END_TEST
+
+/* During the look-up, the stream or the link ends, and so does the child.
+ * 0: by a reset, 1: by EOF, 2: the link */
+START_TEST(a_look_up_ends_with_its_stream)
+{
+	struct stream *s;
+
+	begin();
+	signal(SIGTERM, SIG_DFL); /* Check's handler would end the test with the child */
+	s = open_stream(REMOTE_LISTEN "Localhost:0");
+	cross();
+	pollset_begin(&ps);
+	serve_streams(serve, link_far, ps.now);
+	remote_step(far_remotes, &ps);
+	ck_assert_ptr_nonnull(kids.first);
+	ck_assert(!remote_is_empty(far_remotes));
+	if (_i == 2) {
+		link_held = true;
+		link_cut();
+	} else if (_i == 1) {
+		stream_shutdown(s);
+	} else {
+		stream_reset(s, MUX_RESET, "");
+	}
+	cross();
+	remote_step(far_remotes, &ps);
+	ck_assert(remote_is_empty(far_remotes));
+	stream_release(s);
+	TURN_UNTIL(kids.first == NULL);
+	if (_i < 2)
+		finish();
+	else
+		nothing_is_left();
+}
+END_TEST
+
 /* 1: the client does not wait */
 START_TEST(a_socket_file_there_goes_with_its_listener)
 {
@@ -183,7 +258,7 @@ START_TEST(a_socket_file_there_goes_with_its_listener)
 
 	begin();
 	listen_there("./app.sock", "./missing");
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	ck_assert_str_eq(f.bound, "./app.sock\n\n");
 	fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
@@ -250,14 +325,14 @@ START_TEST(the_longest_path_there_is_reported_whole)
 	snprintf(path + n, sizeof(path) - n, "/app.sock");
 	begin();
 	listen_there(path, "./missing");
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	ck_assert_uint_eq(strlen(f.bound), strlen(path) + 2);
 	lose_link();
 	ck_assert_int_eq(access(path, F_OK), -1);
 }
 END_TEST
 
-/* Each takes connections for its own target. */
+/* The connections of each one go to its own target. */
 START_TEST(two_listeners_keep_apart)
 {
 	static struct forward other;
@@ -281,7 +356,7 @@ START_TEST(two_listeners_keep_apart)
 }
 END_TEST
 
-/* The far side allows so few streams that all are in use.  When some end, streams wait again. */
+/* The far side allows so few streams that all are used.  When some end, streams wait again. */
 START_TEST(a_listener_recovers_from_a_want_of_streams)
 {
 	enum { FEW = 6 };
@@ -309,7 +384,7 @@ START_TEST(a_listener_is_refused_where_no_stream_can_be_opened)
 	begin();
 	ck_assert(forward_parse(&f, FORWARD_FAR, "1:x:1", why, sizeof(why)));
 	mux_lost(link_near, MUX_RESET, "");
-	ck_assert(!remote_ask(&near_remotes, link_near, &f));
+	ck_assert(!remote_ask(near_remotes, link_near, &f));
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
 	HAS(captured(), "cannot ask node for 1");
 	lose_link();
@@ -327,8 +402,8 @@ START_TEST(another_user_of_the_far_host_may_not_connect)
 		printf("skipped: needs root, and what POSIX lacks\n");
 		return;
 	}
+	any_uid = _i == 1;
 	begin();
-	far_remotes.any_uid = _i == 1;
 	listen_there("127.0.0.1:0", port_text(port));
 	pid = fork();
 	if (pid == 0) {
@@ -352,7 +427,7 @@ START_TEST(another_user_of_the_far_host_may_not_connect)
 }
 END_TEST
 
-/* ---- the far side; the near one is by hand ---- */
+/* ---- the far side; the test is the near one ---- */
 
 /* A listener there, and its addresses into f.bound. */
 static struct stream *
@@ -379,7 +454,7 @@ wait_by_hand(const struct stream *listener)
 	return open_stream(text);
 }
 
-/* 0: by a reset of its stream, 1: by EOF.  What waits ends with it, what is joined does not. */
+/* 0: by a reset of its stream, 1: by EOF.  Its waiting streams end too; its connections do not. */
 START_TEST(a_listener_ends_with_its_stream)
 {
 	struct stream *s, *other, *waiting[3];
@@ -413,7 +488,7 @@ START_TEST(a_listener_ends_with_its_stream)
 }
 END_TEST
 
-/* Connections that find no stream stay in the backlog; a stream that was given up takes none. */
+/* Without a waiting stream, a connection stays in the backlog.  A released stream takes none. */
 START_TEST(a_connection_waits_for_a_stream)
 {
 	struct stream *s, *given_up, *taker;
@@ -438,7 +513,7 @@ START_TEST(a_connection_waits_for_a_stream)
 }
 END_TEST
 
-/* ---- the near side; the far one is by hand, and no friend ---- */
+/* ---- the near side; the test is a hostile far side ---- */
 
 static struct stream *
 ask_a_stranger(void)
@@ -502,7 +577,7 @@ START_TEST(addresses_without_end_are_refused)
 
 	begin();
 	s = ask_a_stranger();
-	for (i = 0; i < 6000 && f.state == FORWARD_ASKS; i++)
+	for (i = 0; i < 6000 && f.state == FORWARD_ASKED; i++)
 		answer(s, _i == 0 ? "x" : "a line\n");
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
 	ck_assert_uint_lt(strlen(f.bound), sizeof(f.bound));
@@ -510,7 +585,7 @@ START_TEST(addresses_without_end_are_refused)
 }
 END_TEST
 
-/* They are printed where a program or a terminal reads them. */
+/* A terminal or a program reads them on stdout. */
 START_TEST(addresses_have_no_control_characters)
 {
 	struct stream *s;
@@ -519,7 +594,7 @@ START_TEST(addresses_have_no_control_characters)
 	begin();
 	s = ask_a_stranger();
 	answer(s, "\033]0;you\007:80\n[::1]:80\r\n\n");
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	for (p = f.bound; *p != '\0'; p++)
 		ck_assert_msg(*p >= ' ' || *p == '\n', "%d in the addresses", *p);
 	HAS(f.bound, "[::1]:80");
@@ -527,7 +602,7 @@ START_TEST(addresses_have_no_control_characters)
 }
 END_TEST
 
-/* Streams wait only then.  They end with the listener: 0: EOF, 1: a reset with a reason, 2: a reset without one */
+/* Streams wait after the empty line.  They end with the listener: 0: by EOF, 1: by a reset with a reason, 2: by one without */
 START_TEST(addresses_come_in_pieces_and_a_listener_may_end)
 {
 	struct stream *s, *waiting[WAITING];
@@ -536,13 +611,13 @@ START_TEST(addresses_come_in_pieces_and_a_listener_may_end)
 	begin();
 	s = ask_a_stranger();
 	answer(s, "127.0.0.1:80\n");
-	ck_assert_int_eq(f.state, FORWARD_ASKS);
+	ck_assert_int_eq(f.state, FORWARD_ASKED);
 	answer(s, "[::1]:80");
 	answer(s, "\n");
-	ck_assert_int_eq(f.state, FORWARD_ASKS);
+	ck_assert_int_eq(f.state, FORWARD_ASKED);
 	ck_assert_int_eq(count_waiting(waiting), 0);
 	answer(s, "\n");
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	ck_assert_str_eq(f.bound, "127.0.0.1:80\n[::1]:80\n\n");
 	n = count_waiting(waiting);
 	ck_assert_int_eq(n, WAITING);
@@ -625,7 +700,7 @@ START_TEST(the_link_may_be_lost_at_any_turn)
 	ask(&f, from, port_text(port));
 	for (i = 0; i < _i; i++) {
 		turn();
-		if (fd == -1 && f.state == FORWARD_STANDS)
+		if (fd == -1 && f.state == FORWARD_READY)
 			fd = tcp_connect(AF_INET, there);
 		if ((b = accept(l, NULL, NULL)) != -1)
 			close(b);
@@ -640,12 +715,15 @@ TESTS("remote")
 {
 	tcase_set_timeout(tc, 30);
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
-	tcase_add_test(tc, a_listener_there_stands_and_streams_wait);
+	tcase_add_test(tc, a_listener_there_is_ready_and_streams_wait);
 	tcase_add_test(tc, both_loopbacks_are_reported_a_line_each);
 	tcase_add_loop_test(tc, connections_there_are_served_here, 0, 2);
 	tcase_add_test(tc, a_connection_there_waits_for_room_here);
 	tcase_add_test(tc, a_connection_whose_target_here_is_missing_is_reset_there);
 	tcase_add_loop_test(tc, a_listener_that_cannot_be_is_refused_and_reported_once, 0, 3);
+	tcase_add_test(tc, a_listener_there_may_have_a_name);
+	tcase_add_test(tc, a_listener_of_an_unknown_name_is_refused_and_reported);
+	tcase_add_loop_test(tc, a_look_up_ends_with_its_stream, 0, 3);
 	tcase_add_loop_test(tc, a_socket_file_there_goes_with_its_listener, 0, 2);
 	tcase_add_test(tc, a_taken_lock_there_is_reported_at_once);
 	tcase_add_test(tc, a_socket_file_there_goes_at_once_in_spite_of_a_taken_lock);

@@ -1,4 +1,6 @@
 /* check_serve.c - what the far side does with the streams of the near side. */
+#include <netdb.h>
+
 #include "t/tunnel/sides.h"
 
 /* Both ways, then to a clean end, between a stream of the near side and a socket that the far side has reached. */
@@ -19,7 +21,7 @@ talk_stream(struct stream *s, int fd)
 	stream_release(s);
 }
 
-/* The near side need not wait for OPENED.  1: a Unix target */
+/* The near side may send DATA before it reads OPENED.  1: a Unix target */
 START_TEST(a_stream_reaches_its_target)
 {
 	uint16_t port = 0;
@@ -38,7 +40,7 @@ START_TEST(a_stream_reaches_its_target)
 }
 END_TEST
 
-/* All that have come, in one call. */
+/* One call takes up all streams. */
 START_TEST(many_streams_are_taken_up_at_once)
 {
 	enum { MANY = 40 };
@@ -51,7 +53,7 @@ START_TEST(many_streams_are_taken_up_at_once)
 		s[i] = open_stream(i % 2 ? port_text(port) : "nonsense");
 	cross();
 	pollset_begin(&ps);
-	serve_streams(&serve, link_far, ps.now);
+	serve_streams(serve, link_far, ps.now);
 	ck_assert_uint_eq(far_conns.n, MANY / 2);
 	for (i = 0; i < MANY; i++) {
 		TURN_UNTIL(stream_is_opened(s[i]) || stream_is_closed(s[i]));
@@ -73,9 +75,9 @@ static const struct {
 	{ "", "an end is empty", MUX_UNUSABLE },
 	{ "-", "a stream's target is a port or a socket path", MUX_UNUSABLE },
 	{ "nonsense", "neither a port", MUX_UNUSABLE },
-	{ "=accept 1", "nothing listens for it", MUX_UNUSABLE },
-	{ "=accept ", "nothing listens for it", MUX_UNUSABLE },
-	{ "=listen -", "not asked for", MUX_UNUSABLE },
+	{ "=accept 1", "there is no such listener", MUX_UNUSABLE },
+	{ "=accept ", "there is no such listener", MUX_UNUSABLE },
+	{ "=listen -", "cannot be listened on", MUX_UNUSABLE },
 	{ "=listen nonsense", "neither a port", MUX_UNUSABLE },
 	{ "=listen ", "empty", MUX_UNUSABLE },
 	{ "=listen /dev/null/x", "/dev/null/x", MUX_UNUSABLE },
@@ -107,8 +109,8 @@ START_TEST(a_far_side_with_a_target_of_its_own_reaches_no_other)
 	const char *const text[] = { "", port_text(port), "localhost:1", "=listen 0", "=accept 1" };
 	struct stream *s;
 
+	only_target = true;
 	begin();
-	serve.only_target = true;
 	ck_assert(endpoint_parse(&rule.to, port_text(port), false, why, sizeof(why)));
 	s = open_stream(text[_i]);
 	if (_i < 2) {
@@ -117,14 +119,51 @@ START_TEST(a_far_side_with_a_target_of_its_own_reaches_no_other)
 	} else {
 		TURN_UNTIL(stream_is_closed(s));
 		ck_assert_int_eq(stream_code(s), _i == 4 ? MUX_UNUSABLE : MUX_FORBIDDEN);
-		HAS(stream_reason(s), _i == 4 ? "listens" : _i == 3 ? "listens nowhere" : "and to nothing else");
+		HAS(stream_reason(s), _i == 4 ? "listener" : _i == 3 ? "does not listen" : "connects only to");
 		stream_release(s);
 	}
 	finish();
 }
 END_TEST
 
-/* While the far side dials. */
+/*
+ * The far side looks a name up for the first stream, and again a minute later.
+ * "Localhost" is not the word that relay knows, so a child looks it up.
+ */
+START_TEST(the_addresses_of_a_name_are_kept_for_a_minute)
+{
+	static const int64_t later[] = { 0, 59000, 60000 };
+	uint16_t port = 0;
+	int l = tcp_listener(AF_INET, &port), fd, i;
+	struct addrinfo *list;
+	struct stream *s;
+	int64_t began;
+
+	if (getaddrinfo("Localhost", NULL, NULL, &list) != 0) {
+		printf("skipped: the resolver does not know Localhost\n");
+		return;
+	}
+	freeaddrinfo(list);
+	begin();
+	turn();
+	began = ps.now;
+	snprintf(why, sizeof(why), "Localhost:%u", (unsigned)port);
+	for (i = 0; i < 3; i++) {
+		s = open_stream(why);
+		cross();
+		serve_streams(serve, link_far, began + later[i]);
+		ck_assert_int_eq(kids.first != NULL, i != 1);
+		fd = taken(l);
+		talk_stream(s, fd);
+		TURN_UNTIL(kids.first == NULL);
+	}
+	close(l);
+	fds--;
+	finish();
+}
+END_TEST
+
+/* 0: the near side closes the stream, 1: the link is lost; the far side dials. */
 START_TEST(a_stream_that_is_given_up_ends_its_dial)
 {
 	struct stream *s;
@@ -147,8 +186,8 @@ START_TEST(an_echo_sends_back_what_it_reads)
 {
 	struct stream *s;
 
+	only_target = _i == 1;
 	begin();
-	serve.only_target = _i == 1;
 	s = open_stream(SERVE_ECHO);
 	if (_i == 0) {
 		put_stream(s, "ping");
@@ -178,6 +217,7 @@ TESTS("serve")
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
 	tcase_add_loop_test(tc, a_stream_reaches_its_target, 0, 2);
 	tcase_add_test(tc, many_streams_are_taken_up_at_once);
+	tcase_add_test(tc, the_addresses_of_a_name_are_kept_for_a_minute);
 	tcase_add_loop_test(tc, a_stream_that_reaches_nothing_is_reset_with_the_reason, 0,
 	    (int)(sizeof(unreached) / sizeof(unreached[0])));
 	tcase_add_loop_test(tc, a_far_side_with_a_target_of_its_own_reaches_no_other, 0, 5);

@@ -8,10 +8,14 @@
 #include "tunnel/serve.h"
 
 static struct conns near_conns, far_conns;
-static struct remotes near_remotes = { .conns = &near_conns }, far_remotes = { .conns = &far_conns };
+static struct remotes *near_remotes, *far_remotes;
 static struct probes probes;    /* near */
 static struct dial_target rule; /* of the far side */
-static struct serve serve = { .conns = &far_conns, .remotes = &far_remotes, .target = &rule };
+static struct serve *serve;
+
+/* To be set before begin(). */
+static bool any_uid, only_target; /* of the far side */
+
 static struct children kids;
 static struct pollset ps;
 static char why[512];
@@ -21,7 +25,7 @@ static inline void step_near(void)
 {
 	if (link_near != NULL)
 		conn_take_dirty(&near_conns, link_near, ps.now);
-	remote_step(&near_remotes, &ps);
+	remote_step(near_remotes, &ps);
 	probe_step(&probes);
 	conn_step(&near_conns, &ps);
 	conn_sweep(&near_conns, &ps);
@@ -30,10 +34,10 @@ static inline void step_near(void)
 static inline void step_far(void)
 {
 	if (link_far != NULL) {
-		serve_streams(&serve, link_far, ps.now);
+		serve_streams(serve, link_far, ps.now);
 		conn_take_dirty(&far_conns, link_far, ps.now);
 	}
-	remote_step(&far_remotes, &ps);
+	remote_step(far_remotes, &ps);
 	conn_step(&far_conns, &ps);
 	conn_sweep(&far_conns, &ps);
 }
@@ -46,8 +50,8 @@ static inline void turn(void)
 	spawn_turn(&kids, &ps);
 	conn_want(&near_conns, &ps);
 	conn_want(&far_conns, &ps);
-	remote_want(&near_remotes, &ps);
-	remote_want(&far_remotes, &ps);
+	remote_want(near_remotes, &ps);
+	remote_want(far_remotes, &ps);
 	pollset_until(&ps, moved ? 0 : ps.now + 2);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 	spawn_reap(&kids);
@@ -58,7 +62,7 @@ static inline void turn(void)
 
 #define TURN_UNTIL(cond) UNTIL(cond, turn())
 
-/* Long enough for everything that is going to happen. */
+/* Enough turns for everything that can happen. */
 static inline void run(void)
 {
 	int i;
@@ -85,20 +89,22 @@ static inline void begin(void)
 	tcp_pair(fd);
 	getpeername(fd[0], (struct sockaddr *)&peer, &len);
 	getsockname(fd[0], (struct sockaddr *)&own, &len);
-	os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&own, &uid); /* which keeps a socket of its own */
+	os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&own, &uid); /* it keeps a socket of its own */
 	close(fd[0]);
 	close(fd[1]);
 	fds = fds_open();
 	rule.each_ms = 2000;
 	rule.kids = &kids;
+	near_remotes = remote_new(&near_conns, &rule, false);
+	far_remotes = remote_new(&far_conns, &rule, any_uid);
+	serve = serve_new(&far_conns, far_remotes, &rule, only_target);
 	link_up(MUX_STREAMS, pollset_clock_us());
 }
 
 static inline void nothing_is_left(void)
 {
-	ck_assert_ptr_null(near_remotes.asks);
-	ck_assert_ptr_null(far_remotes.listeners);
-	ck_assert_ptr_null(far_remotes.waiters);
+	ck_assert(remote_is_empty(near_remotes));
+	ck_assert(remote_is_empty(far_remotes));
 	ck_assert_ptr_null(probes.first);
 	ck_assert_uint_eq(near_conns.n + far_conns.n, 0);
 	ck_assert_uint_eq(link_streams(), 0);
@@ -112,13 +118,13 @@ static inline void nothing_is_left(void)
 /* All streams and connections end by themselves. */
 static inline void finish(void)
 {
-	TURN_UNTIL(near_conns.n + far_conns.n == 0 && link_streams() == 0 && near_remotes.asks == NULL &&
-		   far_remotes.listeners == NULL && far_remotes.waiters == NULL && probes.first == NULL);
+	TURN_UNTIL(near_conns.n + far_conns.n == 0 && link_streams() == 0 && remote_is_empty(near_remotes) &&
+		   remote_is_empty(far_remotes) && probes.first == NULL);
 	ck_assert_int_eq(mux_state(link_near), MUX_UP);
 	nothing_is_left();
 }
 
-/* The link is lost: both sides see it and clear up. */
+/* The link is lost.  Both sides notice it and free everything. */
 static inline void lose_link(void)
 {
 	link_held = true;
@@ -128,7 +134,7 @@ static inline void lose_link(void)
 	nothing_is_left();
 }
 
-/* ---- outside ---- */
+/* ---- sockets of the test ---- */
 
 static inline const char *port_text(uint16_t port)
 {
