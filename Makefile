@@ -39,7 +39,7 @@ GUARDS = -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection
 LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 
 # The layers from the lowest to the highest.  A layer uses itself and the layers
-# before it: make layers.  spawn.c is a layer between BASE and NET.  Each .c file
+# before it: make layers.  spawn.c is a layer between BASE and NET.  Each file
 # here has a header.
 BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
@@ -60,7 +60,8 @@ SCRIPT = tunnel/bootstrap_sh.h
 
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/base/check_signals \
 	t/mux/check_cc t/mux/check_frame t/mux/check_mux t/mux/check_queue \
-	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen t/net/check_lookup t/net/check_unixpath \
+	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \
+	t/net/check_lookup t/net/check_unixpath \
 	t/check_spawn \
 	t/conn/check_conn t/conn/check_fdpair t/conn/check_half t/conn/check_socks \
 	t/tunnel/check_bootstrap t/tunnel/check_forward t/tunnel/check_hops t/tunnel/check_probe \
@@ -80,9 +81,9 @@ relay: relay.o $(OBJECTS)
 
 relay.o $(OBJECTS): $(HEADERS) $(SCRIPT) guards
 
-# The script for the far shell as one line, and that line as a C string, a format
-# of printf(3).  Each line of the file ends in a command, unless its last word is
-# one of those in the test.
+# The script for the far shell as one line, in a C string that is a format of
+# printf(3).  A line of the file ends in a command, unless its last word is one
+# of those in the pattern.
 $(SCRIPT): tunnel/bootstrap.sh
 	@sed -e 's/^[[:blank:]]*//' -e '/^#/d' -e '/^$$/d' -e 's/[\\"]/\\&/g' -e 's/%/%%/g' \
 	    -e 's/@[A-Z]*@/%s/g' tunnel/bootstrap.sh | awk ' \
