@@ -286,7 +286,7 @@ t/mux/fuzz_far: t/mux/fuzz_far.c t/mux/fuzz.h $(SOURCES) $(HEADERS)
 VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect \
 	--show-leak-kinds=definite,indirect --error-exitcode=99
 VALGRIND_UNITS = t/base/check_poll t/base/check_signals t/base/check_buf t/conn/check_fdpair \
-	t/conn/check_half t/net/check_sock
+	t/conn/check_half t/net/check_listen t/net/check_unixpath
 SCENES = t/test_ends.py t/test_link.py t/test_tunnel.py -k 'test_client_resets \
 	or test_reset_while_stuck or test_50_commands or test_no_target or test_refusing_target \
 	or test_far_reasons or test_far_refuses or test_remote_socket or test_remote_refused \
