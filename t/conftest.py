@@ -1,5 +1,9 @@
-"""Fixtures: see rig.py for what they hand out.  After each test everything that it started must have gone: every process
-carries a mark in its environment that /proc is searched for, and no socket or pid file may be left in its directory."""
+"""Fixtures.  rig.py has the classes that they return.
+
+After each test, every process, socket and pid file that the test made must be
+gone.  A test's processes carry a mark in their environment, and /proc is
+searched for that mark.
+"""
 import concurrent.futures
 import fcntl
 import glob
@@ -22,7 +26,8 @@ import hosts as hosts_room
 import rig
 
 counter = itertools.count()
-TURNS = 'RELAY_TEST_TURNS'      # the directory of the locks that the workers of pytest -n share
+# the directory of the locks that the workers of pytest -n share
+TURNS = 'RELAY_TEST_TURNS'
 
 
 def pytest_configure(config):
@@ -31,7 +36,9 @@ def pytest_configure(config):
         pytest.exit('no binary at %s: set RELAY' % rig.RELAY, 4)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):      # nohup and a shell's & have them ignored, and relay respects that
+    # relay leaves an ignored signal ignored; nohup and `&` start us with these
+    # ignored
+    for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(sig) == signal.SIG_IGN:
             signal.signal(sig, signal.SIG_DFL)
     if not hasattr(config, 'workerinput'):
@@ -45,8 +52,8 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(autouse=True)
 def turn(request):
-    """Of the tests that run at once, by pytest -n, one that is marked `alone` waits until the others have ended, and holds back
-    those that come after it."""
+    """A test marked `alone` waits until the tests of all other workers have
+    ended.  Later tests wait until it has ended."""
     with open(os.environ[TURNS] + '/gate', 'w') as gate, open(os.environ[TURNS] + '/room', 'w') as room:
         fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker('alone') else fcntl.LOCK_SH)
@@ -56,8 +63,8 @@ def turn(request):
 
 @pytest.fixture(scope='session', autouse=True)
 def findings():
-    """The file names under which AddressSanitizer or valgrind writes what it finds in any process, also where nobody reads its
-    stderr."""
+    """The prefix of the files to which AddressSanitizer or valgrind writes its
+    findings.  A file is needed because stderr of some processes is not read."""
     if not rig.SANITIZED and not rig.VALGRIND:
         yield None
         return
@@ -72,13 +79,14 @@ def findings():
 
 @pytest.fixture
 def lean(monkeypatch):
-    """For tests that measure memory: the sanitizers hold nothing back of what was freed."""
+    """For tests that measure memory: the sanitizers return freed memory at
+    once."""
     monkeypatch.setenv('ASAN_OPTIONS', os.environ.get('ASAN_OPTIONS', '') + ':quarantine_size_mb=0:thread_local_quarantine_size_kb=0')
 
 
 @pytest.fixture(autouse=True)
 def deadline(turn):
-    """No test takes more than 90 s, whatever it waits for."""
+    """A test fails when it takes more than 90 s."""
     def late(*_):
         raise AssertionError('the test took more than 90 s')
     signal.signal(signal.SIGALRM, late)
@@ -89,7 +97,8 @@ def deadline(turn):
 
 @pytest.fixture(autouse=True)
 def mark(turn, monkeypatch, findings):
-    """Mark the processes of this test, and see at its end that none is left, and that the sanitizers found nothing in them."""
+    """Mark the processes of this test.  At its end no marked process may be
+    left, and the sanitizers must have found nothing in any of them."""
     name = '%d.%d' % (os.getpid(), next(counter))
     monkeypatch.setenv(rig.MARK, name)
     yield name
@@ -110,7 +119,8 @@ def mark(turn, monkeypatch, findings):
 
 @pytest.fixture
 def tmp():
-    """A directory with a short path, in which no socket and no pid file may be left."""
+    """A directory with a short path.  At the end it may hold no socket and no
+    pid file."""
     path = tempfile.mkdtemp(prefix='r', dir='/tmp')
     os.chmod(path, 0o755)
     yield path
@@ -122,7 +132,7 @@ def tmp():
 
 @pytest.fixture(scope='session')
 def logs():
-    """Where relay's stderr goes."""
+    """The directory for relay's stderr."""
     path = tempfile.mkdtemp(prefix='relay-logs')
     yield path
     shutil.rmtree(path)
@@ -130,14 +140,15 @@ def logs():
 
 @pytest.fixture
 def pool():
-    """Threads, for what must go on at the same time."""
+    """Threads, for jobs that run at the same time."""
     with concurrent.futures.ThreadPoolExecutor(8) as executor:
         yield executor
 
 
 @pytest.fixture
 def relay(mark, tmp, logs):
-    """relay(word, ...) starts one.  Those that still run at the test's end are stopped, which must go cleanly."""
+    """relay(word, ...) starts a relay.  At the test's end, each relay that
+    still runs gets SIGTERM and must exit cleanly."""
     started = []
 
     def start(*words, **popen):
@@ -153,12 +164,14 @@ def relay(mark, tmp, logs):
         for r in started:
             r.kill()
     for r in started:
-        assert 'runtime error' not in r.err(), r.err()      # what findings() does not catch: libubsan's words
+        # libubsan writes to stderr only: findings() has no file of it
+        assert 'runtime error' not in r.err(), r.err()
 
 
 @pytest.fixture
 def run(mark):
-    """run(word, ...) lets relay run to its end: a CompletedProcess with text in stdout and stderr."""
+    """run(word, ...) runs relay until it exits, and returns a CompletedProcess
+    with stdout and stderr as text."""
     def run(*words, **kw):
         kw.setdefault('stdin', subprocess.DEVNULL)
         kw.setdefault('timeout', rig.PATIENCE)
@@ -169,7 +182,8 @@ def run(mark):
 
 @pytest.fixture(scope='module')
 def hosts(request):
-    """The two sshds; a module that says BARE = True has none of our programs in their PATH."""
+    """The two sshds.  If a module sets BARE = True, PATH on the hosts has none
+    of our programs."""
     h = hosts_room.Hosts(bare=getattr(request.module, 'BARE', False))
     yield h
     h.close()
@@ -184,7 +198,7 @@ def nothing_left_on_the_hosts(hosts, mark):
 
 @pytest.fixture
 def target(tmp):
-    """target(kind) makes a target of relay's: 'tcp', 'unix' or 'command'."""
+    """target(kind) makes a target for relay: 'tcp', 'unix' or 'command'."""
     made = []
 
     def make(kind='tcp', **kw):
@@ -198,7 +212,8 @@ def target(tmp):
 
 
 class Join:
-    """relay between a kind of FROM and a kind of TO: connect() gives both ends of a new connection."""
+    """relay between two kinds of ends, source and target.  connect() returns
+    both ends of a new connection."""
 
     def __init__(self, source, kind, relay, target, tmp, options=()):
         self.source, self.kind, self.start = source, kind, relay
@@ -213,7 +228,7 @@ class Join:
             self.relay = relay(*self.options, '127.0.0.1:0', '--', rig.RELAY, '-', *words)
 
     def connect_near(self, **kw):
-        """Only the client's end."""
+        """Return the client's end alone."""
         words = self.options + ['-'] + self.target.words
         if self.source == 'pipes':
             a, i, o = rig.end_of_pipe_pair()
@@ -231,7 +246,7 @@ class Join:
         return a
 
     def connect(self):
-        """Both ends: the client's, the target's."""
+        """Return the client's end and the target's end."""
         a = self.connect_near()
         self.ends.append(self.target.accept())
         return a, self.ends[-1]
@@ -256,7 +271,7 @@ def joined(relay, target, tmp):
 
 @pytest.fixture
 def mounted():
-    """mounted(path, options): a file system in memory there, until the test's end."""
+    """mounted(path, options) mounts a tmpfs at path until the test's end."""
     made = []
 
     def mount(path, options):

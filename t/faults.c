@@ -34,7 +34,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REAL(name) static __typeof__(name) *real; if (real == NULL) real = (__typeof__(real))dlsym(RTLD_NEXT, #name)
+#define REAL(name)                     \
+	static __typeof__(name) *real; \
+	if (real == NULL)              \
+	real = (__typeof__(real))dlsym(RTLD_NEXT, #name)
 
 static int cut;
 static long eintr, eagain, made;
@@ -63,7 +66,9 @@ __attribute__((destructor)) static void
 end(void)
 {
 	const char *name = getenv("FAULTS_COUNT");
-	FILE *f = name == NULL || strcmp(program_invocation_short_name, "relay") != 0 ? NULL : fopen(name, "w");
+	FILE *f = name == NULL || strcmp(program_invocation_short_name, "relay") != 0
+		      ? NULL
+		      : fopen(name, "w");
 
 	if (f == NULL)
 		return;
@@ -274,16 +279,19 @@ listen(int fd, int backlog)
 }
 
 int
-getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **list)
+getaddrinfo(
+    const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **list)
 {
 	const char *dir = getenv("FAULTS_NAMES");
 	char path[256];
 	FILE *f;
 
 	REAL(getaddrinfo);
-	while (setting("FAULTS_LOOKUP") != 0 && (hints == NULL || (hints->ai_flags & AI_NUMERICHOST) == 0))
+	while (setting("FAULTS_LOOKUP") != 0 &&
+	       (hints == NULL || (hints->ai_flags & AI_NUMERICHOST) == 0))
 		pause();
-	if (dir == NULL || host == NULL || strncmp(host, "fake", 4) != 0 || (hints->ai_flags & AI_NUMERICHOST) != 0)
+	if (dir == NULL || host == NULL || strncmp(host, "fake", 4) != 0 ||
+	    (hints->ai_flags & AI_NUMERICHOST) != 0)
 		return real(host, service, hints, list);
 	snprintf(path, sizeof(path), "%s/asked", dir);
 	f = fopen(path, "a");
@@ -294,5 +302,6 @@ getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
 	snprintf(path, sizeof(path), "%s/hold", dir);
 	while (access(path, F_OK) == 0)
 		poll(NULL, 0, 5);
-	return strncmp(host, "fakeless", 8) == 0 ? EAI_NONAME : real("127.0.0.1", service, hints, list);
+	return strncmp(host, "fakeless", 8) == 0 ? EAI_NONAME
+						 : real("127.0.0.1", service, hints, list);
 }

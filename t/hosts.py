@@ -1,12 +1,17 @@
-"""Two real sshds on loopback that stand for the hosts `login` and `node` and prohibit every kind of forwarding (for the bench,
-which has peers: one that allows it).
+"""Two real sshds on loopback, for the hosts `login` and `node`.  They prohibit
+every kind of forwarding.  The bench compares relay with ssh -L, so its sshds
+allow it.
 
-Here and there `ssh` and `scp` are wrappers that name the configuration in which `login` and `node` are known, and `relay` is
-the binary under test: one directory of programs, first in everybody's PATH.  The mark of a test goes with ssh to the hosts
-(SendEnv), so that its processes there are found as well.
+A directory of programs comes first in PATH, on this side and on the hosts.  It
+holds `relay`, which is the binary under test, and wrappers for `ssh` and
+`scp`.  The wrappers select the configuration that defines `login` and `node`.
+ssh sends the mark of a test to the hosts (SendEnv), so its processes there are
+found too.
 
-Bare hosts have no relay in their PATH, and run commands by SESSION, which makes of FAR_* in the client's environment what a user
-account would be: a home, a login shell, a user id, a directory of programs."""
+Bare hosts have no relay in PATH and run each command through SESSION.  FAR_*
+in the client's environment stand for the properties of a user account: home,
+login shell, user id, directory of programs.
+"""
 import contextlib
 import getpass
 import os
@@ -42,14 +47,16 @@ Subsystem sftp internal-sftp
 LogLevel VERBOSE
 '''
 
-# With that SHLVL bash, run by sshd, leaves the start-up files of this machine's user alone.
+# If SHLVL is set, bash started by sshd does not read the start-up files of
+# this machine's user.
 SSH_CONFIG = '''
 Host {name}
     HostName 127.0.0.1
     Port {port}
 '''
 
-# Two more names: nobody listens at `closed`, and `locked` takes no key that is here.
+# Two more names: no process listens at `closed`; `locked` accepts none of our
+# keys.
 SSH_CONFIG_ALL = '''
 Host closed
     HostName 127.0.0.1
@@ -72,7 +79,8 @@ Host *
     SendEnv {mark} FAR_* XDG_* TMPDIR
 '''
 
-# As sshd runs a command: by the user's shell, in the user's home.  A shell that believes to be the first one reads its start-up file.
+# sshd runs a command in the user's shell and in the user's home.  Without
+# SHLVL, bash reads its start-up file.
 SESSION = '''#!/bin/sh
 unset SHLVL
 [ "$FAR_HOME" ] && export HOME="$FAR_HOME" && cd "$HOME"
@@ -127,14 +135,14 @@ class Hosts:
         os.chmod(path, mode)
 
     def start(self, name):
-        """The sshd of a host, and its way back after stop()."""
+        """Start the sshd of a host, also after stop()."""
         with open('%s/%s.log' % (self.dir, name), 'a') as log:
             self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)],
                                                   stdin=subprocess.DEVNULL, stderr=log)
         rig.wait_for(lambda: self._answers(self.ports[name]), what='sshd for %s: %s' % (name, self.log(name)))
 
     def stop(self, name):
-        """The host goes away: its sshd, and every session."""
+        """Kill the sshd of a host and every session of it."""
         daemon = self.daemons[name]
         sessions = rig.children(daemon.pid)
         daemon.terminate()
@@ -144,7 +152,7 @@ class Hosts:
                 os.kill(pid, signal.SIGKILL)
 
     def cut(self, name):
-        """Every session of the host is killed; its sshd stays."""
+        """Kill every session of a host; its sshd keeps running."""
         sessions = rig.children(self.daemons[name].pid)
         for pid in sessions:
             with contextlib.suppress(ProcessLookupError):
@@ -175,7 +183,7 @@ class Hosts:
             return f.read()
 
     def sessions(self):
-        """The processes that the sshds have for their clients: none when all is over."""
+        """The session processes of all sshds."""
         return [p for d in self.daemons.values() for p in rig.children(d.pid)]
 
     def _words(self, words, kw):
@@ -184,7 +192,7 @@ class Hosts:
         return dict(kw, args=[str(w) for w in words], env=env)
 
     def run(self, *words, **kw):
-        """Run a program to its end; text in and out."""
+        """Run a program until it exits; input and output are text."""
         kw.setdefault('stdin', subprocess.DEVNULL)
         return subprocess.run(**self._words(words, kw), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               timeout=rig.PATIENCE)

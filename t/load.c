@@ -45,10 +45,12 @@ enum {
 	BUFFER = 256 * 1024,
 	REQUEST = 32,
 	BACKLOG = 4096,
-	STRIDE = 97,    /* from one held connection that speaks to the next */
+	STRIDE = 97, /* from one held connection that speaks to the next */
 	MOST_TRIPS = 1 << 20,
-	PULLERS = 16,   /* most pulls beside a round trip */
-	LINE_HOLDS = 4 * 1024 * 1024, /* what waits in front of a line, as in the windows and buffers of a real one */
+	PULLERS = 16, /* most pulls beside a round trip */
+	LINE_HOLDS =
+	    4 * 1024 *
+	    1024, /* what waits in front of a line, as in the windows and buffers of a real one */
 	LINE_RING = 16 * 1024 * 1024, /* LINE_HOLDS, and 12 MB of what is on its way */
 	LINE_PIECE = 1460,
 	PIECES = 65536
@@ -173,7 +175,7 @@ receive_bytes(int fd, long long n)
 static void
 transfer(struct wire w, long long to_send, long long to_receive)
 {
-	struct pollfd p[2] = {{w.in, POLLIN, 0}, {w.out, POLLOUT, 0}};
+	struct pollfd p[2] = { { w.in, POLLIN, 0 }, { w.out, POLLOUT, 0 } };
 	ssize_t n;
 
 	set_nonblocking(w, O_NONBLOCK);
@@ -201,7 +203,7 @@ transfer(struct wire w, long long to_send, long long to_receive)
 static struct end
 parse_unix(const char *path)
 {
-	struct end end = {.length = sizeof end.address.un};
+	struct end end = { .length = sizeof end.address.un };
 
 	end.address.un.sun_family = AF_UNIX;
 	if (strlen(path) >= sizeof end.address.un.sun_path) {
@@ -215,13 +217,15 @@ parse_unix(const char *path)
 static struct end
 parse_tcp(const char *text)
 {
-	struct end end = {.length = sizeof end.address.in};
+	struct end end = { .length = sizeof end.address.in };
 	char host[INET_ADDRSTRLEN];
 
 	end.address.in.sin_family = AF_INET;
-	if (sscanf(text, "%15[0-9.]:%hu", host, &end.address.in.sin_port) != 2
-			|| inet_pton(AF_INET, host, &end.address.in.sin_addr) != 1) {
-		fprintf(stderr, "load: %s: neither a path with a '/' nor ADDRESS:PORT in numbers (IPv4)\n", text);
+	if (sscanf(text, "%15[0-9.]:%hu", host, &end.address.in.sin_port) != 2 ||
+	    inet_pton(AF_INET, host, &end.address.in.sin_addr) != 1) {
+		fprintf(stderr,
+		    "load: %s: neither a path with a '/' nor ADDRESS:PORT in numbers (IPv4)\n",
+		    text);
 		exit(2);
 	}
 	end.address.in.sin_port = htons(end.address.in.sin_port);
@@ -273,7 +277,7 @@ dial(const struct end *end)
 static struct wire
 open_wire(const char *text)
 {
-	struct wire w = {STDIN_FILENO, STDOUT_FILENO};
+	struct wire w = { STDIN_FILENO, STDOUT_FILENO };
 	struct end end;
 
 	if (strcmp(text, "-") != 0) {
@@ -381,7 +385,7 @@ fork_worker(void)
 static void
 fork_to_work(int fd, const char *job, long long n)
 {
-	struct wire w = {fd, fd};
+	struct wire w = { fd, fd };
 
 	if (!fork_worker())
 		return;
@@ -418,7 +422,8 @@ serve_request(int fd)
 	long long n;
 
 	request[REQUEST] = '\0';
-	if (recv(fd, request, REQUEST, MSG_WAITALL) != REQUEST || sscanf(request, "%s %lld", job, &n) != 2) {
+	if (recv(fd, request, REQUEST, MSG_WAITALL) != REQUEST ||
+	    sscanf(request, "%s %lld", job, &n) != 2) {
 		close(fd);
 		return;
 	}
@@ -453,7 +458,7 @@ accept_some(int listener)
 static void
 serve_stdio(void)
 {
-	struct wire w = {STDIN_FILENO, STDOUT_FILENO};
+	struct wire w = { STDIN_FILENO, STDOUT_FILENO };
 	char request[REQUEST + 1], job[REQUEST + 1];
 	long long n;
 
@@ -532,7 +537,7 @@ bulk(char **args)
 {
 	const char *job = args[0];
 	int count = args[3] != NULL ? atoi(args[3]) : 1;
-	struct wire w = {-1, -1};
+	struct wire w = { -1, -1 };
 	long long n = atoll(args[2]);
 	double begun, seconds;
 
@@ -592,9 +597,11 @@ round_trips(struct wire w, size_t size, double seconds, int pulls)
 	warm = count / 20;
 	count -= warm;
 	qsort(took + warm, (size_t)count, sizeof *took, by_size);
-	fprintf(results(w), "%.1f %.1f", took[warm + count / 2] * 1e6, took[warm + count * 99 / 100] * 1e6);
+	fprintf(results(w), "%.1f %.1f", took[warm + count / 2] * 1e6,
+	    took[warm + count * 99 / 100] * 1e6);
 	if (pulls > 0)
-		fprintf(results(w), " %.3f", (double)(pulled_by(pulls) - before) / (now() - start) / 1e6);
+		fprintf(results(w), " %.3f",
+		    (double)(pulled_by(pulls) - before) / (now() - start) / 1e6);
 	fputs("\n", results(w));
 	free(took);
 }
@@ -635,7 +642,7 @@ pull_on(const struct end *end, long long volatile *count)
 static void
 rest(double seconds)
 {
-	struct timespec t = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+	struct timespec t = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
 
 	nanosleep(&t, NULL);
 }
@@ -667,7 +674,7 @@ beside(char **args)
 static struct pollfd
 begin(const struct end *end)
 {
-	struct pollfd slot = {dial(end), POLLIN, 0};
+	struct pollfd slot = { dial(end), POLLIN, 0 };
 
 	if (!ask(slot.fd, "answer", 0))
 		die("request");
@@ -748,12 +755,14 @@ wake(const struct set *set, const struct end *end, int count, double pause)
 	for (i = 0; i < count; i++, next = turn(next, set->count)) {
 		rest(pause);
 		begun = now();
-		if (!write_all(set->at[next].fd, buffer, 1) || !read_all(set->at[next].fd, buffer, 1))
+		if (!write_all(set->at[next].fd, buffer, 1) ||
+		    !read_all(set->at[next].fd, buffer, 1))
 			die("wake");
 		took[i] = now() - begun;
 	}
 	qsort(took, (size_t)count, sizeof *took, by_size);
-	printf("%.1f %.1f %.1f\n", took[count / 2] * 1e6, took[count * 99 / 100] * 1e6, took[count - 1] * 1e6);
+	printf("%.1f %.1f %.1f\n", took[count / 2] * 1e6, took[count * 99 / 100] * 1e6,
+	    took[count - 1] * 1e6);
 	free(took);
 }
 
@@ -762,7 +771,7 @@ static void
 idle(char **args)
 {
 	struct end end = parse(args[1]);
-	struct set set = {NULL, 0};
+	struct set set = { NULL, 0 };
 	char line[80];
 	double ms;
 	int count;
@@ -804,7 +813,7 @@ static void
 start(char **args)
 {
 	struct end end = parse(args[1]);
-	struct timespec pause = {0, 10000};
+	struct timespec pause = { 0, 10000 };
 	double begun = now();
 	pid_t pid = fork();
 	int fd;
@@ -834,7 +843,8 @@ struct piece {
 struct way { /* one direction; where to is over, it is -1 */
 	int from, to;
 	long long taken, given;
-	double delay, rate, free_at; /* seconds, bytes a second, when the line can take the next piece */
+	double delay, rate,
+	    free_at; /* seconds, bytes a second, when the line can take the next piece */
 	char *ring;
 	struct piece *piece;
 	unsigned first, last; /* of the pieces, modulo PIECES */
@@ -903,7 +913,8 @@ way_give(struct way *w, double at)
 	for (; way_is_due(w, at); w->first++) {
 		while ((n = w->piece[w->first % PIECES].end - w->given) > 0) {
 			to_edge = LINE_RING - w->given % LINE_RING;
-			given = write(w->to, w->ring + w->given % LINE_RING, (size_t)(n < to_edge ? n : to_edge));
+			given = write(w->to, w->ring + w->given % LINE_RING,
+			    (size_t)(n < to_edge ? n : to_edge));
 			if (given < 0 && errno == EAGAIN)
 				return;
 			if (given < 0)
@@ -960,7 +971,7 @@ static void
 line(char **args)
 {
 	static struct way there, back;
-	struct timespec t = {0, 0};
+	struct timespec t = { 0, 0 };
 	fd_set in, out;
 	double at, wait, other; /* at most a second */
 
@@ -986,20 +997,20 @@ line(char **args)
 
 static const struct mode {
 	const char *name, *args;
-	int count; /* of args, at least */
+	int count;                /* of args, at least */
 	void (*run)(char **args); /* args[0] is the name */
 } modes[] = {
-	{"serve", "END", 1, serve},
-	{"push", "END BYTES [CONNECTIONS]", 2, bulk},
-	{"pull", "END BYTES [CONNECTIONS]", 2, bulk},
-	{"both", "END BYTES [CONNECTIONS]", 2, bulk},
-	{"rtt", "END SIZE SECONDS", 3, rtt},
-	{"beside", "END PULLS SECONDS [SECONDS BEFORE]", 3, beside},
-	{"crr", "END SECONDS CONCURRENT", 3, crr},
-	{"idle", "END", 1, idle},
-	{"crowd", "END COUNT", 2, crowd},
-	{"start", "END COMMAND [ARG ...]", 2, start},
-	{"line", "RTT_MS MBIT_S COMMAND [ARG ...]", 3, line},
+	{ "serve", "END", 1, serve },
+	{ "push", "END BYTES [CONNECTIONS]", 2, bulk },
+	{ "pull", "END BYTES [CONNECTIONS]", 2, bulk },
+	{ "both", "END BYTES [CONNECTIONS]", 2, bulk },
+	{ "rtt", "END SIZE SECONDS", 3, rtt },
+	{ "beside", "END PULLS SECONDS [SECONDS BEFORE]", 3, beside },
+	{ "crr", "END SECONDS CONCURRENT", 3, crr },
+	{ "idle", "END", 1, idle },
+	{ "crowd", "END COUNT", 2, crowd },
+	{ "start", "END COMMAND [ARG ...]", 2, start },
+	{ "line", "RTT_MS MBIT_S COMMAND [ARG ...]", 3, line },
 };
 
 int
@@ -1014,6 +1025,7 @@ main(int argc, char **argv)
 			return 0;
 		}
 	for (i = 0; i < count; i++)
-		fprintf(stderr, "%s load %s %s\n", i == 0 ? "usage:" : "      ", modes[i].name, modes[i].args);
+		fprintf(stderr, "%s load %s %s\n", i == 0 ? "usage:" : "      ", modes[i].name,
+		    modes[i].args);
 	return 2;
 }

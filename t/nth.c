@@ -38,7 +38,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define REAL(name) static __typeof__(name) *real; if (real == NULL) real = (__typeof__(real))find(#name)
+#define REAL(name)                     \
+	static __typeof__(name) *real; \
+	if (real == NULL)              \
+	real = (__typeof__(real))find(#name)
 #define SITE __builtin_return_address(0)
 #define NOT_DUE -1
 
@@ -87,9 +90,11 @@ tell(const char *format, ...)
 	int fd, n;
 
 	inside++;
-	n = snprintf(line, sizeof(line), "%.*s %ld %s ", (int)strcspn(format, " "), format, (long)getpid(), role);
+	n = snprintf(line, sizeof(line), "%.*s %ld %s ", (int)strcspn(format, " "), format,
+	    (long)getpid(), role);
 	va_start(ap, format);
-	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, format + strcspn(format, " ") + 1, ap);
+	n += vsnprintf(
+	    line + n, sizeof(line) - (size_t)n - 1, format + strcspn(format, " ") + 1, ap);
 	va_end(ap);
 	line[n++] = '\n';
 	fd = open_in_dir("log", O_APPEND);
@@ -130,7 +135,8 @@ take_own(struct dl_phdr_info *info, size_t size, void *arg)
 	(void)size;
 	(void)arg;
 	for (i = 0; i < info->dlpi_phnum; i++)
-		if (info->dlpi_phdr[i].p_type == PT_LOAD && (info->dlpi_phdr[i].p_flags & PF_X) != 0) {
+		if (info->dlpi_phdr[i].p_type == PT_LOAD &&
+		    (info->dlpi_phdr[i].p_flags & PF_X) != 0) {
 			own_begin = base + info->dlpi_phdr[i].p_vaddr;
 			own_end = own_begin + info->dlpi_phdr[i].p_memsz;
 		}
@@ -150,7 +156,8 @@ begin(int argc, char *argv[])
 	snprintf(dir, sizeof(dir), "%s", at);
 	snprintf(role, sizeof(role), "%s", role_of(argc, argv));
 	recording = getenv("NTH_RECORD") != NULL;
-	if (text != NULL && sscanf(text, "%63s %31s %31s %ld %d", aim.role, aim.call, aim.what, &aim.k, &aim.e) != 5)
+	if (text != NULL && sscanf(text, "%63s %31s %31s %ld %d", aim.role, aim.call, aim.what,
+				&aim.k, &aim.e) != 5)
 		abort();
 	for (i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
 		sigaction(crashes[i], &sa, NULL);
@@ -164,7 +171,9 @@ begin(int argc, char *argv[])
 static const char *
 family_of(int domain)
 {
-	return domain == AF_UNIX ? "unix" : domain == AF_INET || domain == AF_INET6 ? "tcp" : "netlink";
+	return domain == AF_UNIX                         ? "unix"
+	       : domain == AF_INET || domain == AF_INET6 ? "tcp"
+							 : "netlink";
 }
 
 static const char *
@@ -180,7 +189,10 @@ kind_of(int fd)
 		getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
 		return family_of(domain);
 	}
-	return S_ISFIFO(st.st_mode) ? "pipe" : S_ISREG(st.st_mode) ? "file" : S_ISDIR(st.st_mode) ? "dir" : "device";
+	return S_ISFIFO(st.st_mode)  ? "pipe"
+	       : S_ISREG(st.st_mode) ? "file"
+	       : S_ISDIR(st.st_mode) ? "dir"
+				     : "device";
 }
 
 static const char *
@@ -193,7 +205,8 @@ what_of(int fd)
 		return "";
 	inside++;
 	flags = fcntl(fd, F_GETFL);
-	snprintf(what, sizeof(what), "%s%s", kind_of(fd), flags != -1 && (flags & O_NONBLOCK) != 0 ? "-nb" : "");
+	snprintf(what, sizeof(what), "%s%s", kind_of(fd),
+	    flags != -1 && (flags & O_NONBLOCK) != 0 ? "-nb" : "");
 	inside--;
 	errno = saved;
 	return what;
@@ -211,7 +224,8 @@ record(const char *call, const char *what, size_t size, void *site)
 		tell("call %s %s %zu ?", call, what, size);
 	else {
 		slash = strrchr(info.dli_fname, '/');
-		tell("call %s %s %zu %s+%#zx", call, what, size, slash == NULL ? info.dli_fname : slash + 1,
+		tell("call %s %s %zu %s+%#zx", call, what, size,
+		    slash == NULL ? info.dli_fname : slash + 1,
 		    (size_t)((char *)site - (char *)info.dli_fbase) - 1);
 	}
 	inside--;
@@ -228,7 +242,8 @@ due(const char *call, const char *what, size_t size, void *site)
 	if (recording)
 		record(call, what, size, site);
 	errno = saved;
-	if (strcmp(call, aim.call) != 0 || strcmp(what, aim.what) != 0 || strcmp(role, aim.role) != 0 || ++seen != aim.k)
+	if (strcmp(call, aim.call) != 0 || strcmp(what, aim.what) != 0 ||
+	    strcmp(role, aim.role) != 0 || ++seen != aim.k)
 		return NOT_DUE;
 	inside++;
 	fd = open_in_dir("once", O_EXCL);
@@ -415,7 +430,9 @@ open(const char *path, int flags, ...)
 		mode = va_arg(ap, mode_t);
 		va_end(ap);
 	}
-	return fails("open", (flags & O_CREAT) != 0 ? "create" : "read", SITE) ? -1 : real(path, flags, mode);
+	return fails("open", (flags & O_CREAT) != 0 ? "create" : "read", SITE)
+		   ? -1
+		   : real(path, flags, mode);
 }
 
 int
@@ -492,7 +509,9 @@ syscall(long number, ...)
 	for (i = 0; i < 6; i++)
 		a[i] = va_arg(ap, long);
 	va_end(ap);
-	return fails("syscall", number == 436 ? "close_range" : "-", SITE) ? -1 : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	return fails("syscall", number == 436 ? "close_range" : "-", SITE)
+		   ? -1
+		   : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 /* ---- sockets ---- */
@@ -584,9 +603,11 @@ setsockopt(int fd, int level, int name, const void *p, socklen_t len)
 }
 
 int
-getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **list)
+getaddrinfo(
+    const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **list)
 {
-	int e = due("getaddrinfo", hints != NULL && (hints->ai_flags & AI_NUMERICHOST) != 0 ? "numeric" : "name", 0, SITE);
+	int e = due("getaddrinfo",
+	    hints != NULL && (hints->ai_flags & AI_NUMERICHOST) != 0 ? "numeric" : "name", 0, SITE);
 
 	REAL(getaddrinfo);
 	if (e <= 0)
@@ -714,7 +735,9 @@ pid_t
 waitpid(pid_t pid, int *status, int flags)
 {
 	REAL(waitpid);
-	return fails("waitpid", (flags & WNOHANG) != 0 ? "nohang" : "-", SITE) ? -1 : real(pid, status, flags);
+	return fails("waitpid", (flags & WNOHANG) != 0 ? "nohang" : "-", SITE)
+		   ? -1
+		   : real(pid, status, flags);
 }
 
 /* ---- memory ---- */

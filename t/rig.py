@@ -1,8 +1,9 @@
-"""What the end-to-end tests stand on.
+"""What the end-to-end tests share.
 
-A test joins two Ends through a Relay: `a` is the client's end, `b` the target's, and relay is between them.  An End is a
-socket or two pipe descriptors; all its operations have a deadline, so that no test can hang.  Nothing here sleeps for a
-fixed time: wait_for() waits until a condition holds.
+A test joins two Ends through a Relay: `a` is the client's end, `b` the
+target's.  An End is a socket, or the descriptors of two pipes.  Every
+operation of an End has a deadline, so no test can hang.  No function here
+sleeps for a fixed time: wait_for() waits for a condition.
 """
 import array
 import contextlib
@@ -23,16 +24,18 @@ import time
 
 RELAY = os.path.abspath(os.environ.get('RELAY', './relay'))
 HERE = os.path.dirname(os.path.abspath(__file__))
-MARK = 'RELAY_TEST'       # the environment variable by which a test's processes are found again
-PATIENCE = float(os.environ.get('PATIENCE', 20))             # seconds that any one wait may take
+MARK = 'RELAY_TEST'    # environment variable that marks the processes of a test
+# limit of any one wait, in seconds
+PATIENCE = float(os.environ.get('PATIENCE', 20))
 CHUNK = 1 << 18
 SANITIZER_OPTIONS = ('ASAN_OPTIONS', 'UBSAN_OPTIONS')
 LISTENERS = ('tcp', 'unix')
 
 
 def _binary():
-    """What the binary itself tells: (built with the sanitizers, for coverage, with what lies beyond POSIX).  A binary without
-    dynamic symbols (make static) has the extras of its system."""
+    """Read from the binary how it was built: (with sanitizers, for coverage,
+    with what the system has beyond POSIX).  A static binary has no dynamic
+    symbols; it is taken to have the extras."""
     with open(RELAY, 'rb') as f:
         text = f.read()
     extras = sys.platform.startswith('linux') and (b'\0splice\0' in text or b'\0.dynsym\0' not in text)
@@ -41,12 +44,13 @@ def _binary():
 
 SANITIZED, COUNTED, EXTRAS = _binary() if os.path.exists(RELAY) else (False, False, False)
 VALGRIND = os.path.basename(RELAY) == 'valgrind'
-# What relay holds until it ends: the pipe of its signals, the socket of the user look-up, pipes for the next splice, /dev/null.
+# Functions of relay whose descriptors stay open until it exits: the signal
+# pipe, the socket of the user check, pipes for splice, /dev/null.
 HELD = ('<inherited from parent>', 'signals_open', 'diag_socket', 'take_pipe', 'os_fill_stdio')
 
 
 def wait_for(condition, timeout=PATIENCE, what=None):
-    """Call condition() until it returns something true, and return that."""
+    """Call condition() until its result is true, and return the result."""
     end = time.monotonic() + timeout
     while True:
         result = condition()
@@ -60,12 +64,13 @@ def wait_for(condition, timeout=PATIENCE, what=None):
 # ---- ends ----
 
 class End:
-    """One end of a byte stream: a socket, or the two descriptors of pipes."""
+    """One end of a byte stream: a socket, or the descriptors of two pipes."""
 
     def __init__(self, r, w=None, control=None):
         self.r = r.detach() if isinstance(r, socket.socket) else r
         self.w = self.r if w is None else w
-        self.control = control    # to the agent that stands for a command, see CommandTarget
+        # socket to agent.py, which stands for a command
+        self.control = control
         for fd in {self.r, self.w}:
             os.set_blocking(fd, False)
 
@@ -86,7 +91,8 @@ class End:
                 self._poll(self.w, select.POLLOUT)
 
     def stuff(self, data, most=1 << 30):
-        """Write data again and again until no more is taken for a moment; return how many bytes were."""
+        """Write data repeatedly until the descriptor has stayed full for 300
+        ms.  Return the number of bytes written."""
         sent = 0
         while sent < most:
             try:
@@ -99,7 +105,7 @@ class End:
         raise AssertionError('no backpressure: %d bytes were taken' % sent)
 
     def recv(self, most=CHUNK):
-        """Read what is there, at least a byte; b'' is the end."""
+        """Read at least one byte; b'' means EOF."""
         while True:
             try:
                 return os.read(self.r, most)
@@ -107,7 +113,7 @@ class End:
                 self._poll(self.r, select.POLLIN)
 
     def read(self, n):
-        """Read exactly n bytes, or fewer where the end comes first."""
+        """Read n bytes, or fewer if EOF comes first."""
         got = bytearray()
         while len(got) < n:
             data = self.recv(min(CHUNK, n - len(got)))
@@ -117,7 +123,7 @@ class End:
         return bytes(got)
 
     def read_all(self):
-        """Read to the end."""
+        """Read until EOF."""
         got = bytearray()
         while True:
             data = self.recv()
@@ -126,7 +132,7 @@ class End:
             got += data
 
     def digest(self):
-        """Read to the end; return the number of bytes and their hash."""
+        """Read until EOF; return the number of bytes and their hash."""
         n, h = 0, hashlib.sha256()
         while True:
             data = self.recv()
@@ -136,20 +142,21 @@ class End:
             h.update(data)
 
     def silent(self):
-        """True while there is neither a byte nor an end to read."""
+        """True while there is nothing to read: no byte and no EOF."""
         p = select.poll()
         p.register(self.r, select.POLLIN)
         return not p.poll(0)
 
     def gone(self):
-        """True when the other side has gone altogether: an error or a hang-up, whatever may still be read."""
+        """True after an error or a hang-up, even if bytes can still be read."""
         p = select.poll()
         for fd in {self.r, self.w} - {-1}:
             p.register(fd, 0)
         return any(ev & (select.POLLERR | select.POLLHUP) for _, ev in p.poll(0))
 
     def dead(self):
-        """True when what we say has no reader any more.  It takes a byte to find that out of TCP."""
+        """True when our bytes have no reader.  On TCP only a write finds that
+        out, so a byte is written."""
         try:
             return self.gone() or not os.write(self.w, b'?')
         except BlockingIOError:
@@ -161,7 +168,7 @@ class End:
         return stat.S_ISSOCK(os.fstat(self.w).st_mode)
 
     def shut(self):
-        """End what we say, go on listening."""
+        """Close the sending direction; the other stays open."""
         if self.is_socket():
             with socket.socket(fileno=os.dup(self.w)) as s:
                 s.shutdown(socket.SHUT_WR)
@@ -170,7 +177,7 @@ class End:
             self.w = -1
 
     def deafen(self):
-        """Stop to listen: a socket says so, a pipe is closed."""
+        """Close the receiving direction; the other stays open."""
         if self.is_socket():
             with socket.socket(fileno=os.dup(self.r)) as s:
                 s.shutdown(socket.SHUT_RD)
@@ -185,7 +192,7 @@ class End:
         self.close()
 
     def fate(self):
-        """Read on to whatever comes: 'end' or 'reset'."""
+        """Read until the stream ends; return 'end' or 'reset'."""
         try:
             self.read_all()
         except (ConnectionResetError, BrokenPipeError):
@@ -201,14 +208,15 @@ class End:
 
 
 def host_port(address):
-    """'127.0.0.1:80' or '[::1]:80' as connect() takes it."""
+    """'127.0.0.1:80' or '[::1]:80' as connect() expects it."""
     host, port = address.rsplit(':', 1)
     return host.strip('[]'), int(port)
 
 
 @contextlib.contextmanager
 def short_path(path):
-    """A name for path that fits into sun_path (107 bytes), by way of its directory's descriptor."""
+    """A name for path that fits into sun_path (107 bytes): it goes through a
+    descriptor of the directory."""
     if len(os.fsencode(path)) <= 100:
         yield path
         return
@@ -235,7 +243,7 @@ def connect(address, receive_buffer=0):
 
 
 def reach(address):
-    """Connect as soon as somebody listens."""
+    """Connect, and retry until a process listens."""
     def attempt():
         with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
             return connect(address)
@@ -243,7 +251,8 @@ def reach(address):
 
 
 def fate_at(address):
-    """What a client meets at address that has nothing to say: 'end' or 'reset'."""
+    """Connect, send nothing, and return how the connection ends: 'end' or
+    'reset'."""
     try:
         a = connect(address)
     except (ConnectionResetError, BrokenPipeError):
@@ -260,8 +269,8 @@ for _ in range(os.getpid() * 977 % 22768):
 
 
 def free_port():
-    """A port that nobody has, and that the system gives nobody by itself (Linux: ip_local_port_range); tests that run beside
-    this one begin to look elsewhere."""
+    """A free port outside the range from which the system assigns ports
+    (Linux: ip_local_port_range).  Each test process starts at another port."""
     for port in _ports:
         with socket.socket() as s, socket.socket(socket.AF_INET6) as s6, contextlib.suppress(OSError):
             s.bind(('', port))
@@ -272,7 +281,8 @@ def free_port():
 
 
 def end_of_pipe_pair():
-    """Two pipes that make a duplex way: (our End, the child's stdin, the child's stdout)."""
+    """Two pipes, one for each direction: (our End, the child's stdin, the
+    child's stdout)."""
     child_in, our_w = os.pipe()
     our_r, child_out = os.pipe()
     return End(our_r, our_w), child_in, child_out
@@ -281,7 +291,8 @@ def end_of_pipe_pair():
 # ---- targets: what relay connects to ----
 
 class SocketTarget:
-    """A listening socket; accept() gives the target's end of relay's next connection."""
+    """A listening socket.  accept() returns the target's end of relay's next
+    connection."""
 
     def __init__(self, sock, word):
         self.sock, self.words = sock, [word]
@@ -295,7 +306,7 @@ class SocketTarget:
         return End(s)
 
     def waiting(self):
-        """True when a connection is there to be accepted."""
+        """True when a connection can be accepted."""
         p = select.poll()
         p.register(self.sock, select.POLLIN)
         return bool(p.poll(0))
@@ -328,14 +339,16 @@ class UnixTarget(SocketTarget):
 
 
 class CommandTarget(UnixTarget):
-    """A command (agent.py) that hands its stdin and stdout over to the test, and ends as it is told to."""
+    """agent.py as a command.  It passes its stdin and stdout to the test, and
+    exits when the test tells it to."""
 
     def __init__(self, path):
         super().__init__(path)
         self.words = ['--', sys.executable, '-IS', os.path.join(HERE, 'agent.py'), path]
 
     def accept(self):
-        """The command's end; .control is the way to its agent, .pid its process."""
+        """The command's end.  Its .control is the socket to the agent, .pid
+        the agent's process."""
         control = self.sock.accept()[0]
         control.settimeout(PATIENCE)
         pid, fds = receive_fds(control, 2)
@@ -345,7 +358,7 @@ class CommandTarget(UnixTarget):
 
 
 def receive_fds(sock, n):
-    """One message with n descriptors: (its bytes, the descriptors)."""
+    """Receive one message with n descriptors: (its bytes, the descriptors)."""
     data, ancillary, _, _ = sock.recvmsg(64, socket.CMSG_SPACE(n * 4))
     fds = array.array('i')
     for level, kind, payload in ancillary:
@@ -358,7 +371,8 @@ def receive_fds(sock, n):
 # ---- relay and other processes ----
 
 class Relay:
-    """A running relay.  Its stderr goes to a file, which err() reads; a listener's addresses come from its stdout."""
+    """A running relay.  Its stderr goes to a file that err() reads.  A
+    listener's addresses come from its stdout."""
 
     def __init__(self, words, logs, **popen):
         self.words = [str(w) for w in words]
@@ -373,7 +387,8 @@ class Relay:
 
     @property
     def addresses(self):
-        """What it prints on stdout until it closes it: it is listening then."""
+        """What relay prints on stdout until it closes stdout; from then on it
+        listens."""
         if self._addresses is None:
             end = End(os.dup(self.proc.stdout.fileno()))
             self._addresses = end.read_all().decode().splitlines()
@@ -390,12 +405,12 @@ class Relay:
             return f.read()
 
     def says(self, text, timeout=PATIENCE):
-        """Wait until stderr has a line with text, and return that line."""
+        """Wait for a line with text on stderr, and return that line."""
         return wait_for(lambda: [line for line in self.err().splitlines() if text in line], timeout,
                         '%r in %r' % (text, self.err()))[0]
 
     def wait(self, timeout=PATIENCE):
-        """The exit status; -N if a signal killed it."""
+        """The exit status; -N if signal N killed relay."""
         try:
             return self.proc.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -424,7 +439,8 @@ def environ_of(pid):
 
 
 def marked(mark):
-    """The processes that carry mark in their environment: {pid: command line}."""
+    """The processes that carry mark in their environment: {pid: command line}.
+    """
     word = ('%s=%s' % (MARK, mark)).encode()
     found = {}
     for pid in filter(str.isdigit, os.listdir('/proc')):
@@ -442,7 +458,8 @@ def command_line(pid):
 
 
 def stat_of(pid):
-    """The fields of /proc/PID/stat from the third (state) on; None when it has gone."""
+    """The fields of /proc/PID/stat from the third (state) on, or None if there
+    is no such process."""
     try:
         with open('/proc/%d/stat' % pid) as f:
             return f.read().rsplit(') ', 1)[1].split()
@@ -462,7 +479,7 @@ def children(pid):
 
 
 def cpu(pid):
-    """Processor time that pid has used, in seconds."""
+    """Processor time used by pid, in seconds."""
     fields = stat_of(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
@@ -473,13 +490,15 @@ def memory(pid):
 
 
 def switches(pid):
-    """How often pid has gone to sleep; it does not grow while pid just sleeps."""
+    """The counters of pid's context switches.  They stay the same while pid
+    sleeps."""
     with open('/proc/%d/status' % pid) as f:
         return [line for line in f if 'ctxt_switches' in line]
 
 
 def quiet(pid, timeout=PATIENCE):
-    """Wait until pid sleeps and stays asleep for 100 ms: all that it had to do is done, and it does not spin."""
+    """Wait until pid has slept for 100 ms without a context switch.  Then its
+    work is done, and it does not spin."""
     before, since, end = None, time.monotonic(), time.monotonic() + timeout
     while time.monotonic() < end:
         now = switches(pid)
@@ -492,13 +511,15 @@ def quiet(pid, timeout=PATIENCE):
 
 
 def hang_up_in_two_steps(j):
-    """Unix clients say that they have said all, rest, and say that they do not listen: each target must learn that they are gone."""
+    """Unix clients close their sending direction first and their receiving
+    direction later.  After the second step each target must see a hang-up."""
     other = j.connect()
     crowd = [j.connect() for _ in range(20)]
     for a, b in crowd:
         a.shut()
         assert b.read_all() == b''
-    for _ in range(4):      # and between these turns the crowd comes to rest
+    # the idle clients leave the active set between these turns
+    for _ in range(4):
         quiet(j.relay.pid)
         ping(*other)
     for a, _ in crowd:
@@ -507,14 +528,16 @@ def hang_up_in_two_steps(j):
 
 
 def cpu_grows(pid, seconds=0.5):
-    """How much processor time pid uses in the seconds to come: to show that it does not spin."""
+    """Processor time that pid uses in the next seconds.  A small value shows
+    that it does not spin."""
     before, end = cpu(pid), time.monotonic() + seconds
     wait_for(lambda: time.monotonic() > end)
     return cpu(pid) - before
 
 
 def findings_in(text):
-    """What a sanitizer or valgrind has written about one process, but for the descriptors that it may have at its end."""
+    """What a sanitizer or valgrind wrote about one process, without the
+    descriptors that relay may hold at its exit."""
     if not VALGRIND:
         return text
     parts = re.split(r'\n\s*\n', re.sub(r'(?m)^==\d+== ?|FILE DESCRIPTORS: .*\n', '', text))
@@ -525,7 +548,8 @@ def findings_in(text):
 # ---- traffic ----
 
 def exchange(pool, a, b, up, down):
-    """Send up from a to b and down from b to a at once, each with an end behind it; both must arrive whole."""
+    """Send `up` from a to b and `down` from b to a at the same time, each
+    followed by EOF.  Both must arrive complete."""
     def feed(end, data):
         end.send(data)
         end.shut()
@@ -538,7 +562,7 @@ def exchange(pool, a, b, up, down):
 
 
 def ping(a, b, data=b'x'):
-    """data goes from a to b and back."""
+    """Send data from a to b and back."""
     a.send(data)
     assert b.read(len(data)) == data
     b.send(data)
@@ -547,7 +571,8 @@ def ping(a, b, data=b'x'):
 
 @contextlib.contextmanager
 def chatter(pool, a, b):
-    """While it lasts, bytes go from a to b and back without a pause."""
+    """While the context lasts, send bytes from a to b and back without a
+    pause."""
     over = []
 
     def talk():

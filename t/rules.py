@@ -1,7 +1,10 @@
-"""What test_rules.py stands on: every way to join every kind of client with every kind of target, and what both ends do.
+"""What test_rules.py uses: every kind of connection that relay makes, and what
+the two ends of a connection do.
 
-A cell is (way, client, target).  The ways: `direct` is relay FROM TO, `m` is relay -m and its far side, `L`, `R` and `W` are
-tunnels whose one hop is env, which runs its arguments as any command that is a hop does.  So no ssh is needed.
+A cell is (way, client, target).  The ways are `direct`, which is `relay source
+target`; `m`, which is relay -m with its far side; and the tunnels `L`, `R` and
+`W`.  The only hop of a tunnel is env, which runs its arguments like any hop
+that is a command.  So no ssh is needed.
 """
 import array
 import collections
@@ -23,14 +26,16 @@ from rig import wait_for
 
 HOP = 'env RULES=1'
 STDIO = ('pipes', 'socketpair')
-LONG = 'SLOW' in os.environ       # the long form: more rounds of what fails now and then
+# long form: more rounds of what fails only sometimes
+LONG = 'SLOW' in os.environ
 MIB = 1 << 20
 DATA = os.urandom(8 * MIB)
 
-# Which kinds each way joins.  What is left out does not exist:
-# - a far side connects to a socket: it has no command as its target, and its stdin and stdout are the link;
-# - -L and -R listen, -W is stdin and stdout;
-# - `relay - -` would join stdin and stdout with themselves, and `relay - -- COMMAND` is what has a command.
+# The kinds of ends that each way joins.  The other pairs do not exist:
+# - The far side of a link connects to sockets only.  Its stdin and stdout are
+# the link.
+# - -L and -R listen; -W uses stdin and stdout.
+# - `relay - -` would join stdin and stdout with themselves.
 KINDS = {
     'direct': (('tcp', 'unix') + STDIO, ('tcp', 'unix', 'command')),
     'direct-to-stdio': (rig.LISTENERS, STDIO),
@@ -45,8 +50,9 @@ CELLS = [Cell(way.split('-')[0], client, target)
 
 
 def grid(only=lambda cell: True, but=()):
-    """Parametrize over all cells.  `only` selects the cells that the rule applies to.  `but` is pairs (condition, reason): cells in
-    which it cannot be tried, which the run reports with the reason."""
+    """Parametrize over all cells to which the rule applies (`only`).  `but` is
+    a list of (condition, reason): the cells that are skipped, with the reason.
+    """
     params = []
     for cell in filter(only, CELLS):
         reasons = [reason for condition, reason in but if condition(cell)]
@@ -57,23 +63,25 @@ def grid(only=lambda cell: True, but=()):
 # ---- ends ----
 
 def pipes():
-    """An End on two pipes, and the descriptors for a child's stdin and stdout."""
+    """An End on two pipes, and the descriptors for a child's stdin and stdout.
+    """
     return rig.end_of_pipe_pair()
 
 
 def socketpair():
-    """The same on one socketpair."""
+    """The same on one socketpair: stdin and stdout are one descriptor."""
     ours, theirs = socket.socketpair()
     return rig.End(ours), theirs.detach(), None
 
 
 def ends_for_stdio(kind):
-    """(our End, stdin, stdout) for a relay on stdin and stdout; stdout is None where it is the same."""
+    """(our End, stdin, stdout) for a relay on stdin and stdout.  stdout is
+    None if it is the same descriptor as stdin."""
     return pipes() if kind == 'pipes' else socketpair()
 
 
 def without_relay(kind):
-    """(client, target) joined by the kernel alone."""
+    """(client, target) joined by the kernel without relay."""
     if kind in ('pipes', 'command'):
         a, i, o = pipes()
         return a, rig.End(i, o)
@@ -88,9 +96,10 @@ def without_relay(kind):
 
 
 class Joint:
-    """One cell: connect() gives a new client's end and the target's end of it.
+    """One cell.  connect() returns the client's end and the target's end of a
+    new connection.
 
-    With stdin and stdout on one side each connection has a relay of its own."""
+    If one of the two is stdin and stdout, each connection has its own relay."""
 
     def __init__(self, start, target, tmp, cell, near=(), far=()):
         self.start, self.cell, self.near, self.far = start, cell, list(near), list(far)
@@ -117,7 +126,8 @@ class Joint:
 
     def run(self, **popen):
         words = self.words()
-        if not self.target and self.cell.client == 'tcp':    # it prints no address: stdout is the target
+        # relay prints no address: its stdout is the target
+        if not self.target and self.cell.client == 'tcp':
             self.address = '127.0.0.1:%d' % rig.free_port()
             words[words.index('127.0.0.1:0')] = self.address
         self.relays.append(self.start(*words, **popen))
@@ -132,14 +142,14 @@ class Joint:
         return end
 
     def client(self, **kw):
-        """Only the client's end, where the target accepts."""
+        """Return the client's end alone; the target still has to accept."""
         if self.cell.client in STDIO:
             return self.run_on(self.cell.client)
         self.ends.append(rig.connect(self.relay.address, **kw))
         return self.ends[-1]
 
     def connect(self, **kw):
-        """Both ends: the client's, the target's."""
+        """Return the client's end and the target's end."""
         if self.target:
             a = self.client(**kw)
             self.ends.append(self.target.accept())
@@ -147,12 +157,14 @@ class Joint:
         b = self.run_on(self.cell.target)
         a = rig.reach(self.address if self.cell.client == 'tcp' else self.tmp + '/from')
         self.ends.append(a)
-        a.send(b'.')            # relay(1), CAVEATS: a client that closes before the user check is refused
+        # a client that closes before the user check is refused: see relay(1),
+        # CAVEATS
+        a.send(b'.')
         assert b.read(1) == b'.'
         return a, b
 
     def is_stdio(self):
-        """relay ends with its connection."""
+        """True if relay exits with its connection."""
         return self.cell.client in STDIO or not self.target
 
     def hang_up(self):
@@ -162,20 +174,22 @@ class Joint:
         self.ends.clear()
 
     def pids(self):
-        """All relays of the cell, near and far."""
+        """The processes of all relays of the cell, near and far."""
         return [pid for pid, line in rig.marked(os.environ[rig.MARK]).items() if line.startswith(rig.RELAY + ' ')]
 
     def rest(self):
         """Wait until all of them sleep."""
         for pid in self.pids():
-            with contextlib.suppress(FileNotFoundError, TypeError):     # it has ended meanwhile
+            # the process has exited
+            with contextlib.suppress(FileNotFoundError, TypeError):
                 rig.quiet(pid)
 
     def close(self):
         self.hang_up()
         if not self.is_stdio():
             return
-        for r in self.relays:           # it ends by itself, or the test has failed already
+        # relay exits by itself, unless the test has failed
+        for r in self.relays:
             with contextlib.suppress(AssertionError):
                 r.wait(5)
             if r.proc.poll() is None:
@@ -183,7 +197,8 @@ class Joint:
 
 
 def direct_rounds(kind):
-    """As many pairs of ends that no relay joins as are asked for; each is closed when the next one is."""
+    """Yield pairs of ends without relay.  Each pair is closed before the next
+    is made."""
     while True:
         a, b = without_relay(kind)
         try:
@@ -205,13 +220,14 @@ def joint_rounds(joint):
 # ---- what ends do ----
 
 def together(*jobs):
-    """Run all jobs at once; return their results when all have ended, or raise what the first of them did."""
+    """Run all jobs at the same time.  When all have ended, return their
+    results, or raise the first error."""
     results, errors = [None] * len(jobs), []
 
     def run(n, job):
         try:
             results[n] = job()
-        except BaseException as e:      # the test's thread raises it
+        except BaseException as e:    # the test's thread raises it
             errors.append(e)
     threads = [threading.Thread(target=run, args=pair) for pair in enumerate(jobs)]
     for t in threads:
@@ -227,13 +243,13 @@ GONE = (ConnectionResetError, BrokenPipeError)
 
 
 def send_all(end, data):
-    """Send data and the end behind it."""
+    """Send data, then close the sending direction."""
     end.send(data)
     end.shut()
 
 
 def push(end, data):
-    """Send data, as far as it is taken."""
+    """Send data; a peer that is gone is no error."""
     with contextlib.suppress(*GONE):
         end.send(data)
 
@@ -249,7 +265,8 @@ def pump(end, over):
 
 
 def stuff(end, data):
-    """Send data, as much of it as is taken until nothing is for a while; return how much."""
+    """Send data until the descriptor has stayed full for 300 ms.  Return the
+    number of bytes sent."""
     view = memoryview(data)
     p = select.poll()
     p.register(end.w, select.POLLOUT)
@@ -259,7 +276,7 @@ def stuff(end, data):
 
 
 def take(end):
-    """Read to whatever comes: (bytes, 'end' or 'reset')."""
+    """Read until the stream ends: (bytes, 'end' or 'reset')."""
     got = bytearray()
     try:
         while True:
@@ -272,7 +289,8 @@ def take(end):
 
 
 def take_slowly(end, pieces, size=1024, pause=0.01):
-    """The same by a reader that at first reads `size` bytes, `pieces` times, with a pause behind each."""
+    """The same, but the first `pieces` reads are of `size` bytes, each
+    followed by a pause of `pause` seconds."""
     got = bytearray()
     try:
         for _ in range(pieces):
@@ -288,20 +306,23 @@ def take_slowly(end, pieces, size=1024, pause=0.01):
 
 
 def unsent(end):
-    """Bytes that the kernel of this side still holds for a TCP peer."""
+    """The number of bytes that the kernel of this side still holds for a TCP
+    peer."""
     n = array.array('i', [0])
     fcntl.ioctl(end.w, termios.TIOCOUTQ, n)
     return n[0]
 
 
 def same(got, sent, what):
-    """Compare without a dump of megabytes."""
+    """Compare; a failure reports counts, because the data has megabytes."""
     assert len(got) == len(sent), '%s: %d bytes of %d arrived' % (what, len(got), len(sent))
     assert got == sent, '%s: other bytes arrived' % what
 
 
 def share(rounds, n, want, play):
-    """play(a, b) returns the bytes that the client got: in which share of n rounds are they `want`?  And how many came at least."""
+    """Call play(a, b), which returns the bytes that the client got, n times.
+    Return the share of calls that returned `want`, and the least number of
+    bytes."""
     whole, least = 0, len(want)
     for _ in range(n):
         a, b = next(rounds)
@@ -312,10 +333,13 @@ def share(rounds, n, want, play):
     return whole / n, least
 
 
-# ---- the rules as plays between two ends; they check what arrives, and close an end only where the rule does ----
+# ---- the rules as plays between two ends ----
+# A play checks what arrives.  It closes an end only if that is part of the
+# rule.
 
 def play_client_ends_first(a, b, up, down):
-    """Rule 1: the client ends its half, the target reads to the end, and answers."""
+    """Rule 1: the client sends EOF, the target reads until EOF, then answers.
+    """
     _, got = together(lambda: send_all(a, up), b.read_all)
     same(got, up, 'up')
     _, got = together(lambda: send_all(b, down), a.read_all)
@@ -323,7 +347,7 @@ def play_client_ends_first(a, b, up, down):
 
 
 def play_target_ends_first(a, b, up, down):
-    """Rule 1, the mirror."""
+    """Rule 1 with client and target exchanged."""
     _, got = together(lambda: send_all(b, down), a.read_all)
     same(got, down, 'down')
     _, got = together(lambda: send_all(a, up), b.read_all)
@@ -331,7 +355,8 @@ def play_target_ends_first(a, b, up, down):
 
 
 def play_early_answer(a, b, up, down):
-    """Rule 8: the target answers, and ends its half, before it reads; the client goes on."""
+    """Rule 8: the target answers and sends EOF before it reads; the client
+    keeps sending."""
     answered = threading.Event()
 
     def target():
@@ -349,7 +374,8 @@ def play_early_answer(a, b, up, down):
 
 
 def play_bytes_before_reset(a, b, answer, request=DATA[:300000], reads=0):
-    """Rule 3: the target reads little of the request, answers, and closes with the rest unread.  What did the client get?"""
+    """Rule 3: the target reads `reads` bytes of the request, answers, and
+    closes with the rest unread.  Return what the client got."""
     def target():
         b.read(reads)
         push(b, answer)
@@ -361,11 +387,13 @@ def play_bytes_before_reset(a, b, answer, request=DATA[:300000], reads=0):
     return together(target, client)[1]
 
 
-SLOWLY = {'steady': (150, 10000, 0.012), 'rests': (1, 100000, 1.5)}       # see take_slowly()
+# arguments of take_slowly()
+SLOWLY = {'steady': (150, 10000, 0.012), 'rests': (1, 100000, 1.5)}
 
 
 def play_slow_reader_sends_on(a, b, answer, pace, closes=True):
-    """Rule 4: the target reads nothing, answers and closes, or ends its half; the client sends without end, and reads slowly."""
+    """Rule 4: the target reads nothing, answers, and closes or sends EOF.  The
+    client sends without end, and reads slowly.  Return what the client got."""
     got = []
 
     def client():
@@ -383,7 +411,8 @@ def play_slow_reader_sends_on(a, b, answer, pace, closes=True):
 
 
 def play_client_closes(a, b, data, delivered):
-    """Rule 4: the client writes data and closes, the target answers each piece.  What did the target get?"""
+    """Rule 4: the client writes data and closes; the target answers each
+    piece.  Return what the target got."""
     def client():
         a.send(data)
         if delivered:
@@ -405,7 +434,8 @@ def play_client_closes(a, b, data, delivered):
 
 
 def play_slow_reader(writer, reader, data, pieces=100):
-    """Rule 7: the reader reads 1 KB in 10 ms for a while, then all; the writer sends it all and closes at once."""
+    """Rule 7: the writer sends all and closes at once.  The reader first reads
+    1 KB every 10 ms, then the rest."""
     def send_and_close():
         writer.send(data)
         writer.close()
@@ -415,7 +445,8 @@ def play_slow_reader(writer, reader, data, pieces=100):
 
 
 def play_reset(one, other, tcp):
-    """Rule 2: one resets; the other sees that, or that it is alone."""
+    """Rule 2: one end resets; the other must see a reset, or at least that its
+    bytes have no reader."""
     rig.ping(one, other)
     one.reset()
     fate = other.fate()
@@ -451,11 +482,11 @@ class Source:
             t.join()
 
 
-TAG = 8     # bytes by which a target knows its client
+TAG = 8    # length of the tag by which a target identifies its client, in bytes
 
 
 class Crowd:
-    """Clients of a target, each with the end that belongs to it."""
+    """Accepts n clients of a target, and finds the target's end of each."""
 
     def __init__(self, target, n):
         self.found, self.n, self.target = {}, n, target
@@ -469,7 +500,8 @@ class Crowd:
                 self.found[end.read(TAG)] = end
 
     def end_of(self, client, n):
-        """Let the client send its number; return the target's end of it."""
+        """Send the client's number, and return the target's end of that
+        connection."""
         tag = b'%*d' % (TAG, n)
         client.send(tag)
         return wait_for(lambda: self.found.get(tag), what='client %d at the target' % n)
@@ -483,7 +515,7 @@ class Crowd:
 # ---- what relay reports ----
 
 def table(relay):
-    """The lines of SIGUSR1."""
+    """The lines that relay logs on SIGUSR1."""
     before = relay.err()
     relay.proc.send_signal(signal.SIGUSR1)
     wait_for(lambda: relay.err().endswith('\n') and 'open ' in relay.err()[len(before):])
@@ -491,6 +523,7 @@ def table(relay):
 
 
 def reserved(relay):
-    """The bytes of reserved memory that the table reports, or None where it does not."""
+    """The bytes of reserved memory in that table, or None if it has no such
+    line."""
     found = re.search(r'(\d+) (?:bytes )?reserved', '\n'.join(table(relay)))
     return int(found.group(1)) if found else None
