@@ -54,9 +54,11 @@ def pytest_unconfigure(config):
 def turn(request):
     """A test marked `alone` waits until the tests of all other workers have
     ended.  Later tests wait until it has ended."""
-    with open(os.environ[TURNS] + '/gate', 'w') as gate, open(os.environ[TURNS] + '/room', 'w') as room:
+    with open(os.environ[TURNS] + '/gate', 'w') as gate, \
+        open(os.environ[TURNS] + '/room', 'w') as room:
         fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker('alone') else fcntl.LOCK_SH)
+        fcntl.flock(room,
+                    fcntl.LOCK_EX if request.node.get_closest_marker('alone') else fcntl.LOCK_SH)
         fcntl.flock(gate, fcntl.LOCK_UN)
         yield
 
@@ -81,7 +83,9 @@ def findings():
 def lean(monkeypatch):
     """For tests that measure memory: the sanitizers return freed memory at
     once."""
-    monkeypatch.setenv('ASAN_OPTIONS', os.environ.get('ASAN_OPTIONS', '') + ':quarantine_size_mb=0:thread_local_quarantine_size_kb=0')
+    monkeypatch.setenv('ASAN_OPTIONS',
+                       os.environ.get('ASAN_OPTIONS', '') +
+                       ':quarantine_size_mb=0:thread_local_quarantine_size_kb=0')
 
 
 @pytest.fixture(autouse=True)
@@ -175,8 +179,8 @@ def run(mark):
     def run(*words, **kw):
         kw.setdefault('stdin', subprocess.DEVNULL)
         kw.setdefault('timeout', rig.PATIENCE)
-        return subprocess.run([rig.RELAY] + [str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, **kw)
+        return subprocess.run([rig.RELAY] + [str(w) for w in words], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, **kw)
     return run
 
 
@@ -223,7 +227,8 @@ class Join:
         self.relay = None
         words = self.target.words
         if source in rig.LISTENERS:
-            self.relay = relay(*self.options, '%s/from' % tmp if source == 'unix' else '127.0.0.1:0', *words)
+            self.relay = relay(*self.options,
+                               '%s/from' % tmp if source == 'unix' else '127.0.0.1:0', *words)
         elif source == 'nested':
             self.relay = relay(*self.options, '127.0.0.1:0', '--', rig.RELAY, '-', *words)
 
@@ -276,7 +281,8 @@ def mounted():
 
     def mount(path, options):
         os.makedirs(path, exist_ok=True)
-        if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path], stderr=subprocess.DEVNULL).returncode != 0:
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path],
+                          stderr=subprocess.DEVNULL).returncode != 0:
             pytest.skip('skipped: no leave to mount')
         made.append(path)
         return path

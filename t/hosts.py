@@ -109,23 +109,28 @@ class Hosts:
         self.dir = tempfile.mkdtemp(prefix='rs', dir='/tmp')
         os.chmod(self.dir, 0o755)
         os.makedirs('/run/sshd', mode=0o755, exist_ok=True)
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith('XDG_') and name != 'TMPDIR'}
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith('XDG_')
+                    and name != 'TMPDIR'}
         self.env['PATH'] = '%s/bin:%s' % (self.dir, os.environ['PATH'])
         self._programs(bare)
         self._key('user')
         config = ''
-        options = ' '.join('%s=%s' % (name, os.environ.get(name, '')) for name in rig.SANITIZER_OPTIONS)
+        options = ' '.join('%s=%s' % (name, os.environ.get(name, ''))
+                           for name in rig.SANITIZER_OPTIONS)
         self.daemons, self.ports = {}, {}
         for name in names:
             self._key(name)
             port = self.ports[name] = rig.free_port()
             config += SSH_CONFIG.format(name=name, port=port)
-            text = SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK, options=options,
-                                      forwarding=forwarding, local='' if bare else '/usr/local/bin:')
-            self._write(name + '.conf', text + ('ForceCommand %s/session\n' % self.dir if bare else ''))
+            text = SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK,
+                                      options=options,
+                                      forwarding=forwarding,
+                                      local='' if bare else '/usr/local/bin:')
+            self._write(name + '.conf',
+                        text + ('ForceCommand %s/session\n' % self.dir if bare else ''))
             self.start(name)
-        config += SSH_CONFIG_ALL.format(user=getpass.getuser(), dir=self.dir, mark=rig.MARK, closed=rig.free_port(),
-                                        locked=self.ports[names[-1]])
+        config += SSH_CONFIG_ALL.format(user=getpass.getuser(), dir=self.dir, mark=rig.MARK,
+                                        closed=rig.free_port(), locked=self.ports[names[-1]])
         self._write('config', config)
 
     def _write(self, name, text, mode=0o600):
@@ -137,9 +142,11 @@ class Hosts:
     def start(self, name):
         """Start the sshd of a host, also after stop()."""
         with open('%s/%s.log' % (self.dir, name), 'a') as log:
-            self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)],
+            self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f',
+                                                   '%s/%s.conf' % (self.dir, name)],
                                                   stdin=subprocess.DEVNULL, stderr=log)
-        rig.wait_for(lambda: self._answers(self.ports[name]), what='sshd for %s: %s' % (name, self.log(name)))
+        rig.wait_for(lambda: self._answers(self.ports[name]),
+                     what='sshd for %s: %s' % (name, self.log(name)))
 
     def stop(self, name):
         """Kill the sshd of a host and every session of it."""
@@ -162,14 +169,16 @@ class Hosts:
     def _programs(self, bare):
         os.mkdir(self.dir + '/bin')
         for program in ('ssh', 'scp'):
-            self._write('bin/' + program, WRAPPER.format(program=shutil.which(program), dir=self.dir), 0o755)
+            self._write('bin/' + program,
+                        WRAPPER.format(program=shutil.which(program), dir=self.dir), 0o755)
         if bare:
             self._write('session', SESSION, 0o755)
         else:
             os.symlink(rig.RELAY, self.dir + '/bin/relay')
 
     def _key(self, name):
-        subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', '%s/%s.key' % (self.dir, name)], check=True)
+        subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f',
+                        '%s/%s.key' % (self.dir, name)], check=True)
 
     def _answers(self, port):
         try:
@@ -194,8 +203,8 @@ class Hosts:
     def run(self, *words, **kw):
         """Run a program until it exits; input and output are text."""
         kw.setdefault('stdin', subprocess.DEVNULL)
-        return subprocess.run(**self._words(words, kw), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              timeout=rig.PATIENCE)
+        return subprocess.run(**self._words(words, kw), stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
 
     def popen(self, *words, **kw):
         return subprocess.Popen(**self._words(words, kw))

@@ -38,7 +38,8 @@ def _binary():
     symbols; it is taken to have the extras."""
     with open(RELAY, 'rb') as f:
         text = f.read()
-    extras = sys.platform.startswith('linux') and (b'\0splice\0' in text or b'\0.dynsym\0' not in text)
+    extras = sys.platform.startswith('linux') and (b'\0splice\0' in text
+                                                   or b'\0.dynsym\0' not in text)
     return b'__asan_init' in text, b'.gcda\0' in text, extras
 
 
@@ -78,7 +79,8 @@ class End:
         p = select.poll()
         p.register(fd, events)
         ready = p.poll(timeout * 1000)
-        assert ready, 'nothing %s within %g s' % ('came' if events & select.POLLIN else 'was taken', timeout)
+        assert ready, \
+            'nothing %s within %g s' % ('came' if events & select.POLLIN else 'was taken', timeout)
         return ready[0][1]
 
     def send(self, data):
@@ -232,7 +234,8 @@ def connect(address, receive_buffer=0):
     if '/' in address:
         s = socket.socket(socket.AF_UNIX)
     else:
-        s = socket.socket(socket.AF_INET6 if address.startswith('[') or '::' in address else socket.AF_INET)
+        s = socket.socket(socket.AF_INET6 if address.startswith('[')
+                          or '::' in address else socket.AF_INET)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if receive_buffer:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -272,7 +275,8 @@ def free_port():
     """A free port outside the range from which the system assigns ports
     (Linux: ip_local_port_range).  Each test process starts at another port."""
     for port in _ports:
-        with socket.socket() as s, socket.socket(socket.AF_INET6) as s6, contextlib.suppress(OSError):
+        with socket.socket() as s, socket.socket(socket.AF_INET6) as s6, \
+            contextlib.suppress(OSError):
             s.bind(('', port))
             if socket.has_dualstack_ipv6():
                 s6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -393,7 +397,8 @@ class Relay:
             end = End(os.dup(self.proc.stdout.fileno()))
             self._addresses = end.read_all().decode().splitlines()
             end.close()
-            assert self._addresses, 'relay %s: no address; it says: %s' % (' '.join(self.words), self.err())
+            assert self._addresses, \
+                'relay %s: no address; it says: %s' % (' '.join(self.words), self.err())
         return self._addresses
 
     @property

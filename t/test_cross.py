@@ -1,4 +1,6 @@
-"""The binaries of make cross: what they are, how large, and the aarch64 one at work under qemu."""
+"""The binaries of make cross: their format and size, and the aarch64 binary in
+use under qemu.
+"""
 import os
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ import rig
 
 TOP = os.path.dirname(rig.HERE)
 LIMIT = 176 * 1024
-PPC_LIMIT = 192 * 1024          # its code is longer: Makefile
+PPC_LIMIT = 192 * 1024    # its code is longer: see Makefile
 ELF = {'x86_64': 62, 'aarch64': 183, 'ppc64le': 21, 'riscv64': 243}           # e_machine
 MACHO = {'x86_64': 0x01000007, 'arm64': 0x0100000c}                           # cputype
 QEMU = shutil.which('qemu-aarch64-static') or shutil.which('qemu-aarch64')
@@ -29,7 +31,8 @@ def number(data, at, size):
 
 @pytest.mark.parametrize('machine', ELF)
 def test_linux(machine):
-    """A static ELF program for that machine, without symbols, of less than 176 KiB (ppc64le: 192)."""
+    """Goal: a static ELF program for that machine, without symbols, smaller
+    than 176 KiB (ppc64le: 192 KiB)."""
     with open(cross('Linux-' + machine), 'rb') as f:
         data = f.read()
     assert data[:6] == b'\x7fELF\x02\x01'
@@ -43,7 +46,8 @@ def test_linux(machine):
 
 @pytest.mark.parametrize('machine', MACHO)
 def test_darwin(machine):
-    """A Mach-O program for that machine, signed where the system runs nothing else, of less than 176 KiB."""
+    """Goal: a Mach-O program for that machine, smaller than 176 KiB, and
+    signed if the system requires it."""
     with open(cross('Darwin-' + machine), 'rb') as f:
         data = f.read()
     assert number(data, 0, 4) == 0xfeedfacf
@@ -59,7 +63,7 @@ def test_darwin(machine):
 
 @pytest.fixture
 def foreign():
-    """The words that run the aarch64 binary here."""
+    """The command that runs the aarch64 binary here."""
     if not QEMU:
         pytest.skip('skipped: no qemu: apt-get install qemu-user-static')
     return [QEMU, cross('Linux-aarch64')]
@@ -71,7 +75,7 @@ def test_version(foreign, run):
 
 
 def test_raw_join(foreign, target, pool):
-    """stdin and stdout joined to a socket."""
+    """Goal: stdin and stdout joined to a socket."""
     t = target('unix')
     a, i, o = rig.end_of_pipe_pair()
     p = subprocess.Popen(foreign + ['-', t.words[0]], stdin=i, stdout=o)
@@ -85,16 +89,17 @@ def test_raw_join(foreign, target, pool):
 
 
 def test_no_target(foreign, tmp):
-    """Its words and its status are those of any other relay."""
-    r = subprocess.run(foreign + ['-', tmp + '/none'], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                       timeout=rig.PATIENCE)
+    """Goal: its message and its exit status are those of any other relay."""
+    r = subprocess.run(foreign + ['-', tmp + '/none'], stdin=subprocess.DEVNULL,
+                       stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
     assert r.returncode == 1
     assert 'relay: ' in r.stderr and tmp + '/none: No such file' in r.stderr
 
 
 @pytest.mark.parametrize('far_is_foreign', [True, False])
 def test_link(foreign, relay, tmp, target, pool, far_is_foreign):
-    """One side here, one on the other machine type: the wire is the same."""
+    """Goal: one side here and one on the other machine type use the same wire
+    format."""
     t = target('unix')
     far = (foreign if far_is_foreign else [rig.RELAY]) + ['-m', '-', t.words[0]]
     if far_is_foreign:
@@ -102,7 +107,8 @@ def test_link(foreign, relay, tmp, target, pool, far_is_foreign):
         address = r.address
     else:
         address = tmp + '/near'
-        r = subprocess.Popen(foreign + ['-m', address, '--'] + far, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        r = subprocess.Popen(foreign + ['-m', address, '--'] + far, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL)
     for _ in range(3):
         a = rig.reach(address)
         b = t.accept()

@@ -1,7 +1,9 @@
-"""Bytes, ends and resets between every kind of FROM and every kind of TO.
+"""Bytes, EOF and resets between every kind of source and every kind of target.
 
-FROM: a TCP or Unix listener, stdin and stdout as two pipes or as one socketpair, and `nested`: relay as the command of
-another relay.  TO: a TCP or Unix server, or a command."""
+Sources: a TCP or Unix listener, stdin and stdout as two pipes or one
+socketpair, and `nested`, which is relay as the command of another relay.
+Targets: a TCP or Unix server, or a command.
+"""
 import itertools
 import os
 import random
@@ -38,14 +40,16 @@ busy_or_not = pytest.mark.parametrize('busy', [False, True], ids=['idle', 'busy'
 
 @matrix
 def test_integrity(joined, pool, source, kind):
-    """Goal: 64 MiB of random bytes each way, both ways at once, arrive whole, in order and once."""
+    """Goal: 64 MiB of random bytes in each direction at the same time arrive
+    complete, in order and once."""
     a, b = joined(source, kind).connect()
     exchange(pool, a, b, RANDOM, RANDOM[::-1] if source == kind else RANDOM[1:])
 
 
 @matrix
 def test_sizes(joined, pool, source, kind):
-    """Goal: no byte is lost or made at any size around those of the buffers; nothing at all is a message too."""
+    """Goal: no byte is lost or added at any size near those of the buffers,
+    including 0."""
     j = joined(source, kind)
     for n in (0, 1, 2, 4095, 4096, 4097, 65535, 65536, 65537, 262143, 262144, 262145):
         a, b = j.connect()
@@ -56,8 +60,8 @@ def test_sizes(joined, pool, source, kind):
 
 @matrix
 def test_small_messages(joined, source, kind):
-    """Goal: 300 messages of one byte go to and fro without delay: Nagle's and the delayed acknowledgement's 40 ms would
-    make it 12 s."""
+    """Goal: 300 messages of one byte go back and forth without delay.  Nagle's
+    algorithm and delayed acknowledgements, 40 ms each, would make it 12 s."""
     a, b = joined(source, kind).connect()
     ping(a, b)
     timer = threading.Timer(6, lambda: a.close())
@@ -72,7 +76,8 @@ def test_small_messages(joined, source, kind):
 
 @matrix
 def test_client_ends_first(joined, pool, source, kind):
-    """Goal: the client's end reaches the target, and the target may still answer, when it likes."""
+    """Goal: EOF from the client reaches the target, and the target can still
+    answer."""
     j = joined(source, kind)
     a, b = j.connect()
     a.send(b'question')
@@ -91,7 +96,8 @@ def test_client_ends_first(joined, pool, source, kind):
 
 @matrix
 def test_target_ends_first(joined, source, kind):
-    """Goal: the target's end reaches the client, and the client may go on speaking."""
+    """Goal: EOF from the target reaches the client, and the client can still
+    send."""
     j = joined(source, kind)
     a, b = j.connect()
     b.send(b'banner')
@@ -109,7 +115,8 @@ def test_target_ends_first(joined, source, kind):
 
 @matrix
 def test_end_behind_a_full_buffer(joined, pool, source, kind):
-    """Goal: an end that comes while nobody reads waits behind the bytes, and overtakes none of them."""
+    """Goal: EOF arrives after all bytes sent before it, also if the reader
+    starts late."""
     a, b = joined(source, kind).connect()
     def fill():
         a.send(RANDOM[:4 * MIB])
@@ -123,7 +130,8 @@ def test_end_behind_a_full_buffer(joined, pool, source, kind):
 @pytest.mark.parametrize('source', ['pipes', 'socketpair'])
 @pytest.mark.parametrize('kind', TARGETS)
 def test_stdio_ends_with_its_connection(joined, source, kind):
-    """Goal: with FROM `-` relay ends, with status 0, when both directions have ended; not before."""
+    """Goal: relay on stdin and stdout exits with status 0 when both directions
+    have ended, and not earlier."""
     j = joined(source, kind)
     a, b = j.connect()
     b.shut()
@@ -138,8 +146,8 @@ def test_stdio_ends_with_its_connection(joined, source, kind):
 @pytest.mark.parametrize('kind', TARGETS)
 @pytest.mark.parametrize('shape', ['pipe', 'socket'])
 def test_target_ends_stderr_too(relay, target, kind, shape):
-    """Goal: after the target's last byte stderr is closed as well as stdout, or sshd would not pass the end on; the
-    client's direction stays open."""
+    """Goal: after the target's last byte relay closes stderr with stdout,
+    because sshd forwards EOF only then.  The other direction stays open."""
     t = target(kind)
     a, i, o = rig.end_of_pipe_pair()
     if shape == 'pipe':
@@ -155,7 +163,7 @@ def test_target_ends_stderr_too(relay, target, kind, shape):
     assert errors.silent()
     b.shut()
     assert a.read_all() == b'last words'
-    if kind != 'command':                 # a command holds a stderr of its own
+    if kind != 'command':    # a command has its own stderr
         assert errors.read_all() == b''
     a.send(b'more')
     assert b.read(4) == b'more'
@@ -167,12 +175,13 @@ def test_target_ends_stderr_too(relay, target, kind, shape):
     errors.close()
 
 
-# ---- resets and sudden deaths ----
+# ---- resets and hang-ups ----
 
 @pytest.mark.parametrize('kind', TARGETS)
 @busy_or_not
 def test_client_resets(joined, kind, busy):
-    """Goal: a TCP client's reset is a reset at a TCP target; a Unix target and a command are closed at once."""
+    """Goal: a TCP client's reset is a reset at a TCP target.  A Unix target
+    and a command are closed at once."""
     j = joined('tcp', kind, ['-v'])
     a, b = j.connect()
     ping(a, b)
@@ -191,8 +200,9 @@ def test_client_resets(joined, kind, busy):
 @pytest.mark.parametrize('source', SOURCES)
 @busy_or_not
 def test_target_resets(joined, source, busy):
-    """Goal: a TCP target's reset is a reset at a TCP client; a Unix client and pipes are closed at once, and relay on
-    stdin and stdout ends with status 4."""
+    """Goal: a TCP target's reset is a reset at a TCP client.  A Unix client
+    and pipes are closed at once, and relay on stdin and stdout exits with
+    status 4."""
     j = joined(source, 'tcp', ['-v'])
     a, b = j.connect()
     ping(a, b)
@@ -212,7 +222,8 @@ def test_target_resets(joined, source, busy):
 @pytest.mark.parametrize('other', rig.LISTENERS)
 @pytest.mark.parametrize('who', ['client', 'target'])
 def test_reset_while_stuck(joined, other, who):
-    """Goal: a reset is noticed even while relay has bytes for the other side that does not read."""
+    """Goal: relay notices a reset while it holds bytes for a side that does
+    not read."""
     if who == 'client':
         a, b = joined('tcp', other).connect()
     else:
@@ -224,7 +235,8 @@ def test_reset_while_stuck(joined, other, who):
 
 @matrix
 def test_client_vanishes(joined, source, kind):
-    """Goal: a client that is gone altogether while the target speaks ends the connection, soon and for good."""
+    """Goal: if the client closes while the target sends, the connection ends
+    soon."""
     j = joined(source, kind)
     a, b = j.connect()
     ping(a, b)
@@ -237,8 +249,9 @@ def test_client_vanishes(joined, source, kind):
 
 @pytest.mark.parametrize('source, kind', [m for m in MATRIX if m[0] not in ('tcp', 'nested')])
 def test_client_vanishes_in_silence(joined, source, kind):
-    """Goal: a Unix or stdio client that is gone is noticed although nobody has a byte to say: the ProxyCommand whose ssh
-    died must not linger.  (A TCP client that is gone looks like one that has ended its half.)"""
+    """Goal: relay notices the close of a Unix or stdio client on an idle
+    connection, so a ProxyCommand ends with its ssh.  On TCP a close and a
+    half-close look the same, so TCP is excluded."""
     j = joined(source, kind, ['-v'])
     a, b = j.connect()
     ping(a, b)
@@ -252,8 +265,8 @@ def test_client_vanishes_in_silence(joined, source, kind):
 
 @pytest.mark.parametrize('kind', TARGETS)
 def test_reader_of_stdout_vanishes(joined, kind):
-    """Goal: the reader of stdout goes away while stdin stays open: what stdin says still arrives, and the target's next
-    word ends relay with status 4."""
+    """Goal: if the reader of stdout closes while stdin stays open, bytes from
+    stdin still arrive.  The target's next byte ends relay with status 4."""
     j = joined('pipes', kind)
     a, b = j.connect()
     ping(a, b)
@@ -271,7 +284,8 @@ def test_reader_of_stdout_vanishes(joined, kind):
 
 @pytest.mark.parametrize('kind', TARGETS)
 def test_reader_vanishes_behind_a_stuck_target(joined, kind):
-    """Goal: stdin at its end, stdout's reader gone, a target that does not read: relay ends all the same."""
+    """Goal: with EOF on stdin, no reader of stdout, and a target that does not
+    read, relay exits."""
     j = joined('pipes', kind)
     a, b = j.connect()
     a.stuff(RANDOM[:MIB])
@@ -281,7 +295,8 @@ def test_reader_vanishes_behind_a_stuck_target(joined, kind):
 
 @matrix
 def test_target_vanishes_in_silence(joined, source, kind):
-    """Goal: a target that closed altogether ends the connection when the client is a Unix socket or speaks on."""
+    """Goal: if the target closes, the connection ends when the client is a
+    Unix socket or sends again."""
     j = joined(source, kind)
     a, b = j.connect()
     ping(a, b)
@@ -303,10 +318,12 @@ sys.stdin.read()
 
 @listening
 def test_client_is_killed(joined, source, kind):
-    """Goal: a client that is killed with -9 in the middle of a download takes its connection with it, not the others."""
+    """Goal: a client killed with SIGKILL during a download ends its own
+    connection and no other."""
     j = joined(source, kind)
     a, b = j.connect()
-    client = subprocess.Popen([sys.executable, '-IS', '-c', CLIENT, j.relay.address], stdin=subprocess.PIPE)
+    client = subprocess.Popen([sys.executable, '-IS', '-c', CLIENT, j.relay.address],
+                              stdin=subprocess.PIPE)
     doomed = j.target.accept()
     assert doomed.read(5) == b'hello'
     doomed.stuff(RANDOM[:MIB])
@@ -321,12 +338,13 @@ def test_client_is_killed(joined, source, kind):
 
 @sockets
 def test_target_is_killed(joined, source, kind, tmp):
-    """Goal: a server that is killed with -9 in the middle of an upload takes its connection with it, not the others."""
+    """Goal: a server killed with SIGKILL during an upload ends its own
+    connection and no other."""
     j = joined(source, kind)
     a, b = j.connect()
     doomed = j.connect_near()
     theirs = j.target.accept()
-    # The server: a process that alone holds the accepted connection.
+    # The server process: only it holds the accepted connection.
     server = subprocess.Popen(['sleep', '99'], stdin=theirs.r)
     theirs.close()
     doomed.stuff(RANDOM[:MIB])
@@ -342,8 +360,8 @@ def test_target_is_killed(joined, source, kind, tmp):
 
 @listening
 def test_slow_reader(joined, pool, lean, source, kind):
-    """Goal: a target that does not read costs the other connections nothing, and relay no more memory than a bounded
-    buffer."""
+    """Goal: a target that does not read does not delay other connections, and
+    relay's memory stays within its buffers."""
     j = joined(source, kind)
     a, b = j.connect()
     ping(a, b)
@@ -361,7 +379,7 @@ def test_slow_reader(joined, pool, lean, source, kind):
 
 @sockets
 def test_1000_connections(joined, pool, source, kind):
-    """Goal: 1,000 connections at a time, each with its own bytes."""
+    """Goal: 1,000 connections at the same time, each with its own bytes."""
     j = joined(source, kind)
     job = pool.submit(lambda: [j.target.accept() for _ in range(1000)])
     near = [j.connect_near() for _ in range(1000)]
@@ -383,8 +401,9 @@ def test_1000_connections(joined, pool, source, kind):
 
 @sockets
 def test_quiet_beside_busy(joined, pool, source, kind):
-    """Goal: beside a connection that never rests, 500 quiet ones are served soon, each time that one has something to say, and
-    their ends, resets and newcomers are seen; relay sleeps when all rest."""
+    """Goal: beside a connection that is always busy, 500 idle ones are served
+    soon when they send.  EOF, resets and new connections arrive, and relay
+    sleeps when all rest."""
     j = joined(source, kind)
     busy = j.connect()
     quiet = [j.connect() for _ in range(500)]
@@ -415,10 +434,12 @@ def test_quiet_beside_busy(joined, pool, source, kind):
 
 @sockets
 def test_words_at_odd_moments(joined, pool, source, kind):
-    """Goal: of 100 connections that rest some now and then say something, from either end, alone or beside one that never rests:
-    whenever that is, in the midst of going to rest or of waking up, it arrives."""
+    """Goal: 100 mostly idle connections send from either end at random
+    moments, alone or beside a busy connection.  Each byte arrives, also while
+    a connection becomes idle or active."""
     j = joined(source, kind)
-    busy, crowd, chance = j.connect(), [j.connect() for _ in range(100)], random.Random(source + kind)
+    busy, crowd, chance = j.connect(), [j.connect() for _ in range(100)], random.Random(source +
+                                                                                        kind)
 
     def say(times):
         for n in range(times):
@@ -436,16 +457,18 @@ def test_words_at_odd_moments(joined, pool, source, kind):
 
 
 def test_unix_client_that_neither_speaks_nor_listens(joined):
-    """Goal: a Unix client that says it has said all, and a while later that it does not listen, has hung up, though it does not
-    close: its target is told."""
+    """Goal: a Unix client that closes its sending direction first and its
+    receiving direction later has hung up, and its target sees that."""
     rig.hang_up_in_two_steps(joined('unix', 'unix'))
 
 
 @pytest.mark.parametrize('kind', TARGETS)
 def test_signals_blocked_by_who_started_it(relay, target, kind):
-    """Goal: relay serves those that rest, sees commands end, and ends with SIGTERM, though all signals were blocked when it began."""
+    """Goal: if all signals were blocked at the start, relay still serves idle
+    connections, reaps commands, and exits on SIGTERM."""
     t = target(kind)
-    r = relay('127.0.0.1:0', *t.words, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+    r = relay('127.0.0.1:0', *t.words,
+              preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
     crowd = [(rig.connect(r.address), t.accept()) for _ in range(20)]
     for _ in range(3):
         rig.quiet(r.pid)
@@ -464,7 +487,8 @@ def test_signals_blocked_by_who_started_it(relay, target, kind):
 
 @sockets
 def test_idle_without_signals(joined, source, kind):
-    """Goal: relay waits for idle connections with poll alone: it catches neither SIGIO nor a real-time signal."""
+    """Goal: relay waits for idle connections with poll alone: it catches
+    neither SIGIO nor a real-time signal."""
     j = joined(source, kind)
     crowd = [j.connect() for _ in range(20)]
     rig.quiet(j.relay.pid)
@@ -478,7 +502,8 @@ def test_idle_without_signals(joined, source, kind):
 
 @sockets
 def test_stuck_beside_busy(joined, pool, source, kind):
-    """Goal: beside a connection that never rests, readers that were stuck for long get all when they read again."""
+    """Goal: beside a busy connection, readers that were stuck for long get
+    everything when they read again."""
     j = joined(source, kind)
     busy = j.connect()
     crowd = [j.connect() for _ in range(50)]
@@ -491,7 +516,8 @@ def test_stuck_beside_busy(joined, pool, source, kind):
 
 
 def test_50_commands(joined):
-    """Goal: 50 commands at a time; none is left when their connections have ended."""
+    """Goal: 50 commands run at the same time; none is left when their
+    connections have ended."""
     j = joined('tcp', 'command')
     pairs = [j.connect() for _ in range(50)]
     for a, b in pairs:
@@ -511,9 +537,11 @@ def limited(n):
 @pytest.mark.parametrize('limit', [40, 41, 42])
 @pytest.mark.parametrize('source, kind', [('tcp', 'tcp'), ('unix', 'unix'), ('tcp', 'command')])
 def test_too_few_descriptors(relay, target, tmp, source, kind, limit):
-    """Goal: with too few descriptors relay pauses, does not spin, says so once, and serves all in the end."""
+    """Goal: with too few descriptors relay pauses, does not spin, logs that
+    once, and serves all clients in the end."""
     t = target(kind)
-    r = relay('127.0.0.1:0' if source == 'tcp' else tmp + '/from', *t.words, preexec_fn=limited(limit))
+    r = relay('127.0.0.1:0' if source == 'tcp' else tmp + '/from', *t.words,
+              preexec_fn=limited(limit))
     near = [rig.connect(r.address) for _ in range(60)]
     for i, a in enumerate(near):
         a.send(b'%d' % i)
@@ -534,17 +562,19 @@ def test_too_few_descriptors(relay, target, tmp, source, kind, limit):
     assert r.err().count('descriptors') == 1
 
 
-# ---- SIGTERM in the middle ----
+# ---- SIGTERM during a transfer ----
 
 @matrix
 def test_sigterm_in_the_middle(joined, tmp, source, kind):
-    """Goal: SIGTERM in mid-transfer: TCP peers see a reset, all others an end; no file and no process is left."""
+    """Goal: on SIGTERM during a transfer TCP peers see a reset and others EOF.
+    No file and no process is left."""
     j = joined(source, kind)
     a, b = j.connect()
     ping(a, b)
     a.stuff(RANDOM[:MIB])
     b.stuff(RANDOM[:MIB])
-    assert j.relay.stop(timeout=5) == (0 if j.source in rig.LISTENERS + ('nested',) else 128 + signal.SIGTERM)
+    assert j.relay.stop(timeout=5) == (0 if j.source in rig.LISTENERS + ('nested',) else 128 +
+                                       signal.SIGTERM)
     fates = a.fate(), b.fate()
     assert fates[0] == 'reset' or source != 'tcp'
     assert fates[1] == 'reset' or kind != 'tcp'

@@ -1,5 +1,7 @@
-"""examples/: jupyter-slurm against the two sshds with programs that behave as Slurm's and Jupyter's do, and what the other files
-say to the programs that read them."""
+"""The files in examples/.  jupyter-slurm runs against the two sshds, with
+programs that behave like Slurm's and Jupyter's.  The other files are read by
+the programs that they are for.
+"""
 import os
 import re
 import shutil
@@ -22,7 +24,8 @@ if hosts_room.missing():
 
 BARE = True
 
-# ---- a cluster: what Slurm's programs do, with one job, number 41, that starts when squeue was asked a second time ----
+# ---- a cluster: Slurm's programs with one job, number 41, which starts at the
+# second squeue ----
 
 PROGRAMS = {
     'sbatch': '''#!/bin/sh
@@ -44,7 +47,7 @@ elif [ -e asked ]; then
 	echo R
 else touch asked; echo PD; fi
 ''',
-    # -u makes a terminal of the task's stdout, one that passes bytes as they are; its stdin is a pipe.
+    # -u: the task's stdout is a terminal in raw mode, its stdin is a pipe.
     'srun': '''#!/usr/bin/python3
 import os, subprocess, sys, termios
 assert sys.argv[1:4] == ['--jobid=41', '--overlap', '-u']
@@ -87,7 +90,8 @@ server.serve_forever()
 
 
 class Cluster:
-    """The home and the programs of the account there; start(word, ...) runs jupyter-slurm here."""
+    """The home and the programs of the account there.  start(word, ...) runs
+    jupyter-slurm here."""
 
     def __init__(self, hosts, tmp):
         self.hosts, self.home, self.tmp = hosts, tmp + '/home', tmp
@@ -102,10 +106,12 @@ class Cluster:
 
     def start(self, *words):
         self.log = open(self.tmp + '/err', 'w+')
-        env = dict(self.hosts.env, FAR_HOME=self.home, FAR_BIN=self.tmp + '/far', TMPDIR=self.tmp + '/tmp',
-                   PATH='%s/near:%s' % (self.tmp, self.hosts.env['PATH']))
-        self.procs.append(self.hosts.popen(EXAMPLES + '/jupyter-slurm', *words, env=env, stdin=subprocess.DEVNULL, text=True,
-                                           stdout=subprocess.PIPE, stderr=self.log, start_new_session=True))
+        env = dict(self.hosts.env, FAR_HOME=self.home, FAR_BIN=self.tmp + '/far',
+                   TMPDIR=self.tmp + '/tmp', PATH='%s/near:%s' % (self.tmp, self.hosts.env['PATH']))
+        self.procs.append(self.hosts.popen(EXAMPLES + '/jupyter-slurm', *words, env=env,
+                                           stdin=subprocess.DEVNULL, text=True,
+                                           stdout=subprocess.PIPE, stderr=self.log,
+                                           start_new_session=True))
         return self.procs[-1]
 
     def err(self):
@@ -113,8 +119,10 @@ class Cluster:
             return f.read()
 
     def left(self):
-        """What the account has more than before, but for the cache and what stands for Slurm."""
-        return sorted(set(os.listdir(self.home)) - {'.cache', 'slurm'}) + os.listdir(self.tmp + '/tmp')
+        """The files that the account has now and had not before, without the
+        cache and the files of Slurm."""
+        return sorted(set(os.listdir(self.home)) - {'.cache', 'slurm'}) + os.listdir(self.tmp +
+                                                                                     '/tmp')
 
     def close(self):
         for p in self.procs:
@@ -141,11 +149,14 @@ def get(url):
 @pytest.mark.parametrize('via', ['srun', 'ssh'])
 @pytest.mark.parametrize('end', ['ctrl-c', 'term'])
 def test_jupyter_slurm(cluster, via, end):
-    """From the job to the page; then nothing is left, on Ctrl-C (to all of the terminal's processes) and on TERM."""
+    """Goal: from the job to the page.  Then nothing is left after Ctrl-C,
+    which reaches all processes of the terminal, or SIGTERM."""
     port = rig.free_port()
-    p = cluster.start(*(['-s'] if via == 'ssh' else []), '-p', port, 'login', '--time=1:00', '-p', 'gpu')
+    p = cluster.start(*(['-s'] if via == 'ssh' else []), '-p', port, 'login', '--time=1:00', '-p',
+                      'gpu')
     url = p.stdout.readline().strip()
-    assert re.fullmatch(r'http://(127\.0\.0\.1|localhost|\[::1\]):%d/\?token=[0-9a-f]{48}' % port, url), (url, cluster.err())
+    assert re.fullmatch(r'http://(127\.0\.0\.1|localhost|\[::1\]):%d/\?token=[0-9a-f]{48}' % port,
+                        url), (url, cluster.err())
     assert get(url) == b'the notebook of job 41'
     with pytest.raises(urllib.error.HTTPError):
         get(url[:-1])
@@ -163,14 +174,15 @@ def test_jupyter_slurm(cluster, via, end):
 
 
 def test_cancelled_while_it_waits(cluster):
-    """Ctrl-C before the job runs cancels it too."""
+    """Goal: Ctrl-C before the job runs cancels the job."""
     p = cluster.start('-p', rig.free_port(), 'login')
     wait_for(lambda: os.path.exists(cluster.home + '/slurm/asked'))
     os.killpg(p.pid, signal.SIGINT)
     assert p.wait(rig.PATIENCE) == 130
     assert os.path.exists(cluster.home + '/slurm/cancelled')
     assert not os.listdir(cluster.tmp + '/tmp')
-    open(cluster.home + '/slurm/refused', 'w').close()      # ends what still asks there
+    # ends the squeue that still waits
+    open(cluster.home + '/slurm/refused', 'w').close()
 
 
 def test_sbatch_refuses(cluster):
@@ -181,7 +193,7 @@ def test_sbatch_refuses(cluster):
 
 
 def test_job_ends_early(cluster):
-    """A job that leaves the queue without having run is told."""
+    """Goal: a job that leaves the queue without having run is reported."""
     p = cluster.start('login')
     wait_for(lambda: os.path.exists(cluster.home + '/slurm/asked'))
     open(cluster.home + '/slurm/refused', 'w').close()
@@ -197,9 +209,12 @@ def test_the_script_is_short():
 # ---- the other examples ----
 
 def test_ssh_config(hosts):
-    """ssh reads it, and takes the way through login for the hosts that it names."""
-    for host, proxy in ('node17', True), ('any.cluster', True), ('login', False), ('elsewhere', False):
-        r = subprocess.run(['ssh', '-F', EXAMPLES + '/ssh_config', '-G', host], stdout=subprocess.PIPE, text=True, check=True)
+    """Goal: ssh accepts the file, and goes through login for the hosts in it.
+    """
+    for host, proxy in ('node17', True), ('any.cluster', True), ('login', False), ('elsewhere',
+                                                                                   False):
+        r = subprocess.run(['ssh', '-F', EXAMPLES + '/ssh_config', '-G', host],
+                           stdout=subprocess.PIPE, text=True, check=True)
         assert ('proxycommand relay -W %h:%p login' in r.stdout) == proxy, host
 
 
@@ -213,7 +228,8 @@ def plain_hosts():
 
 
 def test_authorized_keys(plain_hosts, tmp, target):
-    """The key of the example reaches its socket, with a tunnel and with -m alike, and nothing else."""
+    """Goal: the key of the example reaches its socket and nothing else, with a
+    tunnel and with -m."""
     t, other = target('unix'), target('unix')
     path = plain_hosts.dir + '/user.key.pub'
     with open(path) as f:
@@ -221,10 +237,13 @@ def test_authorized_keys(plain_hosts, tmp, target):
     with open(EXAMPLES + '/authorized_keys') as f:
         line = f.read().splitlines()[-1]
     with open(path, 'w') as f:
-        f.write(line.replace('/home/me/app.sock', t.path).replace('ssh-ed25519 AAAA... me@laptop', key) + '\n')
-    for words in (['-L', '127.0.0.1:0:' + t.path, 'login'], ['-m', '127.0.0.1:0', '--', 'ssh', 'login'],
+        f.write(line.replace('/home/me/app.sock', t.path).replace('ssh-ed25519 AAAA... me@laptop',
+                                                                  key) + '\n')
+    for words in (['-L', '127.0.0.1:0:' + t.path, 'login'],
+                  ['-m', '127.0.0.1:0', '--', 'ssh', 'login'],
                   ['-m', '127.0.0.1:0', '--', 'ssh', 'login', 'relay', '-m', '-', other.path]):
-        p = plain_hosts.popen(rig.RELAY, *words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p = plain_hosts.popen(rig.RELAY, *words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True)
         try:
             address = p.stdout.readline().strip()
             assert address, p.stderr.read()
@@ -236,7 +255,8 @@ def test_authorized_keys(plain_hosts, tmp, target):
         finally:
             p.terminate()
             p.communicate(timeout=rig.PATIENCE)
-    p = plain_hosts.popen(rig.RELAY, '-L', '127.0.0.1:0:' + other.path, 'login', stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    p = plain_hosts.popen(rig.RELAY, '-L', '127.0.0.1:0:' + other.path, 'login',
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True)
     try:
         address = p.stdout.readline().strip()
@@ -251,7 +271,8 @@ def test_authorized_keys(plain_hosts, tmp, target):
 def test_systemd_unit():
     if not shutil.which('systemd-analyze'):
         pytest.skip('skipped: no systemd-analyze: apt-get install systemd')
-    r = subprocess.run(['systemd-analyze', '--user', '--man=no', 'verify', EXAMPLES + '/relay@.service'], stdout=subprocess.PIPE,
+    r = subprocess.run(['systemd-analyze', '--user', '--man=no', 'verify',
+                        EXAMPLES + '/relay@.service'], stdout=subprocess.PIPE,
                        stderr=subprocess.STDOUT, text=True, timeout=rig.PATIENCE,
                        env=dict(os.environ, XDG_RUNTIME_DIR='/tmp', HOME='/tmp'))
     assert 'relay@' not in r.stdout, r.stdout

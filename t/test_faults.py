@@ -1,4 +1,6 @@
-"""A short part of the matrix while the system is as unkind as its manual allows: see faults.c."""
+"""A short part of the matrix under faults that a system's manual allows: see
+faults.c.
+"""
 import contextlib
 import os
 import shutil
@@ -21,15 +23,18 @@ FAULTS = {'short': dict(FAULTS_SHORT='1'),
 
 @pytest.fixture(scope='module')
 def library():
-    """The library, if relay takes it in: a static binary does not."""
+    """The library, if relay loads it; a static binary does not."""
     cc = os.environ.get('CC', 'cc').split()
     if not shutil.which(cc[0]):
         pytest.skip('no C compiler')
     path = tempfile.mkdtemp(prefix='rf', dir='/tmp')
     so, count = path + '/faults.so', path + '/count'
-    subprocess.run(cc + ['-shared', '-fPIC', '-o', so, os.path.join(rig.HERE, 'faults.c'), '-ldl'], check=True)
-    subprocess.run([rig.RELAY, '-', '--', 'cat'], input=b'x' * 10000, stdout=subprocess.DEVNULL, timeout=rig.PATIENCE,
-                   env=dict(os.environ, LD_PRELOAD=so, FAULTS_SHORT='1', FAULTS_COUNT=count, ASAN_OPTIONS=asan()))
+    subprocess.run(cc + ['-shared', '-fPIC', '-o', so, os.path.join(rig.HERE, 'faults.c'), '-ldl'],
+                   check=True)
+    subprocess.run([rig.RELAY, '-', '--', 'cat'], input=b'x' * 10000, stdout=subprocess.DEVNULL,
+                   timeout=rig.PATIENCE,
+                   env=dict(os.environ, LD_PRELOAD=so, FAULTS_SHORT='1', FAULTS_COUNT=count,
+                            ASAN_OPTIONS=asan()))
     try:
         with open(count) as f:
             taken = int(f.read()) > 1000
@@ -56,7 +61,8 @@ def faults(request, library, monkeypatch):
 
 @pytest.mark.parametrize('source, kind', MATRIX)
 def test_exchange(joined, pool, faults, source, kind):
-    """Goal: many bytes each way, at once, arrive whole, and so do few with the same relay."""
+    """Goal: many bytes in each direction at the same time arrive complete, and
+    few bytes with the same relay."""
     j = joined(source, kind)
     for n in (20000 if faults in ('short', 'all') else 4 << 20, 1, 0):
         a, b = j.connect()
@@ -67,7 +73,7 @@ def test_exchange(joined, pool, faults, source, kind):
 
 @pytest.mark.parametrize('source, kind', MATRIX)
 def test_half_closes(joined, faults, source, kind):
-    """Goal: the target's end, then the client's words, then its end."""
+    """Goal: EOF from the target, then bytes from the client, then its EOF."""
     a, b = joined(source, kind).connect()
     ping(a, b, b'hello')
     b.shut()
@@ -79,7 +85,7 @@ def test_half_closes(joined, faults, source, kind):
 
 @pytest.mark.parametrize('source', ['tcp', 'unix', 'pipes'])
 def test_reset(joined, faults, source):
-    """Goal: a reset is a reset."""
+    """Goal: a reset arrives as a reset."""
     j = joined(source, 'tcp')
     a, b = j.connect()
     ping(a, b)
@@ -90,7 +96,7 @@ def test_reset(joined, faults, source):
 
 
 def test_many(joined, faults):
-    """Goal: 50 connections at a time."""
+    """Goal: 50 connections at the same time."""
     j = joined('tcp', 'unix')
     pairs = [j.connect() for _ in range(50)]
     for i, (a, b) in enumerate(pairs):
@@ -99,7 +105,8 @@ def test_many(joined, faults):
 
 
 def test_words(run, faults, target, tmp):
-    """Goal: what is told is told whole, and the statuses are the same."""
+    """Goal: messages are written completely, and the exit statuses stay the
+    same."""
     r = run('-', tmp + '/none')
     assert r.returncode == 1 and r.stderr.startswith('relay: ') and r.stderr.endswith('\n')
     assert 'No such file or directory' in r.stderr
@@ -110,7 +117,7 @@ def test_words(run, faults, target, tmp):
 
 @pytest.mark.parametrize('name', ['sock', 'n' * 200])
 def test_socket_is_private_from_the_first_instant(library, monkeypatch, relay, target, tmp, name):
-    """Goal: there is no moment between bind() and a chmod() in which others might connect."""
+    """Goal: at no time between bind() and chmod() can others connect."""
     monkeypatch.setenv('LD_PRELOAD', library)
     monkeypatch.setenv('ASAN_OPTIONS', asan())
     monkeypatch.setenv('FAULTS_MODES', tmp + '/modes')
@@ -124,7 +131,8 @@ def test_socket_is_private_from_the_first_instant(library, monkeypatch, relay, t
 
 @pytest.fixture
 def preloaded(library, monkeypatch):
-    """preloaded(NAME=value): the library, with that setting."""
+    """preloaded(NAME=value) returns the environment for the library with that
+    setting."""
     def preload(**settings):
         for name, value in dict(settings, LD_PRELOAD=library, ASAN_OPTIONS=asan()).items():
             monkeypatch.setenv(name, value)
@@ -132,7 +140,7 @@ def preloaded(library, monkeypatch):
 
 
 def sockets(path):
-    """The socket files in a directory: {name: when it was made}."""
+    """The socket files in a directory: {name: time of creation}."""
     found = {}
     for name in os.listdir(path):
         with contextlib.suppress(FileNotFoundError):
@@ -143,19 +151,23 @@ def sockets(path):
 
 
 class Starts:
-    """n relays started at once on one path: exactly one of them listens there."""
+    """n relays started at the same time on one path; exactly one of them
+    listens."""
 
     def __init__(self, n, path, to):
         self.path = path
-        self.all = [subprocess.Popen([rig.RELAY, path, to], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self.all = [subprocess.Popen([rig.RELAY, path, to], stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.PIPE,
                                      stderr=subprocess.PIPE) for _ in range(n)]
 
     def winner(self):
-        wait_for(lambda: sum(p.poll() is None for p in self.all) <= 1, what='all starts but one end')
+        wait_for(lambda: sum(p.poll() is None for p in self.all) <= 1,
+                 what='all starts but one end')
         ended = [p for p in self.all if p.poll() is not None]
         said = [(p.returncode, p.stderr.read().decode()) for p in ended]
         assert len(ended) == len(self.all) - 1, said
-        assert all(status == 3 and 'in use' in words and words.count('\n') <= 2 for status, words in said), said
+        assert all(status == 3 and 'in use' in words
+                   and words.count('\n') <= 2 for status, words in said), said
         winner, = set(self.all) - set(ended)
         assert winner.stdout.read() == self.path.encode() + b'\n'
         assert subprocess.run([rig.RELAY, '-z', self.path], timeout=rig.PATIENCE).returncode == 0
@@ -172,7 +184,8 @@ class Starts:
 @pytest.mark.parametrize('left', [False, True], ids=['nothing there', 'dead socket'])
 @pytest.mark.parametrize('name', ['sock', 'n' * 200])
 def test_starts_at_once_while_listen_is_slow(preloaded, relay, tmp, name, left):
-    """Goal: 200 ms between bind and listen: of four starts one listens, and its file stays until its own end."""
+    """Goal: with 200 ms between bind and listen, one of four starts listens,
+    and its file stays until it exits."""
     path = tmp + '/' + name
     if left:
         first = relay(path, tmp + '/none')
@@ -191,7 +204,8 @@ def test_starts_at_once_while_listen_is_slow(preloaded, relay, tmp, name, left):
 
 
 def test_starts_at_once_over_a_dead_socket(tmp):
-    """Goal: 200 rounds of four starts over the socket of a relay that was killed with -9: one listens, three report it."""
+    """Goal: in 200 rounds four relays start on the socket of a relay killed
+    with SIGKILL.  One listens, three report it."""
     for _ in range(200):
         starts = Starts(4, tmp + '/sock', tmp + '/none')
         try:
@@ -203,7 +217,8 @@ def test_starts_at_once_over_a_dead_socket(tmp):
 
 
 def test_socket_listens_before_it_has_its_name(preloaded, relay, tmp):
-    """Goal: a client that sees the file is never refused, however long listen takes."""
+    """Goal: a client that sees the file is never refused, however long listen
+    takes."""
     preloaded(FAULTS_LISTEN='200')
     r = relay(tmp + '/sock', tmp + '/none')
     wait_for(lambda: os.path.lexists(tmp + '/sock'))
@@ -212,7 +227,8 @@ def test_socket_listens_before_it_has_its_name(preloaded, relay, tmp):
 
 
 def test_killed_in_the_middle_of_a_start(preloaded, relay, tmp):
-    """Goal: kill -9 between bind and listen: what is left does not grow in number, and the next start removes it."""
+    """Goal: after SIGKILL between bind and listen the number of files left
+    does not grow, and the next start removes them."""
     preloaded(FAULTS_LISTEN='60000')
     counts = []
     for _ in range(3):
@@ -231,12 +247,14 @@ def test_killed_in_the_middle_of_a_start(preloaded, relay, tmp):
 
 
 def test_start_that_is_stopped_in_the_middle(preloaded, relay, run, tmp):
-    """Goal: a second start does not wait for ever for the first one, and reports the file that it waits for."""
+    """Goal: a second start does not wait for ever for the first one, and
+    reports the file that it waits for."""
     preloaded(FAULTS_LISTEN='60000')
     first = relay(tmp + '/sock', tmp + '/none')
     wait_for(lambda: sockets(tmp))
     r = run(tmp + '/sock', tmp + '/none')
-    assert r.returncode == 3 and tmp + '/.sock.relay-lock' in r.stderr and r.stderr.count('\n') == 1, r.stderr
+    assert r.returncode == 3 and tmp + '/.sock.relay-lock' in r.stderr \
+        and r.stderr.count('\n') == 1, r.stderr
     first.kill()
     preloaded(FAULTS_LISTEN='0')
     assert relay(tmp + '/sock', tmp + '/none').address
@@ -247,7 +265,7 @@ def test_start_that_is_stopped_in_the_middle(preloaded, relay, run, tmp):
 @pytest.mark.parametrize('option', ['-z', '-F'])
 @pytest.mark.parametrize('how', ['SIGTERM', 'time limit'])
 def test_lookup_does_not_outlive_relay(preloaded, relay, option, how):
-    """Goal: the child process that asks the name server has ended when relay ends."""
+    """Goal: the child process for a look-up exits with relay."""
     preloaded(FAULTS_LOOKUP='1')
     r = relay('-t', '1' if how == 'time limit' else '60', option, 'a.name.invalid:80')
     child = wait_for(lambda: rig.children(r.pid))

@@ -1,6 +1,10 @@
-"""The far end in other hands: evil.py in the place of a hop's sh tells every lie that it can to the real near relay.  Its user loses
-the tunnel and nothing else: memory and processor stay bounded, no file is touched here, and nothing that was said steers a terminal.
-test_link.py has the breaches of PROTOCOL, one by one, and what a far side bears of a near one."""
+"""A hostile far side.  evil.py replaces a hop's sh, and sends to the real near
+relay whatever PROTOCOL prohibits or allows.
+
+The user loses the tunnel and nothing else: memory and processor time stay
+bounded, no file is touched here, and no text controls the terminal.
+test_link.py has the breaches of PROTOCOL one by one, and a hostile near side.
+"""
 import os
 import signal
 import sys
@@ -25,8 +29,10 @@ def hop(lie):
 
 
 def is_plain(text):
-    """No character of it controls a terminal, neither one of UTF-8 nor a byte that is none (surrogateescape)."""
-    return all(c == '\n' or unicodedata.category(c) != 'Cc' and not '\udc80' <= c <= '\udc9f' for c in text)
+    """True if no character controls a terminal, in UTF-8 or as a byte that is
+    not UTF-8 (surrogateescape)."""
+    return all(c == '\n' or unicodedata.category(c) != 'Cc'
+               and not '\udc80' <= c <= '\udc9f' for c in text)
 
 
 def files(top):
@@ -34,21 +40,25 @@ def files(top):
 
 
 def peak(pid):
-    """The most memory that pid ever held at a time."""
+    """The peak of pid's resident memory."""
     with open('/proc/%d/status' % pid) as f:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith('VmHWM'))
 
 
 def stays_small(r, most):
-    """With the sanitizers a process holds what it has freed, and much more."""
+    """Check the peak of memory.  With the sanitizers a process uses much more,
+    so they are excluded."""
     if not rig.SANITIZED:
         assert peak(r.pid) < most
 
 
 @pytest.fixture
 def near(relay, tmp, mark):
-    """near(word, ...) starts a relay whose home and directories are empty, and stay so; all that it says is plain text."""
-    places = {name: '%s/%s' % (tmp, name) for name in ('HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'XDG_RUNTIME_DIR', 'PWD')}
+    """near(word, ...) starts a relay with an empty home and empty directories.
+    They must stay empty, and everything that relay prints must be plain text.
+    """
+    places = {name: '%s/%s' % (tmp, name)
+              for name in ('HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'XDG_RUNTIME_DIR', 'PWD')}
     for path in places.values():
         os.mkdir(path)
     started = []
@@ -65,23 +75,30 @@ def near(relay, tmp, mark):
 
 
 def fails(r, said=''):
-    """relay ends by itself, with status 7, a line that says why, and no address."""
+    """relay must exit by itself with status 7, a line with the cause, and no
+    address."""
     assert r.wait() == 7, r.err()[:2000]
     assert r.proc.stdout.read() == b''
-    assert any(line.startswith('relay: ') and said in line for line in r.err().splitlines()), r.err()[:2000]
+    assert any(line.startswith('relay: ') and said in line for line in r.err().splitlines()), \
+        r.err()[:2000]
 
 
-# ---- before there is a link ----
+# ---- before the link is up ----
 
-SAID = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB came', 'left': '64 KiB came', 'half-magics': '64 KiB came',
-        'odd-answer': 'unexpected answer', 'empty-answer': 'unexpected answer', 'no': '-x has to name',
-        'none': 'no relay here for its type', 'fail': 'no directory in which one can be kept', 'at-and-noise': '64 KiB came',
-        'leaves-the-copy': 'ended with status 0', 'deaf-in-the-copy': 'cannot reach', 'stderr': 'cannot reach'}
+SAID = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB came',
+        'left': '64 KiB came', 'half-magics': '64 KiB came',
+        'odd-answer': 'unexpected answer', 'empty-answer': 'unexpected answer',
+        'no': '-x has to name',
+        'none': 'no relay here for its type', 'fail': 'no directory in which one can be kept',
+        'at-and-noise': '64 KiB came',
+        'leaves-the-copy': 'ended with status 0', 'deaf-in-the-copy': 'cannot reach',
+        'stderr': 'cannot reach'}
 
 
 @TIMES('lie', evil.SHELL)
 def test_lies_of_a_shell(near, lie):
-    """Goal: whatever a shell answers, relay ends soon with status 7 and a sentence, and every other listener of it has gone."""
+    """Goal: for any answer of the far shell relay exits soon with status 7 and
+    one sentence, and its listeners are closed."""
     r = near('-v', '-L', '127.0.0.1:0:/a', '-R', '127.0.0.1:0:/b', hop(lie))
     fails(r, SAID.get(lie, 'asked for a binary that was not offered'))
     assert len(r.err()) < 8000 + (lie == 'stderr') * 200000
@@ -89,7 +106,8 @@ def test_lies_of_a_shell(near, lie):
 
 @TIMES('lie', evil.SILENT)
 def test_silence(near, lie):
-    """Goal: a far side that does not answer costs no memory; relay rests or reads what comes, and can be stopped at any time."""
+    """Goal: a far side that does not answer costs no memory.  relay sleeps, or
+    reads what arrives, and can be stopped at any time."""
     r = near('-L', '127.0.0.1:0:/a', hop(lie))
     r.says('reaching')
     if lie == 'chatters-on-stderr':
@@ -102,10 +120,14 @@ def test_silence(near, lie):
 
 
 @slow
-@TIMES('words', [['-m', '127.0.0.1:0', '--', sys.executable, '-c', 'import os, sys; os.write(1, bytes.fromhex(sys.argv[1])); sys.stdin.read()',
-                  evil.wire.MAGIC.hex()], ['-L', '127.0.0.1:0:/a', hop('magic-and-silent')]], ids=['m', 'L'])
+@TIMES('words',
+       [['-m', '127.0.0.1:0', '--', sys.executable, '-c',
+         'import os, sys; os.write(1, bytes.fromhex(sys.argv[1])); sys.stdin.read()',
+                  evil.wire.MAGIC.hex()], ['-L', '127.0.0.1:0:/a', hop('magic-and-silent')]],
+                  ids=['m', 'L'])
 def test_magic_and_no_more(near, words):
-    """Goal: a far side that shows that it is there and says no more is given up after 45 s."""
+    """Goal: relay gives up after 45 s if the far side sends its magic and
+    nothing else."""
     r = near(*words)
     assert r.wait(60) == 7
     assert 'nothing was heard from the other side for 45 s' in r.err()
@@ -114,7 +136,7 @@ def test_magic_and_no_more(near, words):
 # ---- a link ----
 
 def stuff_all(ends):
-    """Each is written to until none of them takes more for a moment."""
+    """Write to each until all of them stay full for a moment."""
     sent, since = 0, time.monotonic()
     while time.monotonic() < since + 0.5:
         for a in ends:
@@ -133,7 +155,8 @@ def echoes(a, data=b'are you there'):
 
 
 def test_one_refused_stream(near):
-    """Goal: every second stream is refused with words that would steer a terminal: the others go on."""
+    """Goal: every second stream is refused with text that would control a
+    terminal; the other streams continue."""
     r = near('-L', '127.0.0.1:0:/a', hop('refuses'))
     good = []
     for i in range(10):
@@ -144,13 +167,16 @@ def test_one_refused_stream(near):
         assert echoes(good[-1])
     assert all(map(echoes, good))
     lines = [line for line in r.err().splitlines() if 'all is well' in line]
-    assert len(lines) == 5 and all(line.startswith('relay: %s: ' % os.uname().nodename) or line.startswith('relay: python: ') for line in lines)
+    assert len(lines) == 5 \
+        and all(line.startswith('relay: %s: ' % os.uname().nodename)
+                or line.startswith('relay: python: ') for line in lines)
     for a in good:
         a.close()
 
 
 def test_all_that_is_allowed(near, lean):
-    """Goal: a far side that sends all that each of 100 windows allows, while nobody reads, fills them and no more; relay rests."""
+    """Goal: a far side fills the windows of 100 streams whose clients do not
+    read.  relay holds that much and no more, and sleeps."""
     r = near('-L', '127.0.0.1:0:/a', hop('fills'))
     ends = [rig.connect(r.address) for _ in range(100)]
     for a in ends:
@@ -162,7 +188,8 @@ def test_all_that_is_allowed(near, lean):
 
 
 def test_credit_without_end(near, lean):
-    """Goal: a far side that gives credit for gigabytes and then reads nothing does not make relay hold them."""
+    """Goal: a far side gives credit for gigabytes and then does not read.
+    relay does not buffer that much."""
     r = near('-L', '127.0.0.1:0:/a', hop('credits'))
     ends = [rig.connect(r.address) for _ in range(60)]
     stuff_all(ends)
@@ -174,7 +201,8 @@ def test_credit_without_end(near, lean):
 
 @TIMES('lie', ['late', 'later-words'])
 def test_lies_beside_work(near, pool, lie):
-    """Goal: wrong times, pings and words of later versions without end: bytes arrive whole, both ways, in bounded memory."""
+    """Goal: beside an endless flow of false times, pings and unknown frames,
+    bytes arrive complete in both directions, in bounded memory."""
     r = near('-L', '127.0.0.1:0:/a', hop(lie))
     a = rig.connect(r.address)
     data = os.urandom(300000)
@@ -187,7 +215,8 @@ def test_lies_beside_work(near, pool, lie):
 
 
 def test_words_beside_work(near):
-    """Goal: a far side that talks on stderr faster than the terminal here shows it, and for ever, keeps relay from nothing."""
+    """Goal: a far side writes to stderr for ever, faster than the local
+    terminal shows it.  relay continues to work."""
     ours, theirs = os.pipe()
     over, seen = threading.Event(), []
 
@@ -213,8 +242,8 @@ def test_words_beside_work(near):
 
 
 def test_opening_back(near, target):
-    """Goal: the far side opens a stream to a socket here: the link is broken for it, nobody connects here, and relay goes on as
-    after any other loss."""
+    """Goal: if the far side opens a stream to a socket here, no connection is
+    made, and relay ends the link and reconnects."""
     t = target('unix')
     r = near('-L', '127.0.0.1:0:/a', hop('opens'))
     for _ in range(2):
@@ -228,7 +257,8 @@ def test_opening_back(near, target):
 
 
 def test_mute(near):
-    """Goal: a far side that answers nothing: clients wait, can go, and nobody spins."""
+    """Goal: if the far side never answers, clients wait and can close, and no
+    process spins."""
     r = near('-L', '127.0.0.1:0:/a', hop('mute'))
     ends = [rig.connect(r.address) for _ in range(20)]
     stuff_all(ends)
@@ -241,11 +271,14 @@ def test_mute(near):
     assert r.stop() == 0
 
 
-# ---- listening there ----
+# ---- listening on the far side ----
 
-@TIMES('lie, status', [('listens-not', 3), ('listens-endless', 3), ('listens-escapes', 0), ('listens-everywhere', 0)])
+@TIMES('lie, status',
+       [('listens-not', 3), ('listens-endless', 3), ('listens-escapes', 0),
+        ('listens-everywhere', 0)])
 def test_lies_about_listening(near, target, lie, status):
-    """Goal: whatever the far side says that it listens on is text, on stdout as well, or is refused with status 3."""
+    """Goal: any listening address that the far side reports is printed as
+    plain text, on stdout too, or refused with status 3."""
     t = target('unix')
     r = near('-R', '127.0.0.1:0:' + t.path, hop(lie))
     if status == 0:
@@ -259,10 +292,11 @@ def test_lies_about_listening(near, target, lie, status):
 
 
 def test_accepting_without_end(near, target):
-    """Goal: a far side that says without end that somebody has connected there reaches the one target here that -R names, -c times
-    at once at the most, and that is all."""
+    """Goal: a far side reports accepted connections without end.  They reach
+    only the target that -R names, at most -c at a time."""
     t, other = target('unix'), target('unix')
-    r = near('-c', '20', '-R', '127.0.0.1:0:' + t.path, '-L', '127.0.0.1:0:' + other.path, hop('accepts'))
+    r = near('-c', '20', '-R', '127.0.0.1:0:' + t.path, '-L', '127.0.0.1:0:' + other.path,
+             hop('accepts'))
     assert r.addresses
     rig.quiet(r.pid)
     ends = []
@@ -284,7 +318,8 @@ def test_accepting_without_end(near, target):
 
 @TIMES('lie, seconds', [('probe-empty', 20), ('probe-escapes', 20), ('probe-noise', 5)])
 def test_lies_to_a_probe(near, lie, seconds):
-    """Goal: relay -n says that the hop is not what it should be, in plain words, and ends with status 7."""
+    """Goal: relay -n reports in plain words what is wrong with the hop, and
+    exits with status 7."""
     r = near('-n', '-L', '8888:/a', hop(lie))
     assert r.wait(seconds) == 7
     text = r.proc.stdout.read().decode(errors='surrogateescape')
@@ -292,7 +327,8 @@ def test_lies_to_a_probe(near, lie, seconds):
 
 
 def test_probe_of_a_hop_without_stderr(near):
-    """Goal: a hop that closes its stderr and does not answer is waited for, without spinning, and the wait can be ended."""
+    """Goal: if a hop closes its stderr and does not answer, relay -n waits
+    without spinning, and a signal ends the wait."""
     r = near('-n', '-L', '8888:/a', hop('probe-stderr-ends'))
     wait_for(lambda: rig.children(r.pid))
     rig.quiet(r.pid)

@@ -1,4 +1,6 @@
-"""-m over two real sshds that prohibit every kind of forwarding: one login carries all."""
+"""relay -m over two real sshds that prohibit every kind of forwarding: one
+login carries all streams.
+"""
 import contextlib
 import hashlib
 import http.server
@@ -20,12 +22,14 @@ pytestmark = pytest.mark.usefixtures('nothing_left_on_the_hosts')
 
 MIB = 1 << 20
 AT_ONCE = 200
-EACH_WAY = int(os.environ.get('RELAY_MIB', 256)) * MIB    # 1 GiB: RELAY_MIB=1024, half a minute
+# RELAY_MIB=1024 sends 1 GiB, in half a minute
+EACH_WAY = int(os.environ.get('RELAY_MIB', 256)) * MIB
 
 
 @pytest.fixture
 def link(hosts, relay):
-    """link(TO, hop, ...): relay -m 0 -- ssh login ssh node relay -m - TO"""
+    """link(TO, hop, ...) starts: relay -m 0 -- ssh login ssh node relay -m -
+    TO"""
     def start(to, *hops, near='127.0.0.1:0'):
         words = [word for hop in hops or ('login', 'node') for word in ('ssh', hop)]
         return relay('-m', near, '--', *words, 'relay', '-m', '-', to,
@@ -34,13 +38,14 @@ def link(hosts, relay):
 
 
 def page(i):
-    """The i-th page: its length and its bytes are its own."""
+    """The i-th page; each has its own length and its own bytes."""
     return hashlib.sha256(b'%d' % i).digest() * (1 + i * 37 % 4096)
 
 
 @pytest.fixture
 def app(tmp):
-    """A web server on a Unix socket that answers when AT_ONCE requests are there."""
+    """A web server on a Unix socket that answers when AT_ONCE requests have
+    arrived."""
     together = threading.Barrier(AT_ONCE)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -74,11 +79,12 @@ def logins(hosts):
 
 
 def test_curls_at_once(link, hosts, app, tmp):
-    """Goal: 200 curls at once through one login on each host; every page's hash is right."""
+    """Goal: 200 curls at the same time work through one login on each host,
+    and every page has the right hash."""
     before = logins(hosts)
     r = link(tmp + '/app.sock')
-    c = hosts.run('curl', '-sS', '-Z', '--parallel-immediate', '--parallel-max', AT_ONCE, '-o', tmp + '/page#1',
-                  'http://%s/[0-%d]' % (r.address, AT_ONCE - 1))
+    c = hosts.run('curl', '-sS', '-Z', '--parallel-immediate', '--parallel-max', AT_ONCE, '-o',
+                  tmp + '/page#1', 'http://%s/[0-%d]' % (r.address, AT_ONCE - 1))
     assert c.returncode == 0, c.stderr
     for i in range(AT_ONCE):
         with open('%s/page%d' % (tmp, i), 'rb') as f:
@@ -88,7 +94,8 @@ def test_curls_at_once(link, hosts, app, tmp):
 
 
 def feed(end, size):
-    """Send size bytes, each MiB of them like no other, and the end; return their number and hash, as End.digest does."""
+    """Send size bytes and EOF; every MiB differs.  Return the number of bytes
+    and their hash, as End.digest does."""
     noise, h = os.urandom(MIB), hashlib.sha256()
     for i in range(size // MIB):
         piece = i.to_bytes(8, 'big') + noise[8:]
@@ -99,7 +106,8 @@ def feed(end, size):
 
 
 def test_both_ways_at_once(link, target, pool):
-    """Goal: 1 GiB each way at once over two hosts; a fourth of that where nobody asks for more."""
+    """Goal: large amounts arrive in both directions at the same time over two
+    hosts."""
     t = target('unix')
     r = link(t.words[0])
     a = rig.connect(r.address)
@@ -113,7 +121,8 @@ def test_both_ways_at_once(link, target, pool):
 
 
 def test_half_close_over_two_hosts(link, target):
-    """Goal: the far side's end of data passes over two hosts, which a command per connection cannot do, while the client speaks on."""
+    """Goal: EOF from the far side crosses two hosts while the client keeps
+    sending.  One command per connection cannot do that."""
     t = target('unix')
     r = link(t.words[0])
     a = rig.connect(r.address)
@@ -129,24 +138,29 @@ def test_half_close_over_two_hosts(link, target):
 
 
 def test_stdio_link_as_a_proxycommand(hosts, tmp):
-    """Goal: ssh's ProxyCommand may be a link of one stream."""
+    """Goal: a link with one stream works as ssh's ProxyCommand."""
     port = hosts.run('ssh', '-G', 'node').stdout.split('\nport ')[1].split()[0]
-    r = hosts.run('ssh', '-o', 'ProxyCommand=relay -m - -- ssh login relay -m - 127.0.0.1:%s' % port, 'node', 'echo $HOST; exit 7')
+    r = hosts.run('ssh', '-o',
+                  'ProxyCommand=relay -m - -- ssh login relay -m - 127.0.0.1:%s' % port, 'node',
+                  'echo $HOST; exit 7')
     assert (r.stdout, r.returncode) == ('node\n', 7), r.stderr
 
 
 def test_no_target_over_two_hosts(link, tmp):
-    """Goal: the client of a target that is not there is reset, and near tells why."""
+    """Goal: if the target does not exist, its client is reset and near logs
+    the cause."""
     r = link(tmp + '/none.sock')
     assert rig.fate_at(r.address) == 'reset'
     assert tmp + '/none.sock: No such file' in r.says('No such file')
 
 
 def test_start_fails(relay, hosts, tmp):
-    """Goal: ssh's own failure, a relay that is not there, and a terminal in between are told apart; the status is 7."""
+    """Goal: a failure of ssh, a missing relay and a terminal between the hops
+    have different messages; the status is 7."""
     env = dict(hosts.env, **{rig.MARK: os.environ[rig.MARK]})
     for words, said in ((['ssh', '-p', '1', 'login', 'relay', '-m', '-'], 'ssh could not connect'),
-                        (['ssh', 'login', 'no-such-relay', '-m', '-'], 'the far command was not found'),
+                        (['ssh', 'login', 'no-such-relay', '-m', '-'],
+                         'the far command was not found'),
                         (['ssh', '-tt', 'login', 'relay', '-m', '-'], 'the line changes bytes'),
                         (['ssh', 'login', 'cat'], 'gives back'),
                         (['ssh', 'login', 'true'], 'without a sign of a relay')):
@@ -157,7 +171,8 @@ def test_start_fails(relay, hosts, tmp):
 
 
 def test_term(link, target, hosts, mark):
-    """Goal: SIGTERM of near leaves nobody on any host within 2 s, status 0, nothing said."""
+    """Goal: 2 s after SIGTERM to near no process is left on any host.  The
+    status is 0 and nothing is logged."""
     t = target('unix')
     r = link(t.words[0])
     a = rig.connect(r.address)
@@ -172,10 +187,11 @@ def test_term(link, target, hosts, mark):
     b.close()
 
 
-# ---- somebody is killed ----
+# ---- a process of the chain is killed ----
 
 def wait_for_silence(hosts, mark, but=()):
-    """Within 2 s no session and no marked process is left on either host, but those named."""
+    """Within 2 s no session and no marked process is left on either host,
+    except those in `but`."""
     wait_for(lambda: not hosts.sessions() and set(rig.marked(mark)) <= set(but), 2,
              'still there: %s' % rig.marked(mark))
 
@@ -193,7 +209,7 @@ def drain(end):
 
 
 def victims(hosts, near, mark):
-    """The processes of a standing link, by what they are."""
+    """The processes of a working link: {name: pid}."""
     lines = rig.marked(mark)
     found = {'near': near.pid}
     for pid, line in lines.items():
@@ -211,10 +227,12 @@ def victims(hosts, near, mark):
 WHO = ('near', 'ssh', 'sshd of login', 'inner ssh', 'sshd of node', 'far')
 
 
-@pytest.mark.parametrize('who, stuck', [(who, False) for who in WHO] + [('near', True), ('inner ssh', True)])
+@pytest.mark.parametrize('who, stuck',
+                         [(who, False) for who in WHO] + [('near', True), ('inner ssh', True)])
 def test_killed(link, target, hosts, mark, who, stuck):
-    """Goal: whoever of the chain is killed with -9 in mid-transfer, running or stuck: nobody hangs, within 2 s no process is
-    left on either host, the local client is reset, the target sees the end, and near's status is 7."""
+    """Goal: any process of the chain is killed with SIGKILL during a transfer,
+    running or stuck.  Within 2 s no process is left on either host.  The local
+    client is reset, the target sees the end, and near's status is 7."""
     t = target('unix')
     r = link(t.words[0])
     a = rig.connect(r.address)
@@ -225,7 +243,8 @@ def test_killed(link, target, hosts, mark, who, stuck):
         a.stuff(bytes(65536))
         b.stuff(bytes(65536))
     else:
-        threads = [threading.Thread(target=f, args=(end,)) for f, end in ((pump, a), (pump, b), (drain, b))]
+        threads = [threading.Thread(target=f, args=(end,))
+                   for f, end in ((pump, a), (pump, b), (drain, b))]
         for thread in threads:
             thread.start()
         a.read(4 * MIB)

@@ -1,5 +1,9 @@
-"""Names that need a look-up: the loop goes on meanwhile, and one look-up serves many connections.  The look-ups are those of faults.c,
-which the test holds back and counts."""
+"""Look-ups of names: the event loop continues during a look-up, and one
+look-up serves many connections.
+
+faults.c replaces getaddrinfo.  The test holds the look-ups back and counts
+them.
+"""
 import os
 import signal
 
@@ -15,7 +19,7 @@ CROWD = 20
 
 
 class Names:
-    """What faults.c does with the names that begin with "fake"."""
+    """What faults.c does with names that begin with "fake"."""
 
     def __init__(self, path):
         self.path = path
@@ -28,7 +32,7 @@ class Names:
         os.unlink(self.path + '/hold')
 
     def asked(self):
-        """The names that were looked up, in their order."""
+        """The names that were looked up, in order."""
         try:
             with open(self.path + '/asked') as f:
                 return f.read().split()
@@ -37,8 +41,10 @@ class Names:
 
 
 def has_child(pid):
-    """Also one that has ended and was not reaped."""
-    return any((rig.stat_of(int(p)) or 'Z0')[1] == str(pid) for p in os.listdir('/proc') if p.isdigit())
+    """True while the process has a child, even one that has exited and was not
+    reaped."""
+    return any((rig.stat_of(int(p)) or 'Z0')[1] == str(pid) for p in os.listdir('/proc')
+               if p.isdigit())
 
 
 @pytest.fixture
@@ -61,7 +67,8 @@ def far(relay):
 
 
 def echo(far, target, stream):
-    """A new stream to the target carries a byte each way."""
+    """Check that a new stream to the target carries a byte in each direction.
+    """
     far.send(wire.open_(stream, target.words[0]), wire.frame(wire.DATA, stream, b'x'))
     b = target.accept()
     assert b.read(1) == b'x'
@@ -74,7 +81,8 @@ def echo(far, target, stream):
 # ---- -R ----
 
 def test_listening_on_a_name_beside_others(names, far, target):
-    """Goal: while the look-up of -R NAME:PORT hangs, another stream of the link is served; then -R listens where the name leads."""
+    """Goal: while the look-up of -R NAME:PORT hangs, another stream of the
+    link is served.  Then -R listens at the address of the name."""
     f = far('-')
     names.hold()
     f.send(wire.open_(1, '=listen fake.example:0'))
@@ -89,13 +97,16 @@ def test_listening_on_a_name_beside_others(names, far, target):
 
 
 def far_relays(mark):
-    return [pid for pid, line in rig.marked(mark).items() if ' -m -t ' in line and ' -L ' not in line]
+    return [pid for pid, line in rig.marked(mark).items() if ' -m -t ' in line
+            and ' -L ' not in line]
 
 
 def test_listening_in_a_tunnel(names, relay, target, tmp, mark):
-    """Goal: when a tunnel has come back, its -L is served while the look-up of its -R hangs, and -R after that."""
+    """Goal: after a tunnel has reconnected, -L is served while the look-up of
+    its -R hangs, and -R after it."""
     here, there = target('tcp'), target('unix')
-    r = relay('-x', rig.RELAY, '-L', tmp + '/from:' + here.words[0], '-R', 'fake.example:0:' + there.words[0], 'env -u NOTHING')
+    r = relay('-x', rig.RELAY, '-L', tmp + '/from:' + here.words[0], '-R',
+              'fake.example:0:' + there.words[0], 'env -u NOTHING')
     address, = [a for a in r.addresses if '/' not in a]
     names.hold()
     os.kill(far_relays(mark)[0], signal.SIGKILL)
@@ -113,7 +124,7 @@ def test_listening_in_a_tunnel(names, relay, target, tmp, mark):
 
 
 def test_listening_on_an_unknown_name(names, far, target):
-    """Goal: the cause is reported, and the far side serves on."""
+    """Goal: relay reports the cause, and the far side continues to serve."""
     f = far('-')
     f.send(wire.open_(1, '=listen fakeless.example:0'))
     code, words = f.close_of(1)
@@ -123,7 +134,8 @@ def test_listening_on_an_unknown_name(names, far, target):
 
 @pytest.mark.parametrize('how', ['reset', 'eof', 'wire'])
 def test_listening_is_given_up(names, far, target, how):
-    """Goal: when the stream, or the link, ends during the look-up, the child that asks is ended and reaped."""
+    """Goal: when the stream or the link ends during the look-up, the look-up
+    process is killed and reaped."""
     f = far('-')
     names.hold()
     f.send(wire.open_(1, '=listen fake.example:0'))
@@ -142,7 +154,7 @@ def test_listening_is_given_up(names, far, target, how):
 
 
 def test_listening_has_its_time(names, far):
-    """Goal: a name server that is silent is waited for as long as -t says."""
+    """Goal: relay waits for a silent name server as long as -t allows."""
     f = far('-t', '1', '-')
     names.hold()
     f.send(wire.open_(1, '=listen fake.example:0'))
@@ -165,7 +177,8 @@ def tunnel(relay, name):
     return relay('-x', rig.RELAY, '-L', '127.0.0.1:0:' + name, 'env -u NOTHING').address
 
 
-WAYS = pytest.mark.parametrize('way', [direct, link_with_target, tunnel], ids=lambda way: way.__name__)
+WAYS = pytest.mark.parametrize('way', [direct, link_with_target, tunnel],
+                               ids=lambda way: way.__name__)
 
 
 def named(target):
@@ -174,7 +187,7 @@ def named(target):
 
 @WAYS
 def test_one_by_one(names, relay, target, way):
-    """Goal: the name of a target is looked up for the first connection, and not for those behind it."""
+    """Goal: a target's name is looked up for the first connection only."""
     t = target('tcp')
     address = way(relay, named(t))
     for _ in range(CROWD):
@@ -188,7 +201,8 @@ def test_one_by_one(names, relay, target, way):
 
 @WAYS
 def test_at_once(names, relay, target, way):
-    """Goal: connections that come during the look-up of their target wait for that one."""
+    """Goal: connections that arrive during the look-up of their target use its
+    result."""
     t = target('tcp')
     address = way(relay, named(t))
     names.hold()
@@ -206,7 +220,8 @@ def test_at_once(names, relay, target, way):
 
 
 def test_first_client_goes_away(names, relay, target):
-    """Goal: the look-up goes on for the others when the client that began it resets its connection."""
+    """Goal: when the client whose connection began the look-up resets, the
+    look-up continues for the others."""
     t = target('tcp')
     address = tunnel(relay, named(t))
     names.hold()
@@ -216,7 +231,7 @@ def test_first_client_goes_away(names, relay, target):
     second.send(b'x')
     names.release()
     b = t.accept()
-    while b.read(1) != b'x':    # the first one may have come through
+    while b.read(1) != b'x':    # the first client's byte may have passed
         b.close()
         b = t.accept()
     second.close()
@@ -224,7 +239,8 @@ def test_first_client_goes_away(names, relay, target):
 
 
 def test_many_names(names, far, target):
-    """Goal: 40 names, each twice, all lead there; as the names beyond the last 16 are not kept, each is looked up twice at most."""
+    """Goal: 40 names, each used twice, all connect.  The cache has 16 names,
+    so each name is looked up at most twice."""
     t = target('tcp')
     f = far('-')
     port = t.words[0].split(':')[1]
@@ -245,7 +261,7 @@ def test_many_names(names, far, target):
 
 
 def test_target_that_refuses(names, relay, target):
-    """Goal: when all addresses that are kept fail, the name server is asked again."""
+    """Goal: when every cached address fails, the name server is asked again."""
     t = target('tcp')
     address = tunnel(relay, named(t))
     a = rig.connect(address)

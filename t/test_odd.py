@@ -1,7 +1,10 @@
-"""Old and odd systems: what relay finds missing, full, shut or strange is done without, or told in one sentence.
+"""Old and unusual systems.  If something is missing, full, closed or odd,
+relay works without it, or reports it in one sentence.
 
-Each is made for relay alone, between fork and exec, by namespaces, by filters of its system calls, by limits.  WAYS are what it
-has to do there: all on this host, the tunnel's hop is env, which runs its arguments."""
+Each system is made for relay alone, between fork and exec, by namespaces,
+system call filters and limits.  WAYS are the ways to join two ends there.  All
+run on this host; the tunnel's hop is env, which runs its arguments.
+"""
 import contextlib
 import ctypes
 import fcntl
@@ -22,14 +25,19 @@ import rig
 from rig import exchange, wait_for
 
 TIMES = pytest.mark.parametrize
-KERNEL_3_10 = 314       # the first system call of x86_64 that Linux 3.10 has not (linux/arch/x86/syscalls/syscall_64.tbl)
-CLOSE_RANGE = 436       # tried, and done without where it is not there: os_close_from
+# the first x86_64 system call that Linux 3.10 lacks (syscall_64.tbl)
+KERNEL_3_10 = 314
+CLOSE_RANGE = 436    # may be missing: os_close_from works without it
 DATA = os.urandom(300000)
 
-root = pytest.mark.skipif(os.getuid() != 0, reason='skipped: making another system around relay wants root')
-uncounted = pytest.mark.skipif(rig.COUNTED, reason='skipped: a relay that counts for gcov has to write')
-x86_64 = pytest.mark.skipif(os.uname().machine != 'x86_64', reason='skipped: the numbers of system calls here are of x86_64')
-unwatched = pytest.mark.skipif(rig.SANITIZED, reason='skipped: AddressSanitizer does not work without /proc')
+root = pytest.mark.skipif(os.getuid() != 0,
+                          reason='skipped: making another system around relay wants root')
+uncounted = pytest.mark.skipif(rig.COUNTED,
+                               reason='skipped: a relay that counts for gcov has to write')
+x86_64 = pytest.mark.skipif(os.uname().machine != 'x86_64',
+                            reason='skipped: the numbers of system calls here are of x86_64')
+unwatched = pytest.mark.skipif(rig.SANITIZED,
+                               reason='skipped: AddressSanitizer does not work without /proc')
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,8 +49,11 @@ def call(name, *args):
 
 
 def filter_calls(*code):
-    """Let the kernel answer system calls by a program (seccomp(2)): (operation, if true, if false, value)."""
-    code = [(0x20, 0, 0, 4), (0x15, 1, 0, 0xc000003e), (0x06, 0, 0, 0x7fff0000), (0x20, 0, 0, 0), *code]     # x86_64 alone
+    """Install a seccomp filter, a program of (operation, if true, if false,
+    value): see seccomp(2)."""
+    # x86_64 alone
+    code = [(0x20, 0, 0, 4), (0x15, 1, 0, 0xc000003e), (0x06, 0, 0, 0x7fff0000), (0x20, 0, 0, 0),
+            *code]
     raw = b''.join(struct.pack('HBBI', *c) for c in code)
     kept = ctypes.create_string_buffer(raw, len(raw))
     program = struct.pack('HxxxxxxP', len(code), ctypes.addressof(kept))
@@ -59,13 +70,14 @@ def refuse(err):
 
 
 def linux_3_10():
-    """Whatever is newer is not there: ENOSYS."""
+    """Every system call newer than Linux 3.10 gives ENOSYS."""
     filter_calls((0x35, 0, 1, KERNEL_3_10), refuse(38), allow())
 
 
 def no_ipv6():
-    """Built without IPv6: socket(AF_INET6) is EAFNOSUPPORT."""
-    filter_calls((0x15, 0, 3, 41), (0x20, 0, 0, 16), (0x15, 0, 1, socket.AF_INET6), refuse(97), allow())
+    """A kernel built without IPv6: socket(AF_INET6) gives EAFNOSUPPORT."""
+    filter_calls((0x15, 0, 3, 41), (0x20, 0, 0, 16), (0x15, 0, 1, socket.AF_INET6), refuse(97),
+                 allow())
 
 
 def own_mounts():
@@ -81,7 +93,7 @@ def cover(path):
 
 
 def read_only():
-    """Nothing can be written but devices."""
+    """All file systems are read-only; devices can be written."""
     own_mounts()
     with open('/proc/self/mounts', 'rb') as f:
         mounts = [line.split() for line in f]
@@ -96,7 +108,7 @@ def limit(n):
     return limit
 
 
-# ---- what is to be done there ----
+# ---- what relay has to do there ----
 
 class Odd:
     """Starts relay in an odd system."""
@@ -106,7 +118,8 @@ class Odd:
         self.preexec, self.env, self.binary, self.prefix = None, {}, rig.RELAY, []
 
     def start(self, *words, **popen):
-        env = dict(os.environ, ASAN_OPTIONS=os.environ.get('ASAN_OPTIONS', '') + ':detect_leaks=0', **self.env)
+        env = dict(os.environ, ASAN_OPTIONS=os.environ.get('ASAN_OPTIONS', '') + ':detect_leaks=0',
+                   **self.env)
         return self.relay(*self.prefix, *words, preexec_fn=self.preexec, env=env, **popen)
 
     @property
@@ -116,7 +129,7 @@ class Odd:
         return 'env HOME=%s PATH=/usr/bin:/bin' % home
 
     def passes(self, r, target, address=None):
-        """Bytes go both ways over a new connection, and both ends behind them."""
+        """Check a new connection: bytes and EOF pass in both directions."""
         a = rig.connect(address or r.address)
         b = target.accept()
         exchange(self.pool, a, b, DATA, DATA[::-1])
@@ -169,14 +182,15 @@ def odd(relay, target, tmp, pool):
     return Odd(relay, target, tmp, pool)
 
 
-SYSTEMS = {'linux 3.10': (linux_3_10, [x86_64]), 'no ipv6': (no_ipv6, [x86_64]), 'no proc': (cover(b'/proc'), [root, unwatched]),
-           'descriptors': (limit(16), [])}
+SYSTEMS = {'linux 3.10': (linux_3_10, [x86_64]), 'no ipv6': (no_ipv6, [x86_64]),
+           'no proc': (cover(b'/proc'), [root, unwatched]), 'descriptors': (limit(16), [])}
 
 
 @TIMES('way', WAYS)
 @TIMES('system', [pytest.param(name, marks=marks) for name, (_, marks) in SYSTEMS.items()])
 def test_serves(odd, system, way):
-    """Goal: everything works where no system call is newer than Linux 3.10, without IPv6, without /proc, with 16 descriptors."""
+    """Goal: every way works without system calls newer than Linux 3.10,
+    without IPv6, without /proc, and with 16 descriptors."""
     odd.preexec = SYSTEMS[system][0]
     WAYS[way](odd)
 
@@ -196,15 +210,17 @@ def static():
         pytest.skip('skipped: no musl-gcc: apt-get install musl-tools, or RELAY=./relay-static')
     top = os.path.dirname(rig.HERE)
     place = tempfile.mkdtemp(prefix='ro', dir='/tmp')
-    sources = subprocess.run(['make', '-s', 'sources'], cwd=top, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    subprocess.run(['musl-gcc', '-std=c99', '-D_POSIX_C_SOURCE=200809L', '-I.', '-O0', '-static', '-o', place + '/relay',
-                    *sources], cwd=top, check=True)
+    sources = subprocess.run(['make', '-s', 'sources'], cwd=top, stdout=subprocess.PIPE, text=True,
+                             check=True).stdout.split()
+    subprocess.run(['musl-gcc', '-std=c99', '-D_POSIX_C_SOURCE=200809L', '-I.', '-O0', '-static',
+                    '-o', place + '/relay', *sources], cwd=top, check=True)
     yield place + '/relay'
     shutil.rmtree(place)
 
 
 def calls_of(trace):
-    """The system calls of relays and of the processes that they fork, as strace -f -n tells them: {number: name}."""
+    """The system calls of all relay processes and their children in the output
+    of strace -f -n: {number: name}."""
     program, begun, seen = {}, {}, {}
     with open(trace, errors='replace') as f:
         for line in f:
@@ -223,7 +239,8 @@ def calls_of(trace):
             if name in ('clone', 'fork', 'vfork', 'clone3') and child:
                 program.setdefault(child[1], program.get(pid, ''))
             mine = program.get(pid, '')
-            if mine.startswith('relay') and not mine.endswith('.part'):     # that is a script at first
+            # the copy starts as a script
+            if mine.startswith('relay') and not mine.endswith('.part'):
                 seen[number] = name
     return seen
 
@@ -231,8 +248,8 @@ def calls_of(trace):
 @x86_64
 @pytest.mark.skipif(not shutil.which('strace'), reason='skipped: no strace: apt-get install strace')
 def test_no_newer_call(odd, static, tmp, monkeypatch):
-    """Goal: whatever it does, the static binary asks a kernel for nothing that is newer than Linux 3.10, but for one call that it can
-    do without."""
+    """Goal: the static binary uses no system call newer than Linux 3.10.  The
+    one exception may be missing."""
     monkeypatch.setattr(rig, 'RELAY', shutil.which('strace'))
     odd.binary = static
     seen = {}
@@ -243,7 +260,8 @@ def test_no_newer_call(odd, static, tmp, monkeypatch):
         seen.update(calls_of(trace))
     odd.start('-', 'no.such.host.invalid:1').wait()
     assert len(seen) > 40, seen
-    newer = {number: name for number, name in seen.items() if number >= KERNEL_3_10 and number != CLOSE_RANGE}
+    newer = {number: name for number, name in seen.items() if number >= KERNEL_3_10
+             and number != CLOSE_RANGE}
     assert not newer, newer
 
 
@@ -251,12 +269,14 @@ def test_no_newer_call(odd, static, tmp, monkeypatch):
 
 @pytest.fixture
 def own_network():
-    """For this thread, and what it starts: a network of its own, with 127.0.0.1 and without IPv6, as sysctl switches it off."""
+    """Give this thread and its children a network of their own, with 127.0.0.1
+    and with IPv6 switched off by sysctl."""
     with open('/proc/thread-self/ns/net') as before:
         call('unshare', 0x40000000)     # CLONE_NEWNET
         try:
             with socket.socket() as s:
-                fcntl.ioctl(s, 0x8914, struct.pack('16sH14x', b'lo', 1))        # SIOCSIFFLAGS, IFF_UP
+                fcntl.ioctl(s, 0x8914,
+                            struct.pack('16sH14x', b'lo', 1))        # SIOCSIFFLAGS, IFF_UP
             with contextlib.suppress(FileNotFoundError):
                 for name in ('all', 'default', 'lo'):
                     with open('/proc/sys/net/ipv6/conf/%s/disable_ipv6' % name, 'w') as f:
@@ -269,13 +289,15 @@ def own_network():
 @root
 @TIMES('way', ['raw_tcp', 'raw_bare_port', 'link', 'tunnel'])
 def test_ipv6_switched_off(odd, own_network, way):
-    """Goal: where sysctl has switched IPv6 off a bare port is 127.0.0.1, and everything goes there."""
+    """Goal: if sysctl has switched IPv6 off, a bare port means 127.0.0.1, and
+    every way works."""
     WAYS[way](odd)
 
 
 @root
 def test_ipv6_switched_off_and_asked_for(run, own_network, target):
-    """Goal: ::1 is told to be missing then, with status 3 as FROM and 1 as TO; * is every address that there is."""
+    """Goal: ::1 then gives an error, with status 3 as source and 1 as target.
+    * means every address that exists."""
     r = run('[::1]:0', *target().words)
     assert r.returncode == 3 and '[::1]:0' in r.stderr and r.stderr.count('\n') == 1, r.stderr
     r = run('-', '[::1]:80')
@@ -284,17 +306,17 @@ def test_ipv6_switched_off_and_asked_for(run, own_network, target):
 
 @root
 def test_ipv6_switched_off_and_every_address(odd, own_network):
-    """Goal: * listens on what there is."""
+    """Goal: * listens on the addresses that exist."""
     t = odd.make('unix')
     r = odd.start('*:0', *t.words)
     odd.passes(r, t, '127.0.0.1:' + r.address.rsplit(':', 1)[1])
 
 
-# ---- no /tmp, nothing to write on ----
+# ---- no /tmp, no file system to write to ----
 
 @pytest.fixture
 def shm(monkeypatch):
-    """A directory that is not in /tmp, with the binary in it."""
+    """A directory outside /tmp, with the binary in it."""
     path = tempfile.mkdtemp(prefix='r', dir='/run' if os.access('/run', os.W_OK) else '/var/tmp')
     shutil.copy(rig.RELAY, path + '/relay')
     monkeypatch.setattr(rig, 'RELAY', path + '/relay')
@@ -305,11 +327,12 @@ def shm(monkeypatch):
 @root
 @TIMES('way', WAYS)
 def test_without_tmp(relay, pool, shm, way):
-    """Goal: relay needs no /tmp."""
+    """Goal: relay works without /tmp."""
     made = []
 
     def target(kind):
-        made.append(rig.TcpTarget() if kind == 'tcp' else rig.UnixTarget('%s/t%d' % (shm, len(made))))
+        made.append(rig.TcpTarget() if kind == 'tcp'
+                    else rig.UnixTarget('%s/t%d' % (shm, len(made))))
         return made[-1]
     odd = Odd(relay, target, shm, pool)
     odd.preexec = cover(b'/tmp')
@@ -317,13 +340,13 @@ def test_without_tmp(relay, pool, shm, way):
     for t in made:
         t.close()
     for r in [f for f in os.listdir(shm) if stat.S_ISSOCK(os.lstat(os.path.join(shm, f)).st_mode)]:
-        assert r == 'from', r       # relay's own: it still runs
+        assert r == 'from', r    # its relay still runs
 
 
 @root
 @TIMES('way', ['raw_tcp', 'raw_bare_port', 'command', 'link'])
 def test_read_only(odd, way):
-    """Goal: where nothing can be written, all goes on that needs no file."""
+    """Goal: on read-only file systems everything works that needs no file."""
     odd.preexec = read_only
     WAYS[way](odd)
 
@@ -331,7 +354,8 @@ def test_read_only(odd, way):
 @root
 @uncounted
 def test_read_only_tunnel(odd):
-    """Goal: so does a tunnel, where its relay is there already; where it is not, every place is named."""
+    """Goal: a tunnel works there too if the far side has a relay.  If not, the
+    error names every directory that was tried."""
     t = odd.make('unix')
     words = ['-L', '127.0.0.1:0:' + t.words[0], odd.hop]
     odd.preexec = read_only
@@ -344,11 +368,14 @@ def test_read_only_tunnel(odd):
 @root
 @uncounted
 def test_read_only_files(run, target, tmp):
-    """Goal: a socket or a pid file that cannot be made is told with its cause, and status 3 and 6."""
-    for words, status in (([tmp + '/from'], 3), ([tmp + '/' + 'n' * 200], 3), (['-P', tmp + '/pid', '127.0.0.1:0'], 6)):
+    """Goal: if a socket or a pid file cannot be made, the error has the cause;
+    the status is 3 or 6."""
+    for words, status in (([tmp + '/from'], 3), ([tmp + '/' + 'n' * 200], 3),
+                          (['-P', tmp + '/pid', '127.0.0.1:0'], 6)):
         r = run(*words, *target().words, preexec_fn=read_only)
         assert r.returncode == status and r.stderr.count('\n') == 1, r.stderr
-        assert words[-1 if status == 3 else 1] in r.stderr and 'Read-only file system' in r.stderr, r.stderr
+        assert words[-1 if status == 3 else 1] in r.stderr \
+            and 'Read-only file system' in r.stderr, r.stderr
 
 
 # ---- descriptors ----
@@ -359,7 +386,8 @@ CLOSED = TIMES('closed', [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]], ids
 @CLOSED
 @TIMES('linked', ['link', 'tunnel'])
 def test_closed_descriptors(odd, tmp, closed, linked):
-    """Goal: stdin, stdout or stderr may be closed at the start: a link and a tunnel stand, and mix nothing up with them."""
+    """Goal: if stdin, stdout or stderr are closed at the start, a link and a
+    tunnel still work, and no other descriptor is taken for them."""
     def close():
         for fd in closed:
             os.close(fd)
@@ -371,23 +399,28 @@ def test_closed_descriptors(odd, tmp, closed, linked):
     rig.reach(path).close()
     t.accept().close()
     odd.passes(r, t, path)
-    os.kill(r.pid, signal.SIGUSR1)      # writes on stderr, wherever that is
+    # makes relay write to stderr, whatever that is now
+    os.kill(r.pid, signal.SIGUSR1)
     odd.passes(r, t, path)
     assert r.stop() == 0
 
 
 @TIMES('fd', [0, 1])
 def test_far_end_without_stdio(run, fd):
-    """Goal: a far end whose stdin or stdout is closed ends by itself: it takes nothing else for them."""
+    """Goal: a far side with stdin or stdout closed exits by itself, and takes
+    no other descriptor for them."""
     r = run('-m', '-', '/nowhere', preexec_fn=lambda: os.close(fd))
     assert r.returncode in (0, 7), r.stderr
 
 
 @TIMES('n', [7, 9])
-@TIMES('words', [['127.0.0.1:0', '/nowhere'], ['0', '--', 'cat'], ['-m', '127.0.0.1:0', '--', 'cat'],
-                 ['-L', '127.0.0.1:0:/nowhere', '-L', '127.0.0.1:0:/nowhere', '-D', '127.0.0.1:0', 'env']], ids=lambda w: w[0])
+@TIMES('words',
+       [['127.0.0.1:0', '/nowhere'], ['0', '--', 'cat'], ['-m', '127.0.0.1:0', '--', 'cat'],
+                 ['-L', '127.0.0.1:0:/nowhere', '-L', '127.0.0.1:0:/nowhere', '-D', '127.0.0.1:0',
+                  'env']], ids=lambda w: w[0])
 def test_too_few_descriptors(odd, n, words):
-    """Goal: with hardly a descriptor relay ends with a sentence, or serves as well as it can and says so once; it never spins."""
+    """Goal: with very few descriptors relay exits with an error, or serves as
+    many connections as it can and logs that once.  It never spins."""
     odd.preexec = limit(n)
     r = odd.start('-t', '1', *words)
     out = rig.End(os.dup(r.proc.stdout.fileno()))
@@ -400,12 +433,14 @@ def test_too_few_descriptors(odd, n, words):
             a.close()
         r.stop()
     assert r.wait() in (0, 3, 6, 7), r.err()
-    said = [line for line in r.err().splitlines() if 'out of descriptors' in line or 'ulimit -n' in line]
+    said = [line for line in r.err().splitlines() if 'out of descriptors' in line
+            or 'ulimit -n' in line]
     assert len(said) <= 2 and (r.proc.returncode == 0 or r.err()), r.err()
 
 
 def test_no_descriptor_is_told_once(odd):
-    """Goal: a listener that can accept nobody says so once, and not again each time that it tries."""
+    """Goal: a listener that cannot accept for lack of descriptors logs that
+    once, not at every try."""
     odd.preexec = limit(7)
     t = odd.make('unix')
     r = odd.start('127.0.0.1:0', *t.words)
@@ -419,18 +454,20 @@ def test_no_descriptor_is_told_once(odd):
 
 @pytest.fixture
 def full(tmp, mounted):
-    """full(options): a file system of that size, full."""
+    """full(options) mounts a file system of that size and fills it."""
     return lambda options: mounted('%s/full,%s' % (tmp, options), options)
 
 
 def test_full_disk_and_a_socket(run, target, full):
-    """Goal: no room for a socket file: status 3, and the cause."""
+    """Goal: if there is no space for a socket file, the status is 3 and the
+    error has the cause."""
     r = run(full('nr_inodes=1') + '/from', *target().words)
     assert r.returncode == 3 and 'No space left' in r.stderr and r.stderr.count('\n') == 1, r.stderr
 
 
 def test_full_disk_and_a_pid_file(run, target, full):
-    """Goal: no room for a pid: status 6, the cause, and no empty file is left."""
+    """Goal: if there is no space for a pid file, the status is 6, the error
+    has the cause, and no empty file is left."""
     place = full('size=4k')
     with open(place + '/fill', 'wb', buffering=0) as f, contextlib.suppress(OSError):
         while True:
@@ -441,7 +478,7 @@ def test_full_disk_and_a_pid_file(run, target, full):
 
 
 def test_full_disk_and_words(odd):
-    """Goal: relay works on where its stdout and stderr cannot be written."""
+    """Goal: relay continues if it cannot write to stdout and stderr."""
     t = odd.make('unix')
     with open('/dev/full', 'wb') as nowhere:
         r = odd.start(odd.tmp + '/from', *t.words, stdout=nowhere, stderr=nowhere)
@@ -453,13 +490,15 @@ def test_full_disk_and_words(odd):
 # ---- names ----
 
 def test_long_home(odd, tmp):
-    """Goal: a HOME of 200 characters: relay is copied there, sockets in it are listened on and connected to, and go."""
+    """Goal: with a HOME of 200 characters relay is copied there; sockets below
+    it can be listened on and connected to, and are removed."""
     home = tmp + '/' + 'h' * (199 - len(tmp))
     os.mkdir(home)
     hop = 'env HOME=%s PATH=/usr/bin:/bin' % home
     odd.env = {'HOME': home}
     t, back = odd.make('unix'), rig.UnixTarget(home + '/app.sock')
-    r = odd.start('-L', '127.0.0.1:0:%s/app.sock' % home, '-L', '%s/near.sock:%s/app.sock' % (home, home),
+    r = odd.start('-L', '127.0.0.1:0:%s/app.sock' % home, '-L',
+                  '%s/near.sock:%s/app.sock' % (home, home),
                   '-R', '%s/far.sock:%s' % (home, t.words[0]), hop)
     port, near, far = r.addresses
     assert (near, far) == (home + '/near.sock', home + '/far.sock')
@@ -472,7 +511,8 @@ def test_long_home(odd, tmp):
     assert os.listdir(home) == ['.cache']
 
 
-LATIN = os.fsdecode(b'b\xe4r \xff\x9b\xc3')        # no UTF-8, and a byte that old terminals take for an escape
+# not UTF-8, and a byte that old terminals take for an escape
+LATIN = os.fsdecode(b'b\xe4r \xff\x9b\xc3')
 
 
 def plain(path):
@@ -481,7 +521,8 @@ def plain(path):
 
 @TIMES('locale', ['C', 'de_DE.ISO-8859-1', 'no_SUCH.locale'])
 def test_latin_1(odd, tmp, locale):
-    """Goal: paths are bytes: they work, and are printed as they were given, whatever the locale; what could steer a terminal is not."""
+    """Goal: paths are bytes: they work in any locale and are printed as they
+    were given, except bytes that could control a terminal."""
     odd.env = {'LC_ALL': locale}
     os.mkdir(tmp + '/' + LATIN)
     place = '%s/%s/' % (tmp, LATIN)
@@ -491,9 +532,11 @@ def test_latin_1(odd, tmp, locale):
         assert f.read() == os.fsencode(place + 'from\n')
     odd.passes(r, t, place + 'from')
     r.stop()
-    r = odd.start('-L', '%sfrom:%sapp' % (place, place), '-R', '%sfar:%sapp' % (place, place), odd.hop)
+    r = odd.start('-L', '%sfrom:%sapp' % (place, place), '-R', '%sfar:%sapp' % (place, place),
+                  odd.hop)
     with open(r.proc.stdout.fileno(), 'rb', closefd=False) as f:
-        assert f.read() == os.fsencode('%sfrom\n' % place) + plain(place) + b'far\n'     # in words of the far side
+        # in a message from the far side
+        assert f.read() == os.fsencode('%sfrom\n' % place) + plain(place) + b'far\n'
     odd.passes(r, t, place + 'from')
     odd.passes(r, t, place + 'far')
     assert r.stop() == 0

@@ -41,15 +41,21 @@ def joint(relay, target, tmp):
 # ---- without relay: a rule asks for no more than the kernel gives ----
 
 CONTROLS = {
-    'client-first': lambda a, b, _: rules.play_client_ends_first(a, b, DATA[:3000 * KB], DATA[-3000 * KB:]),
-    'target-first': lambda a, b, _: rules.play_target_ends_first(a, b, DATA[:3000 * KB], DATA[-3000 * KB:]),
-    'before-reset': lambda a, b, _: same(rules.play_bytes_before_reset(a, b, ANSWER), ANSWER, 'down'),
+    'client-first': lambda a, b, _: rules.play_client_ends_first(a, b, DATA[:3000 * KB],
+                                                                 DATA[-3000 * KB:]),
+    'target-first': lambda a, b, _: rules.play_target_ends_first(a, b, DATA[:3000 * KB],
+                                                                 DATA[-3000 * KB:]),
+    'before-reset': lambda a, b, _: same(rules.play_bytes_before_reset(a, b, ANSWER), ANSWER,
+                                         'down'),
     'early-answer': lambda a, b, _: rules.play_early_answer(a, b, DATA[:3000 * KB], ANSWER),
     'slow-reader': lambda a, b, _: rules.play_slow_reader(b, a, DATA[:2 * MIB]),
-    'client-closes': lambda a, b, kind: same(rules.play_client_closes(a, b, CLOSES, kind == 'tcp'), CLOSES, 'up'),
+    'client-closes': lambda a, b, kind: same(rules.play_client_closes(a, b, CLOSES, kind == 'tcp'),
+                                             CLOSES, 'up'),
     'end-behind-answer': lambda a, b, _: same(
-        rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, 'rests', closes=False), LONG_ANSWER, 'down'),
-    'close-behind-answer': lambda a, b, _: same(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, 'rests'), LONG_ANSWER, 'down'),
+        rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, 'rests', closes=False), LONG_ANSWER,
+        'down'),
+    'close-behind-answer': lambda a, b, _: same(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER,
+                                                                     'rests'), LONG_ANSWER, 'down'),
 }
 
 
@@ -68,10 +74,12 @@ def test_without_relay(kind, rule):
 
 # ---- 1: half-closes ----
 
-AMOUNTS = ((0, 0), (0, 3000 * KB), (1, 300 * KB), (300 * KB, 1), (3000 * KB, 0), (3000 * KB, 3000 * KB))
+AMOUNTS = ((0, 0), (0, 3000 * KB), (1, 300 * KB), (300 * KB, 1), (3000 * KB, 0),
+           (3000 * KB, 3000 * KB))
 
 
-@TIMES('play', [rules.play_client_ends_first, rules.play_target_ends_first], ids=['client-first', 'target-first'])
+@TIMES('play', [rules.play_client_ends_first, rules.play_target_ends_first],
+       ids=['client-first', 'target-first'])
 @grid()
 def test_half_close(joint, cell, play):
     """Goal: after EOF in one direction, the other direction carries any
@@ -133,7 +141,8 @@ def test_target_resets(joint, cell, busy):
 def connecting(port):
     """The number of this host's TCP sockets in SYN_SENT to the port."""
     with open('/proc/net/tcp') as f:
-        return sum(line.split()[2].endswith(':%04X' % port) and line.split()[3] == '02' for line in f)
+        return sum(line.split()[2].endswith(':%04X' % port)
+                   and line.split()[3] == '02' for line in f)
 
 
 class Full:
@@ -193,7 +202,8 @@ def accept_second(j):
         got, fate = read_tag(b)
         if got == b'second':
             return b
-        assert j.cell.target != 'tcp' or fate == 'reset', 'the target got %d bytes and a clean end' % len(got)
+        assert j.cell.target != 'tcp' or fate == 'reset', \
+            'the target got %d bytes and a clean end' % len(got)
 
 
 def read_tag(end):
@@ -236,14 +246,16 @@ ANSWER = DATA[:300]
 
 
 def rounds(cell):
-    return 200 if LONG else 10 if STDIO in ((cell.client,), (cell.target,)) or cell.way == 'W' else 20
+    return 200 if LONG else 10 if STDIO in ((cell.client,),
+                                            (cell.target,)) or cell.way == 'W' else 20
 
 
 @functools.lru_cache(None)
 def baseline(kind, n, want, reads):
     """The share of rounds in which everything arrives without relay, for one
     kind of end."""
-    return rules.share(rules.direct_rounds(kind), n, want, lambda a, b: rules.play_bytes_before_reset(a, b, want, reads=reads))
+    return rules.share(rules.direct_rounds(kind), n, want,
+                       lambda a, b: rules.play_bytes_before_reset(a, b, want, reads=reads))
 
 
 @TIMES('reads', [0, 100], ids=['unread', 'read-some'])
@@ -255,7 +267,8 @@ def test_bytes_before_a_reset(joint, cell, reads):
     direct = min(baseline(kind, n, ANSWER, reads)[0] for kind in (cell.client, cell.target))
     got, least = rules.share(rules.joint_rounds(joint(cell)), n, ANSWER,
                              lambda a, b: rules.play_bytes_before_reset(a, b, ANSWER, reads=reads))
-    assert got >= direct - 0.02, '%.0f %% of %d rounds whole, %.0f %% without relay; at least %d bytes' % (
+    assert got >= direct - 0.02, \
+        '%.0f %% of %d rounds whole, %.0f %% without relay; at least %d bytes' % (
         100 * got, n, 100 * direct, least)
 
 
@@ -271,7 +284,8 @@ class Web:
             def log_message(self, *_):
                 pass
 
-        base = socketserver.UnixStreamServer if isinstance(target, rig.UnixTarget) else socketserver.TCPServer
+        base = socketserver.UnixStreamServer if isinstance(target,
+                                                         rig.UnixTarget) else socketserver.TCPServer
 
         class Server(socketserver.ThreadingMixIn, base):
             daemon_threads = True
@@ -283,7 +297,8 @@ class Web:
 
             def handle_error(self, *_):
                 pass
-        self.server = Server(('', 0) if base is socketserver.TCPServer else target.path, Handler, bind_and_activate=False)
+        self.server = Server(('', 0) if base is socketserver.TCPServer else target.path, Handler,
+                             bind_and_activate=False)
         self.server.socket.close()
         self.server.socket = target.sock
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
@@ -326,11 +341,14 @@ def test_post_that_is_refused(joint, cell):
         for _ in range(n):
             got += is_501(post(end=j.client()))
             j.hang_up()
-    assert got / n >= direct - 0.02, '%.0f %% of %d got the 501, %.0f %% without relay' % (100 * got / n, n, 100 * direct)
+    assert got / n >= direct - 0.02, \
+        '%.0f %% of %d got the 501, %.0f %% without relay' % (100 * got / n, n, 100 * direct)
 
 
 @TIMES('size', [200 * KB, 8 * MIB], ids=['200k', '8M'])
-@TIMES('cell', [pytest.param(rules.Cell(*words.split('-')), id=words) for words in ('direct-tcp-tcp', 'm-tcp-tcp', 'L-tcp-tcp')])
+@TIMES('cell',
+       [pytest.param(rules.Cell(*words.split('-')), id=words)
+        for words in ('direct-tcp-tcp', 'm-tcp-tcp', 'L-tcp-tcp')])
 def test_show_large_answers_before_a_reset(joint, cell, size):
     """Goal: show how much of a large early answer arrives, with relay and
     without.  There is no promise to check."""
@@ -338,9 +356,11 @@ def test_show_large_answers_before_a_reset(joint, cell, size):
 
     def play(a, b):
         return rules.play_bytes_before_reset(a, b, answer)
-    for name, source in (('without', rules.direct_rounds('tcp')), ('with', rules.joint_rounds(joint(cell)))):
+    for name, source in (('without', rules.direct_rounds('tcp')),
+                         ('with', rules.joint_rounds(joint(cell)))):
         whole, least = rules.share(source, 5, answer, play)
-        print('\n%s %d bytes, %s relay: %.0f %% whole, at least %d' % ('-'.join(cell), size, name, 100 * whole, least), end='')
+        print('\n%s %d bytes, %s relay: %.0f %% whole, at least %d'
+              % ('-'.join(cell), size, name, 100 * whole, least), end='')
 
 
 # ---- 4: linger ----
@@ -348,26 +368,38 @@ def test_show_large_answers_before_a_reset(joint, cell, size):
 LONG_ANSWER = DATA[:1500 * KB]
 
 
-@TIMES('pace', rules.SLOWLY)
-@grid(but=[(lambda c: c.target == 'tcp', 'the kernel of a TCP target that closes with input unread drops what it has not sent'),
-           (lambda c: c.target == 'pipes', 'a relay whose stdout has no reader ends as SIGPIPE ends a program, unless stdin is at its end')])
-def test_close_behind_an_answer_to_a_client_that_sends_on(joint, cell, pace):
+def answer_while_client_sends(j, closes):
+    """Two clients at the same time, one for each pace of rules.SLOWLY: each
+    must get LONG_ANSWER.  Return the pairs of ends."""
+    receive_buffer = 65536 if j.cell.client == 'tcp' else 0
+    pairs = [j.connect(receive_buffer=receive_buffer) for _ in rules.SLOWLY]
+    answers = together(*(
+        functools.partial(rules.play_slow_reader_sends_on, a, b, LONG_ANSWER, pace, closes)
+        for (a, b), pace in zip(pairs, rules.SLOWLY)))
+    for answer, pace in zip(answers, rules.SLOWLY):
+        same(answer, LONG_ANSWER, 'down, ' + pace)
+    return pairs
+
+
+@grid(but=[(lambda c: c.target == 'tcp',
+            'TCP discards unsent bytes when a target closes with input unread'),
+           (lambda c: c.target == 'pipes',
+            'relay ends, as by SIGPIPE, when stdout has no reader and stdin is open')])
+def test_close_behind_an_answer_to_a_client_that_sends_on(joint, cell):
     """Goal: the target reads nothing, answers 1.5 MB and closes, while the
     client sends without end and reads slowly or pauses.  The client gets the
     whole answer, as through Unix sockets and pipes."""
-    a, b = joint(cell).connect(receive_buffer=65536 if cell.client == 'tcp' else 0)
-    same(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, pace), LONG_ANSWER, 'down')
+    answer_while_client_sends(joint(cell), closes=True)
 
 
-@TIMES('pace', rules.SLOWLY)
 @grid()
-def test_end_behind_an_answer_to_a_client_that_sends_on(joint, cell, pace):
+def test_end_behind_an_answer_to_a_client_that_sends_on(joint, cell):
     """Goal: the same if the target only sends EOF, and closes after the client
     has the whole answer."""
-    a, b = joint(cell).connect(receive_buffer=65536 if cell.client == 'tcp' else 0)
-    same(rules.play_slow_reader_sends_on(a, b, LONG_ANSWER, pace, closes=False), LONG_ANSWER, 'down')
-    b.close()
-    rules.pump(a, lambda: False)
+    pairs = answer_while_client_sends(joint(cell), closes=False)
+    for _, b in pairs:
+        b.close()
+    together(*(functools.partial(rules.pump, a, lambda: False) for a, _ in pairs))
 
 
 CLOSES = DATA[:300 * KB]
@@ -404,7 +436,8 @@ def test_tcp_client_that_closes_at_once(joint, cell):
 @TIMES('when', ['before-close', 'after-close', 'at-eof'])
 # a listener's exit status does not depend on its connections
 @grid(only=lambda c: c.client in STDIO,
-      but=[(lambda c: c.target == 'command', 'a command that leaves its stdin is as in a pipe line; its own status counts')])
+      but=[(lambda c: c.target == 'command',
+            'a command that leaves its stdin is as in a pipe line; its own status counts')])
 def test_undelivered_stdin(joint, cell, when):
     """Goal: the target reads 10 bytes and closes, while stdin holds more or
     gets more later.  relay logs one line about it and exits with status 4."""
@@ -425,54 +458,62 @@ def test_undelivered_stdin(joint, cell, when):
         rules.push(a, DATA[:MIB])
     assert j.relay.wait() == 4, j.relay.err()
     lines = j.relay.err().splitlines()
-    assert len(lines) == 1 and re.match(r'relay: .*(broke|closed|reset|lost|deliver|taken|Broken pipe)', lines[0]), lines
+    assert len(lines) == 1 \
+        and re.match(r'relay: .*(broke|closed|reset|lost|deliver|taken|Broken pipe)',
+                     lines[0]), lines
 
 
 # ---- 6: stuck ----
 
-def leave(j, a, how):
+def leave(relay, a, how):
     """Send EOF on stdin and close the reader of stdout, in the order that
     `how` names."""
     if how == 'stdout-last':
         a.shut()
-        j.rest()
+        rig.quiet(relay.pid)
         a.close()
     elif how == 'stdin-last':
         a.deafen()
-        j.rest()
+        rig.quiet(relay.pid)
         a.shut()
     else:
         a.close()
 
 
-@TIMES('how', ['at-once', 'stdout-last', 'stdin-last'])
 # a listener stays when a client leaves
 @grid(only=lambda c: c.client in STDIO)
-def test_stuck_behind_a_dead_parent(joint, cell, how):
+def test_stuck_behind_a_dead_parent(joint, cell):
     """Goal: stdin is at EOF with up to 8 MB queued, stdout has no reader, and
     the target does not read.  relay exits with status 4 within 5 s, the far
     side too, and a TCP target sees no clean EOF after incomplete data."""
     j = joint(cell)
-    a, b = j.connect()
-    sent = rules.stuff(a, DATA)
-    leave(j, a, how)
-    assert j.relay.wait(5) == 4, j.relay.err()
+
+    def dies(how, relay, a, b):
+        sent = rules.stuff(a, DATA)
+        leave(relay, a, how)
+        assert relay.wait(5) == 4, (how, relay.err())
+        got, fate = take(b)    # the bytes that the kernel holds
+        assert got == DATA[:len(got)], how
+        assert cell.target != 'tcp' or fate == 'reset', \
+            '%s: %d bytes of %d arrived, and a clean end' % (how, len(got), sent)
+
+    jobs = []
+    for how in ('at-once', 'stdout-last', 'stdin-last'):
+        a, b = j.connect()
+        jobs.append(functools.partial(dies, how, j.relay, a, b))
+    together(*jobs)
     wait_for(lambda: not j.pids(), 5, 'no relay is left')
-    got, fate = take(b)    # the bytes that the kernel holds
-    assert got == DATA[:len(got)]
-    assert cell.target != 'tcp' or fate == 'reset', '%d bytes of %d arrived, and a clean end' % (len(got), sent)
 
 
 # ---- 7: a slow reader ----
 
-@TIMES('down', [True, False], ids=['down', 'up'])
 @grid()
-def test_slow_reader(joint, lean, cell, down):
+def test_slow_reader(joint, lean, cell):
     """Goal: 2 MB arrive, with a clean EOF, at a reader that first reads 1 KB
-    every 10 ms, though the writer closed at once.  No relay uses more than 40
-    MB."""
+    every 10 ms, though the writer closed at once.  The reader is once the
+    client and once the target.  No relay uses more than 40 MB."""
     j = joint(cell)
-    a, b = j.connect(receive_buffer=16384 if cell.client == 'tcp' else 0)
+    pairs = [j.connect(receive_buffer=16384 if cell.client == 'tcp' else 0) for _ in 'du']
     over, most = threading.Event(), [0]
 
     def watch():
@@ -483,8 +524,10 @@ def test_slow_reader(joint, lean, cell, down):
                     most.append(rig.memory(pid))
 
     def play():
+        (down_reader, down_writer), (up_writer, up_reader) = pairs
         try:
-            rules.play_slow_reader(*((b, a) if down else (a, b)), DATA[:2 * MIB])
+            together(lambda: rules.play_slow_reader(down_writer, down_reader, DATA[:2 * MIB]),
+                     lambda: rules.play_slow_reader(up_writer, up_reader, DATA[:2 * MIB]))
         finally:
             over.set()
     together(play, watch)
@@ -529,7 +572,9 @@ def test_resets_while_data_is_queued(joint, cell):
                 served = a.recv(1 << (i % 17))
             except ConnectionResetError:
                 served = b''
-            assert served, 'client %d of %d was turned away: %s' % (i, n, j.relay.err() or 'relay reports nothing')
+            assert served, \
+                'client %d of %d was turned away: %s' % (i, n,
+                                                         j.relay.err() or 'relay reports nothing')
             if i % 2:
                 rules.push(a, DATA[:20000])
             a.reset()
@@ -540,8 +585,8 @@ def test_resets_while_data_is_queued(joint, cell):
     a = j.client()
     a.send(b'second')
     b = accept_second(j)
-    together(lambda: rules.send_all(a, DATA), lambda: rules.send_all(b, DATA[::-1]), lambda: same(a.read_all(), DATA[::-1], 'down'),
-             lambda: same(b.read_all(), DATA, 'up'))
+    together(lambda: rules.send_all(a, DATA), lambda: rules.send_all(b, DATA[::-1]),
+             lambda: same(a.read_all(), DATA[::-1], 'down'), lambda: same(b.read_all(), DATA, 'up'))
     assert not j.relay.err()
     # the remote listener's stream and the 8 streams that wait in it
     standing = 9 * 262144 if cell.way == 'R' else 0
@@ -552,19 +597,24 @@ def test_resets_while_data_is_queued(joint, cell):
 
 # (rule, play(client, target, the client is TCP, the target is TCP))
 MIXED = (
-    ('client ends first', lambda a, b, *_: rules.play_client_ends_first(a, b, DATA[:300 * KB], DATA[:MIB])),
-    ('target ends first', lambda a, b, *_: rules.play_target_ends_first(a, b, DATA[:MIB], DATA[:300 * KB])),
+    ('client ends first',
+     lambda a, b, *_: rules.play_client_ends_first(a, b, DATA[:300 * KB], DATA[:MIB])),
+    ('target ends first',
+     lambda a, b, *_: rules.play_target_ends_first(a, b, DATA[:MIB], DATA[:300 * KB])),
     ('early answer', lambda a, b, *_: rules.play_early_answer(a, b, DATA[:MIB], DATA[:300 * KB])),
     ('client resets', lambda a, b, client, target: rules.play_reset(a, b, target) if client else
         rules.play_target_ends_first(a, b, b'', b'')),
     ('target resets', lambda a, b, client, target: rules.play_reset(b, a, client) if target else
         rules.play_client_ends_first(a, b, b'', b'')),
-    ('bytes before a reset', lambda a, b, *_: same(rules.play_bytes_before_reset(a, b, ANSWER), ANSWER, 'down')),
+    ('bytes before a reset',
+     lambda a, b, *_: same(rules.play_bytes_before_reset(a, b, ANSWER), ANSWER, 'down')),
     ('slow reader', lambda a, b, *_: rules.play_slow_reader(b, a, DATA[:MIB], 20)),
     ('slow target', lambda a, b, *_: rules.play_slow_reader(a, b, DATA[:MIB], 20)),
-    ('client closes', lambda a, b, client, _: same(rules.play_client_closes(a, b, CLOSES, client), CLOSES, 'up')),
+    ('client closes',
+     lambda a, b, client, _: same(rules.play_client_closes(a, b, CLOSES, client), CLOSES, 'up')),
     ('end behind an answer', lambda a, b, *_: same(
-        rules.play_slow_reader_sends_on(a, b, DATA[:MIB], 'steady', closes=False), DATA[:MIB], 'down')),
+        rules.play_slow_reader_sends_on(a, b, DATA[:MIB], 'steady', closes=False), DATA[:MIB],
+        'down')),
 )
 
 
@@ -580,7 +630,8 @@ def mixed(connect, crowds, kinds, n=50):
         try:
             play(a, crowds[i % len(crowds)].end_of(a, i), *kinds[i % len(crowds)])
         except (AssertionError, OSError) as e:
-            broken.append('%d, %s, %s: %s' % (i, rule, kinds[i % len(crowds)], str(e).splitlines()[0]))
+            broken.append('%d, %s, %s: %s'
+                          % (i, rule, kinds[i % len(crowds)], str(e).splitlines()[0]))
         finally:
             a.close()
     try:
@@ -598,7 +649,8 @@ def test_mixed_at_once(joint, cell):
     rules."""
     j = joint(cell)
     assert j.relay.address
-    mixed(lambda _: rig.connect(j.relay.address), [rules.Crowd(j.target, 50)], [(cell.client == 'tcp', cell.target == 'tcp')])
+    mixed(lambda _: rig.connect(j.relay.address), [rules.Crowd(j.target, 50)],
+          [(cell.client == 'tcp', cell.target == 'tcp')])
 
 
 def test_mixed_kinds_at_once(relay, target, tmp):
@@ -607,8 +659,10 @@ def test_mixed_kinds_at_once(relay, target, tmp):
     cells = [(client, kind) for client in rig.LISTENERS for kind in rig.LISTENERS]
     targets = [target(kind) for _, kind in cells]
     forwards = [word for n, (client, _) in enumerate(cells) for word in
-                ('-L', '%s:%s' % ('127.0.0.1:0' if client == 'tcp' else '%s/%d' % (tmp, n), targets[n].words[0]))]
+                ('-L', '%s:%s'
+                 % ('127.0.0.1:0' if client == 'tcp' else '%s/%d' % (tmp, n), targets[n].words[0]))]
     r = relay('-q', '-x', rig.RELAY, *forwards, rules.HOP)
     assert len(r.addresses) == 4
-    mixed(lambda i: rig.connect(r.addresses[i % 4]), [rules.Crowd(t, 13 - (n > 1)) for n, t in enumerate(targets)],
+    mixed(lambda i: rig.connect(r.addresses[i % 4]),
+          [rules.Crowd(t, 13 - (n > 1)) for n, t in enumerate(targets)],
           [(client == 'tcp', kind == 'tcp') for client, kind in cells])

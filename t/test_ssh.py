@@ -1,4 +1,6 @@
-"""The story that relay is for, on two real sshds that prohibit every kind of forwarding."""
+"""One connection per command, over two real sshds that prohibit every kind of
+forwarding.
+"""
 import hashlib
 import http.server
 import os
@@ -62,10 +64,11 @@ def processes(mark, *names):
     return [line for line in rig.marked(mark).values() if line.startswith(names)]
 
 
-# ---- what such sites refuse ----
+# ---- what such a site prohibits ----
 
 def test_the_hosts_are_two(hosts):
-    """Goal: the rig is what it says: two hosts, each with its own key, reached as people reach them."""
+    """Goal: the two hosts of the test have different keys, and `ssh login` and
+    `ssh node` reach them."""
     assert hosts.run('ssh', 'login', 'echo $HOST').stdout == 'login\n'
     assert hosts.run('ssh', 'login', 'ssh', 'node', 'echo \\$HOST').stdout == 'node\n'
 
@@ -78,29 +81,34 @@ def test_forwarding_is_prohibited(hosts, target, mark):
     j = hosts.run('ssh', '-v', '-J', 'login', 'node', 'true')
     assert j.returncode == 255 and 'prohibited' in j.stderr
     port = rig.free_port()
-    ssh = hosts.popen('ssh', '-v', '-N', '-L', '127.0.0.1:%d:%s' % (port, t.words[0]), 'login', stderr=subprocess.PIPE)
+    ssh = hosts.popen('ssh', '-v', '-N', '-L', '127.0.0.1:%d:%s' % (port, t.words[0]), 'login',
+                      stderr=subprocess.PIPE)
     a = rig.reach('127.0.0.1:%d' % port)
     a.fate()
     a.close()
-    ssh.kill()      # a SIGTERM just before its poll is not seen before the next event
+    # ssh sees a SIGTERM just before its poll only at the next event
+    ssh.kill()
     assert b'prohibited' in ssh.communicate()[1]
     assert not t.waiting()
 
 
-# ---- what relay makes of it ----
+# ---- the same with relay ----
 
 def test_proxycommand_logs_in(hosts):
-    """Goal: ssh -o ProxyCommand='ssh login relay - %h:%p' node logs in, and gives the remote command's status."""
+    """Goal: ssh -o ProxyCommand='ssh login relay - %h:%p' node logs in, and
+    returns the remote command's status."""
     r = hosts.run('ssh', '-o', THROUGH_LOGIN, 'node', 'echo $HOST; exit 7')
     assert (r.stdout, r.returncode) == ('node\n', 7), r.stderr
 
 
 def test_scp_keeps_its_hash(hosts, tmp):
-    """Goal: 64 MiB there and back with scp through relay."""
+    """Goal: 64 MiB copied there and back with scp through relay keep their
+    hash."""
     data = os.urandom(64 << 20)
     with open(tmp + '/data', 'wb') as f:
         f.write(data)
-    for there, here in (('node:' + tmp + '/there', tmp + '/data'), (tmp + '/back', 'node:' + tmp + '/there')):
+    for there, here in (('node:' + tmp + '/there', tmp + '/data'),
+                        (tmp + '/back', 'node:' + tmp + '/there')):
         r = hosts.run('scp', '-q', '-o', THROUGH_LOGIN, here, there)
         assert r.returncode == 0, r.stderr
     with open(tmp + '/back', 'rb') as f:
@@ -108,9 +116,10 @@ def test_scp_keeps_its_hash(hosts, tmp):
 
 
 def test_fdpass(hosts, mark):
-    """Goal: with ProxyUseFdpass ssh gets the connected descriptor, and relay is gone while the session lasts."""
-    ssh = hosts.popen('ssh', '-o', 'ProxyUseFdpass=yes', '-o', 'ProxyCommand=relay -F - %h:%p', 'node', 'echo $HOST; cat',
-                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    """Goal: with ProxyUseFdpass ssh gets the connected descriptor, and relay
+    has exited while the session lasts."""
+    ssh = hosts.popen('ssh', '-o', 'ProxyUseFdpass=yes', '-o', 'ProxyCommand=relay -F - %h:%p',
+                      'node', 'echo $HOST; cat', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert ssh.stdout.readline() == b'node\n'
     assert not processes(mark, 'relay -F')
     assert ssh.communicate(b'and so on')[0] == b'and so on'
@@ -118,21 +127,25 @@ def test_fdpass(hosts, mark):
 
 
 def test_fdpass_that_fails(hosts):
-    """Goal: where nobody answers relay says so, and ssh fails at once."""
-    r = hosts.run('ssh', '-o', 'ProxyUseFdpass=yes', '-o', 'ProxyCommand=relay -F - 127.0.0.1:%d' % rig.free_port(), 'node')
+    """Goal: if no process listens, relay logs it and ssh fails at once."""
+    r = hosts.run('ssh', '-o', 'ProxyUseFdpass=yes', '-o',
+                  'ProxyCommand=relay -F - 127.0.0.1:%d' % rig.free_port(), 'node')
     assert r.returncode == 255
     assert 'relay: ' in r.stderr and 'refused' in r.stderr.lower()
 
 
 def test_ssh_to_a_unix_socket(hosts, app, tmp):
-    """Goal: `ssh login relay - /path/app.sock` carries a request whose sender ends first, and its answer."""
-    r = hosts.run('ssh', 'login', 'relay', '-', tmp + '/app.sock', stdin=None, input='GET / HTTP/1.0\r\n\r\n')
+    """Goal: `ssh login relay - /path/app.sock` carries a request that ends
+    with EOF, and the answer."""
+    r = hosts.run('ssh', 'login', 'relay', '-', tmp + '/app.sock', stdin=None,
+                  input='GET / HTTP/1.0\r\n\r\n')
     assert r.returncode == 0, r.stderr
     assert r.stdout.endswith(PAGE.decode())
 
 
 def test_errors_come_back(hosts, tmp):
-    """Goal: what relay says on the far host reaches the user, and so does its status."""
+    """Goal: an error of the far relay reaches the user, with its exit status.
+    """
     r = hosts.run('ssh', 'login', 'relay', '-', tmp + '/none.sock')
     assert r.returncode == 1
     assert r.stderr.startswith('relay: ') and 'No such file or directory' in r.stderr
@@ -140,25 +153,29 @@ def test_errors_come_back(hosts, tmp):
 
 
 def tunnel(relay, hosts, to, *hops):
-    """relay 0 -- ssh login ssh node relay - TO"""
+    """Start relay 0 -- ssh login ssh node relay - TO."""
     words = [word for hop in hops or ('login', 'node') for word in ('ssh', hop)]
-    return relay('0', '--', *words, 'relay', '-', to, env=dict(hosts.env, **{rig.MARK: os.environ[rig.MARK]}))
+    return relay('0', '--', *words, 'relay', '-', to,
+                 env=dict(hosts.env, **{rig.MARK: os.environ[rig.MARK]}))
 
 
 def test_curl_over_two_hosts(relay, hosts, app, tmp, pool):
-    """Goal: relay PORT -- ssh login ssh node relay - /path/app.sock serves curl, several at a time."""
+    """Goal: relay PORT -- ssh login ssh node relay - /path/app.sock serves
+    several curls at the same time."""
     r = tunnel(relay, hosts, tmp + '/app.sock')
-    jobs = [pool.submit(hosts.run, 'curl', '-sS', 'http://%s/' % address) for address in r.addresses for _ in range(2)]
+    jobs = [pool.submit(hosts.run, 'curl', '-sS', 'http://%s/' % address) for address in r.addresses
+            for _ in range(2)]
     for job in jobs:
         assert job.result().stdout == PAGE.decode(), job.result().stderr
     wait_for(lambda: not rig.children(r.pid))
 
 
 def test_target_ends_first_over_ssh(hosts, target):
-    """Goal: the end of the far side's data passes on while the client may still speak: sshd sends it only when stdout and
-    stderr are both closed."""
+    """Goal: EOF from the far side arrives while the client still sends.  sshd
+    forwards it only after stdout and stderr are both closed."""
     t = target('unix')
-    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE)
     b = t.accept()
     b.send(b'all I had to say')
     b.shut()
@@ -178,14 +195,16 @@ def test_target_ends_first_over_ssh(hosts, target):
 # ---- nothing is left behind ----
 
 def wait_for_silence(hosts, mark, but=()):
-    """Within 2 s no session and no marked process is left on either host, but those named."""
+    """Within 2 s no session and no marked process is left on either host,
+    except those in `but`."""
     wait_for(lambda: not hosts.sessions() and set(rig.marked(mark)) <= set(but), 2,
              'still there: %s' % rig.marked(mark))
 
 
 @pytest.mark.parametrize('path', ['/', '/endless'], ids=['waiting', 'busy'])
 def test_curl_is_killed(relay, hosts, app, tmp, mark, path):
-    """Goal: curl killed with -9, in mid-transfer or holding its connection in silence, leaves nothing but relay itself."""
+    """Goal: when curl is killed with SIGKILL, during a transfer or on an idle
+    connection, only relay itself is left."""
     r = tunnel(relay, hosts, tmp + '/app.sock')
     curl = hosts.popen('curl', '-sN', 'http://%s%s' % (r.address, path),
                        stdout=subprocess.PIPE)
@@ -202,8 +221,8 @@ stuck_or_not = pytest.mark.parametrize('stuck', [False, True], ids=['idle', 'stu
 
 @stuck_or_not
 def test_client_of_a_silent_server_is_killed(relay, hosts, target, mark, stuck):
-    """Goal: a client is killed whose server says nothing, or does not read, and never will: ssh and the far relay end
-    within 2 s."""
+    """Goal: a client is killed while its server sends nothing, or does not
+    read, for ever.  ssh and the far relay exit within 2 s."""
     t = target('unix')
     r = tunnel(relay, hosts, t.words[0], 'login')
     a = rig.connect(r.address)
@@ -218,7 +237,8 @@ def test_client_of_a_silent_server_is_killed(relay, hosts, target, mark, stuck):
 
 @stuck_or_not
 def test_client_over_two_hosts_is_killed(relay, hosts, target, mark, stuck):
-    """Goal: over two hosts the killed client's end reaches the server; when that closes, all ends within 2 s."""
+    """Goal: over two hosts the server sees the end of a killed client.  When
+    the server closes, all exit within 2 s."""
     t = target('unix')
     r = tunnel(relay, hosts, t.words[0])
     a = rig.connect(r.address)
@@ -234,9 +254,11 @@ def test_client_over_two_hosts_is_killed(relay, hosts, target, mark, stuck):
 
 @stuck_or_not
 def test_ssh_is_killed(hosts, target, mark, stuck):
-    """Goal: `ssh login relay - TO` killed with -9: the far relay ends, also when its target does not read."""
+    """Goal: when `ssh login relay - TO` is killed with SIGKILL, the far relay
+    exits, even if its target does not read."""
     t = target('unix')
-    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE)
     a = rig.End(os.dup(ssh.stdout.fileno()), os.dup(ssh.stdin.fileno()))
     b = t.accept()
     rig.ping(a, b)
@@ -250,8 +272,10 @@ def test_ssh_is_killed(hosts, target, mark, stuck):
 
 
 def test_ssh_with_proxycommand_is_killed(hosts, mark):
-    """Goal: the ssh whose ProxyCommand runs relay is killed with -9: neither host keeps a process."""
-    ssh = hosts.popen('ssh', '-o', THROUGH_LOGIN, 'node', 'echo $HOST; cat', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    """Goal: when the ssh that uses relay as ProxyCommand is killed with
+    SIGKILL, no process is left on either host."""
+    ssh = hosts.popen('ssh', '-o', THROUGH_LOGIN, 'node', 'echo $HOST; cat', stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE)
     assert ssh.stdout.readline() == b'node\n'
     ssh.kill()
     ssh.communicate()
@@ -259,7 +283,8 @@ def test_ssh_with_proxycommand_is_killed(hosts, mark):
 
 
 def test_local_relay_as_proxycommand_is_let_go(hosts, mark):
-    """Goal: a local relay as ProxyCommand ends with the ssh that is killed with -9."""
+    """Goal: a local relay as ProxyCommand exits when its ssh is killed with
+    SIGKILL."""
     ssh = hosts.popen('ssh', '-o', 'ProxyCommand=relay - %h:%p', 'node', 'echo $HOST; cat',
                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert ssh.stdout.readline() == b'node\n'
@@ -269,8 +294,9 @@ def test_local_relay_as_proxycommand_is_let_go(hosts, mark):
 
 
 def test_relay_is_killed(relay, hosts, target, mark):
-    """Goal: relay killed with -9 takes its ssh and the far relay with it, though the server says nothing; where the system
-    cannot do that, they go with the server's next word."""
+    """Goal: when relay is killed with SIGKILL, its ssh and the far relay exit
+    although the server is idle.  A system that cannot do that ends them at the
+    server's next byte."""
     t = target('unix')
     r = tunnel(relay, hosts, t.words[0], 'login')
     a = rig.connect(r.address)
@@ -286,7 +312,8 @@ def test_relay_is_killed(relay, hosts, target, mark):
 
 
 def test_far_relay_is_killed(relay, hosts, target, mark):
-    """Goal: the far relay killed with -9 ends the client's connection, and the near relay serves the next one."""
+    """Goal: when the far relay is killed with SIGKILL, the client's connection
+    ends, and the near relay serves the next one."""
     t = target('unix')
     r = tunnel(relay, hosts, t.words[0])
     a = rig.connect(r.address)
@@ -305,9 +332,10 @@ def test_far_relay_is_killed(relay, hosts, target, mark):
 
 
 def test_server_dies(hosts, target, mark):
-    """Goal: a server that goes away ends the whole chain."""
+    """Goal: when the server exits, the whole chain ends."""
     t = target('unix')
-    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    ssh = hosts.popen('ssh', 'login', 'relay', '-', *t.words, stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE)
     b = t.accept()
     b.close()
     assert ssh.stdout.read() == b''

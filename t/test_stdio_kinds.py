@@ -1,4 +1,5 @@
-"""What stdin and stdout may be: pipes, sockets, files, terminals, /dev/null."""
+"""The kinds of stdin and stdout: pipes, sockets, files, terminals, /dev/null.
+"""
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ MIB = 1 << 20
 RANDOM = os.urandom(MIB)
 PACKETS = [(1,), (511,), (4095,), (4096,), (4095, 1, 511, 4096)]
 
-# Writes argv[1], a file, to stdout in packets of argv[2:] bytes.
+# Writes the file argv[1] to stdout in packets of argv[2:] bytes.
 WRITER = '''
 import fcntl, os, sys
 fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)
@@ -26,7 +27,8 @@ while data:
     os.write(1, data[:n])
     data, i = data[n:], i + 1
 '''
-# Passes stdin to the command argv[2:] through a pipe, in packets of argv[1] bytes.
+# Sends stdin to the command argv[2:] through a pipe, in packets of argv[1]
+# bytes.
 SHIM = '''
 import os, subprocess, sys
 r, w = os.pipe2(os.O_DIRECT)
@@ -68,7 +70,7 @@ def start_stdio(way, relay, path, tmp, **stdio):
 
 
 def packet_pipe():
-    """(our End that writes, the other's descriptor)"""
+    """(our End that writes, the reader's descriptor)."""
     r, w = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
     a = rig.End(w)
     a.r = -1
@@ -76,7 +78,8 @@ def packet_pipe():
 
 
 def arrive_late(pool, r, sender, reader, sizes):
-    """The reader begins when relay is full, and every byte comes."""
+    """Check that every byte arrives at a reader that starts when relay is
+    full."""
     data = RANDOM[:4000] if sizes == (1,) else RANDOM
     job = pool.submit(in_packets, sender, data, sizes)
     rig.quiet(r.pid)
@@ -89,7 +92,8 @@ def arrive_late(pool, r, sender, reader, sizes):
 @TIMES('sizes', PACKETS, ids=str)
 @TIMES('way', ['direct', 'link', 'tunnel'])
 def test_packets_on_stdin(relay, pool, target, tmp, way, sizes):
-    """Goal: a pipe that keeps packets apart loses what a read has no room for: each byte of stdin arrives all the same."""
+    """Goal: a pipe in packet mode drops what a read has no space for.  Still
+    every byte of stdin arrives."""
     t = target('unix')
     a, i = packet_pipe()
     r = start_stdio(way, relay, t.path, tmp, stdin=i)
@@ -103,7 +107,7 @@ def test_packets_on_stdin(relay, pool, target, tmp, way, sizes):
 
 @TIMES('sizes', PACKETS, ids=str)
 def test_packets_on_stdin_as_to(relay, pool, tmp, sizes):
-    """Goal: the same where stdin and stdout are TO."""
+    """Goal: the same with stdin and stdout as target."""
     a, i = packet_pipe()
     r = relay(tmp + '/from', '-', stdin=i)
     os.close(i)
@@ -116,7 +120,7 @@ def test_packets_on_stdin_as_to(relay, pool, tmp, sizes):
 
 @TIMES('sizes', PACKETS, ids=str)
 def test_packets_of_a_command(relay, tmp, sizes):
-    """Goal: a command that makes its stdout such a pipe."""
+    """Goal: the same for a command that puts its stdout into packet mode."""
     data = RANDOM[:4000] if sizes == (1,) else RANDOM
     with open(tmp + '/data', 'wb') as f:
         f.write(data)
@@ -130,7 +134,7 @@ def test_packets_of_a_command(relay, tmp, sizes):
 
 @TIMES('size', [511, 4095, 4096])
 def test_packets_of_the_wire(relay, pool, target, tmp, size):
-    """Goal: the far end of a link whose stdin is such a pipe."""
+    """Goal: the same for the far side of a link whose stdin is such a pipe."""
     t = target('unix')
     r = relay('-m', tmp + '/from', '--', *PYTHON, SHIM, str(size), rig.RELAY, '-m', '-', t.path)
     a = rig.reach(r.address)
@@ -140,20 +144,21 @@ def test_packets_of_the_wire(relay, pool, target, tmp, size):
     b.close()
 
 
-# ---- sockets that keep messages apart ----
+# ---- sockets that keep message boundaries ----
 
 @TIMES('which', ['stdin', 'stdout', 'both'])
 @TIMES('kind', [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM], ids=['seqpacket', 'dgram'])
 @TIMES('way, status', [('direct', 6), ('to', 6), ('link', 6), ('far', 7)])
 def test_message_sockets(relay, pool, target, tmp, way, status, kind, which):
-    """Goal: a socket that keeps messages apart is refused with one line, before a byte is lost."""
+    """Goal: a socket that keeps message boundaries is refused with one line
+    before a byte is lost."""
     t = target('unix')
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     with ours, theirs:
         stdio = {name: theirs for name in ('stdin', 'stdout') if which in (name, 'both')}
         stdio.setdefault('stdin', subprocess.DEVNULL)
-        words = {'direct': ['-', t.path], 'to': [tmp + '/from', '-'], 'link': ['-m', '-', *far_of(t.path)],
-                 'far': ['-m', '-', t.path]}[way]
+        words = {'direct': ['-', t.path], 'to': [tmp + '/from', '-'],
+                 'link': ['-m', '-', *far_of(t.path)], 'far': ['-m', '-', t.path]}[way]
         r = relay(*words, **stdio)
         if way == 'to':
             rig.reach(tmp + '/from').close()
@@ -164,27 +169,31 @@ def test_message_sockets(relay, pool, target, tmp, way, status, kind, which):
 
 # ---- files ----
 
-strace = pytest.mark.skipif(not shutil.which('strace'), reason='skipped: no strace: apt-get install strace')
+strace = pytest.mark.skipif(not shutil.which('strace'),
+                            reason='skipped: no strace: apt-get install strace')
 
 
 def calls_in(table):
-    """{name: calls} from what strace -c wrote."""
+    """Read the output of strace -c: {name: calls}."""
     with open(table) as f:
         rows = [line.split() for line in f]
-    return {row[-1]: int(row[3]) for row in rows if len(row) >= 5 and re.match(r'[0-9.]+$', row[0]) and row[-1] != 'total'}
+    return {row[-1]: int(row[3]) for row in rows if len(row) >= 5 and re.match(r'[0-9.]+$', row[0])
+            and row[-1] != 'total'}
 
 
 @strace
 @TIMES('sink', ['file', 'append', 'null'])
 @TIMES('way', ['direct', 'link'])
 def test_few_calls_for_a_file(pool, target, tmp, mark, way, sink):
-    """Goal: a file and /dev/null take all that is there: at most one poll and one write for each 4 KiB of 8 MiB."""
+    """Goal: relay reads and writes a file and /dev/null in large pieces: at
+    most one poll and one write for each 4 KiB of 8 MiB."""
     t = target('unix')
     data = RANDOM * 8
     words = ['-', t.path] if way == 'direct' else ['-m', '-', *far_of(t.path)]
     path = os.devnull if sink == 'null' else tmp + '/out'
     with open(path, 'ab' if sink == 'append' else 'wb') as out:
-        p = subprocess.Popen(['strace', '-c', '-o', tmp + '/calls', rig.RELAY, *words], stdin=subprocess.DEVNULL, stdout=out)
+        p = subprocess.Popen(['strace', '-c', '-o', tmp + '/calls', rig.RELAY, *words],
+                             stdin=subprocess.DEVNULL, stdout=out)
     b = t.accept()
     pool.submit(b.send, data).result()
     b.shut()
@@ -211,7 +220,7 @@ def tcp_pair():
 
 
 def duplex(kind):
-    """(our descriptor, relay's)"""
+    """(our descriptor, relay's)."""
     if kind == 'pty':
         ours, theirs = os.openpty()
         tty.setraw(theirs)
@@ -220,7 +229,7 @@ def duplex(kind):
 
 
 def stdin_of(kind, path, data):
-    """(our End or None, relay's descriptor)"""
+    """(our End or None, relay's descriptor)."""
     if kind == 'file':
         with open(path, 'wb') as f:
             f.write(data)
@@ -235,9 +244,10 @@ def stdin_of(kind, path, data):
 
 
 def stdout_of(kind, path):
-    """(our End or None, relay's descriptor)"""
+    """(our End or None, relay's descriptor)."""
     if kind in ('file', 'null'):
-        return None, os.open(path if kind == 'file' else os.devnull, os.O_WRONLY | os.O_CREAT, 0o600)
+        return None, os.open(path if kind == 'file' else os.devnull, os.O_WRONLY | os.O_CREAT,
+                             0o600)
     ours, theirs = os.pipe() if kind == 'pipe' else duplex(kind)
     return rig.End(ours), theirs
 
@@ -246,7 +256,8 @@ def stdout_of(kind, path):
 @TIMES('stdout', KINDS)
 @TIMES('stdin', KINDS)
 def test_every_kind(relay, pool, target, tmp, stdin, stdout, way):
-    """Goal: 1 MiB each way, both ways at once, and the end of each, whatever stdin and stdout are."""
+    """Goal: 1 MiB arrives in each direction at the same time, and EOF after
+    it, for each kind of stdin and stdout."""
     t = target('unix')
     up, down = b'' if stdin == 'null' else RANDOM, RANDOM[::-1]
     source, i = stdin_of(stdin, tmp + '/in', up)

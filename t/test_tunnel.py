@@ -1,8 +1,10 @@
-"""Tunnels: one command from nothing to a page, over two real sshds that prohibit every kind of forwarding.
+"""Tunnels over two real sshds that prohibit every kind of forwarding.
 
-The hosts are bare: no relay is in their PATH.  `far` says what the account there is like (home, shell, user id, programs), and a
-hop that needs no ssh is `here(...)`: env, which runs its arguments as any command that is a hop does.  SLOW=1 runs what takes a
-minute as well."""
+The hosts are bare: PATH there has no relay.  The fixture `far` describes the
+account there: home, shell, user id, programs.  A hop without ssh is
+`here(...)`, which is env: it runs its arguments like any hop that is a
+command.  SLOW=1 also runs the tests that take a minute.
+"""
 import contextlib
 import http.server
 import itertools
@@ -31,7 +33,8 @@ if hosts_room.missing():
 BARE = True
 pytestmark = pytest.mark.usefixtures('nothing_left_on_the_hosts')
 
-VERSION = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+VERSION = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True,
+                         check=True).stdout.strip()
 MACHINE = '%s-%s' % (os.uname().sysname, os.uname().machine)
 COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escape(MACHINE)))
 PAGE = b'<p>the notebook</p>' * 1000
@@ -44,10 +47,11 @@ def needs(program):
     return pytest.mark.skipif(not shutil.which(program), reason='no %s here' % program)
 
 
-# ---- what the tests stand on ----
+# ---- helpers and fixtures ----
 
 class Far:
-    """The account on the far side: what the test writes here is what SESSION makes of it there."""
+    """The account on the far side.  SESSION in hosts.py applies what is set
+    here."""
 
     def __init__(self, hosts, tmp):
         self.home = tmp + '/home'
@@ -61,25 +65,29 @@ class Far:
         return self.home + '/.cache/relay'
 
     def program(self, name, text):
-        """A program in the PATH there."""
+        """Make a program in the PATH there."""
         write(os.path.join(self.bin, name), text, 0o755)
 
     def user(self):
-        """Another user than root, whom nobody knows; the home is theirs."""
+        """Run as a user without a name and other than root; the home belongs
+        to that user."""
         uid = next(uids)
         os.chown(self.home, uid, uid)
         self.env['FAR_UID'] = str(uid)
         return uid
 
     def files(self):
-        """Everything in the home but directories, as paths below it."""
-        return sorted(os.path.relpath(os.path.join(d, f), self.home) for d, _, files in os.walk(self.home) for f in files)
+        """All files in the home, as paths below it."""
+        return sorted(os.path.relpath(os.path.join(d, f), self.home)
+                      for d, _, files in os.walk(self.home) for f in files)
 
     def here(self, *words):
-        """A hop that is no host: the same account by env alone."""
+        """A hop without a host: env with the same account."""
         uid = self.env.get('FAR_UID')
-        return ' '.join(['env', '-u', 'XDG_CACHE_HOME', 'HOME=' + self.home, 'PATH=%s:/usr/bin:/bin' % self.bin, *words] +
-                        (['setpriv', '--reuid', uid, '--regid', uid, '--clear-groups'] if uid else []))
+        return ' '.join(['env', '-u', 'XDG_CACHE_HOME', 'HOME=' + self.home,
+                         'PATH=%s:/usr/bin:/bin' % self.bin, *words] +
+                        (['setpriv', '--reuid', uid, '--regid', uid, '--clear-groups'] if uid
+                         else []))
 
 
 def write(path, text, mode=0o644):
@@ -92,21 +100,25 @@ def write(path, text, mode=0o644):
 def far(hosts, tmp):
     f = Far(hosts, tmp)
     yield f
-    left = [name for name in f.files() if name.endswith('.part') or stat.S_ISSOCK(os.lstat('%s/%s' % (f.home, name)).st_mode)]
+    left = [name for name in f.files() if name.endswith('.part')
+            or stat.S_ISSOCK(os.lstat('%s/%s' % (f.home, name)).st_mode)]
     assert not left, 'files left in the home'
 
 
 @pytest.fixture
 def tunnel(far, relay):
-    """tunnel(word, ...) starts relay with the environment of `far`; env adds to it."""
+    """tunnel(word, ...) starts relay with the environment of `far`; env adds
+    to it."""
     def start(*words, env=(), **popen):
-        return relay(*words, env=dict(far.env, **{rig.MARK: os.environ[rig.MARK]}, **dict(env)), **popen)
+        return relay(*words, env=dict(far.env, **{rig.MARK: os.environ[rig.MARK]}, **dict(env)),
+                     **popen)
     return start
 
 
 @pytest.fixture
 def cable(far, hosts, tmp, mark):
-    """A host `cable` that is reached over a line which can be cut: (cut, restore)."""
+    """A host `cable` behind a connection that can be interrupted: (cut,
+    restore)."""
     with open(hosts.dir + '/config') as f:
         config = f.read()
     write(tmp + '/config', 'Host cable\n    ProxyCommand %s -S %s/line.py 0 0 %s - 127.0.0.1:%d\n%s'
@@ -130,7 +142,8 @@ def cable(far, hosts, tmp, mark):
 
 
 class Web:
-    """A web server on a Unix socket and on a port: a page at every path."""
+    """A web server on a Unix socket and on a port, with a page at every path.
+    """
 
     def __init__(self, directory):
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -164,7 +177,8 @@ class Web:
         self.servers = [Unix(self.path, Handler), Tcp(('127.0.0.1', 0), Handler)]
         os.chmod(self.path, 0o666)
         self.port = self.servers[1].server_address[1]
-        self.threads = [threading.Thread(target=s.serve_forever, args=(0.02,)) for s in self.servers]
+        self.threads = [threading.Thread(target=s.serve_forever, args=(0.02,))
+                        for s in self.servers]
         for thread in self.threads:
             thread.start()
 
@@ -184,15 +198,17 @@ def web(tmp):
 
 
 def curl(*words):
-    """curl's status, and what it got."""
-    c = subprocess.run(['curl', '-sS', '--max-time', str(rig.PATIENCE), *words], stdin=subprocess.DEVNULL,
+    """Run curl: (exit status, output)."""
+    c = subprocess.run(['curl', '-sS', '--max-time', str(rig.PATIENCE), *words],
+                       stdin=subprocess.DEVNULL,
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=rig.PATIENCE + 5)
     return c.returncode, c.stdout
 
 
 def shows_page(address):
-    """The page comes from an address as relay prints it."""
-    where = ['--unix-socket', address, 'http://app/'] if '/' in address else ['http://%s/' % address]
+    """Check that the page is at an address in the form that relay prints."""
+    where = ['--unix-socket', address,
+             'http://app/'] if '/' in address else ['http://%s/' % address]
     status, page = curl(*where)
     assert status == 0 and page == PAGE, (address, status, page[:200])
 
@@ -206,7 +222,7 @@ def wait_for_silence(hosts, mark, seconds=2):
 
 
 def has_one_copy(far, where=None):
-    """Exactly one file is in the cache: relay, for its user alone."""
+    """The cache must hold one file: relay, which only its user can read."""
     where = where or far.cache
     names = os.listdir(where)
     assert len(names) == 1 and COPY.match(names[0]), names
@@ -221,7 +237,8 @@ def has_one_copy(far, where=None):
 # ---- from nothing to a page ----
 
 def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
-    """Goal: one command, two hosts with an empty home: a page in curl.  Again: from the cache, whose file stays as it is."""
+    """Goal: one command, two hosts with an empty home, and curl gets a page.
+    The second start uses the cached relay and leaves it unchanged."""
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node')
     shows_page(r.address)
     path = has_one_copy(far)
@@ -229,7 +246,8 @@ def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
     lines = r.err().splitlines()
     assert lines[0] == 'relay: reaching login -> node'
     assert re.fullmatch(r'relay: copying relay \(\d+ KiB\) to node', lines[1])
-    assert lines[2:] == ['http://localhost:%s -> login -> node:%s' % (r.address.split(':')[1], web.path)]
+    assert lines[2:] == ['http://localhost:%s -> login -> node:%s'
+                         % (r.address.split(':')[1], web.path)]
     assert r.stop() == 0
     wait_for_silence(hosts, mark)
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node')
@@ -241,18 +259,22 @@ def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
     assert far.files() == [os.path.relpath(path, far.home)]
 
 
-@pytest.mark.parametrize('env, plain, dim', [({'TERM': 'xterm'}, False, True), ({'TERM': 'xterm', 'NO_COLOR': '1'}, False, False),
+@pytest.mark.parametrize('env, plain, dim',
+                         [({'TERM': 'xterm'}, False, True),
+                          ({'TERM': 'xterm', 'NO_COLOR': '1'}, False, False),
                                              ({'TERM': 'dumb'}, True, False)])
 def test_at_a_terminal(tunnel, far, web, env, plain, dim):
-    """Goal: at a terminal what is being done stands in one place, dim, and goes; NO_COLOR and a dumb terminal are respected."""
+    """Goal: on a terminal the progress is one dim line that is erased at the
+    end.  NO_COLOR and a dumb terminal are respected."""
     ours, theirs = os.openpty()
-    r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here(), env=dict({'NO_COLOR': ''}, **env), stderr=theirs)
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here(), env=dict({'NO_COLOR': ''}, **env),
+               stderr=theirs)
     os.close(theirs)
     shows_page(r.address)
     assert r.stop() == 0
     said = rig.End(ours)
     text = b''
-    with contextlib.suppress(OSError):    # EIO is a terminal's end
+    with contextlib.suppress(OSError):    # EIO: the terminal was closed
         while True:
             text += said.recv()
     said.close()
@@ -264,7 +286,7 @@ def test_at_a_terminal(tunnel, far, web, env, plain, dim):
 
 
 def test_quiet(tunnel, far, web):
-    """Goal: -q says nothing of a tunnel that stands, here or there."""
+    """Goal: with -q a working tunnel logs nothing, on either side."""
     r = tunnel('-q', '-L', '127.0.0.1:0:' + web.path, far.here())
     shows_page(r.address)
     assert r.stop() == 0
@@ -272,12 +294,14 @@ def test_quiet(tunnel, far, web):
 
 
 def test_every_form_of_local(tunnel, far, web, tmp):
-    """Goal: -L in each form of ssh's grammar, all of them at once over one link; the sockets are gone at the end."""
+    """Goal: each form of -L in ssh's grammar works, all at once over one link.
+    The sockets are removed at the end."""
     ports = [rig.free_port() for _ in range(2)]
     port = str(web.port)
-    r = tunnel('-L', '%d:%s' % (ports[0], web.path), '-L', '%d:localhost:%s' % (ports[1], port), '-L', '127.0.0.1:0:127.0.0.1:' + port,
-               '-L', '[::1]:0:' + web.path, '-L', '%s/a.sock:%s' % (tmp, web.path), '-L', '%s/b.sock:127.0.0.1:%s' % (tmp, port),
-               '-L', '*:0:' + web.path, far.here())
+    r = tunnel('-L', '%d:%s' % (ports[0], web.path), '-L', '%d:localhost:%s' % (ports[1], port),
+               '-L', '127.0.0.1:0:127.0.0.1:' + port,
+               '-L', '[::1]:0:' + web.path, '-L', '%s/a.sock:%s' % (tmp, web.path), '-L',
+               '%s/b.sock:127.0.0.1:%s' % (tmp, port), '-L', '*:0:' + web.path, far.here())
     bound = r.addresses
     assert bound[:4] == ['%s:%d' % (host, p) for p in ports for host in ('127.0.0.1', '[::1]')]
     assert bound[4].startswith('127.0.0.1:') and bound[5].startswith('[::1]:')
@@ -308,7 +332,8 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     (['-x', '/a', '8888', '/a'], '-e and -x need a tunnel'),
 ])
 def test_wrong_words(run, words, said):
-    """Goal: words that cannot be meant are told with status 2, and nothing is started."""
+    """Goal: contradictory or malformed arguments give one line and status 2,
+    and nothing is started."""
     r = run(*words)
     assert (r.returncode, r.stdout) == (2, ''), r.stderr
     assert said in r.stderr and r.stderr.count('\n') == 1, r.stderr
@@ -317,7 +342,8 @@ def test_wrong_words(run, words, said):
 # ---- -R ----
 
 def test_remote_port(tunnel, far, web):
-    """Goal: -R with port 0: the port there is told on stdout and to people, and leads back here."""
+    """Goal: -R with port 0 prints the far port on stdout and logs it;
+    connections to it arrive here."""
     r = tunnel('-R', '127.0.0.1:0:' + web.path, 'login', 'node')
     assert re.fullmatch(r'127\.0\.0\.1:[1-9]\d*', r.address)
     r.says('login -> node:%s -> here:%s' % (r.address, web.path))
@@ -328,7 +354,8 @@ def test_remote_port(tunnel, far, web):
 
 
 def test_remote_socket(tunnel, far, target, tmp, hosts, mark):
-    """Goal: -R with a socket file there: it is private, half-closes pass, and it is gone at the end, also after kill -9."""
+    """Goal: a socket file that -R makes has mode 0600, passes half-closes, and
+    is removed at the end, also after SIGKILL."""
     t = target('unix')
     path = tmp + '/there.sock'
     for sig in (signal.SIGTERM, signal.SIGKILL):
@@ -352,10 +379,13 @@ def test_remote_socket(tunnel, far, target, tmp, hosts, mark):
 
 @pytest.mark.skipif(not rig.EXTRAS, reason='POSIX does not tell whose a connection is')
 def test_remote_port_is_private(tunnel, far, web):
-    """Goal: the port that -R opens on a shared host lets in its user and root, and with -a everybody."""
+    """Goal: a port that -R opens accepts only its user and root, and with -a
+    every user."""
     def stranger(address):
-        return subprocess.run(['setpriv', '--reuid', str(next(uids)), '--clear-groups', 'curl', '-sS', 'http://%s/' % address],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=rig.PATIENCE).stdout
+        return subprocess.run(['setpriv', '--reuid', str(next(uids)), '--clear-groups', 'curl',
+                               '-sS', 'http://%s/' % address],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, timeout=rig.PATIENCE).stdout
     r = tunnel('-R', '127.0.0.1:0:' + web.path, far.here())
     for _ in range(20):
         assert stranger(r.address) == b''
@@ -365,10 +395,11 @@ def test_remote_port_is_private(tunnel, far, web):
 
 
 def test_remote_refused(tunnel, far, web, tmp):
-    """Goal: where the far side cannot listen, its own words are told, with status 3."""
+    """Goal: if the far side cannot listen, relay logs the far side's message
+    and exits with status 3."""
     taken = '127.0.0.1:%d' % web.port
-    for place, said in ((taken, 'in use'), (tmp + '/none/a.sock', 'No such file'), ('192.0.2.1:80', '192.0.2.1'),
-                        (web.path, 'in use')):
+    for place, said in ((taken, 'in use'), (tmp + '/none/a.sock', 'No such file'),
+                        ('192.0.2.1:80', '192.0.2.1'), (web.path, 'in use')):
         r = tunnel('-R', '%s:%s' % (place, web.path), far.here())
         assert r.wait() == 3, (place, r.err())
         last = r.err().splitlines()[-1]
@@ -377,7 +408,8 @@ def test_remote_refused(tunnel, far, web, tmp):
 
 
 def test_remote_crowd(tunnel, far, target, pool):
-    """Goal: 60 connections at once through -R, though fewer wait there."""
+    """Goal: 60 connections at the same time work through -R, though fewer fit
+    into its queue."""
     t = target('tcp')
     r = tunnel('-R', '127.0.0.1:0:' + t.words[0], far.here())
     clients = [rig.connect(r.address) for _ in range(60)]
@@ -394,7 +426,9 @@ def test_remote_crowd(tunnel, far, target, pool):
 
 
 def test_remote_nobody_here(tunnel, far, target, tmp):
-    """Goal: a target here that refuses resets the client there and is told; the next one is served when it is there."""
+    """Goal: if the target on this side refuses, the client on the far side is
+    reset and the cause is logged.  After the target starts, the next client is
+    served."""
     r = tunnel('-R', '127.0.0.1:0:%s/t0' % tmp, far.here())
     for _ in range(12):
         assert rig.fate_at(r.address) == 'reset'
@@ -408,8 +442,9 @@ def test_remote_nobody_here(tunnel, far, target, tmp):
 
 
 def test_both_ways_in_one(tunnel, far, web, tmp):
-    """Goal: -L, -R and -D together over one login."""
-    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/r.sock:127.0.0.1:%d' % (tmp, web.port), '-D', '127.0.0.1:0', 'login')
+    """Goal: -L, -R and -D work together over one login."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/r.sock:127.0.0.1:%d' % (tmp, web.port),
+               '-D', '127.0.0.1:0', 'login')
     near, proxy, there = r.addresses
     shows_page(near)
     shows_page(there)
@@ -420,12 +455,15 @@ def test_both_ways_in_one(tunnel, far, web, tmp):
 # ---- -D ----
 
 def test_proxy(tunnel, far, web):
-    """Goal: -D for every kind of SOCKS client, with names that the far side looks up; refused ones end at once and are told apart."""
+    """Goal: -D serves every kind of SOCKS client; the far side looks up the
+    names.  A refused request ends at once, with a reply that has the reason."""
     r = tunnel('-D', '127.0.0.1:0', 'login', 'node')
     r.says('socks5h://localhost:%s -> login -> node' % r.address.split(':')[1])
     url = 'http://%%s:%d/' % web.port
-    for words in (['--socks5-hostname', r.address, url % 'localhost'], ['--socks5', r.address, url % '127.0.0.1'],
-                  ['--socks4a', r.address, url % 'localhost'], ['--socks4', r.address, url % '127.0.0.1']):
+    for words in (['--socks5-hostname', r.address, url % 'localhost'],
+                  ['--socks5', r.address, url % '127.0.0.1'],
+                  ['--socks4a', r.address, url % 'localhost'],
+                  ['--socks4', r.address, url % '127.0.0.1']):
         assert curl(*words) == (0, PAGE), words
     for kind in ('--socks5-hostname', '--socks4a'):
         assert curl(kind, r.address, 'http://no.such.host.invalid/')[0] == 97
@@ -445,7 +483,8 @@ def test_proxy(tunnel, far, web):
 # ---- -W ----
 
 def test_stdio(tunnel, far, target, hosts):
-    """Goal: -W joins stdin and stdout to a target beyond the hops, half-closes and all; nothing else is on stdout."""
+    """Goal: -W joins stdin and stdout to a target behind the hops and passes
+    half-closes; stdout has no other bytes."""
     t = target('unix')
     a, i, o = rig.end_of_pipe_pair()
     r = tunnel('-W', t.words[0], 'login', 'node', stdin=i, stdout=o)
@@ -464,7 +503,8 @@ def test_stdio(tunnel, far, target, hosts):
 
 
 def test_stdio_no_target(tunnel, far, tmp):
-    """Goal: -W with nobody there: status 1, one line, nothing on stdout."""
+    """Goal: -W without a target gives status 1 and one line; stdout stays
+    empty."""
     r = tunnel('-q', '-W', tmp + '/none.sock', far.here())
     assert r.wait() == 1, r.err()
     assert r.proc.stdout.read() == b''
@@ -472,50 +512,59 @@ def test_stdio_no_target(tunnel, far, tmp):
 
 
 def test_stdio_under_ssh(hosts, far):
-    """Goal: relay -W as ssh's ProxyCommand."""
-    r = hosts.run('ssh', '-o', 'ProxyCommand=%s -q -W %%h:%%p login' % rig.RELAY, 'node', 'echo $HOST; exit 7', env=far.env)
+    """Goal: relay -W works as ssh's ProxyCommand."""
+    r = hosts.run('ssh', '-o', 'ProxyCommand=%s -q -W %%h:%%p login' % rig.RELAY, 'node',
+                  'echo $HOST; exit 7', env=far.env)
     assert (r.stdout, r.stderr, r.returncode) == ('node\n', '', 7)
     has_one_copy(far)
 
 
 @needs('git')
 def test_stdio_under_git(hosts, far, tmp):
-    """Goal: git clone through it."""
-    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a', '-c', 'init.defaultBranch=main', '-c', 'safe.directory=*']
+    """Goal: git clone works through it."""
+    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a', '-c', 'init.defaultBranch=main', '-c',
+           'safe.directory=*']
     hosts.run(*git, 'init', '-q', tmp + '/there')
     write(tmp + '/there/file', os.urandom(1 << 20))
     assert hosts.run(*git, '-C', tmp + '/there', 'add', '.').returncode == 0
     assert hosts.run(*git, '-C', tmp + '/there', 'commit', '-q', '-m', 'all').returncode == 0
     r = hosts.run(*git, 'clone', '-q', 'ssh://node%s/there' % tmp, tmp + '/clone',
-                  env=dict(far.env, GIT_SSH_COMMAND="ssh -o 'ProxyCommand=%s -q -W %%h:%%p login'" % rig.RELAY))
+                  env=dict(far.env,
+                           GIT_SSH_COMMAND="ssh -o 'ProxyCommand=%s -q -W %%h:%%p login'"
+                           % rig.RELAY))
     assert (r.returncode, r.stderr) == (0, '')
     with open(tmp + '/there/file', 'rb') as a, open(tmp + '/clone/file', 'rb') as b:
         assert a.read() == b.read()
 
 
-# ---- shells and noise ----
+# ---- shells and banners ----
 
-NOISE = {'bash': '.bashrc', 'csh': '.cshrc', 'tcsh': '.tcshrc', 'fish': '.config/fish/config.fish', 'zsh': '.zshenv'}
+NOISE = {'bash': '.bashrc', 'csh': '.cshrc', 'tcsh': '.tcshrc', 'fish': '.config/fish/config.fish',
+         'zsh': '.zshenv'}
 
 
-@pytest.mark.parametrize('shell', [pytest.param(name, marks=needs(name)) for name in ('bash', 'csh', 'tcsh', 'fish', 'zsh', 'dash')])
+@pytest.mark.parametrize('shell',
+                         [pytest.param(name, marks=needs(name))
+                          for name in ('bash', 'csh', 'tcsh', 'fish', 'zsh', 'dash')])
 def test_login_shells(tunnel, far, web, shell):
-    """Goal: whatever the login shell is, and however much it prints on both hosts: a line without an end, an answer of another
-    relay, 10 KiB of text."""
+    """Goal: every login shell works, whatever it prints on both hosts: a line
+    without a newline, another relay's answer, 10 KiB of text."""
     if shell in NOISE:
         path = os.path.join(far.home, NOISE[shell])
         os.makedirs(os.path.dirname(path), exist_ok=True)
         text = 'x' * 100 + '\n'
         write(far.home + '/motd', 'relay: here is no relay:\n' + text * 100 + 'Welcome, user')
         write(path, 'cat %s/motd\n' % far.home)
-    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node', env={'FAR_SHELL': shutil.which(shell)})
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node',
+               env={'FAR_SHELL': shutil.which(shell)})
     shows_page(r.address)
     has_one_copy(far)
     assert len(r.err().splitlines()) == 3, r.err()
 
 
 def test_noise_on_stderr(tunnel, far, web):
-    """Goal: what a start-up file prints on stderr is shown, and does no harm."""
+    """Goal: what a start-up file prints on stderr is logged and does no harm.
+    """
     write(far.home + '/.bashrc', 'echo quota 99% used >&2\n')
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login')
     shows_page(r.address)
@@ -523,7 +572,7 @@ def test_noise_on_stderr(tunnel, far, web):
 
 
 def test_noise_before_a_failure(tunnel, far):
-    """Goal: a start that fails shows what the shell printed."""
+    """Goal: if a start fails, relay logs what the shell printed."""
     write(far.home + '/.bashrc', 'echo this account has expired; exit 5\n')
     r = tunnel('-L', '127.0.0.1:0:/a', 'login')
     assert r.wait() == 7
@@ -531,7 +580,7 @@ def test_noise_before_a_failure(tunnel, far):
 
 
 def test_endless_noise(tunnel, far):
-    """Goal: a shell that never stops printing is told of, not listened to for ever."""
+    """Goal: if a shell never stops printing, relay reports it and exits."""
     r = tunnel('-L', '127.0.0.1:0:/a', far.here('yes'))
     assert r.wait() == 7
     assert '64 KiB came before any sign of a relay' in r.err()
@@ -540,10 +589,12 @@ def test_endless_noise(tunnel, far):
 # ---- homes ----
 
 def starts(tunnel, far, web, env=()):
-    """A tunnel stands; where its far relay is."""
-    r = tunnel('-v', '-L', '127.0.0.1:0:127.0.0.1:%d' % web.port, far.here(*('%s=%s' % pair for pair in dict(env).items())))
+    """Start a tunnel; return the path of its far relay."""
+    r = tunnel('-v', '-L', '127.0.0.1:0:127.0.0.1:%d' % web.port,
+               far.here(*('%s=%s' % pair for pair in dict(env).items())))
     shows_page(r.address)
-    far_relay = [pid for pid, line in rig.marked(os.environ[rig.MARK]).items() if ' -m -t ' in line and ' -L ' not in line]
+    far_relay = [pid for pid, line in rig.marked(os.environ[rig.MARK]).items() if ' -m -t ' in line
+                 and ' -L ' not in line]
     assert len(far_relay) == 1, rig.marked(os.environ[rig.MARK])
     path = os.readlink('/proc/%d/exe' % far_relay[0])
     assert r.stop() == 0
@@ -552,7 +603,7 @@ def starts(tunnel, far, web, env=()):
 
 @pytest.fixture
 def shelf():
-    """Directories outside of the test's own that are to go at its end."""
+    """Directories outside the test's own, which are removed at its end."""
     paths = []
     yield paths
     for path in paths:
@@ -562,7 +613,8 @@ def shelf():
 
 
 def test_home_read_only(tunnel, far, web, mounted, tmp, shelf):
-    """Goal: a home that cannot be written: then $XDG_RUNTIME_DIR, $TMPDIR, /tmp, in a private directory of its own."""
+    """Goal: if the home cannot be written, relay uses a private directory in
+    $XDG_RUNTIME_DIR, $TMPDIR or /tmp."""
     uid = far.user()
     mounted(far.home, 'ro')
     runtime, temp = tmp + '/run', tmp + '/temp'
@@ -573,28 +625,35 @@ def test_home_read_only(tunnel, far, web, mounted, tmp, shelf):
     shelf.append(own)
     assert os.path.dirname(starts(tunnel, far, web)) == own
     has_one_copy(far, own)
-    assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': temp})) == '%s/relay-%d' % (temp, uid)
-    assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': temp, 'XDG_RUNTIME_DIR': runtime})) == runtime + '/relay'
-    assert os.path.dirname(starts(tunnel, far, web, {'XDG_CACHE_HOME': temp + '/c'})) == temp + '/c/relay'
+    assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': temp})) == '%s/relay-%d' % (temp,
+                                                                                           uid)
+    assert os.path.dirname(starts(tunnel, far, web,
+                                  {'TMPDIR': temp,
+                                   'XDG_RUNTIME_DIR': runtime})) == runtime + '/relay'
+    assert os.path.dirname(starts(tunnel, far, web,
+                                  {'XDG_CACHE_HOME': temp + '/c'})) == temp + '/c/relay'
 
 
 @pytest.mark.parametrize('size', [4, 16, 96])
 def test_home_without_quota(tunnel, far, web, mounted, tmp, size):
-    """Goal: no room in the home, none at all or less than it takes: the next place is taken, and nothing is left in the home."""
+    """Goal: if the home has no space or too little, the next directory is
+    used, and nothing is left in the home."""
     mounted(far.home, 'size=%dk' % size)
-    assert starts(tunnel, far, web, {'TMPDIR': tmp}) == os.path.realpath(has_one_copy(far, tmp + '/relay-0'))
+    assert starts(tunnel, far, web,
+                  {'TMPDIR': tmp}) == os.path.realpath(has_one_copy(far, tmp + '/relay-0'))
     assert far.files() == []
 
 
 def test_home_noexec(tunnel, far, web, mounted, tmp):
-    """Goal: a home from which nothing can be executed."""
+    """Goal: the same if programs cannot be executed in the home (noexec)."""
     mounted(far.home, 'noexec')
     assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': tmp})) == tmp + '/relay-0'
     assert far.files() == []
 
 
 def test_cache_half_written(tunnel, far, web):
-    """Goal: a file of the right name and with wrong content is replaced, a .part of somebody else stays for a day."""
+    """Goal: a file with the right name and the wrong content is replaced.  A
+    .part file of another start is kept for a day."""
     path = starts(tunnel, far, web)
     with open(path, 'rb') as f:
         whole = f.read()
@@ -612,7 +671,7 @@ def test_cache_half_written(tunnel, far, web):
 
 
 def test_cache_cannot_be_run(tunnel, far, web):
-    """Goal: a copy that has lost its mode bits is replaced."""
+    """Goal: a copy without its mode bits is replaced."""
     path = starts(tunnel, far, web)
     os.chmod(path, 0o600)
     assert starts(tunnel, far, web) == path
@@ -621,15 +680,18 @@ def test_cache_cannot_be_run(tunnel, far, web):
 
 @pytest.mark.parametrize('n', [2, 8])
 def test_starts_at_once(tunnel, far, web, n):
-    """Goal: several starts at once on one empty home: all stand, one copy is there, no piece is left."""
-    all_of_them = [tunnel('-L', '127.0.0.1:0:' + web.path, *(['login', 'node'] if n == 2 else [far.here()])) for _ in range(n)]
+    """Goal: several starts at the same time on an empty home all work.  One
+    copy is there and no .part file."""
+    all_of_them = [tunnel('-L', '127.0.0.1:0:' + web.path,
+                          *(['login', 'node'] if n == 2 else [far.here()])) for _ in range(n)]
     for r in all_of_them:
         shows_page(r.address)
     has_one_copy(far)
 
 
 def test_tmp_of_somebody_else(tunnel, far, web, mounted, tmp, shelf):
-    """Goal: a directory in /tmp that another user made, or that is a symbolic link, or that others may enter is not used."""
+    """Goal: a directory in /tmp is not used if another user made it, if it is
+    a symbolic link, or if others may write to it."""
     uid = far.user()
     mounted(far.home, 'ro')
     own = '/tmp/relay-%d' % uid
@@ -659,10 +721,12 @@ def test_tmp_of_somebody_else(tunnel, far, web, mounted, tmp, shelf):
 
 
 def test_no_place_at_all(tunnel, far, mounted, tmp, shelf):
-    """Goal: nowhere to put it: every directory is named with its cause, and a remedy; status 7."""
+    """Goal: if no directory can be used, each is named with its cause, and a
+    remedy; status 7."""
     uid = far.user()
     mounted(far.home, 'ro')
-    full, noexec = mounted(tmp + '/full', 'size=16k,mode=1777'), mounted(tmp + '/noexec', 'noexec,mode=1777')
+    full, noexec = mounted(tmp + '/full', 'size=16k,mode=1777'), mounted(tmp + '/noexec',
+                                                                         'noexec,mode=1777')
     own = '/tmp/relay-%d' % uid
     shelf.append(own)
     os.mkdir(own, 0o700)
@@ -670,13 +734,14 @@ def test_no_place_at_all(tunnel, far, mounted, tmp, shelf):
     assert r.wait() == 7
     last = r.err().splitlines()[-1]
     for where, cause in ((far.cache, 'Read-only file system'), (full + '/relay', 'No space left'),
-                         ('%s/relay-%d' % (noexec, uid), 'Permission denied'), (own, 'not a directory of mode 0700')):
+                         ('%s/relay-%d' % (noexec, uid), 'Permission denied'),
+                         (own, 'not a directory of mode 0700')):
         assert re.search(r'%s: [^;]*%s' % (re.escape(where), cause), last), (where, last)
     assert '-x' in last and 'relay::' not in r.err(), r.err()
 
 
 def test_home_with_an_odd_name(tunnel, far, web):
-    """Goal: a home whose name a shell would read."""
+    """Goal: a home with shell metacharacters in its name works."""
     odd = os.path.dirname(far.home) + '/it\'s $HOME; "100%" *'
     os.rename(far.home, odd)
     far.home = far.env['FAR_HOME'] = odd
@@ -687,10 +752,11 @@ def test_home_with_an_odd_name(tunnel, far, web):
     has_one_copy(far)
 
 
-# ---- a relay that is there ----
+# ---- a relay that is already there ----
 
 def test_named_relay(tunnel, far, web, tmp):
-    """Goal: -x PATH is used, whatever its name holds, and nothing is copied."""
+    """Goal: -x PATH is used with any characters in the path, and nothing is
+    copied."""
     odd = "%s/it's a $(relay)" % tmp
     shutil.copy(rig.RELAY, odd)
     shutil.copy(rig.RELAY, far.home + '/mine')
@@ -702,12 +768,13 @@ def test_named_relay(tunnel, far, web, tmp):
 
 
 def test_named_relay_bad(tunnel, far, tmp):
-    """Goal: -x with a path that is none, cannot be run or is no relay of this version: told with the cause, status 7, nothing is copied."""
+    """Goal: if the path of -x does not exist, cannot be run or has another
+    version, relay reports the cause with status 7; nothing is copied."""
     write(tmp + '/plain', 'text')
     write(tmp + '/other', '#!/bin/sh\necho a nice day\n', 0o755)
     write(tmp + '/old', '#!/bin/sh\necho relay 0.0.1\n', 0o755)
-    for path, said in ((tmp + '/none', 'not found'), (tmp + '/plain', 'ermission denied'), (tmp + '/other', 'a nice day'),
-                       (tmp + '/old', 'relay 0.0.1')):
+    for path, said in ((tmp + '/none', 'not found'), (tmp + '/plain', 'ermission denied'),
+                       (tmp + '/other', 'a nice day'), (tmp + '/old', 'relay 0.0.1')):
         r = tunnel('-x', path, '-L', '127.0.0.1:0:/a', far.here())
         assert r.wait() == 7, r.err()
         assert path in r.err().splitlines()[-1] and said in r.err(), (path, r.err())
@@ -716,10 +783,14 @@ def test_named_relay_bad(tunnel, far, tmp):
 
 @pytest.mark.parametrize('place', ['PATH', '.local/bin', 'bin', 'other version', 'hungry'])
 def test_relay_that_is_there(tunnel, far, web, place):
-    """Goal: a relay of this version is used where one is, and one of another version or that reads all input is not."""
-    there = {'PATH': far.bin, '.local/bin': far.home + '/.local/bin', 'bin': far.home + '/bin'}.get(place)
+    """Goal: a relay of this version in PATH is used.  One of another version,
+    or a program that reads all of stdin, is not."""
+    there = {'PATH': far.bin, '.local/bin': far.home + '/.local/bin',
+             'bin': far.home + '/bin'}.get(place)
     if there is None:
-        far.program('relay', 'other version' == place and '#!/bin/sh\necho relay 0.0.1\n' or '#!/bin/sh\ncat\n')
+        far.program('relay',
+                    'other version' == place and '#!/bin/sh\necho relay 0.0.1\n'
+                    or '#!/bin/sh\ncat\n')
         assert COPY.match(os.path.basename(starts(tunnel, far, web)))
         return
     os.makedirs(there, exist_ok=True)
@@ -729,23 +800,26 @@ def test_relay_that_is_there(tunnel, far, web, place):
 
 
 def test_forced_command(tunnel, far, web):
-    """Goal: an account whose forced command is a far end, whatever was asked: it works; with one target, only that one does."""
+    """Goal: a far side as forced command works, whatever command ssh asked
+    for.  With one target, only that target can be reached."""
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', env={'FAR_COMMAND': rig.RELAY + ' -m -'})
     shows_page(r.address)
-    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-L', '127.0.0.1:0:127.0.0.1:%d' % web.port, 'login',
-               env={'FAR_COMMAND': '%s -m - %s' % (rig.RELAY, web.path)})
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-L', '127.0.0.1:0:127.0.0.1:%d' % web.port,
+               'login', env={'FAR_COMMAND': '%s -m - %s' % (rig.RELAY, web.path)})
     shows_page(r.addresses[0])
     assert rig.fate_at(r.addresses[1]) == 'reset'
     r.says('this end connects only to %s' % web.path)
     shows_page(r.addresses[0])
-    r = tunnel('-R', '127.0.0.1:0:' + web.path, 'login', env={'FAR_COMMAND': '%s -m - %s' % (rig.RELAY, web.path)})
+    r = tunnel('-R', '127.0.0.1:0:' + web.path, 'login',
+               env={'FAR_COMMAND': '%s -m - %s' % (rig.RELAY, web.path)})
     assert r.wait() == 3
     assert 'does not listen' in r.err()
     assert far.files() == []
 
 
 def test_machine_without_binary(tunnel, far):
-    """Goal: a machine type that there is no binary for is named, with the remedy."""
+    """Goal: if there is no binary for the machine type, the error names the
+    type and the remedy."""
     far.program('uname', '#!/bin/sh\n[ "$1" = -m ] && echo s390x || echo Linux\n')
     r = tunnel('-L', '127.0.0.1:0:/a', far.here())
     assert r.wait() == 7
@@ -756,15 +830,18 @@ def test_machine_without_binary(tunnel, far):
 
 @pytest.mark.parametrize('place', ['lib/relay', 'bin'])
 def test_machine_with_its_binary(far, web, tmp, place, hosts, logs):
-    """Goal: the binary of another machine type is found beside relay, and in PREFIX/lib/relay."""
+    """Goal: the binary of another machine type is found beside relay, and in
+    PREFIX/lib/relay."""
     os.makedirs(tmp + '/prefix/bin')
     os.makedirs('%s/prefix/%s' % (tmp, place), exist_ok=True)
     shutil.copy(rig.RELAY, tmp + '/prefix/bin/relay')
     with open(rig.RELAY, 'rb') as f:
         write('%s/prefix/%s/relay-Linux-riscv64' % (tmp, place), f.read() + b'another one')
     far.program('uname', '#!/bin/sh\n[ "$1" = -m ] && echo riscv64 || echo Linux\n')
-    with subprocess.Popen([tmp + '/prefix/bin/relay', '-L', '127.0.0.1:0:' + web.path, far.here()], env=hosts.env,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as r:
+    with subprocess.Popen([tmp + '/prefix/bin/relay', '-L', '127.0.0.1:0:' + web.path, far.here()],
+                          env=hosts.env,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as r:
         address = r.stdout.readline().strip()
         shows_page(address)
         r.terminate()
@@ -775,10 +852,11 @@ def test_machine_with_its_binary(far, web, tmp, place, hosts, logs):
         assert f.read().endswith(b'another one')
 
 
-# ---- a binary that does not run there, and tools that are missing ----
+# ---- a binary that does not run there, and missing tools ----
 
 SHELLS = ('dash', 'bash', 'busybox', 'mksh', 'ksh93', 'yash')
-TOOLS = ('cat', 'chmod', 'cksum', 'dd', 'env', 'find', 'head', 'id', 'mkdir', 'mv', 'rm', 'setpriv', 'sh', 'uname', 'wc')
+TOOLS = ('cat', 'chmod', 'cksum', 'dd', 'env', 'find', 'head', 'id', 'mkdir', 'mv', 'rm', 'setpriv',
+         'sh', 'uname', 'wc')
 
 
 def build(path, *words):
@@ -786,7 +864,7 @@ def build(path, *words):
 
 
 def refused(kind, tmp):
-    """A program that the system does not run, for one of three causes."""
+    """A program that the system refuses to run, for one of three causes."""
     path = tmp + '/refused'
     write(tmp + '/main.c', 'int dep(void); int main(void) { return dep(); }\n')
     write(tmp + '/dep.c', 'int dep(void) { return 0; }\n')
@@ -795,7 +873,8 @@ def refused(kind, tmp):
     elif kind == 'older library':
         for version in (2, 1):
             write(tmp + '/map', 'DEP_%d { global: dep; };\n' % version)
-            build(tmp + '/libdep.so', '-shared', '-fPIC', '-Wl,--version-script=%s/map' % tmp, tmp + '/dep.c')
+            build(tmp + '/libdep.so', '-shared', '-fPIC', '-Wl,--version-script=%s/map' % tmp,
+                  tmp + '/dep.c')
             if version == 2:
                 build(path, tmp + '/main.c', '-L' + tmp, '-ldep', '-Wl,-rpath,' + tmp)
     else:
@@ -808,7 +887,8 @@ def refused(kind, tmp):
 
 @pytest.fixture
 def brings(tmp, monkeypatch):
-    """brings(kind): relay is one that has, for this machine type, a binary which the far system refuses."""
+    """brings(kind) gives relay a binary for this machine type that the far
+    system refuses to run."""
     def start(kind):
         for name in ('bin', 'lib/relay'):
             os.makedirs('%s/prefix/%s' % (tmp, name))
@@ -820,10 +900,13 @@ def brings(tmp, monkeypatch):
 
 @needs('cc')
 @pytest.mark.parametrize('shell', [pytest.param(name, marks=needs(name)) for name in SHELLS])
-@pytest.mark.parametrize('kind, said', [('no loader', 'ot found|o such file'), ('older library', "version .DEP_2' not found"),
+@pytest.mark.parametrize('kind, said',
+                         [('no loader', 'ot found|o such file'),
+                          ('older library', "version .DEP_2' not found"),
                                         ('foreign', '[Ee]xec format|ELF')])
 def test_binary_that_does_not_run(tunnel, far, tmp, brings, shell, kind, said):
-    """Goal: a binary that the far system refuses is sent once, the words of its loader are quoted, nothing is left; status 7."""
+    """Goal: a binary that the far system refuses to run is sent once, the
+    loader's message is quoted, and nothing is left; status 7."""
     if kind == 'foreign' and shell in ('busybox', 'yash'):
         pytest.skip('this shell reads it as a script')
     brings(kind)
@@ -839,12 +922,14 @@ def test_binary_that_does_not_run(tunnel, far, tmp, brings, shell, kind, said):
 
 @needs('cc')
 def test_refused_and_made_again(tunnel, far, web, tmp, brings, mark):
-    """Goal: the host behind a name is another one when the tunnel is made again, and refuses what it is sent: it is sent once,
-    whatever the number of starts; and a relay that is put there in the end is used."""
+    """Goal: a tunnel reconnects and now reaches another host, which refuses to
+    run the binary.  It is sent once, however many starts follow.  A relay
+    installed there later is used."""
     brings('older library')
     os.symlink(rig.RELAY, far.bin + '/relay')
     far.program('id', '#!/bin/sh\necho >>%s/starts\nexec /usr/bin/id "$@"\n' % tmp)
-    far.program('head', '#!/bin/sh\n[ "$2" = 1 ] || echo >>%s/copies\nexec /usr/bin/head "$@"\n' % tmp)
+    far.program('head',
+                '#!/bin/sh\n[ "$2" = 1 ] || echo >>%s/copies\nexec /usr/bin/head "$@"\n' % tmp)
 
     def lines(name):
         try:
@@ -857,7 +942,8 @@ def test_refused_and_made_again(tunnel, far, web, tmp, brings, mark):
     os.unlink(far.bin + '/relay')
     os.kill(far_relay(mark), signal.SIGKILL)
     wait_for(lambda: lines('starts') >= 3, what=r.err())
-    assert lines('copies') <= 2 and 'DEP_2' in r.err(), r.err()    # head waits for a second one, and gets nothing
+    # the next start may already wait
+    assert lines('copies') <= 2 and 'DEP_2' in r.err(), r.err()
     os.symlink(rig.RELAY, far.bin + '/relay')
     again(r, 1)
     shows_page(r.address)
@@ -866,7 +952,8 @@ def test_refused_and_made_again(tunnel, far, web, tmp, brings, mark):
 
 @pytest.fixture
 def without(far, tmp):
-    """without(tool): a hop whose PATH has what relay needs but for that."""
+    """without(tool) makes a hop whose PATH has every tool that relay needs
+    except one."""
     def hop(tool, *words):
         os.mkdir(tmp + '/tools')
         for name in TOOLS:
@@ -878,15 +965,18 @@ def without(far, tmp):
 
 @pytest.mark.parametrize('tool', ['find', 'id', 'mv'])
 def test_missing_tool(tunnel, far, without, tmp, tool):
-    """Goal: a tool that a copy needs and that is missing there is named; nothing is sent, nothing made; status 7."""
+    """Goal: if a tool needed for the copy is missing, the error names it;
+    nothing is sent and nothing is made; status 7."""
     r = tunnel('-L', '127.0.0.1:0:/a', without(tool, 'TMPDIR=' + far.home))
     assert r.wait() == 7
-    assert len(r.err().splitlines()) == 2 and 'lacks %s,' % tool in r.err() and '-x' in r.err(), r.err()
+    assert len(r.err().splitlines()) == 2 and 'lacks %s,' % tool in r.err() and '-x' in r.err(), \
+        r.err()
     assert os.listdir(far.home) == []
 
 
 def test_without_cksum(tunnel, far, web, without):
-    """Goal: a host without cksum: it is sent a relay, and finds it the next time."""
+    """Goal: a host without cksum gets a copy of relay and finds it at the next
+    start."""
     hop = without('cksum')
     for copies in (1, 0):
         r = tunnel('-L', '127.0.0.1:0:' + web.path, hop)
@@ -897,7 +987,7 @@ def test_without_cksum(tunnel, far, web, without):
 
 # ---- hops that are commands ----
 
-# Each runs its arguments as they are, without a shell, like the program that it stands for.
+# Each runs its arguments without a shell, like the program that it replaces.
 STAND_INS = {
     'docker': '#!/bin/sh\n[ "$1 $2 $3" = "exec -i c" ] && shift 3 && exec "$@"\n[ "$1 $2" = "exec c" ] && shift 2 && exec "$@" </dev/null\n',
     'kubectl': '#!/bin/sh\n[ "$1 $2 $3 $4" = "exec -i pod --" ] && shift 4 && exec "$@"\n',
@@ -933,7 +1023,8 @@ def stand_ins(far):
 
 @pytest.mark.parametrize('hop', CONTAINERS)
 def test_container(tunnel, far, web, stand_ins, hop):
-    """Goal: a command that runs its arguments is a hop: as the only one, and behind a host."""
+    """Goal: a command that runs its arguments works as a hop, alone and behind
+    a host."""
     for hops in ([hop], ['login', hop]):
         r = tunnel('-L', '127.0.0.1:0:' + web.path, *hops)
         shows_page(r.address)
@@ -944,7 +1035,7 @@ def test_container(tunnel, far, web, stand_ins, hop):
 
 @needs('sudo')
 def test_sudo(tunnel, far, web):
-    """Goal: sudo -u as the last hop: the far relay is that user's."""
+    """Goal: with sudo -u as the last hop the far relay runs as that user."""
     os.chmod(far.home, 0o777)
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'sudo -n -u nobody env HOME=' + far.home)
     shows_page(r.address)
@@ -952,14 +1043,16 @@ def test_sudo(tunnel, far, web):
 
 
 def test_hop_without_stdin(tunnel, far, stand_ins):
-    """Goal: a command that gives no stdin (docker exec without -i) is a failed start, told in words."""
+    """Goal: a command that passes no stdin (docker exec without -i) is
+    reported as the cause of the failed start."""
     r = tunnel('-L', '127.0.0.1:0:/a', 'docker exec c')
     assert r.wait() == 7
     assert 'docker exec c' in r.err().splitlines()[-1]
 
 
 def test_hop_that_holds_back(tunnel, far, stand_ins):
-    """Goal: srun without -u holds back what has no newline, or less than a block: told within 15 s, with what helps."""
+    """Goal: srun without -u holds back data without a newline or smaller than
+    a block.  relay reports that within 15 s, with the remedy."""
     hops = ('srun --jobid=7 --overlap', 'srun --jobid=7 --overlap --block')
     held = [tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:/a', hop) for hop in hops]
     for r in held:
@@ -970,7 +1063,8 @@ def test_hop_that_holds_back(tunnel, far, stand_ins):
 
 @slow
 def test_relay_there_that_is_another(tunnel, far, web):
-    """Goal: a program called relay in the PATH there that takes its time over -V is told of after 10 s, and nothing is ended."""
+    """Goal: if a `relay` in the PATH there does not answer -V, relay logs it
+    after 10 s and continues to wait."""
     far.program('relay', '#!/bin/sh\nexec sleep 13\n')
     r = tunnel('-v', '-L', '127.0.0.1:0:' + web.path, 'login')
     r.says('reached login')
@@ -980,7 +1074,7 @@ def test_relay_there_that_is_another(tunnel, far, web):
 
 
 def test_terminal_in_the_way(tunnel, far):
-    """Goal: ssh -tt as a hop: the terminal is named."""
+    """Goal: with ssh -tt as a hop, the error names the terminal."""
     for hops in (['ssh -tt login'], ['login', 'ssh -tt node']):
         r = tunnel('-L', '127.0.0.1:0:/a', *hops)
         assert r.wait() == 7
@@ -989,9 +1083,9 @@ def test_terminal_in_the_way(tunnel, far):
 
 
 def test_hop_that_runs_nothing(tunnel, far):
-    """Goal: a command that does not run its arguments is told of."""
-    for hop, said in (('cat -', 'came back'), ('env true', 'status 0'), ('env false', 'status 1'), ('/none/at all', 'No such file'),
-                      ('env cat', 'sh: No such file')):
+    """Goal: a command that does not run its arguments is reported."""
+    for hop, said in (('cat -', 'came back'), ('env true', 'status 0'), ('env false', 'status 1'),
+                      ('/none/at all', 'No such file'), ('env cat', 'sh: No such file')):
         r = tunnel('-L', '127.0.0.1:0:/a', hop)
         assert r.wait() == 7, hop
         assert said in r.err(), r.err()
@@ -999,7 +1093,8 @@ def test_hop_that_runs_nothing(tunnel, far):
 
 
 def test_another_ssh(tunnel, far, web, hosts):
-    """Goal: -e and RELAY_SSH replace the ssh of the first hop, -e before RELAY_SSH; a hop with words of its own has its own ssh."""
+    """Goal: -e, or else RELAY_SSH, replaces the ssh of the first hop.  A hop
+    that is a command uses its own ssh."""
     plain = {'PATH': '/usr/bin:/bin'}
     words = ['-L', '127.0.0.1:0:' + web.path, 'login', 'node']
     ssh = 'ssh -F %s/config' % hosts.dir
@@ -1014,16 +1109,20 @@ def test_another_ssh(tunnel, far, web, hosts):
 # ---- starts that fail ----
 
 @pytest.mark.parametrize('hops, said', [
-    (['no.such.host.invalid'], ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'is the name right?']),
-    (['login', 'no.such.host.invalid'], ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'as the hop before it knows it']),
+    (['no.such.host.invalid'],
+     ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'is the name right?']),
+    (['login', 'no.such.host.invalid'],
+     ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'as the hop before it knows it']),
     (['closed'], ['cannot reach closed: ', 'Connection refused']),
     (['login', 'closed'], ['cannot reach login -> closed: ', 'Connection refused']),
     (['locked'], ['cannot reach locked: ', 'Permission denied']),
-    (['login', 'locked'], ['cannot reach login -> locked: ', 'Permission denied', 'put a key for it on the hop before']),
+    (['login', 'locked'],
+     ['cannot reach login -> locked: ', 'Permission denied', 'put a key for it on the hop before']),
     (['login', 'none at all'], ['cannot reach login -> none at all: ', 'not found']),
 ])
 def test_no_way(tunnel, far, hops, said):
-    """Goal: a hop that cannot be reached is named (or all, where ssh itself names another) in one line with the cause and what helps; status 7, nothing on stdout."""
+    """Goal: if a hop cannot be reached, one line names it, the cause and the
+    remedy.  The status is 7 and stdout is empty."""
     r = tunnel('-L', '127.0.0.1:0:/a', *hops)
     assert r.wait() == 7, r.err()
     assert r.proc.stdout.read() == b''
@@ -1032,7 +1131,8 @@ def test_no_way(tunnel, far, hops, said):
 
 
 def test_cannot_listen_here(tunnel, far, web, tmp):
-    """Goal: FROM cannot be had here: status 3, and no host was bothered."""
+    """Goal: if the source cannot be listened on, the status is 3 and no host
+    is contacted."""
     for place in ('127.0.0.1:%d' % web.port, tmp + '/none/a.sock'):
         r = tunnel('-L', '%s:/a' % place, 'login')
         assert r.wait() == 3
@@ -1042,8 +1142,8 @@ def test_cannot_listen_here(tunnel, far, web, tmp):
 
 @pytest.mark.parametrize('who', ['near', 'far'])
 def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
-    """Goal: relay is killed in the middle of a copy, or the far shell is told to end: no piece of it is left, no other directory
-    is made."""
+    """Goal: if relay is killed during the copy, or the far shell gets SIGTERM,
+    no .part file is left and no other directory is made."""
     uid = far.user()
     os.chmod(tmp, 0o777)
     far.env['RELAY_SSH'] = 'ssh -F %s/slow' % tmp
@@ -1052,13 +1152,15 @@ def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
     r = tunnel('-L', '127.0.0.1:0:/a', 'cable', env={'TMPDIR': tmp})
 
     def half():
-        return [name for name in far.files() if name.endswith('.part') and os.stat('%s/%s' % (far.home, name)).st_size > 20000]
+        return [name for name in far.files() if name.endswith('.part')
+                and os.stat('%s/%s' % (far.home, name)).st_size > 20000]
     wait_for(half)
     if who == 'near':
         r.kill()
         for pid, line in rig.marked(mark).items():
             if line.startswith(sys.executable):
-                os.kill(pid, signal.SIGKILL)    # and with the line what is on its way
+                # bytes on the way are lost with the connection
+                os.kill(pid, signal.SIGKILL)
     else:
         for pid, line in rig.marked(mark).items():
             if line == 'sh' or line.startswith(('head -c', 'cat')):
@@ -1072,7 +1174,8 @@ def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
 # ---- waiting, and an end ----
 
 def test_wait_for_target(tunnel, far, tmp, target):
-    """Goal: -w: the tunnel is told of when the target is there, and not before; who connects then is served."""
+    """Goal: with -w the tunnel is announced when the target listens, not
+    earlier, and then serves clients."""
     r = tunnel('-w', '30', '-L', '127.0.0.1:0:%s/t0' % tmp, far.here())
     r.says('waiting for the target')
     rig.quiet(r.pid)
@@ -1088,7 +1191,8 @@ def test_wait_for_target(tunnel, far, tmp, target):
 
 
 def test_wait_in_vain(tunnel, far, tmp):
-    """Goal: -w and no target: status 1, and the target is named."""
+    """Goal: with -w and no target, the status is 1 and the error names the
+    target."""
     r = tunnel('-w', '1', '-L', '127.0.0.1:0:%s/none' % tmp, far.here())
     assert r.wait() == 1, r.err()
     assert tmp + '/none: No such file' in r.err()
@@ -1096,7 +1200,8 @@ def test_wait_in_vain(tunnel, far, tmp):
 
 @pytest.mark.parametrize('kind', ['-L', '-R'])
 def test_idle(tunnel, far, target, kind):
-    """Goal: -i: a tunnel that is used stays, and ends a second after the last connection, with status 0."""
+    """Goal: with -i a tunnel in use stays, and exits with status 0 a second
+    after the last connection."""
     t = target('unix')
     r = tunnel('-i', '1', kind, '127.0.0.1:0:' + t.words[0], far.here())
     a = rig.connect(r.address)
@@ -1113,7 +1218,7 @@ def test_idle(tunnel, far, target, kind):
 
 
 def test_idle_from_the_start(tunnel, far):
-    """Goal: -i: a tunnel to which nobody ever came."""
+    """Goal: with -i a tunnel that never had a connection exits too."""
     r = tunnel('-i', '1', '-L', '127.0.0.1:0:/a', far.here())
     assert r.address
     since = time.monotonic()
@@ -1122,9 +1227,11 @@ def test_idle_from_the_start(tunnel, far):
 
 
 def test_background(run, far, web, tmp, hosts, mark):
-    """Goal: -f: status 0 once the tunnel stands, with the address on stdout; kill of the pid in -P's file ends everything."""
+    """Goal: -f exits with status 0 when the tunnel works, with the address on
+    stdout.  SIGTERM to the pid in the file of -P ends everything."""
     pidfile = tmp + '/relay.pid'
-    r = run('-f', '-P', pidfile, '-L', '127.0.0.1:0:' + web.path, 'login', env=dict(far.env, **{rig.MARK: mark}))
+    r = run('-f', '-P', pidfile, '-L', '127.0.0.1:0:' + web.path, 'login',
+            env=dict(far.env, **{rig.MARK: mark}))
     assert r.returncode == 0, r.stderr
     shows_page(r.stdout.strip())
     with open(pidfile) as f:
@@ -1135,9 +1242,12 @@ def test_background(run, far, web, tmp, hosts, mark):
 
 
 def test_background_fails(run, far, web, tmp, mark):
-    """Goal: -f has the status of a start that fails, and leaves nobody behind."""
-    for words, status in ((['-L', '127.0.0.1:0:/a', 'closed'], 7), (['-L', '127.0.0.1:%d:/a' % web.port, 'closed'], 3),
-                          (['-R', tmp + '/none/a:/a', far.here()], 3), (['-w', '1', '-L', '127.0.0.1:0:/none/a', far.here()], 1)):
+    """Goal: -f returns the exit status of a failed start, and no process is
+    left."""
+    for words, status in ((['-L', '127.0.0.1:0:/a', 'closed'], 7),
+                          (['-L', '127.0.0.1:%d:/a' % web.port, 'closed'], 3),
+                          (['-R', tmp + '/none/a:/a', far.here()], 3),
+                          (['-w', '1', '-L', '127.0.0.1:0:/none/a', far.here()], 1)):
         r = run('-f', '-P', tmp + '/relay.pid', *words, env=dict(far.env, **{rig.MARK: mark}))
         assert (r.returncode, r.stdout) == (status, ''), r.stderr
         assert not rig.marked(mark)
@@ -1145,7 +1255,8 @@ def test_background_fails(run, far, web, tmp, mark):
 
 
 def test_table(tunnel, far, target):
-    """Goal: SIGUSR1 shows the state of the line, its round trip, and each stream with its bytes."""
+    """Goal: SIGUSR1 logs the state of the connection, its round trip time, and
+    each stream with its bytes."""
     t = target('unix')
     r = tunnel('-L', '127.0.0.1:0:' + t.words[0], far.here())
     a = rig.connect(r.address)
@@ -1162,9 +1273,11 @@ def test_table(tunnel, far, target):
 
 @pytest.mark.parametrize('sig', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_stopped(tunnel, far, target, hosts, mark, tmp, sig):
-    """Goal: however relay is stopped with connections open: within 2 s nothing is left on either host, no process and no socket."""
+    """Goal: each signal that stops relay with connections open leaves no
+    process and no socket on either host after 2 s."""
     t = target('unix')
-    r = tunnel('-L', '%s/near.sock:%s' % (tmp, t.words[0]), '-R', '%s/far.sock:%s' % (tmp, t.words[0]), 'login', 'node')
+    r = tunnel('-L', '%s/near.sock:%s' % (tmp, t.words[0]), '-R',
+               '%s/far.sock:%s' % (tmp, t.words[0]), 'login', 'node')
     ends = []
     for address in r.addresses:
         ends += [rig.connect(address), t.accept()]
@@ -1181,7 +1294,8 @@ def test_stopped(tunnel, far, target, hosts, mark, tmp, sig):
 
 
 def test_interrupted_at_the_terminal(tunnel, far, web, hosts, mark):
-    """Goal: Ctrl-C reaches relay and its ssh at once: status 0, and nothing is said of a line that broke."""
+    """Goal: Ctrl-C reaches relay and its ssh at the same time.  relay exits
+    with status 0 and does not log a lost connection."""
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', start_new_session=True)
     shows_page(r.address)
     before = r.err()
@@ -1192,10 +1306,12 @@ def test_interrupted_at_the_terminal(tunnel, far, web, hosts, mark):
 
 
 def test_stopped_while_it_starts(tunnel, far, hosts, mark):
-    """Goal: a stop in the middle of a start ends it at once, with nothing said of a failure."""
+    """Goal: a signal during the start ends relay at once, without a message
+    about a failure."""
     far.program('uname', '#!/bin/sh\nexec sleep 100\n')
     r = tunnel('-L', '127.0.0.1:0:/a', 'login')
-    sleep, = wait_for(lambda: [pid for pid, line in rig.marked(mark).items() if line == 'sleep 100'])
+    sleep, = wait_for(lambda: [pid for pid, line in rig.marked(mark).items()
+                               if line == 'sleep 100'])
     assert r.stop(timeout=2) == 0
     assert len(r.err().splitlines()) == 1, r.err()
     os.kill(sleep, signal.SIGKILL)
@@ -1203,7 +1319,7 @@ def test_stopped_while_it_starts(tunnel, far, hosts, mark):
     assert far.files() == []
 
 
-# ---- coming back ----
+# ---- reconnecting ----
 
 def again(r, n):
     """Wait until the link is there for the n-th time after its first."""
@@ -1211,7 +1327,8 @@ def again(r, n):
 
 
 class Asker:
-    """Clients that ask for a page again and again; each request's begin, end and outcome is kept."""
+    """Clients that request a page repeatedly.  The begin, end and result of
+    each request are kept."""
 
     def __init__(self, address, n=2):
         self.address, self.over, self.seen = address, False, []
@@ -1240,21 +1357,25 @@ def near_ssh(r):
 
 
 def far_relay(mark):
-    pid, = [pid for pid, line in rig.marked(mark).items() if ' -m -t ' in line and ' -L ' not in line and 'ssh' not in line]
+    pid, = [pid for pid, line in rig.marked(mark).items() if ' -m -t ' in line
+            and ' -L ' not in line and 'ssh' not in line]
     return pid
 
 
 def test_comes_back_again_and_again(tunnel, far, web, hosts, mark):
-    """Goal: 20 times in a row somebody of the line is killed while curl keeps asking: every request that was made while the line
-    stood, or while it was away, is answered; only those that a cut met are not."""
+    """Goal: 20 times a process of the connection is killed while curl sends
+    requests.  Requests made before or during an interruption are answered;
+    only those in progress at a kill fail."""
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login')
     asker = Asker(r.address)
     cuts = []
-    kinds = [lambda: os.kill(near_ssh(r), signal.SIGKILL), lambda: hosts.cut('login'), lambda: os.kill(far_relay(mark), signal.SIGKILL),
+    kinds = [lambda: os.kill(near_ssh(r), signal.SIGKILL), lambda: hosts.cut('login'),
+             lambda: os.kill(far_relay(mark), signal.SIGKILL),
              lambda: os.kill(near_ssh(r), signal.SIGTERM)]
     try:
         for i in range(20):
-            wait_for(lambda: asker.answered_since(cuts[-1] if cuts else 0), what='an answer after cut %d: %s' % (i, r.err()))
+            wait_for(lambda: asker.answered_since(cuts[-1] if cuts else 0),
+                     what='an answer after cut %d: %s' % (i, r.err()))
             cuts.append(time.monotonic())
             kinds[i % len(kinds)]()
             again(r, i + 1)
@@ -1270,7 +1391,8 @@ def test_comes_back_again_and_again(tunnel, far, web, hosts, mark):
 
 
 def test_proxy_outlives_the_line(tunnel, far, web, mark):
-    """Goal: a client of -D that has said nothing yet, and one half of its request, when the line is lost is served by the next one."""
+    """Goal: when the connection drops, an idle client of -D, and one that has
+    sent half a request, are served after relay reconnects."""
     r = tunnel('-D', '127.0.0.1:0', far.here())
     silent, half = rig.connect(r.address), rig.connect(r.address)
     half.send(b'\5\1\0')
@@ -1289,7 +1411,8 @@ def test_proxy_outlives_the_line(tunnel, far, web, mark):
 
 
 def test_stdio_loses_the_line(tunnel, far, target, mark):
-    """Goal: -W is one connection: it ends with the line, status 7, and is not made again."""
+    """Goal: -W is one connection: when it is lost, relay exits with status 7
+    and does not reconnect."""
     t = target('unix')
     a, i, o = rig.end_of_pipe_pair()
     r = tunnel('-W', t.words[0], far.here(), stdin=i, stdout=o)
@@ -1307,7 +1430,8 @@ def test_stdio_loses_the_line(tunnel, far, target, mark):
 
 
 def test_comes_back_unasked(tunnel, far, web, mark):
-    """Goal: a line is made again though nothing else happens than that it was lost: its end and its exit are seen in one turn."""
+    """Goal: relay reconnects even if no other event happens: the EOF of the
+    channel and the exit of its process come in one turn of the loop."""
     r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here())
     assert r.address
     there = far_relay(mark)
@@ -1319,8 +1443,10 @@ def test_comes_back_unasked(tunnel, far, web, mark):
 
 
 def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
-    """Goal: sshd is stopped and started: listeners stay, who connects meanwhile is served once it is back, -R stands again."""
-    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/far.sock:%s' % (tmp, web.path), 'login', 'node')
+    """Goal: sshd is stopped and started.  Listeners stay, clients that connect
+    in between are served later, and -R listens again."""
+    r = tunnel('-L', '127.0.0.1:0:' + web.path, '-R', '%s/far.sock:%s' % (tmp, web.path), 'login',
+               'node')
     near, there = r.addresses
     shows_page(there)
     hosts.stop('node')
@@ -1339,9 +1465,10 @@ def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
 
 @pytest.mark.parametrize('place', ['port', 'picked port', 'socket'])
 def test_remote_comes_back(tunnel, far, web, tmp, mark, place):
-    """Goal: -R stands again at the same place, also where the system picked the port, and where a far relay that was killed with -9
-    has left its socket."""
-    asked = {'port': '127.0.0.1:%d' % rig.free_port(), 'picked port': '127.0.0.1:0', 'socket': tmp + '/far.sock'}[place]
+    """Goal: -R listens again at the same place, also if the system chose the
+    port, and if a far relay killed with SIGKILL left its socket."""
+    asked = {'port': '127.0.0.1:%d' % rig.free_port(), 'picked port': '127.0.0.1:0',
+             'socket': tmp + '/far.sock'}[place]
     r = tunnel('-R', '%s:%s' % (asked, web.path), far.here())
     place, = r.addresses
     assert place == asked or asked == '127.0.0.1:0'
@@ -1349,11 +1476,13 @@ def test_remote_comes_back(tunnel, far, web, tmp, mark, place):
         shows_page(place)
         os.kill(far_relay(mark), signal.SIGKILL)
         again(r, i + 1)
-        wait_for(lambda: curl(*(['--unix-socket', place, 'http://app/'] if '/' in place else ['http://%s/' % place])) == (0, PAGE))
+        wait_for(lambda: curl(*(['--unix-socket', place, 'http://app/'] if '/' in place
+                                else ['http://%s/' % place])) == (0, PAGE))
 
 
 def test_remote_place_is_taken_meanwhile(tunnel, far, web, tmp, mark):
-    """Goal: where -R finds its place taken when the link comes back, that is told, and it stands as soon as the place is free."""
+    """Goal: if the place of -R is in use after a reconnection, relay logs it,
+    and listens when the place is free."""
     place = tmp + '/far.sock'
     r = tunnel('-R', '%s:%s' % (place, web.path), far.here())
     assert r.addresses == [place]
@@ -1369,12 +1498,15 @@ def test_remote_place_is_taken_meanwhile(tunnel, far, web, tmp, mark):
 
 @pytest.mark.skipif(not rig.EXTRAS, reason='POSIX has no name for the program that runs')
 def test_relay_is_replaced(far, web, tmp, mark):
-    """Goal: relay's own file is replaced while it runs, as an upgrade does it: its tunnels come back, with the relay that runs."""
+    """Goal: relay's own file is replaced while it runs, as in an upgrade.  Its
+    tunnels reconnect with the relay that runs."""
     own = tmp + '/relay'
     shutil.copy(rig.RELAY, own)
     with open(tmp + '/log', 'w') as log:
-        r = subprocess.Popen([own, '-L', '127.0.0.1:0:' + web.path, far.here()], env=dict(far.env, **{rig.MARK: mark}),
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+        r = subprocess.Popen([own, '-L', '127.0.0.1:0:' + web.path, far.here()],
+                             env=dict(far.env, **{rig.MARK: mark}),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                             text=True)
     with r:
         address = r.stdout.readline().strip()
         shows_page(address)
@@ -1392,7 +1524,8 @@ def test_relay_is_replaced(far, web, tmp, mark):
 
 
 def test_loss_is_seen_by_clients(tunnel, far, target, hosts):
-    """Goal: connections that the line carried are reset when it dies, on both sides, and not left hanging."""
+    """Goal: when the connection drops, the streams on it are reset on both
+    sides."""
     t = target('unix')
     r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'login')
     a = rig.connect(r.address)
@@ -1415,7 +1548,8 @@ exec "$@"
 
 @pytest.fixture
 def flaky(far, tmp):
-    """An ssh of its own, which fails at once while the file `broken` is there: (its times, break it, mend it)."""
+    """An ssh that fails at once while the file `broken` exists: (times of its
+    starts, break it, repair it)."""
     log, broken = tmp + '/times', tmp + '/broken'
     write(tmp + '/flaky', FLAKY.format(log=log, broken=broken), 0o755)
     far.env['RELAY_SSH'] = tmp + '/flaky'
@@ -1427,7 +1561,8 @@ def flaky(far, tmp):
 
 
 def test_backoff(tunnel, far, web, flaky, mark):
-    """Goal: with nobody there who wants it, starts that fail follow each other ever more slowly, and say nothing; then it is back."""
+    """Goal: without a waiting client, failed starts follow with growing pauses
+    and log nothing.  Later relay reconnects."""
     times, break_it, mend = flaky
     r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
     shows_page(r.address)
@@ -1452,7 +1587,8 @@ def test_backoff(tunnel, far, web, flaky, mark):
 
 
 def test_stopped_while_away(tunnel, far, web, flaky, mark):
-    """Goal: a stop while the line is away ends relay at once, with status 0."""
+    """Goal: a signal while the connection is lost ends relay at once, with
+    status 0."""
     times, break_it, _ = flaky
     r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
     assert r.address
@@ -1463,7 +1599,8 @@ def test_stopped_while_away(tunnel, far, web, flaky, mark):
 
 
 def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
-    """Goal: a client that comes when the line is lost makes it start at once, and not after the first pause (0.5 s at least)."""
+    """Goal: a client that connects after the connection dropped starts the
+    reconnection at once, without the first pause (at least 0.5 s)."""
     times, _, _ = flaky
     r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
     address = r.address
@@ -1472,7 +1609,8 @@ def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
         wait_for(lambda: time.time() > times()[-1] + 1.1)
         killed = time.time()
         os.kill(far_relay(mark), signal.SIGKILL)
-        with contextlib.suppress(AssertionError):   # it may meet the line that has just been lost
+        # this client may meet the connection that was just lost
+        with contextlib.suppress(AssertionError):
             shows_page(address)
         shows_page(address)
         delays.append(times()[-1] - killed)
@@ -1480,7 +1618,8 @@ def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
 
 
 def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
-    """Goal: a client that waits makes the next start come at once, not one after the other without a pause."""
+    """Goal: a waiting client causes one start at once, but not many starts
+    without a pause."""
     times, break_it, mend = flaky
     r = tunnel('-x', rig.RELAY, '-L', '127.0.0.1:0:' + web.path, 'anywhere')
     address = r.address
@@ -1497,7 +1636,8 @@ def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
 
 
 def test_short_cut(tunnel, far, target, cable):
-    """Goal: the line is cut for 3 s and restored: streams go on, and what was said meanwhile arrives."""
+    """Goal: after an interruption of 3 s streams continue, and bytes sent in
+    between arrive."""
     t = target('unix')
     cut, restore = cable
     r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'cable')
@@ -1521,7 +1661,8 @@ def test_short_cut(tunnel, far, target, cable):
 
 @slow
 def test_long_cut(tunnel, far, target, cable, hosts, pool):
-    """Goal: 45 s of silence: the line is given up, and a new one made, over which a client that waited is served."""
+    """Goal: after 45 s without an answer relay gives the connection up and
+    makes a new one, which serves a client that waited."""
     t = target('unix')
     cut, restore = cable
     r = tunnel('-L', '127.0.0.1:0:' + t.words[0], 'cable')

@@ -1,4 +1,6 @@
-"""Only its user: on a loopback listener the connecting process must be this user's or root's."""
+"""Access control: a process that connects to a loopback listener must belong
+to relay's user or to root.
+"""
 import os
 import pwd
 import select
@@ -18,7 +20,8 @@ if os.getuid() != 0:
 
 strangers = pytest.mark.skipif(not rig.EXTRAS, reason='this build cannot tell who connects')
 
-# Connects, speaks, and tells what came of it: `in` if the answer came, `out` if it was reset.
+# Connects, sends, and prints the result: `in` if an answer came, `out` if the
+# connection was reset.
 CLIENT = '''
 import socket, sys
 host, port, more = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -36,7 +39,8 @@ except (ConnectionResetError, BrokenPipeError):
 '''
 
 
-PYTHON = shutil.which('python3', path='/usr/bin:/usr/local/bin') or sys.executable     # one that every user may run
+# one that every user may run
+PYTHON = shutil.which('python3', path='/usr/bin:/usr/local/bin') or sys.executable
 
 
 def unused_uid(avoid=()):
@@ -51,7 +55,8 @@ OTHER = unused_uid([STRANGER])
 def knock(target, address, uid, more=''):
     """A process of uid connects to address: 'in', 'out', or 'end'."""
     host, port = rig.host_port(address)
-    client = subprocess.Popen([PYTHON, '-IS', '-c', CLIENT, host, str(port), more], stdout=subprocess.PIPE, user=uid, group=uid, extra_groups=[])
+    client = subprocess.Popen([PYTHON, '-IS', '-c', CLIENT, host, str(port), more],
+                              stdout=subprocess.PIPE, user=uid, group=uid, extra_groups=[])
     wait_for(lambda: target.waiting() or client.poll() is not None)
     if target.waiting():
         b = target.accept()
@@ -64,7 +69,8 @@ def knock(target, address, uid, more=''):
 # ---- files ----
 
 def as_stranger(function, *args):
-    """What function says when a process of STRANGER runs it: its result, or the name of the OSError."""
+    """Call function in a process of STRANGER.  Return its result, or the name
+    of the OSError."""
     r, w = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -89,8 +95,8 @@ FROMS = ['127.0.0.1:0', '[::1]:0', '127.1.2.3:0', '[::ffff:127.0.0.1]:0', '0']
 @strangers
 @pytest.mark.parametrize('word', FROMS)
 def test_stranger_is_refused(relay, target, word):
-    """Goal: another user is reset and his uid told, at each loopback address, IPv4, IPv6 and one in the other's clothes; root
-    is let in."""
+    """Goal: on each loopback address, another user is reset and the log has
+    the uid; root is accepted."""
     t = target('unix')
     r = relay(word, *t.words)
     for address in r.addresses:
@@ -104,8 +110,8 @@ def test_stranger_is_refused(relay, target, word):
 
 @strangers
 def test_stranger_in_ipv6_clothes(relay, target):
-    """Goal: a stranger's IPv6 socket that connects to ::ffff:127.0.0.1 reaches the IPv4 listener, and is refused as well;
-    root's is let in."""
+    """Goal: a stranger's IPv6 socket that connects to ::ffff:127.0.0.1 reaches
+    the IPv4 listener and is refused; root's is accepted."""
     t = target('unix')
     r = relay('127.0.0.1:0', *t.words)
     address = r.address.replace('127.0.0.1', '[::ffff:127.0.0.1]')
@@ -116,7 +122,7 @@ def test_stranger_in_ipv6_clothes(relay, target):
 
 @pytest.mark.parametrize('word', FROMS)
 def test_everybody(relay, target, word):
-    """Goal: -a lets everybody in."""
+    """Goal: -a accepts every user."""
     t = target('unix')
     r = relay('-a', word, *t.words)
     for address in r.addresses:
@@ -126,10 +132,12 @@ def test_everybody(relay, target, word):
 
 @strangers
 def test_relay_of_a_user(relay, target, tmp):
-    """Goal: a relay that is not root's tells users apart as well: its own and root are let in, a third is not."""
+    """Goal: a relay that does not run as root checks users too: it accepts its
+    own user and root, and refuses a third."""
     t = target('tcp')
-    shutil.copy(rig.RELAY, tmp + '/relay')      # where every user can reach it
-    r = relay('0', *t.words, executable=tmp + '/relay', user=STRANGER, group=STRANGER, extra_groups=[])
+    shutil.copy(rig.RELAY, tmp + '/relay')    # every user can reach it
+    r = relay('0', *t.words, executable=tmp + '/relay', user=STRANGER, group=STRANGER,
+              extra_groups=[])
     for address in r.addresses:
         assert knock(t, address, STRANGER) == 'in'
         assert knock(t, address, 0) == 'in'
@@ -139,12 +147,14 @@ def test_relay_of_a_user(relay, target, tmp):
 
 @strangers
 def test_hasty_stranger(relay, target):
-    """Goal: a stranger who has closed before relay looks is nobody's friend: such sockets are shown as root's."""
+    """Goal: a stranger that closes before the check is refused, although Linux
+    shows such sockets as root's."""
     t = target('unix')
     r = relay('127.0.0.1:0', *t.words)
     assert r.address
     for _ in range(10):
-        os.kill(r.pid, signal.SIGSTOP)      # relay looks when the stranger has long gone
+        # relay checks after the stranger has closed
+        os.kill(r.pid, signal.SIGSTOP)
         wait_for(lambda: rig.stat_of(r.pid)[0] == 'T')
         assert knock(t, r.address, STRANGER, 'hasty') == 'gone'
         said = len(r.err())
@@ -167,15 +177,16 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
 
 @strangers
 def test_port_with_two_owners(relay, target):
-    """Goal: a stranger whose connection was reset before relay looked is not taken for the friend who has his port by then."""
+    """Goal: a stranger's connection was reset before the check, and a friend
+    uses the same port by then.  The stranger is not taken for the friend."""
     t = target('unix')
     r = relay('127.0.0.1:0', *t.words)
     listener = rig.host_port(r.address)
     os.kill(r.pid, signal.SIGSTOP)
     wait_for(lambda: rig.stat_of(r.pid)[0] == 'T')
     port = rig.free_port()
-    subprocess.run([PYTHON, '-IS', '-c', RESETS, str(listener[1]), str(port)], user=STRANGER, group=STRANGER,
-                   extra_groups=[], check=True)
+    subprocess.run([PYTHON, '-IS', '-c', RESETS, str(listener[1]), str(port)], user=STRANGER,
+                   group=STRANGER, extra_groups=[], check=True)
     friend = socket.socket()
     friend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     friend.bind(('127.0.0.1', port))
@@ -208,9 +219,11 @@ sys.stdin.read()
 
 
 def crowd(address, n, *more):
-    """A process of STRANGER that makes n connections, one after the other; with more it keeps them until its stdin ends."""
+    """A process of STRANGER makes n connections, one after the other, and with
+    `more` keeps them until EOF on its stdin."""
     host, port = rig.host_port(address)
-    return subprocess.Popen([PYTHON, '-IS', '-c', CROWD, host, str(port), str(n), *more], user=STRANGER, group=STRANGER,
+    return subprocess.Popen([PYTHON, '-IS', '-c', CROWD, host, str(port), str(n), *more],
+                            user=STRANGER, group=STRANGER,
                             extra_groups=[], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -220,10 +233,14 @@ def leave(client):
 
 
 @strangers
-@pytest.mark.parametrize('words', [['127.0.0.1:0', 'TO'], ['-x', rig.RELAY, '-R', '127.0.0.1:0:TO', 'env -u NOTHING']], ids=['here', 'there'])
+@pytest.mark.parametrize('words',
+                         [['127.0.0.1:0', 'TO'],
+                          ['-x', rig.RELAY, '-R', '127.0.0.1:0:TO', 'env -u NOTHING']],
+                          ids=['here', 'there'])
 def test_flood(relay, target, words):
-    """Goal: beside strangers who connect as fast as they can, a friend is served, and newcomers too; 20 lines are told of it; at the
-    end nothing is held.  The same where a far side listens for -R."""
+    """Goal: while strangers connect as fast as they can, a friend's open and
+    new connections are served.  20 lines are logged, and at the end nothing is
+    held.  The same holds for a far side that listens for -R."""
     t = target('unix')
     r = relay(*(w.replace('TO', t.path) for w in words))
     a = rig.connect(r.address)
@@ -252,8 +269,9 @@ def test_flood(relay, target, words):
 
 @strangers
 def test_full_backlog(relay, target):
-    """Goal: strangers who filled the backlog while relay did not accept are sent away, and a friend behind them is served; slow ones,
-    who only connect and say nothing, hold no place."""
+    """Goal: strangers fill the backlog while relay does not accept.  They are
+    then refused and a friend behind them is served; strangers that send
+    nothing occupy no slot."""
     t = target('unix')
     r = relay('-c', '2', '127.0.0.1:0', *t.words)
     assert r.address
@@ -282,23 +300,27 @@ def bound(host, port, *options):
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason='no IPv6 here')
 def test_port_held_by_a_stranger(relay, run, target):
-    """Goal: a bare port of which a stranger has one of the two addresses is not used by half; with port 0 both addresses have one port,
-    which nobody else can listen on any more."""
+    """Goal: if a stranger holds one of the two addresses of a bare port, relay
+    does not listen on the other alone.  With port 0 both addresses have one
+    port, on which no other process can listen."""
     words = target('unix').words
     held = bound('::1', 0, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
     r = run(str(held.getsockname()[1]), *words)
-    assert (r.returncode, r.stdout) == (3, '') and r.stderr.startswith('relay: cannot listen on [::1]:'), r.stderr
+    assert (r.returncode, r.stdout) == (3,
+                             '') and r.stderr.startswith('relay: cannot listen on [::1]:'), r.stderr
     held.close()
     r = relay('0', *words)
     ports = {rig.host_port(address)[1] for address in r.addresses}
     assert len(r.addresses) == 2 and len(ports) == 1
     for host in ('127.0.0.1', '::1', '0.0.0.0', '::'):
-        assert as_stranger(bound, host, *ports, socket.SO_REUSEADDR, socket.SO_REUSEPORT) == 'OSError', host
+        assert as_stranger(bound, host, *ports, socket.SO_REUSEADDR,
+                           socket.SO_REUSEPORT) == 'OSError', host
 
 
 @strangers
 def test_among_many_sockets(relay, target):
-    """Goal: the look-up holds when 3,000 other sockets are open, and costs no more."""
+    """Goal: the user check works with 3,000 other sockets open, and takes no
+    longer."""
     crowd = socket.socket()
     crowd.bind(('127.0.0.1', 0))
     crowd.listen(1500)
@@ -320,7 +342,7 @@ def test_among_many_sockets(relay, target):
 
 @pytest.fixture
 def common(tmp):
-    """A directory that all may write, as /tmp is."""
+    """A directory that every user may write to, like /tmp."""
     path = tmp + '/common'
     os.mkdir(path)
     os.chmod(path, 0o1777)
@@ -334,7 +356,8 @@ def make(path, text):
 
 
 def test_pid_file_of_a_stranger(run, target, common):
-    """Goal: a pid file that a stranger has put there is not written: he could name another process in it."""
+    """Goal: relay does not write a pid file made by a stranger, because the
+    stranger could replace the pid in it."""
     as_stranger(make, common + '/it.pid', 'my own')
     r = run('-P', common + '/it.pid', '127.0.0.1:0', *target().words)
     assert r.returncode == 6 and r.stderr.count('\n') == 1 and 'not a regular file of this user' in r.stderr
@@ -345,13 +368,14 @@ def test_pid_file_of_a_stranger(run, target, common):
 
 @pytest.fixture
 def ours(relay, tmp):
-    """ours(word, ...): a relay of the user OTHER, who is no more than anybody."""
-    shutil.copy(rig.RELAY, tmp + '/relay')      # where every user can reach it
-    return lambda *words: relay(*words, executable=tmp + '/relay', user=OTHER, group=OTHER, extra_groups=[])
+    """ours(word, ...) starts a relay of the ordinary user OTHER."""
+    shutil.copy(rig.RELAY, tmp + '/relay')    # every user can reach it
+    return lambda *words: relay(*words, executable=tmp + '/relay', user=OTHER, group=OTHER,
+                                extra_groups=[])
 
 
 def squat(path, how):
-    """What a stranger puts at path."""
+    """Put something of a stranger at path."""
     if how in ('live', 'dead'):
         s = socket.socket(socket.AF_UNIX)
         s.bind(path)
@@ -363,29 +387,34 @@ def squat(path, how):
     elif how == 'fifo':
         os.mkfifo(path)
     else:
-        os.symlink({'dangling': path + '.not', 'link': os.path.dirname(path) + '/precious'}[how], path)
+        os.symlink({'dangling': path + '.not', 'link': os.path.dirname(path) + '/precious'}[how],
+                   path)
 
 
 @pytest.mark.parametrize('how', ['live', 'dead', 'file', 'fifo', 'dangling', 'link'])
 def test_path_held_by_a_stranger(ours, target, common, how):
-    """Goal: in a directory like /tmp, whatever a stranger has put at the path is told, and left as it is: status 3; where a link leads
-    to nothing is touched."""
+    """Goal: in a directory like /tmp, if a stranger has put anything at the
+    path, relay reports it with status 3 and leaves it unchanged.  The target
+    of a symbolic link stays unchanged too."""
     make(common + '/precious', 'precious')
     os.chown(common + '/precious', OTHER, OTHER)
     path = common + '/sock'
     held = []
     assert as_stranger(squat, path, how) is not None
-    if how == 'live':       # as_stranger's process has ended: another one listens there
+    # as_stranger's process has exited; another one listens there
+    if how == 'live':
         os.unlink(path)
         held.append(squat(path, how))
         os.chown(path, STRANGER, STRANGER)
     before = os.lstat(path)
     r = ours(path, *target('tcp').words)
     assert r.wait() == 3
-    assert r.err().count('\n') == 1 and r.err().startswith('relay: cannot listen on ' + path), r.err()
+    assert r.err().count('\n') == 1 and r.err().startswith('relay: cannot listen on ' + path), \
+        r.err()
     assert sorted(os.listdir(common)) == ['precious', 'sock']
     after = os.lstat(path)
-    assert (before.st_ino, before.st_mode, before.st_uid) == (after.st_ino, after.st_mode, after.st_uid)
+    assert (before.st_ino, before.st_mode, before.st_uid) == (after.st_ino, after.st_mode,
+                                                              after.st_uid)
     with open(common + '/precious') as f:
         assert f.read() == 'precious'
     for s in held:
@@ -395,20 +424,21 @@ def test_path_held_by_a_stranger(ours, target, common, how):
 
 @pytest.mark.parametrize('how', ['here', 'there', 'long'])
 def test_socket_is_private(relay, target, tmp, common, how):
-    """Goal: a stranger can neither connect to a socket file, nor move it away, nor change it, whatever the umask, here or where -R
-    listens."""
+    """Goal: a stranger cannot connect to a socket file, move it or change it,
+    whatever the umask, on this side or where -R listens."""
     t = target('tcp')
     path = common + '/' + ('n' * 120 if how == 'long' else 'sock')
     old = os.umask(0)
     try:
-        r = relay(*(['-x', rig.RELAY, '-R', path + ':' + t.words[0], 'env -u NOTHING'] if how == 'there' else [path, *t.words]))
+        r = relay(*(['-x', rig.RELAY, '-R', path + ':' + t.words[0], 'env -u NOTHING']
+                    if how == 'there' else [path, *t.words]))
         assert r.address == path
     finally:
         os.umask(old)
     os.symlink(path, tmp + '/short')
     assert as_stranger(rig.connect, tmp + '/short') == 'PermissionError'
-    for attempt in (lambda: os.unlink(path), lambda: os.rename(path, path + 'x'), lambda: os.chmod(path, 0o666),
-                    lambda: os.rename(common, common + 'x')):
+    for attempt in (lambda: os.unlink(path), lambda: os.rename(path, path + 'x'),
+                    lambda: os.chmod(path, 0o666), lambda: os.rename(common, common + 'x')):
         assert as_stranger(attempt) == 'PermissionError'
     assert not t.waiting()
     a, b = rig.connect(tmp + '/short'), t.accept()
@@ -421,7 +451,8 @@ def test_socket_is_private(relay, target, tmp, common, how):
 
 @pytest.mark.parametrize('how', ['live', 'file', 'dangling', 'link'])
 def test_swapped_socket(relay, target, common, how):
-    """Goal: a directory in which others may put a socket in the place of relay's is told; what they put there is left at the end."""
+    """Goal: relay warns about a directory in which others may replace its
+    socket, and does not remove what they put there."""
     os.chmod(common, 0o777)
     make(common + '/precious', 'precious')
     r = relay(common + '/sock', *target('tcp').words)
@@ -435,25 +466,32 @@ def test_swapped_socket(relay, target, common, how):
 
 
 def test_copy_cannot_be_read(relay, tmp):
-    """Goal: while the binary is copied, and later, no stranger can see, read or change it or what lies beside it."""
+    """Goal: during and after the copy of the binary no stranger can see, read
+    or change it, or any file beside it."""
     home, cache = tmp + '/home', tmp + '/home/.cache/relay'
     for path in (home, tmp + '/bin'):
         os.mkdir(path, 0o755)
     os.mkfifo(tmp + '/fifo')
-    with open(tmp + '/bin/cksum', 'w') as f:      # it is asked when the copy has been written, before the copy has its name
-        f.write('#!/bin/sh\n[ -e %s/go ] || read x <%s/fifo\nexec /usr/bin/cksum "$@"\n' % (tmp, tmp))
+    # cksum runs after the copy is written and before it gets its name
+    with open(tmp + '/bin/cksum', 'w') as f:
+        f.write('#!/bin/sh\n[ -e %s/go ] || read x <%s/fifo\nexec /usr/bin/cksum "$@"\n'
+                % (tmp, tmp))
     os.chmod(tmp + '/bin/cksum', 0o755)
     old = os.umask(0)
     try:
-        r = relay('-L', tmp + '/sock:/a', 'env -u XDG_CACHE_HOME HOME=%s PATH=%s/bin:/usr/bin:/bin' % (home, tmp))
+        r = relay('-L', tmp + '/sock:/a',
+                  'env -u XDG_CACHE_HOME HOME=%s PATH=%s/bin:/usr/bin:/bin' % (home, tmp))
     finally:
         os.umask(old)
 
     def is_closed(suffix):
-        name = wait_for(lambda: [n for n in (os.listdir(cache) if os.path.exists(cache) else ()) if n.endswith(suffix)])[0]
+        name = wait_for(lambda: [n for n in (os.listdir(cache) if os.path.exists(cache) else ())
+                                 if n.endswith(suffix)])[0]
         path = cache + '/' + name
-        for attempt in (lambda: os.listdir(cache), lambda: open(path), lambda: open(path, 'r+'), lambda: os.unlink(path),
-                        lambda: make(cache + '/relay', ''), lambda: os.rename(cache, cache + 'x'), lambda: os.chmod(path, 0o777)):
+        for attempt in (lambda: os.listdir(cache), lambda: open(path), lambda: open(path, 'r+'),
+                        lambda: os.unlink(path),
+                        lambda: make(cache + '/relay', ''), lambda: os.rename(cache, cache + 'x'),
+                        lambda: os.chmod(path, 0o777)):
             assert as_stranger(attempt) == 'PermissionError'
     is_closed('.part')
     with open(tmp + '/go', 'w'), open(tmp + '/fifo', 'w'):
