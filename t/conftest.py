@@ -12,7 +12,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -73,7 +72,8 @@ def findings():
     path = tempfile.mkdtemp(prefix='relay-findings', dir='/tmp')
     os.chmod(path, 0o1777)
     for name in rig.SANITIZER_OPTIONS:
-        os.environ[name] = '%s:log_path=%s/found:exitcode=99:print_stacktrace=1' % (os.environ.get(name, ''), path)
+        os.environ[name] = '%s:log_path=%s/found:exitcode=99:print_stacktrace=1' \
+            % (os.environ.get(name, ''), path)
     os.environ['VALGRIND_OPTS'] = '--log-file=%s/found.%%p' % path
     yield path + '/found'
     shutil.rmtree(path)
@@ -215,59 +215,17 @@ def target(tmp):
         t.close()
 
 
-class Join:
-    """relay between two kinds of ends, source and target.  connect() returns
-    both ends of a new connection."""
-
-    def __init__(self, source, kind, relay, target, tmp, options=()):
-        self.source, self.kind, self.start = source, kind, relay
-        self.target = target(kind)
-        self.options = list(options)
-        self.ends = []
-        self.relay = None
-        words = self.target.words
-        if source in rig.LISTENERS:
-            self.relay = relay(*self.options,
-                               '%s/from' % tmp if source == 'unix' else '127.0.0.1:0', *words)
-        elif source == 'nested':
-            self.relay = relay(*self.options, '127.0.0.1:0', '--', rig.RELAY, '-', *words)
-
-    def connect_near(self, **kw):
-        """Return the client's end alone."""
-        words = self.options + ['-'] + self.target.words
-        if self.source == 'pipes':
-            a, i, o = rig.end_of_pipe_pair()
-            self.relay = self.start(*words, stdin=i, stdout=o)
-            os.close(i)
-            os.close(o)
-        elif self.source == 'socketpair':
-            ours, theirs = socket.socketpair()
-            a = rig.End(ours)
-            self.relay = self.start(*words, stdin=theirs, stdout=theirs)
-            theirs.close()
-        else:
-            a = rig.connect(self.relay.address, **kw)
-        self.ends.append(a)
-        return a
-
-    def connect(self):
-        """Return the client's end and the target's end."""
-        a = self.connect_near()
-        self.ends.append(self.target.accept())
-        return a, self.ends[-1]
-
-    def close(self):
-        for end in self.ends:
-            end.close()
-
-
 @pytest.fixture
 def joined(relay, target, tmp):
-    """joined(source, target kind, options) makes a Join."""
+    """joined(source, target kind, options) makes a rig.Join.  The source may
+    also be 'nested': TCP, with a second relay as the target's command."""
     made = []
 
     def make(source, kind, options=()):
-        made.append(Join(source, kind, relay, target, tmp, options))
+        t = target(kind)
+        nested = ['--', rig.RELAY, '-'] if source == 'nested' else []
+        made.append(rig.Join(relay, 'tcp' if nested else source, t, options,
+                             [*nested, *t.words], tmp))
         return made[-1]
     yield make
     for j in made:

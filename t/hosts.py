@@ -86,7 +86,9 @@ unset SHLVL
 [ "$FAR_HOME" ] && export HOME="$FAR_HOME" && cd "$HOME"
 [ "$FAR_BIN" ] && export PATH="$FAR_BIN:$PATH"
 [ "$FAR_COMMAND" ] && exec sh -c "$FAR_COMMAND"
-exec ${FAR_UID:+setpriv --reuid "$FAR_UID" --regid "$FAR_UID" --clear-groups} "${FAR_SHELL:-/bin/bash}" -c "$SSH_ORIGINAL_COMMAND"
+set -- "${FAR_SHELL:-/bin/bash}" -c "$SSH_ORIGINAL_COMMAND"
+[ "$FAR_UID" ] && set -- setpriv --reuid "$FAR_UID" --regid "$FAR_UID" --clear-groups "$@"
+exec "$@"
 '''
 
 WRAPPER = '#!/bin/sh\nexec {program} -F {dir}/config "$@"\n'
@@ -194,6 +196,15 @@ class Hosts:
     def sessions(self):
         """The session processes of all sshds."""
         return [p for d in self.daemons.values() for p in rig.children(d.pid)]
+
+    def wait_for_silence(self, mark, but=(), seconds=2):
+        """Within that time no session and no marked process is left on either
+        host, except the processes `but`."""
+        try:
+            rig.wait_for(lambda: not self.sessions() and set(rig.marked(mark)) <= set(but),
+                         seconds)
+        except AssertionError:
+            raise AssertionError('left after %g s: %s' % (seconds, rig.marked(mark))) from None
 
     def _words(self, words, kw):
         env = dict(self.env, **{rig.MARK: os.environ.get(rig.MARK, '')})

@@ -7,7 +7,6 @@ sleeps for a fixed time: wait_for() waits for a condition.
 """
 import array
 import contextlib
-import errno
 import hashlib
 import itertools
 import os
@@ -20,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 RELAY = os.path.abspath(os.environ.get('RELAY', './relay'))
@@ -292,6 +292,15 @@ def end_of_pipe_pair():
     return End(our_r, our_w), child_in, child_out
 
 
+def stdio(kind):
+    """(our End, stdin, stdout) for a relay on 'pipes' or a 'socketpair'."""
+    if kind == 'pipes':
+        return end_of_pipe_pair()
+    ours, theirs = socket.socketpair()
+    fd = theirs.detach()
+    return End(ours), fd, os.dup(fd)
+
+
 # ---- targets: what relay connects to ----
 
 class SocketTarget:
@@ -433,6 +442,43 @@ class Relay:
         self.proc.wait()
         if self.proc.stdout:
             self.proc.stdout.close()
+
+
+class Join:
+    """relay between a kind of source and a kind of target.
+
+    relay's arguments are `before`, the source, `after`.  The source is a
+    listener ('tcp', 'unix'), or stdin and stdout ('pipes', 'socketpair')."""
+
+    def __init__(self, start, source, target, before, after, tmp):
+        self.start, self.source, self.target = start, source, target
+        self.before, self.after = list(before), list(after)
+        self.ends, self.relay = [], None
+        if source in LISTENERS:
+            address = '%s/from' % tmp if source == 'unix' else '127.0.0.1:0'
+            self.relay = start(*self.before, address, *self.after)
+
+    def client(self, **kw):
+        """Return the client's end alone."""
+        if self.source in LISTENERS:
+            a = connect(self.relay.address, **kw)
+        else:
+            a, i, o = stdio(self.source)
+            self.relay = self.start(*self.before, '-', *self.after, stdin=i, stdout=o)
+            os.close(i)
+            os.close(o)
+        self.ends.append(a)
+        return a
+
+    def connect(self, **kw):
+        """Return the client's end and the target's end."""
+        a = self.client(**kw)
+        self.ends.append(self.target.accept())
+        return a, self.ends[-1]
+
+    def close(self):
+        for end in self.ends:
+            end.close()
 
 
 def environ_of(pid):
@@ -589,3 +635,28 @@ def chatter(pool, a, b):
     finally:
         over.append(True)
         job.result()
+
+
+def half_closes(a, b):
+    """b sends and closes its sending direction, then a does the same."""
+    for one, other in ((b, a), (a, b)):
+        one.send(b'the last bytes')
+        one.shut()
+        assert other.read_all() == b'the last bytes'
+
+
+@contextlib.contextmanager
+def serving(*servers):
+    """Run socketserver servers, each in a thread."""
+    threads = [threading.Thread(target=s.serve_forever, args=(0.02,)) for s in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for server, thread in zip(servers, threads):
+            server.shutdown()
+            thread.join()
+            server.server_close()
+            if isinstance(server.server_address, str):
+                os.unlink(server.server_address)

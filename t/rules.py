@@ -64,28 +64,10 @@ def grid(only=lambda cell: True, but=()):
 
 # ---- ends ----
 
-def pipes():
-    """An End on two pipes, and the descriptors for a child's stdin and stdout.
-    """
-    return rig.end_of_pipe_pair()
-
-
-def socketpair():
-    """The same on one socketpair: stdin and stdout are one descriptor."""
-    ours, theirs = socket.socketpair()
-    return rig.End(ours), theirs.detach(), None
-
-
-def ends_for_stdio(kind):
-    """(our End, stdin, stdout) for a relay on stdin and stdout.  stdout is
-    None if it is the same descriptor as stdin."""
-    return pipes() if kind == 'pipes' else socketpair()
-
-
 def without_relay(kind):
     """(client, target) joined by the kernel without relay."""
     if kind in ('pipes', 'command'):
-        a, i, o = pipes()
+        a, i, o = rig.end_of_pipe_pair()
         return a, rig.End(i, o)
     if kind == 'tcp':
         t = rig.TcpTarget()
@@ -142,10 +124,10 @@ class Joint:
 
     def run_on(self, kind):
         """Run relay on stdin and stdout, and return their other end."""
-        end, i, o = ends_for_stdio(kind)
-        self.run(stdin=i, stdout=i if o is None else o)
-        for fd in {i, o} - {None}:
-            os.close(fd)
+        end, i, o = rig.stdio(kind)
+        self.run(stdin=i, stdout=o)
+        os.close(i)
+        os.close(o)
         self.ends.append(end)
         return end
 

@@ -612,7 +612,7 @@ def test_at_most(joined, source):
     """Goal: -c 2 lets two be served; the third waits in the backlog, nothing spins, and its turn comes."""
     j = joined(source, 'unix', ['-c', '2', '-v'])
     pairs = [j.connect(), j.connect()]
-    third = j.connect_near()
+    third = j.client()
     third.send(b'patience')
     rig.quiet(j.relay.pid)
     assert not j.target.waiting() and j.relay.err().count('opened') == 2
@@ -1195,7 +1195,7 @@ def test_last_words_arrive(joined, pool, source):
     """Goal: a command does not take what the client says, speaks its last words and ends: a client that reads slowly still
     gets all of them (an answer that was sent before the request was read, as "413 Payload Too Large" is)."""
     j = joined(source, 'command', ['-v'])
-    a = j.connect_near(receive_buffer=4096)
+    a = j.client(receive_buffer=4096)
     b = j.target.accept()
     ping(a, b)
     b.deafen()

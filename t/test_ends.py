@@ -342,7 +342,7 @@ def test_target_is_killed(joined, source, kind, tmp):
     connection and no other."""
     j = joined(source, kind)
     a, b = j.connect()
-    doomed = j.connect_near()
+    doomed = j.client()
     theirs = j.target.accept()
     # The server process: only it holds the accepted connection.
     server = subprocess.Popen(['sleep', '99'], stdin=theirs.r)
@@ -382,7 +382,7 @@ def test_1000_connections(joined, pool, source, kind):
     """Goal: 1,000 connections at the same time, each with its own bytes."""
     j = joined(source, kind)
     job = pool.submit(lambda: [j.target.accept() for _ in range(1000)])
-    near = [j.connect_near() for _ in range(1000)]
+    near = [j.client() for _ in range(1000)]
     far = job.result()
     j.ends += far
     for i, a in enumerate(near):

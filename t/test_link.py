@@ -32,55 +32,16 @@ KINDS = ('tcp', 'unix')
 EVERY = TIMES('source, kind', [(s, k) for s in SOURCES for k in KINDS])
 
 
-class Link:
-    """A near relay for a kind of source, a far relay for a kind of target, and
-    a command between them.  connect() returns both ends of a new connection."""
-
-    def __init__(self, start, target, tmp, source='tcp', kind='tcp', near=(), far=(), line=()):
-        self.source, self.start, self.ends = source, start, []
-        self.target = target(kind)
-        self.near = ['-m', *near]
-        self.command = ['--', *line, rig.RELAY, '-m', *far, '-', *self.target.words]
-        self.relay = None
-        if source in rig.LISTENERS:
-            self.relay = start(*self.near, '%s/from' % tmp if source == 'unix' else '127.0.0.1:0',
-                               *self.command)
-
-    def client(self, **kw):
-        """Return the client's end alone."""
-        if self.source == 'pipes':
-            a, i, o = rig.end_of_pipe_pair()
-            self.relay = self.start(*self.near, '-', *self.command, stdin=i, stdout=o)
-            os.close(i)
-            os.close(o)
-        elif self.source == 'socketpair':
-            ours, theirs = socket.socketpair()
-            a = rig.End(ours)
-            self.relay = self.start(*self.near, '-', *self.command, stdin=theirs, stdout=theirs)
-            theirs.close()
-        else:
-            a = rig.connect(self.relay.address, **kw)
-        self.ends.append(a)
-        return a
-
-    def connect(self, **kw):
-        a = self.client(**kw)
-        self.ends.append(self.target.accept())
-        return a, self.ends[-1]
-
-    def close(self):
-        for end in self.ends:
-            end.close()
-
-
 @pytest.fixture
 def link(relay, target, tmp):
     """link(source, target kind, near=options, far=options, line=words before
-    the far relay's) makes a Link."""
+    the far relay's) makes a rig.Join of a near relay and a far one."""
     made = []
 
-    def make(*args, **kw):
-        made.append(Link(relay, target, tmp, *args, **kw))
+    def make(source='tcp', kind='tcp', near=(), far=(), line=()):
+        t = target(kind)
+        made.append(rig.Join(relay, source, t, ['-m', *near],
+                             ['--', *line, rig.RELAY, '-m', *far, '-', *t.words], tmp))
         return made[-1]
     yield make
     for j in made:
@@ -434,7 +395,9 @@ def test_thousand_one_by_one(link, lean):
 def test_out_of_descriptors_at_the_far_end(link):
     """Goal: when the far side has no descriptor left, new streams wait or are
     reset with the cause; open streams go on."""
-    limit = 'import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); os.execv(sys.argv[1], sys.argv[1:])'
+    limit = 'import os, resource, sys; ' \
+            'resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); ' \
+            'os.execv(sys.argv[1], sys.argv[1:])'
     j = link('tcp', 'unix', far=['-t', '1'], line=[sys.executable, '-c', limit])
     a, b = j.connect()
     ping(a, b)

@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import os
 import socketserver
-import subprocess
 import threading
 
 import pytest
@@ -65,13 +64,8 @@ def app(tmp):
         request_queue_size = 1024
 
     server = Server(tmp + '/app.sock', Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    os.unlink(tmp + '/app.sock')
+    with rig.serving(server):
+        yield server
 
 
 def logins(hosts):
@@ -127,12 +121,7 @@ def test_half_close_over_two_hosts(link, target):
     r = link(t.words[0])
     a = rig.connect(r.address)
     b = t.accept()
-    b.send(b'all I had to say')
-    b.shut()
-    assert a.read_all() == b'all I had to say'
-    a.send(b'thanks')
-    a.shut()
-    assert b.read_all() == b'thanks'
+    rig.half_closes(a, b)
     a.close()
     b.close()
 
@@ -179,7 +168,7 @@ def test_term(link, target, hosts, mark):
     b = t.accept()
     rig.ping(a, b)
     assert r.stop(timeout=2) == 0
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     assert a.fate() == 'reset'
     assert b.fate() == 'end'
     assert not r.err(), r.err()
@@ -188,13 +177,6 @@ def test_term(link, target, hosts, mark):
 
 
 # ---- a process of the chain is killed ----
-
-def wait_for_silence(hosts, mark, but=()):
-    """Within 2 s no session and no marked process is left on either host,
-    except those in `but`."""
-    wait_for(lambda: not hosts.sessions() and set(rig.marked(mark)) <= set(but), 2,
-             'still there: %s' % rig.marked(mark))
-
 
 def pump(end):
     with contextlib.suppress(OSError):
@@ -217,7 +199,8 @@ def victims(hosts, near, mark):
             found['far'] = pid
         elif ' login ' in line and 'ssh' in line.split()[0] and pid != near.pid:
             found['ssh'] = pid
-        elif ' node ' in line and 'ssh' in line.split()[0] and ' login ' not in line and not line.startswith('sh'):
+        elif ' node ' in line and ' login ' not in line and 'ssh' in line.split()[0] \
+                and not line.startswith('sh'):
             found['inner ssh'] = pid
     for name, daemon in hosts.daemons.items():
         found['sshd of ' + name], = rig.children(daemon.pid)
@@ -252,7 +235,7 @@ def test_killed(link, target, hosts, mark, who, stuck):
     assert len(chain) == 6, (chain, rig.marked(mark))
     os.kill(chain[who], 9)
     wait_for(lambda: r.proc.poll() is not None, 2, 'near still runs; it says: ' + r.err())
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     assert a.gone()
     if who != 'near':
         assert r.wait() == 7, r.err()

@@ -22,7 +22,7 @@ import tempfile
 import pytest
 
 import rig
-from rig import exchange, wait_for
+from rig import exchange
 
 TIMES = pytest.mark.parametrize
 # the first x86_64 system call that Linux 3.10 lacks (syscall_64.tbl)

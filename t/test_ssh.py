@@ -50,13 +50,8 @@ def app(tmp):
 
     server = Server(tmp + '/app.sock', Handler)
     server.cut = threading.Event()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    os.unlink(tmp + '/app.sock')
+    with rig.serving(server):
+        yield server
 
 
 def processes(mark, *names):
@@ -194,13 +189,6 @@ def test_target_ends_first_over_ssh(hosts, target):
 
 # ---- nothing is left behind ----
 
-def wait_for_silence(hosts, mark, but=()):
-    """Within 2 s no session and no marked process is left on either host,
-    except those in `but`."""
-    wait_for(lambda: not hosts.sessions() and set(rig.marked(mark)) <= set(but), 2,
-             'still there: %s' % rig.marked(mark))
-
-
 @pytest.mark.parametrize('path', ['/', '/endless'], ids=['waiting', 'busy'])
 def test_curl_is_killed(relay, hosts, app, tmp, mark, path):
     """Goal: when curl is killed with SIGKILL, during a transfer or on an idle
@@ -211,7 +199,7 @@ def test_curl_is_killed(relay, hosts, app, tmp, mark, path):
     assert curl.stdout.read(10)
     curl.kill()
     curl.communicate()
-    wait_for_silence(hosts, mark, [r.pid])
+    hosts.wait_for_silence(mark, [r.pid])
     if path == '/endless':
         assert app.cut.wait(2)
 
@@ -231,7 +219,7 @@ def test_client_of_a_silent_server_is_killed(relay, hosts, target, mark, stuck):
     if stuck:
         a.stuff(b'x' * 65536)
     a.reset()
-    wait_for_silence(hosts, mark, [r.pid])
+    hosts.wait_for_silence(mark, [r.pid])
     b.close()
 
 
@@ -249,7 +237,7 @@ def test_client_over_two_hosts_is_killed(relay, hosts, target, mark, stuck):
     a.reset()
     b.read_all()
     b.close()
-    wait_for_silence(hosts, mark, [r.pid])
+    hosts.wait_for_silence(mark, [r.pid])
 
 
 @stuck_or_not
@@ -266,7 +254,7 @@ def test_ssh_is_killed(hosts, target, mark, stuck):
         a.stuff(b'x' * 65536)
     ssh.kill()
     ssh.communicate()
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     a.close()
     b.close()
 
@@ -279,7 +267,7 @@ def test_ssh_with_proxycommand_is_killed(hosts, mark):
     assert ssh.stdout.readline() == b'node\n'
     ssh.kill()
     ssh.communicate()
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
 
 
 def test_local_relay_as_proxycommand_is_let_go(hosts, mark):
@@ -290,7 +278,7 @@ def test_local_relay_as_proxycommand_is_let_go(hosts, mark):
     assert ssh.stdout.readline() == b'node\n'
     ssh.kill()
     ssh.communicate()
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
 
 
 def test_relay_is_killed(relay, hosts, target, mark):
@@ -306,7 +294,7 @@ def test_relay_is_killed(relay, hosts, target, mark):
     if not rig.EXTRAS:
         assert b.read_all() == b''
         b.send(b'is anybody there?')
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     a.close()
     b.close()
 
@@ -342,4 +330,4 @@ def test_server_dies(hosts, target, mark):
     ssh.stdin.close()
     ssh.wait(rig.PATIENCE)
     ssh.stdout.close()
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)

@@ -13,7 +13,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import socketserver
 import stat
 import subprocess
@@ -161,40 +160,29 @@ class Web:
             def log_message(self, *_):
                 pass
 
-        class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+        class Quiet(socketserver.ThreadingMixIn):
             daemon_threads, block_on_close, request_queue_size = True, False, 1024
 
             def handle_error(self, *_):
                 pass
 
-        class Tcp(socketserver.ThreadingMixIn, socketserver.TCPServer):
-            daemon_threads, block_on_close, request_queue_size = True, False, 1024
+        class Unix(Quiet, socketserver.UnixStreamServer):
+            pass
 
-            def handle_error(self, *_):
-                pass
+        class Tcp(Quiet, socketserver.TCPServer):
+            pass
 
         self.path = directory + '/app.sock'
         self.servers = [Unix(self.path, Handler), Tcp(('127.0.0.1', 0), Handler)]
         os.chmod(self.path, 0o666)
         self.port = self.servers[1].server_address[1]
-        self.threads = [threading.Thread(target=s.serve_forever, args=(0.02,))
-                        for s in self.servers]
-        for thread in self.threads:
-            thread.start()
-
-    def close(self):
-        for server, thread in zip(self.servers, self.threads):
-            server.shutdown()
-            thread.join()
-            server.server_close()
-        os.unlink(self.path)
 
 
 @pytest.fixture
 def web(tmp):
     server = Web(tmp)
-    yield server
-    server.close()
+    with rig.serving(*server.servers):
+        yield server
 
 
 def curl(*words):
@@ -211,14 +199,6 @@ def shows_page(address):
              'http://app/'] if '/' in address else ['http://%s/' % address]
     status, page = curl(*where)
     assert status == 0 and page == PAGE, (address, status, page[:200])
-
-
-def wait_for_silence(hosts, mark, seconds=2):
-    """Within 2 s no session and no marked process is left on either host."""
-    try:
-        wait_for(lambda: not hosts.sessions() and not rig.marked(mark), seconds)
-    except AssertionError:
-        raise AssertionError('still there after %d s: %s' % (seconds, rig.marked(mark))) from None
 
 
 def has_one_copy(far, where=None):
@@ -249,7 +229,7 @@ def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
     assert lines[2:] == ['http://localhost:%s -> login -> node:%s'
                          % (r.address.split(':')[1], web.path)]
     assert r.stop() == 0
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'node')
     shows_page(r.address)
     after = os.stat(path)
@@ -364,16 +344,11 @@ def test_remote_socket(tunnel, far, target, tmp, hosts, mark):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         a = rig.connect(path)
         b = t.accept()
-        b.send(b'all')
-        b.shut()
-        assert a.read_all() == b'all'
-        a.send(b'thanks')
-        a.shut()
-        assert b.read_all() == b'thanks'
+        rig.half_closes(a, b)
         a.close()
         b.close()
         r.stop(sig)
-        wait_for_silence(hosts, mark)
+        hosts.wait_for_silence(mark)
         assert not os.path.exists(path)
 
 
@@ -491,12 +466,7 @@ def test_stdio(tunnel, far, target, hosts):
     os.close(i)
     os.close(o)
     b = t.accept()
-    b.send(b'hello')
-    b.shut()
-    assert a.read_all() == b'hello'
-    a.send(b'thanks')
-    a.shut()
-    assert b.read_all() == b'thanks'
+    rig.half_closes(a, b)
     b.close()
     assert r.wait() == 0, r.err()
     a.close()
@@ -989,7 +959,8 @@ def test_without_cksum(tunnel, far, web, without):
 
 # Each runs its arguments without a shell, like the program that it replaces.
 STAND_INS = {
-    'docker': '#!/bin/sh\n[ "$1 $2 $3" = "exec -i c" ] && shift 3 && exec "$@"\n[ "$1 $2" = "exec c" ] && shift 2 && exec "$@" </dev/null\n',
+    'docker': '#!/bin/sh\n[ "$1 $2 $3" = "exec -i c" ] && shift 3 && exec "$@"\n'
+              '[ "$1 $2" = "exec c" ] && shift 2 && exec "$@" </dev/null\n',
     'kubectl': '#!/bin/sh\n[ "$1 $2 $3 $4" = "exec -i pod --" ] && shift 4 && exec "$@"\n',
     'srun': '''#!/usr/bin/python3
 import os, subprocess, sys
@@ -1002,7 +973,11 @@ held = b''
 while True:
     data = os.read(child.stdout.fileno(), 65536)
     held += data
-    keep = 0 if not data else len(held) % 8192 if '--block' in words else len(held) - held.rfind(b'\\n') - 1
+    if '--block' in words:
+        keep = len(held) % 8192
+    else:
+        keep = len(held) - held.rfind(b'\\n') - 1
+    keep = keep if data else 0
     sys.stdout.buffer.write(held[:len(held) - keep])
     sys.stdout.buffer.flush()
     held = held[len(held) - keep:]
@@ -1166,7 +1141,7 @@ def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
             if line == 'sh' or line.startswith(('head -c', 'cat')):
                 os.kill(pid, signal.SIGTERM)
         assert r.wait() == 7
-    wait_for_silence(hosts, mark, 10)
+    hosts.wait_for_silence(mark, 10)
     assert far.files() == []
     assert not os.path.exists('%s/relay-%d' % (tmp, uid))
 
@@ -1237,7 +1212,7 @@ def test_background(run, far, web, tmp, hosts, mark):
     with open(pidfile) as f:
         pid = int(f.read())
     os.kill(pid, signal.SIGTERM)
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     assert not os.path.exists(pidfile)
 
 
@@ -1283,7 +1258,7 @@ def test_stopped(tunnel, far, target, hosts, mark, tmp, sig):
         ends += [rig.connect(address), t.accept()]
         rig.ping(*ends[-2:])
     assert r.stop(sig, timeout=2) == (0 if sig != signal.SIGKILL else -9)
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     assert not os.path.exists(tmp + '/far.sock')
     if sig == signal.SIGKILL:
         os.unlink(tmp + '/near.sock')
@@ -1301,7 +1276,7 @@ def test_interrupted_at_the_terminal(tunnel, far, web, hosts, mark):
     before = r.err()
     os.killpg(r.pid, signal.SIGINT)
     assert r.wait(2) == 0
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     assert r.err() == before
 
 
@@ -1315,7 +1290,7 @@ def test_stopped_while_it_starts(tunnel, far, hosts, mark):
     assert r.stop(timeout=2) == 0
     assert len(r.err().splitlines()) == 1, r.err()
     os.kill(sleep, signal.SIGKILL)
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     assert far.files() == []
 
 
@@ -1386,7 +1361,7 @@ def test_comes_back_again_and_again(tunnel, far, web, hosts, mark):
             if not ok and not any(begin - 0.2 < cut < end for cut in cuts)]
     assert not lost, (lost, cuts)
     assert r.stop(timeout=2) == 0
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
     assert len(far.files()) == 1
 
 
@@ -1460,7 +1435,7 @@ def test_host_goes_away(tunnel, far, web, hosts, mark, pool, tmp):
     wait_for(lambda: os.path.exists(there))
     shows_page(there)
     assert r.stop(timeout=2) == 0
-    wait_for_silence(hosts, mark)
+    hosts.wait_for_silence(mark)
 
 
 @pytest.mark.parametrize('place', ['port', 'picked port', 'socket'])
