@@ -1,4 +1,9 @@
-/* check.h - what the unit tests share; every test is a process of its own (Check's fork mode) and may spoil what it likes. */
+/*
+ * check.h - what the unit tests share.
+ *
+ * Check runs each test in a process of its own, so a test may leave descriptors,
+ * signals and memory in any state.
+ */
 #ifndef T_CHECK_H
 #define T_CHECK_H
 #include <check.h>
@@ -16,10 +21,12 @@
 #include <unistd.h>
 
 /*
- * Check writes a note of each assertion that holds to a file, and reads all of them at the end, to tell after which one a test
- * died.  Millions of them took most of the time: a line is noted a hundred times and no more.
+ * Check writes a note to a file for each assertion that holds.  It needs the
+ * last note if a test crashes.  Millions of notes took most of the run time, so
+ * each line is noted at most a hundred times.
  */
-static inline void note(const char *file, int line)
+static inline void
+note(const char *file, int line)
 {
 	static unsigned char times[4096];
 	unsigned char *n = &times[line % 4096];
@@ -31,51 +38,98 @@ static inline void note(const char *file, int line)
 }
 #define _mark_point(file, line) note(file, line)
 
-/* A whole program: TESTS("room") { tcase_add_test(tc, a_rule); ... } */
-#define TESTS(room) \
-	static void add_tests(TCase *tc); \
-	int main(void) \
-	{ \
-		Suite *suite = suite_create(room); \
-		TCase *tc = tcase_create(room); \
-		SRunner *runner = srunner_create(suite); \
-		int failed; \
-		signal(SIGINT, SIG_DFL); /* nohup and a shell's & have them ignored, and relay respects that */ \
-		signal(SIGQUIT, SIG_DFL); \
-		signal(SIGHUP, SIG_DFL); \
-		suite_add_tcase(suite, tc); \
-		tcase_set_timeout(tc, 15); \
-		add_tests(tc); \
-		srunner_run_all(runner, CK_ENV); \
-		failed = srunner_ntests_failed(runner); \
-		srunner_free(runner); \
-		return failed != 0; \
-	} \
+/* A whole test program: TESTS("name") { tcase_add_test(tc, a_rule); ... } */
+#define TESTS(room)                                                                           \
+	static void add_tests(TCase *tc);                                                     \
+	int main(void)                                                                        \
+	{                                                                                     \
+		Suite *suite = suite_create(room);                                            \
+		TCase *tc = tcase_create(room);                                               \
+		SRunner *runner = srunner_create(suite);                                      \
+		int failed;                                                                   \
+		/* relay leaves ignored signals ignored; nohup and '&' start us with these */ \
+		signal(SIGINT, SIG_DFL);                                                      \
+		signal(SIGQUIT, SIG_DFL);                                                     \
+		signal(SIGHUP, SIG_DFL);                                                      \
+		suite_add_tcase(suite, tc);                                                   \
+		tcase_set_timeout(tc, 15);                                                    \
+		add_tests(tc);                                                                \
+		srunner_run_all(runner, CK_ENV);                                              \
+		failed = srunner_ntests_failed(runner);                                       \
+		srunner_free(runner);                                                         \
+		return failed != 0;                                                           \
+	}                                                                                     \
 	static void add_tests(TCase *tc)
 
-#define MS(t) (clock_gettime(CLOCK_MONOTONIC, &(t)), (int64_t)(t).tv_sec * 1000 + (t).tv_nsec / 1000000)
-static inline int64_t ms(void) { struct timespec t; return MS(t); }
-
-/* Do ${work} until ${cond} holds; 5 s are taken for never. */
-#define UNTIL(cond, work) do { \
-		int64_t until_ = ms() + 5000; \
-		while (!(cond)) { ck_assert_msg(ms() < until_, "never came: %s", #cond); work; } \
-	} while (0)
-#define WAIT_FOR(cond) UNTIL(cond, poll(NULL, 0, 1))
-#define HAS(text, part) ck_assert_msg(strstr(text, part) != NULL, "\"%s\" is not in: %s", part, text)
-#define HAS_NOT(text, part) ck_assert_msg(strstr(text, part) == NULL, "\"%s\" is in: %s", part, text)
-
-static inline bool nonblocking(int fd) { return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
-static inline bool cloexec(int fd) { return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
-static inline int fds_open(void) { int fd, n = 0; for (fd = 0; fd < 512; fd++) n += fcntl(fd, F_GETFD) != -1; return n; }
-static inline void give_back(void) { int fd; for (fd = 40; fd < 65536; fd++) close(fd); } /* descriptors that a test used up */
-static inline void socks(int fd[2]) /* a non-blocking pair */
+#define MS(t) \
+	(clock_gettime(CLOCK_MONOTONIC, &(t)), (int64_t)(t).tv_sec * 1000 + (t).tv_nsec / 1000000)
+static inline int64_t
+ms(void)
 {
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
-	ck_assert(fcntl(fd[0], F_SETFL, O_NONBLOCK) != -1 && fcntl(fd[1], F_SETFL, O_NONBLOCK) != -1);
+	struct timespec t;
+	return MS(t);
 }
 
-/* capture(): from now on stderr is a file; captured(): all that it holds. */
-static inline void capture(void) { ck_assert_int_eq(dup2(fileno(tmpfile()), 2), 2); }
-static inline const char *captured(void) { static char s[9999]; long n = pread(2, s, 9998, 0); s[n > 0 ? n : 0] = 0; return s; }
+/* Do ${work} until ${cond} holds; fail after 5 s. */
+#define UNTIL(cond, work)                                                          \
+	do {                                                                       \
+		int64_t until_ = ms() + 5000;                                      \
+		while (!(cond)) {                                                  \
+			ck_assert_msg(ms() < until_, "not within 5 s: %s", #cond); \
+			work;                                                      \
+		}                                                                  \
+	} while (0)
+#define WAIT_FOR(cond) UNTIL(cond, poll(NULL, 0, 1))
+#define HAS(text, part) \
+	ck_assert_msg(strstr(text, part) != NULL, "\"%s\" is not in: %s", part, text)
+#define HAS_NOT(text, part) \
+	ck_assert_msg(strstr(text, part) == NULL, "\"%s\" is in: %s", part, text)
+
+static inline bool
+nonblocking(int fd)
+{
+	return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0;
+}
+static inline bool
+cloexec(int fd)
+{
+	return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
+}
+static inline int
+fds_open(void)
+{
+	int fd, n = 0;
+	for (fd = 0; fd < 512; fd++)
+		n += fcntl(fd, F_GETFD) != -1;
+	return n;
+}
+static inline void
+give_back(void)
+{
+	int fd;
+	for (fd = 40; fd < 65536; fd++)
+		close(fd);
+} /* close what a test used up */
+static inline void
+socks(int fd[2]) /* a non-blocking pair */
+{
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+	ck_assert(
+	    fcntl(fd[0], F_SETFL, O_NONBLOCK) != -1 && fcntl(fd[1], F_SETFL, O_NONBLOCK) != -1);
+}
+
+/* capture() makes stderr a file; captured() returns its contents. */
+static inline void
+capture(void)
+{
+	ck_assert_int_eq(dup2(fileno(tmpfile()), 2), 2);
+}
+static inline const char *
+captured(void)
+{
+	static char s[9999];
+	long n = pread(2, s, 9998, 0);
+	s[n > 0 ? n : 0] = 0;
+	return s;
+}
 #endif

@@ -1,22 +1,29 @@
 /*
- * faults.c - a preloaded library that makes the system as unkind to relay as its manual allows.
+ * faults.c - a preloaded library that adds every fault a system may show.
  *
- *   cc -shared -fPIC -o faults.so faults.c -ldl; LD_PRELOAD=./faults.so FAULTS_SHORT=1 FAULTS_EINTR=5 ./relay ...
+ *   cc -shared -fPIC -o faults.so faults.c -ldl
+ *   LD_PRELOAD=./faults.so FAULTS_SHORT=1 FAULTS_EINTR=5 ./relay ...
  *
- *   FAULTS_SHORT=1   data moves byte by byte: calls on non-blocking descriptors, and reads of 512 bytes and more
- *   FAULTS_EINTR=N   one call in N is interrupted, N > 1
- *   FAULTS_EAGAIN=N  one call in N on a non-blocking descriptor, socket or pipe, finds nothing to do
- *   FAULTS_SEED=N    of the dice
- *   FAULTS_COUNT=F   at exit the number of faults made is written into F
- *   FAULTS_MODES=F   the mode of each socket file, in the instant after its bind(), is appended to F
+ *   FAULTS_SHORT=1   calls on non-blocking descriptors, and reads of 512 bytes
+ *                    and more, move one byte
+ *   FAULTS_EINTR=N   one call in N fails with EINTR; N > 1
+ *   FAULTS_EAGAIN=N  one call in N on a non-blocking socket or pipe fails with
+ *                    EAGAIN
+ *   FAULTS_SEED=N    the seed of the random numbers
+ *   FAULTS_COUNT=F   at exit the number of faults is written to F
+ *   FAULTS_MODES=F   the mode of each socket file directly after its bind() is
+ *                    appended to F
  *   FAULTS_LISTEN=N  N milliseconds pass before each listen()
- *   FAULTS_LOOKUP=1  a look-up of a name is never answered
- *   FAULTS_NAMES=D   names that begin with "fake" are looked up here: each look-up appends a line to D/asked, waits as long as
- *                    D/hold exists, and answers 127.0.0.1; of "fakeless", that the name is not known
+ *   FAULTS_LOOKUP=1  no look-up of a name ends
+ *   FAULTS_NAMES=D   names that begin with "fake" are looked up here.  Each
+ *                    look-up appends a line to D/asked, waits while D/hold
+ *                    exists, and returns 127.0.0.1.  "fakeless" is unknown.
  *
- * What cannot happen is not done: small reads and writes on blocking descriptors stay whole (POSIX 2.9.7, PIPE_BUF), a single byte
- * always goes into a pipe that is not full (a signal handler's, say), and what is no stream (netlink) is left alone.
- * Only programs of the name relay are treated so, not the commands that they run.
+ * Faults that no system shows are left out.  Small reads and writes on blocking
+ * descriptors stay complete (POSIX 2.9.7, PIPE_BUF).  One byte always fits into
+ * a pipe that is not full; signal handlers depend on it.  Netlink sockets are
+ * left alone, because they are not streams.  Only programs named relay are
+ * affected, not the commands that they run.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -41,7 +48,7 @@
 
 static int cut;
 static long eintr, eagain, made;
-static unsigned long long dice = 88172645463325252ULL;
+static unsigned long long random_state = 88172645463325252ULL;
 
 static long
 setting(const char *name)
@@ -59,7 +66,7 @@ begin(void)
 	cut = setting("FAULTS_SHORT") != 0;
 	eintr = setting("FAULTS_EINTR");
 	eagain = setting("FAULTS_EAGAIN");
-	dice += (unsigned long long)setting("FAULTS_SEED") * 2654435761ULL;
+	random_state += (unsigned long long)setting("FAULTS_SEED") * 2654435761ULL;
 }
 
 __attribute__((destructor)) static void
@@ -76,18 +83,18 @@ end(void)
 	fclose(f);
 }
 
-/* One in n; xorshift64. */
+/* True once in n calls, at random (xorshift64). */
 static int
 one_in(long n)
 {
-	dice ^= dice << 13;
-	dice ^= dice >> 7;
-	dice ^= dice << 17;
-	return n > 0 && dice % (unsigned long long)n == 0;
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return n > 0 && random_state % (unsigned long long)n == 0;
 }
 
 static int
-nonblocking(int fd)
+is_nonblocking(int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
 
@@ -95,7 +102,7 @@ nonblocking(int fd)
 }
 
 static int
-stream(int fd)
+is_stream(int fd)
 {
 	socklen_t len = sizeof(int);
 	int type = SOCK_STREAM;
@@ -104,19 +111,19 @@ stream(int fd)
 	return type == SOCK_STREAM;
 }
 
-/* Shall the call on fd fail?  Then errno says how. */
+/* True if the call on fd must fail; errno is set then. */
 static int
 fails(int fd)
 {
 	int saved = errno;
 
-	if (!stream(fd)) {
+	if (!is_stream(fd)) {
 		errno = saved;
 		return 0;
 	}
 	if (one_in(eintr))
 		errno = EINTR;
-	else if (one_in(eagain) && nonblocking(fd))
+	else if (one_in(eagain) && is_nonblocking(fd))
 		errno = EAGAIN;
 	else {
 		errno = saved;
@@ -129,7 +136,7 @@ fails(int fd)
 static size_t
 shorten(int fd, size_t n)
 {
-	if (!cut || n <= 1 || !nonblocking(fd) || !stream(fd))
+	if (!cut || n <= 1 || !is_nonblocking(fd) || !is_stream(fd))
 		return n;
 	made++;
 	return 1;
@@ -188,7 +195,7 @@ writev(int fd, const struct iovec *v, int n)
 	REAL(writev);
 	if (fails(fd))
 		return -1;
-	return cut && nonblocking(fd) ? (made++, real(fd, &one, 1)) : real(fd, v, n);
+	return cut && is_nonblocking(fd) ? (made++, real(fd, &one, 1)) : real(fd, v, n);
 }
 
 ssize_t
@@ -231,7 +238,7 @@ accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 	return fails(fd) ? -1 : real(fd, sa, len, flags);
 }
 
-/* An interrupted connect goes on by itself (POSIX connect). */
+/* An interrupted connect continues in the background (POSIX connect). */
 int
 connect(int fd, const struct sockaddr *sa, socklen_t len)
 {

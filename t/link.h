@@ -1,13 +1,14 @@
-/* link.h - two muxes that are joined in memory. */
+/* link.h - two muxes joined in memory. */
 #ifndef T_LINK_H
 #define T_LINK_H
 #include "mux/mux.h"
 #include "t/check.h"
 
 static struct mux *link_near, *link_far;
-static bool link_held; /* nothing crosses for now */
+static bool link_held; /* no bytes cross while true */
 
-static inline size_t link_cross_one(struct mux *from, struct mux *to, int64_t now)
+static inline size_t
+link_cross_one(struct mux *from, struct mux *to, int64_t now)
 {
 	static unsigned char wire[1 << 17];
 	size_t n = mux_pull(from, wire, sizeof(wire), now);
@@ -16,17 +17,20 @@ static inline size_t link_cross_one(struct mux *from, struct mux *to, int64_t no
 	return n;
 }
 
-/* Carry over what both have to send now; return false if that was nothing. */
-static inline bool link_cross(int64_t now)
+/* Move what both sides have to send; return false if there was nothing. */
+static inline bool
+link_cross(int64_t now)
 {
 	if (link_held || link_near == NULL)
 		return false;
 	mux_tick(link_near, now);
 	mux_tick(link_far, now);
-	return link_cross_one(link_near, link_far, now) + link_cross_one(link_far, link_near, now) > 0;
+	return link_cross_one(link_near, link_far, now) + link_cross_one(link_far, link_near, now) >
+	       0;
 }
 
-static inline void link_start(uint32_t streams, int64_t now)
+static inline void
+link_start(uint32_t streams, int64_t now)
 {
 	link_held = false;
 	link_near = mux_new(MUX_NEAR, MUX_MEMORY, "laptop", now);
@@ -35,7 +39,8 @@ static inline void link_start(uint32_t streams, int64_t now)
 	mux_limit_streams(link_far, streams);
 }
 
-static inline void link_up(uint32_t streams, int64_t now)
+static inline void
+link_up(uint32_t streams, int64_t now)
 {
 	link_start(streams, now);
 	while (link_cross(now))
@@ -44,21 +49,24 @@ static inline void link_up(uint32_t streams, int64_t now)
 	ck_assert_int_eq(mux_state(link_far), MUX_UP);
 }
 
-/* The channel is lost, on both sides. */
-static inline void link_cut(void)
+/* Lose the channel, on both sides. */
+static inline void
+link_cut(void)
 {
 	mux_lost(link_near, MUX_RESET, "the line is cut");
 	mux_lost(link_far, MUX_RESET, "the line is cut");
 }
 
-static inline void link_free(void)
+static inline void
+link_free(void)
 {
 	mux_free(link_near);
 	mux_free(link_far);
 	link_near = link_far = NULL;
 }
 
-static inline uint32_t link_streams(void)
+static inline uint32_t
+link_streams(void)
 {
 	struct mux_stats a, b;
 
@@ -67,7 +75,8 @@ static inline uint32_t link_streams(void)
 	return a.streams + b.streams;
 }
 
-static inline uint64_t link_reserved(void)
+static inline uint64_t
+link_reserved(void)
 {
 	struct mux_stats a, b;
 

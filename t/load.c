@@ -1,27 +1,41 @@
 /*
- * load: a load generator, and the server that it talks to, for relay's bench.
+ * load.c - the load generator of relay's bench, and the server for it.
  *
- * One server serves every measure. A connection begins with a request of REQUEST bytes, text padded with blanks, that
- * says what it is for: "push N" (the client sends N bytes), "pull N" (the server does), "both N" (both do, at once),
- * "echo N" (messages of N bytes come back until the client closes), "sink 0" (read to the client's half-close, then
- * tell the count and close), "answer 0" (the request comes back, the server closes), "hold 0" (one byte comes back,
- * then nothing happens until "wake"), "wake 0" (from now on each byte on a held connection comes back, in the order that
- * turn() gives, which is the client's too), "drop 0" (all held ones are closed). The last two answer with a byte. The
- * length is fixed so that nothing behind the request is read with it.
+ * One server serves every measurement.  Each connection begins with a request
+ * of REQUEST bytes: text padded with blanks.  The fixed length prevents a read
+ * beyond the request.
  *
- * Nothing that is measured hangs on how a forwarder treats a half-close, for some lose bytes there: after push, pull
- * and both the server sends one byte more, the receipt, when it has sent and read all; the clock stops at the receipt.
- * The clock starts before the request, when the connection stands: a forwarder's own dial is part of the transfer.
+ *   push N    the client sends N bytes
+ *   pull N    the server sends N bytes
+ *   both N    both send N bytes at the same time
+ *   echo N    the server returns messages of N bytes until the client closes
+ *   sink 0    the server reads to EOF, sends the byte count, and closes
+ *   answer 0  the server returns the request and closes
+ *   hold 0    the server sends one byte, then does nothing until "wake"
+ *   wake 0    from now on each byte on a held connection is returned; client
+ *             and server take the connections in the order of turn()
+ *   drop 0    the server closes all held connections
  *
- * The server must not be the bottleneck. Short and idle connections live in one poll loop; a connection that works
- * (bulk, echo) gets its own process with blocking reads and writes of BUFFER bytes. Held connections are never polled,
- * so that 10,000 of them slow down nobody: who waits for them to speak knows which one is next.
+ * The server answers wake and drop with one byte.
  *
- * An END is a Unix socket (any text with a '/'), ADDRESS:PORT in numbers (IPv4), or, for serve, push, pull, both and
- * rtt, '-', stdin and stdout. Results go to stdout, or to stderr where stdout is the connection. "serve -" takes one
- * request after the other from the one connection.
+ * No measurement depends on half-closes, because some forwarders lose bytes
+ * there.  After push, pull and both, the server sends one more byte, the
+ * receipt, when it has sent and read everything.  The clock runs from the time
+ * before the request, on a connected socket, to the receipt.  So the connect of
+ * the forwarder is part of the transfer.
  *
- * "line" is no client: it runs a command and stands between it and its own stdin and stdout as a long and slow line.
+ * The server must not be the bottleneck.  Short and idle connections are in one
+ * poll loop.  A busy connection (bulk, echo) gets its own process with blocking
+ * reads and writes of BUFFER bytes.  Held connections are not polled, so 10,000
+ * of them cost nothing: turn() gives the next one that sends.
+ *
+ * END is a Unix socket (any text with a '/') or ADDRESS:PORT in numbers (IPv4).
+ * For serve, push, pull, both and rtt it can also be '-', stdin and stdout.
+ * Results go to stdout, or to stderr if stdout is the connection.  "serve -"
+ * serves several requests on one connection, one after the other.
+ *
+ * "line" simulates a long and slow line: it runs a command and delays the bytes
+ * between the command and its own stdin and stdout.
  */
 #include <arpa/inet.h>
 #include <sys/mman.h>
@@ -45,13 +59,11 @@ enum {
 	BUFFER = 256 * 1024,
 	REQUEST = 32,
 	BACKLOG = 4096,
-	STRIDE = 97, /* from one held connection that speaks to the next */
+	STRIDE = 97, /* from one held connection that sends to the next */
 	MOST_TRIPS = 1 << 20,
-	PULLERS = 16, /* most pulls beside a round trip */
-	LINE_HOLDS =
-	    4 * 1024 *
-	    1024, /* what waits in front of a line, as in the windows and buffers of a real one */
-	LINE_RING = 16 * 1024 * 1024, /* LINE_HOLDS, and 12 MB of what is on its way */
+	PULLERS = 16,                 /* most pulls beside round trips */
+	LINE_HOLDS = 4 * 1024 * 1024, /* bytes that wait, as in windows and buffers */
+	LINE_RING = 16 * 1024 * 1024, /* LINE_HOLDS, and 12 MB in flight */
 	LINE_PIECE = 1460,
 	PIECES = 65536
 };
@@ -67,21 +79,21 @@ struct end {
 	socklen_t length;
 };
 
-struct wire { /* one connection: twice the same socket, or stdin and stdout */
+struct wire { /* one connection: a socket twice, or stdin and stdout */
 	int in, out;
 };
 
-struct set { /* descriptors to poll, in no order */
+struct set { /* descriptors to poll, unordered */
 	struct pollfd *at;
 	nfds_t count;
 };
 
-#define HEAD_START 0.1 /* seconds, of the pulls beside a round trip */
+#define HEAD_START 0.1 /* seconds that pulls run before the round trips */
 
 static char buffer[BUFFER];
-static int silent; /* a server's worker: its client may go away at any time */
+static int silent; /* worker of a server: its client may close at any time */
 
-/* --- floor --- */
+/* --- basics --- */
 
 static void
 die(const char *what)
@@ -171,7 +183,7 @@ receive_bytes(int fd, long long n)
 	}
 }
 
-/* One way: plain blocking calls.  Both ways at once: poll, and as much as goes. */
+/* One direction uses blocking calls; both at the same time use poll. */
 static void
 transfer(struct wire w, long long to_send, long long to_receive)
 {
@@ -394,14 +406,14 @@ fork_to_work(int fd, const char *job, long long n)
 	_exit(0);
 }
 
-/* Which of ${count} held connections speaks after ${last}. */
+/* The held connection that sends after ${last}, of ${count}. */
 static nfds_t
 turn(nfds_t last, nfds_t count)
 {
 	return (last + STRIDE) % count;
 }
 
-/* A process of its own takes over what is held, and ends with the first that ends. */
+/* A child process serves all held connections until the first one closes. */
 static void
 fork_to_wake(void)
 {
@@ -454,7 +466,7 @@ accept_some(int listener)
 		add(&working, fd);
 }
 
-/* The far end of a bare channel: all requests come on stdin. */
+/* Serve a channel without sockets: all requests arrive on stdin. */
 static void
 serve_stdio(void)
 {
@@ -516,7 +528,7 @@ transfer_once(const char *job, struct wire w, long long n)
 	receive_bytes(w.in, 1);
 }
 
-/* Each of ${count} processes does its part. */
+/* Each of ${count} processes transfers an equal part. */
 static void
 transfer_at_once(const char *job, const char *to, long long n, int count)
 {
@@ -562,7 +574,7 @@ by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* What the pulls beside have received: pages that all processes share. */
+/* Bytes received by each pull, in memory shared by all processes. */
 static long long volatile *pulled;
 
 static long long
@@ -576,8 +588,9 @@ pulled_by(int pulls)
 }
 
 /*
- * Message out, message back, for so many seconds; the first twentieth warms up and does not count. Prints the median
- * and the 99th percentile in us, and MB/s of the pulls beside, if there are any.
+ * Send a message and read it back, for ${seconds}.  The first twentieth is not
+ * counted.  Print the median and the 99th percentile in us, and the MB/s of the
+ * pulls beside, if there are any.
  */
 static void
 round_trips(struct wire w, size_t size, double seconds, int pulls)
@@ -647,7 +660,7 @@ rest(double seconds)
 	nanosleep(&t, NULL);
 }
 
-/* Round trips of one byte while others pull as fast as they can. */
+/* Round trips of one byte beside pulls at full speed. */
 static void
 beside(char **args)
 {
@@ -681,7 +694,7 @@ begin(const struct end *end)
 	return slot;
 }
 
-/* Connect, request, response, close: for so many seconds, with so many at a time. */
+/* Connect, request, response, close: SECONDS long, CONCURRENT at a time. */
 static void
 crr(char **args)
 {
@@ -740,7 +753,10 @@ hold(struct set *set, const struct end *end, nfds_t count)
 	printf("%.4f\n", now() - begun);
 }
 
-/* One after the other says a byte and hears it again. Prints median, 99th percentile and the longest in us. */
+/*
+ * Send one byte and read it back, on one held connection after the other.
+ * Print the median, the 99th percentile and the maximum in us.
+ */
 static void
 wake(const struct set *set, const struct end *end, int count, double pause)
 {
@@ -766,7 +782,10 @@ wake(const struct set *set, const struct end *end, int count, double pause)
 	free(took);
 }
 
-/* Does what it is told on stdin: "hold COUNT" (so many in all), then "wake COUNT MS", MS before each. */
+/*
+ * Commands on stdin: "hold COUNT" opens connections until COUNT are held, "wake
+ * COUNT MS" sends on COUNT of them with a pause of MS before each.
+ */
 static void
 idle(char **args)
 {
@@ -776,7 +795,7 @@ idle(char **args)
 	double ms;
 	int count;
 
-	ask_server(&end, "drop"); /* of a client before this one, whose forwarder has gone */
+	ask_server(&end, "drop"); /* those of an earlier client */
 	puts("ready");
 	fflush(stdout);
 	while (fgets(line, sizeof line, stdin) != NULL) {
@@ -788,7 +807,7 @@ idle(char **args)
 	}
 }
 
-/* So many connections are open at once before the first asks for anything; then all do, and all are answered. */
+/* Open COUNT connections, send a request on each, then read all answers. */
 static void
 crowd(char **args)
 {
@@ -808,7 +827,7 @@ crowd(char **args)
 	printf("%d %.4f\n", count, now() - begun);
 }
 
-/* The time from a command's exec to the first connection that it takes, in milliseconds. */
+/* The time from a command's exec to its first accepted connection, in ms. */
 static void
 start(char **args)
 {
@@ -836,19 +855,19 @@ start(char **args)
 /* --- the line --- */
 
 struct piece {
-	long long end; /* in bytes of the whole way */
-	double due;    /* when it is at the other side */
+	long long end; /* offset in the whole stream */
+	double due;    /* time of arrival */
 };
 
-struct way { /* one direction; where to is over, it is -1 */
+struct way { /* one direction; to is -1 after its end */
 	int from, to;
 	long long taken, given;
-	double delay, rate,
-	    free_at; /* seconds, bytes a second, when the line can take the next piece */
+	double delay, rate; /* seconds, bytes per second */
+	double free_at;     /* when the line accepts the next piece */
 	char *ring;
 	struct piece *piece;
-	unsigned first, last; /* of the pieces, modulo PIECES */
-	int over;             /* nothing comes any more */
+	unsigned first, last; /* pieces, modulo PIECES */
+	int over;             /* EOF was read */
 };
 
 static void
@@ -864,7 +883,7 @@ lay(struct way *w, int from, int to, double delay, double rate)
 	fcntl(to, F_SETFL, O_NONBLOCK);
 }
 
-/* A piece is about a millisecond of the line's time, and no less than a packet. */
+/* A piece is what the line carries in 1 ms, but at least one packet. */
 static size_t
 way_room(const struct way *w)
 {
@@ -901,7 +920,7 @@ way_is_due(const struct way *w, double at)
 	return w->to != -1 && w->first != w->last && w->piece[w->first % PIECES].due <= at;
 }
 
-/* Give what has arrived; after the last piece, the end. */
+/* Write the pieces that have arrived; after the last piece send EOF. */
 static void
 way_give(struct way *w, double at)
 {
@@ -918,7 +937,7 @@ way_give(struct way *w, double at)
 			if (given < 0 && errno == EAGAIN)
 				return;
 			if (given < 0)
-				w->given = w->taken; /* nobody reads it */
+				w->given = w->taken; /* no reader */
 			else
 				w->given += given;
 		}
@@ -954,7 +973,7 @@ run_behind(char **command, struct way *there, struct way *back, double delay, do
 	lay(back, up[0], STDOUT_FILENO, delay, rate);
 }
 
-/* Seconds until the way has something to do at ${to}; it may be done then. */
+/* Seconds until the way can write to ${to}; 1 if there is nothing to write. */
 static double
 ask_for(const struct way *w, double at, fd_set *in, fd_set *out)
 {
@@ -997,7 +1016,7 @@ line(char **args)
 
 static const struct mode {
 	const char *name, *args;
-	int count;                /* of args, at least */
+	int count;                /* least number of args */
 	void (*run)(char **args); /* args[0] is the name */
 } modes[] = {
 	{ "serve", "END", 1, serve },

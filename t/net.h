@@ -10,8 +10,9 @@
 #include "t/all.h"
 #include "t/check.h"
 
-/* Does this system tell the users of connections?  See os_peer_uid. */
-static inline bool knows_users(void)
+/* True if the system can report the user of a connection: os_peer_uid. */
+static inline bool
+knows_users(void)
 {
 	const struct sockaddr_in in = { .sin_family = AF_INET };
 	uid_t uid;
@@ -19,7 +20,8 @@ static inline bool knows_users(void)
 	return os_peer_uid((const struct sockaddr *)&in, (const struct sockaddr *)&in, &uid) != 0;
 }
 
-static inline socklen_t loopback(int family, uint16_t port, struct sockaddr_storage *sa)
+static inline socklen_t
+loopback(int family, uint16_t port, struct sockaddr_storage *sa)
 {
 	struct sockaddr_in *in = (void *)sa;
 	struct sockaddr_in6 *in6 = (void *)sa;
@@ -36,8 +38,12 @@ static inline socklen_t loopback(int family, uint16_t port, struct sockaddr_stor
 	return sizeof(*in6);
 }
 
-/* A socket bound to loopback; ${*port} 0: any, told.  -1: it cannot be had. */
-static inline int tcp_bound(int family, uint16_t *port)
+/*
+ * A socket bound to loopback, or -1.  If ${*port} is 0, the system chooses the
+ * port and ${*port} is set.
+ */
+static inline int
+tcp_bound(int family, uint16_t *port)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = loopback(family, *port, &sa);
@@ -46,15 +52,18 @@ static inline int tcp_bound(int family, uint16_t *port)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-	if (bind(fd, (struct sockaddr *)&sa, len) == -1 || getsockname(fd, (struct sockaddr *)&sa, &len) == -1) {
+	if (bind(fd, (struct sockaddr *)&sa, len) == -1 ||
+	    getsockname(fd, (struct sockaddr *)&sa, &len) == -1) {
 		close(fd);
 		return -1;
 	}
-	*port = ntohs(((struct sockaddr_in *)(void *)&sa)->sin_port); /* sin6_port lies at the same place */
+	*port = ntohs(
+	    ((struct sockaddr_in *)(void *)&sa)->sin_port); /* sin6_port is at the same offset */
 	return fd;
 }
 
-static inline int tcp_listener(int family, uint16_t *port)
+static inline int
+tcp_listener(int family, uint16_t *port)
 {
 	int fd = tcp_bound(family, port);
 
@@ -63,7 +72,8 @@ static inline int tcp_listener(int family, uint16_t *port)
 	return fd;
 }
 
-static inline int tcp_connect(int family, uint16_t port)
+static inline int
+tcp_connect(int family, uint16_t port)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = loopback(family, port, &sa);
@@ -75,7 +85,8 @@ static inline int tcp_connect(int family, uint16_t port)
 }
 
 /* A connected, non-blocking pair. */
-static inline void tcp_pair(int fd[2])
+static inline void
+tcp_pair(int fd[2])
 {
 	uint16_t port = 0;
 	int l = tcp_listener(AF_INET, &port);
@@ -86,7 +97,8 @@ static inline void tcp_pair(int fd[2])
 	close(l);
 }
 
-static inline void reset(int fd)
+static inline void
+reset(int fd)
 {
 	struct linger now = { 1, 0 };
 
@@ -94,8 +106,9 @@ static inline void reset(int fd)
 	close(fd);
 }
 
-/* A Unix listener, made by hand, of whatever type. */
-static inline int unix_listener(const char *path, int type, int backlog)
+/* A Unix socket of ${type}, bound, and listening if that is possible. */
+static inline int
+unix_listener(const char *path, int type, int backlog)
 {
 	struct sockaddr_un sa;
 	int fd = socket(AF_UNIX, type, 0);
@@ -111,25 +124,35 @@ static inline int unix_listener(const char *path, int type, int backlog)
 	return fd;
 }
 
-/* A directory of the program's own, to work in, and its end: for tcase_add_unchecked_fixture. */
+/*
+ * A directory of the test program to work in, and its removal: for
+ * tcase_add_unchecked_fixture.
+ */
 static char own_dir[] = "/tmp/relay-check-XXXXXX";
 
-static inline void enter_dir(void) { if (mkdtemp(own_dir) == NULL || chdir(own_dir) == -1) abort(); }
+static inline void
+enter_dir(void)
+{
+	if (mkdtemp(own_dir) == NULL || chdir(own_dir) == -1)
+		abort();
+}
 
-static inline void leave_dir(void)
+static inline void
+leave_dir(void)
 {
 	char cmd[64];
 
 	snprintf(cmd, sizeof(cmd), "rm -rf %s", own_dir);
 	if (chdir("/") == -1 || system(cmd) != 0)
-		fprintf(stderr, "left behind: %s\n", own_dir);
+		fprintf(stderr, "not removed: %s\n", own_dir);
 }
 
 /*
  * Lock ${path} in a child process, as a relay does that starts to listen there.
  * Return the descriptor whose close ends that process.
  */
-static inline int lock_elsewhere(const char *path)
+static inline int
+lock_elsewhere(const char *path)
 {
 	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int end[2], ready[2], fd;
@@ -150,7 +173,8 @@ static inline int lock_elsewhere(const char *path)
 	return end[1];
 }
 
-static inline uint16_t free_port(void)
+static inline uint16_t
+free_port(void)
 {
 	uint16_t port = 0;
 
@@ -158,8 +182,9 @@ static inline uint16_t free_port(void)
 	return port;
 }
 
-/* A TCP port that answers nobody: its backlog is full. */
-static inline uint16_t deaf_port(void)
+/* A TCP port that does not answer, because its backlog is full. */
+static inline uint16_t
+deaf_port(void)
 {
 	struct sockaddr_storage sa;
 	uint16_t port = 0;
@@ -176,8 +201,9 @@ static inline uint16_t deaf_port(void)
 	return port;
 }
 
-/* What has come at ${fd} is dropped: how much was it? */
-static inline size_t drained(int fd)
+/* Read and drop what ${fd} has; return the number of bytes. */
+static inline size_t
+drained(int fd)
 {
 	char room[65536];
 	size_t all = 0;

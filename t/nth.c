@@ -1,21 +1,29 @@
 /*
- * nth.c - a preloaded library that makes one system call of one relay fail, once; see check-faults.
+ * nth.c - a preloaded library that makes one system call of one relay fail,
+ * once.  check-faults uses it.
  *
- *   cc -shared -fPIC -o nth.so nth.c -ldl; LD_PRELOAD=./nth.so NTH_DIR=. NTH='near read pipe-nb 2 5' ./relay ...
+ *   cc -shared -fPIC -o nth.so nth.c -ldl
+ *   LD_PRELOAD=./nth.so NTH_DIR=. NTH='near read pipe-nb 2 5' ./relay ...
  *
- *   NTH_DIR=D      what happens is appended to D/log, a line each:
- *                    start PID ROLE                      a relay began
- *                    call PID ROLE CALL WHAT SIZE SITE   it makes a call (NTH_RECORD=1)
+ *   NTH_DIR=D      the library appends to D/log, one line each:
+ *                    start PID ROLE                      a relay started
+ *                    call PID ROLE CALL WHAT SIZE SITE   a call (NTH_RECORD=1)
  *                    hit PID ROLE CALL WHAT              the call that failed
  *                    crash PID ROLE SIGNAL
  *   NTH='ROLE CALL WHAT K E'
- *                  in the relay of that ROLE the K-th such CALL on such a WHAT fails with the errno value E; 0: it is cut to one
- *                  byte; 1000 + N, of getaddrinfo: with -N. Of several relays of that role it happens to the first alone (D/once).
+ *                  In the relay of that ROLE the K-th CALL on WHAT fails with
+ *                  errno E.  If E is 0, it moves one byte.  If E is 1000 + N,
+ *                  getaddrinfo returns -N.  Only the first relay of that role
+ *                  is affected (D/once).
  *
- * ROLE is far for the end of a link, try for relay -V, near for any other, and ROLE/N for the N-th process that such a one forks,
- * up to its exec.  WHAT is what the call is about: the kind of its descriptor, -nb where that is non-blocking, or one of its words.
- * A single byte for a pipe is a kind of its own (a signal handler's), and so is memory that libc wants for itself.
- * The call does not happen where it fails, but for close(), which has closed then, and an interrupted connect(), which goes on.
+ * ROLE is `far` for the far side of a link, `try` for relay -V, and `near` for
+ * any other.  ROLE/N is the N-th child process of such a relay until its exec.
+ * WHAT is the kind of the call's descriptor, with -nb if it is non-blocking, or
+ * a word for the call's purpose.  Two kinds are separate: one byte written to a
+ * pipe (by a signal handler), and memory that libc allocates for itself.
+ *
+ * A call that fails has no effect, with two exceptions: close() closes the
+ * descriptor, and an interrupted connect() continues.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -49,10 +57,10 @@ void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
 
-static int inside = 1; /* what this library calls itself is neither counted nor failed */
+static int inside = 1; /* calls of this library itself are not counted */
 static int recording;
 static char role[64], dir[256];
-static char *own_begin, *own_end; /* the code of relay itself */
+static char *own_begin, *own_end; /* relay's own code */
 static unsigned forks;
 
 static struct {
@@ -83,7 +91,7 @@ open_in_dir(const char *name, int flags)
 }
 
 static void
-tell(const char *format, ...)
+log_line(const char *format, ...)
 {
 	char line[512];
 	va_list ap;
@@ -107,7 +115,7 @@ tell(const char *format, ...)
 static void
 on_crash(int sig)
 {
-	tell("crash %d", sig);
+	log_line("crash %d", sig);
 	raise(sig);
 }
 
@@ -162,11 +170,11 @@ begin(int argc, char *argv[])
 	for (i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
 		sigaction(crashes[i], &sa, NULL);
 	dl_iterate_phdr(take_own, NULL);
-	tell("start -");
+	log_line("start -");
 	inside = 0;
 }
 
-/* ---- what a call is about ---- */
+/* ---- the kind of a call ---- */
 
 static const char *
 family_of(int domain)
@@ -212,7 +220,7 @@ what_of(int fd)
 	return what;
 }
 
-/* The place in the program, as addr2line takes it. */
+/* Log a call with its place in the program, in the form of addr2line. */
 static void
 record(const char *call, const char *what, size_t size, void *site)
 {
@@ -221,17 +229,17 @@ record(const char *call, const char *what, size_t size, void *site)
 
 	inside++;
 	if (dladdr(site, &info) == 0)
-		tell("call %s %s %zu ?", call, what, size);
+		log_line("call %s %s %zu ?", call, what, size);
 	else {
 		slash = strrchr(info.dli_fname, '/');
-		tell("call %s %s %zu %s+%#zx", call, what, size,
+		log_line("call %s %s %zu %s+%#zx", call, what, size,
 		    slash == NULL ? info.dli_fname : slash + 1,
 		    (size_t)((char *)site - (char *)info.dli_fbase) - 1);
 	}
 	inside--;
 }
 
-/* Shall this call fail?  NOT_DUE, or how. */
+/* Return NOT_DUE, or E of NTH if this call must fail. */
 static int
 due(const char *call, const char *what, size_t size, void *site)
 {
@@ -253,12 +261,12 @@ due(const char *call, const char *what, size_t size, void *site)
 	errno = saved;
 	if (fd == -1)
 		return NOT_DUE;
-	tell("hit %s %s", call, what);
+	log_line("hit %s %s", call, what);
 	errno = aim.e > 0 ? aim.e : saved;
 	return aim.e;
 }
 
-/* True, and errno says how: the call fails. */
+/* True if the call must fail; errno is set then. */
 static int
 fails(const char *call, const char *what, void *site)
 {
@@ -379,7 +387,7 @@ dprintf(int fd, const char *format, ...)
 	return n;
 }
 
-/* What dprintf becomes with _FORTIFY_SOURCE. */
+/* dprintf with _FORTIFY_SOURCE. */
 int
 __dprintf_chk(int fd, int level, const char *format, ...)
 {
@@ -612,7 +620,7 @@ getaddrinfo(
 	REAL(getaddrinfo);
 	if (e <= 0)
 		return real(host, service, hints, list);
-	errno = EMFILE; /* of EAI_SYSTEM */
+	errno = EMFILE; /* for EAI_SYSTEM */
 	return 1000 - e;
 }
 
@@ -720,7 +728,7 @@ fork(void)
 	snprintf(role + n, sizeof(role) - n, "/%u", forks);
 	forks = 0;
 	seen = 0;
-	tell("start -");
+	log_line("start -");
 	return 0;
 }
 

@@ -123,8 +123,8 @@ def test_silence(near, lie):
 @TIMES('words',
        [['-m', '127.0.0.1:0', '--', sys.executable, '-c',
          'import os, sys; os.write(1, bytes.fromhex(sys.argv[1])); sys.stdin.read()',
-                  evil.wire.MAGIC.hex()], ['-L', '127.0.0.1:0:/a', hop('magic-and-silent')]],
-                  ids=['m', 'L'])
+         evil.wire.MAGIC.hex()], ['-L', '127.0.0.1:0:/a', hop('magic-and-silent')]],
+       ids=['m', 'L'])
 def test_magic_and_no_more(near, words):
     """Goal: relay gives up after 45 s if the far side sends its magic and
     nothing else."""

@@ -416,8 +416,8 @@ def test_far_end_without_stdio(run, fd):
 @TIMES('n', [7, 9])
 @TIMES('words',
        [['127.0.0.1:0', '/nowhere'], ['0', '--', 'cat'], ['-m', '127.0.0.1:0', '--', 'cat'],
-                 ['-L', '127.0.0.1:0:/nowhere', '-L', '127.0.0.1:0:/nowhere', '-D', '127.0.0.1:0',
-                  'env']], ids=lambda w: w[0])
+        ['-L', '127.0.0.1:0:/nowhere', '-L', '127.0.0.1:0:/nowhere', '-D', '127.0.0.1:0',
+         'env']], ids=lambda w: w[0])
 def test_too_few_descriptors(odd, n, words):
     """Goal: with very few descriptors relay exits with an error, or serves as
     many connections as it can and logs that once.  It never spins."""

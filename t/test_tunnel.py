@@ -242,7 +242,7 @@ def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
 @pytest.mark.parametrize('env, plain, dim',
                          [({'TERM': 'xterm'}, False, True),
                           ({'TERM': 'xterm', 'NO_COLOR': '1'}, False, False),
-                                             ({'TERM': 'dumb'}, True, False)])
+                          ({'TERM': 'dumb'}, True, False)])
 def test_at_a_terminal(tunnel, far, web, env, plain, dim):
     """Goal: on a terminal the progress is one dim line that is erased at the
     end.  NO_COLOR and a dumb terminal are respected."""
@@ -873,7 +873,7 @@ def brings(tmp, monkeypatch):
 @pytest.mark.parametrize('kind, said',
                          [('no loader', 'ot found|o such file'),
                           ('older library', "version .DEP_2' not found"),
-                                        ('foreign', '[Ee]xec format|ELF')])
+                          ('foreign', '[Ee]xec format|ELF')])
 def test_binary_that_does_not_run(tunnel, far, tmp, brings, shell, kind, said):
     """Goal: a binary that the far system refuses to run is sent once, the
     loader's message is quoted, and nothing is left; status 7."""

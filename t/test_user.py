@@ -236,7 +236,7 @@ def leave(client):
 @pytest.mark.parametrize('words',
                          [['127.0.0.1:0', 'TO'],
                           ['-x', rig.RELAY, '-R', '127.0.0.1:0:TO', 'env -u NOTHING']],
-                          ids=['here', 'there'])
+                         ids=['here', 'there'])
 def test_flood(relay, target, words):
     """Goal: while strangers connect as fast as they can, a friend's open and
     new connections are served.  20 lines are logged, and at the end nothing is
