@@ -53,12 +53,12 @@ def pytest_unconfigure(config):
 def turn(request):
     """A test marked `alone` waits until the tests of all other workers have
     ended.  Later tests wait until it has ended."""
-    with open(os.environ[TURNS] + '/gate', 'w') as gate, \
+    with open(os.environ[TURNS] + '/next', 'w') as queue, \
         open(os.environ[TURNS] + '/room', 'w') as room:
-        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(queue, fcntl.LOCK_EX)
         fcntl.flock(room,
                     fcntl.LOCK_EX if request.node.get_closest_marker('alone') else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
+        fcntl.flock(queue, fcntl.LOCK_UN)
         yield
 
 

@@ -178,7 +178,7 @@ class End:
             os.close(self.w)
             self.w = -1
 
-    def deafen(self):
+    def shut_read(self):
         """Close the receiving direction; the other stays open."""
         if self.is_socket():
             with socket.socket(fileno=os.dup(self.r)) as s:
@@ -561,7 +561,7 @@ def quiet(pid, timeout=PATIENCE):
     raise AssertionError('process %d (%s) does not come to rest' % (pid, command_line(pid)))
 
 
-def hang_up_in_two_steps(j):
+def close_in_two_steps(j):
     """Unix clients close their sending direction first and their receiving
     direction later.  After the second step each target must see a hang-up."""
     other = j.connect()
@@ -574,7 +574,7 @@ def hang_up_in_two_steps(j):
         quiet(j.relay.pid)
         ping(*other)
     for a, _ in crowd:
-        a.deafen()
+        a.shut_read()
     wait_for(lambda: all(b.gone() for _, b in crowd))
 
 

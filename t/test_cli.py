@@ -898,7 +898,7 @@ def test_flags_come_back(relay, run, target, shape, blocking, how):
         b.reset()
         b = None
     elif how == 'reader gone' and shape == 'pipes':
-        a.deafen()
+        a.shut_read()
         os.close(o)
         o = i
         before = (before[0], before[0])
@@ -1179,7 +1179,7 @@ def test_command_closes_stdin_but_speaks(joined):
     j = joined('tcp', 'command')
     a, b = j.connect()
     ping(a, b)
-    b.deafen()
+    b.shut_read()
     a.send(b'nobody takes this')
     rig.quiet(j.relay.pid)
     for _ in range(3):
@@ -1198,7 +1198,7 @@ def test_last_words_arrive(joined, pool, source):
     a = j.client(receive_buffer=4096)
     b = j.target.accept()
     ping(a, b)
-    b.deafen()
+    b.shut_read()
     with contextlib.suppress(BrokenPipeError):      # a Unix client may be told
         a.send(b'nobody takes this')
     rig.quiet(j.relay.pid)

@@ -234,7 +234,7 @@ def test_reset_while_stuck(joined, other, who):
 
 
 @matrix
-def test_client_vanishes(joined, source, kind):
+def test_client_closes_during_an_answer(joined, source, kind):
     """Goal: if the client closes while the target sends, the connection ends
     soon."""
     j = joined(source, kind)
@@ -248,7 +248,7 @@ def test_client_vanishes(joined, source, kind):
 
 
 @pytest.mark.parametrize('source, kind', [m for m in MATRIX if m[0] not in ('tcp', 'nested')])
-def test_client_vanishes_in_silence(joined, source, kind):
+def test_client_closes_on_an_idle_connection(joined, source, kind):
     """Goal: relay notices the close of a Unix or stdio client on an idle
     connection, so a ProxyCommand ends with its ssh.  On TCP a close and a
     half-close look the same, so TCP is excluded."""
@@ -264,18 +264,18 @@ def test_client_vanishes_in_silence(joined, source, kind):
 
 
 @pytest.mark.parametrize('kind', TARGETS)
-def test_reader_of_stdout_vanishes(joined, kind):
+def test_reader_of_stdout_closes(joined, kind):
     """Goal: if the reader of stdout closes while stdin stays open, bytes from
     stdin still arrive.  The target's next byte ends relay with status 4."""
     j = joined('pipes', kind)
     a, b = j.connect()
     ping(a, b)
-    a.deafen()
+    a.shut_read()
     rig.quiet(j.relay.pid)
     a.send(b'still here')
     assert b.read(10) == b'still here'
     try:
-        b.send(b'hear me')
+        b.send(b'more')
     except BrokenPipeError:
         a.shut()
     assert j.relay.wait(3) == 4
@@ -283,7 +283,7 @@ def test_reader_of_stdout_vanishes(joined, kind):
 
 
 @pytest.mark.parametrize('kind', TARGETS)
-def test_reader_vanishes_behind_a_stuck_target(joined, kind):
+def test_reader_closes_beside_a_stuck_target(joined, kind):
     """Goal: with EOF on stdin, no reader of stdout, and a target that does not
     read, relay exits."""
     j = joined('pipes', kind)
@@ -294,7 +294,7 @@ def test_reader_vanishes_behind_a_stuck_target(joined, kind):
 
 
 @matrix
-def test_target_vanishes_in_silence(joined, source, kind):
+def test_target_closes_on_an_idle_connection(joined, source, kind):
     """Goal: if the target closes, the connection ends when the client is a
     Unix socket or sends again."""
     j = joined(source, kind)
@@ -433,37 +433,37 @@ def test_quiet_beside_busy(joined, pool, source, kind):
 
 
 @sockets
-def test_words_at_odd_moments(joined, pool, source, kind):
+def test_messages_at_random_moments(joined, pool, source, kind):
     """Goal: 100 mostly idle connections send from either end at random
     moments, alone or beside a busy connection.  Each byte arrives, also while
     a connection becomes idle or active."""
     j = joined(source, kind)
-    busy, crowd, chance = j.connect(), [j.connect() for _ in range(100)], random.Random(source +
-                                                                                        kind)
+    busy, crowd = j.connect(), [j.connect() for _ in range(100)]
+    chance = random.Random(source + kind)
 
-    def say(times):
+    def talk(times):
         for n in range(times):
-            told = []
+            sent = []
             for pair in chance.sample(crowd, 1 + chance.randrange(20)):
-                speaker, listener = chance.sample(pair, 2)
-                speaker.send(b'%d of %d' % (n, times))
-                told.append((listener, b'%d of %d' % (n, times)))
-            for listener, word in told:
-                assert listener.read(len(word)) == word
+                writer, reader = chance.sample(pair, 2)
+                writer.send(b'%d of %d' % (n, times))
+                sent.append((reader, b'%d of %d' % (n, times)))
+            for reader, word in sent:
+                assert reader.read(len(word)) == word
             time.sleep(chance.random() * chance.choice((0.001, 0.02, 0.04)))
-    say(100)
+    talk(100)
     with rig.chatter(pool, *busy):
-        say(100)
+        talk(100)
 
 
-def test_unix_client_that_neither_speaks_nor_listens(joined):
+def test_unix_client_that_closes_in_two_steps(joined):
     """Goal: a Unix client that closes its sending direction first and its
     receiving direction later has hung up, and its target sees that."""
-    rig.hang_up_in_two_steps(joined('unix', 'unix'))
+    rig.close_in_two_steps(joined('unix', 'unix'))
 
 
 @pytest.mark.parametrize('kind', TARGETS)
-def test_signals_blocked_by_who_started_it(relay, target, kind):
+def test_signals_blocked_at_the_start(relay, target, kind):
     """Goal: if all signals were blocked at the start, relay still serves idle
     connections, reaps commands, and exits on SIGTERM."""
     t = target(kind)

@@ -164,10 +164,10 @@ class Starts:
         wait_for(lambda: sum(p.poll() is None for p in self.all) <= 1,
                  what='all starts but one end')
         ended = [p for p in self.all if p.poll() is not None]
-        said = [(p.returncode, p.stderr.read().decode()) for p in ended]
-        assert len(ended) == len(self.all) - 1, said
+        results = [(p.returncode, p.stderr.read().decode()) for p in ended]
+        assert len(ended) == len(self.all) - 1, results
         assert all(status == 3 and 'in use' in words
-                   and words.count('\n') <= 2 for status, words in said), said
+                   and words.count('\n') <= 2 for status, words in results), results
         winner, = set(self.all) - set(ended)
         assert winner.stdout.read() == self.path.encode() + b'\n'
         assert subprocess.run([rig.RELAY, '-z', self.path], timeout=rig.PATIENCE).returncode == 0

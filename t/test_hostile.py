@@ -74,18 +74,18 @@ def near(relay, tmp, mark):
             assert is_plain(f.read().decode(errors='surrogateescape')), r.err()[:2000]
 
 
-def fails(r, said=''):
+def fails(r, expected=''):
     """relay must exit by itself with status 7, a line with the cause, and no
     address."""
     assert r.wait() == 7, r.err()[:2000]
     assert r.proc.stdout.read() == b''
-    assert any(line.startswith('relay: ') and said in line for line in r.err().splitlines()), \
+    assert any(line.startswith('relay: ') and expected in line for line in r.err().splitlines()), \
         r.err()[:2000]
 
 
 # ---- before the link is up ----
 
-SAID = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB came',
+EXPECTED = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB came',
         'left': '64 KiB came', 'half-magics': '64 KiB came',
         'odd-answer': 'unexpected answer', 'empty-answer': 'unexpected answer',
         'no': '-x has to name',
@@ -100,7 +100,7 @@ def test_lies_of_a_shell(near, lie):
     """Goal: for any answer of the far shell relay exits soon with status 7 and
     one sentence, and its listeners are closed."""
     r = near('-v', '-L', '127.0.0.1:0:/a', '-R', '127.0.0.1:0:/b', hop(lie))
-    fails(r, SAID.get(lie, 'asked for a binary that was not offered'))
+    fails(r, EXPECTED.get(lie, 'asked for a binary that was not offered'))
     assert len(r.err()) < 8000 + (lie == 'stderr') * 200000
 
 
@@ -200,7 +200,7 @@ def test_credit_without_end(near, lean):
 
 
 @TIMES('lie', ['late', 'later-words'])
-def test_lies_beside_work(near, pool, lie):
+def test_hostile_frames_beside_work(near, pool, lie):
     """Goal: beside an endless flow of false times, pings and unknown frames,
     bytes arrive complete in both directions, in bounded memory."""
     r = near('-L', '127.0.0.1:0:/a', hop(lie))
@@ -214,7 +214,7 @@ def test_lies_beside_work(near, pool, lie):
     rig.quiet(r.pid)
 
 
-def test_words_beside_work(near):
+def test_endless_stderr_beside_work(near):
     """Goal: a far side writes to stderr for ever, faster than the local
     terminal shows it.  relay continues to work."""
     ours, theirs = os.pipe()
@@ -256,7 +256,7 @@ def test_opening_back(near, target):
     assert r.stop() == 0
 
 
-def test_mute(near):
+def test_far_side_that_never_answers(near):
     """Goal: if the far side never answers, clients wait and can close, and no
     process spins."""
     r = near('-L', '127.0.0.1:0:/a', hop('mute'))
@@ -282,8 +282,8 @@ def test_lies_about_listening(near, target, lie, status):
     t = target('unix')
     r = near('-R', '127.0.0.1:0:' + t.path, hop(lie))
     if status == 0:
-        said = r.proc.stdout.read().decode(errors='surrogateescape')
-        assert said.startswith('127.0.0.1:1') and is_plain(said), said
+        printed = r.proc.stdout.read().decode(errors='surrogateescape')
+        assert printed.startswith('127.0.0.1:1') and is_plain(printed), printed
         assert r.stop() == 0
     else:
         assert r.wait() == status, r.err()
@@ -291,7 +291,7 @@ def test_lies_about_listening(near, target, lie, status):
     assert not t.waiting()
 
 
-def test_accepting_without_end(near, target):
+def test_accepts_without_end(near, target):
     """Goal: a far side reports accepted connections without end.  They reach
     only the target that -R names, at most -c at a time."""
     t, other = target('unix'), target('unix')

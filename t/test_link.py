@@ -178,7 +178,7 @@ def test_target_resets(link, source, kind):
         wait_for(a.dead)
 
 
-def test_reset_is_told_by_the_status(link):
+def test_reset_gives_the_status(link):
     """Goal: if the target resets before all of stdin was written to it, relay
     on stdin and stdout exits with status 4."""
     j = link('pipes', 'tcp')
@@ -546,7 +546,7 @@ def test_far_with_a_target_takes_no_other(far, target):
 
 
 @TIMES('first', [(), (b"V='relay 0.1';touch %s/pwned;exec sh\n",)], ids=['plain', 'shell'])
-def test_far_with_a_target_cannot_be_led_away(far, target, tmp, first):
+def test_far_with_a_target_connects_to_it_only(far, target, tmp, first):
     """Goal: relay -m - TO as a forced command connects to TO only, whatever
     the near side sends.  It does not listen, has no -w, and does not run a
     shell command that comes before the link."""
@@ -574,7 +574,7 @@ def test_far_with_a_target_cannot_be_led_away(far, target, tmp, first):
 
 
 @TIMES('long', (False, True), ids=('short', 'long'))
-def test_far_bears_many_that_wait(far, tmp, lean, long):
+def test_far_with_many_streams_that_wait(far, tmp, lean, long):
     """Goal: 8,192 streams that wait for a target, each with a full window, use
     bounded memory.  With names of the greatest length it is 1,024 streams."""
     f = far('-w', '60', '-t', '60', '-')
@@ -711,7 +711,7 @@ def test_far_ends_with_its_wire(far, target):
     b.close()
 
 
-def test_far_bears_a_million_opens(far, target, lean):
+def test_far_with_a_million_opens(far, target, lean):
     """Goal: streams opened and closed a million times cost the far side no
     memory and no descriptor."""
     f = far('-', target('unix').words[0])
@@ -759,7 +759,7 @@ def test_near_refuses(relay, sin):
         assert 'protocol' in lines[0], lines
 
 
-def test_near_is_reset_not_ended(relay):
+def test_clients_of_a_broken_link_are_reset(relay):
     """Goal: when a link breaks, clients see a reset.  EOF would look like the
     end of a short file."""
     r = relay('-m', '127.0.0.1:0', '--', *WIRE, 'end')
@@ -767,7 +767,7 @@ def test_near_is_reset_not_ended(relay):
     assert r.wait() == 7
 
 
-def test_near_skips_later_versions_words(relay):
+def test_near_skips_frames_of_later_versions(relay):
     """Goal: frame types of later versions are ignored."""
     r = relay('-m', '127.0.0.1:0', '--', *WIRE, 'skipped')
     a = rig.connect(r.address)
@@ -776,17 +776,17 @@ def test_near_skips_later_versions_words(relay):
     a.close()
 
 
-@TIMES('words, said',
+@TIMES('words, expected',
        [('version=2', 'version 2'), ('version=0', 'version 0'), ('memory=0', 'HELLO'),
         ('streams=0', 'HELLO'),
         ('streams=16385', 'HELLO')])
-def test_near_refuses_a_hello(relay, words, said):
+def test_near_refuses_a_hello(relay, words, expected):
     """Goal: a far relay of another version, or one that allows no streams, has
     its own message.  No address is printed."""
     r = relay('-m', '127.0.0.1:0', '--', *WIRE, 'hello:' + words)
     assert r.wait() == 7
     assert r.proc.stdout.read() == b''
-    assert said in r.err(), r.err()
+    assert expected in r.err(), r.err()
 
 
 def test_near_names_an_evil_host_safely(relay):
@@ -836,7 +836,7 @@ def test_term_before_the_link_stands(relay, mark):
 
 @TIMES('script', ['exec sleep 100', 'trap "" TERM; read x; read y; sleep 100'],
        ids=['deaf', 'obstinate'])
-def test_term_with_a_deaf_command(relay, mark, script):
+def test_term_of_a_command_that_ignores_it(relay, mark, script):
     """Goal: relay exits although its command ignores both EOF on stdin and
     SIGTERM."""
     r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', script)
@@ -948,7 +948,7 @@ FAILING = {
     'echo': (['cat'], 'gives back'),
     'nothing': (['true'], 'without a sign of a relay'),
     'another': (['sh', '-c', 'echo what is this; exit 3'], 'status 3'),
-    'noise': (['sh', '-c', 'head -c 70000 /dev/zero | tr "\\0" n; exec tail -f /dev/null'],
+    'banner': (['sh', '-c', 'head -c 70000 /dev/zero | tr "\\0" n; exec tail -f /dev/null'],
               '64 KiB'),
     'script': (['script', '-qec', '%s -m -' % rig.RELAY, '/dev/null'], 'the line changes bytes'),
     'pty': ([sys.executable, '-c', PTY, rig.RELAY, '-m', '-'], 'the line changes bytes'),
@@ -962,12 +962,12 @@ FAILING = {
 def test_failing_start(relay, case):
     """Goal: each way in which a start can fail has its own message and status
     7.  No address is printed and no process is left."""
-    command, said = FAILING[case]
+    command, expected = FAILING[case]
     r = relay('-m', '127.0.0.1:0', '--', *command)
     assert r.wait(8) == 7, r.err()
     assert r.proc.stdout.read() == b''
     assert any(line.startswith('relay: no link: ')
-               and said in line for line in r.err().splitlines()), r.err()
+               and expected in line for line in r.err().splitlines()), r.err()
 
 
 def test_far_end_at_a_terminal():
@@ -993,7 +993,7 @@ def test_command_opens_its_stdin_by_name(relay, target, script):
 
 
 @pytest.mark.skipif(not shutil.which('bash'), reason='no bash')
-def test_bash_does_not_take_relay_for_rshd(relay, target, tmp, mark):
+def test_bash_does_not_read_bashrc(relay, target, tmp, mark):
     """Goal: a bash that carries the link does not read .bashrc.  On a socket
     bash would take itself for a child of rshd and read it, and .bashrc could
     take the link's bytes."""
@@ -1009,13 +1009,13 @@ def test_bash_does_not_take_relay_for_rshd(relay, target, tmp, mark):
     b.close()
 
 
-def test_unix_client_that_neither_speaks_nor_listens(link):
+def test_unix_client_that_closes_in_two_steps(link):
     """Goal: a Unix client that closes its sending direction first and its
     receiving direction later has hung up, and its target sees that."""
-    rig.hang_up_in_two_steps(link('unix', 'unix'))
+    rig.close_in_two_steps(link('unix', 'unix'))
 
 
-def test_noise_is_shown_when_the_start_fails(relay):
+def test_banner_is_logged_if_the_start_fails(relay):
     """Goal: when a start fails, relay logs what the login shell printed,
     because it often has the cause."""
     r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c',
@@ -1024,18 +1024,18 @@ def test_noise_is_shown_when_the_start_fails(relay):
     assert 'This account is' in r.err() and '\33' not in r.err()
 
 
-NOISE = {'short': b'Last login: today\r\n', 'none at the end': b'no newline', 'zeros': bytes(40),
+BANNERS = {'short': b'Last login: today\r\n', 'none at the end': b'no newline', 'zeros': bytes(40),
          'half a magic': wire.MAGIC[:9] * 3, 'most': b'welcome\n' * 8190}
 
 
-@TIMES('noise', NOISE)
-def test_noise_before_the_hello(relay, target, tmp, noise):
+@TIMES('banner', BANNERS)
+def test_banner_before_the_hello(relay, target, tmp, banner):
     """Goal: up to 64 KiB that a login shell prints first are skipped."""
-    with open(tmp + '/noise', 'wb') as f:
-        f.write(NOISE[noise])
+    with open(tmp + '/banner', 'wb') as f:
+        f.write(BANNERS[banner])
     t = target('unix')
     r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', 'cat "$1"; shift; exec "$@"', 'sh',
-              tmp + '/noise', rig.RELAY, '-m', '-', *t.words)
+              tmp + '/banner', rig.RELAY, '-m', '-', *t.words)
     a, b = rig.connect(r.address), t.accept()
     ping(a, b)
     a.close()

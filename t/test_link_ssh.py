@@ -147,7 +147,8 @@ def test_start_fails(relay, hosts, tmp):
     """Goal: a failure of ssh, a missing relay and a terminal between the hops
     have different messages; the status is 7."""
     env = dict(hosts.env, **{rig.MARK: os.environ[rig.MARK]})
-    for words, said in ((['ssh', '-p', '1', 'login', 'relay', '-m', '-'], 'ssh could not connect'),
+    for words, expected in ((['ssh', '-p', '1', 'login', 'relay', '-m', '-'],
+                             'ssh could not connect'),
                         (['ssh', 'login', 'no-such-relay', '-m', '-'],
                          'the far command was not found'),
                         (['ssh', '-tt', 'login', 'relay', '-m', '-'], 'the line changes bytes'),
@@ -156,7 +157,7 @@ def test_start_fails(relay, hosts, tmp):
         r = relay('-m', '127.0.0.1:0', '--', *words, env=env)
         assert r.wait() == 7, (words, r.err())
         assert r.proc.stdout.read() == b''
-        assert said in r.err(), (words, r.err())
+        assert expected in r.err(), (words, r.err())
 
 
 def test_term(link, target, hosts, mark):

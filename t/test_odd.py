@@ -433,12 +433,12 @@ def test_too_few_descriptors(odd, n, words):
             a.close()
         r.stop()
     assert r.wait() in (0, 3, 6, 7), r.err()
-    said = [line for line in r.err().splitlines() if 'out of descriptors' in line
+    lines = [line for line in r.err().splitlines() if 'out of descriptors' in line
             or 'ulimit -n' in line]
-    assert len(said) <= 2 and (r.proc.returncode == 0 or r.err()), r.err()
+    assert len(lines) <= 2 and (r.proc.returncode == 0 or r.err()), r.err()
 
 
-def test_no_descriptor_is_told_once(odd):
+def test_no_descriptor_is_logged_once(odd):
     """Goal: a listener that cannot accept for lack of descriptors logs that
     once, not at every try."""
     odd.preexec = limit(7)
@@ -477,7 +477,7 @@ def test_full_disk_and_a_pid_file(run, target, full):
     assert os.listdir(place) == ['fill']
 
 
-def test_full_disk_and_words(odd):
+def test_full_disk_and_messages(odd):
     """Goal: relay continues if it cannot write to stdout and stderr."""
     t = odd.make('unix')
     with open('/dev/full', 'wb') as nowhere:

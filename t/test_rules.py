@@ -311,7 +311,7 @@ def web_server(target):
 POST = b'POST / HTTP/1.0\r\nContent-Length: 300000\r\n\r\n' + bytes(300000)
 
 
-def post(address=None, end=None):
+def answer_to_post(address=None, end=None):
     """Send the request until the server closes, then read the answer."""
     a = end or rig.connect(address)
     try:
@@ -333,10 +333,10 @@ def test_post_that_is_refused(joint, cell):
     n = rounds(cell)
     j = joint(cell)
     with web_server(j.target):
-        direct = sum(is_501(post(j.target.words[0])) for _ in range(n)) / n
+        direct = sum(is_501(answer_to_post(j.target.words[0])) for _ in range(n)) / n
         got = 0
         for _ in range(n):
-            got += is_501(post(end=j.client()))
+            got += is_501(answer_to_post(end=j.client()))
             j.hang_up()
     assert got / n >= direct - 0.02, \
         '%.0f %% of %d got the 501, %.0f %% without relay' % (100 * got / n, n, 100 * direct)
@@ -471,7 +471,7 @@ def leave(relay, a, how):
         rig.quiet(relay.pid)
         a.close()
     elif how == 'stdin-last':
-        a.deafen()
+        a.shut_read()
         rig.quiet(relay.pid)
         a.shut()
     else:

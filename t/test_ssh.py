@@ -61,7 +61,7 @@ def processes(mark, *names):
 
 # ---- what such a site prohibits ----
 
-def test_the_hosts_are_two(hosts):
+def test_two_hosts(hosts):
     """Goal: the two hosts of the test have different keys, and `ssh login` and
     `ssh node` reach them."""
     assert hosts.run('ssh', 'login', 'echo $HOST').stdout == 'login\n'
@@ -270,7 +270,7 @@ def test_ssh_with_proxycommand_is_killed(hosts, mark):
     hosts.wait_for_silence(mark)
 
 
-def test_local_relay_as_proxycommand_is_let_go(hosts, mark):
+def test_local_relay_as_proxycommand_exits(hosts, mark):
     """Goal: a local relay as ProxyCommand exits when its ssh is killed with
     SIGKILL."""
     ssh = hosts.popen('ssh', '-o', 'ProxyCommand=relay - %h:%p', 'node', 'echo $HOST; cat',
@@ -293,7 +293,7 @@ def test_relay_is_killed(relay, hosts, target, mark):
     r.kill()
     if not rig.EXTRAS:
         assert b.read_all() == b''
-        b.send(b'is anybody there?')
+        b.send(b'a question')
     hosts.wait_for_silence(mark)
     a.close()
     b.close()

@@ -252,12 +252,12 @@ def test_at_a_terminal(tunnel, far, web, env, plain, dim):
     os.close(theirs)
     shows_page(r.address)
     assert r.stop() == 0
-    said = rig.End(ours)
+    terminal = rig.End(ours)
     text = b''
     with contextlib.suppress(OSError):    # EIO: the terminal was closed
         while True:
-            text += said.recv()
-    said.close()
+            text += terminal.recv()
+    terminal.close()
     text = text.decode()
     assert ('relay: copying' in text) == plain and 'copying relay' in text
     assert ('\r\x1b[K' in text) == (not plain)
@@ -288,10 +288,10 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     assert bound[6:8] == [tmp + '/a.sock', tmp + '/b.sock']
     for address in bound[:8] + ['127.0.0.1:' + bound[8].rsplit(':')[-1]]:
         shows_page(address)
-    told = r.err().splitlines()[2:]
-    assert len(told) == 7
-    assert told[0] == 'http://localhost:%d -> %s:%s' % (ports[0], far.here(), web.path)
-    assert told[4] == '%s/a.sock -> %s:%s' % (tmp, far.here(), web.path)
+    logged = r.err().splitlines()[2:]
+    assert len(logged) == 7
+    assert logged[0] == 'http://localhost:%d -> %s:%s' % (ports[0], far.here(), web.path)
+    assert logged[4] == '%s/a.sock -> %s:%s' % (tmp, far.here(), web.path)
     assert r.stop() == 0
     assert not os.path.exists(tmp + '/a.sock') and not os.path.exists(tmp + '/b.sock')
 
@@ -311,12 +311,12 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     (['-m', '-L', '8888:/a', 'login'], 'use one of them'),
     (['-x', '/a', '8888', '/a'], '-e and -x need a tunnel'),
 ])
-def test_wrong_words(run, words, said):
+def test_wrong_words(run, words, expected):
     """Goal: contradictory or malformed arguments give one line and status 2,
     and nothing is started."""
     r = run(*words)
     assert (r.returncode, r.stdout) == (2, ''), r.stderr
-    assert said in r.stderr and r.stderr.count('\n') == 1, r.stderr
+    assert expected in r.stderr and r.stderr.count('\n') == 1, r.stderr
 
 
 # ---- -R ----
@@ -373,12 +373,12 @@ def test_remote_refused(tunnel, far, web, tmp):
     """Goal: if the far side cannot listen, relay logs the far side's message
     and exits with status 3."""
     taken = '127.0.0.1:%d' % web.port
-    for place, said in ((taken, 'in use'), (tmp + '/none/a.sock', 'No such file'),
+    for place, expected in ((taken, 'in use'), (tmp + '/none/a.sock', 'No such file'),
                         ('192.0.2.1:80', '192.0.2.1'), (web.path, 'in use')):
         r = tunnel('-R', '%s:%s' % (place, web.path), far.here())
         assert r.wait() == 3, (place, r.err())
         last = r.err().splitlines()[-1]
-        assert said in last and place in last, last
+        assert expected in last and place in last, last
         assert r.proc.stdout.read() == b''
 
 
@@ -400,7 +400,7 @@ def test_remote_crowd(tunnel, far, target, pool):
         end.close()
 
 
-def test_remote_nobody_here(tunnel, far, target, tmp):
+def test_remote_target_that_refuses(tunnel, far, target, tmp):
     """Goal: if the target on this side refuses, the client on the far side is
     reset and the cause is logged.  After the target starts, the next client is
     served."""
@@ -509,7 +509,8 @@ def test_stdio_under_git(hosts, far, tmp):
 
 # ---- shells and banners ----
 
-NOISE = {'bash': '.bashrc', 'csh': '.cshrc', 'tcsh': '.tcshrc', 'fish': '.config/fish/config.fish',
+START_UP = {'bash': '.bashrc', 'csh': '.cshrc', 'tcsh': '.tcshrc',
+            'fish': '.config/fish/config.fish',
          'zsh': '.zshenv'}
 
 
@@ -519,8 +520,8 @@ NOISE = {'bash': '.bashrc', 'csh': '.cshrc', 'tcsh': '.tcshrc', 'fish': '.config
 def test_login_shells(tunnel, far, web, shell):
     """Goal: every login shell works, whatever it prints on both hosts: a line
     without a newline, another relay's answer, 10 KiB of text."""
-    if shell in NOISE:
-        path = os.path.join(far.home, NOISE[shell])
+    if shell in START_UP:
+        path = os.path.join(far.home, START_UP[shell])
         os.makedirs(os.path.dirname(path), exist_ok=True)
         text = 'x' * 100 + '\n'
         write(far.home + '/motd', 'relay: here is no relay:\n' + text * 100 + 'Welcome, user')
@@ -532,7 +533,7 @@ def test_login_shells(tunnel, far, web, shell):
     assert len(r.err().splitlines()) == 3, r.err()
 
 
-def test_noise_on_stderr(tunnel, far, web):
+def test_banner_on_stderr(tunnel, far, web):
     """Goal: what a start-up file prints on stderr is logged and does no harm.
     """
     write(far.home + '/.bashrc', 'echo quota 99% used >&2\n')
@@ -541,7 +542,7 @@ def test_noise_on_stderr(tunnel, far, web):
     assert 'quota 99% used' in r.err()
 
 
-def test_noise_before_a_failure(tunnel, far):
+def test_banner_before_a_failure(tunnel, far):
     """Goal: if a start fails, relay logs what the shell printed."""
     write(far.home + '/.bashrc', 'echo this account has expired; exit 5\n')
     r = tunnel('-L', '127.0.0.1:0:/a', 'login')
@@ -549,7 +550,7 @@ def test_noise_before_a_failure(tunnel, far):
     assert 'this account has expired' in r.err() and 'status 5' in r.err()
 
 
-def test_endless_noise(tunnel, far):
+def test_endless_banner(tunnel, far):
     """Goal: if a shell never stops printing, relay reports it and exits."""
     r = tunnel('-L', '127.0.0.1:0:/a', far.here('yes'))
     assert r.wait() == 7
@@ -659,7 +660,7 @@ def test_starts_at_once(tunnel, far, web, n):
     has_one_copy(far)
 
 
-def test_tmp_of_somebody_else(tunnel, far, web, mounted, tmp, shelf):
+def test_tmp_of_another_user(tunnel, far, web, mounted, tmp, shelf):
     """Goal: a directory in /tmp is not used if another user made it, if it is
     a symbolic link, or if others may write to it."""
     uid = far.user()
@@ -743,11 +744,11 @@ def test_named_relay_bad(tunnel, far, tmp):
     write(tmp + '/plain', 'text')
     write(tmp + '/other', '#!/bin/sh\necho a nice day\n', 0o755)
     write(tmp + '/old', '#!/bin/sh\necho relay 0.0.1\n', 0o755)
-    for path, said in ((tmp + '/none', 'not found'), (tmp + '/plain', 'ermission denied'),
+    for path, expected in ((tmp + '/none', 'not found'), (tmp + '/plain', 'ermission denied'),
                        (tmp + '/other', 'a nice day'), (tmp + '/old', 'relay 0.0.1')):
         r = tunnel('-x', path, '-L', '127.0.0.1:0:/a', far.here())
         assert r.wait() == 7, r.err()
-        assert path in r.err().splitlines()[-1] and said in r.err(), (path, r.err())
+        assert path in r.err().splitlines()[-1] and expected in r.err(), (path, r.err())
     assert far.files() == []
 
 
@@ -870,11 +871,11 @@ def brings(tmp, monkeypatch):
 
 @needs('cc')
 @pytest.mark.parametrize('shell', [pytest.param(name, marks=needs(name)) for name in SHELLS])
-@pytest.mark.parametrize('kind, said',
+@pytest.mark.parametrize('kind, expected',
                          [('no loader', 'ot found|o such file'),
                           ('older library', "version .DEP_2' not found"),
                           ('foreign', '[Ee]xec format|ELF')])
-def test_binary_that_does_not_run(tunnel, far, tmp, brings, shell, kind, said):
+def test_binary_that_does_not_run(tunnel, far, tmp, brings, shell, kind, expected):
     """Goal: a binary that the far system refuses to run is sent once, the
     loader's message is quoted, and nothing is left; status 7."""
     if kind == 'foreign' and shell in ('busybox', 'yash'):
@@ -885,7 +886,8 @@ def test_binary_that_does_not_run(tunnel, far, tmp, brings, shell, kind, said):
     assert r.wait() == 7
     lines = [line for line in r.err().splitlines() if line.startswith('relay: ')]
     assert len(lines) == 3 and 'copying relay' in lines[1], r.err()
-    assert re.search('does not run there: .*(%s)' % said, lines[2]) and '-x' in lines[2], lines[2]
+    assert re.search('does not run there: .*(%s)' % expected, lines[2]) and '-x' in lines[2], \
+        lines[2]
     assert 'make room' not in r.err() and 'relay::' not in r.err(), r.err()
     assert far.files() == [] and not os.path.exists(tmp + '/relay-0')
 
@@ -1059,11 +1061,12 @@ def test_terminal_in_the_way(tunnel, far):
 
 def test_hop_that_runs_nothing(tunnel, far):
     """Goal: a command that does not run its arguments is reported."""
-    for hop, said in (('cat -', 'came back'), ('env true', 'status 0'), ('env false', 'status 1'),
+    for hop, expected in (('cat -', 'came back'), ('env true', 'status 0'),
+                          ('env false', 'status 1'),
                       ('/none/at all', 'No such file'), ('env cat', 'sh: No such file')):
         r = tunnel('-L', '127.0.0.1:0:/a', hop)
         assert r.wait() == 7, hop
-        assert said in r.err(), r.err()
+        assert expected in r.err(), r.err()
     assert far.files() == []
 
 
@@ -1083,7 +1086,7 @@ def test_another_ssh(tunnel, far, web, hosts):
 
 # ---- starts that fail ----
 
-@pytest.mark.parametrize('hops, said', [
+@pytest.mark.parametrize('hops, expected', [
     (['no.such.host.invalid'],
      ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'is the name right?']),
     (['login', 'no.such.host.invalid'],
@@ -1095,14 +1098,14 @@ def test_another_ssh(tunnel, far, web, hosts):
      ['cannot reach login -> locked: ', 'Permission denied', 'put a key for it on the hop before']),
     (['login', 'none at all'], ['cannot reach login -> none at all: ', 'not found']),
 ])
-def test_no_way(tunnel, far, hops, said):
+def test_no_way(tunnel, far, hops, expected):
     """Goal: if a hop cannot be reached, one line names it, the cause and the
     remedy.  The status is 7 and stdout is empty."""
     r = tunnel('-L', '127.0.0.1:0:/a', *hops)
     assert r.wait() == 7, r.err()
     assert r.proc.stdout.read() == b''
     own = [line for line in r.err().splitlines() if line.startswith('relay: ')]
-    assert len(own) == 2 and all(words in own[1] for words in said), r.err()
+    assert len(own) == 2 and all(words in own[1] for words in expected), r.err()
 
 
 def test_cannot_listen_here(tunnel, far, web, tmp):
@@ -1573,7 +1576,7 @@ def test_stopped_while_away(tunnel, far, web, flaky, mark):
     assert r.stop(timeout=2) == 0
 
 
-def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
+def test_client_reconnects_at_once(tunnel, far, web, flaky, mark, pool):
     """Goal: a client that connects after the connection dropped starts the
     reconnection at once, without the first pause (at least 0.5 s)."""
     times, _, _ = flaky
@@ -1592,7 +1595,7 @@ def test_wanted_at_once(tunnel, far, web, flaky, mark, pool):
     assert min(delays) < 0.45, delays
 
 
-def test_wanted_while_away(tunnel, far, web, flaky, mark, pool):
+def test_client_while_the_connection_is_lost(tunnel, far, web, flaky, mark, pool):
     """Goal: a waiting client causes one start at once, but not many starts
     without a pause."""
     times, break_it, mend = flaky

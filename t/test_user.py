@@ -78,10 +78,10 @@ def as_stranger(function, *args):
             os.setgroups([])
             os.setgid(STRANGER)
             os.setuid(STRANGER)
-            said = str(function(*args))
+            result = str(function(*args))
         except OSError as e:
-            said = type(e).__name__
-        os.write(w, said.encode())
+            result = type(e).__name__
+        os.write(w, result.encode())
         os._exit(0)
     os.close(w)
     os.waitpid(pid, 0)
@@ -100,10 +100,10 @@ def test_stranger_is_refused(relay, target, word):
     t = target('unix')
     r = relay(word, *t.words)
     for address in r.addresses:
-        said = len(r.err())
+        before = len(r.err())
         assert knock(t, address, STRANGER) == 'out'
-        assert 'uid %d' % STRANGER in r.err()[said:]
-        assert r.err()[said:].count('\n') == 1
+        assert 'uid %d' % STRANGER in r.err()[before:]
+        assert r.err()[before:].count('\n') == 1
         assert knock(t, address, 0) == 'in'
     assert not t.waiting()
 
@@ -121,7 +121,7 @@ def test_stranger_in_ipv6_clothes(relay, target):
 
 
 @pytest.mark.parametrize('word', FROMS)
-def test_everybody(relay, target, word):
+def test_every_user_with_option_a(relay, target, word):
     """Goal: -a accepts every user."""
     t = target('unix')
     r = relay('-a', word, *t.words)
@@ -157,11 +157,11 @@ def test_hasty_stranger(relay, target):
         os.kill(r.pid, signal.SIGSTOP)
         wait_for(lambda: rig.stat_of(r.pid)[0] == 'T')
         assert knock(t, r.address, STRANGER, 'hasty') == 'gone'
-        said = len(r.err())
+        before = len(r.err())
         os.kill(r.pid, signal.SIGCONT)
-        wait_for(lambda: len(r.err()) > said or t.waiting())
+        wait_for(lambda: len(r.err()) > before or t.waiting())
         assert not t.waiting()
-        assert 'refused' in r.err()[said:]
+        assert 'refused' in r.err()[before:]
 
 
 RESETS = '''
