@@ -121,8 +121,8 @@ class Cluster:
     def left(self):
         """The files that the account has now and had not before, without the
         cache and the files of Slurm."""
-        return sorted(set(os.listdir(self.home)) - {'.cache', 'slurm'}) + os.listdir(self.tmp +
-                                                                                     '/tmp')
+        home = set(os.listdir(self.home)) - {'.cache', 'slurm'}
+        return sorted(home) + os.listdir(self.tmp + '/tmp')
 
     def close(self):
         for p in self.procs:
@@ -211,8 +211,8 @@ def test_the_script_is_short():
 def test_ssh_config(hosts):
     """Goal: ssh accepts the file, and goes through login for the hosts in it.
     """
-    for host, proxy in ('node17', True), ('any.cluster', True), ('login', False), ('elsewhere',
-                                                                                   False):
+    for host, proxy in (('node17', True), ('any.cluster', True), ('login', False),
+                        ('elsewhere', False)):
         r = subprocess.run(['ssh', '-F', EXAMPLES + '/ssh_config', '-G', host],
                            stdout=subprocess.PIPE, text=True, check=True)
         assert ('proxycommand relay -W %h:%p login' in r.stdout) == proxy, host
@@ -237,8 +237,8 @@ def test_authorized_keys(plain_hosts, tmp, target):
     with open(EXAMPLES + '/authorized_keys') as f:
         line = f.read().splitlines()[-1]
     with open(path, 'w') as f:
-        f.write(line.replace('/home/me/app.sock', t.path).replace('ssh-ed25519 AAAA... me@laptop',
-                                                                  key) + '\n')
+        line = line.replace('/home/me/app.sock', t.path)
+        f.write(line.replace('ssh-ed25519 AAAA... me@laptop', key) + '\n')
     for words in (['-L', '127.0.0.1:0:' + t.path, 'login'],
                   ['-m', '127.0.0.1:0', '--', 'ssh', 'login'],
                   ['-m', '127.0.0.1:0', '--', 'ssh', 'login', 'relay', '-m', '-', other.path]):

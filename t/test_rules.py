@@ -570,9 +570,8 @@ def test_resets_while_data_is_queued(joint, cell):
                 served = a.recv(1 << (i % 17))
             except ConnectionResetError:
                 served = b''
-            assert served, \
-                'client %d of %d was turned away: %s' % (i, n,
-                                                         j.relay.err() or 'relay reports nothing')
+            cause = j.relay.err() or 'relay logged nothing'
+            assert served, 'client %d of %d was refused: %s' % (i, n, cause)
             if i % 2:
                 rules.push(a, DATA[:20000])
             a.reset()

@@ -596,8 +596,8 @@ def test_home_read_only(tunnel, far, web, mounted, tmp, shelf):
     shelf.append(own)
     assert os.path.dirname(starts(tunnel, far, web)) == own
     has_one_copy(far, own)
-    assert os.path.dirname(starts(tunnel, far, web, {'TMPDIR': temp})) == '%s/relay-%d' % (temp,
-                                                                                           uid)
+    path = starts(tunnel, far, web, {'TMPDIR': temp})
+    assert os.path.dirname(path) == '%s/relay-%d' % (temp, uid)
     assert os.path.dirname(starts(tunnel, far, web,
                                   {'TMPDIR': temp,
                                    'XDG_RUNTIME_DIR': runtime})) == runtime + '/relay'
@@ -696,8 +696,8 @@ def test_no_place_at_all(tunnel, far, mounted, tmp, shelf):
     remedy; status 7."""
     uid = far.user()
     mounted(far.home, 'ro')
-    full, noexec = mounted(tmp + '/full', 'size=16k,mode=1777'), mounted(tmp + '/noexec',
-                                                                         'noexec,mode=1777')
+    full = mounted(tmp + '/full', 'size=16k,mode=1777')
+    noexec = mounted(tmp + '/noexec', 'noexec,mode=1777')
     own = '/tmp/relay-%d' % uid
     shelf.append(own)
     os.mkdir(own, 0o700)

@@ -413,8 +413,8 @@ def test_path_held_by_a_stranger(ours, target, common, how):
         r.err()
     assert sorted(os.listdir(common)) == ['precious', 'sock']
     after = os.lstat(path)
-    assert (before.st_ino, before.st_mode, before.st_uid) == (after.st_ino, after.st_mode,
-                                                              after.st_uid)
+    assert (before.st_ino, before.st_mode, before.st_uid) \
+        == (after.st_ino, after.st_mode, after.st_uid)
     with open(common + '/precious') as f:
         assert f.read() == 'precious'
     for s in held:
