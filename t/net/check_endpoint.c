@@ -131,7 +131,7 @@ START_TEST(a_host_that_does_not_fit_is_refused)
 }
 END_TEST
 
-START_TEST(a_path_has_less_than_SOCK_PATH_MAX_bytes)
+START_TEST(a_path_has_less_than_UNIXPATH_MAX_bytes)
 {
 	static char text[UNIXPATH_MAX + 2];
 	struct endpoint ep;
@@ -202,7 +202,7 @@ TESTS("endpoint")
 	    tc, a_wrong_text_is_refused_with_a_right_one, 0, sizeof(wrong) / sizeof(wrong[0]));
 	tcase_add_test(tc, the_example_for_a_target_has_no_star);
 	tcase_add_test(tc, a_host_that_does_not_fit_is_refused);
-	tcase_add_test(tc, a_path_has_less_than_SOCK_PATH_MAX_bytes);
+	tcase_add_test(tc, a_path_has_less_than_UNIXPATH_MAX_bytes);
 	tcase_add_test(tc, an_error_fits_its_buffer);
 	tcase_add_test(tc, a_longer_name_is_cut);
 	tcase_add_test(tc, a_command_is_named_without_its_directory);

@@ -298,7 +298,7 @@ START_TEST(a_socket_file_there_goes_at_once_in_spite_of_a_taken_lock)
 
 	begin();
 	listen_there("./app.sock", "./missing");
-	ck_assert_int_eq(f.state, FORWARD_STANDS);
+	ck_assert_int_eq(f.state, FORWARD_READY);
 	lock = lock_elsewhere(".app.sock.relay-lock");
 	began = ms();
 	fds++; /* the lock's pipe */
