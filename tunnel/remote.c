@@ -305,10 +305,9 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	char why[512] = "";
 	int i, n;
 
-	/* Never wait for another process here: the loop serves other streams. */
-	n = l->at.kind == ENDPOINT_TCP
-		? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
-		: listener_open(&l->at, 0, l->tab, why, sizeof(why));
+	/* Waiting for another process would stop the loop. */
+	n = l->at.kind == ENDPOINT_TCP ? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
+				       : listener_open(&l->at, 0, l->tab, why, sizeof(why));
 	if (n == -1) {
 		refuse(l->stream, MUX_UNUSABLE, why);
 		return;

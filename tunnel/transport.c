@@ -2,7 +2,8 @@
  * transport.c - the channel of a link: a command's stdin and stdout, or relay's
  * own.
  *
- * Before the far relay runs, bootstrap decides what is sent, and reads what comes.
+ * Before the far relay runs, bootstrap decides what is sent, and reads what
+ * comes.
  *
  * The end of the channel's input ends the link.  If the channel has no reader,
  * only writing ends at first: the peer's last output (a BYE, an error message)

@@ -25,10 +25,11 @@ struct transport;
 
 /*
  * transport_near(m, target, bootstrap, quiet, now):
- * Run the command ${target} as the channel of ${m}.  If ${bootstrap} is not NULL, it
- * starts the far end, and the command's stderr is read and logged, with
- * ${quiet} only at LOG_INFO.  ${m}, ${target} and ${bootstrap} are borrowed until
- * transport_free.  Return NULL if no memory or descriptors are left.
+ * Run the command ${target} as the channel of ${m}.  If ${bootstrap} is not
+ * NULL, it starts the far end, and the command's stderr is read and logged,
+ * with ${quiet} only at LOG_INFO.  ${m}, ${target} and ${bootstrap} are
+ * borrowed until transport_free.  Return NULL if no memory or descriptors are
+ * left.
  *
  * transport_far(m):
  * Use stdin and stdout as the channel of ${m}.  Later output to stdout goes to

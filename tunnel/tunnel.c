@@ -64,7 +64,7 @@ struct tunnel {
 	char loss[1024];    /* why the link was lost, or could not be made again */
 };
 
-/* ---- names and words for people ---- */
+/* ---- names and messages ---- */
 
 const char *
 tunnel_name(const struct tunnel *t)

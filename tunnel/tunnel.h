@@ -83,11 +83,11 @@ void tunnel_serve(struct tunnel *t, const struct pollset *ps);
 void tunnel_flush(struct tunnel *t, int status);
 
 /*
- * For -n, which reports failures itself.  With probing, the tunnel logs no failed
- * start as an error, does not reconnect, and each start has two minutes.
+ * For -n, which reports failures itself.  With probing, the tunnel logs no
+ * failed start as an error, does not reconnect, and each start has two minutes.
  *
- * tunnel_set_hops(t, hops): TUNNEL_OVER: forget the last link, and lead the next
- * one through ${hops}, which is borrowed.  False: no memory.
+ * tunnel_set_hops(t, hops): TUNNEL_OVER: forget the last link, and lead the
+ * next one through ${hops}, which is borrowed.  False: no memory.
  * tunnel_bootstrap(t): its results in the last start.
  * tunnel_banner(t, n): the bytes before the far magic, ${*n} of them and a NUL,
  * without answers to bootstrap and without NULs.  ${t} keeps them.

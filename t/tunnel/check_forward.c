@@ -226,7 +226,9 @@ START_TEST(a_forward_is_logged_in_one_line)
 }
 END_TEST
 
-/* What -R asked for, the addresses there, and what it asks for the next time. */
+/*
+ * What -R asked for, the addresses there, and what it asks for the next time.
+ */
 static const struct {
 	const char *text, *bound, *next;
 } kept[] = {

@@ -2,12 +2,12 @@
 #include "t/all.h"
 #include "t/check.h"
 
-static struct hops all[4], h; /* all: what words lie in stays for good, and is to be found */
+static struct hops all[4], h; /* all: keeps each parsed copy reachable */
 static char why[512];
 
 #define MOST 8
 
-/* ${text}: hops, a '|' between two; false as hops_parse. */
+/* Parse the hops of ${text}, which '|' separates; return as hops_parse. */
 static bool
 parse(const char *text, const char *rsh)
 {
@@ -24,7 +24,7 @@ parse(const char *text, const char *rsh)
 	return hops_parse(&h, hops, n, rsh, why, sizeof(why));
 }
 
-/* The words, with a '|' between two. */
+/* The words of the command, separated by '|'. */
 static const char *
 words(void)
 {
@@ -51,7 +51,7 @@ static const struct {
 	{ "kubectl exec -i pod --", "ssh", "kubectl|exec|-i|pod|--|sh" },
 	{ "login", "ssh -F cfg", "ssh|-F|cfg|-T|login|sh" },
 	{ "login|node", "/opt/my/ssh -o A=b", "/opt/my/ssh|-o|A=b|-T|login|ssh|-T|node|sh" },
-	{ "sudo -u app|node", "ssh -F cfg", "sudo|-u|app|ssh|-T|node|sh" }, /* the first ssh is that of the first hop, or none */
+	{ "sudo -u app|node", "ssh -F cfg", "sudo|-u|app|ssh|-T|node|sh" }, /* ${rsh} is for the first hop only */
 	{ "  docker  exec\t-i c ", "ssh", "docker|exec|-i|c|sh" },
 	{ "me@$HOME", "ssh", "ssh|-T|me@$HOME|sh" }, /* no shell reads the first hop */
 	{ "ssh -i it's login", "ssh", "ssh|-i|it's|login|sh" },
@@ -69,37 +69,40 @@ START_TEST(hops_become_words)
 END_TEST
 
 static const struct {
-	const char *hops, *says;
+	const char *hops, *part;
 } wrong[] = {
 	{ "", "a hop is empty" },
 	{ "  ", "a hop is empty" },
 	{ "login|", "a hop is empty" },
 	{ "-v", "\"-v\" is not a hop" },
 	{ "-oProxyCommand=x login", "is not a hop" },
-	{ " -oProxyCommand=x", "is not a hop" }, /* ssh takes options behind its destination, too */
+	{ " -oProxyCommand=x", "is not a hop" }, /* ssh takes options after its destination too */
 	{ "login|-v", "\"-v\" is not a hop" },
 	{ "login| -oProxyCommand=x", "is not a hop" },
 	{ "login|\t-oProxyCommand=x node", "is not a hop" },
 };
 #define WRONG ((int)(sizeof(wrong) / sizeof(wrong[0])))
 
-START_TEST(what_is_no_hop_is_refused)
+START_TEST(a_wrong_hop_is_refused)
 {
 	ck_assert(!parse(wrong[_i].hops, "ssh"));
-	HAS(why, wrong[_i].says);
+	HAS(why, wrong[_i].part);
 	HAS_NOT(why, "\n");
 }
 END_TEST
 
-/* Every byte in the second hop: what some shell would not take as it stands is refused, and the host whose shell it is is named. */
-START_TEST(odd_letters_are_refused_behind_the_first_hop)
+/*
+ * Every byte in the second hop.  If some shell would change it, it is refused,
+ * and the message names the host of that shell.
+ */
+START_TEST(special_characters_are_refused_after_the_first_hop)
 {
 	bool plain = (_i >= '0' && _i <= '9') || (_i >= 'a' && _i <= 'z') || (_i >= 'A' && _i <= 'Z') ||
 		     strchr(" \t@%_+=:,./-", _i) != NULL;
 	char text[40];
 
 	if (_i == '|')
-		return; /* what this file splits hops at */
+		return; /* the separator of this file */
 	snprintf(text, sizeof(text), "login|no%cde|last", _i);
 	ck_assert_int_eq(parse(text, "ssh"), plain);
 	if (plain)
@@ -112,7 +115,7 @@ START_TEST(odd_letters_are_refused_behind_the_first_hop)
 }
 END_TEST
 
-START_TEST(the_host_that_would_read_an_odd_letter_is_named)
+START_TEST(the_host_that_would_interpret_one_is_named)
 {
 	ck_assert(!parse("a|b|c$|d", "ssh"));
 	HAS(why, "\"c$\"");
@@ -120,7 +123,7 @@ START_TEST(the_host_that_would_read_an_odd_letter_is_named)
 }
 END_TEST
 
-/* 0, 1: one long hop; 2, 3: one of ssh's own, and more than there is room for */
+/* 0, 1: one long hop; 2, 3: a long ${rsh}; 1, 3: one word too many */
 START_TEST(so_many_words_and_no_more_are_taken)
 {
 	static char text[2000], rsh[2000];
@@ -139,7 +142,7 @@ START_TEST(so_many_words_and_no_more_are_taken)
 }
 END_TEST
 
-START_TEST(the_path_is_told_in_its_room)
+START_TEST(the_path_is_cut_to_its_room)
 {
 	char room[64], whole[40];
 	size_t size;
@@ -230,11 +233,11 @@ END_TEST
 TESTS("hops")
 {
 	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
-	tcase_add_loop_test(tc, what_is_no_hop_is_refused, 0, WRONG);
-	tcase_add_loop_test(tc, odd_letters_are_refused_behind_the_first_hop, 1, 256);
-	tcase_add_test(tc, the_host_that_would_read_an_odd_letter_is_named);
+	tcase_add_loop_test(tc, a_wrong_hop_is_refused, 0, WRONG);
+	tcase_add_loop_test(tc, special_characters_are_refused_after_the_first_hop, 1, 256);
+	tcase_add_test(tc, the_host_that_would_interpret_one_is_named);
 	tcase_add_loop_test(tc, so_many_words_and_no_more_are_taken, 0, 4);
-	tcase_add_test(tc, the_path_is_told_in_its_room);
+	tcase_add_test(tc, the_path_is_cut_to_its_room);
 	tcase_add_loop_test(tc, the_hop_that_a_line_names_is_found, 0, NAMED);
 	tcase_add_loop_test(tc, a_cause_has_its_remedy, 0, REMEDIES);
 }

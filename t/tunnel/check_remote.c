@@ -44,7 +44,10 @@ port_there(void)
 	return port_of(f.bound);
 }
 
-/* ${n} listeners have all their streams waiting, and all connections were taken up. */
+/*
+ * ${n} listeners have all their streams waiting, and all connections were taken
+ * up.
+ */
 static bool
 all_wait(uint32_t n)
 {
@@ -87,7 +90,7 @@ START_TEST(both_loopbacks_are_reported_a_line_each)
 }
 END_TEST
 
-/* One after the other, and more at once than streams wait. */
+/* 0: one at a time, 1: more at once than streams wait. */
 START_TEST(connections_there_are_served_here)
 {
 	enum { MANY = 3 * WAITING + 1 };
@@ -189,7 +192,7 @@ resolver_knows(const char *name)
 	return true;
 }
 
-/* "Localhost" is not the word that relay knows, so a child looks it up. */
+/* "Localhost" is not the name that relay knows, so a child looks it up. */
 START_TEST(a_listener_there_may_have_a_name)
 {
 	if (!resolver_knows("Localhost"))
@@ -271,7 +274,10 @@ START_TEST(a_socket_file_there_goes_with_its_listener)
 }
 END_TEST
 
-/* Another process holds the lock of the path.  The loop serves other streams meanwhile. */
+/*
+ * Another process holds the lock of the path.  The loop serves other streams
+ * meanwhile.
+ */
 START_TEST(a_taken_lock_there_is_reported_at_once)
 {
 	int64_t began;
@@ -356,7 +362,10 @@ START_TEST(two_listeners_keep_apart)
 }
 END_TEST
 
-/* The far side allows so few streams that all are used.  When some end, streams wait again. */
+/*
+ * The far side allows so few streams that all are used.  When some end, streams
+ * wait again.
+ */
 START_TEST(a_listener_recovers_from_a_want_of_streams)
 {
 	enum { FEW = 6 };
@@ -454,7 +463,10 @@ wait_by_hand(const struct stream *listener)
 	return open_stream(text);
 }
 
-/* 0: by a reset of its stream, 1: by EOF.  Its waiting streams end too; its connections do not. */
+/*
+ * 0: by a reset of its stream, 1: by EOF.  Its waiting streams end too; its
+ * connections do not.
+ */
 START_TEST(a_listener_ends_with_its_stream)
 {
 	struct stream *s, *other, *waiting[3];
@@ -488,7 +500,10 @@ START_TEST(a_listener_ends_with_its_stream)
 }
 END_TEST
 
-/* Without a waiting stream, a connection stays in the backlog.  A released stream takes none. */
+/*
+ * Without a waiting stream, a connection stays in the backlog.  A released
+ * stream takes none.
+ */
 START_TEST(a_connection_waits_for_a_stream)
 {
 	struct stream *s, *given_up, *taker;
@@ -544,7 +559,7 @@ answer(struct stream *s, const char *text)
 	near_turn();
 }
 
-/* How many streams wait at the far side, which takes them up for that. */
+/* Take up the waiting streams; return how many. */
 static int
 count_waiting(struct stream *waiting[WAITING])
 {
@@ -602,7 +617,10 @@ START_TEST(addresses_have_no_control_characters)
 }
 END_TEST
 
-/* Streams wait after the empty line.  They end with the listener: 0: by EOF, 1: by a reset with a reason, 2: by one without */
+/*
+ * Streams wait after the empty line.  They end with the listener: 0: by EOF, 1:
+ * by a reset with a reason, 2: by one without
+ */
 START_TEST(addresses_come_in_pieces_and_a_listener_may_end)
 {
 	struct stream *s, *waiting[WAITING];

@@ -3,7 +3,10 @@
 
 #include "t/tunnel/sides.h"
 
-/* Both ways, then to a clean end, between a stream of the near side and a socket that the far side has reached. */
+/*
+ * Send both ways between a stream and a socket of its target, and end both
+ * cleanly.
+ */
 static void
 talk_stream(struct stream *s, int fd)
 {
@@ -101,7 +104,9 @@ START_TEST(a_stream_that_reaches_nothing_is_reset_with_the_reason)
 }
 END_TEST
 
-/* 0: no name, 1: its own, 2: another, 3: to listen, 4: to wait for a connection */
+/*
+ * 0: no name, 1: its own, 2: another, 3: to listen, 4: to wait for a connection
+ */
 START_TEST(a_far_side_with_a_target_of_its_own_reaches_no_other)
 {
 	uint16_t port = 0;
@@ -128,7 +133,7 @@ END_TEST
 
 /*
  * The far side looks a name up for the first stream, and again a minute later.
- * "Localhost" is not the word that relay knows, so a child looks it up.
+ * "Localhost" is not the name that relay knows, so a child looks it up.
  */
 START_TEST(the_addresses_of_a_name_are_kept_for_a_minute)
 {
@@ -163,7 +168,9 @@ START_TEST(the_addresses_of_a_name_are_kept_for_a_minute)
 }
 END_TEST
 
-/* 0: the near side closes the stream, 1: the link is lost; the far side dials. */
+/*
+ * 0: the near side closes the stream, 1: the link is lost; the far side dials.
+ */
 START_TEST(a_stream_that_is_given_up_ends_its_dial)
 {
 	struct stream *s;

@@ -1,4 +1,7 @@
-/* check_tunnel.c - the life of a link.  Shell scripts stand in for ssh and the far end. */
+/*
+ * check_tunnel.c - the life of a link.  Shell scripts stand in for ssh and the
+ * far end.
+ */
 #include <sys/wait.h>
 
 #include "t/net.h"
@@ -29,7 +32,10 @@ far_is(const char *script)
 	ck_assert_int_eq(rename("far.new", "far"), 0);
 }
 
-/* Starts a link, with or without a line of the bootstrap script, and runs until its stdin ends or the file "cut" exists. */
+/*
+ * Starts a link, with or without a line of the bootstrap script, and runs until
+ * its stdin ends or the file "cut" exists.
+ */
 #define STARTS "read line; echo 'relay:: at /x'; cat hello; "
 #define LIVES STARTS "cat >/dev/null"
 #define LIVES_UNTIL_CUT STARTS "while [ ! -e cut ]; do sleep 0.01; done"
@@ -37,7 +43,10 @@ far_is(const char *script)
 /* Never answers; the file "runs" shows that it runs. */
 #define SILENT "echo >runs; cat >/dev/null"
 
-/* Magic and HELLO of the host ${name} into ${room}; return how many bytes. */
+/*
+ * Write magic and HELLO of the host ${name} into ${room}; return how many
+ * bytes.
+ */
 static size_t
 first_bytes(enum mux_role role, const char *name, unsigned char room[MUX_PULL])
 {
@@ -71,7 +80,10 @@ make_tunnel(void)
 	ck_assert_ptr_nonnull(t);
 }
 
-/* Through the hops ${names}, which blanks separate; NULL: with a command of the user's (-m). */
+/*
+ * Through the hops ${names}, which blanks separate; NULL: with a command of the
+ * user's (-m).
+ */
 static void
 begin(const char *names, const char *script)
 {
@@ -198,7 +210,7 @@ over(int status)
 	ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
 }
 
-/* ---- up, and over ---- */
+/* ---- up and over ---- */
 
 START_TEST(a_tunnel_starts_is_up_and_stops)
 {
@@ -496,7 +508,9 @@ START_TEST(a_lost_link_that_was_up_for_long_reconnects_at_once)
 }
 END_TEST
 
-/* No password can be typed.  While the exit status is awaited, nothing spins. */
+/*
+ * No password can be typed.  While the exit status is awaited, nothing spins.
+ */
 START_TEST(a_later_start_has_two_minutes)
 {
 	begin("login", LIVES_UNTIL_CUT);
@@ -705,7 +719,9 @@ put_text(const char *path, const char *p, size_t n)
 	close(fd);
 }
 
-/* 0: characters of one byte; 1: of two, one of which crosses the buffer's end */
+/*
+ * 0: characters of one byte; 1: of two, one of which crosses the buffer's end
+ */
 START_TEST(a_long_line_on_stderr_is_logged_whole)
 {
 	static char text[32768], line[10001];

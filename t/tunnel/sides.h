@@ -89,7 +89,7 @@ static inline void begin(void)
 	tcp_pair(fd);
 	getpeername(fd[0], (struct sockaddr *)&peer, &len);
 	getsockname(fd[0], (struct sockaddr *)&own, &len);
-	os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&own, &uid); /* it keeps a socket of its own */
+	os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&own, &uid); /* opens a socket that it keeps */
 	close(fd[0]);
 	close(fd[1]);
 	fds = fds_open();
@@ -200,7 +200,7 @@ static inline void is_reset(int fd)
 	ck_assert_int_eq(errno, ECONNRESET);
 }
 
-/* Both ways, then to a clean end. */
+/* Send both ways, and end both cleanly. */
 static inline void talk(int a, int b)
 {
 	put(a, "ping");
@@ -217,7 +217,7 @@ static inline void talk(int a, int b)
 	close(b);
 }
 
-/* ---- streams by hand ---- */
+/* ---- streams of the test ---- */
 
 static inline struct stream *open_stream(const char *text)
 {
