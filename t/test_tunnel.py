@@ -296,7 +296,7 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     assert not os.path.exists(tmp + '/a.sock') and not os.path.exists(tmp + '/b.sock')
 
 
-@pytest.mark.parametrize('words, said', [
+@pytest.mark.parametrize('words, expected', [
     (['-L', '8888', 'login'], 'expected SOURCE:TARGET'),
     (['-L', '8888:localhost', 'login'], 'expected SOURCE:TARGET'),
     (['-L', '8888:localhost:99999', 'login'], '"99999"'),
