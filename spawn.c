@@ -11,10 +11,10 @@
  *                 \-> SPAWN_FAILED ---^
  *
  * The owner may release a child in any state.  A child is freed when it has
- * ended and was released.  A released child that still runs has lost its stdin
- * and stdout; after GRACE_TERM it gets SIGTERM, and GRACE_KILL later SIGKILL.
- * Signals go to the child alone: its process group is that of relay and of the
- * terminal.
+ * ended and was released.  Its release closes its stdin and stdout.  If it
+ * still runs after GRACE_TERM it gets SIGTERM, and after GRACE_KILL more
+ * SIGKILL.  Signals go to the child alone, because its process group is that of
+ * relay.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ struct child {
 	pid_t pid;
 	enum spawn_state state;
 	int in, out, stderr_fd; /* -1: taken */
-	int report;             /* read end of the pipe that reports exec; -1: was read */
+	int report;             /* reads the errno value of exec; -1: closed */
 	int slot;
 	int err;         /* errno value of exec */
 	int wait_status; /* of waitpid, if ended */
@@ -56,17 +56,15 @@ struct child {
 	bool signalled;   /* relay has sent a signal */
 	bool captured;    /* the reader of its stderr reports a failure */
 	int64_t deadline; /* of the next signal */
-	char name[32];    /* "": a child of spawn_call, about which nothing is logged */
+	char name[32];    /* "": a child of spawn_call, which is not logged */
 };
 
 /* ---- pipes ---- */
 
-/*
- * The pipes of a command.  Index 0 reads and index 1 writes, also for a socket.
- */
+/* The pipes of a command.  As in pipe(2), [0] reads and [1] writes. */
 enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, REPORT, PIPES };
 
-/* Only the end of relay is non-blocking: programs expect that theirs blocks. */
+/* Only our end is non-blocking: programs expect that their end blocks. */
 static int
 set_up(int fd[2], int ours)
 {
@@ -84,8 +82,8 @@ make_pipe(int fd[2], int ours)
 }
 
 /*
- * A socket moves pieces of 32 KiB where a pipe moves pages, and wakes its
- * writer only when most of its space is free again.
+ * A socket transfers up to 32 KiB at a time, a pipe one page.  A socket wakes
+ * its writer only when most of its space is free again.
  */
 static int
 make_sockets(int fd[2], int ours)
@@ -258,10 +256,7 @@ spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const vo
 	if (c->pid == -1)
 		goto fail;
 	if (c->pid == 0) {
-		/*
-		 * A connection that relay closes must not stay open in the
-		 * child.
-		 */
+		/* Connections that relay closes must not stay open here. */
 		if (dup2(from[1], STDIN_FILENO) != -1) {
 			os_close_from(STDERR_FILENO + 1);
 			run(arg, STDIN_FILENO);
@@ -368,8 +363,8 @@ spawn_release(struct child *c, int64_t now)
 }
 
 /*
- * Did relay cause the end of ${c}?  After its release, SIGPIPE comes from the
- * pipe that relay closed.
+ * Return true if relay caused the end of ${c}.  After the release of ${c},
+ * SIGPIPE comes from a pipe that relay closed.
  */
 static bool
 ended_by_relay(const struct child *c)
@@ -397,8 +392,7 @@ end_child(struct child *c, int status)
 
 	/*
 	 * The child has ended, so the pipe holds its report or is at its end.
-	 * An error such as EAGAIN must not decide what the child was: read
-	 * again.
+	 * After an error, read again: only the report shows if exec failed.
 	 */
 	while (c->state == SPAWN_STARTING && tries-- > 0)
 		read_report(c);

@@ -18,10 +18,10 @@ struct children {
 };
 
 /*
- * Flags of spawn_start.  SPAWN_CAPTURE: the child gets a pipe as its stderr,
- * and the caller reads it and reports a failure of the child; without it, the
- * child has the stderr of relay.  SPAWN_WIRE: the child gets a socket as its
- * stdin, which is faster than a pipe for much data.
+ * Flags of spawn_start.  SPAWN_CAPTURE: the child gets a pipe as its stderr.
+ * The caller reads the pipe, and reports a failure of the child.  Without this
+ * flag, the child has the stderr of relay.  SPAWN_WIRE: the child gets a socket
+ * as its stdin, which is faster than a pipe for much data.
  */
 enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2 };
 
@@ -45,8 +45,9 @@ struct child *spawn_start(struct children *kids, char *const argv[], unsigned fl
 /*
  * spawn_call(kids, run, arg):
  * Fork, and run ${run}(${arg}, fd) in the child, for work that blocks.  ${run}
- * writes its result to fd, and ends with _exit.  The caller reads that from
- * spawn_take_in.  The child has no other descriptor but stdout and stderr.
+ * writes its result to fd, and ends with _exit.  The caller reads the result
+ * from spawn_take_in.  The child has no other descriptors than fd, stdout and
+ * stderr.
  * Nothing is logged about it, and spawn_release ends it at once.
  * Errors as of spawn_start.
  */
@@ -55,10 +56,10 @@ struct child *spawn_call(
 
 /*
  * spawn_take_in(c), spawn_take_out(c), spawn_take_stderr(c):
- * Return the descriptor that reads the stdout of ${c}, the one that writes to
- * its stdin, or, with SPAWN_CAPTURE, the one that reads its stderr.  All are
- * non-blocking.  It belongs to the caller from now on; a second call returns
- * -1.
+ * Return a non-blocking descriptor: the first one reads the stdout of ${c}, the
+ * second one writes to its stdin.  The third one, which reads its stderr, needs
+ * SPAWN_CAPTURE.  The descriptor belongs to the caller from now on.  A second
+ * call returns -1.
  */
 int spawn_take_in(struct child *c);
 int spawn_take_out(struct child *c);
@@ -66,8 +67,8 @@ int spawn_take_stderr(struct child *c);
 
 /*
  * spawn_want(c, ps), spawn_step(c, ps):
- * Add to ${ps} what ${c} waits for while it is SPAWN_STARTING; after the poll
- * return its state.  SPAWN_RUNS: exec succeeded, and the child may have ended
+ * While ${c} is SPAWN_STARTING, add to ${ps} what it waits for.  After the
+ * poll, return its state.  SPAWN_RUNS: exec succeeded; the child may have ended
  * since.
  */
 void spawn_want(struct child *c, struct pollset *ps);

@@ -3,7 +3,7 @@
  *
  *   RESOLVING   a name is being looked up, in a child process
  *   CONNECTING  one address after the other, each with its own deadline
- *   STARTING    a command, until it is known that exec succeeded
+ *   STARTING    a command, until exec has succeeded
  *   PAUSING     before the next attempt: the target may appear later (-w), or
  *               the system has no free descriptor
  *   DONE, FAILED
@@ -43,7 +43,7 @@ enum step { RESOLVING, CONNECTING, STARTING, PAUSING, DONE, FAILED };
 
 struct dial {
 	struct dial_target *target;
-	const struct endpoint *to; /* the target's */
+	const struct endpoint *to; /* of the target */
 	enum step step;
 	int slot;
 	int fd;                 /* CONNECTING or DONE */
@@ -107,10 +107,7 @@ static bool
 retry_if_full(struct dial *d, int err, int64_t now)
 {
 	bool full = is_system_full(err);
-	/*
-	 * unix(7): EAGAIN of connect is a full backlog; of fork, too many
-	 * processes.
-	 */
+	/* unix(7): EAGAIN of connect is a full backlog. */
 	bool backlog = err == EAGAIN && d->to->kind != ENDPOINT_COMMAND;
 
 	if ((!full && !backlog) || now >= d->full_until)
@@ -146,9 +143,7 @@ resolve(struct dial *d, int64_t now)
 	d->deadline = now + d->target->each_ms;
 }
 
-/*
- * Later dials must not join: the answer is complete already, or may never come.
- */
+/* Later dials must not join: the answer is complete, or may never come. */
 static void
 leave_lookup(struct dial *d, int64_t now)
 {
@@ -204,10 +199,7 @@ open_socket(int family)
 {
 	int fd = os_socket(family), on = 1;
 
-	/*
-	 * A small message must not wait for the acknowledgement of the one
-	 * before.
-	 */
+	/* A small message must not wait for an acknowledgement. */
 	if (fd != -1 && family != AF_UNIX)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return fd;
@@ -235,9 +227,7 @@ connect_next(struct dial *d, int64_t now)
 	while (d->next < count) {
 		e = start_connect(d, d->next);
 		if (e == EINPROGRESS || e == EINTR) {
-			/*
-			 * POSIX: after EINTR, the system continues the connect.
-			 */
+			/* POSIX: after EINTR, connect continues. */
 			d->next++;
 			d->step = CONNECTING;
 			d->deadline = now + d->target->each_ms;
@@ -469,9 +459,8 @@ advice(const struct dial *d)
 	case ENOENT:
 		return path ? "; start its server, or wait for it with -w SECONDS" : "";
 	case ECONNREFUSED:
-		return "; no process listens on that port: start its server, or wait for it with "
-		       "-w "
-		       "SECONDS";
+		return "; no process listens on that port: start its server, or wait for it "
+		       "with -w SECONDS";
 	case EACCES:
 		return path ? "; relay needs write permission for the socket and search permission "
 			      "for its directories"

@@ -21,9 +21,11 @@
 #include "net/unixpath.h"
 #include "net/listen.h"
 
-#define PORT_TRIES 16    /* to find one port that is free on both loopback addresses */
-#define REFUSALS_MAX 20  /* logged within REFUSALS_SPAN: a peer can cause thousands a second */
-#define REFUSALS_SPAN 60 /* seconds */
+#define PORT_TRIES 16 /* for a port that is free on both addresses */
+
+/* At most so many refusals are logged in so many seconds. */
+#define REFUSALS_MAX 20
+#define REFUSALS_SPAN 60
 
 /* ---- listening ---- */
 
@@ -37,10 +39,7 @@ bind_tcp(const struct sockaddr *addr, socklen_t len)
 		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (addr->sa_family == AF_INET6) {
-		/*
-		 * IPv4 has its own socket, unless the address is an IPv4-mapped
-		 * one.
-		 */
+		/* IPv4 has its own socket, except for mapped addresses. */
 		only = !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
 	}
@@ -66,9 +65,7 @@ close_all(struct listener *tab, int n)
 		listener_close(&tab[n], 0);
 }
 
-/*
- * Listen on ${addr} and fill ${l}; ${bound} is the address with the real port.
- */
+/* Listen on ${addr} and fill ${l}.  ${bound} is ${addr} with the real port. */
 static int
 open_one(
     const struct sockaddr *addr, socklen_t len, struct listener *l, struct sockaddr_storage *bound)
@@ -201,10 +198,7 @@ listener_close(struct listener *l, int wait_ms)
 {
 	if (l->fd == -1)
 		return;
-	/*
-	 * The socket listens until its file is gone: other starts find it in
-	 * use.
-	 */
+	/* Until its file is gone, other starts must find the socket in use. */
 	if (l->file.path != NULL)
 		unixpath_remove(&l->file, wait_ms);
 	os_close(&l->fd);
@@ -231,10 +225,7 @@ log_refused(const char *name, const char *at, const char *why)
 	    logged == REFUSALS_MAX ? "; further refusals are not logged for a minute" : "");
 }
 
-/*
- * May the client at the other end of ${fd} use this listener?  If not, explain
- * in ${why}.
- */
+/* May the client of ${fd} connect?  If false, the reason is in ${why}. */
 static bool
 client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
 {

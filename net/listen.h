@@ -16,8 +16,13 @@
 
 struct endpoint;
 
-#define LISTENER_START_MS 5000             /* how long a start waits for another on the same path */
-#define LISTENER_STOP_MS 1000              /* the same for an end, for which relay has 2 s in all */
+/*
+ * How long relay waits for another process on the same socket path, when it
+ * starts and when it stops.  A stop has 2 s in all.
+ */
+#define LISTENER_START_MS 5000
+#define LISTENER_STOP_MS 1000
+
 #define LISTENER_WHY (UNIXPATH_MAX + 2048) /* room for an error with its path */
 
 struct listener {
@@ -35,9 +40,9 @@ struct listener {
  * line with cause and remedy to ${why}, which has ${size} bytes, close all that
  * was opened, and return -1.
  *
- * A bare port is bound on both loopback addresses, or on none; an address whose
- * family this host lacks is left out.  check_uid is set for TCP on loopback,
- * because every user of the host can reach it.
+ * A bare port is bound on both loopback addresses, or on none.  An address of a
+ * family that this host does not have is left out.  check_uid is set for TCP on
+ * loopback, because every user of the host can reach it.
  *
  * A Unix endpoint waits at most ${wait_ms} milliseconds for another process
  * that starts on the same path; see unixpath_listen.  A TCP endpoint with a
@@ -59,8 +64,8 @@ int listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
  * Accept a connection.  Return its non-blocking socket, which belongs to the
  * caller, and write a name of the client for messages to ${name}, which has
  * ADDR_NAME bytes.  EAGAIN: no connection is waiting.  EACCES: check_uid is
- * set, and the client is a process of another user or its user cannot be found;
- * the connection was reset.  At most 20 of these are logged within a minute.
+ * set, and the client belongs to another user, or its user cannot be found.
+ * The connection was reset.  At most 20 of these are logged within a minute.
  */
 int listener_accept(const struct listener *l, char *name);
 

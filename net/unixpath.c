@@ -36,7 +36,7 @@
 #include "net/unixpath.h"
 
 #define STICKY 01000   /* S_ISVTX is XSI; POSIX has its value */
-#define BESIDE_NAME 80 /* bytes of NAME in ".NAME.relay", which has to fit into sun_path */
+#define BESIDE_NAME 80 /* bytes of NAME in ".NAME.relay": it fits sun_path */
 #define BESIDE_ROOM 48 /* for what is added to a path */
 #define LOCK_PAUSE 5   /* milliseconds between two attempts */
 #define LOCK_TRIES 16  /* without a pause */
@@ -83,8 +83,8 @@ connect_alias(int fd, const char *name)
 }
 
 /*
- * Open the working directory.  Retried after EINTR, because the caller would
- * take that for an interrupted connect, which the system continues.
+ * Open the working directory.  EINTR must not reach the caller: it means there
+ * that connect(2) was interrupted, and that the system continues it.
  */
 static int
 open_here(void)
@@ -98,8 +98,8 @@ open_here(void)
 }
 
 /*
- * Return to the directory ${here}.  A temporary error must not end relay, so
- * try some times.  In another directory every relative path would be wrong.
+ * Return to the directory ${here}.  Try several times, because a temporary
+ * error must not end relay.  In another directory, relative paths are wrong.
  */
 static bool
 go_back(int here)
@@ -112,7 +112,7 @@ go_back(int here)
 	return true;
 }
 
-/* Make ${call} in the directory of ${path}.  A name that bind uses is short. */
+/* Make ${call} in the directory of ${path}.  For bind, the name is short. */
 static int
 call_from_dir(path_call *call, int fd, const char *path)
 {
@@ -156,10 +156,7 @@ unixpath_connect(int fd, const char *path)
 /* FOUND_TAKEN: a file that relay does not replace. */
 enum found { FOUND_NOTHING, FOUND_DEAD, FOUND_TAKEN };
 
-/*
- * Connect to ${path}.  Return 0 if a process listens there, else the errno
- * value.
- */
+/* Return 0 if a process listens on ${path}, else the errno value of connect. */
 static int
 try_connect(const char *path)
 {
@@ -169,7 +166,8 @@ try_connect(const char *path)
 		return errno;
 	e = unixpath_connect(fd, path) == 0 ? 0 : errno;
 	close(fd);
-	return e == EAGAIN || e == EINPROGRESS ? 0 : e; /* EAGAIN: the listener's backlog is full */
+	/* EAGAIN: a process listens, and its backlog is full. */
+	return e == EAGAIN || e == EINPROGRESS ? 0 : e;
 }
 
 static enum found
@@ -219,7 +217,7 @@ examine(const char *path, char *why, size_t size)
 /* A path and its neighbours while a process changes it. */
 struct place {
 	const char *path;
-	char temp[UNIXPATH_MAX + BESIDE_ROOM]; /* the socket file until it gets its name */
+	char temp[UNIXPATH_MAX + BESIDE_ROOM]; /* the name of the new socket file */
 	char lock[UNIXPATH_MAX + BESIDE_ROOM];
 	int lock_fd; /* -1: the file system has no locks */
 };
@@ -241,9 +239,7 @@ name_beside(char dst[UNIXPATH_MAX + BESIDE_ROOM], const char *path, const char *
 	    name, suffix);
 }
 
-/*
- * A lock is an empty file.  relay must not remove any other file of that name.
- */
+/* A lock is an empty file.  Any other file of that name must stay. */
 static bool
 is_lock(int fd)
 {
@@ -371,10 +367,7 @@ remove_left(const char *path)
 		unlink(path);
 }
 
-/*
- * Return a socket that listens beside the path of ${p}, with its file in
- * ${file}.
- */
+/* Return a socket that listens beside the path of ${p}, and fill ${file}. */
 static int
 listen_beside(const struct place *p, struct unixpath *file)
 {
@@ -481,10 +474,7 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 	e = errno;
 	unlink(p->temp);
 	close(fd);
-	/*
-	 * If another program made a file there meanwhile, that file is the
-	 * reason.
-	 */
+	/* A file that another program made meanwhile is the reason. */
 	if (e != EEXIST || examine(p->path, why, size) != FOUND_TAKEN)
 		explain(p->path, found, e, why, size);
 	return -1;
@@ -509,10 +499,11 @@ warn_of_others(const char *path)
 int
 unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *why, size_t size)
 {
-	enum found found = examine(path, why, size); /* a file that must stay needs no lock */
+	enum found found = examine(path, why, size);
 	struct place p;
 	int fd;
 
+	/* A file that must stay is reported without the lock. */
 	if (found == FOUND_TAKEN)
 		return -1;
 	if (lock_place(&p, path, wait_ms) == -1) {
@@ -548,8 +539,8 @@ unixpath_remove(const struct unixpath *file, int wait_ms)
 	if (!is_own_file(file))
 		return;
 	/*
-	 * Without the lock, another process could replace the file before
-	 * unlink.
+	 * While the socket listens, no other relay replaces its file.  The lock
+	 * is for the case that the file is removed by hand at this moment.
 	 */
 	locked = lock_place(&p, file->path, wait_ms) == 0;
 	if (is_own_file(file) && unlink(file->path) == -1 && errno != ENOENT)

@@ -2,9 +2,8 @@
  * net/unixpath.h - Unix sockets and their files.
  *
  * Paths may be longer than sun_path, up to UNIXPATH_MAX - 1 bytes.  A path has
- * at least one '/'.  The socket at a long path is reached from its own
- * directory:  the working directory of the process changes during a call, and
- * is as before when the call returns.  If it cannot be restored, the process
+ * at least one '/'.  For a long path, the working directory of the
+ * process changes during the call.  If it cannot be restored, the process
  * exits.
  */
 #ifndef NET_UNIXPATH_H
@@ -47,9 +46,9 @@ int unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *
 
 /*
  * unixpath_remove(file, wait_ms):
- * Remove ${file}, unless its path leads to another file by now.  Wait at most
- * ${wait_ms} milliseconds for the lock of another process, and go on without it
- * then.  A failure is logged.
+ * Remove ${file}, unless its path leads to another file by now.  If another
+ * process holds the lock, wait at most ${wait_ms} milliseconds, and then go on
+ * without the lock.  A failure is logged.
  */
 void unixpath_remove(const struct unixpath *file, int wait_ms);
 

@@ -216,7 +216,7 @@ END_TEST
 
 /* ---- the lock ---- */
 
-/* 0: do not wait, 1: wait for 0.3 s */
+/* 0: the caller does not wait, 1: it waits for 0.3 s */
 START_TEST(a_lock_that_stays_taken_is_reported)
 {
 	int lock = lock_elsewhere(".held.sock.relay-lock"), wait_ms = _i * 300;
@@ -249,7 +249,7 @@ START_TEST(a_lock_that_comes_free_is_waited_for)
 }
 END_TEST
 
-/* Without waiting: the lock is free, although its file exists. */
+/* The lock is free although its file exists, so there is no need to wait. */
 START_TEST(a_lock_file_that_a_killed_process_left_is_used)
 {
 	int fd;
