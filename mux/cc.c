@@ -4,7 +4,7 @@
  * Between two relays are pipes, ssh's channel window and socket buffers.  A
  * sender that fills them makes every keystroke wait behind megabytes.  So the
  * bytes in flight are kept near what the line itself holds, plus a short
- * queue, so that the line never runs dry.  That queue is half a round trip,
+ * queue, so that the line never idles.  That queue is half a round trip,
  * within QUEUE_MIN and QUEUE_MAX.  On a short line, QUEUE_MIN is too little:
  * the processes in between should find more than one packet when they wake
  * up.  There the queue is QUEUE_BULK while no small pieces are sent.
@@ -49,7 +49,7 @@
 #define QUEUE_MAX 2000
 #define QUEUE_BULK 2000
 #define QUEUE_MIN 250
-#define SMALL_SPAN 250000 /* so long after a small piece, more are expected */
+#define SMALL_SPAN 250000 /* after a small piece, more are expected so long */
 #define STEP_MIN 4096     /* a smaller change of cwnd does not show in the RTT */
 #define ROUND_MIN 10000
 #define SAMPLES_MIN 4    /* in a round */
@@ -57,10 +57,10 @@
 #define PROBE_FIRST 3    /* the same, while each increase doubles cwnd */
 #define PROBE_DEPTH 2000 /* a probe lowers the RTT by an eighth, or by this */
 #define DOUBLING 4       /* increases in sequence until cwnd doubles */
-#define SLICES 16        /* a cwnd has at least so many */
+#define SLICES 16        /* in a cwnd, at least */
 #define SLICE_TIME 2000  /* a slice takes no longer on the line */
 #define LONG_RTT 5000    /* pacing needs more than the milliseconds of poll(2) */
-#define CATCH_UP 2000    /* after a late wakeup, so much time is made up for */
+#define CATCH_UP 2000    /* after a late wakeup, send for so much lost time */
 
 /* How long our own queue may be. */
 static int64_t
@@ -71,7 +71,7 @@ queue_limit(const struct cc *c)
 	return us > QUEUE_MAX ? QUEUE_MAX : us < least ? least : us;
 }
 
-/* A larger cwnd is reached by what is acknowledged, or a burst would follow. */
+/* cwnd grows with each ACK: to enlarge it at once would cause a burst. */
 static void
 set_cwnd(struct cc *c, uint64_t bytes)
 {
@@ -84,7 +84,7 @@ set_cwnd(struct cc *c, uint64_t bytes)
 	c->cwnd_used = false;
 }
 
-/* The cwnd that would make a round trip of ${rtt}; ${bytes} made ${made}. */
+/* ${bytes} in flight gave the round trip ${made}.  Return those for ${rtt}. */
 static uint64_t
 cwnd_for(uint64_t bytes, int64_t made, int64_t rtt)
 {
@@ -106,7 +106,7 @@ cc_sent_small(struct cc *c, int64_t now)
 	c->small_at = now;
 }
 
-/* ${n} bytes are sent: compute when more may follow. */
+/* ${n} bytes are sent: compute when more may be sent. */
 static void
 pace(struct cc *c, size_t n, int64_t now)
 {
@@ -184,7 +184,7 @@ check_probe(struct cc *c)
 	c->cwnd_before = 0;
 }
 
-/* After a probe that found a shorter line, the next one is deeper. */
+/* A probe that follows the discovery of a shorter line is deeper. */
 static void
 probe_rtt(struct cc *c)
 {
@@ -205,7 +205,7 @@ probe_is_due(const struct cc *c)
 	return c->cwnd_used && (c->rounds >= every || c->rtt_fell);
 }
 
-/* With jitter, the smallest of a few samples is a matter of luck. */
+/* With jitter, the smallest of a few samples is random: use the mean as well. */
 static void
 smooth_rtt(struct cc *c)
 {

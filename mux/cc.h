@@ -19,24 +19,24 @@
 struct cc {
 	uint64_t sent, acked; /* link bytes */
 	uint64_t cwnd;        /* bytes that may be in flight */
-	uint64_t cwnd_goal;   /* cwnd grows to this, by what is acknowledged */
+	uint64_t cwnd_goal;   /* cwnd grows to this with each ACK */
 	int64_t rtt;          /* of the line without our queue; 0: not known */
-	int64_t rtt_var;      /* mean of what samples exceed the smallest one by */
+	int64_t rtt_var;      /* mean excess of samples over the smallest one */
 	uint64_t round_start; /* bytes up to here were sent under another cwnd */
 	int64_t round_at;     /* of the first sample of this round */
 	int64_t round_rtt;    /* the smallest sample of this round */
 	int64_t sample_sum;   /* of this round */
 	unsigned samples;     /* in this round */
 	bool cwnd_used;       /* in this round, cwnd limited the sender */
-	bool rtt_fell;        /* the last probe has found a shorter line */
+	bool rtt_fell;        /* the last probe found a shorter line */
 	bool bulk_only;       /* no small piece was sent lately */
 	int64_t small_at;     /* of the last small piece */
 	unsigned rounds;      /* since the last probe */
 	unsigned increases;   /* in sequence, DOUBLING at most */
 	uint64_t cwnd_before; /* before decrease(); 0: no probe is being checked */
-	int64_t rtt_before;   /* the round trip that belongs to it */
-	int64_t expected_rtt; /* if the decrease removes only our own queue */
-	int64_t next_send_at; /* pacing: nothing is sent before */
+	int64_t rtt_before;   /* the round trip with that cwnd */
+	int64_t expected_rtt; /* after the decrease, if our queue was the cause */
+	int64_t next_send_at; /* pacing: nothing is sent earlier */
 	struct {
 		uint64_t end; /* value of sent */
 		int64_t at;
@@ -44,25 +44,41 @@ struct cc {
 	size_t first, marks;
 };
 
-/*
- * cc_init(c, now): nothing was sent yet.
- * cc_sent(c, n, now): ${n} more link bytes were sent.
- * cc_sent_small(c, now): among them was a small piece of a quiet stream.
- * cc_acked(c, count, delay, now): the peer has read ${count} bytes in all, and
- * waited ${delay} before it sent this ACK.  False: the count is impossible.
- * cc_room(c, now): how many bytes may be sent now.
- * cc_next(c, now): when more may be sent without another ACK.  INT64_MAX: now,
- * or only after an ACK.
- * cc_is_over(c): so much is in flight that small pieces must wait as well.
- * cc_slice(c): how many bytes one stream should send at once.
- */
+/* cc_init(c, now): Nothing was sent yet. */
 void cc_init(struct cc *c, int64_t now);
+
+/* cc_sent(c, n, now): ${n} more link bytes were sent. */
 void cc_sent(struct cc *c, size_t n, int64_t now);
+
+/*
+ * cc_sent_small(c, now):
+ * A small piece of a quiet stream was among them.  For a while, bulk keeps its
+ * queue short.
+ */
 void cc_sent_small(struct cc *c, int64_t now);
+
+/*
+ * cc_acked(c, count, delay, now):
+ * An ACK was read: the peer has read ${count} bytes since the start, and has
+ * waited ${delay} before it sent the ACK.  Return false if that count is not
+ * possible.
+ */
 bool cc_acked(struct cc *c, uint64_t count, int64_t delay, int64_t now);
+
+/* cc_room(c, now): Return how many bytes may be sent now. */
 size_t cc_room(const struct cc *c, int64_t now);
+
+/*
+ * cc_next(c, now):
+ * Return the time at which more may be sent without another ACK.  INT64_MAX:
+ * now, or only after an ACK.
+ */
 int64_t cc_next(const struct cc *c, int64_t now);
+
+/* cc_is_over(c): Are too many bytes in flight even for small pieces? */
 bool cc_is_over(const struct cc *c);
+
+/* cc_slice(c): Return how many bytes one stream should send at once. */
 size_t cc_slice(const struct cc *c);
 
 #endif

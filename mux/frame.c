@@ -1,7 +1,5 @@
 /*
- * frame.c - the wire: bytes <-> structs, as PROTOCOL sections 1 to 3 say, and nothing else.
- *
- * No descriptor, no state: what a frame may mean at its time is for mux.c to say; here it is refused only for what no frame can be.
+ * mux/frame.c - the wire format of a link: PROTOCOL 1 to 3.
  */
 #include <stdbool.h>
 #include <string.h>
@@ -11,7 +9,7 @@
 const unsigned char frame_magic[FRAME_MAGIC] = { 0x00, 0xf2, 'r', 'e', 'L', 'A', 'y', 'l', 'i', 'n',
 	'k', '\r', '\n', '\n', 0xfe, 0x00 };
 
-/* The lengths that a body may have, and whether it concerns a stream. */
+/* The lengths that a body may have; whether the frame concerns a stream. */
 static const struct {
 	uint32_t least, most;
 	bool stream;
@@ -27,7 +25,7 @@ static const struct {
 	[FRAME_ACK] = { 12, 12, false },
 	[FRAME_PING] = { 0, 0, false },
 	[FRAME_BYE] = { 2, 2 + FRAME_WORDS, false },
-	[FRAME_STRIDE] = { 4, 4, false },
+	[FRAME_ACK_EVERY] = { 4, 4, false },
 };
 
 void
@@ -64,14 +62,14 @@ frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
 	f->length = (uint32_t)frame_get(src + 1, 3);
 	f->stream = (uint32_t)frame_get(src + 4, 4);
 	if (f->type >= FRAME_SKIPPED)
-		return f->length > FRAME_BODY ? "a length beyond the limit" : NULL;
+		return f->length > FRAME_BODY ? "a frame that is too long" : NULL;
 	if (f->type == 0 || f->type >= sizeof(rules) / sizeof(rules[0]))
 		return "a frame of unknown type";
 	if (f->length < rules[f->type].least || f->length > rules[f->type].most)
-		return "a length that the frame's type cannot have";
+		return "a frame whose type cannot have this length";
 	if ((f->stream != 0) != rules[f->type].stream)
-		return rules[f->type].stream ? "a frame that names no stream"
-					     : "a frame of the link that names a stream";
+		return rules[f->type].stream ? "a frame of a stream without a stream id"
+					     : "a frame of the link with a stream id";
 	return NULL;
 }
 

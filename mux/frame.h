@@ -1,8 +1,8 @@
 /*
- * mux/frame.h - the wire format of a link: bytes to structs and back, as PROTOCOL sections 1 to 3 say.
+ * mux/frame.h - the wire format of a link: PROTOCOL 1 to 3.
  *
- * These functions have no state and use no descriptor.  They refuse only what no frame can be; what a frame means at its time is
- * decided by mux.c and stream.c.
+ * These functions have no state.  They refuse a frame that is never valid.  What
+ * a frame means at its time is decided by mux.c and stream.c.
  */
 #ifndef MUX_FRAME_H
 #define MUX_FRAME_H
@@ -31,7 +31,7 @@ enum frame_type {
 	FRAME_ACK,
 	FRAME_PING,
 	FRAME_BYE,
-	FRAME_STRIDE
+	FRAME_ACK_EVERY
 };
 
 struct frame {
@@ -47,26 +47,36 @@ struct hello {
 	char host[256];
 };
 
-/* The 16 bytes that each side sends first. */
+/* What each side sends first. */
 extern const unsigned char frame_magic[FRAME_MAGIC];
 
-/* frame_encode(dst, f): write the head of ${f} into ${dst}. */
+/* frame_encode(dst, f): Write the head of ${f} into ${dst}. */
 void frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f);
 
 /*
- * frame_decode(f, src): read the head ${src} into ${f}.  Return NULL, or a text that names the fault of a head that no frame has.
+ * frame_decode(f, src):
+ * Read the head ${src} into ${f}.  Return NULL, or a text that names the fault.
  */
 const char *frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD]);
 
-/* frame_put(dst, n, bytes), frame_get(src, bytes): write or read a number of ${bytes} bytes in network byte order. */
+/*
+ * frame_put(dst, n, bytes), frame_get(src, bytes):
+ * Write or read a number of ${bytes} bytes in network byte order.
+ */
 void frame_put(unsigned char *dst, uint64_t n, int bytes);
 uint64_t frame_get(const unsigned char *src, int bytes);
 
 /*
- * frame_encode_hello(dst, h): write the body of HELLO, at most FRAME_HELLO_FIXED + 255 bytes, into ${dst}; return its length.
- * frame_decode_hello(h, src, length): read a body whose length frame_decode has accepted.
+ * frame_encode_hello(dst, h):
+ * Write the body of HELLO into ${dst}, which has FRAME_HELLO_FIXED + 255 bytes.
+ * Return its length.
  */
 size_t frame_encode_hello(unsigned char *dst, const struct hello *h);
+
+/*
+ * frame_decode_hello(h, src, length):
+ * Read the body of HELLO into ${h}.  frame_decode has accepted its length.
+ */
 void frame_decode_hello(struct hello *h, const unsigned char *src, size_t length);
 
 #endif

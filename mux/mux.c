@@ -1,13 +1,16 @@
 /*
- * mux/mux.c - one link: the channel's bytes, whose turn it is to send, and time.
+ * mux/mux.c - one link: the bytes of the channel, the order in which streams
+ * send, and time.
  *
- * Reading: all that comes is taken at once, since every window that was given has memory reserved.  So a stuck stream stops no
- * other.  The windows of all streams together stay within the memory that HELLO promised: the more streams, the smaller a first
+ * Reading: all bytes are taken at once, because each window has memory reserved.
+ * So a stuck stream stops no other.  All windows together stay within the memory
+ * that HELLO has promised: the more streams are open, the smaller is a new
  * window.
  *
- * Sending: frames of the link and control frames first.  Then the streams in turn, by bytes (deficit round robin), new flows before
- * old ones as in fq_codel (RFC 8290).  The first piece of a quiet stream may exceed the bytes in flight that cc.c allows: it is
- * small, and a person waits for it.
+ * Sending: first frames of the link and control frames.  Then the streams take
+ * turns by bytes (deficit round robin), new flows before old ones, as in
+ * fq_codel (RFC 8290).  The first piece of a quiet stream may exceed the bytes
+ * in flight that cc.c allows, because it is small and a person waits for it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,14 +26,13 @@
 #define ACKS_IN_CWND 8     /* at least */
 #define PING_AFTER 15000000
 #define DEAD_AFTER 45000000
-#define SLEPT_AFTER 20000000 /* without a tick for so long, this host slept */
-#define WOKE_WAIT 15000000   /* for a sign of life after that */
-#define QUIET_SPAN 10000     /* a stream that sent less than a slice in this time is quiet */
-#define KEYSTROKE 512        /* bytes of a quiet stream that are never held back */
+#define SLEPT_AFTER 20000000 /* no tick for so long: this host slept */
+#define WOKE_WAIT 15000000   /* for a byte of the peer after that */
+#define QUIET_SPAN 10000     /* quiet: less than a slice in this time */
+#define KEYSTROKE 512        /* bytes of a quiet stream that never wait */
 #define WINDOW_TOP INT32_MAX
-#define TARGET_LONG \
-	512 /* a longer target is taken only while few streams are open: only windows have memory reserved */
-#define TARGET_FEW 1024
+#define TARGET_LONG 512 /* a longer target has a limit: see TARGET_FEW */
+#define TARGET_FEW 1024 /* streams; targets have no memory reserved */
 #define MIDDLE "reLAylink"
 
 /* ---- the end of the link ---- */
@@ -203,8 +205,9 @@ put_ack(struct mux *m, unsigned char *dst)
 }
 
 /*
- * An ACK costs both hosts and the line as much as a chunk of DATA, so on a fast line the peer is asked for few.  cc.c measures round
- * trips by them, so there are several in a cwnd.
+ * An ACK costs both hosts and the line as much as a chunk of DATA, so a fast
+ * line should have few.  But cc.c measures round trips with them, so a cwnd
+ * should have several.
  */
 static uint32_t
 ack_every_for(const struct cc *c)
@@ -225,12 +228,12 @@ put_ack_every(struct mux *m, unsigned char *dst)
 
 	if (every == m->ack_every_sent)
 		return 0;
-	frame_put(mux_put_head(dst, FRAME_STRIDE, 0, 4), every, 4);
+	frame_put(mux_put_head(dst, FRAME_ACK_EVERY, 0, 4), every, 4);
 	m->ack_every_sent = every;
 	return FRAME_HEAD + 4;
 }
 
-/* ${s}, first in ${flows}, sends what it may: DATA, EOF, or both. */
+/* ${s}, the first one in ${flows}, sends DATA, EOF, or both. */
 static size_t
 put_stream(struct mux *m, struct queue *flows, struct stream *s, unsigned char *dst, size_t room)
 {
@@ -250,7 +253,10 @@ put_stream(struct mux *m, struct queue *flows, struct stream *s, unsigned char *
 	return n;
 }
 
-/* Write what the next stream may send.  0: none has anything to send, or nothing more may be in flight. */
+/*
+ * Write what the next stream may send.  Return 0 if no stream has anything to
+ * send, or if no more bytes may be in flight.
+ */
 static size_t
 put_turn(struct mux *m, unsigned char *dst, size_t room)
 {
@@ -312,7 +318,7 @@ put_start(struct mux *m, unsigned char *dst)
 	return FRAME_MAGIC + n;
 }
 
-/* Frames that wait for nothing. */
+/* Frames that ignore the limit of bytes in flight. */
 static size_t
 put_urgent(struct mux *m, unsigned char *dst, size_t room)
 {
@@ -386,23 +392,24 @@ on_hello(struct mux *m, const struct frame *f)
 	frame_decode_hello(&m->theirs, m->body, f->length);
 	if (m->theirs.version != VERSION) {
 		snprintf(why, sizeof(why),
-		    "the relay on %s speaks version %u of the link, this one version %d: use the "
-		    "same on both",
+		    "relay on %s has version %u of the link protocol, here it is version %d: "
+		    "install the same relay on both hosts",
 		    m->theirs.host, (unsigned)m->theirs.version, VERSION);
 		mux_bye(m, MUX_VERSION, why);
 		return;
 	}
 	if (m->theirs.role == m->role) {
 		mux_lost(m, MUX_PROTOCOL,
-		    m->role == MUX_NEAR ? "the command gives back what it is sent, or is a near "
-					  "end itself: its end is relay -m -"
-					: "the other side is a far end itself: one of them is "
-					  "relay -m FROM -- COMMAND");
+		    m->role == MUX_NEAR
+			? "the command sends back its input, or is a near side: "
+			  "the command must end with relay -m -"
+			: "both sides are far sides (relay -m -): one of them must be "
+			  "relay -m FROM -- COMMAND");
 		return;
 	}
 	if (m->theirs.streams == 0 || m->theirs.streams > MUX_STREAMS ||
 	    m->theirs.memory < MUX_WINDOW_LEAST) {
-		breach(m, "a HELLO that allows no work");
+		breach(m, "a HELLO whose limits are not valid");
 		return;
 	}
 	m->size = m->role == MUX_NEAR ? m->theirs.streams : m->ours.streams;
@@ -442,9 +449,9 @@ on_open(struct mux *m, const struct frame *f)
 	s->rx_window = s->window = send;
 	m->rx_reserved += send;
 	if (m->rx_reserved > m->ours.memory) {
-		refuse(s, "no room for another stream's window");
+		refuse(s, "no memory for the window of another stream");
 	} else if (f->length - 8 > TARGET_LONG && m->n > TARGET_FEW) {
-		refuse(s, "no room for so long a target beside so many streams");
+		refuse(s, "too many streams are open for so long a target");
 	} else {
 		queue_append(&m->accept, &s->accept);
 	}
@@ -478,7 +485,7 @@ on_link_frame(struct mux *m, const struct frame *f)
 	case FRAME_PING:
 		m->due_ack = true;
 		break;
-	case FRAME_STRIDE:
+	case FRAME_ACK_EVERY:
 		every = (uint32_t)frame_get(m->body, 4);
 		m->ack_every = every < ACK_EVERY_LEAST ? ACK_EVERY_LEAST : every;
 		break;
@@ -488,7 +495,7 @@ on_link_frame(struct mux *m, const struct frame *f)
 	}
 }
 
-/* The body of a frame, other than DATA, is whole. */
+/* The whole body of a frame other than DATA was read. */
 static void
 on_frame(struct mux *m, const struct frame *f)
 {
@@ -542,7 +549,7 @@ start_frame(struct mux *m)
 		    m, m->state == MUX_GREETING ? "another frame before HELLO" : "a second HELLO");
 		return;
 	}
-	/* An ACK needs no ACK, or two idle sides would send them for ever. */
+	/* An ACK needs no ACK, or two idle sides would send ACKs for ever. */
 	if (m->frame.type != FRAME_ACK && m->unacked_at == 0)
 		m->unacked_at = m->now;
 	m->left = m->frame.length;
@@ -588,14 +595,14 @@ feed_frames(struct mux *m, const unsigned char *p, size_t n)
 	return used;
 }
 
-/* Does ${p} begin with ${words}, as far as it goes? */
+/* Do the ${n} bytes at ${p} begin with ${words}, or ${words} with them? */
 static bool
 begins(const char *words, const char *p, size_t n)
 {
 	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
 }
 
-/* The magic came changed.  It is no text to be shown. */
+/* Remove the changed magic from the end of the banner, which is shown. */
 static void
 cut_magic(struct mux *m)
 {
@@ -605,30 +612,41 @@ cut_magic(struct mux *m)
 	m->banner[m->banner_have] = '\0';
 }
 
+static bool
+ends_with_middle(const struct mux *m)
+{
+	size_t n = strlen(MIDDLE);
+
+	return m->banner_have >= n && memcmp(m->banner + m->banner_have - n, MIDDLE, n) == 0;
+}
+
 static void
 add_banner(struct mux *m, char c)
 {
 	if (m->banner == NULL)
 		m->banner = malloc(MUX_BANNER + 1);
 	if (m->banner == NULL || m->banner_have == MUX_BANNER) {
-		mux_lost(m, MUX_PROTOCOL, "64 KiB came before any sign of a relay there");
+		mux_lost(m, MUX_PROTOCOL, "64 KiB of other output came before relay started there");
 		return;
 	}
 	m->banner[m->banner_have++] = c;
 	m->banner[m->banner_have] = '\0';
-	if (m->banner_have >= strlen(MIDDLE) &&
-	    memcmp(m->banner + m->banner_have - strlen(MIDDLE), MIDDLE, strlen(MIDDLE)) == 0) {
+	if (ends_with_middle(m)) {
 		cut_magic(m);
 		mux_lost(m, MUX_PROTOCOL,
 		    "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
+		return;
 	}
-	/* A forced command may start relay where the near side expects a shell, whose words then come before its magic. */
-	else if (m->role == MUX_FAR && !begins(MUX_SCRIPT, m->banner, m->banner_have))
+	/*
+	 * If a forced command starts relay in place of a shell, the script for
+	 * that shell comes before the near magic.
+	 */
+	if (m->role == MUX_FAR && !begins(MUX_SCRIPT, m->banner, m->banner_have))
 		mux_lost(m, MUX_PROTOCOL,
-		    "what comes in is no link: relay -m - is run by relay -m FROM -- COMMAND");
+		    "stdin does not carry a link: start relay -m - by relay -m FROM -- COMMAND");
 }
 
-/* One byte of what may be the magic. Only its first byte can begin it anew. */
+/* One byte of the magic or of the banner.  Only byte 0 of the magic starts it. */
 static void
 feed_magic(struct mux *m, unsigned char c)
 {
@@ -688,13 +706,13 @@ mux_tick(struct mux *m, int64_t now)
 
 	m->now = now;
 	m->ticked_at = now;
-	/* Before the magic a person may be typing a password. */
+	/* Before the magic, a person may be typing a password. */
 	if (m->state != MUX_UP && m->state != MUX_GREETING)
 		return;
 	if (gap > SLEPT_AFTER)
 		mux_woke(m, now);
 	if (now - m->alive_at >= DEAD_AFTER) {
-		mux_lost(m, MUX_TIMEOUT, "nothing was heard from the other side for 45 s");
+		mux_lost(m, MUX_TIMEOUT, "nothing was received from the other side for 45 s");
 	} else if (m->state == MUX_UP && now - m->alive_at >= PING_AFTER &&
 		   now - m->pinged_at >= PING_AFTER) {
 		m->due_ping = true;
@@ -721,7 +739,7 @@ mux_deadline(const struct mux *m)
 	return next;
 }
 
-/* ---- the whole ---- */
+/* ---- life and facts ---- */
 
 struct mux *
 mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
@@ -762,7 +780,7 @@ mux_free(struct mux *m)
 		return;
 	mux_lost(m, MUX_END, "");
 	while (mux_accept(m) != NULL)
-		; /* all are closed, so that it releases them */
+		; /* all are closed, so mux_accept releases them */
 	free(m->table);
 	free(m->banner);
 	m->table = NULL;

@@ -1,4 +1,6 @@
-/* mux/queue.c - a queue of streams. */
+/*
+ * mux/queue.c - an intrusive queue.
+ */
 #include <stddef.h>
 
 #include "mux/queue.h"

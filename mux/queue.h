@@ -1,7 +1,8 @@
 /*
- * mux/queue.h - a queue of streams.
+ * mux/queue.h - an intrusive queue.
  *
- * A stream has one node for each queue that it can be in.  A node is in at most one queue at a time.
+ * A stream has one node for each queue that it can be in.  A queue of zeros is
+ * empty.
  */
 #ifndef MUX_QUEUE_H
 #define MUX_QUEUE_H
@@ -10,7 +11,7 @@
 
 struct queue_node {
 	struct queue_node *next;
-	void *item; /* whose node it is */
+	void *item; /* the stream of this node */
 	bool queued;
 };
 
@@ -18,16 +19,20 @@ struct queue {
 	struct queue_node *first, *last;
 };
 
-/*
- * A queue of zeros is empty.
- * queue_append(q, node): put ${node} at the end of ${q}, unless it is queued already.
- * queue_pop(q): remove the first node; return its item, or NULL.
- * queue_first(q): the item of the first node, or NULL.
- * queue_remove(q, node): remove ${node} from ${q}, wherever it is; takes time in proportion to its place.
- */
+/* queue_append(q, node): Append ${node} to ${q}, unless it is queued already. */
 void queue_append(struct queue *q, struct queue_node *node);
+
+/* queue_pop(q): Remove the first node and return its item, or NULL. */
 void *queue_pop(struct queue *q);
+
+/* queue_first(q): Return the item of the first node, or NULL. */
 void *queue_first(const struct queue *q);
+
+/*
+ * queue_remove(q, node):
+ * Remove ${node} from any place in ${q}, if it is queued.  The time is
+ * proportional to its place.
+ */
 void queue_remove(struct queue *q, struct queue_node *node);
 
 #endif

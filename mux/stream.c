@@ -1,12 +1,13 @@
 /*
  * mux/stream.c - the life of one stream.
  *
- * Both directions end alone: EOF is the end of tx, EOF of the peer the end of rx.  When both were exchanged and rx was taken by the
- * owner, CLOSE with code 0 is sent.  Any other CLOSE is a reset.  A reset that was read leaves rx as it is: its owner takes what came
- * before the reset.
+ * Each direction ends alone: tx with our EOF, rx with the EOF of the peer.  When
+ * both were exchanged and the owner has taken what rx holds, CLOSE with code 0
+ * is sent.  Any other CLOSE is a reset, or reports a loss.  A reset that was
+ * read leaves rx as it is, because its bytes were received before the reset.
  *
- * A stream leaves the table when CLOSE was sent and read.  Its memory is freed when its owner has released it and no queue holds
- * it.
+ * A stream leaves the table when CLOSE was sent and read.  Its memory is freed
+ * when its owner has released it and no queue holds it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,8 +16,8 @@
 #include "mux/internal.h"
 
 #define WINDOW_TOP INT32_MAX
-#define TX_ALL (16 * 1024 * 1024) /* what the tx queues of all streams should hold together */
-#define TX_ONE (128 * 1024)
+#define TX_ALL (16 * 1024 * 1024) /* of the tx queues of all streams, about */
+#define TX_ONE (128 * 1024)       /* of one tx queue, about */
 
 /* ---- life ---- */
 
@@ -30,7 +31,7 @@ stream_first_window(uint32_t memory, uint32_t n)
 	return w;
 }
 
-/* A copy of ${n} bytes and a NUL; NULL: no memory. */
+/* Return a copy of ${n} bytes and a NUL, or NULL if there is no memory. */
 static char *
 copy_text(const char *text, size_t n)
 {
@@ -107,7 +108,7 @@ need_control(struct stream *s)
 	queue_append(&s->mux->control, &s->control);
 }
 
-/* The peer may send nothing more: what its window and coming credit have reserved is free. */
+/* The peer may send nothing more: free what its window and CREDIT reserve. */
 static void
 forget_window(struct stream *s)
 {
@@ -116,7 +117,7 @@ forget_window(struct stream *s)
 	s->rx_window = s->consumed = 0;
 }
 
-/* Drop what rx holds and what is still to be read of a DATA frame. */
+/* Drop what rx holds, and the rest of a DATA frame that is being read. */
 static void
 drop_rx(struct stream *s)
 {
@@ -132,7 +133,7 @@ drop_rx(struct stream *s)
 	s->lost = true;
 }
 
-/* Both directions have ended and the owner has taken everything, or what it did not take was dropped: send CLOSE. */
+/* Send CLOSE if both directions have ended and rx was taken or dropped. */
 static void
 close_if_ended(struct stream *s)
 {
@@ -160,7 +161,7 @@ stream_lose(struct stream *s)
 	}
 	if (!s->close_read) {
 		set_code(s, MUX_RESET);
-		free(s->reason); /* of a CLOSE that is not sent any more */
+		free(s->reason); /* of a CLOSE that will not be sent */
 		s->reason = NULL;
 	}
 	s->close_sent = s->close_read = true;
@@ -196,7 +197,7 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 void
 stream_release(struct stream *s)
 {
-	/* A stream that has sent EOF and STOP only waits for the end of the peer; a reset would drop what the peer holds. */
+	/* After EOF and STOP only the peer's EOF is missing.  A reset would drop its bytes. */
 	if (!(s->eof_sent && (s->stop_sent || s->eof_read)))
 		stream_reset(s, MUX_RESET, "");
 	s->discards = true;
@@ -205,7 +206,7 @@ stream_release(struct stream *s)
 	queue_remove(&s->mux->dirty, &s->dirty);
 	s->owner = NULL;
 	s->released = true;
-	/* No memory is reserved for targets: a peer that never sends CLOSE must not keep them here. */
+	/* Targets have no memory reserved, and the peer may never send CLOSE. */
 	if (!s->due_open) {
 		free(s->target);
 		s->target = NULL;
@@ -215,7 +216,10 @@ stream_release(struct stream *s)
 
 /* ---- windows ---- */
 
-/* The credit for what was consumed: more where the window is too small for the line, less where memory is short. */
+/*
+ * Return the credit for what was consumed.  It is more if the window is too
+ * small for the line, and less if memory is short.
+ */
 static uint32_t
 take_credit(struct stream *s)
 {
@@ -224,15 +228,18 @@ take_credit(struct stream *s)
 	uint64_t left;
 
 	m->rx_reserved -= give;
-	left = memory / 2 > m->rx_reserved ? memory / 2 - m->rx_reserved
-					   : 0; /* the other half is for first windows */
+	/* Half of the memory is for first windows. */
+	left = memory / 2 > m->rx_reserved ? memory / 2 - m->rx_reserved : 0;
 	if (left < memory / 8) {
 		if (s->window > share && s->window > 2 * MUX_WINDOW_LEAST && give > 1) {
 			s->window -= give / 2;
 			give -= give / 2;
 		}
 	} else if (s->rx.used < s->window / 4 && m->now - s->credit_at < 2 * m->cc.rtt) {
-		/* The owner keeps up and used a quarter within two round trips: the window is what limits the rate. */
+		/*
+		 * A quarter of the window was used within two round trips, and the
+		 * owner keeps up: the window limits the rate.
+		 */
 		more = s->window;
 		if (more > left / 4)
 			more = (uint32_t)(left / 4);
@@ -255,11 +262,15 @@ stream_consumed(struct stream *s, size_t n)
 		s->mux->rx_reserved -= n;
 		return;
 	}
-	s->consumed += (uint32_t)n; /* reserved until the CREDIT frame is sent, except after EOF */
+	/* Reserved until the CREDIT frame is sent, except after EOF. */
+	s->consumed += (uint32_t)n;
 	if (s->eof_read)
 		s->mux->rx_reserved -= n;
 	close_if_ended(s);
-	/* A sender that ends waits for its last bytes to move: credit shows that they do.  CLOSE shows that all have. */
+	/*
+	 * A sender that has ended, or stopped reading, needs to see that its
+	 * last bytes move: CREDIT shows that.  CLOSE shows that all have moved.
+	 */
 	if (s->close_read ||
 	    (s->consumed < s->window / 4 && !((s->eof_read || s->stop_read) && s->rx.used > 0)))
 		return;
@@ -281,7 +292,7 @@ stream_show_progress(struct stream *s)
 	need_control(s);
 }
 
-/* ---- the owner's side ---- */
+/* ---- for the owner ---- */
 
 void
 stream_accept(struct stream *s)
@@ -539,8 +550,7 @@ stream_put_data(struct stream *s, unsigned char *dst, size_t room)
 	s->progress++;
 	s->burst += (uint32_t)(n + FRAME_HEAD);
 	if (s->burst > 2 * slice)
-		s->burst =
-		    (uint32_t)(2 * slice); /* so that it is quiet again soon after it stops */
+		s->burst = (uint32_t)(2 * slice); /* or it would not be quiet for long */
 	s->deficit -= (int32_t)(n + FRAME_HEAD);
 	return FRAME_HEAD + n;
 }
@@ -564,7 +574,7 @@ stream_start_data(struct stream *s, uint32_t length)
 	if (s->eof_read || s->close_read)
 		return "DATA for a stream that is not open";
 	if (s->close_sent || s->due_close)
-		return NULL; /* sent before the peer read our CLOSE */
+		return NULL; /* the peer has not read our CLOSE yet */
 	if (length > s->rx_window)
 		return "DATA beyond the window";
 	s->rx_window -= length;
@@ -585,7 +595,7 @@ stream_take_data(struct stream *s, const unsigned char *p, size_t n)
 	stream_mark_dirty(s);
 	if (buf_put(&s->rx, p, n))
 		return;
-	/* m->left counts no more of this piece, so that its rest is subtracted here. */
+	/* m->left does not count this piece any more. */
 	s->mux->rx_reserved -= n - (s->rx.used - had);
 	stream_reset(s, MUX_NO_ROOM, "out of memory");
 }
@@ -609,7 +619,7 @@ on_close(struct stream *s, const struct frame *f)
 	s->close_read = true;
 	free(s->reason);
 	s->reason = code == MUX_END ? NULL : copy_text((const char *)body + 2, f->length - 2);
-	/* CLOSE with code 0 before both EOFs is a reset, too.  With another code after them, it reports that something was lost. */
+	/* A code before both EOFs is a reset, even 0.  After them, it reports a loss. */
 	if (code != MUX_END || !ended)
 		set_code(s, code);
 	if (ended) {
@@ -628,7 +638,7 @@ on_credit(struct stream *s)
 	uint32_t n = (uint32_t)frame_get(s->mux->body, 4);
 
 	if (n == 0 || n > WINDOW_TOP || s->tx_window > WINDOW_TOP - n)
-		return "a CREDIT beyond all windows";
+		return "a CREDIT of 0, or beyond the largest window";
 	s->tx_window += n;
 	mux_schedule(s->mux, s);
 	return NULL;
@@ -669,8 +679,7 @@ stream_on_frame(struct stream *s, const struct frame *f)
 		on_close(s, f);
 	else if (f->type == FRAME_EOF && s->eof_read)
 		wrong = "a second EOF";
-	else if (!s->close_sent &&
-		 !s->due_close) /* else it was sent before the peer read our CLOSE */
+	else if (!s->close_sent && !s->due_close) /* else the peer has not read CLOSE yet */
 		wrong = on_open_stream(s, f);
 	stream_free_if_done(s);
 	return wrong;

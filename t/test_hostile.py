@@ -85,12 +85,12 @@ def fails(r, expected=''):
 
 # ---- before the link is up ----
 
-EXPECTED = {'huge-line': '64 KiB came', 'noise': '64 KiB came', 'answers': '64 KiB came',
-        'left': '64 KiB came', 'half-magics': '64 KiB came',
+EXPECTED = {'huge-line': '64 KiB of other', 'noise': '64 KiB of other', 'answers': '64 KiB of other',
+        'left': '64 KiB of other', 'half-magics': '64 KiB of other',
         'odd-answer': 'unexpected answer', 'empty-answer': 'unexpected answer',
         'no': '-x has to name',
         'none': 'no relay here for its type', 'fail': 'no directory in which one can be kept',
-        'at-and-noise': '64 KiB came',
+        'at-and-noise': '64 KiB of other',
         'leaves-the-copy': 'ended with status 0', 'deaf-in-the-copy': 'cannot reach',
         'stderr': 'cannot reach'}
 
@@ -130,7 +130,7 @@ def test_magic_and_no_more(near, words):
     nothing else."""
     r = near(*words)
     assert r.wait(60) == 7
-    assert 'nothing was heard from the other side for 45 s' in r.err()
+    assert 'nothing was received from the other side for 45 s' in r.err()
 
 
 # ---- a link ----

@@ -8,7 +8,7 @@ import struct
 import sys
 
 MAGIC = b'\0\xf2reLAylink\r\n\n\xfe\0'
-HELLO, OPEN, OPENED, DATA, EOF, STOP, CLOSE, CREDIT, ACK, PING, BYE, STRIDE = range(1, 13)
+HELLO, OPEN, OPENED, DATA, EOF, STOP, CLOSE, CREDIT, ACK, PING, BYE, ACK_EVERY = range(1, 13)
 NEAR, FAR = 0, 1
 WINDOW = 1 << 18
 
@@ -40,7 +40,7 @@ class Wire:
         assert self.read(len(MAGIC)) == MAGIC
 
     def frame(self, *kinds):
-        """The next frame (kind, stream, body) of one of these kinds, or of any but ACK, PING and STRIDE; None at the end."""
+        """The next frame (kind, stream, body) of one of these kinds, or of any but ACK, PING and ACK_EVERY; None at the end."""
         while True:
             head = self.read(8)
             if len(head) < 8:
@@ -49,7 +49,7 @@ class Wire:
             kind, length = kind >> 24, kind & 0xffffff
             body = self.read(length)
             self.got += 8 + length
-            if kind in kinds if kinds else kind not in (ACK, PING, STRIDE):
+            if kind in kinds if kinds else kind not in (ACK, PING, ACK_EVERY):
                 return kind, stream, body
 
     def ack(self):

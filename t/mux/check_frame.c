@@ -38,7 +38,7 @@ static const struct {
 	{ "ACK", FRAME_ACK, 12, 12, 0 },
 	{ "PING", FRAME_PING, 0, 0, 0 },
 	{ "BYE", FRAME_BYE, 2, 514, 0 },
-	{ "STRIDE", FRAME_STRIDE, 4, 4, 0 },
+	{ "ACK_EVERY", FRAME_ACK_EVERY, 4, 4, 0 },
 };
 #define TYPES (int)(sizeof(types) / sizeof(types[0]))
 
@@ -262,7 +262,7 @@ encoded(unsigned char *dst, unsigned type)
 	case FRAME_PING:
 		g.stream = 0;
 		break;
-	case FRAME_STRIDE:
+	case FRAME_ACK_EVERY:
 		frame_put(body, 65536, 4);
 		g.stream = 0;
 		g.length = 4;

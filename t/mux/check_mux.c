@@ -694,13 +694,13 @@ deliver(int i)
 }
 
 /*
- * The STRIDE frames in what near sends: one that repeats the last would be
+ * The ACK_EVERY frames in what near sends: one that repeats the last would be
  * useless.
  */
-static uint32_t strides, last_stride;
+static uint32_t ack_every_frames, last_ack_every;
 
 static void
-watch_strides(const unsigned char *p, size_t n)
+watch_ack_every(const unsigned char *p, size_t n)
 {
 	const unsigned char *end = p + n;
 	struct frame f;
@@ -709,12 +709,12 @@ watch_strides(const unsigned char *p, size_t n)
 		p += FRAME_MAGIC;
 	for (; p < end; p += FRAME_HEAD + f.length) {
 		CHECK(frame_decode(&f, p) == NULL, "not a frame");
-		if (f.type != FRAME_STRIDE)
+		if (f.type != FRAME_ACK_EVERY)
 			continue;
-		CHECK(strides == 0 || frame_get(p + FRAME_HEAD, 4) != last_stride,
-		    "a STRIDE is repeated");
-		last_stride = (uint32_t)frame_get(p + FRAME_HEAD, 4);
-		strides++;
+		CHECK(ack_every_frames == 0 || frame_get(p + FRAME_HEAD, 4) != last_ack_every,
+		    "a ACK_EVERY is repeated");
+		last_ack_every = (uint32_t)frame_get(p + FRAME_HEAD, 4);
+		ack_every_frames++;
 	}
 }
 
@@ -735,7 +735,7 @@ send_out(int i)
 		if (n == 0)
 			break;
 		if (i == 0)
-			watch_strides(x, n);
+			watch_ack_every(x, n);
 		wire_put(&line[i], x, n, now);
 	}
 }
@@ -911,7 +911,7 @@ schedule(void)
 	int i;
 
 	draw();
-	strides = 0;
+	ack_every_frames = 0;
 	cut_at = one_in(8) ? now + upto(2 * SECOND) : WIRE_NEVER;
 	until = now + 3600 * (int64_t)SECOND;
 	while (!all_done(true) || wire_next(&line[0]) != WIRE_NEVER ||
@@ -1085,7 +1085,7 @@ START_TEST(a_command_that_echoes_is_reported)
 	pull(near);
 	mux_feed(near, sent, sent_n, now);
 	ck_assert_int_eq(mux_state(near), MUX_DEAD);
-	HAS(mux_why(near), "gives back");
+	HAS(mux_why(near), "sends back its input");
 	done(&near);
 }
 END_TEST
@@ -1097,7 +1097,7 @@ START_TEST(two_far_ends_are_reported)
 	put_hello(1, 1, MUX_MEMORY, 10);
 	feed(far);
 	ck_assert_int_eq(mux_state(far), MUX_DEAD);
-	HAS(mux_why(far), "far end itself");
+	HAS(mux_why(far), "both sides are far sides");
 	done(&far);
 }
 END_TEST
@@ -1108,7 +1108,7 @@ START_TEST(a_far_side_refuses_a_banner)
 	put("GET / HTTP/1.0\r\n", 16);
 	feed(far);
 	ck_assert_int_eq(mux_state(far), MUX_DEAD);
-	HAS(mux_why(far), "no link");
+	HAS(mux_why(far), "stdin does not carry a link");
 	done(&far);
 }
 END_TEST
@@ -1197,7 +1197,7 @@ START_TEST(a_far_side_skips_no_other_text)
 	ck_assert_int_eq(mux_state(far), MUX_STARTING);
 	mux_feed(far, text + _i, 1, now);
 	ck_assert_int_eq(mux_state(far), MUX_DEAD);
-	HAS(mux_why(far), "no link");
+	HAS(mux_why(far), "stdin does not carry a link");
 	done(&far);
 }
 END_TEST
@@ -1325,7 +1325,7 @@ breaks_and_free(struct mux **m)
 
 RULE(an_unknown_type_below_128, far, put_frame(13, 0, "", 0))
 RULE(the_last_unknown_type_below_128, near, put_frame(127, 0, "", 0))
-RULE(a_stride_of_a_wrong_length, far, put_number(FRAME_STRIDE, 0, 4096, 3))
+RULE(an_ack_every_of_a_wrong_length, far, put_number(FRAME_ACK_EVERY, 0, 4096, 3))
 RULE(type_0, near, put_frame(0, 0, "", 0))
 RULE(a_length_beyond_the_limit, far, put_frame(FRAME_DATA, 1, sent, 65537))
 RULE(a_skipped_type_beyond_the_limit, far, put_frame(200, 0, sent, 8193))
@@ -3027,7 +3027,7 @@ END_TEST
 START_TEST(acks_are_as_many_as_the_peer_asks_for)
 {
 	static const uint32_t wanted[] = { 0, 1, 1023, 1024, 5000, 65536 };
-	uint32_t stride, n;
+	uint32_t every, n;
 	size_t i;
 
 	far_with_stream();
@@ -3035,10 +3035,10 @@ START_TEST(acks_are_as_many_as_the_peer_asks_for)
 		now += 30000;
 		mux_tick(far, now);
 		pull(far);
-		ck_assert(!mux_has_output(far)); /* nor would it spin for a stride of 0 */
-		stride = wanted[i] < 1024 ? 1024 : wanted[i];
-		put_number(FRAME_STRIDE, 0, wanted[i], 4);
-		for (n = FRAME_HEAD + 4; n + 16 < stride; n += 16) {
+		ck_assert(!mux_has_output(far)); /* nor would it spin for ACK_EVERY of 0 */
+		every = wanted[i] < 1024 ? 1024 : wanted[i];
+		put_number(FRAME_ACK_EVERY, 0, wanted[i], 4);
+		for (n = FRAME_HEAD + 4; n + 16 < every; n += 16) {
 			put_frame(200, 0, sent, 8);
 			lives(far);
 			ck_assert(!mux_has_output(far));
@@ -3057,21 +3057,21 @@ END_TEST
  * reports.
  */
 static uint32_t
-stride_for(const struct mux *m)
+ack_every_for(const struct mux *m)
 {
 	uint64_t acks = stats(m).rtt_us < 2000 ? 8 : (uint64_t)stats(m).rtt_us / 250;
-	uint32_t stride = 1024;
+	uint32_t every = 1024;
 
-	while (stride < 262144 && stride * 2 <= stats(m).cwnd / acks)
-		stride *= 2;
-	return stride;
+	while (every < 262144 && every * 2 <= stats(m).cwnd / acks)
+		every *= 2;
+	return every;
 }
 
 /*
  * The larger the cwnd of a short line, the fewer ACKs the peer is asked for;
  * those of a long line stay many.
  */
-START_TEST(strides_follow_the_bytes_in_flight)
+START_TEST(ack_every_follows_the_bytes_in_flight)
 {
 	static const struct {
 		double rate; /* bytes per us */
@@ -3084,16 +3084,16 @@ START_TEST(strides_follow_the_bytes_in_flight)
 
 	both(MUX_MEMORY);
 	s = open_both(&there);
-	strides = 0;
+	ack_every_frames = 0;
 	bulk(s, there, t[_i].rtt, t[_i].rate, 3 * SECOND);
-	ck_assert_uint_gt(strides, 0);
+	ck_assert_uint_gt(ack_every_frames, 0);
 	pull(near);
-	frame = find_frame(FRAME_STRIDE, 0);
+	frame = find_frame(FRAME_ACK_EVERY, 0);
 	if (frame != NULL)
-		last_stride = (uint32_t)frame_get(frame + FRAME_HEAD, 4);
-	ck_assert_uint_eq(last_stride, stride_for(near));
+		last_ack_every = (uint32_t)frame_get(frame + FRAME_HEAD, 4);
+	ck_assert_uint_eq(last_ack_every, ack_every_for(near));
 	ck_assert_msg(
-	    last_stride >= t[_i].least && last_stride <= t[_i].most, "%u", (unsigned)last_stride);
+	    last_ack_every >= t[_i].least && last_ack_every <= t[_i].most, "%u", (unsigned)last_ack_every);
 	stream_release(s);
 	stream_release(there);
 	over();
@@ -3554,7 +3554,7 @@ teardown(void)
 {
 	ck_assert_ptr_null(near);
 	ck_assert_ptr_null(far);
-	strides = 0;
+	ack_every_frames = 0;
 }
 
 #define R(name) tcase_add_test(tc, name)
@@ -3580,7 +3580,7 @@ add_rules(TCase *tc)
 	R(only_the_hello_is_sent_before_the_far_hello);
 	R(an_unknown_type_below_128);
 	R(the_last_unknown_type_below_128);
-	R(a_stride_of_a_wrong_length);
+	R(an_ack_every_of_a_wrong_length);
 	R(type_0);
 	R(a_length_beyond_the_limit);
 	R(a_skipped_type_beyond_the_limit);
@@ -3681,7 +3681,7 @@ add_rules(TCase *tc)
 	R(a_ping_is_acknowledged_at_once);
 	R(an_ack_is_sent_after_5_ms_or_1024_bytes);
 	R(acks_are_as_many_as_the_peer_asks_for);
-	tcase_add_loop_test(tc, strides_follow_the_bytes_in_flight, 0, 4);
+	tcase_add_loop_test(tc, ack_every_follows_the_bytes_in_flight, 0, 4);
 	R(no_pings_on_a_busy_line);
 	tcase_add_loop_test(tc, a_link_survives_a_sleep_of_an_hour, 0, 2);
 	tcase_add_loop_test(tc, mux_woke_sends_a_ping_and_waits_15_s, 0, 2);

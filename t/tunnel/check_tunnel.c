@@ -295,7 +295,7 @@ static const struct {
 	{ NULL, "exit 9", "no link: the command ended with status 9" },
 	{ NULL, "kill -9 $$", "no link: the command ended with status 137" },
 	{ NULL, "exec >&-; cat >/dev/null", "no link: the command closed its stdout" },
-	{ NULL, "cat", "gives back what it is sent" },
+	{ NULL, "cat", "sends back its input" },
 	{ NULL, "printf 'motd\\r\\nreLAylink\\r\\n'; exit 7", "no link: the line changes bytes" },
 	{ NULL, "printf 'motd\\nrelay::\\0x'; exit 1", "its output before that: motd|relay::?x\n" },
 };
@@ -669,7 +669,7 @@ START_TEST(a_far_end_reports_input_that_is_not_a_link)
 	begin_far();
 	send_near("hello\n");
 	far_over(STATUS_LINK);
-	HAS(captured(), "relay: the link has ended: what comes in is no link");
+	HAS(captured(), "relay: the link has ended: stdin does not carry a link");
 }
 END_TEST
 
