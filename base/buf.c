@@ -1,13 +1,17 @@
 /*
- * buf.c - bytes at rest: a queue of chunks, or a pipe in the kernel.
+ * base/buf.c - a queue of bytes: chunks of memory, or a pipe in the kernel.
  *
- * Memory comes when bytes come and goes when they go: an empty buffer holds none, so an idle connection costs only its structs.
- * Chunks that fall free are kept for the next reader, the last one first while it is still in the CPU's cache.  Where the system
- * can move bytes from descriptor to descriptor without showing them (os_splice), bulk rests in a pipe of ours instead; a pipe too
- * belongs to a buffer only while it holds bytes.  What is kept for reuse is bounded by KEEP and KEEP_PIPES.
+ * An empty buffer holds no memory, so an idle connection costs only its
+ * structs.  Free chunks are kept for the next reader.  The chunk that was freed
+ * last is used first, because it is probably in the CPU's cache.
  *
- * A buffer never holds bytes in chunks and in a pipe at once, or their order would be lost: whoever wants to change waits until
- * it is empty.
+ * Where the system can move bytes between descriptors without a copy
+ * (os_splice), bulk rests in a pipe instead.  A pipe, too, belongs to a buffer
+ * only while it holds bytes.  KEEP and KEEP_PIPES bound what is kept for
+ * reuse.
+ *
+ * A buffer never holds bytes in chunks and in a pipe at the same time, or their
+ * order would be lost.  It changes from one to the other only when it is empty.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,10 +24,16 @@
 
 #define KEEP 16      /* free chunks */
 #define KEEP_PIPES 4 /* empty pipes */
-#define PIPES \
-	16 /* in all: beyond 64 MiB of a user's pipes Linux makes every new one of theirs tiny */
-#define PACKET 4096             /* PIPE_BUF of Linux */
-#define PIPE_LEAST (256 * 1024) /* a smaller pipe costs more calls than it saves copying */
+#define PACKET 4096  /* PIPE_BUF of Linux */
+
+/*
+ * Pipes of this process.  If all pipes of a user hold more than 64 MiB, Linux
+ * makes each new pipe of that user tiny.
+ */
+#define PIPES 16
+
+/* A smaller pipe costs more in system calls than it saves in copies. */
+#define PIPE_LEAST (256 * 1024)
 
 struct chunk {
 	struct chunk *next;
@@ -33,7 +43,7 @@ struct chunk {
 
 struct kpipe {
 	struct kpipe *next;
-	int in, out; /* bytes go in here, and come out there */
+	int in, out; /* bytes are written to in and read from out */
 };
 
 static struct chunk *spare;
@@ -81,7 +91,7 @@ append(struct buf *b, struct chunk *c)
 	b->tail = c;
 }
 
-/* Let go of the first chunk when it is empty. */
+/* Free the first chunk if it is empty. */
 static void
 drop_head(struct buf *b)
 {
@@ -95,7 +105,7 @@ drop_head(struct buf *b)
 	give_chunk(c);
 }
 
-/* read(2) into the chunks from ${c} on, which are empty and in no buffer yet. */
+/* Read into the list of empty chunks ${c}, which belong to no buffer yet. */
 static ssize_t
 read_into(struct chunk *c, int fd)
 {
@@ -111,7 +121,9 @@ read_into(struct chunk *c, int fd)
 	return n;
 }
 
-/* Up to ${most} chunks in a row; NULL: no memory for one. */
+/*
+ * Return a list of up to ${most} chunks, or NULL if there is no memory for one.
+ */
 static struct chunk *
 take_chunks(int most)
 {
@@ -122,7 +134,10 @@ take_chunks(int most)
 	return first;
 }
 
-/* Those of the chunks from ${c} on that hold some of the ${n} bytes go to the end of ${b}, the others back. */
+/*
+ * ${n} bytes were read into the list of chunks ${c}.  Append those that hold
+ * some of them to ${b}, and free the others.
+ */
 static void
 append_filled(struct buf *b, struct chunk *c, size_t n)
 {
@@ -143,8 +158,8 @@ append_filled(struct buf *b, struct chunk *c, size_t n)
 }
 
 /*
- * A read from a pipe in packet mode (Linux: O_DIRECT) discards the part of a packet for which it has no room.  Linux makes packets
- * of up to a page.
+ * A read from a pipe in packet mode (Linux: O_DIRECT) drops the part of a
+ * packet that has no room.  On Linux a packet has at most a page.
  */
 static size_t
 packet_max(void)
@@ -154,7 +169,9 @@ packet_max(void)
 	return page > PACKET ? (size_t)page : PACKET;
 }
 
-/* ${n} bytes were read into the room of the last chunk, and those beyond it into ${more}. */
+/*
+ * ${n} bytes were read into the room of the last chunk, the rest into ${more}.
+ */
 static void
 extend(struct buf *b, struct chunk *more, size_t n)
 {
@@ -166,7 +183,7 @@ extend(struct buf *b, struct chunk *more, size_t n)
 	append_filled(b, more, n - own);
 }
 
-/* A read into the last chunk; where a packet may not fit in it, also into a new one. */
+/* Read into the last chunk.  If a packet may not fit, also into a new chunk. */
 static ssize_t
 fill_tail(struct buf *b, int fd)
 {
@@ -254,7 +271,7 @@ take_pipe(void)
 	return NULL;
 }
 
-/* Let go of an empty pipe. */
+/* Keep or close a pipe that is empty. */
 static void
 drop_pipe(struct buf *b)
 {
@@ -283,11 +300,14 @@ buf_splice(struct buf *b, int fd)
 	n = os_splice(fd, b->pipe->in, BUF_PIPE - b->used);
 	if (n > 0) {
 		b->used += (size_t)n;
-		b->full = b->used >=
-			  BUF_PIPE; /* pages of more than 4 KiB each fit in more than its size */
+		/*
+		 * With pages of more than 4 KiB, a pipe can hold more than its
+		 * size.
+		 */
+		b->full = b->used >= BUF_PIPE;
 		return n;
 	}
-	/* EAGAIN: ${fd} has nothing, or the pipe has no slot left, though it be for bytes. */
+	/* EAGAIN: ${fd} is empty, or all slots of the pipe are used. */
 	if (b->used > 0)
 		b->full = true;
 	else
@@ -295,7 +315,7 @@ buf_splice(struct buf *b, int fd)
 	return n;
 }
 
-/* ${fd} takes no spliced bytes: bring what the pipe holds into chunks. */
+/* ${fd} takes no spliced bytes: move them from the pipe into chunks. */
 static ssize_t
 unsplice(struct buf *b)
 {
@@ -333,7 +353,7 @@ drain_pipe(struct buf *b, int fd, size_t max)
 	return n;
 }
 
-/* write(2) of what the first chunks hold, ${max} bytes at the most. */
+/* Write from the chunks from ${c} on, at most ${max} bytes. */
 static ssize_t
 write_from(struct chunk *c, int fd, size_t max)
 {
@@ -354,7 +374,7 @@ write_from(struct chunk *c, int fd, size_t max)
 	return n;
 }
 
-/* ${n} bytes at the front have gone. */
+/* Remove ${n} bytes from the front. */
 static void
 drop(struct buf *b, size_t n)
 {

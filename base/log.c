@@ -1,12 +1,16 @@
 /*
- * log.c - words for people, on stderr.
+ * base/log.c - messages and the status line, on stderr.
  *
- * A status is what is being done just now: on a terminal it stands on the last line until something else is to be said.
+ * A message is one line that begins with "relay: ".  It is written by one
+ * write(2), so lines of several processes do not mix.  A status stays on the
+ * last line of a terminal until the next message.
  *
- * A message is one line, begun with "relay: ", written by one write(2) so that lines of several processes do not mix.  Paths and
- * names may come from strangers: control characters, those of eight bits too, are shown as '?', so that none of them steers the
- * reader's terminal.  errno is left as it was, and nothing waits for a reader of stderr longer than WAIT_MS: stderr may share a
- * non-blocking pipe with stdout.
+ * Paths and names may come from other users.  Control characters, those of
+ * eight bits included, are shown as '?', so that no text controls the
+ * terminal.
+ *
+ * Nothing waits longer than WAIT_MS for a reader of stderr.  stderr may share a
+ * non-blocking pipe with stdout, so a full pipe is not an error.
  */
 #include <errno.h>
 #include <limits.h>
@@ -21,7 +25,7 @@
 #include "base/log.h"
 
 #define WAIT_MS 100
-#define LINE_SIZE 6144 /* a path of UNIXPATH_MAX and what is said of it */
+#define LINE_SIZE 6144 /* a path of UNIXPATH_MAX and the text around it */
 
 static enum log_level shown = LOG_NOTICE;
 static bool status_shown;
@@ -33,8 +37,9 @@ log_show(enum log_level level)
 }
 
 /*
- * POLLOUT promises a pipe's writer PIPE_BUF bytes without blocking.  A reader that did not read for WAIT_MS is not waited for again
- * until it reads: its lines are dropped.
+ * After POLLOUT, a write of PIPE_BUF bytes to a pipe does not block.  If the
+ * reader has not read for WAIT_MS, lines are dropped without a wait until it
+ * reads again.
  */
 static void
 write_line(const char *p, size_t n)
@@ -57,7 +62,10 @@ write_line(const char *p, size_t n)
 	}
 }
 
-/* How many of the ${n} bytes at ${p} are one character of UTF-8 (RFC 3629) that controls nothing; 0: it does, or they are none. */
+/*
+ * Return how many of the ${n} bytes at ${p} are one character of UTF-8 (RFC
+ * 3629).  Return 0 for a control character, and for bytes outside of UTF-8.
+ */
 static size_t
 plain_character(const unsigned char *p, size_t n)
 {
@@ -70,7 +78,10 @@ plain_character(const unsigned char *p, size_t n)
 	for (i = 1; i < length; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
-	/* U+0080 to U+009F, where a second ESC [ lies, and what says in more bytes what fewer would. */
+	/*
+	 * U+0080 to U+009F, which have another form of ESC [, and overlong
+	 * forms.
+	 */
 	if ((p[0] == 0xc2 || p[0] == 0xe0) && p[1] < 0xa0)
 		return 0;
 	return p[0] == 0xf0 && p[1] < 0x90 ? 0 : length;
@@ -90,9 +101,9 @@ log_plain(char *text, size_t n, char but)
 	}
 }
 
-/* One write, the erased status included. */
+/* Erase the status, then write the line. */
 static void
-say(char *line, size_t n)
+write_message(char *line, size_t n)
 {
 	static const char erase[] = "\r\033[K";
 
@@ -123,20 +134,20 @@ log_say(enum log_level level, const char *fmt, ...)
 	n = len < 0 ? head : head + (size_t)len;
 	if (n > sizeof(line) - 2)
 		n = sizeof(line) - 2;
-	say(line, n);
+	write_message(line, n);
 	errno = saved;
 }
 
 void
-log_quote(enum log_level level, const char *words)
+log_quote(enum log_level level, const char *text)
 {
 	char line[LINE_SIZE];
 	int saved = errno;
 
 	if (level > shown)
 		return;
-	snprintf(line, sizeof(line) - 1, "%s", words);
-	say(line, strlen(line));
+	snprintf(line, sizeof(line) - 1, "%s", text);
+	write_message(line, strlen(line));
 	errno = saved;
 }
 
@@ -145,7 +156,7 @@ log_status(const char *text)
 {
 	const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
 	bool plain = no_color != NULL && *no_color != '\0';
-	char line[256], words[201];
+	char line[256], shown_text[201];
 	int saved = errno, n;
 
 	if (shown < LOG_NOTICE)
@@ -153,10 +164,10 @@ log_status(const char *text)
 	if (!isatty(STDERR_FILENO) || term == NULL || strcmp(term, "dumb") == 0) {
 		log_say(LOG_NOTICE, "%s", text);
 	} else {
-		snprintf(words, sizeof(words), "%s", text);
-		log_plain(words, strlen(words), ' ');
-		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m", words,
-		    plain ? "" : "\033[0m");
+		snprintf(shown_text, sizeof(shown_text), "%s", text);
+		log_plain(shown_text, strlen(shown_text), ' ');
+		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m",
+		    shown_text, plain ? "" : "\033[0m");
 		write_line(line, (size_t)n);
 		status_shown = true;
 	}

@@ -1,5 +1,8 @@
 /*
- * base/log.h - lines for people on stderr.
+ * base/log.h - messages and the status line, on stderr.
+ *
+ * All functions keep errno.  None waits longer than 100 ms for a reader of
+ * stderr.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -14,17 +17,34 @@ enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 #define LOG_FORMAT
 #endif
 
-/*
- * log_show(level): from now on, show what is at most ${level}.
- * log_say(level, fmt, ...): one line on stderr; keeps errno.  log_quote(level, line): the same in the words of another program.
- * log_plain(text, n, but): in words of strangers, make each control character a '?', but for ${but}: none may steer a terminal.
- * Whole ones of UTF-8 stay, and what is neither that nor a control character.
- * log_status(text): on a terminal, show at LOG_NOTICE what is being done, until the next line or status; elsewhere it is a line.
- */
+/* log_show(level): From now on, write messages of ${level} and below. */
 void log_show(enum log_level level);
-void log_quote(enum log_level level, const char *line);
-void log_status(const char *text);
-void log_plain(char *text, size_t n, char but);
+
+/*
+ * log_say(level, fmt, ...):
+ * Write one message: "relay: ", the text and a newline.
+ */
 void log_say(enum log_level level, const char *fmt, ...) LOG_FORMAT;
+
+/*
+ * log_quote(level, line):
+ * Write a line of another program, without "relay: ".
+ */
+void log_quote(enum log_level level, const char *line);
+
+/*
+ * log_status(text):
+ * On a terminal, show what relay is doing now, until the next message or
+ * status.  Elsewhere, write a message.  Its level is LOG_NOTICE.
+ */
+void log_status(const char *text);
+
+/*
+ * log_plain(text, n, but):
+ * In ${n} bytes of foreign text, replace each control character except ${but}
+ * by '?', so that the text cannot control a terminal.  Other characters of
+ * UTF-8, and bytes outside of UTF-8, stay.
+ */
+void log_plain(char *text, size_t n, char but);
 
 #endif

@@ -1,8 +1,8 @@
 /*
- * os.c - descriptors and limits, by means that every system has.
+ * base/os.c - descriptors and limits, the same on every system.
  *
- * It also has the portable forms that os_linux.c and its like call themselves:
- * an older kernel may lack what they try first.
+ * It also has the portable forms that the files of the systems call, because an
+ * older kernel may lack what they try first.
  */
 #define _XOPEN_SOURCE 700 /* getrlimit is XSI */
 
@@ -18,10 +18,10 @@
 
 #include "base/os.h"
 
-#define FILES_MAX 65536 /* os_close_each stops there: a limit may be a thousand millions */
+#define FILES_MAX 65536 /* of os_close_each: a limit may be 10^9 */
 
 static struct rlimit old_files;
-static int null = -1; /* open to /dev/null from the start */
+static int null = -1; /* a descriptor of /dev/null */
 
 int
 os_setup(int fd)

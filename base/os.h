@@ -1,9 +1,9 @@
 /*
- * base/os.h - what POSIX.1-2008 lacks, and small things on descriptors.
+ * base/os.h - what POSIX.1-2008 lacks, and small functions for descriptors.
  *
  * base/os.c is the same on every system.  Beside it, the Makefile builds one of
- * base/os_linux.c, base/os_darwin.c, base/os_bsd.c and base/os_posix.c.  Each of
- * these four defines all functions of the second part.  os_posix.c has the
+ * base/os_linux.c, base/os_darwin.c, base/os_bsd.c and base/os_posix.c.  Each
+ * of these four defines all functions of the second part.  os_posix.c has the
  * portable forms; the others use them where the system has nothing better.
  *
  * Unless its contract says otherwise, a function that can fail returns -1 with
@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-/* The size that pipes to other programs are given, where os_pipe_size can. */
+/* The size of pipes to other programs, where os_pipe_size works. */
 #define OS_PIPE (256 * 1024)
 
 /*
@@ -67,8 +67,8 @@ int os_null(int fd);
 
 /*
  * os_error(fd):
- * Take the pending error of the socket ${fd}.  Return it as an errno value, 0 if
- * there is none, or the reason why it cannot be read.
+ * Take the pending error of the socket ${fd}.  Return it as an errno value, 0
+ * if there is none, or the reason why it cannot be read.
  */
 int os_error(int fd);
 
@@ -81,8 +81,8 @@ void os_reset(int fd);
 /*
  * os_raise_files():
  * Raise the limit of open descriptors to its hard limit.  Return how many the
- * process can open now, or -1 if there is no limit.  It is no error if the limit
- * cannot be raised.
+ * process can open now, or -1 if there is no limit.  If the limit cannot be
+ * raised, it stays.
  */
 long os_raise_files(void);
 
@@ -95,9 +95,10 @@ void os_restore_files(void);
 
 /*
  * os_find_program(name, dst, size):
- * Find the program ${name} as a shell does: a name with a '/' is a path, another
- * one is looked up in PATH.  Write the path to ${dst}, which has ${size} bytes.
- * Return false if the program is not found or its path has no room.
+ * Find the program ${name} as a shell does: a name with a '/' is a path,
+ * another one is looked up in PATH.  Write the path to ${dst}, which has
+ * ${size} bytes.  Return false if the program is not found or its path has no
+ * room.
  */
 bool os_find_program(const char *name, char *dst, size_t size);
 
@@ -146,10 +147,10 @@ void os_follow(pid_t parent);
 
 /*
  * os_splice(in, out, max):
- * Move up to ${max} bytes from ${in} to ${out} within the kernel.  One of them is
- * a pipe.  Never blocks.  Return how many bytes were moved, 0 at the end of
- * ${in}, or -1; EAGAIN: ${in} is empty or ${out} is full.
- * Portable: fail with ENOSYS.
+ * Move up to ${max} bytes from ${in} to ${out} within the kernel.  One of them
+ * is a pipe.  Never blocks.  Return how many bytes were moved, 0 at the end of
+ * ${in}, or -1; EAGAIN: ${in} is empty or ${out} is full.  Portable: fail with
+ * ENOSYS.
  */
 ssize_t os_splice(int in, int out, size_t max);
 
@@ -169,9 +170,9 @@ uint64_t os_unsent(int fd);
 
 /*
  * os_pages(size), os_free_pages(p, size):
- * Allocate ${size} bytes, aligned as malloc does; NULL: there is no memory.  Free
- * them.  The system gets them back at once.
- * Portable: the C library decides when the system gets them back.
+ * Allocate ${size} bytes, aligned as malloc does; NULL: there is no memory.
+ * Free them.  The system gets them back at once.  Portable: the C library
+ * decides when the system gets them back.
  */
 void *os_pages(size_t size);
 void os_free_pages(void *p, size_t size);
@@ -179,8 +180,8 @@ void os_free_pages(void *p, size_t size);
 /*
  * os_self(name, dst, size):
  * Write the path of the program that runs to ${dst}, which has ${size} bytes.
- * ${name} is its argv[0].  Return false if the path is not known or has no room.
- * Portable: find ${name} with os_find_program.
+ * ${name} is its argv[0].  Return false if the path is not known or has no
+ * room.  Portable: find ${name} with os_find_program.
  */
 bool os_self(const char *name, char *dst, size_t size);
 

@@ -1,8 +1,11 @@
 /*
- * os_bsd.c - what FreeBSD, DragonFly, NetBSD and OpenBSD have beyond
+ * base/os_bsd.c - what FreeBSD, DragonFly, NetBSD and OpenBSD have beyond
  * POSIX.1-2008.
  */
-#undef _POSIX_C_SOURCE /* it hides the rest, and no other macro shows it again */
+/*
+ * It hides what is not POSIX, and the BSDs have no macro that shows that again.
+ */
+#undef _POSIX_C_SOURCE
 
 #include <sys/param.h>
 #include <sys/ioctl.h>
@@ -76,7 +79,7 @@ os_follow(pid_t parent)
 	int sig = SIGTERM;
 
 	procctl(P_PID, getpid(), PROC_PDEATHSIG_CTL, &sig);
-	/* The parent may have died before it could be followed. */
+	/* The parent may have died before the call. */
 	if (getppid() != parent)
 		raise(SIGTERM);
 }

@@ -1,8 +1,8 @@
 /*
- * os_darwin.c - what macOS has beyond POSIX.1-2008.
+ * base/os_darwin.c - what macOS has beyond POSIX.1-2008.
  *
- * It has no way to make a socket with its flags set, and none to end a process
- * with its parent.
+ * macOS cannot create a socket with its flags set, and cannot end a process
+ * together with its parent.
  */
 #define _DARWIN_C_SOURCE
 

@@ -1,5 +1,5 @@
 /*
- * os_linux.c - what Linux has beyond POSIX.1-2008, from Linux 3.10 on.
+ * base/os_linux.c - what Linux (3.10 or later) has beyond POSIX.1-2008.
  */
 #define _GNU_SOURCE
 
@@ -37,8 +37,8 @@ os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
 #define OS_HAS_PEER_UID
 
 /*
- * sock_diag(7): a request that names both addresses is answered with that one
- * socket, however many sockets there are.  The structures are the kernel's
+ * sock_diag(7): the answer to a request with both addresses is that one socket,
+ * however many sockets exist.  The structures are the kernel's
  * (linux/netlink.h, linux/inet_diag.h).  They are written out here because the
  * headers of a C library may lack them.
  */
@@ -85,7 +85,7 @@ diag_socket(void)
 	return fd;
 }
 
-/* The address of ${sa}, v4-mapped ones as IPv4; returns the family that it now has. */
+/* Copy the address of ${sa}, a v4-mapped one as IPv4.  Return its family. */
 static int
 plain_address(const struct sockaddr *sa, uint32_t addr[4], uint16_t *port)
 {
@@ -124,7 +124,7 @@ diag_receive(int fd, uint32_t seq, struct diag_answer *answer)
 		if (n == -1)
 			return -1;
 		if ((size_t)n < sizeof(u.head) || u.head.seq != seq)
-			continue; /* the answer to a question that was given up */
+			continue; /* the answer to an older request */
 		if (u.head.type == DIAG_BY_FAMILY && (size_t)n >= sizeof(u.answer)) {
 			*answer = u.answer;
 			return 0;
@@ -160,9 +160,10 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	if (send(fd, &req, sizeof(req), 0) == -1 || diag_receive(fd, seq, &answer) == -1)
 		return -1;
 	/*
-	 * Three answers look right and are not: where no connection matches, the kernel goes on to look for a listener on the port;
-	 * a socket that still connects is another one, whose port was that of a peer that has closed; and a socket that its
-	 * process has closed already may be shown as uid 0, with no inode.
+	 * Three answers are wrong.  A listener: if no connection matches, the
+	 * kernel returns a listener on that port.  A socket that is still
+	 * connecting: it has got the port of a peer that has closed.  uid 0
+	 * without an inode: the process has closed that socket already.
 	 */
 	if (answer.state == DIAG_LISTEN || answer.state == DIAG_SYN_SENT ||
 	    answer.id.dport != req.id.dport || answer.id.sport != req.id.sport ||
@@ -176,7 +177,10 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 
 #define OS_HAS_REMOTE_FILE
 
-/* Numbers of statfs(2) and linux/magic.h; Lustre, GPFS, BeeGFS and CephFS from their own sources. */
+/*
+ * Numbers of statfs(2) and linux/magic.h.  Those of Lustre, GPFS, BeeGFS and
+ * CephFS are from their own sources.
+ */
 bool
 os_remote_file(const char *path)
 {
@@ -184,7 +188,7 @@ os_remote_file(const char *path)
 		0xfe534d42 /* SMB2 */, 0x517b /* SMB */, 0x0bd00bd0 /* Lustre */,
 		0x47504653 /* GPFS */, 0x19830326 /* BeeGFS */, 0x00c36400 /* Ceph */,
 		0x5346414f /* AFS */, 0x01021997 /* 9p */,
-		0x65735546 /* FUSE: sshfs and the like */ };
+		0x65735546 /* FUSE: sshfs and others */ };
 	struct statfs fs;
 	size_t i;
 
@@ -202,7 +206,7 @@ void
 os_follow(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	/* The parent may have died before it could be followed. */
+	/* The parent may have died before the call. */
 	if (getppid() != parent)
 		raise(SIGTERM);
 }
@@ -230,7 +234,7 @@ os_pipe_size(int fd, int size)
 
 #define OS_HAS_UNSENT
 
-/* SIOCOUTQ of tcp(7), under its other name. */
+/* TIOCOUTQ is another name of SIOCOUTQ: tcp(7). */
 uint64_t
 os_unsent(int fd)
 {
@@ -240,18 +244,18 @@ os_unsent(int fd)
 }
 
 #if defined(__has_feature)
-#define WATCHED __has_feature(address_sanitizer)
+#define HAS_ASAN __has_feature(address_sanitizer)
 #elif defined(__SANITIZE_ADDRESS__)
-#define WATCHED 1
+#define HAS_ASAN 1
 #else
-#define WATCHED 0
+#define HAS_ASAN 0
 #endif
 
 /*
- * AddressSanitizer checks the bounds of what malloc gives, not those of pages:
- * under it the portable form is built.
+ * AddressSanitizer checks the bounds of memory from malloc, not those of pages.
+ * It gets the portable form.
  */
-#if !WATCHED
+#if !HAS_ASAN
 #define OS_HAS_PAGES
 
 void *
@@ -277,7 +281,7 @@ os_self(const char *name, char *dst, size_t size)
 {
 	ssize_t n = readlink("/proc/self/exe", dst, size - 1);
 
-	if (n <= 0 || (size_t)n == size - 1) /* it may be cut */
+	if (n <= 0 || (size_t)n == size - 1) /* an error, or cut */
 		return os_find_program(name, dst, size);
 	dst[n] = '\0';
 	return true;

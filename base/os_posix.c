@@ -1,10 +1,10 @@
 /*
- * os_posix.c - the portable form of each function that a system may have a
- * better one of.
+ * base/os_posix.c - the portable form of each function that a system may have
+ * in a better form.
  *
- * Built alone by make POSIX=1, and where uname -s is not known.  A system's own
- * file includes it last and defines OS_HAS_... above each function of its own:
- * so each form exists once, and no system lacks a function.
+ * make POSIX=1 builds it alone, and so does make on an unknown system.  The
+ * file of a system includes it last, and defines OS_HAS_... for each function
+ * of its own.  So each form exists once, and no system lacks a function.
  */
 #include <errno.h>
 #include <stdlib.h>

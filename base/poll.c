@@ -1,5 +1,5 @@
 /*
- * poll.c - the poll set of one turn, and the sets of active and idle watches.
+ * base/poll.c - the poll set of one turn; active and idle watches.
  *
  * The poll set is empty at the start of each turn.  Code that waits adds its
  * descriptors and deadlines, pollset_wait waits for the first of them, and
@@ -7,10 +7,10 @@
  * descriptor without events is still watched: poll(2) always reports POLLERR
  * and POLLHUP.
  *
- * poll(2) takes 0.1 us per descriptor if it does not wait, 0.3 us if it does,
- * and three times as long if the CPU's cache does not hold them all.  With ten
- * thousand idle connections in every poll, each turn would take 10 ms or more.
- * Each connection therefore is a watch, which is
+ * poll(2) takes 0.1 us per descriptor if it does not wait, 0.3 us if it does.
+ * Both are three times as long if the CPU's cache does not hold them all.  With
+ * ten thousand idle connections in every poll, each turn would take 10 ms or
+ * more.  Each connection therefore is a watch, which is
  *
  *   active   it had an event recently, or waits for a time: in every poll
  *   idle     in the poll of some turns only
@@ -32,7 +32,7 @@
  * While others are active, an event of an idle watch is seen within WAIT, plus
  * SLICE_EVERY (or SHARE turns) per SLICE idle watches: 9 ms with 1,000 of them,
  * 45 ms with 10,000, or 70 ms where the turn of a slice takes 0.6 ms.  In a
- * turn of all, poll returns at once, but to leave it costs up to 1 us per
+ * turn of all, poll returns at once, but its return costs up to 1 us per
  * descriptor.
  *
  * "Recently" is RECENT plus the time of the slices that cover all idle watches.
@@ -49,7 +49,7 @@
 
 #define RETRY_MS 100 /* after a turn that could not watch all */
 
-#define FEW 8            /* so few cost less than a second kind of turn */
+#define FEW 8            /* idle watches that every turn polls */
 #define RECENT 10        /* ms */
 #define SLICE 256        /* watches */
 #define SLICE_EVERY 1000 /* us */
@@ -146,7 +146,9 @@ pollset_wait(struct pollset *ps)
 	if (n == -1) {
 		for (i = 0; i < ps->n; i++)
 			ps->fds[i].revents = 0;
-		/* ENOMEM and EAGAIN pass (POSIX): pause, or the loop is busy. */
+		/*
+		 * ENOMEM and EAGAIN pass (POSIX): pause, or the loop is busy.
+		 */
 		if (errno == ENOMEM || errno == EAGAIN)
 			poll(NULL, 0, RETRY_MS);
 		else if (errno != EINTR)
@@ -235,7 +237,9 @@ watch_wake_all(struct watches *ws)
 		wake(ws, ws->idle.first);
 }
 
-/* The turn of the last slice is over.  If it took long, the next one waits. */
+/*
+ * The turn of a slice is over.  If it took long, the next slice is due later.
+ */
 static void
 end_slice(struct watches *ws, int64_t now_us)
 {
@@ -246,7 +250,7 @@ end_slice(struct watches *ws, int64_t now_us)
 		ws->slice_due_us += pause - SLICE_EVERY;
 }
 
-/* Slices that were due more than WAIT ago are left out. */
+/* Slices that were due more than WAIT ago are skipped. */
 static void
 begin_slice(struct watches *ws, int64_t now_us)
 {

@@ -1,5 +1,12 @@
 /*
- * base/poll.h - the poll set of one turn, active and idle watches.
+ * base/poll.h - the poll set of one turn; active and idle watches.
+ *
+ * A turn of the loop empties the poll set, lets all code add what it waits for,
+ * waits, and lets the same code look at the results.  poll.c describes which
+ * watches a turn polls.
+ *
+ * Times are milliseconds of CLOCK_MONOTONIC, or microseconds where the name
+ * ends in _us.
  */
 #ifndef BASE_POLL_H
 #define BASE_POLL_H
@@ -13,34 +20,46 @@ struct pollfd;
 struct pollset {
 	struct pollfd *fds;
 	size_t n, size;
-	int64_t now;    /* the clock, read once a turn */
-	int64_t now_us; /* the same in microseconds */
-	int64_t deadline;
+	int64_t now;      /* the clock, read once in a turn */
+	int64_t now_us;   /* the same in microseconds */
+	int64_t deadline; /* of this turn; INT64_MAX: none */
 };
 
-/*
- * pollset_clock(), pollset_clock_us(): milliseconds and microseconds of
- * CLOCK_MONOTONIC.
- * pollset_begin(ps): make ${ps}, which may be all zeros, empty for a new turn.
- * pollset_add(ps, fd, events): watch ${fd} in this turn; return its slot, or -1
- * if ${fd} is -1 or there is no memory (then the turn ends soon).
- * pollset_until(ps, when): wait no longer than until ${when}.
- * pollset_wait(ps): wait; -1: poll failed, and would fail again.
- * pollset_ready(ps, slot): the events of a slot; 0 for -1.
- */
+/* pollset_clock(), pollset_clock_us(): Read the clock. */
 int64_t pollset_clock(void);
 int64_t pollset_clock_us(void);
+
+/* pollset_begin(ps): Make ${ps}, which may be zeros, empty for a new turn. */
 void pollset_begin(struct pollset *ps);
+
+/*
+ * pollset_add(ps, fd, events):
+ * Watch ${fd} in this turn for ${events} of poll(2).  Return its slot, which is
+ * valid in this turn.  Return -1 if ${fd} is -1, or if there is no memory; then
+ * the turn waits only for a short time.
+ */
 int pollset_add(struct pollset *ps, int fd, short events);
+
+/* pollset_until(ps, when): Wait no longer than until ${when}. */
 void pollset_until(struct pollset *ps, int64_t when);
+
+/*
+ * pollset_wait(ps):
+ * Wait for the first event, signal or deadline.  This is the only function that
+ * blocks.  Return -1 with errno set if poll(2) failed and would fail again.
+ */
 int pollset_wait(struct pollset *ps);
+
+/* pollset_ready(ps, slot): Return the events of ${slot}, or 0 for -1. */
 short pollset_ready(const struct pollset *ps, int slot);
+
+/* pollset_free(ps): Free the memory of ${ps}. */
 void pollset_free(struct pollset *ps);
 
-/* The first member of whatever is polled. */
+/* The first member of a struct that is polled, such as struct conn. */
 struct watch {
 	struct watch *prev, *next;
-	int64_t event_at; /* its last event */
+	int64_t event_at; /* of its last event */
 	bool idle;
 };
 
@@ -49,35 +68,46 @@ struct watch_list {
 	size_t n;
 };
 
+/* Zeros: no watches. */
 struct watches {
 	struct watch_list active;
 	struct watch_list idle; /* the first one was not polled for longest */
-	int64_t event_at;       /* the last event of any watch */
-	int64_t slice_due_us;   /* when some idle watches are to be polled */
-	int64_t slice_began_us; /* when this turn's slice began; 0: it has none */
+	int64_t event_at;       /* of the last event of any watch */
+	int64_t slice_due_us;   /* time of the next slice */
+	int64_t slice_began_us; /* start of this turn's slice; 0: it has none */
 };
 
-/*
- * A struct watches of zeros is empty.
- * watch_add(ws, w, now): add ${w}, active.
- * watch_remove(ws, w): remove ${w}.
- * watch_turn(ws, ps): make those active that this turn polls, and limit the
- * wait of ${ps}.
- * watch_event(ws, w, now): ${w} had an event, and is active.
- * watch_to_back(ws, w): make ${w}, active, the last active one.
- * watch_to_idle(ws, w, now): make ${w}, active, idle unless it had an event
- * recently; return true if it did become idle.  ${w} must not wait for a time.
- * watch_wake_all(ws): make all active.
- * watch_next(ws, w): the watch after ${w}, or the first one if ${w} is NULL:
- * the active ones, then the idle ones; NULL: there are no more.
- */
+/* watch_add(ws, w, now): Add ${w}, active.  It must stay until watch_remove. */
 void watch_add(struct watches *ws, struct watch *w, int64_t now);
 void watch_remove(struct watches *ws, struct watch *w);
+
+/*
+ * watch_turn(ws, ps):
+ * Make the watches active that this turn polls, and limit the wait of ${ps}.
+ */
 void watch_turn(struct watches *ws, struct pollset *ps);
+
+/* watch_event(ws, w, now): ${w} has an event: make it active. */
 void watch_event(struct watches *ws, struct watch *w, int64_t now);
+
+/* watch_to_back(ws, w): Make ${w}, which is active, the last active one. */
 void watch_to_back(struct watches *ws, struct watch *w);
+
+/*
+ * watch_to_idle(ws, w, now):
+ * Make ${w}, which is active, idle, unless it had an event recently.  Return
+ * true if it is idle now.  ${w} must not wait for a time.
+ */
 bool watch_to_idle(struct watches *ws, struct watch *w, int64_t now);
+
+/* watch_wake_all(ws): Make all watches active. */
 void watch_wake_all(struct watches *ws);
+
+/*
+ * watch_next(ws, w):
+ * Return the watch after ${w}, or the first one if ${w} is NULL.  All active
+ * ones come before the idle ones.  NULL: ${w} was the last one.
+ */
 struct watch *watch_next(const struct watches *ws, const struct watch *w);
 
 #endif

@@ -1,11 +1,14 @@
 /*
- * signals.c - signals as a descriptor.
+ * base/signals.c - signals as a descriptor.
  *
- * A handler does one thing: it writes the signal's number into a pipe of our own, which the loop polls and drains like any other
- * descriptor.  Both ends are non-blocking: when the pipe is full, a signal is lost, but then the loop is about to read thousands.
- * SIGPIPE and SIGXFSZ are ignored: a reader that went away and a file at its size limit are errno values here.  A stop signal that was ignored when relay began (nohup) stays
- * ignored.  No signal is blocked, even if relay was started with blocked signals: it must see SIGCHLD and SIGTERM.  A command
- * inherits what relay inherited.
+ * The handler only writes the number of the signal into a pipe, which the loop
+ * polls.  Both ends are non-blocking.  If the pipe is full, the signal is lost;
+ * then the loop has thousands of signals to read.
+ *
+ * SIGPIPE and SIGXFSZ are ignored: write(2) returns EPIPE or EFBIG instead.  A
+ * stop signal that was ignored at the start (nohup) stays ignored.  No signal
+ * is blocked, even if relay was started with blocked signals, because the loop
+ * needs SIGCHLD and SIGTERM.
  */
 #include <errno.h>
 #include <signal.h>
@@ -18,7 +21,7 @@
 static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ };
 #define COUNT (sizeof(signals) / sizeof(signals[0]))
 
-static struct sigaction found[COUNT]; /* what relay found at its start */
+static struct sigaction found[COUNT]; /* at the start of relay */
 static sigset_t found_blocked;
 static int pipe_in = -1, pipe_out = -1;
 
@@ -34,7 +37,7 @@ handler(int sig)
 	errno = saved;
 }
 
-/* No SA_RESTART: a write to a terminal that was stopped has to give way to SIGTERM. */
+/* No SA_RESTART: SIGTERM must end a write to a terminal that is stopped. */
 static int
 set(int sig, void (*to)(int))
 {

@@ -7,15 +7,31 @@
 #include <signal.h>
 
 /*
- * signals_open(): catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE and SIGXFSZ, block none; return the descriptor to poll.
- * signals_take(): the next signal that came, 0 if there is none.
- * signals_block(old), signals_restore(old): around a fork.
- * signals_child(): in the child: everything as relay found it at its start.
+ * signals_open():
+ * Catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE and
+ * SIGXFSZ, and block no signal.  A stop signal that is ignored already stays
+ * ignored.  Return the descriptor to poll for input, or -1 with errno set.
  */
 int signals_open(void);
+
+/*
+ * signals_take():
+ * Return the next signal that was caught, or 0 if there is none.  Never blocks.
+ */
 int signals_take(void);
+
+/*
+ * signals_block(old), signals_restore(old):
+ * Block all signals and store the old mask, before a fork; set the mask back.
+ */
 void signals_block(sigset_t *old);
 void signals_restore(const sigset_t *old);
+
+/*
+ * signals_child():
+ * In a child that executes a command: set all actions and the mask to what
+ * relay inherited.
+ */
 void signals_child(void);
 
 #endif

@@ -148,8 +148,8 @@ has_stdio(const struct conn *c)
 }
 
 /*
- * The far side has closed the stream with a reason.  A reset without a reason is
- * logged only with stdio, where it ends the process.
+ * The far side has closed the stream with a reason.  A reset without a reason
+ * is logged only with stdio, where it ends the process.
  */
 static void
 log_far_reason(const struct conn *c, const struct stream *s)
@@ -464,8 +464,8 @@ pump(struct half *h, bool readable, bool writable, int chunks)
 
 /*
  * Write although poll has not reported that the sink is writable.  poll reports
- * a socket as writable only when much of its buffer is free; a slow reader frees
- * less at a time.
+ * a socket as writable only when much of its buffer is free; a slow reader
+ * frees less at a time.
  */
 static void
 write_unpolled(struct half *h)
@@ -474,9 +474,9 @@ write_unpolled(struct half *h)
 }
 
 /*
- * The peer of a stream has stopped reading, and ${in} holds bytes that it sent.
- * It waits for their delivery, perhaps with a limit (stuck).  ${out} is the half
- * to the peer.
+ * The peer of a stream has stopped reading, and ${in} holds bytes that it
+ * sent.  It waits for their delivery, perhaps with a limit (stuck).  ${out} is
+ * the half to the peer.
  */
 static bool
 is_flushing(const struct conn *c, const struct half *in, const struct half *out)
@@ -492,9 +492,9 @@ flushes(const struct conn *c)
 }
 
 /*
- * Every FLUSH_EVERY, write what such a peer waits for.  What the system of a TCP
- * sink has not acknowledged is not delivered yet.  If that amount changes, a
- * CREDIT frame shows the progress to the peer.
+ * Every FLUSH_EVERY, write what such a peer waits for.  What the system of a
+ * TCP sink has not acknowledged is not delivered yet.  If that amount changes,
+ * a CREDIT frame shows the progress to the peer.
  */
 static void
 flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
@@ -577,8 +577,8 @@ is_reset(const struct stream *s)
 }
 
 /*
- * Find out whether the side ${e} was reset.  ${from} is the half that reads from
- * it, ${to} the one that writes to it.  Its last bytes are read before its
+ * Find out whether the side ${e} was reset.  ${from} is the half that reads
+ * from it, ${to} the one that writes to it.  Its last bytes are read before its
  * failure counts.
  */
 static void
@@ -592,7 +592,10 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		e->err = is_reset(e->stream) ? mux_errno_of(stream_code(e->stream)) : 0;
 		return;
 	}
-	/* A write to TCP failed: it was reset.  EPIPE elsewhere: only the reader is gone. */
+	/*
+	 * A write to TCP failed: it was reset.  EPIPE elsewhere: only the
+	 * reader is gone.
+	 */
 	if (to->state == HALF_BROKEN && to->by_sink && (e->fds.tcp || to->err != EPIPE)) {
 		e->err = to->err;
 		return;
@@ -685,8 +688,8 @@ stop_source(struct conn *c, struct half *h)
 }
 
 /*
- * Rule "lost".  If stdin is at its end, or its writer is gone, the rule does not
- * apply: the last bytes of stdin are delivered first.
+ * Rule "lost".  If stdin is at its end, or its writer is gone, the rule does
+ * not apply: the last bytes of stdin are delivered first.
  */
 static bool
 output_is_lost(const struct half *out, const struct half *in)
@@ -730,8 +733,8 @@ is_over(struct conn *c, int64_t now)
 }
 
 /*
- * The stream has ended in both directions.  If the far side has closed it with a
- * code, some bytes were not delivered.
+ * The stream has ended in both directions.  If the far side has closed it with
+ * a code, some bytes were not delivered.
  */
 static void
 log_delivery(struct conn *c)
@@ -765,7 +768,10 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 		return;
 	tab->gave_up = tab->gave_up || stuck;
 	log_delivery(c);
-	/* A direction that has ended is not reset: its last bytes may be on their way. */
+	/*
+	 * A direction that has ended is not reset: its last bytes may be on
+	 * their way.
+	 */
 	close_conn(
 	    c, c->ba.state == HALF_BROKEN, c->ab.state == HALF_BROKEN || stuck, MUX_RESET, "", now);
 }
@@ -881,7 +887,9 @@ step(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 		watch_event(&tab->watches, &c->watch, ps->now);
 }
 
-/* Step ${c} if it has an event or waits for a time.  Return true for an event. */
+/*
+ * Step ${c} if it has an event or waits for a time.  Return true for an event.
+ */
 static bool
 serve(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 {
@@ -896,7 +904,9 @@ serve(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 	return event;
 }
 
-/* After the turn.  A bulk connection that was served is the last in the next. */
+/*
+ * After the turn.  A bulk connection that was served is the last in the next.
+ */
 static void
 settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
 {
@@ -963,8 +973,8 @@ serve_small(struct conns *tab, const struct pollset *ps)
 }
 
 /*
- * Serve at most ${most} bulk connections.  For the others, poll reports an event
- * again, but the mux reports a change once: it is kept in tab->behind.
+ * Serve at most ${most} bulk connections.  For the others, poll reports an
+ * event again, but the mux reports a change once: it is kept in tab->behind.
  */
 static void
 serve_bulk(struct conns *tab, const struct pollset *ps, size_t most, int chunks)
@@ -1024,7 +1034,9 @@ conn_sweep(struct conns *tab, const struct pollset *ps)
 	return status;
 }
 
-/* A direction that has ended is not reset: the system delivers its last bytes. */
+/*
+ * A direction that has ended is not reset: the system delivers its last bytes.
+ */
 static void
 stop(struct conn *c, int status, int64_t now)
 {

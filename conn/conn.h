@@ -56,8 +56,9 @@ bool conn_join(
 
 /*
  * conn_socks(tab, a, from, now):
- * Add a connection of ${a}, a client of -D.  Its request is sent to ${tab}->mux.
- * Return false if there is no memory; then the caller keeps ${a}.
+ * Add a connection of ${a}, a client of -D.  Its request is sent to
+ * ${tab}->mux.  Return false if there is no memory; then the caller keeps
+ * ${a}.
  */
 bool conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t now);
 

@@ -241,7 +241,10 @@ fdpair_failed(struct fdpair *e, const struct pollset *ps)
 	err = (r & POLLERR) != 0 ? os_error(fd) : 0;
 	if (err != 0)
 		return err;
-	/* Before EOF was sent, POLLHUP means: TCP was reset, or a Unix peer closed. */
+	/*
+	 * Before EOF was sent, POLLHUP means: TCP was reset, or a Unix peer
+	 * closed.
+	 */
 	return e->out != -1 ? (e->tcp ? ECONNRESET : EPIPE) : 0;
 }
 
@@ -288,8 +291,8 @@ fdpair_shut_out(struct fdpair *e)
 }
 
 /*
- * Make the writes of a Unix peer fail with EPIPE.  What it wrote before is read:
- * on Linux, a close with unread input would give the peer ECONNRESET.
+ * Make the writes of a Unix peer fail with EPIPE.  What it wrote before is
+ * read: on Linux, a close with unread input would give the peer ECONNRESET.
  */
 static void
 stop_unix_peer(int fd)

@@ -2,8 +2,8 @@
  * conn/fdpair.h - the descriptors of one side of a connection.
  *
  * A side is one socket for both directions, or two descriptors: the pipes of a
- * command, or stdin and stdout.  The descriptor of a direction that has ended is
- * -1.  No function here blocks.
+ * command, or stdin and stdout.  The descriptor of a direction that has ended
+ * is -1.  No function here blocks.
  */
 #ifndef CONN_FDPAIR_H
 #define CONN_FDPAIR_H
@@ -41,9 +41,9 @@ void fdpair_pipes(struct fdpair *e, int in, int out);
 
 /*
  * fdpair_stdio(e):
- * Make ${e} of stdin and stdout, and put /dev/null in their place.  Return 0, or
- * -1 with errno set.  EPROTOTYPE: one of them is a socket of type SOCK_SEQPACKET
- * or SOCK_DGRAM.
+ * Make ${e} of stdin and stdout, and put /dev/null in their place.  Return 0,
+ * or -1 with errno set.  EPROTOTYPE: one of them is a socket of type
+ * SOCK_SEQPACKET or SOCK_DGRAM.
  */
 int fdpair_stdio(struct fdpair *e);
 
@@ -92,16 +92,16 @@ bool fdpair_input_ends(const struct fdpair *e);
 
 /*
  * fdpair_shut_out(e):
- * End the outgoing direction: send EOF.  For stdout, close stderr too if it is a
- * pipe or a socket, unless keeps_stderr is set.  Return 0, or -1 with errno set
- * if the system could not send EOF.  A second call does nothing.
+ * End the outgoing direction: send EOF.  For stdout, close stderr too if it is
+ * a pipe or a socket, unless keeps_stderr is set.  Return 0, or -1 with errno
+ * set if the system could not send EOF.  A second call does nothing.
  */
 int fdpair_shut_out(struct fdpair *e);
 
 /*
  * fdpair_shut_in(e):
- * End the incoming direction.  A writer of a pipe or a Unix socket gets EPIPE; a
- * TCP peer gets nothing.  A second call does nothing.
+ * End the incoming direction.  A writer of a pipe or a Unix socket gets EPIPE;
+ * a TCP peer gets nothing.  A second call does nothing.
  */
 void fdpair_shut_in(struct fdpair *e);
 

@@ -3,8 +3,8 @@
  *
  * Bytes rest in one queue.  Between two descriptors it is the half's own.  If
  * the sink is a stream, the half reads into the stream's tx queue, and the mux
- * empties that.  If the source is a stream, the mux fills the stream's rx queue,
- * and the half writes from it.
+ * empties that.  If the source is a stream, the mux fills the stream's rx
+ * queue, and the half writes from it.
  */
 #include <errno.h>
 #include <string.h>
@@ -132,8 +132,8 @@ not_now(int err)
 }
 
 /*
- * TCP has no way to stop a source.  Its input is dropped: a peer that is blocked
- * in a write would not read what is on its way to it.
+ * TCP has no way to stop a source.  Its input is dropped: a peer that is
+ * blocked in a write would not read what is on its way to it.
  */
 static void
 read_and_drop(struct half *h)
@@ -160,8 +160,8 @@ chunks_to_read(const struct half *h, int most)
 }
 
 /*
- * Bulk is read into a pipe if the queue is empty or is a pipe already.  All else
- * is read into memory.
+ * Bulk is read into a pipe if the queue is empty or is a pipe already.  All
+ * else is read into memory.
  */
 static ssize_t
 fill(struct half *h, int chunks)

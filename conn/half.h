@@ -69,8 +69,8 @@ bool half_finished(const struct half *h);
  * half_read(h, chunks):
  * Read once, at most ${chunks} chunks of memory or BUF_PIPE bytes of a pipe.
  * Return how many bytes were read into the queue.  At EOF or after an error,
- * ${h} drains; after an error, the source is marked as reset too.  A broken half
- * drops what it reads and returns 0.
+ * ${h} drains; after an error, the source is marked as reset too.  A broken
+ * half drops what it reads and returns 0.
  */
 size_t half_read(struct half *h, int chunks);
 
@@ -83,9 +83,9 @@ void half_write(struct half *h, bool ready);
 
 /*
  * half_end(h, explicit):
- * If ${h} drains and its queue is empty, it becomes shut.  ${explicit}: send EOF
- * to the sink now.  If not, the close of the sink, which must follow, sends it.
- * If the system cannot send EOF, the sink is marked as reset.
+ * If ${h} drains and its queue is empty, it becomes shut.  ${explicit}: send
+ * EOF to the sink now.  If not, the close of the sink, which must follow, sends
+ * it.  If the system cannot send EOF, the sink is marked as reset.
  */
 void half_end(struct half *h, bool explicit);
 

@@ -30,8 +30,8 @@ struct side side_of_stream(struct stream *s);
 
 /*
  * side_want(e, ps, reads, writes):
- * Watch ${e} in this turn: for a failure always, for input if ${reads}, for room
- * if ${writes}.  A stream is watched by the mux.
+ * Watch ${e} in this turn: for a failure always, for input if ${reads}, for
+ * room if ${writes}.  A stream is watched by the mux.
  */
 void side_want(struct side *e, struct pollset *ps, bool reads, bool writes);
 
@@ -49,8 +49,9 @@ bool side_has_event(const struct side *e, const struct pollset *ps);
 
 /*
  * side_failed(e, ps):
- * Return 0 if poll reported no failure, and for a stream.  EPIPE: bytes that are
- * written to ${e} have no reader any more.  Another errno value: ${e} was reset.
+ * Return 0 if poll reported no failure, and for a stream.  EPIPE: bytes that
+ * are written to ${e} have no reader any more.  Another errno value: ${e} was
+ * reset.
  */
 int side_failed(struct side *e, const struct pollset *ps);
 

@@ -44,8 +44,8 @@ size_t socks_needs(const struct socks *s);
 /*
  * socks_feed(s, p, n, answer, answer_n):
  * Take ${n} bytes of the client, at most socks_needs(${s}).  Write what must be
- * sent to it at once into ${answer}, which has SOCKS_REPLY bytes, and the length
- * into ${*answer_n}.
+ * sent to it at once into ${answer}, which has SOCKS_REPLY bytes, and the
+ * length into ${*answer_n}.
  */
 void socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size_t *answer_n);
 
@@ -58,9 +58,9 @@ size_t socks_reply(const struct socks *s, uint16_t code, unsigned char dst[SOCKS
 
 /*
  * socks_read(s, fds):
- * Read once from the client, and write the answer if there is one.  Return 0; -1
- * if the client closed; or an errno value if it failed.  EAGAIN: it did not take
- * the whole answer.
+ * Read once from the client, and write the answer if there is one.  Return 0;
+ * -1 if the client closed; or an errno value if it failed.  EAGAIN: it did not
+ * take the whole answer.
  */
 int socks_read(struct socks *s, struct fdpair *fds);
 

@@ -205,7 +205,9 @@ probe_is_due(const struct cc *c)
 	return c->cwnd_used && (c->rounds >= every || c->rtt_fell);
 }
 
-/* With jitter, the smallest of a few samples is random: use the mean as well. */
+/*
+ * With jitter, the smallest of a few samples is random: use the mean as well.
+ */
 static void
 smooth_rtt(struct cc *c)
 {

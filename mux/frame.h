@@ -1,8 +1,8 @@
 /*
  * mux/frame.h - the wire format of a link: PROTOCOL 1 to 3.
  *
- * These functions have no state.  They refuse a frame that is never valid.  What
- * a frame means at its time is decided by mux.c and stream.c.
+ * These functions have no state.  They refuse a frame that is never valid.
+ * What a frame means at its time is decided by mux.c and stream.c.
  */
 #ifndef MUX_FRAME_H
 #define MUX_FRAME_H

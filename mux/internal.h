@@ -151,7 +151,8 @@ void stream_mark_dirty(struct stream *s);
 unsigned char *mux_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length);
 
 /*
- * mux_put_bare(dst, type, stream), mux_put_words(dst, type, stream, code, words):
+ * mux_put_bare(dst, type, stream), mux_put_words(dst, type, stream, code,
+ * words):
  * Write a frame without a body, or with a code and a text; return its length.
  */
 size_t mux_put_bare(unsigned char *dst, unsigned type, uint32_t stream);

@@ -2,10 +2,10 @@
  * mux/mux.c - one link: the bytes of the channel, the order in which streams
  * send, and time.
  *
- * Reading: all bytes are taken at once, because each window has memory reserved.
- * So a stuck stream stops no other.  All windows together stay within the memory
- * that HELLO has promised: the more streams are open, the smaller is a new
- * window.
+ * Reading: all bytes are taken at once, because each window has memory
+ * reserved.  So a stuck stream stops no other.  All windows together stay
+ * within the memory that HELLO has promised: the more streams are open, the
+ * smaller is a new window.
  *
  * Sending: first frames of the link and control frames.  Then the streams take
  * turns by bytes (deficit round robin), new flows before old ones, as in
@@ -646,7 +646,9 @@ add_banner(struct mux *m, char c)
 		    "stdin does not carry a link: start relay -m - by relay -m FROM -- COMMAND");
 }
 
-/* One byte of the magic or of the banner.  Only byte 0 of the magic starts it. */
+/*
+ * One byte of the magic or of the banner.  Only byte 0 of the magic starts it.
+ */
 static void
 feed_magic(struct mux *m, unsigned char c)
 {

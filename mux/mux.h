@@ -9,9 +9,10 @@
  *
  *   starting --magic--> greeting --HELLO--> up --> dead
  *
- * A stream has two queues.  Its owner appends to stream_tx() what is to be sent,
- * and takes from stream_rx() what was received.  The memory of a stream stays
- * until its owner calls stream_release, even if the mux is dead or freed.
+ * A stream has two queues.  Its owner appends to stream_tx() what is to be
+ * sent, and takes from stream_rx() what was received.  The memory of a stream
+ * stays until its owner calls stream_release, even if the mux is dead or
+ * freed.
  *
  * Times are microseconds of one clock, sizes are bytes.  Nothing blocks.
  */
@@ -106,8 +107,8 @@ void mux_feed(struct mux *m, const void *p, size_t n, int64_t now);
 
 /*
  * mux_pull(m, dst, room, now):
- * Write the frames that may be sent now into ${dst}, which has ${room} bytes, at
- * least MUX_PULL.  Return how many bytes were written.
+ * Write the frames that may be sent now into ${dst}, which has ${room} bytes,
+ * at least MUX_PULL.  Return how many bytes were written.
  */
 size_t mux_pull(struct mux *m, unsigned char *dst, size_t room, int64_t now);
 
@@ -125,8 +126,8 @@ int64_t mux_deadline(const struct mux *m);
 
 /*
  * mux_woke(m, now):
- * This host has slept, which its clock may not show.  Send PING at once, and end
- * the link if nothing is read for 15 s.
+ * This host has slept, which its clock may not show.  Send PING at once, and
+ * end the link if nothing is read for 15 s.
  */
 void mux_woke(struct mux *m, int64_t now);
 
@@ -277,7 +278,10 @@ void stream_consumed(struct stream *s, size_t n);
  */
 void stream_show_progress(struct stream *s);
 
-/* stream_eof_read(s): Was EOF read?  Then nothing follows what the queue holds. */
+/*
+ * stream_eof_read(s):
+ * Was EOF read?  Then nothing follows what the queue holds.
+ */
 bool stream_eof_read(const struct stream *s);
 
 /*
@@ -307,10 +311,10 @@ bool stream_is_reset(const struct stream *s);
 
 /*
  * stream_code(s), stream_reason(s):
- * The code of the CLOSE that has reset the stream, sent or read, or of the CLOSE
- * that reports a loss after both EOFs.  MUX_END: neither.  The reason is the
- * text of a CLOSE that was read, or "".  stream_rx() keeps what was received
- * before.
+ * The code of the CLOSE that has reset the stream, sent or read, or of the
+ * CLOSE that reports a loss after both EOFs.  MUX_END: neither.  The reason is
+ * the text of a CLOSE that was read, or "".  stream_rx() keeps what was
+ * received before.
  */
 uint16_t stream_code(const struct stream *s);
 const char *stream_reason(const struct stream *s);

@@ -19,7 +19,10 @@ struct queue {
 	struct queue_node *first, *last;
 };
 
-/* queue_append(q, node): Append ${node} to ${q}, unless it is queued already. */
+/*
+ * queue_append(q, node):
+ * Append ${node} to ${q}, unless it is queued already.
+ */
 void queue_append(struct queue *q, struct queue_node *node);
 
 /* queue_pop(q): Remove the first node and return its item, or NULL. */

@@ -1,10 +1,11 @@
 /*
  * mux/stream.c - the life of one stream.
  *
- * Each direction ends alone: tx with our EOF, rx with the EOF of the peer.  When
- * both were exchanged and the owner has taken what rx holds, CLOSE with code 0
- * is sent.  Any other CLOSE is a reset, or reports a loss.  A reset that was
- * read leaves rx as it is, because its bytes were received before the reset.
+ * Each direction ends alone: tx with our EOF, rx with the EOF of the peer.
+ * When both were exchanged and the owner has taken what rx holds, CLOSE with
+ * code 0 is sent.  Any other CLOSE is a reset, or reports a loss.  A reset that
+ * was read leaves rx as it is, because its bytes were received before the
+ * reset.
  *
  * A stream leaves the table when CLOSE was sent and read.  Its memory is freed
  * when its owner has released it and no queue holds it.
@@ -197,7 +198,10 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 void
 stream_release(struct stream *s)
 {
-	/* After EOF and STOP only the peer's EOF is missing.  A reset would drop its bytes. */
+	/*
+	 * After EOF and STOP only the peer's EOF is missing.  A reset would
+	 * drop its bytes.
+	 */
 	if (!(s->eof_sent && (s->stop_sent || s->eof_read)))
 		stream_reset(s, MUX_RESET, "");
 	s->discards = true;
@@ -206,7 +210,9 @@ stream_release(struct stream *s)
 	queue_remove(&s->mux->dirty, &s->dirty);
 	s->owner = NULL;
 	s->released = true;
-	/* Targets have no memory reserved, and the peer may never send CLOSE. */
+	/*
+	 * Targets have no memory reserved, and the peer may never send CLOSE.
+	 */
 	if (!s->due_open) {
 		free(s->target);
 		s->target = NULL;
@@ -237,8 +243,8 @@ take_credit(struct stream *s)
 		}
 	} else if (s->rx.used < s->window / 4 && m->now - s->credit_at < 2 * m->cc.rtt) {
 		/*
-		 * A quarter of the window was used within two round trips, and the
-		 * owner keeps up: the window limits the rate.
+		 * A quarter of the window was used within two round trips, and
+		 * the owner keeps up: the window limits the rate.
 		 */
 		more = s->window;
 		if (more > left / 4)
@@ -619,7 +625,10 @@ on_close(struct stream *s, const struct frame *f)
 	s->close_read = true;
 	free(s->reason);
 	s->reason = code == MUX_END ? NULL : copy_text((const char *)body + 2, f->length - 2);
-	/* A code before both EOFs is a reset, even 0.  After them, it reports a loss. */
+	/*
+	 * A code before both EOFs is a reset, even 0.  After them, it reports a
+	 * loss.
+	 */
 	if (code != MUX_END || !ended)
 		set_code(s, code);
 	if (ended) {
