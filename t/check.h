@@ -1,8 +1,8 @@
 /*
- * check.h - what the unit tests share.
+ * check.h - helpers of all unit tests
  *
- * Check runs each test in a process of its own, so a test may leave descriptors,
- * signals and memory in any state.
+ * Check runs each test in a process of its own, so a test may change any state
+ * of its process.
  */
 #ifndef T_CHECK_H
 #define T_CHECK_H
@@ -21,12 +21,12 @@
 #include <unistd.h>
 
 /*
- * Check writes a note to a file for each assertion that holds.  It needs the
- * last note if a test crashes.  Millions of notes took most of the run time, so
- * each line is noted at most a hundred times.
+ * Check writes the place of each assertion that holds into a file, to report
+ * the last one before a crash.  Millions of them took most of the time, so each
+ * line is written a hundred times at most.
  */
 static inline void
-note(const char *file, int line)
+mark(const char *file, int line)
 {
 	static unsigned char times[4096];
 	unsigned char *n = &times[line % 4096];
@@ -36,29 +36,29 @@ note(const char *file, int line)
 		_mark_point(file, line);
 	}
 }
-#define _mark_point(file, line) note(file, line)
+#define _mark_point(file, line) mark(file, line)
 
-/* A whole test program: TESTS("name") { tcase_add_test(tc, a_rule); ... } */
-#define TESTS(room)                                                                           \
-	static void add_tests(TCase *tc);                                                     \
-	int main(void)                                                                        \
-	{                                                                                     \
-		Suite *suite = suite_create(room);                                            \
-		TCase *tc = tcase_create(room);                                               \
-		SRunner *runner = srunner_create(suite);                                      \
-		int failed;                                                                   \
-		/* relay leaves ignored signals ignored; nohup and '&' start us with these */ \
-		signal(SIGINT, SIG_DFL);                                                      \
-		signal(SIGQUIT, SIG_DFL);                                                     \
-		signal(SIGHUP, SIG_DFL);                                                      \
-		suite_add_tcase(suite, tc);                                                   \
-		tcase_set_timeout(tc, 15);                                                    \
-		add_tests(tc);                                                                \
-		srunner_run_all(runner, CK_ENV);                                              \
-		failed = srunner_ntests_failed(runner);                                       \
-		srunner_free(runner);                                                         \
-		return failed != 0;                                                           \
-	}                                                                                     \
+/* A whole program: TESTS("name") { tcase_add_test(tc, a_rule); ... } */
+#define TESTS(name)                                                                 \
+	static void add_tests(TCase *tc);                                           \
+	int main(void)                                                              \
+	{                                                                           \
+		Suite *suite = suite_create(name);                                  \
+		TCase *tc = tcase_create(name);                                     \
+		SRunner *runner = srunner_create(suite);                            \
+		int failed;                                                         \
+		/* nohup and a shell's & ignore them, and relay would keep that. */ \
+		signal(SIGINT, SIG_DFL);                                            \
+		signal(SIGQUIT, SIG_DFL);                                           \
+		signal(SIGHUP, SIG_DFL);                                            \
+		suite_add_tcase(suite, tc);                                         \
+		tcase_set_timeout(tc, 15);                                          \
+		add_tests(tc);                                                      \
+		srunner_run_all(runner, CK_ENV);                                    \
+		failed = srunner_ntests_failed(runner);                             \
+		srunner_free(runner);                                               \
+		return failed != 0;                                                 \
+	}                                                                           \
 	static void add_tests(TCase *tc)
 
 #define MS(t) \
@@ -70,7 +70,7 @@ ms(void)
 	return MS(t);
 }
 
-/* Do ${work} until ${cond} holds; fail after 5 s. */
+/* Do ${work} until ${cond} holds, for 5 s at most. */
 #define UNTIL(cond, work)                                                          \
 	do {                                                                       \
 		int64_t until_ = ms() + 5000;                                      \
@@ -90,11 +90,13 @@ nonblocking(int fd)
 {
 	return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0;
 }
+
 static inline bool
 cloexec(int fd)
 {
 	return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
 }
+
 static inline int
 fds_open(void)
 {
@@ -103,27 +105,31 @@ fds_open(void)
 		n += fcntl(fd, F_GETFD) != -1;
 	return n;
 }
+
+/* Close all descriptors that a test has opened. */
 static inline void
 give_back(void)
 {
 	int fd;
 	for (fd = 40; fd < 65536; fd++)
 		close(fd);
-} /* close what a test used up */
+}
+
 static inline void
-socks(int fd[2]) /* a non-blocking pair */
+socks(int fd[2]) /* a non-blocking socket pair */
 {
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
 	ck_assert(
 	    fcntl(fd[0], F_SETFL, O_NONBLOCK) != -1 && fcntl(fd[1], F_SETFL, O_NONBLOCK) != -1);
 }
 
-/* capture() makes stderr a file; captured() returns its contents. */
+/* capture(), captured(): Make stderr a file.  Return what it holds. */
 static inline void
 capture(void)
 {
 	ck_assert_int_eq(dup2(fileno(tmpfile()), 2), 2);
 }
+
 static inline const char *
 captured(void)
 {

@@ -1,11 +1,11 @@
-/* link.h - two muxes joined in memory. */
+/* link.h - two muxes that are joined in memory */
 #ifndef T_LINK_H
 #define T_LINK_H
 #include "mux/mux.h"
 #include "t/check.h"
 
 static struct mux *link_near, *link_far;
-static bool link_held; /* no bytes cross while true */
+static bool link_held; /* link_cross moves nothing */
 
 static inline size_t
 link_cross_one(struct mux *from, struct mux *to, int64_t now)
@@ -17,7 +17,7 @@ link_cross_one(struct mux *from, struct mux *to, int64_t now)
 	return n;
 }
 
-/* Move what both sides have to send; return false if there was nothing. */
+/* Move what both sides can send now.  Return false if that was nothing. */
 static inline bool
 link_cross(int64_t now)
 {
@@ -49,7 +49,7 @@ link_up(uint32_t streams, int64_t now)
 	ck_assert_int_eq(mux_state(link_far), MUX_UP);
 }
 
-/* Lose the channel, on both sides. */
+/* The channel ends for both sides. */
 static inline void
 link_cut(void)
 {

@@ -1,4 +1,4 @@
-/* net.h - loopback sockets for the tests. */
+/* net.h - loopback sockets of the tests */
 #ifndef T_NET_H
 #define T_NET_H
 #include <arpa/inet.h>
@@ -10,9 +10,9 @@
 #include "t/all.h"
 #include "t/check.h"
 
-/* True if the system can report the user of a connection: os_peer_uid. */
+/* Can this system find the user of a connection?  See os_peer_uid. */
 static inline bool
-knows_users(void)
+has_peer_uid(void)
 {
 	const struct sockaddr_in in = { .sin_family = AF_INET };
 	uid_t uid;
@@ -39,8 +39,8 @@ loopback(int family, uint16_t port, struct sockaddr_storage *sa)
 }
 
 /*
- * A socket bound to loopback, or -1.  If ${*port} is 0, the system chooses the
- * port and ${*port} is set.
+ * Return a socket that is bound to ${*port} of loopback, or -1.  If ${*port} is
+ * 0, it becomes the port that the system has chosen.
  */
 static inline int
 tcp_bound(int family, uint16_t *port)
@@ -58,7 +58,7 @@ tcp_bound(int family, uint16_t *port)
 		return -1;
 	}
 	*port = ntohs(
-	    ((struct sockaddr_in *)(void *)&sa)->sin_port); /* sin6_port is at the same offset */
+	    ((struct sockaddr_in *)(void *)&sa)->sin_port); /* sin6_port has the same offset */
 	return fd;
 }
 
@@ -84,7 +84,7 @@ tcp_connect(int family, uint16_t port)
 	return fd;
 }
 
-/* A connected, non-blocking pair. */
+/* Make ${fd} a connected pair of non-blocking sockets. */
 static inline void
 tcp_pair(int fd[2])
 {
@@ -106,7 +106,7 @@ reset(int fd)
 	close(fd);
 }
 
-/* A Unix socket of ${type}, bound, and listening if that is possible. */
+/* Return a Unix listener of any socket type. */
 static inline int
 unix_listener(const char *path, int type, int backlog)
 {
@@ -124,10 +124,7 @@ unix_listener(const char *path, int type, int backlog)
 	return fd;
 }
 
-/*
- * A directory of the test program to work in, and its removal: for
- * tcase_add_unchecked_fixture.
- */
+/* Work in a new directory; remove it.  For tcase_add_unchecked_fixture. */
 static char own_dir[] = "/tmp/relay-check-XXXXXX";
 
 static inline void
@@ -144,7 +141,7 @@ leave_dir(void)
 
 	snprintf(cmd, sizeof(cmd), "rm -rf %s", own_dir);
 	if (chdir("/") == -1 || system(cmd) != 0)
-		fprintf(stderr, "not removed: %s\n", own_dir);
+		fprintf(stderr, "could not remove %s\n", own_dir);
 }
 
 /*
@@ -182,9 +179,9 @@ free_port(void)
 	return port;
 }
 
-/* A TCP port that does not answer, because its backlog is full. */
+/* Return a TCP port that answers no SYN: its backlog is full. */
 static inline uint16_t
-deaf_port(void)
+silent_port(void)
 {
 	struct sockaddr_storage sa;
 	uint16_t port = 0;
@@ -201,7 +198,7 @@ deaf_port(void)
 	return port;
 }
 
-/* Read and drop what ${fd} has; return the number of bytes. */
+/* Read and drop what has come at ${fd}; return how many bytes. */
 static inline size_t
 drained(int fd)
 {

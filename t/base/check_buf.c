@@ -1,4 +1,4 @@
-/* check_buf.c - bytes at rest; needs buf.o os.o */
+/* check_buf.c - queues of bytes */
 #include "t/all.h"
 #include "t/check.h"
 
@@ -33,7 +33,7 @@ fill_all(int fd, size_t n)
 	ck_assert_uint_eq(b.used, n);
 }
 
-/* Drain in pieces of at most ${max}, and compare. */
+/* Drain in pieces of at most ${max}, and compare with what was put in. */
 static void
 drain_all(size_t n, size_t max)
 {
@@ -57,8 +57,8 @@ drain_all(size_t n, size_t max)
 	fclose(f);
 }
 
-static const size_t sizes[] = { 0, 1, 2, 4095, BUF_CHUNK - 1, BUF_CHUNK, BUF_CHUNK + 1, 2 * BUF_CHUNK - 1, 2 * BUF_CHUNK,
-	2 * BUF_CHUNK + 1, 200000, 5 * BUF_CHUNK };
+static const size_t sizes[] = { 0, 1, 2, 4095, BUF_CHUNK - 1, BUF_CHUNK, BUF_CHUNK + 1,
+	2 * BUF_CHUNK - 1, 2 * BUF_CHUNK, 2 * BUF_CHUNK + 1, 200000, 5 * BUF_CHUNK };
 
 START_TEST(every_size_comes_out_as_it_went_in)
 {
@@ -71,7 +71,7 @@ START_TEST(every_size_comes_out_as_it_went_in)
 }
 END_TEST
 
-/* Many chunks in one call, there and back; once more behind a chunk that is partly full. */
+/* Many chunks in one call, also after a chunk that is partly full. */
 START_TEST(wide_calls_move_whole_rows_of_chunks)
 {
 	static const size_t pieces[] = { 1, BUF_CHUNK, BUF_CHUNK + 1, 200001, SIZE_MAX };
@@ -85,7 +85,8 @@ START_TEST(wide_calls_move_whole_rows_of_chunks)
 				continue;
 			f = source(n);
 			want = (size_t)(chunks < BUF_WIDE ? chunks : BUF_WIDE) * BUF_CHUNK;
-			ck_assert_int_eq(buf_fill(&b, fileno(f), chunks), (ssize_t)(n < want ? n : want));
+			ck_assert_int_eq(
+			    buf_fill(&b, fileno(f), chunks), (ssize_t)(n < want ? n : want));
 			for (got = b.used; got < n; got = b.used)
 				ck_assert_int_gt(buf_fill(&b, fileno(f), chunks), 0);
 			ck_assert_int_eq(buf_fill(&b, fileno(f), chunks), 0);
@@ -98,11 +99,11 @@ START_TEST(wide_calls_move_whole_rows_of_chunks)
 }
 END_TEST
 
-/* Partial drains: every class of offset in a chunk. */
+/* Partial drains end at all kinds of offsets in a chunk. */
 START_TEST(pieces_come_out_in_order)
 {
-	static const size_t pieces[] = { 1, 7, 1023, 4096, BUF_CHUNK / 2, BUF_CHUNK - 1, BUF_CHUNK, BUF_CHUNK + 1,
-		3 * BUF_CHUNK };
+	static const size_t pieces[] = { 1, 7, 1023, 4096, BUF_CHUNK / 2, BUF_CHUNK - 1, BUF_CHUNK,
+		BUF_CHUNK + 1, 3 * BUF_CHUNK };
 	size_t n = pieces[_i] == 1 ? BUF_CHUNK + 3 : 3 * BUF_CHUNK + 5;
 	FILE *f = source(n);
 
@@ -111,8 +112,8 @@ START_TEST(pieces_come_out_in_order)
 }
 END_TEST
 
-/* Reads and writes by turns, so that both marks wander through the chunks. */
-START_TEST(filling_goes_on_behind_a_partial_drain)
+/* Reads and writes in turn move both offsets through the chunks. */
+START_TEST(filling_continues_after_a_partial_drain)
 {
 	static const size_t steps[] = { 1, 1000, 30000, BUF_CHUNK - 1, BUF_CHUNK };
 	FILE *sink = tmpfile();
@@ -144,7 +145,10 @@ START_TEST(one_fill_is_one_read_of_at_most_a_chunk)
 }
 END_TEST
 
-/* A pipe in packet mode drops what a read has no room for; so does this socket, and POSIX has it. */
+/*
+ * A pipe in packet mode drops what a read has no room for.  A socket of this
+ * type does the same, and is in POSIX.
+ */
 START_TEST(every_read_has_room_for_a_packet)
 {
 	static const size_t packets[] = { 1, 511, 4095, 4096 };
@@ -208,8 +212,11 @@ START_TEST(errors_are_those_of_read_and_write)
 }
 END_TEST
 
-/* "An empty buffer holds none": also when a look for more bytes took a chunk for nothing while others were held. */
-START_TEST(an_empty_buffer_holds_no_memory_after_a_vain_look_behind_full_chunks)
+/*
+ * "An empty buffer holds none": also when a look for more bytes took a chunk
+ * for nothing while others were held.
+ */
+START_TEST(an_empty_buffer_holds_no_memory_after_a_read_of_nothing)
 {
 	FILE *f = source(BUF_CHUNK);
 
@@ -226,7 +233,7 @@ START_TEST(an_empty_buffer_drains_0)
 }
 END_TEST
 
-START_TEST(clear_forgets_everything_and_the_buffer_goes_on)
+START_TEST(clear_drops_everything_and_the_buffer_can_be_used)
 {
 	FILE *f = source(3 * BUF_CHUNK + 1);
 
@@ -242,7 +249,7 @@ START_TEST(clear_forgets_everything_and_the_buffer_goes_on)
 }
 END_TEST
 
-/* Chunks are kept for any buffer; after a trim all goes on. */
+/* Chunks are kept for all buffers, and may be freed at any time. */
 START_TEST(kept_chunks_are_clean_and_trim_is_harmless)
 {
 	size_t n = sizes[_i];
@@ -262,7 +269,7 @@ START_TEST(kept_chunks_are_clean_and_trim_is_harmless)
 }
 END_TEST
 
-/* Bytes that rest in the kernel: only where the system can (os_splice). */
+/* Bytes can rest in a pipe only if the system has os_splice. */
 static bool
 can_splice(int fd)
 {
@@ -328,7 +335,7 @@ START_TEST(a_full_pipe_is_EAGAIN_and_takes_again_after_a_drain)
 }
 END_TEST
 
-/* A sink that takes no spliced bytes (opened for appending): they go through chunks, all of them, in order. */
+/* A file that is opened for appending takes no spliced bytes. */
 START_TEST(a_sink_that_refuses_splices_gets_every_byte)
 {
 	size_t n = 3 * BUF_CHUNK + 7, moved = 0;
@@ -351,7 +358,7 @@ START_TEST(a_sink_that_refuses_splices_gets_every_byte)
 }
 END_TEST
 
-/* What was forgotten must not come out of a pipe that is used again, and no descriptor stays. */
+/* Dropped bytes must not come out of a pipe that is used again. */
 START_TEST(cleared_pipes_are_not_used_again)
 {
 	FILE *f = source(BUF_CHUNK), *g = source(10);
@@ -373,8 +380,8 @@ START_TEST(cleared_pipes_are_not_used_again)
 }
 END_TEST
 
-/* A user's pipes are counted together on Linux, and all users' relays of a login node are not to starve them. */
-START_TEST(few_pipes_are_taken_whoever_asks)
+/* Linux limits all pipes of a user together. */
+START_TEST(the_number_of_pipes_is_limited)
 {
 	enum { MOST = 16 };
 	struct buf many[MOST] = { { 0 } };
@@ -399,7 +406,7 @@ START_TEST(few_pipes_are_taken_whoever_asks)
 }
 END_TEST
 
-START_TEST(without_descriptors_splicing_says_so_and_filling_still_works)
+START_TEST(without_descriptors_splicing_fails_and_filling_works)
 {
 	FILE *f = source(100);
 	int fd;
@@ -416,24 +423,28 @@ END_TEST
 
 TESTS("buf")
 {
-	tcase_add_loop_test(tc, spliced_bytes_come_out_as_they_went_in, 0, sizeof(sizes) / sizeof(sizes[0]));
+	tcase_add_loop_test(
+	    tc, spliced_bytes_come_out_as_they_went_in, 0, sizeof(sizes) / sizeof(sizes[0]));
 	tcase_add_test(tc, a_splice_of_nothing_holds_no_pipe);
 	tcase_add_test(tc, a_full_pipe_is_EAGAIN_and_takes_again_after_a_drain);
 	tcase_add_test(tc, a_sink_that_refuses_splices_gets_every_byte);
 	tcase_add_test(tc, cleared_pipes_are_not_used_again);
-	tcase_add_test(tc, few_pipes_are_taken_whoever_asks);
-	tcase_add_test(tc, without_descriptors_splicing_says_so_and_filling_still_works);
-	tcase_add_loop_test(tc, every_size_comes_out_as_it_went_in, 0, sizeof(sizes) / sizeof(sizes[0]));
-	tcase_add_loop_test(tc, wide_calls_move_whole_rows_of_chunks, 0, sizeof(sizes) / sizeof(sizes[0]));
+	tcase_add_test(tc, the_number_of_pipes_is_limited);
+	tcase_add_test(tc, without_descriptors_splicing_fails_and_filling_works);
+	tcase_add_loop_test(
+	    tc, every_size_comes_out_as_it_went_in, 0, sizeof(sizes) / sizeof(sizes[0]));
+	tcase_add_loop_test(
+	    tc, wide_calls_move_whole_rows_of_chunks, 0, sizeof(sizes) / sizeof(sizes[0]));
 	tcase_add_loop_test(tc, pieces_come_out_in_order, 0, 9);
-	tcase_add_loop_test(tc, filling_goes_on_behind_a_partial_drain, 0, 5);
+	tcase_add_loop_test(tc, filling_continues_after_a_partial_drain, 0, 5);
 	tcase_add_test(tc, one_fill_is_one_read_of_at_most_a_chunk);
 	tcase_add_loop_test(tc, every_read_has_room_for_a_packet, 0, 4);
 	tcase_add_test(tc, nothing_to_read_is_EAGAIN_and_holds_no_memory);
 	tcase_add_test(tc, a_full_sink_is_EAGAIN_and_loses_nothing);
 	tcase_add_test(tc, errors_are_those_of_read_and_write);
-	tcase_add_test(tc, an_empty_buffer_holds_no_memory_after_a_vain_look_behind_full_chunks);
+	tcase_add_test(tc, an_empty_buffer_holds_no_memory_after_a_read_of_nothing);
 	tcase_add_test(tc, an_empty_buffer_drains_0);
-	tcase_add_test(tc, clear_forgets_everything_and_the_buffer_goes_on);
-	tcase_add_loop_test(tc, kept_chunks_are_clean_and_trim_is_harmless, 0, sizeof(sizes) / sizeof(sizes[0]));
+	tcase_add_test(tc, clear_drops_everything_and_the_buffer_can_be_used);
+	tcase_add_loop_test(
+	    tc, kept_chunks_are_clean_and_trim_is_harmless, 0, sizeof(sizes) / sizeof(sizes[0]));
 }

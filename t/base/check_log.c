@@ -1,9 +1,9 @@
-/* check_log.c - words for people; needs log.o */
-#define _XOPEN_SOURCE 700 /* a terminal of our own */
+/* check_log.c - messages and the status line */
+#define _XOPEN_SOURCE 700 /* posix_openpt */
 #include "t/all.h"
 #include "t/check.h"
 
-START_TEST(a_message_is_one_line_with_the_name_in_front)
+START_TEST(a_message_is_one_line_that_begins_with_the_name)
 {
 	capture();
 	log_say(LOG_ERROR, "cannot %s %d", "do", 7);
@@ -12,9 +12,10 @@ START_TEST(a_message_is_one_line_with_the_name_in_front)
 }
 END_TEST
 
-START_TEST(a_level_shows_itself_and_what_is_graver)
+START_TEST(a_level_includes_the_graver_ones)
 {
-	static const char *const seen[] = { "relay: e\n", "relay: e\nrelay: n\n", "relay: e\nrelay: n\nrelay: i\n" };
+	static const char *const seen[] = { "relay: e\n", "relay: e\nrelay: n\n",
+		"relay: e\nrelay: n\nrelay: i\n" };
 
 	capture();
 	log_show((enum log_level)_i);
@@ -25,7 +26,7 @@ START_TEST(a_level_shows_itself_and_what_is_graver)
 }
 END_TEST
 
-START_TEST(without_a_word_notices_are_shown_and_infos_are_not)
+START_TEST(by_default_notices_are_shown_and_infos_are_not)
 {
 	capture();
 	log_say(LOG_NOTICE, "n");
@@ -34,7 +35,7 @@ START_TEST(without_a_word_notices_are_shown_and_infos_are_not)
 }
 END_TEST
 
-START_TEST(no_control_character_steers_the_terminal)
+START_TEST(no_control_character_reaches_the_terminal)
 {
 	char one[2] = { (char)_i, '\0' };
 	const char *s;
@@ -47,18 +48,21 @@ START_TEST(no_control_character_steers_the_terminal)
 }
 END_TEST
 
-START_TEST(characters_of_utf8_stay_and_its_control_characters_do_not)
+START_TEST(utf8_stays_except_its_control_characters)
 {
 	static const struct {
-		const char *said, *shown;
-	} rows[] = { { "\303\237 \342\200\231 \360\237\230\200 \302\240", "\303\237 \342\200\231 \360\237\230\200 \302\240" },
-		{ "\302\233[31m", "\302?[31m" }, { "\303\302\233", "\303\302?" }, { "\340\200\233", "\340??" }, { "\300\233", "\300?" },
-		{ "\360\200\200\233", "\360???" }, { "\342\200", "\342?" }, { "\342\200\033[m", "\342??[m" }, { "\370\210\200", "\370??" },
+		const char *text, *shown;
+	} rows[] = { { "\303\237 \342\200\231 \360\237\230\200 \302\240",
+			 "\303\237 \342\200\231 \360\237\230\200 \302\240" },
+		{ "\302\233[31m", "\302?[31m" }, { "\303\302\233", "\303\302?" },
+		{ "\340\200\233", "\340??" }, { "\300\233", "\300?" },
+		{ "\360\200\200\233", "\360???" }, { "\342\200", "\342?" },
+		{ "\342\200\033[m", "\342??[m" }, { "\370\210\200", "\370??" },
 		{ "caf\351", "caf\351" } };
 	char shown[64];
 
 	capture();
-	log_say(LOG_ERROR, "%s", rows[_i].said);
+	log_say(LOG_ERROR, "%s", rows[_i].text);
 	snprintf(shown, sizeof(shown), "relay: %s\n", rows[_i].shown);
 	ck_assert_str_eq(captured(), shown);
 }
@@ -82,7 +86,7 @@ START_TEST(a_long_line_is_cut_and_still_ends)
 }
 END_TEST
 
-START_TEST(a_path_of_the_greatest_length_is_shown_whole)
+START_TEST(the_longest_path_is_shown_whole)
 {
 	static char path[4096];
 
@@ -94,7 +98,7 @@ START_TEST(a_path_of_the_greatest_length_is_shown_whole)
 }
 END_TEST
 
-START_TEST(errno_is_kept_shown_or_not_and_when_writing_fails)
+START_TEST(errno_is_kept_even_if_the_write_fails)
 {
 	errno = ERANGE;
 	log_say(LOG_INFO, "hidden");
@@ -108,7 +112,7 @@ START_TEST(errno_is_kept_shown_or_not_and_when_writing_fails)
 }
 END_TEST
 
-/* A reader that went away: nothing but a lost line. */
+/* Only the line is lost. */
 START_TEST(stderr_without_a_reader_is_harmless)
 {
 	int p[2];
@@ -117,7 +121,7 @@ START_TEST(stderr_without_a_reader_is_harmless)
 	ck_assert_int_eq(pipe(p), 0);
 	ck_assert_int_eq(dup2(p[1], 2), 2);
 	close(p[0]);
-	log_say(LOG_ERROR, "nobody");
+	log_say(LOG_ERROR, "lost");
 }
 END_TEST
 
@@ -135,7 +139,7 @@ fill(int fd, bool block)
 		ck_assert_int_eq(fcntl(fd, F_SETFL, 0), 0);
 }
 
-/* 0: a non-blocking pipe, 1: an ordinary one, 2: an ordinary socket.  Nothing blocks the loop. */
+/* ${_i} 0: a non-blocking pipe, 1: a blocking pipe, 2: a blocking socket. */
 START_TEST(a_full_stderr_does_not_block_for_ever)
 {
 	int p[2], err = dup(2);
@@ -146,14 +150,14 @@ START_TEST(a_full_stderr_does_not_block_for_ever)
 	fill(p[1], _i > 0);
 	ck_assert_int_eq(dup2(p[1], 2), 2);
 	alarm(3);
-	log_say(LOG_ERROR, "who reads this?");
+	log_say(LOG_ERROR, "not read");
 	alarm(0);
 	dup2(err, 2);
 	ck_assert_int_lt(ms() - began, 2000);
 }
 END_TEST
 
-/* Full, and emptied while it is waited for: the line is not lost. */
+/* The pipe is full, and emptied during the wait. */
 START_TEST(a_slow_reader_of_stderr_gets_the_line)
 {
 	char got[4096];
@@ -180,7 +184,7 @@ START_TEST(a_slow_reader_of_stderr_gets_the_line)
 }
 END_TEST
 
-START_TEST(a_quote_is_a_line_of_somebody_elses)
+START_TEST(a_quote_is_the_line_of_another_program)
 {
 	static char text[20000];
 
@@ -194,13 +198,14 @@ START_TEST(a_quote_is_a_line_of_somebody_elses)
 	memset(text, 'x', sizeof(text) - 1);
 	log_quote(LOG_ERROR, text);
 	log_quote(LOG_ERROR, "next");
-	ck_assert_str_eq(strchr(captured(), 'x') + strspn(strchr(captured(), 'x'), "x"), "\nnext\n");
+	ck_assert_str_eq(
+	    strchr(captured(), 'x') + strspn(strchr(captured(), 'x'), "x"), "\nnext\n");
 }
 END_TEST
 
-/* ---- what is being done just now ---- */
+/* ---- status ---- */
 
-/* From now on stderr is a terminal; its other side. */
+/* From now on stderr is a terminal.  Return its other side. */
 static int
 terminal(void)
 {
@@ -241,10 +246,10 @@ START_TEST(a_status_on_a_terminal_is_replaced)
 	log_say(LOG_INFO, "hidden");
 	ck_assert_str_eq(shown_on(fd), "");
 	if (_i == 0)
-		log_say(LOG_ERROR, "said");
+		log_say(LOG_ERROR, "text");
 	else
-		log_quote(LOG_ERROR, "said");
-	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Krelay: said\r\n" : "\r\033[Ksaid\r\n");
+		log_quote(LOG_ERROR, "text");
+	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Krelay: text\r\n" : "\r\033[Ktext\r\n");
 	log_say(LOG_ERROR, "more");
 	ck_assert_str_eq(shown_on(fd), "relay: more\r\n");
 }
@@ -262,7 +267,7 @@ START_TEST(a_status_without_colour_is_erased_as_well)
 }
 END_TEST
 
-/* 0: a file, 1: a terminal that can do nothing, 2: nobody knows what it can do */
+/* ${_i} 0: a file, 1: a dumb terminal, 2: a terminal of unknown type. */
 START_TEST(a_status_elsewhere_is_a_line)
 {
 	int fd = terminal();
@@ -303,8 +308,8 @@ START_TEST(a_long_status_is_cut)
 }
 END_TEST
 
-/* It may hold the name of a host, as the user wrote it. */
-START_TEST(a_status_does_not_steer_the_terminal)
+/* It may contain a host name from the command line. */
+START_TEST(a_status_has_no_control_characters)
 {
 	int fd = terminal();
 	const char *s;
@@ -317,21 +322,21 @@ END_TEST
 
 TESTS("log")
 {
-	tcase_add_test(tc, a_quote_is_a_line_of_somebody_elses);
+	tcase_add_test(tc, a_quote_is_the_line_of_another_program);
 	tcase_add_loop_test(tc, a_status_on_a_terminal_is_replaced, 0, 2);
 	tcase_add_loop_test(tc, a_status_without_colour_is_erased_as_well, 0, 2);
 	tcase_add_loop_test(tc, a_status_elsewhere_is_a_line, 0, 3);
 	tcase_add_test(tc, a_status_is_not_shown_with_q);
 	tcase_add_test(tc, a_long_status_is_cut);
-	tcase_add_test(tc, a_status_does_not_steer_the_terminal);
-	tcase_add_test(tc, a_message_is_one_line_with_the_name_in_front);
-	tcase_add_loop_test(tc, a_level_shows_itself_and_what_is_graver, 0, 3);
-	tcase_add_test(tc, without_a_word_notices_are_shown_and_infos_are_not);
-	tcase_add_loop_test(tc, no_control_character_steers_the_terminal, 1, 256);
-	tcase_add_loop_test(tc, characters_of_utf8_stay_and_its_control_characters_do_not, 0, 10);
+	tcase_add_test(tc, a_status_has_no_control_characters);
+	tcase_add_test(tc, a_message_is_one_line_that_begins_with_the_name);
+	tcase_add_loop_test(tc, a_level_includes_the_graver_ones, 0, 3);
+	tcase_add_test(tc, by_default_notices_are_shown_and_infos_are_not);
+	tcase_add_loop_test(tc, no_control_character_reaches_the_terminal, 1, 256);
+	tcase_add_loop_test(tc, utf8_stays_except_its_control_characters, 0, 10);
 	tcase_add_loop_test(tc, a_long_line_is_cut_and_still_ends, 0, 60);
-	tcase_add_test(tc, a_path_of_the_greatest_length_is_shown_whole);
-	tcase_add_test(tc, errno_is_kept_shown_or_not_and_when_writing_fails);
+	tcase_add_test(tc, the_longest_path_is_shown_whole);
+	tcase_add_test(tc, errno_is_kept_even_if_the_write_fails);
 	tcase_add_test(tc, stderr_without_a_reader_is_harmless);
 	tcase_add_loop_test(tc, a_full_stderr_does_not_block_for_ever, 0, 3);
 	tcase_add_test(tc, a_slow_reader_of_stderr_gets_the_line);

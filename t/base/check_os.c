@@ -1,4 +1,8 @@
-/* check_os.c - what POSIX lacks; needs base/os.o base/os_system.o, and OS, the name of the system's file. */
+/*
+ * check_os.c - what POSIX lacks
+ *
+ * OS is the name of the system's file: linux, darwin, bsd or posix.
+ */
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -6,20 +10,23 @@
 
 #define ON_LINUX (strcmp(OS, "linux") == 0)
 #define PORTABLE (strcmp(OS, "posix") == 0)
-#define STRANGER 65534
+#define OTHER_USER 65534
 
-/* AddressSanitizer ends whoever asks for too much memory. */
+/* AddressSanitizer ends a process that allocates too much memory. */
 #ifdef __SANITIZE_ADDRESS__
-#define WATCHED true
+#define HAS_ASAN true
 #else
-#define WATCHED false
+#define HAS_ASAN false
 #endif
 
 static bool is_root;
 
-/* A connection to ${port}, made by another user where this one is root; its process lives until ${hold} is closed. */
+/*
+ * Connect to ${port} from another process, as another user if this one is root.
+ * The process lives until ${hold} is closed.
+ */
 static void
-connect_as_stranger(int family, uint16_t port, int hold[2], bool stays)
+connect_as_other_user(int family, uint16_t port, int hold[2], bool stays)
 {
 	char c;
 
@@ -28,7 +35,7 @@ connect_as_stranger(int family, uint16_t port, int hold[2], bool stays)
 		int fd;
 
 		close(hold[1]);
-		if (is_root && setuid(STRANGER) == -1)
+		if (is_root && setuid(OTHER_USER) == -1)
 			_exit(1);
 		fd = tcp_connect(family, port);
 		if (!stays)
@@ -48,7 +55,7 @@ ask(int fd, const struct sockaddr_storage *peer, uid_t *uid)
 	return os_peer_uid((const struct sockaddr *)peer, (struct sockaddr *)&local, uid);
 }
 
-/* 0: IPv4; 1: IPv6; 2: IPv4 that arrives at an IPv6 socket, v4-mapped */
+/* ${kind} 0: IPv4, 1: IPv6, 2: IPv4 to an IPv6 socket, v4-mapped. */
 static int
 listener(int kind, uint16_t *port)
 {
@@ -71,7 +78,7 @@ listener(int kind, uint16_t *port)
 	return fd;
 }
 
-START_TEST(the_user_behind_a_connection_is_known)
+START_TEST(the_user_of_a_connection_is_found)
 {
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
@@ -79,18 +86,18 @@ START_TEST(the_user_behind_a_connection_is_known)
 	uid_t uid = 12345;
 	int hold[2], fd, l = listener(_i, &port);
 
-	connect_as_stranger(_i == 1 ? AF_INET6 : AF_INET, port, hold, true);
+	connect_as_other_user(_i == 1 ? AF_INET6 : AF_INET, port, hold, true);
 	WAIT_FOR((fd = os_accept(l, (struct sockaddr *)&peer, &len)) != -1);
 	if (!ON_LINUX) {
 		ck_assert_int_eq(ask(fd, &peer, &uid), 0);
 		return;
 	}
 	ck_assert_int_eq(ask(fd, &peer, &uid), 1);
-	ck_assert_uint_eq(uid, is_root ? STRANGER : getuid());
+	ck_assert_uint_eq(uid, is_root ? OTHER_USER : getuid());
 }
 END_TEST
 
-START_TEST(no_descriptor_for_the_question_is_an_error)
+START_TEST(no_free_descriptor_is_an_error)
 {
 	struct rlimit old, none;
 	struct sockaddr_in in;
@@ -129,16 +136,16 @@ START_TEST(one_is_found_among_many_connections)
 		ck_assert_int_eq(ask(fd, &peer, &uid), 1);
 		ck_assert_uint_eq(uid, getuid());
 	}
-	connect_as_stranger(AF_INET, port, hold, true);
+	connect_as_other_user(AF_INET, port, hold, true);
 	len = sizeof(peer);
 	WAIT_FOR((fd = os_accept(l, (struct sockaddr *)&peer, &len)) != -1);
 	ck_assert_int_eq(ask(fd, &peer, &uid), 1);
-	ck_assert_uint_eq(uid, is_root ? STRANGER : getuid());
+	ck_assert_uint_eq(uid, is_root ? OTHER_USER : getuid());
 }
 END_TEST
 
-/* Linux before 6.x forgets its user and shows uid 0: that must not pass for root. */
-START_TEST(a_closed_socket_is_nobodys_or_still_its_users)
+/* Linux before 6.x shows uid 0 then, which must not be taken for root. */
+START_TEST(a_closed_socket_has_its_user_or_none)
 {
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
@@ -149,21 +156,21 @@ START_TEST(a_closed_socket_is_nobodys_or_still_its_users)
 
 	if (!ON_LINUX)
 		return;
-	connect_as_stranger(_i == 1 ? AF_INET6 : AF_INET, port, hold, false);
+	connect_as_other_user(_i == 1 ? AF_INET6 : AF_INET, port, hold, false);
 	WAIT_FOR((p.fd = os_accept(l, (struct sockaddr *)&peer, &len)) != -1);
 	ck_assert_int_eq(poll(&p, 1, 5000), 1);
 	if (ask(p.fd, &peer, &uid) == 1)
-		ck_assert_uint_eq(uid, is_root ? STRANGER : getuid());
+		ck_assert_uint_eq(uid, is_root ? OTHER_USER : getuid());
 	else
 		ck_assert_int_eq(errno, ENOENT);
-	close(p.fd); /* known to nobody: neither end exists */
+	close(p.fd); /* neither end exists any more */
 	ck_assert_int_eq(os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&peer, &uid), -1);
 	ck_assert_int_eq(errno, ENOENT);
 }
 END_TEST
 
-/* No process and uid 0: root's, or anybody's on a Linux that forgot. */
-START_TEST(a_closed_socket_of_uid_0_is_nobodys)
+/* uid 0 without a process may be root or any user. */
+START_TEST(a_closed_socket_of_uid_0_has_no_user)
 {
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
@@ -180,7 +187,7 @@ START_TEST(a_closed_socket_of_uid_0_is_nobodys)
 }
 END_TEST
 
-/* Where no connection matches, the kernel looks for a listener on the port: that is not an answer. */
+/* If no connection matches, the kernel returns a listener on the port. */
 START_TEST(a_listener_is_not_taken_for_the_peer)
 {
 	struct sockaddr_storage peer, local;
@@ -192,16 +199,17 @@ START_TEST(a_listener_is_not_taken_for_the_peer)
 	tcp_listener(AF_INET, &port);
 	loopback(AF_INET, port, &peer);
 	loopback(AF_INET, 1, &local);
-	ck_assert_int_eq(os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&local, &uid), -1);
+	ck_assert_int_eq(
+	    os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&local, &uid), -1);
 	ck_assert_int_eq(errno, ENOENT);
 }
 END_TEST
 
-/* Whose connect is under way has a port that was the peer's before. */
+/* Its port may have been the port of a peer that has closed. */
 START_TEST(a_socket_that_still_connects_is_not_the_peer)
 {
 	struct sockaddr_storage peer, local;
-	socklen_t len = loopback(AF_INET, deaf_port(), &local);
+	socklen_t len = loopback(AF_INET, silent_port(), &local);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 	uid_t uid;
 
@@ -211,12 +219,13 @@ START_TEST(a_socket_that_still_connects_is_not_the_peer)
 	ck_assert_int_eq(connect(fd, (struct sockaddr *)&local, len), -1);
 	ck_assert_int_eq(errno, EINPROGRESS);
 	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&peer, &len), 0);
-	ck_assert_int_eq(os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&local, &uid), -1);
+	ck_assert_int_eq(
+	    os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&local, &uid), -1);
 	ck_assert_int_eq(errno, ENOENT);
 }
 END_TEST
 
-START_TEST(addresses_of_two_families_are_no_connection)
+START_TEST(addresses_of_two_families_are_an_error)
 {
 	struct sockaddr_storage peer, local;
 	uid_t uid;
@@ -225,7 +234,8 @@ START_TEST(addresses_of_two_families_are_no_connection)
 		return;
 	loopback(AF_INET, 1, &peer);
 	loopback(AF_INET6, 1, &local);
-	ck_assert_int_eq(os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&local, &uid), -1);
+	ck_assert_int_eq(
+	    os_peer_uid((struct sockaddr *)&peer, (struct sockaddr *)&local, &uid), -1);
 }
 END_TEST
 
@@ -243,7 +253,7 @@ START_TEST(setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags)
 }
 END_TEST
 
-START_TEST(sockets_are_nonblocking_and_close_on_exec_from_birth)
+START_TEST(new_sockets_are_nonblocking_and_close_on_exec)
 {
 	static const int families[] = { AF_INET, AF_INET6, AF_UNIX };
 	int fd = os_socket(families[_i]);
@@ -269,7 +279,7 @@ START_TEST(accepted_sockets_are_nonblocking_and_close_on_exec)
 }
 END_TEST
 
-/* 0: as this system does it; 1: as it is done where the kernel is too old */
+/* ${_i} 0: the form of this system, 1: the portable form. */
 START_TEST(close_from_closes_that_and_all_above_and_nothing_below)
 {
 	int status, fd, i;
@@ -290,14 +300,14 @@ START_TEST(close_from_closes_that_and_all_above_and_nothing_below)
 }
 END_TEST
 
-START_TEST(the_limit_of_descriptors_is_raised_and_given_back)
+START_TEST(the_limit_of_descriptors_is_raised_and_restored)
 {
 	struct rlimit r, was;
 
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &was), 0);
 	was.rlim_cur = 100;
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &was), 0);
-	os_restore_files(); /* before any raise: harmless */
+	os_restore_files(); /* does nothing before a raise */
 	getrlimit(RLIMIT_NOFILE, &r);
 	ck_assert_uint_eq(r.rlim_cur, 100);
 	os_raise_files();
@@ -310,7 +320,7 @@ START_TEST(the_limit_of_descriptors_is_raised_and_given_back)
 }
 END_TEST
 
-/* The follower's end is seen at the pipe that it holds open. */
+/* When the follower ends, the pipe that it holds has an EOF. */
 START_TEST(a_follower_ends_when_its_parent_is_killed)
 {
 	struct pollfd p = { .events = POLLIN };
@@ -321,7 +331,7 @@ START_TEST(a_follower_ends_when_its_parent_is_killed)
 	if (!ON_LINUX)
 		return;
 	ck_assert_int_eq(pipe(fd), 0);
-	signal(SIGTERM, SIG_DFL); /* Check's own handler ends the whole test */
+	signal(SIGTERM, SIG_DFL); /* Check's handler would end the test */
 	parent = fork();
 	if (parent == 0) {
 		pid_t self = getpid();
@@ -357,7 +367,7 @@ START_TEST(a_follower_of_a_dead_parent_ends_at_once)
 	signal(SIGTERM, SIG_DFL);
 	pid = fork();
 	if (pid == 0) {
-		os_follow(getpid()); /* never its own parent */
+		os_follow(getpid()); /* which is not its parent */
 		_exit(0);
 	}
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
@@ -372,7 +382,7 @@ START_TEST(no_file_of_this_host_is_remote)
 }
 END_TEST
 
-START_TEST(a_splice_moves_bytes_or_says_why_not)
+START_TEST(a_splice_moves_bytes_or_fails)
 {
 	char got[8];
 	int a[2], b[2];
@@ -388,7 +398,7 @@ START_TEST(a_splice_moves_bytes_or_says_why_not)
 	ck_assert_int_eq(n, 5);
 	ck_assert_int_eq(read(b[0], got, sizeof(got)), 5);
 	ck_assert_mem_eq(got, "hello", 5);
-	ck_assert_int_eq(os_splice(a[0], b[1], 100), -1); /* though both block */
+	ck_assert_int_eq(os_splice(a[0], b[1], 100), -1); /* both are blocking */
 	ck_assert_int_eq(errno, EAGAIN);
 	ck_assert_int_ge(os_pipe_size(a[0], 256 * 1024), 65536);
 	ck_assert_int_le(os_pipe_size(open("/dev/null", O_RDWR), 65536), 0);
@@ -410,7 +420,7 @@ START_TEST(bytes_that_wait_for_the_peer_are_counted)
 }
 END_TEST
 
-START_TEST(pages_are_there_or_told_of)
+START_TEST(pages_are_usable_or_refused)
 {
 	size_t size = 65536 + 24;
 	unsigned char *p[16];
@@ -426,13 +436,13 @@ START_TEST(pages_are_there_or_told_of)
 		ck_assert(p[i][0] == i && p[i][size - 1] == i);
 		os_free_pages(p[i], size);
 	}
-	ck_assert(WATCHED || os_pages(SIZE_MAX) == NULL);
+	ck_assert(HAS_ASAN || os_pages(SIZE_MAX) == NULL);
 }
 END_TEST
 
-/* ---- our own binary ---- */
+/* ---- programs ---- */
 
-START_TEST(our_own_binary_is_found)
+START_TEST(the_running_program_is_found)
 {
 	char path[4096];
 	struct stat mine, found;
@@ -453,15 +463,21 @@ START_TEST(our_own_binary_is_found)
 }
 END_TEST
 
-/* The PATH: from left to right, only what can be executed, an empty field is this directory. */
+/*
+ * PATH is searched from left to right for a file that can be executed.  An
+ * empty field is the working directory.
+ */
 START_TEST(a_program_is_found_as_a_shell_does)
 {
-	static const char *const paths[][2] = { { "/nowhere:%s/a:%s/b", "b/me" }, { "%s/b", "b/me" }, { "%s/c:%s/b", "c/me" },
-		{ ":/nowhere", "" }, { "/nowhere:", "" }, { "/nowhere::/none", "" }, { "/nowhere", NULL }, { "", NULL } };
+	static const char *const paths[][2] = { { "/nowhere:%s/a:%s/b", "b/me" },
+		{ "%s/b", "b/me" }, { "%s/c:%s/b", "c/me" }, { ":/nowhere", "" },
+		{ "/nowhere:", "" }, { "/nowhere::/none", "" }, { "/nowhere", NULL },
+		{ "", NULL } };
 	char text[256], path[4096], want[300];
 
 	enter_dir();
-	ck_assert_int_eq(system("mkdir a b c; : >a/me; : >b/me; : >c/me; : >me; chmod 755 b/me c/me me"), 0);
+	ck_assert_int_eq(
+	    system("mkdir a b c; : >a/me; : >b/me; : >c/me; : >me; chmod 755 b/me c/me me"), 0);
 	snprintf(text, sizeof(text), paths[_i][0], own_dir, own_dir);
 	if (_i == 7)
 		unsetenv("PATH");
@@ -469,7 +485,8 @@ START_TEST(a_program_is_found_as_a_shell_does)
 		setenv("PATH", text, 1);
 	ck_assert_int_eq(os_find_program("me", path, sizeof(path)), paths[_i][1] != NULL);
 	if (paths[_i][1] != NULL) {
-		snprintf(want, sizeof(want), "%s/%s", _i < 3 ? own_dir : ".", _i < 3 ? paths[_i][1] : "me");
+		snprintf(want, sizeof(want), "%s/%s", _i < 3 ? own_dir : ".",
+		    _i < 3 ? paths[_i][1] : "me");
 		ck_assert_str_eq(path, want);
 	}
 	setenv("PATH", "/usr/bin:/bin", 1);
@@ -515,26 +532,26 @@ START_TEST(null_takes_the_place_of_stdout_when_no_descriptor_is_left)
 	ck_assert_int_eq(os_null(out), out);
 	ck_assert_int_eq(fstat(out, &is), 0);
 	ck_assert(S_ISCHR(is.st_mode) && !S_ISCHR(was.st_mode));
-	ck_assert_int_eq(fcntl(out, F_GETFD), 0); /* a command gets it */
+	ck_assert_int_eq(fcntl(out, F_GETFD), 0); /* a command inherits it */
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &all), 0);
 }
 END_TEST
 
-/* 0: the other process lives; 1: it was killed */
+/* ${_i} 0: the other process lives, 1: it was killed. */
 START_TEST(a_lock_is_held_until_the_process_ends)
 {
 	char name[] = "/tmp/relay-lock-XXXXXX", c;
-	int fd = mkstemp(name), told[2];
+	int fd = mkstemp(name), locked[2];
 	pid_t pid;
 
-	ck_assert_int_eq(pipe(told), 0);
+	ck_assert_int_eq(pipe(locked), 0);
 	pid = fork();
 	if (pid == 0) {
-		if (os_lock(fd, name) == 0 && write(told[1], "x", 1) == 1)
+		if (os_lock(fd, name) == 0 && write(locked[1], "x", 1) == 1)
 			pause();
 		_exit(1);
 	}
-	ck_assert_int_eq(read(told[0], &c, 1), 1);
+	ck_assert_int_eq(read(locked[0], &c, 1), 1);
 	if (_i == 1) {
 		ck_assert_int_eq(kill(pid, SIGKILL), 0);
 		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
@@ -547,7 +564,7 @@ START_TEST(a_lock_is_held_until_the_process_ends)
 }
 END_TEST
 
-/* 0: its file was removed; 1: another one has its name */
+/* ${_i} 0: its file was removed, 1: another file has its name. */
 START_TEST(a_lock_of_a_file_without_its_name_is_stale)
 {
 	char name[] = "/tmp/relay-lock-XXXXXX";
@@ -584,28 +601,28 @@ TESTS("os")
 	tcase_add_test(tc, a_reset_is_received_and_its_error_is_taken_once);
 	tcase_add_loop_test(tc, a_lock_is_held_until_the_process_ends, 0, 2);
 	tcase_add_loop_test(tc, a_lock_of_a_file_without_its_name_is_stale, 0, 2);
-	tcase_add_test(tc, pages_are_there_or_told_of);
+	tcase_add_test(tc, pages_are_usable_or_refused);
 	tcase_add_test(tc, bytes_that_wait_for_the_peer_are_counted);
 	tcase_add_loop_test(tc, null_takes_the_place_of_stdout_when_no_descriptor_is_left, 0, 2);
-	tcase_add_test(tc, our_own_binary_is_found);
+	tcase_add_test(tc, the_running_program_is_found);
 	tcase_add_loop_test(tc, a_program_is_found_as_a_shell_does, 0, 8);
 	tcase_add_test(tc, a_path_that_has_no_room_is_not_cut);
 	is_root = geteuid() == 0;
-	tcase_add_loop_test(tc, the_user_behind_a_connection_is_known, 0, 3);
-	tcase_add_test(tc, no_descriptor_for_the_question_is_an_error);
+	tcase_add_loop_test(tc, the_user_of_a_connection_is_found, 0, 3);
+	tcase_add_test(tc, no_free_descriptor_is_an_error);
 	tcase_add_test(tc, one_is_found_among_many_connections);
-	tcase_add_loop_test(tc, a_closed_socket_is_nobodys_or_still_its_users, 0, 3);
-	tcase_add_test(tc, a_closed_socket_of_uid_0_is_nobodys);
+	tcase_add_loop_test(tc, a_closed_socket_has_its_user_or_none, 0, 3);
+	tcase_add_test(tc, a_closed_socket_of_uid_0_has_no_user);
 	tcase_add_test(tc, a_listener_is_not_taken_for_the_peer);
 	tcase_add_test(tc, a_socket_that_still_connects_is_not_the_peer);
-	tcase_add_test(tc, addresses_of_two_families_are_no_connection);
+	tcase_add_test(tc, addresses_of_two_families_are_an_error);
 	tcase_add_test(tc, setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags);
-	tcase_add_loop_test(tc, sockets_are_nonblocking_and_close_on_exec_from_birth, 0, 3);
+	tcase_add_loop_test(tc, new_sockets_are_nonblocking_and_close_on_exec, 0, 3);
 	tcase_add_test(tc, accepted_sockets_are_nonblocking_and_close_on_exec);
 	tcase_add_loop_test(tc, close_from_closes_that_and_all_above_and_nothing_below, 0, 2);
-	tcase_add_test(tc, the_limit_of_descriptors_is_raised_and_given_back);
+	tcase_add_test(tc, the_limit_of_descriptors_is_raised_and_restored);
 	tcase_add_test(tc, a_follower_ends_when_its_parent_is_killed);
 	tcase_add_test(tc, a_follower_of_a_dead_parent_ends_at_once);
 	tcase_add_test(tc, no_file_of_this_host_is_remote);
-	tcase_add_test(tc, a_splice_moves_bytes_or_says_why_not);
+	tcase_add_test(tc, a_splice_moves_bytes_or_fails);
 }

@@ -1,6 +1,5 @@
 /*
- * check_poll.c - the poll set, and active and idle watches over a clock of
- * their own; needs poll.o
+ * check_poll.c - the poll set; active and idle watches with a simulated clock
  */
 #include "t/all.h"
 #include "t/check.h"
@@ -9,7 +8,7 @@ static struct pollset ps;
 
 /* ---- the poll set of one turn ---- */
 
-START_TEST(zeros_may_begin_and_minus_one_has_no_slot)
+START_TEST(a_set_of_zeros_works_and_minus_one_has_no_slot)
 {
 	pollset_begin(&ps);
 	ck_assert_int_eq(pollset_add(&ps, -1, POLLIN), -1);
@@ -24,7 +23,7 @@ START_TEST(zeros_may_begin_and_minus_one_has_no_slot)
 }
 END_TEST
 
-START_TEST(each_slot_answers_for_its_own_descriptor)
+START_TEST(each_slot_has_the_events_of_its_descriptor)
 {
 	int s[2], p[2], a, b, c;
 
@@ -45,7 +44,7 @@ START_TEST(each_slot_answers_for_its_own_descriptor)
 }
 END_TEST
 
-START_TEST(no_events_still_tell_of_the_end)
+START_TEST(a_hang_up_is_reported_without_events)
 {
 	int s[2], p[2], a, b;
 
@@ -78,7 +77,7 @@ START_TEST(a_thousand_descriptors_keep_their_slots)
 }
 END_TEST
 
-START_TEST(the_first_deadline_counts_and_is_never_missed_by_waking_early)
+START_TEST(the_first_deadline_counts_and_poll_does_not_wake_before_it)
 {
 	int64_t began;
 	int i;
@@ -110,7 +109,7 @@ START_TEST(a_deadline_of_the_past_does_not_wait)
 }
 END_TEST
 
-/* A time that is too far for poll's int must not become a busy or a broken wait. */
+/* The timeout of poll(2) is an int: a later deadline must not overflow it. */
 START_TEST(a_far_deadline_waits_for_descriptors)
 {
 	int64_t began;
@@ -137,7 +136,7 @@ nothing(int sig)
 	(void)sig;
 }
 
-START_TEST(a_signal_ends_the_wait_which_has_seen_nothing)
+START_TEST(a_signal_ends_the_wait_without_events)
 {
 	struct sigaction sa;
 	int p[2];
@@ -161,7 +160,7 @@ START_TEST(a_signal_ends_the_wait_which_has_seen_nothing)
 }
 END_TEST
 
-START_TEST(a_closed_descriptor_is_told_and_does_not_end_the_wait_for_all)
+START_TEST(a_closed_descriptor_is_reported_and_the_others_are_polled)
 {
 	int p[2];
 
@@ -195,7 +194,7 @@ END_TEST
 static struct watches ws;
 static struct item {
 	struct watch watch;
-	int64_t seen, worst; /* its last poll, the longest time between two */
+	int64_t seen, worst; /* time of its last poll; longest time between two */
 	bool timed;          /* waits for a time */
 } item[MOST];
 static int n;
@@ -210,7 +209,7 @@ add(int count)
 	}
 }
 
-/* Poll the active ones without an event; returns how many were polled. */
+/* Poll the active ones without an event; return how many were polled. */
 static size_t
 turn(void)
 {
@@ -318,7 +317,7 @@ START_TEST(an_active_one_is_mostly_polled_alone)
 }
 END_TEST
 
-/* Beside active ones, however long a turn takes: the bound in poll.c. */
+/* The bound in poll.c, beside active ones, for turns of any length. */
 START_TEST(an_idle_one_is_polled_within_a_bound)
 {
 	static const int count[] = { 20, 300, 1000, 5000, MOST }, takes[] = { 0, 1, 3, 5 };
@@ -372,7 +371,7 @@ START_TEST(a_slice_does_not_grow_after_a_long_turn)
 }
 END_TEST
 
-/* A busy machine, where a slice takes 4 ms: most turns have none. */
+/* On a busy machine a slice takes 4 ms: most turns have no slice. */
 START_TEST(slow_slices_are_rare)
 {
 	int i, slices = 0;
@@ -462,15 +461,15 @@ END_TEST
 
 TESTS("poll")
 {
-	tcase_add_test(tc, zeros_may_begin_and_minus_one_has_no_slot);
-	tcase_add_test(tc, each_slot_answers_for_its_own_descriptor);
-	tcase_add_test(tc, no_events_still_tell_of_the_end);
+	tcase_add_test(tc, a_set_of_zeros_works_and_minus_one_has_no_slot);
+	tcase_add_test(tc, each_slot_has_the_events_of_its_descriptor);
+	tcase_add_test(tc, a_hang_up_is_reported_without_events);
 	tcase_add_test(tc, a_thousand_descriptors_keep_their_slots);
-	tcase_add_test(tc, the_first_deadline_counts_and_is_never_missed_by_waking_early);
+	tcase_add_test(tc, the_first_deadline_counts_and_poll_does_not_wake_before_it);
 	tcase_add_test(tc, a_deadline_of_the_past_does_not_wait);
 	tcase_add_test(tc, a_far_deadline_waits_for_descriptors);
-	tcase_add_test(tc, a_signal_ends_the_wait_which_has_seen_nothing);
-	tcase_add_test(tc, a_closed_descriptor_is_told_and_does_not_end_the_wait_for_all);
+	tcase_add_test(tc, a_signal_ends_the_wait_without_events);
+	tcase_add_test(tc, a_closed_descriptor_is_reported_and_the_others_are_polled);
 	tcase_add_test(tc, the_clock_does_not_go_back);
 	tcase_add_loop_test(tc, all_are_polled_without_a_limit_when_all_are_idle, 0, 2);
 	tcase_add_test(tc, a_few_idle_ones_are_polled_in_every_turn);

@@ -1,4 +1,4 @@
-/* check_signals.c - signals as a descriptor; needs signals.o os.o */
+/* check_signals.c - signals as a descriptor */
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -31,7 +31,7 @@ is_set(int sig, void (*how)(int))
 	return sigaction(sig, NULL, &sa) == 0 && sa.sa_handler == how;
 }
 
-START_TEST(each_caught_signal_comes_out_of_the_descriptor)
+START_TEST(each_caught_signal_is_read_from_the_descriptor)
 {
 	static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1 };
 	int fd = signals_open();
@@ -74,7 +74,7 @@ START_TEST(the_handler_keeps_errno_and_does_not_block_when_the_pipe_is_full)
 }
 END_TEST
 
-START_TEST(a_reader_that_went_away_is_an_errno)
+START_TEST(a_write_without_a_reader_is_an_errno)
 {
 	int p[2];
 
@@ -94,7 +94,7 @@ START_TEST(a_file_at_its_size_limit_is_an_errno)
 
 	set(SIGXFSZ, SIG_DFL);
 	signals_open();
-	if (fork() == 0) { /* Check writes files, too */
+	if (fork() == 0) { /* Check writes files too */
 		if (setrlimit(RLIMIT_FSIZE, &most) == -1 || write(fd, room, sizeof(room)) != 100)
 			_exit(1);
 		_exit(write(fd, room, 1) == -1 && errno == EFBIG ? 0 : 2);
@@ -104,7 +104,7 @@ START_TEST(a_file_at_its_size_limit_is_an_errno)
 }
 END_TEST
 
-/* nohup */
+/* As under nohup. */
 START_TEST(a_stop_signal_that_was_ignored_stays_ignored)
 {
 	set(SIGHUP, SIG_IGN);
@@ -118,7 +118,7 @@ START_TEST(a_stop_signal_that_was_ignored_stays_ignored)
 }
 END_TEST
 
-/* Ignored SIGCHLD would make children vanish before they are waited for. */
+/* If SIGCHLD is ignored, the system removes children before waitpid(2). */
 START_TEST(SIGCHLD_is_caught_even_if_it_was_ignored)
 {
 	set(SIGCHLD, SIG_IGN);
@@ -128,7 +128,7 @@ START_TEST(SIGCHLD_is_caught_even_if_it_was_ignored)
 }
 END_TEST
 
-/* A blocked write has to give way. */
+/* A blocked write(2) returns EINTR. */
 START_TEST(a_caught_signal_interrupts)
 {
 	char c;
@@ -147,7 +147,7 @@ START_TEST(a_caught_signal_interrupts)
 }
 END_TEST
 
-START_TEST(nothing_comes_between_block_and_restore)
+START_TEST(no_signal_is_caught_between_block_and_restore)
 {
 	sigset_t old, now;
 
@@ -166,7 +166,7 @@ START_TEST(nothing_comes_between_block_and_restore)
 }
 END_TEST
 
-/* Run ${look} in a child after signals_child. */
+/* Run ${look} in a child, after signals_child. */
 static int
 in_child(int (*look)(void))
 {
@@ -219,13 +219,13 @@ still_ignored(void)
 	return is_set(inherited[which], SIG_IGN) ? 0 : 1;
 }
 
-/* "In the child: everything as relay found it at its start." */
 START_TEST(a_child_ignores_what_relay_found_ignored)
 {
 	which = _i;
 	set(inherited[_i], SIG_IGN);
 	signals_open();
-	ck_assert_msg(in_child(still_ignored) == 0, "signal %d is not ignored any more", inherited[_i]);
+	ck_assert_msg(
+	    in_child(still_ignored) == 0, "signal %d is not ignored any more", inherited[_i]);
 }
 END_TEST
 
@@ -235,10 +235,13 @@ still_blocked(void)
 	sigset_t now;
 
 	sigprocmask(SIG_SETMASK, NULL, &now);
-	return sigismember(&now, SIGCHLD) && sigismember(&now, SIGUSR2) && !sigismember(&now, SIGHUP) ? 0 : 1;
+	return sigismember(&now, SIGCHLD) && sigismember(&now, SIGUSR2) &&
+		       !sigismember(&now, SIGHUP)
+		   ? 0
+		   : 1;
 }
 
-START_TEST(what_was_blocked_comes_and_a_child_finds_it_blocked)
+START_TEST(a_signal_that_was_blocked_is_caught_and_a_child_has_it_blocked)
 {
 	sigset_t blocked;
 
@@ -253,7 +256,7 @@ START_TEST(what_was_blocked_comes_and_a_child_finds_it_blocked)
 }
 END_TEST
 
-START_TEST(no_descriptor_left_is_said)
+START_TEST(no_free_descriptor_is_an_error)
 {
 	int fd;
 
@@ -267,17 +270,17 @@ END_TEST
 
 TESTS("signals")
 {
-	tcase_add_loop_test(tc, each_caught_signal_comes_out_of_the_descriptor, 0, 5);
+	tcase_add_loop_test(tc, each_caught_signal_is_read_from_the_descriptor, 0, 5);
 	tcase_add_test(tc, signals_keep_their_order);
 	tcase_add_test(tc, the_handler_keeps_errno_and_does_not_block_when_the_pipe_is_full);
-	tcase_add_test(tc, a_reader_that_went_away_is_an_errno);
+	tcase_add_test(tc, a_write_without_a_reader_is_an_errno);
 	tcase_add_test(tc, a_file_at_its_size_limit_is_an_errno);
 	tcase_add_test(tc, a_stop_signal_that_was_ignored_stays_ignored);
 	tcase_add_test(tc, SIGCHLD_is_caught_even_if_it_was_ignored);
 	tcase_add_test(tc, a_caught_signal_interrupts);
-	tcase_add_test(tc, nothing_comes_between_block_and_restore);
+	tcase_add_test(tc, no_signal_is_caught_between_block_and_restore);
 	tcase_add_test(tc, a_child_has_defaults_where_relay_found_defaults);
 	tcase_add_loop_test(tc, a_child_ignores_what_relay_found_ignored, 0, 7);
-	tcase_add_test(tc, what_was_blocked_comes_and_a_child_finds_it_blocked);
-	tcase_add_test(tc, no_descriptor_left_is_said);
+	tcase_add_test(tc, a_signal_that_was_blocked_is_caught_and_a_child_has_it_blocked);
+	tcase_add_test(tc, no_free_descriptor_is_an_error);
 }

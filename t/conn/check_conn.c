@@ -35,7 +35,10 @@ static const struct kind {
 };
 #define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
 
-/* The test's end of a connection: of a socket, of stdin and stdout, or of a stream. */
+/*
+ * The test's end of a connection: of a socket, of stdin and stdout, or of a
+ * stream.
+ */
 struct party {
 	int in, out; /* to read from it and to write to it; -1: closed */
 	struct stream *stream;
@@ -48,7 +51,7 @@ static struct children kids;
 static struct dial_target t; /* DIRECT: of the client; else of the far side */
 static char target_text[64];
 static struct pollset ps;
-static int status = -1;      /* of the connection that ended last, at the client */
+static int status = -1; /* of the connection that ended last, at the client */
 static int turns;
 static struct party client, target;
 static int listening; /* the target's, -1: none */
@@ -122,7 +125,8 @@ want_link(bool moved)
 
 	if (link_near == NULL || link_held)
 		return;
-	due = mux_deadline(link_near) < mux_deadline(link_far) ? mux_deadline(link_near) : mux_deadline(link_far);
+	due = mux_deadline(link_near) < mux_deadline(link_far) ? mux_deadline(link_near)
+							       : mux_deadline(link_far);
 	pollset_until(&ps, moved ? 0 : due == INT64_MAX ? due : (due + 999) / 1000);
 }
 
@@ -326,7 +330,8 @@ arrives(struct party *p, const char *text)
 	char got[64];
 	ssize_t n = take(p, got, sizeof(got));
 
-	ck_assert_msg(n != 0 && (n > 0 || errno == EAGAIN), "wanted %s, got %s", text, n == 0 ? "the end" : strerror(errno));
+	ck_assert_msg(n != 0 && (n > 0 || errno == EAGAIN), "wanted %s, got %s", text,
+	    n == 0 ? "the end" : strerror(errno));
 	return n == (ssize_t)strlen(text) && memcmp(got, text, strlen(text)) == 0;
 }
 
@@ -549,7 +554,10 @@ finish(void)
 	link_held = false;
 	close_party(&client);
 	close_party(&target);
-	UNTIL(all_conns() == 0 && kids.first == NULL, { ahead += 20; turn(2); });
+	UNTIL(all_conns() == 0 && kids.first == NULL, {
+		ahead += 20;
+		turn(2);
+	});
 	ck_assert_ptr_null(watch_next(&near_tab.watches, NULL));
 	ck_assert_ptr_null(watch_next(&far_tab.watches, NULL));
 	if (link_near != NULL) {
@@ -623,10 +631,12 @@ START_TEST(megabytes_pass_both_ways_at_once_whole_and_in_order)
 	UNTIL(got[0] == size && got[1] == size, {
 		for (k = 0; k < 2; k++) {
 			for (i = 0; i < sizeof(block); i++)
-				block[i] = (unsigned char)((sent[k] + i) * 7 + (size_t)k + ((sent[k] + i) >> 10));
+				block[i] = (unsigned char)((sent[k] + i) * 7 + (size_t)k +
+							   ((sent[k] + i) >> 10));
 			left = size - sent[k];
 			if (left > 0)
-				sent[k] += put(p[k], block, left < sizeof(block) ? left : sizeof(block));
+				sent[k] +=
+				    put(p[k], block, left < sizeof(block) ? left : sizeof(block));
 			n = take(p[!k], out[k] + got[k], size - got[k]);
 			got[k] += n > 0 ? (size_t)n : 0;
 		}
@@ -674,7 +684,10 @@ START_TEST(a_slow_reader_stops_the_writer_and_not_the_other_way)
 	UNTIL(sleeps_on(), );
 	pass(two, one, "the other way is free");
 	end(one);
-	UNTIL(got == sent, { got += take_all(two); turn(1); });
+	UNTIL(got == sent, {
+		got += take_all(two);
+		turn(1);
+	});
 	RUN_UNTIL(ended(two));
 	finish();
 }
@@ -705,14 +718,20 @@ START_TEST(a_reset_leaves_as_a_reset_where_it_can)
 }
 END_TEST
 
-/* Wait until relay's socket has received everything: a reset would drop the rest. */
+/*
+ * Wait until relay's socket has received everything: a reset would drop the
+ * rest.
+ */
 static uint64_t
 unsent(const struct party *p)
 {
 	return p->stream != NULL ? stream_tx(p->stream)->used : os_unsent(p->out);
 }
 
-/* A few bytes, more than a chunk, and more than the reader takes before the reset. */
+/*
+ * A few bytes, more than a chunk, and more than the reader takes before the
+ * reset.
+ */
 static const size_t before_reset[] = { 6, 100000, 700000 };
 
 /* ${_i} 1: the target resets. */
@@ -726,7 +745,10 @@ START_TEST(a_reset_comes_behind_the_bytes_that_were_sent_before_it)
 	two = _i / 3 % 2 ? &client : &target;
 	if (resets(one)) {
 		sent = fill(one, size);
-		UNTIL(unsent(one) == 0, { got += take_all(two); turn(1); });
+		UNTIL(unsent(one) == 0, {
+			got += take_all(two);
+			turn(1);
+		});
 		reset_party(one);
 		run(); /* the reader starts late */
 		ck_assert_int_eq(last_error(two, &got), resets(two) ? ECONNRESET : 0);
@@ -756,7 +778,10 @@ START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 		ahead = 1800;
 		turn(1);
 		ck_assert_uint_ge(all_conns(), 1);
-		UNTIL(all_conns() == 0, { ahead += 100; turn(1); });
+		UNTIL(all_conns() == 0, {
+			ahead += 100;
+			turn(1);
+		});
 		ck_assert_int_le(ahead, kind->shape == LINK ? 5000 : 2300);
 		ck_assert_int_eq(status, STATUS_BROKEN);
 	}
@@ -781,7 +806,8 @@ START_TEST(a_reset_behind_a_half_close_is_passed_on)
 		if (two->tcp)
 			ck_assert_int_ne(os_error(two->in), 0); /* although nothing is written */
 		else
-			RUN_UNTIL(error_of(two) == ECONNRESET || stream_code(two->stream) == MUX_RESET);
+			RUN_UNTIL(
+			    error_of(two) == ECONNRESET || stream_code(two->stream) == MUX_RESET);
 	}
 	finish();
 }
@@ -810,7 +836,9 @@ END_TEST
 
 /* ---- a reader that goes away ---- */
 
-/* Nothing is written to the client.  A target that can be stopped is stopped. */
+/*
+ * Nothing is written to the client.  A target that can be stopped is stopped.
+ */
 START_TEST(a_unix_client_that_is_gone_is_noticed_at_once)
 {
 	join(_i);
@@ -921,7 +949,10 @@ START_TEST(what_was_sent_last_arrives_from_a_client_that_closed)
 	if (client.stream != NULL)
 		sent = put(&client, junk, sizeof(junk));
 	close_party(&client);
-	UNTIL(got == sent, { turn(1); got += take_all(&target); });
+	UNTIL(got == sent, {
+		turn(1);
+		got += take_all(&target);
+	});
 	RUN_UNTIL(ended(&target));
 	finish();
 }
@@ -940,7 +971,8 @@ START_TEST(an_answer_arrives_whole_after_the_target_stopped_reading)
 	begin(_i / 2 ? LINK : DIRECT);
 	target_command(argv);
 	connect_client(_i % 2);
-	for (turns = 0; turns < 100; turn(1)) /* it writes what it can, and does not read all that we send */
+	for (turns = 0; turns < 100;
+	     turn(1)) /* it writes what it can, and does not read all that we send */
 		put(&client, junk, sizeof(junk));
 	last_error(&client, &got);
 	ck_assert_uint_eq(got, 3000000);
@@ -1011,8 +1043,8 @@ START_TEST(a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_en
 END_TEST
 
 /*
- * A listener with a full backlog.  A SYN is dropped, and repeated after a second,
- * until ${fillers} are accepted.
+ * A listener with a full backlog.  A SYN is dropped, and repeated after a
+ * second, until ${fillers} are accepted.
  */
 static int
 fill_listener(int fillers[8])
@@ -1071,8 +1103,8 @@ START_TEST(a_failed_dial_resets_a_tcp_client_and_closes_a_unix_one)
 	RUN_UNTIL(all_conns() == 0);
 	ck_assert_int_eq(status, STATUS_CONNECT);
 	RUN_UNTIL(over(&client));
-	HAS(captured(), _i & 2 ? "relay: node: cannot connect to ./missing: No such file" :
-				 "relay: cannot connect to ./missing: No such file");
+	HAS(captured(), _i & 2 ? "relay: node: cannot connect to ./missing: No such file"
+			       : "relay: cannot connect to ./missing: No such file");
 	finish();
 }
 END_TEST
@@ -1203,8 +1235,8 @@ START_TEST(stdio_is_joined_and_half_closed_both_ways)
 END_TEST
 
 /*
- * ${_i} & 1: stdin and stdout are one socket, ${_i} & 2: a TCP client, ${_i} & 4:
- * at the far side of a link.
+ * ${_i} & 1: stdin and stdout are one socket, ${_i} & 2: a TCP client, ${_i} &
+ * 4: at the far side of a link.
  */
 START_TEST(stdio_is_a_target)
 {
@@ -1248,7 +1280,10 @@ START_TEST(stuck_stdio_ends_within_a_second_or_so)
 	turn(0);
 	if (_i == 0) /* the connection sets a deadline for poll */
 		UNTIL(near_tab.n == 0, turn(4000));
-	UNTIL(near_tab.n == 0, { ahead += 1100; turn(0); });
+	UNTIL(near_tab.n == 0, {
+		ahead += 1100;
+		turn(0);
+	});
 	ck_assert_int_lt(ms() - began, 2500);
 	ck_assert_int_lt(turns, 80);
 	ck_assert_int_eq(status, STATUS_BROKEN);
@@ -1258,8 +1293,8 @@ START_TEST(stuck_stdio_ends_within_a_second_or_so)
 END_TEST
 
 /*
- * The connection stays while the last bytes move.  ${_i} 1: so few are read at a
- * time that poll does not report the socket as writable; 2: over a link.
+ * The connection stays while the last bytes move.  ${_i} 1: so few are read at
+ * a time that poll does not report the socket as writable; 2: over a link.
  */
 START_TEST(what_was_sent_last_moves_on_without_a_limit)
 {
@@ -1270,14 +1305,18 @@ START_TEST(what_was_sent_last_moves_on_without_a_limit)
 	sent = fill(&client, 600000);
 	close_party(&client);
 	for (step = 0; step < 8; step++) { /* much longer than the limit */
-		for (taken = 0; taken < most && (n = take(&target, junk, sizeof(junk))) > 0; taken += (size_t)n)
+		for (taken = 0; taken < most && (n = take(&target, junk, sizeof(junk))) > 0;
+		     taken += (size_t)n)
 			got += (size_t)n;
 		for (turns = 0; turns < 5;)
 			turn(2);
 		ahead += 600;
 		turn(2);
 	}
-	UNTIL(got == sent, { got += take_all(&target); turn(1); });
+	UNTIL(got == sent, {
+		got += take_all(&target);
+		turn(1);
+	});
 	RUN_UNTIL(near_tab.n == 0);
 	finish();
 }
@@ -1306,7 +1345,9 @@ START_TEST(an_answer_without_a_reader_ends_it)
 }
 END_TEST
 
-/* Nothing is lost yet: the target is stopped if it can be, and stdin goes on. */
+/*
+ * Nothing is lost yet: the target is stopped if it can be, and stdin goes on.
+ */
 START_TEST(a_reader_that_is_gone_while_idle_ends_nothing)
 {
 	join_stdio(_i);
@@ -1346,7 +1387,10 @@ START_TEST(a_dead_parent_ends_it_although_the_target_stays)
 	pass(&target, &client, "answer");
 	close_party(&client);
 	RUN_UNTIL(ended(&target));
-	UNTIL(near_tab.n == 0, { ahead += 20; turn(1); });
+	UNTIL(near_tab.n == 0, {
+		ahead += 20;
+		turn(1);
+	});
 	ck_assert_int_le(ahead, 3200);
 	finish();
 }
@@ -1389,7 +1433,8 @@ START_TEST(what_stdin_sent_in_vain_is_reported)
 	ck_assert_int_eq(lines_logged(), 1);
 	HAS(captured(), "relay: ");
 	if (_i % 2 && !(_i / 2 & TO_TCP))
-		HAS(captured(), _i / 2 & OVER_LINK ? "not everything was delivered" : "closed before it had read everything");
+		HAS(captured(), _i / 2 & OVER_LINK ? "not everything was delivered"
+						   : "closed before it had read everything");
 	finish();
 }
 END_TEST
@@ -1671,7 +1716,10 @@ START_TEST(a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads)
 		sent += n;
 	}
 	BUSY_UNTIL(idle_conns() == CROWD); /* a stuck one is idle too */
-	UNTIL(got == sent, { got += take_all(&crowd_target[9]); busy_turn(); });
+	UNTIL(got == sent, {
+		got += take_all(&crowd_target[9]);
+		busy_turn();
+	});
 	pass(&crowd_client[9], &crowd_target[9], "on");
 	leave_crowd();
 }
@@ -1698,7 +1746,10 @@ START_TEST(times_are_kept_beside_a_busy_one)
 	BUSY_UNTIL(near_tab.n == CROWD + 1);
 	ck_assert_int_ge(ms() - began, 990);
 	ck_assert_int_eq(status, STATUS_CONNECT);
-	/* linger: the target has stopped reading and sent EOF, and the client sends */
+	/*
+	 * linger: the target has stopped reading and sent EOF, and the client
+	 * sends
+	 */
 	began = ms();
 	stop_reading(&crowd_target[5]);
 	put_text(&crowd_client[5], "x");
@@ -1758,12 +1809,14 @@ START_TEST(every_connection_is_reported)
 	turn(5);
 	conn_table(tab, ps.now);
 	HAS(captured(), "1 open connection\n");
-	snprintf(line, sizeof(line), "[1] %s -> %s: 5 bytes there, 0 back, 0 s old\n", from, target_text);
+	snprintf(line, sizeof(line), "[1] %s -> %s: 5 bytes there, 0 back, 0 s old\n", from,
+	    target_text);
 	HAS(captured(), line);
 	close_party(&client);
 	close_party(&target);
 	RUN_UNTIL(all_conns() == 0);
-	snprintf(line, sizeof(line), "[1] closed %s -> %s: 5 bytes there, 0 back, ", from, target_text);
+	snprintf(
+	    line, sizeof(line), "[1] closed %s -> %s: 5 bytes there, 0 back, ", from, target_text);
 	HAS(captured(), line);
 	conn_table(tab, ps.now);
 	HAS(captured(), "0 open connections\n");
@@ -1925,8 +1978,8 @@ START_TEST(a_client_that_sends_something_else_is_refused)
 END_TEST
 
 /*
- * ${_i}: the client closes 0 before its first byte, 1 within its request, 2 after
- * it; 3: it sends EOF first.
+ * ${_i}: the client closes 0 before its first byte, 1 within its request, 2
+ * after it; 3: it sends EOF first.
  */
 START_TEST(a_client_that_goes_away_is_forgotten)
 {
@@ -1986,7 +2039,10 @@ lose_link(size_t left)
 	link_free();
 }
 
-/* Nothing or half a request was sent before the link ended.  A new link is used. */
+/*
+ * Nothing or half a request was sent before the link ended.  A new link is
+ * used.
+ */
 START_TEST(a_client_that_has_not_sent_its_request_outlives_the_link)
 {
 	size_t n, half = (size_t)_i;
@@ -2030,7 +2086,11 @@ START_TEST(open_connections_end_with_the_link)
 		link_cut();
 		near_tab.mux = NULL;
 		link_held = true;
-		UNTIL(near_tab.n == 0 && far_tab.n == 0, { take_all(&client); take_all(&target); turn(1); });
+		UNTIL(near_tab.n == 0 && far_tab.n == 0, {
+			take_all(&client);
+			take_all(&target);
+			turn(1);
+		});
 		take_all(&client);
 		take_all(&target);
 		ck_assert_uint_eq(link_reserved(), 0);
@@ -2082,19 +2142,26 @@ TESTS("conn")
 	tcase_add_loop_test(tc, megabytes_pass_both_ways_at_once_whole_and_in_order, 0, KINDS);
 	tcase_add_loop_test(tc, a_slow_reader_stops_the_writer_and_not_the_other_way, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_reset_leaves_as_a_reset_where_it_can, 0, 2 * KINDS);
-	tcase_add_loop_test(tc, a_reset_comes_behind_the_bytes_that_were_sent_before_it, 0, 6 * KINDS);
-	tcase_add_loop_test(tc, a_reset_waits_for_a_reader_no_longer_than_two_seconds, 0, 2 * KINDS);
+	tcase_add_loop_test(
+	    tc, a_reset_comes_behind_the_bytes_that_were_sent_before_it, 0, 6 * KINDS);
+	tcase_add_loop_test(
+	    tc, a_reset_waits_for_a_reader_no_longer_than_two_seconds, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_reset_behind_a_half_close_is_passed_on, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_stop_cuts_all, 0, KINDS);
 	tcase_add_loop_test(tc, a_unix_client_that_is_gone_is_noticed_at_once, 0, KINDS);
-	tcase_add_loop_test(tc, a_target_that_reads_no_more_stops_the_client_and_its_answer_arrives, 0, KINDS);
+	tcase_add_loop_test(
+	    tc, a_target_that_reads_no_more_stops_the_client_and_its_answer_arrives, 0, KINDS);
 	tcase_add_loop_test(tc, a_tcp_client_that_sends_to_no_reader_has_a_limit, 0, 2 * KINDS);
-	tcase_add_loop_test(tc, an_answer_is_whole_although_the_client_goes_on_sending, 0, 2 * KINDS);
+	tcase_add_loop_test(
+	    tc, an_answer_is_whole_although_the_client_goes_on_sending, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, what_was_sent_last_arrives_from_a_client_that_closed, 0, KINDS);
 	tcase_add_loop_test(tc, an_answer_arrives_whole_after_the_target_stopped_reading, 0, 4);
-	tcase_add_loop_test(tc, a_client_that_sends_and_closes_before_the_target_is_reached_is_served, 0, 2 * KINDS);
-	tcase_add_loop_test(tc, a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_end, 0, 2 * KINDS);
-	tcase_add_test(tc, a_stream_that_is_reset_while_the_target_is_dialled_gives_it_no_clean_end);
+	tcase_add_loop_test(tc,
+	    a_client_that_sends_and_closes_before_the_target_is_reached_is_served, 0, 2 * KINDS);
+	tcase_add_loop_test(tc,
+	    a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_end, 0, 2 * KINDS);
+	tcase_add_test(
+	    tc, a_stream_that_is_reset_while_the_target_is_dialled_gives_it_no_clean_end);
 	tcase_add_loop_test(tc, a_failed_dial_resets_a_tcp_client_and_closes_a_unix_one, 0, 4);
 	tcase_add_loop_test(tc, a_refused_dial_is_reset_as_a_refusal, 0, 2);
 	tcase_add_loop_test(tc, a_client_that_is_reset_ends_the_dial, 0, 2);
@@ -2106,7 +2173,8 @@ TESTS("conn")
 	tcase_add_loop_test(tc, what_was_sent_last_moves_on_without_a_limit, 0, 4);
 	tcase_add_loop_test(tc, an_answer_without_a_reader_ends_it, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, a_reader_that_is_gone_while_idle_ends_nothing, 0, STDIO_KINDS);
-	tcase_add_loop_test(tc, a_dead_parent_ends_it_when_the_target_answers_the_half_close, 0, STDIO_KINDS);
+	tcase_add_loop_test(
+	    tc, a_dead_parent_ends_it_when_the_target_answers_the_half_close, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, a_dead_parent_ends_it_although_the_target_stays, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported, 0, 2 * STDIO_KINDS);
 	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported_if_it_never_left, 0, 2);

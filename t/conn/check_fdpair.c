@@ -321,7 +321,8 @@ END_TEST
 /* ${_i} 0: a file, 1: /dev/null, 2: another device. */
 START_TEST(files_and_devices_stay_blocking_and_devices_are_used_with_care)
 {
-	int in = _i == 0 ? fileno(tmpfile()) : open(_i == 1 ? "/dev/null" : "/dev/zero", O_RDWR), out = dup(in);
+	int in = _i == 0 ? fileno(tmpfile()) : open(_i == 1 ? "/dev/null" : "/dev/zero", O_RDWR),
+	    out = dup(in);
 
 	ck_assert(dup2(in, 0) == 0 && dup2(out, 1) == 1);
 	ck_assert_int_eq(fdpair_stdio(&e), 0);
@@ -377,7 +378,8 @@ START_TEST(the_end_of_stdout_leaves_a_stderr_that_is_a_file)
 	ck_assert_int_eq(dup2(fileno(f), 2), 2);
 	take_stdio(0);
 	fdpair_shut_out(&e);
-	ck_assert(fstat(2, &a) == 0 && fstat(fileno(f), &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev);
+	ck_assert(fstat(2, &a) == 0 && fstat(fileno(f), &b) == 0 && a.st_ino == b.st_ino &&
+		  a.st_dev == b.st_dev);
 }
 END_TEST
 
@@ -423,7 +425,8 @@ TESTS("fdpair")
 	tcase_add_loop_test(tc, stdio_is_moved_away_and_its_kind_is_found_out, 0, 4);
 	tcase_add_loop_test(tc, inherited_flags_are_given_back, 0, 16);
 	tcase_add_test(tc, flags_that_were_nonblocking_already_stay_so);
-	tcase_add_loop_test(tc, files_and_devices_stay_blocking_and_devices_are_used_with_care, 0, 3);
+	tcase_add_loop_test(
+	    tc, files_and_devices_stay_blocking_and_devices_are_used_with_care, 0, 3);
 	tcase_add_loop_test(tc, a_socket_that_keeps_messages_apart_is_refused, 0, 4);
 	tcase_add_loop_test(tc, the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket, 0, 4);
 	tcase_add_test(tc, the_end_of_stdout_leaves_a_stderr_that_is_a_file);

@@ -240,7 +240,8 @@ START_TEST(the_end_waits_for_bytes_that_are_held)
 	ck_assert_mem_eq(junk, "last", 4);
 	ck_assert(sink_ended());
 	if (_i != SOURCE)
-		ck_assert_int_eq(src.fds.in, src.fds.out); /* one socket: the other direction lives */
+		ck_assert_int_eq(
+		    src.fds.in, src.fds.out); /* one socket: the other direction lives */
 	finish();
 }
 END_TEST
@@ -296,7 +297,9 @@ START_TEST(a_pipe_at_its_end_is_closed_at_once)
 }
 END_TEST
 
-/* How many bytes a half may hold: in memory, in a pipe, in a stream's queues. */
+/*
+ * How many bytes a half may hold: in memory, in a pipe, in a stream's queues.
+ */
 static size_t
 bound_of(int kind, bool bulk)
 {
@@ -314,7 +317,7 @@ START_TEST(a_full_reader_stops_the_reading_and_everything_comes_at_last)
 	size_t piece = _i % 2 ? sizeof(junk) : 100, sent = 0, got = 0, n;
 
 	join(kind);
-	for (idle = 0; idle < 50; idle = n > 0 ? 0 : idle + 1) {
+	for (idle = 0; idle<50; idle = n> 0 ? 0 : idle + 1) {
 		n = put(junk, piece);
 		sent += n;
 		cross();
@@ -325,7 +328,10 @@ START_TEST(a_full_reader_stops_the_reading_and_everything_comes_at_last)
 		ck_assert_int_eq(h.state, HALF_OPEN);
 	}
 	ck_assert(!half_wants_read(&h));
-	UNTIL(got == sent, { got += take_all(); step(); });
+	UNTIL(got == sent, {
+		got += take_all();
+		step();
+	});
 	ck_assert_uint_eq(h.moved, sent);
 	ck_assert(!half_wants_write(&h));
 	ck_assert_int_eq(half_wants_read(&h), kind != SOURCE);
@@ -422,7 +428,8 @@ START_TEST(a_reset_source_drains_and_is_marked)
 	static const struct {
 		int kind;
 		bool bulk;
-	} cases[] = { { FDS_TCP, false }, { FDS_TCP, true }, { SINK_TCP, false }, { SOURCE, false } };
+	} cases[] = { { FDS_TCP, false }, { FDS_TCP, true }, { SINK_TCP, false },
+		{ SOURCE, false } };
 	int kind = cases[_i].kind;
 	char got[8] = "";
 
@@ -466,7 +473,8 @@ START_TEST(a_source_that_fills_a_chunk_is_read_wide_and_never_beyond_what_may_be
 	src.fds.in = fileno(f);
 	half_init(&h, &src, &dst);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), BUF_CHUNK);
-	ck_assert_uint_eq(half_read(&h, BUF_WIDE), HALF_HOLDS - BUF_CHUNK); /* as much as there is room for */
+	ck_assert_uint_eq(
+	    half_read(&h, BUF_WIDE), HALF_HOLDS - BUF_CHUNK); /* as much as there is room for */
 	ck_assert(!half_wants_read(&h));
 	buf_clear(h.buf);
 	ck_assert_uint_eq(half_read(&h, 1), BUF_CHUNK); /* other connections wait */
@@ -502,7 +510,8 @@ END_TEST
 /* Bulk goes through a pipe, messages through memory. */
 START_TEST(order_is_kept_between_messages_and_bulk)
 {
-	static const size_t pieces[] = { 1, 65536, 65536, 65536, 7, 100000, 1, 65536, 65536, 3, 65536, 40000, 40000, 1 };
+	static const size_t pieces[] = { 1, 65536, 65536, 65536, 7, 100000, 1, 65536, 65536, 3,
+		65536, 40000, 40000, 1 };
 	size_t i = 0, j, end = pieces[0], sent = 0, got = 0, total = 0, n, part;
 	unsigned char block[7000], out[16384];
 	struct fdpair real;
@@ -552,17 +561,22 @@ TESTS("half")
 	tcase_add_test(tc, a_sink_that_cannot_be_ended_is_marked_as_reset);
 	tcase_add_loop_test(tc, a_sink_that_cannot_be_ended_is_marked_as_reset, SOURCE, SOURCE + 1);
 	tcase_add_test(tc, an_end_that_is_not_explicit_leaves_the_sink_open);
-	tcase_add_loop_test(tc, an_end_that_is_not_explicit_leaves_the_sink_open, SOURCE, SOURCE + 1);
+	tcase_add_loop_test(
+	    tc, an_end_that_is_not_explicit_leaves_the_sink_open, SOURCE, SOURCE + 1);
 	tcase_add_loop_test(tc, a_pipe_at_its_end_is_closed_at_once, 0, SOURCE);
-	tcase_add_loop_test(tc, a_full_reader_stops_the_reading_and_everything_comes_at_last, 0, 2 * KINDS);
+	tcase_add_loop_test(
+	    tc, a_full_reader_stops_the_reading_and_everything_comes_at_last, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_sink_that_is_gone_breaks_it_and_what_was_held_is_lost, 0, KINDS);
-	tcase_add_loop_test(tc, a_sink_stream_that_is_reset_breaks_it_with_its_cause, SINK, SINK_TCP + 1);
+	tcase_add_loop_test(
+	    tc, a_sink_stream_that_is_reset_breaks_it_with_its_cause, SINK, SINK_TCP + 1);
 	tcase_add_loop_test(tc, a_break_with_nothing_held_loses_nothing, 0, KINDS);
 	tcase_add_loop_test(tc, a_broken_half_reads_and_drops_until_the_source_ends, 0, SOURCE);
 	tcase_add_test(tc, a_broken_half_drops_what_a_stream_sends_and_reserves_nothing_for_it);
 	tcase_add_loop_test(tc, a_reset_source_drains_and_is_marked, 0, 4);
-	tcase_add_test(tc, a_source_that_fills_a_chunk_is_read_wide_and_never_beyond_what_may_be_held);
+	tcase_add_test(
+	    tc, a_source_that_fills_a_chunk_is_read_wide_and_never_beyond_what_may_be_held);
 	tcase_add_loop_test(tc, a_blocking_sink_is_written_only_when_ready_and_little, FDS, SINK);
-	tcase_add_loop_test(tc, a_blocking_sink_is_written_only_when_ready_and_little, SOURCE, SOURCE + 1);
+	tcase_add_loop_test(
+	    tc, a_blocking_sink_is_written_only_when_ready_and_little, SOURCE, SOURCE + 1);
 	tcase_add_loop_test(tc, order_is_kept_between_messages_and_bulk, 0, KINDS);
 }

@@ -50,7 +50,8 @@ reply(uint16_t code, size_t n)
 	return (char *)dst;
 }
 
-#define N255 "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" \
+#define N255                                                                                    \
+	"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" \
 	"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" \
 	"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
 
@@ -68,8 +69,10 @@ static const struct {
 	{ BYTES(V5 "\5\1\0\3\14xn--bcher-_a\0\120"), "xn--bcher-_a:80" },
 	{ BYTES(V5 "\5\1\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\26"), "[::1]:22" },
 	{ BYTES(V5 "\5\1\0\4\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1\1\273"), "[2001:db8::1]:443" },
-	{ BYTES(V5 "\5\1\0\4\0\0\0\0\0\0\0\0\0\0\377\377\12\0\0\5\1\273"), "[::ffff:10.0.0.5]:443" },
-	{ BYTES(V5 "\5\1\0\3\3::1\0\120"), "[::1]:80" }, /* some clients send every address as a name */
+	{ BYTES(V5 "\5\1\0\4\0\0\0\0\0\0\0\0\0\0\377\377\12\0\0\5\1\273"),
+	    "[::ffff:10.0.0.5]:443" },
+	{ BYTES(V5 "\5\1\0\3\3::1\0\120"),
+	    "[::1]:80" }, /* some clients send every address as a name */
 	{ BYTES("\5\4\2\1\3\0\5\1\0\1\1\2\3\4\0\120"), "1.2.3.4:80" },
 	{ BYTES("\4\1\0\120\12\0\0\5\0"), "10.0.0.5:80" },
 	{ BYTES("\4\1\0\120\12\0\0\5me\0"), "10.0.0.5:80" },
@@ -155,7 +158,8 @@ START_TEST(methods_without_none_are_answered_and_that_is_all)
 	static const struct {
 		const char *p;
 		size_t n;
-	} methods[] = { { BYTES("\5\0") }, { BYTES("\5\1\1") }, { BYTES("\5\2\1\2") }, { BYTES("\5\3\1\2\377") } };
+	} methods[] = { { BYTES("\5\0") }, { BYTES("\5\1\1") }, { BYTES("\5\2\1\2") },
+		{ BYTES("\5\3\1\2\377") } };
 	size_t piece;
 
 	for (piece = 1; piece < 6; piece++) {
@@ -186,7 +190,8 @@ END_TEST
 
 START_TEST(another_protocol_is_not_answered)
 {
-	static const char *const text[] = { "GET / HTTP/1.1\r\n", "\3\1", "\26\3\1", "SSH-2.0-x\r\n", "\6\1" };
+	static const char *const text[] = { "GET / HTTP/1.1\r\n", "\3\1", "\26\3\1",
+		"SSH-2.0-x\r\n", "\6\1" };
 
 	ck_assert_uint_eq(feed(text[_i], strlen(text[_i]), 1000), 2);
 	ck_assert_int_eq(s.state, SOCKS_REFUSED);
@@ -199,12 +204,14 @@ END_TEST
 /* After the methods: another version, or an unknown type of address. */
 START_TEST(a_request_of_another_kind_is_refused)
 {
-	static const char text[][8] = { V5 "\4\1\0\1\1", V5 "\5\1\0\2\1", V5 "\5\1\0\0\1", V5 "\5\1\0\377\1" };
+	static const char text[][8] = { V5 "\4\1\0\1\1", V5 "\5\1\0\2\1", V5 "\5\1\0\0\1",
+		V5 "\5\1\0\377\1" };
 
 	ck_assert_uint_eq(feed(text[_i], sizeof(text[_i]), 3), sizeof(text[_i]));
 	ck_assert_int_eq(s.state, SOCKS_REFUSED);
 	ck_assert_uint_eq(s.code, _i == 0 ? MUX_PROTOCOL : MUX_UNUSABLE);
-	ck_assert_mem_eq(reply(s.code, 10), _i == 0 ? "\5\1\0\1\0\0\0\0\0\0" : "\5\10\0\1\0\0\0\0\0\0", 10);
+	ck_assert_mem_eq(
+	    reply(s.code, 10), _i == 0 ? "\5\1\0\1\0\0\0\0\0\0" : "\5\10\0\1\0\0\0\0\0\0", 10);
 }
 END_TEST
 
@@ -232,16 +239,18 @@ START_TEST(an_answer_has_its_number)
 	static const struct {
 		uint16_t code;
 		char five;
-	} codes[] = { { MUX_END, 0 }, { MUX_RESET, 1 }, { MUX_REFUSED, 5 }, { MUX_NO_FILE, 1 }, { MUX_NO_PERMISSION, 2 },
-		{ MUX_UNUSABLE, 1 }, { MUX_TIMEOUT, 4 }, { MUX_NO_ROUTE, 4 }, { MUX_NO_NAME, 4 }, { MUX_NO_ROOM, 1 },
-		{ MUX_FORBIDDEN, 2 }, { 999, 1 } };
+	} codes[] = { { MUX_END, 0 }, { MUX_RESET, 1 }, { MUX_REFUSED, 5 }, { MUX_NO_FILE, 1 },
+		{ MUX_NO_PERMISSION, 2 }, { MUX_UNUSABLE, 1 }, { MUX_TIMEOUT, 4 },
+		{ MUX_NO_ROUTE, 4 }, { MUX_NO_NAME, 4 }, { MUX_NO_ROOM, 1 }, { MUX_FORBIDDEN, 2 },
+		{ 999, 1 } };
 	char want[10] = "\5?\0\1\0\0\0\0\0";
 
 	feed(requests[0].p, requests[0].n, 1000);
 	want[1] = codes[_i].five;
 	ck_assert_mem_eq(reply(codes[_i].code, 10), want, 10);
 	feed("\4\1\0\120\12\0\0\5\0", 9, 1000);
-	ck_assert_mem_eq(reply(codes[_i].code, 8), _i == 0 ? "\0\132\0\0\0\0\0\0" : "\0\133\0\0\0\0\0\0", 8);
+	ck_assert_mem_eq(
+	    reply(codes[_i].code, 8), _i == 0 ? "\0\132\0\0\0\0\0\0" : "\0\133\0\0\0\0\0\0", 8);
 }
 END_TEST
 
@@ -266,7 +275,10 @@ number(unsigned below)
 	return (seed >> 8) % below;
 }
 
-/* Random bytes: it ends within its room, and a target has plain characters only. */
+/*
+ * Random bytes: it ends within its room, and a target has plain characters
+ * only.
+ */
 START_TEST(nonsense_comes_to_an_end)
 {
 	char text[2048];
@@ -288,7 +300,8 @@ START_TEST(nonsense_comes_to_an_end)
 		feed(text, n, 1 + number(64));
 		if (s.state == SOCKS_COMPLETE)
 			for (i = 0; i == 0 || s.target[i] != '\0'; i++)
-				ck_assert(i < sizeof(s.target) && s.target[i] > ' ' && s.target[i] != '/' && s.target[0] != '=');
+				ck_assert(i < sizeof(s.target) && s.target[i] > ' ' &&
+					  s.target[i] != '/' && s.target[0] != '=');
 		else if (s.state == SOCKS_READING)
 			ck_assert_uint_le(s.have + socks_needs(&s), sizeof(s.in));
 	}

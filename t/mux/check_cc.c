@@ -1,4 +1,4 @@
-/* check_cc.c - congestion control, on a simulated line; needs mux/cc.o */
+/* check_cc.c - congestion control on a simulated line */
 #include "mux/cc.h"
 #include "mux/frame.h"
 #include "mux/mux.h"
@@ -17,7 +17,10 @@
 static struct cc p;
 static int64_t now = SECOND, trip, last_at, jitter;
 static double rate; /* bytes per microsecond */
-static struct { int64_t at; uint64_t end; } seg[SEGS], ack[SEGS];
+static struct {
+	int64_t at;
+	uint64_t end;
+} seg[SEGS], ack[SEGS];
 static int64_t ack_delay[SEGS];
 static unsigned seg_first, seg_last, ack_first, ack_last;
 static uint64_t got, acked, last_end;
@@ -26,12 +29,20 @@ static int64_t waits[1 << 20];
 static size_t waits_n;
 static double free_exact;
 static bool small_pieces; /* a quiet stream sends beside bulk */
-static bool packs; /* as ssh does: what is sent at once is one packet, which arrives when its last byte does */
+/*
+ * What is sent at once is one packet, as with ssh: it arrives with its last
+ * byte.
+ */
+static bool packs;
 static int64_t packed_at;
 static size_t packed;
 
 static void
-line_is(double mbit, int64_t us) { rate = mbit / 8; trip = us; }
+line_is(double mbit, int64_t us)
+{
+	rate = mbit / 8;
+	trip = us;
+}
 
 static void
 start(double mbit, int64_t us)
@@ -58,7 +69,8 @@ send_all(void)
 			packed_at = now;
 			if (packed > k && seg_last > seg_first)
 				seg_last--;
-			seg[seg_last % SEGS].at = (int64_t)free_exact + trip / 2 + (jitter ? upto((uint32_t)jitter) : 0);
+			seg[seg_last % SEGS].at =
+			    (int64_t)free_exact + trip / 2 + (jitter ? upto((uint32_t)jitter) : 0);
 			if (seg[seg_last % SEGS].at < last_at)
 				seg[seg_last % SEGS].at = last_at;
 			last_at = seg[seg_last % SEGS].at;
@@ -81,7 +93,7 @@ give_ack(void)
 }
 
 /*
- * A sender that always has bytes, for ${span}; returns its share of the line.
+ * A sender that always has bytes, for ${span}.  Return its share of the line.
  */
 static double
 run(int64_t span)
@@ -102,7 +114,8 @@ run(int64_t span)
 		if (unacked_at != 0 && now - unacked_at >= ACK_DELAY)
 			give_ack();
 		while (ack_first < ack_last && ack[ack_first % SEGS].at <= now) {
-			ck_assert(cc_acked(&p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
+			ck_assert(cc_acked(
+			    &p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
 			ack_first++;
 			send_all();
 		}
@@ -110,7 +123,8 @@ run(int64_t span)
 		if (small_pieces)
 			cc_sent_small(&p, now);
 		for (; sample <= now; sample += 500)
-			waits[waits_n++] = free_exact > (double)now ? (int64_t)(free_exact - (double)now) : 0;
+			waits[waits_n++] =
+			    free_exact > (double)now ? (int64_t)(free_exact - (double)now) : 0;
 		next = end;
 		if (seg_first < seg_last && seg[seg_first % SEGS].at < next)
 			next = seg[seg_first % SEGS].at;
@@ -125,17 +139,26 @@ run(int64_t span)
 	return (double)(got - from) / ((double)span * rate);
 }
 
-static int compare(const void *a, const void *b) { int64_t x = *(const int64_t *)a, y = *(const int64_t *)b; return x < y ? -1 : x > y; }
+static int
+compare(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return x < y ? -1 : x > y;
+}
 
 static double
-wait99(void) /* ms that one packet in a hundred waited in the last run */
+wait99(void) /* ms; one packet in a hundred waited longer in the last run */
 {
 	qsort(waits, waits_n, sizeof(waits[0]), compare);
 	return (double)waits[waits_n * 99 / 100] / 1000;
 }
 
-static const struct { double mbit; int64_t trip; } lines[] = { { 5, 1000 }, { 50, 1000 }, { 500, 1000 }, { 5, 20000 }, { 50, 20000 },
-	{ 500, 20000 }, { 5, 50000 }, { 50, 50000 }, { 500, 50000 }, { 5, 100000 }, { 50, 100000 }, { 500, 100000 } };
+static const struct {
+	double mbit;
+	int64_t trip;
+} lines[] = { { 5, 1000 }, { 50, 1000 }, { 500, 1000 }, { 5, 20000 }, { 50, 20000 }, { 500, 20000 },
+	{ 5, 50000 }, { 50, 50000 }, { 500, 50000 }, { 5, 100000 }, { 50, 100000 },
+	{ 500, 100000 } };
 
 START_TEST(bulk_gets_the_line)
 {
@@ -144,7 +167,8 @@ START_TEST(bulk_gets_the_line)
 	start(lines[_i].mbit, lines[_i].trip);
 	run(4 * SECOND);
 	share = run(10 * SECOND);
-	ck_assert_msg(share >= 0.9, "%g Mbit/s, %ld ms: %.3f of the line", rate * 8, (long)trip / 1000, share);
+	ck_assert_msg(share >= 0.9, "%g Mbit/s, %ld ms: %.3f of the line", rate * 8,
+	    (long)trip / 1000, share);
 }
 END_TEST
 
@@ -153,7 +177,8 @@ START_TEST(a_packet_beside_bulk_waits_less_than_10_ms)
 	start(lines[_i].mbit, lines[_i].trip);
 	run(4 * SECOND);
 	run(10 * SECOND);
-	ck_assert_msg(wait99() < 10, "%g Mbit/s, %ld ms: p99 %.1f ms", rate * 8, (long)trip / 1000, wait99());
+	ck_assert_msg(
+	    wait99() < 10, "%g Mbit/s, %ld ms: p99 %.1f ms", rate * 8, (long)trip / 1000, wait99());
 }
 END_TEST
 
@@ -194,7 +219,8 @@ START_TEST(a_line_that_makes_packets_is_used)
 	start(lines[_i].mbit, lines[_i].trip);
 	run(4 * SECOND);
 	share = run(10 * SECOND);
-	ck_assert_msg(share >= 0.9, "%g Mbit/s, %ld ms: %.3f of the line", rate * 8, (long)trip / 1000, share);
+	ck_assert_msg(share >= 0.9, "%g Mbit/s, %ld ms: %.3f of the line", rate * 8,
+	    (long)trip / 1000, share);
 }
 END_TEST
 
@@ -205,7 +231,8 @@ START_TEST(the_start_takes_at_most_a_second_or_30_round_trips)
 	start(lines[_i].mbit, lines[_i].trip);
 	run(SECOND > 30 * trip ? SECOND : 30 * trip);
 	share = run(SECOND);
-	ck_assert_msg(share >= 0.85, "%g Mbit/s, %ld ms: %.3f of the line", rate * 8, (long)trip / 1000, share);
+	ck_assert_msg(share >= 0.85, "%g Mbit/s, %ld ms: %.3f of the line", rate * 8,
+	    (long)trip / 1000, share);
 }
 END_TEST
 
@@ -246,10 +273,12 @@ START_TEST(a_longer_line_is_found)
 	line_is(50, to[_i]);
 	run(3 * SECOND);
 	share = run(5 * SECOND);
-	ck_assert_msg(share >= 0.7, "from 20 to %ld ms: %.3f of the line 3 s later", (long)to[_i] / 1000, share);
+	ck_assert_msg(share >= 0.7, "from 20 to %ld ms: %.3f of the line 3 s later",
+	    (long)to[_i] / 1000, share);
 	run(10 * SECOND);
 	share = run(5 * SECOND);
-	ck_assert_msg(share >= 0.9, "from 20 to %ld ms: %.3f of the line 18 s later", (long)to[_i] / 1000, share);
+	ck_assert_msg(share >= 0.9, "from 20 to %ld ms: %.3f of the line 18 s later",
+	    (long)to[_i] / 1000, share);
 }
 END_TEST
 
@@ -285,9 +314,11 @@ START_TEST(the_round_trip_does_not_creep_up)
 {
 	start(50, lines[_i].trip);
 	run(120 * SECOND);
-	ck_assert_msg(p.rtt <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.rtt / 1000);
+	ck_assert_msg(
+	    p.rtt <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.rtt / 1000);
 	run(5 * SECOND);
-	ck_assert_msg(p.rtt <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.rtt / 1000);
+	ck_assert_msg(
+	    p.rtt <= trip + 3000, "%ld ms has become %ld", (long)trip / 1000, (long)p.rtt / 1000);
 }
 END_TEST
 
@@ -313,14 +344,16 @@ START_TEST(a_pause_leaves_the_window_as_it_was)
 
 	start(50, 20000);
 	run(5 * SECOND);
-	while (seg_first < seg_last || ack_first < ack_last || unacked_at != 0) { /* what is on its way arrives */
+	while (seg_first < seg_last || ack_first < ack_last ||
+	       unacked_at != 0) { /* all that was sent arrives */
 		now += 100;
 		for (; seg_first < seg_last && seg[seg_first % SEGS].at <= now; seg_first++)
 			got = seg[seg_first % SEGS].end, got_at = now;
 		if (got > acked)
 			give_ack();
 		for (; ack_first < ack_last && ack[ack_first % SEGS].at <= now; ack_first++)
-			ck_assert(cc_acked(&p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
+			ck_assert(cc_acked(
+			    &p, ack[ack_first % SEGS].end, ack_delay[ack_first % SEGS], now));
 		unacked_at = 0;
 	}
 	now += 60 * (int64_t)SECOND;
@@ -355,9 +388,13 @@ START_TEST(any_delay_leaves_a_valid_window)
 	start(50, 20000);
 	for (i = 0; i < 100000; i++) {
 		if (cc_room(&p, now) > 0)
-			cc_sent(&p, 1 + upto((uint32_t)(cc_room(&p, now) < 30000 ? cc_room(&p, now) : 30000)), now);
+			cc_sent(&p,
+			    1 + upto((
+				    uint32_t)(cc_room(&p, now) < 30000 ? cc_room(&p, now) : 30000)),
+			    now);
 		now += one_in(1000) ? 4000 * (int64_t)SECOND : upto(30000);
-		ck_assert(cc_acked(&p, p.acked + upto((uint32_t)(p.sent - p.acked)), one_in(3) ? dice() : upto(1000), now));
+		ck_assert(cc_acked(&p, p.acked + upto((uint32_t)(p.sent - p.acked)),
+		    one_in(3) ? dice() : upto(1000), now));
 		ck_assert_uint_ge(p.cwnd, 4096);
 		ck_assert_uint_le(p.cwnd, 128 * 1024 * 1024);
 		ck_assert_uint_ge(cc_slice(&p), CC_SLICE_LEAST);

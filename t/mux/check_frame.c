@@ -1,4 +1,4 @@
-/* check_frame.c - the wire, byte by byte, and the vectors of PROTOCOL; needs mux/frame.o */
+/* check_frame.c - the wire format, and the vectors of PROTOCOL */
 #include "mux/cc.h"
 #include "mux/frame.h"
 #include "mux/mux.h"
@@ -79,7 +79,8 @@ START_TEST(every_other_length_is_refused)
 	uint32_t n;
 
 	for (n = 0; n < 70000; n++)
-		ck_assert_int_eq(decoded(types[_i].type, n, types[_i].stream) == NULL, n >= types[_i].least && n <= types[_i].most);
+		ck_assert_int_eq(decoded(types[_i].type, n, types[_i].stream) == NULL,
+		    n >= types[_i].least && n <= types[_i].most);
 	for (n = 1 << 17; n < 1 << 24; n <<= 1) {
 		ck_assert_ptr_nonnull(decoded(types[_i].type, n, types[_i].stream));
 		ck_assert_ptr_nonnull(decoded(types[_i].type, n - 1 + n, types[_i].stream));
@@ -91,7 +92,8 @@ END_TEST
 START_TEST(only_a_frame_of_a_stream_has_a_stream_id)
 {
 	ck_assert_ptr_nonnull(decoded(types[_i].type, types[_i].least, !types[_i].stream));
-	ck_assert_ptr_nonnull(decoded(types[_i].type, types[_i].least, types[_i].stream ? 0 : 0x80000000));
+	ck_assert_ptr_nonnull(
+	    decoded(types[_i].type, types[_i].least, types[_i].stream ? 0 : 0x80000000));
 }
 END_TEST
 
@@ -134,14 +136,17 @@ START_TEST(numbers_of_every_width_are_decoded_as_they_were_encoded)
 		ck_assert_uint_eq(x[bytes + 1], 0x5a);
 		ck_assert_uint_eq(x[bytes], 0xef);
 	}
-	ck_assert_uint_eq(frame_get((const unsigned char *)"\xff\xff\xff\xff\xff\xff\xff\xff", 8), UINT64_MAX);
+	ck_assert_uint_eq(
+	    frame_get((const unsigned char *)"\xff\xff\xff\xff\xff\xff\xff\xff", 8), UINT64_MAX);
 }
 END_TEST
 
 START_TEST(a_hello_is_decoded_as_it_was_encoded)
 {
 	static const size_t names[] = { 0, 1, 4, 254, 255 };
-	struct hello h = { 1, 1, 0x11223344, 0x55667788, 0x99aabbcc, 0x0102030405060708, 0x1112131415161718, "" }, g;
+	struct hello h = { 1, 1, 0x11223344, 0x55667788, 0x99aabbcc, 0x0102030405060708,
+		0x1112131415161718, "" },
+		     g;
 	unsigned char body[FRAME_HELLO_FIXED + 255];
 	size_t n;
 
@@ -149,7 +154,9 @@ START_TEST(a_hello_is_decoded_as_it_was_encoded)
 	n = frame_encode_hello(body, &h);
 	ck_assert_uint_eq(n, FRAME_HELLO_FIXED + names[_i]);
 	ck_assert_mem_eq(body,
-	    "\1\1\0\0\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\1\2\3\4\5\6\7\x8\x11\x12\x13\x14\x15\x16\x17\x18", FRAME_HELLO_FIXED);
+	    "\1\1\0\0\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\1\2\3\4\5\6\7\x8\x11\x12\x13"
+	    "\x14\x15\x16\x17\x18",
+	    FRAME_HELLO_FIXED);
 	memset(&g, 0xee, sizeof(g));
 	frame_decode_hello(&g, body, n);
 	ck_assert_uint_eq(g.version, h.version);
@@ -163,7 +170,7 @@ START_TEST(a_hello_is_decoded_as_it_was_encoded)
 }
 END_TEST
 
-/* ---- the page ---- */
+/* ---- doc/PROTOCOL ---- */
 
 static char name[16];
 static unsigned char vector[512];
@@ -171,7 +178,7 @@ static size_t vector_n;
 static FILE *page;
 static char text[256];
 
-/* The next "vector NAME = hex ..." with the indented lines that continue it. */
+/* Read the next "vector NAME = hex ..." and its indented continuation lines. */
 static bool
 next_vector(void)
 {
@@ -193,7 +200,8 @@ next_vector(void)
 
 			if (end == p)
 				break;
-			ck_assert_msg(n < 256 && vector_n < sizeof(vector), "vector %s: not bytes: %s", name, p);
+			ck_assert_msg(n < 256 && vector_n < sizeof(vector),
+			    "vector %s: not bytes: %s", name, p);
 			vector[vector_n++] = (unsigned char)n;
 		}
 		while (isspace((unsigned char)*p))
@@ -201,7 +209,8 @@ next_vector(void)
 		ck_assert_msg(*p == '\0', "vector %s: %s", name, p);
 		text[0] = '\0';
 		p = text;
-	} while (fgets(text, sizeof(text), page) != NULL && text[0] == ' ' && strstr(text, "vector") == NULL &&
+	} while (fgets(text, sizeof(text), page) != NULL && text[0] == ' ' &&
+		 strstr(text, "vector") == NULL &&
 		 strspn(text, " 0123456789abcdef\n") == strlen(text) && strlen(text) > 1);
 	return true;
 }
@@ -225,7 +234,11 @@ find_vector(const char *wanted)
 static size_t
 encoded(unsigned char *dst, unsigned type)
 {
-	struct hello h = { .version = 1, .role = 1, .memory = 64 * 1024 * 1024, .streams = 16384, .host = "node" };
+	struct hello h = { .version = 1,
+		.role = 1,
+		.memory = 64 * 1024 * 1024,
+		.streams = 16384,
+		.host = "node" };
 	struct frame g = { .type = type, .stream = 3 };
 	unsigned char *body = dst + FRAME_HEAD;
 

@@ -1,13 +1,11 @@
 /*
- * check_mux.c - two muxes back to back, or one that reads frames made by hand;
- * needs libmux.a, base/buf.o and os.o
+ * check_mux.c - two muxes back to back, or one that reads frames made by hand
  *
  * Only functions of mux/mux.h are used, and those of mux/frame.h to make and to
  * read frames.  Time is a number that the tests move.
  */
 #include "t/check.h"
 #include <sys/resource.h>
-
 
 #include "mux/frame.h"
 #include "mux/mux.h"
@@ -205,8 +203,8 @@ pull(struct mux *m)
 }
 
 /*
- * The next frame of the last pull after ${*at}; false: none.  ${*at} becomes the
- * offset of its end.
+ * The next frame of the last pull after ${*at}; false: none.  ${*at} becomes
+ * the offset of its end.
  */
 static bool
 next_frame(size_t *at, struct frame *f)
@@ -828,7 +826,7 @@ check_flow(const struct flow *f)
 			CHECK(b->put <= b->plan, "flow %d", n);
 			continue;
 		}
-		CHECK(a->eof, "flow %d, side %d: never saw the end", n, i);
+		CHECK(a->eof, "flow %d, side %d: the end was not reached", n, i);
 		CHECK(a->got == b->plan, "flow %d, side %d: %lu of %lu bytes", n, i,
 		    (unsigned long)a->got, (unsigned long)b->plan);
 	}
@@ -3092,8 +3090,8 @@ START_TEST(ack_every_follows_the_bytes_in_flight)
 	if (frame != NULL)
 		last_ack_every = (uint32_t)frame_get(frame + FRAME_HEAD, 4);
 	ck_assert_uint_eq(last_ack_every, ack_every_for(near));
-	ck_assert_msg(
-	    last_ack_every >= t[_i].least && last_ack_every <= t[_i].most, "%u", (unsigned)last_ack_every);
+	ck_assert_msg(last_ack_every >= t[_i].least && last_ack_every <= t[_i].most, "%u",
+	    (unsigned)last_ack_every);
 	stream_release(s);
 	stream_release(there);
 	over();

@@ -1,4 +1,4 @@
-/* check_queue.c - a queue of streams; needs mux/queue.o */
+/* check_queue.c - an intrusive queue */
 #include "mux/cc.h"
 #include "mux/frame.h"
 #include "mux/mux.h"

@@ -2,8 +2,8 @@
  * fuzz.h - a mux and the owners of its streams, driven by the input.
  *
  * The input is a list of steps.  A step is one byte, which selects how many
- * bytes to feed or what else happens, and then the bytes to feed.  What an owner
- * does with its stream depends on that byte and on the stream's place.
+ * bytes to feed or what else happens, and then the bytes to feed.  What an
+ * owner does with its stream depends on that byte and on the stream's place.
  */
 #ifndef T_FUZZ_H
 #define T_FUZZ_H

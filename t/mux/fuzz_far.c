@@ -1,4 +1,6 @@
-/* fuzz_far.c - the far side of a link reads what a hostile near side may send */
+/*
+ * fuzz_far.c - the far side of a link reads what a hostile near side may send
+ */
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);

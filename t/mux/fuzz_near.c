@@ -1,4 +1,6 @@
-/* fuzz_near.c - the near side of a link reads what a hostile far side may send */
+/*
+ * fuzz_near.c - the near side of a link reads what a hostile far side may send
+ */
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);

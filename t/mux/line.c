@@ -1,6 +1,6 @@
 /*
- * line.c - the rate of bulk on a simulated line between two muxes, and the
- * delay of a keystroke beside it
+ * line.c - measure two muxes on a simulated line: the rate of bulk, and the
+ * delay of a keystroke beside bulk
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -19,9 +19,22 @@ static struct stream *mine[BULKS + 1], *peer[BULKS + 1];
 static int64_t took[MOST];
 static int samples;
 
-static int compare(const void *a, const void *b) { int64_t x = *(const int64_t *)a, y = *(const int64_t *)b; return x < y ? -1 : x > y; }
-static struct mux *end_of(int i) { return i == 0 ? near : far; }
-static int64_t earliest(int64_t a, int64_t b) { return a < b ? a : b; }
+static int
+compare(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return x < y ? -1 : x > y;
+}
+static struct mux *
+end_of(int i)
+{
+	return i == 0 ? near : far;
+}
+static int64_t
+earliest(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
 
 static void
 send_bytes(struct stream *s, size_t n)
@@ -38,7 +51,8 @@ send_out(int i)
 	static unsigned char x[65536];
 	size_t n;
 
-	while (mux_has_output(end_of(i)) && wire_room(&line[i], now) >= MUX_PULL && (n = mux_pull(end_of(i), x, MUX_PULL, now)) > 0)
+	while (mux_has_output(end_of(i)) && wire_room(&line[i], now) >= MUX_PULL &&
+	       (n = mux_pull(end_of(i), x, MUX_PULL, now)) > 0)
 		wire_put(&line[i], x, n, now);
 }
 
@@ -72,9 +86,11 @@ take_all(struct stream *s)
  * ${piece}; 0: always full.
  */
 static void
-run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t start, int64_t span, bool print)
+run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t start, int64_t span,
+    bool print)
 {
-	int64_t end, next, key_at = 0, key_sent = 0, worst_queue = 0, sum_queue = 0, queue, samples_queue = 0, source_at[BULKS + 1];
+	int64_t end, next, key_at = 0, key_sent = 0, worst_queue = 0, sum_queue = 0, queue,
+			   samples_queue = 0, source_at[BULKS + 1];
 	uint64_t all = 0;
 	double window = 0;
 	struct mux_stats stats;
@@ -121,7 +137,8 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 				send_out(0);
 			}
 			if (trickle > 0)
-				next = earliest(next, source_at[i] > now ? source_at[i] : now + 1000);
+				next =
+				    earliest(next, source_at[i] > now ? source_at[i] : now + 1000);
 		}
 		if (mine[0] != NULL && now >= end - span) { /* the keystroke and its echo */
 			if (peer[bulks] != NULL && take_all(peer[bulks]) > 0)
@@ -138,7 +155,9 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 			}
 			if (key_sent == 0)
 				next = earliest(next, key_at);
-			queue = line[0].free_at > (double)now ? (int64_t)(line[0].free_at - (double)now) : 0;
+			queue = line[0].free_at > (double)now
+				    ? (int64_t)(line[0].free_at - (double)now)
+				    : 0;
 			worst_queue = queue > worst_queue ? queue : worst_queue;
 			sum_queue += queue;
 			samples_queue++;
@@ -156,11 +175,15 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 	mux_stats(near, &stats);
 	qsort(took, (size_t)samples, sizeof(took[0]), compare);
 	if (print)
-		printf("%5.0f ms %5.0f Mbit/s  bulk %5.3f  queue mean %6.1f worst %6.1f ms  keystroke + %6.1f p50 %6.1f p99 %6.1f worst (%d)  cwnd %8.0f  rtt %6.1f\n",
+		printf("%5.0f ms %5.0f Mbit/s  bulk %5.3f  queue mean %6.1f worst %6.1f ms  "
+		       "keystroke + %6.1f p50 %6.1f p99 %6.1f worst (%d)  cwnd %8.0f  rtt %6.1f\n",
 		    (double)trip / 1000, mbit, (double)all * 8 / mbit / (double)span,
-		    samples_queue ? (double)sum_queue / (double)samples_queue / 1000 : 0, (double)worst_queue / 1000,
-		    samples ? (double)(took[samples / 2] - trip) / 1000 : -1, samples ? (double)(took[samples * 99 / 100] - trip) / 1000 : -1,
-		    samples ? (double)(took[samples - 1] - trip) / 1000 : -1, samples, samples_queue ? window / (double)samples_queue : 0,
+		    samples_queue ? (double)sum_queue / (double)samples_queue / 1000 : 0,
+		    (double)worst_queue / 1000,
+		    samples ? (double)(took[samples / 2] - trip) / 1000 : -1,
+		    samples ? (double)(took[samples * 99 / 100] - trip) / 1000 : -1,
+		    samples ? (double)(took[samples - 1] - trip) / 1000 : -1, samples,
+		    samples_queue ? window / (double)samples_queue : 0,
 		    (double)stats.rtt_us / 1000);
 	fflush(stdout);
 	mux_lost(near, 0, "");
@@ -196,7 +219,8 @@ main(void)
 	printf("4 sources of 0.4 of the line each, in pieces of 1,024\n");
 	for (i = 0; i < 4; i++)
 		for (k = 0; k < 2; k++)
-			run(rates[k], trips[i], 4, rates[k] / 8 * 0.4, 1024, 3 * SECOND, 20 * SECOND, true);
+			run(rates[k], trips[i], 4, rates[k] / 8 * 0.4, 1024, 3 * SECOND,
+			    20 * SECOND, true);
 	printf("1 full source, after 60 s and 300 s\n");
 	for (i = 0; i < 4; i++) {
 		run(50, trips[i], 1, 0, 32768, 60 * SECOND, 20 * SECOND, true);

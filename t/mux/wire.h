@@ -1,4 +1,8 @@
-/* wire.h - a line in memory: it delays, is only so fast, and holds only so much.  Virtual microseconds; bytes per microsecond. */
+/*
+ * wire.h - a simulated line with a delay, a rate and a bounded queue
+ *
+ * Times are microseconds of a simulated clock; rates are bytes per microsecond.
+ */
 #ifndef T_WIRE_H
 #define T_WIRE_H
 #include <stdint.h>
@@ -11,14 +15,14 @@
 struct wire {
 	int64_t delay; /* one way */
 	double rate;   /* 0: no limit */
-	size_t room;   /* bytes that may wait before the line */
+	size_t room;   /* of the queue in front of the line, in bytes */
 	double free_at;
 	unsigned char *data;
 	size_t size, from, to;
 	struct packet {
 		int64_t left, at; /* when it leaves the queue, when it arrives */
 		size_t n;
-	} *packet;
+	} * packet;
 	size_t packets, first, last, gone;
 	size_t waits;
 	uint64_t total;
@@ -69,7 +73,8 @@ wire_put(struct wire *w, const void *p, size_t n, int64_t now)
 		k.left = (int64_t)w->free_at;
 		k.at = k.left + w->delay;
 		if (w->last > w->first && k.at < w->packet[w->last - 1].at)
-			k.at = w->packet[w->last - 1].at; /* a line keeps the order, whatever became of its delay */
+			k.at = w->packet[w->last - 1]
+				   .at; /* a line keeps the order even if its delay changes */
 		if (w->last == w->packets) {
 			size_t done = w->gone < w->first ? w->gone : w->first;
 
@@ -79,7 +84,8 @@ wire_put(struct wire *w, const void *p, size_t n, int64_t now)
 			w->gone -= done;
 			w->last -= done;
 			if (w->last >= w->packets / 2)
-				w->packet = realloc(w->packet, (w->packets = w->packets * 2 + 256) * sizeof(k));
+				w->packet = realloc(
+				    w->packet, (w->packets = w->packets * 2 + 256) * sizeof(k));
 		}
 		w->packet[w->last++] = k;
 		w->waits += k.n;
@@ -87,7 +93,7 @@ wire_put(struct wire *w, const void *p, size_t n, int64_t now)
 	}
 }
 
-/* When the next bytes arrive; when there is room for ${n} bytes again. */
+/* The time at which the next bytes arrive; at which ${n} bytes have room. */
 static inline int64_t
 wire_next(const struct wire *w)
 {
@@ -107,7 +113,10 @@ wire_room_at(struct wire *w, size_t n, int64_t now)
 	return now;
 }
 
-/* The bytes of the packet that has arrived, or 0; they stay until the next call of any. wire_drop: ${n} of them were used. */
+/*
+ * Set ${*p} to the packet that has arrived and return its length, or 0.  It
+ * stays until the next call.  wire_drop: ${n} of its bytes were used.
+ */
 static inline size_t
 wire_take(struct wire *w, const unsigned char **p, int64_t now)
 {
@@ -126,7 +135,7 @@ wire_drop(struct wire *w, size_t n, int64_t now)
 		w->first++;
 }
 
-/* A small generator: the same numbers on every machine. */
+/* A random generator with the same numbers on every machine. */
 static uint64_t dice_state;
 static inline uint32_t
 dice(void)
@@ -137,7 +146,15 @@ dice(void)
 	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
 	return (uint32_t)((z ^ z >> 31) >> 32);
 }
-static inline uint32_t upto(uint32_t n) { return (uint32_t)((uint64_t)dice() * ((uint64_t)n + 1) >> 32); } /* 0 to n */
-static inline bool one_in(uint32_t n) { return upto(n - 1) == 0; }
+static inline uint32_t
+upto(uint32_t n)
+{
+	return (uint32_t)((uint64_t)dice() * ((uint64_t)n + 1) >> 32);
+} /* 0 to n */
+static inline bool
+one_in(uint32_t n)
+{
+	return upto(n - 1) == 0;
+}
 
 #endif

@@ -93,7 +93,7 @@ END_TEST
 
 START_TEST(the_second_address_is_tried_when_the_first_refuses_or_is_silent)
 {
-	uint16_t port = _i ? deaf_port() : 0;
+	uint16_t port = _i ? silent_port() : 0;
 	int l = tcp_listener(AF_INET6, &port);
 
 	start_port(port, "localhost", 200, 0);
@@ -133,7 +133,7 @@ START_TEST(an_address_is_given_up_after_its_time)
 {
 	int64_t began = ms();
 
-	start_port(deaf_port(), "127.0.0.1", 1000, 0);
+	start_port(silent_port(), "127.0.0.1", 1000, 0);
 	began = ms();
 	FAILS(STATUS_CONNECT, "no answer within 1 s");
 	HAS(why, "-t");
@@ -592,7 +592,7 @@ END_TEST
 START_TEST(a_dial_can_be_freed_in_any_state)
 {
 	static char *argv[] = { (char *)"cat", NULL };
-	uint16_t port = _i == 0 ? deaf_port() : free_port();
+	uint16_t port = _i == 0 ? silent_port() : free_port();
 	int before;
 
 	if (_i == 4)

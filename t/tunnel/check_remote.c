@@ -407,7 +407,7 @@ START_TEST(another_user_of_the_far_host_may_not_connect)
 	int l = tcp_listener(AF_INET, &port), fd;
 	pid_t pid;
 
-	if (geteuid() != 0 || !knows_users()) {
+	if (geteuid() != 0 || !has_peer_uid()) {
 		printf("skipped: needs root, and what POSIX lacks\n");
 		return;
 	}
@@ -691,7 +691,7 @@ END_TEST
 /* A client is connected there, and here the target is dialled. */
 START_TEST(the_link_may_be_lost_while_the_near_side_dials)
 {
-	uint16_t port = kept_deaf_port();
+	uint16_t port = kept_silent_port();
 	int fd;
 
 	begin();

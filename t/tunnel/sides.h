@@ -147,9 +147,9 @@ static inline const char *port_text(uint16_t port)
 }
 
 /* Its connections stay open. */
-static inline uint16_t kept_deaf_port(void)
+static inline uint16_t kept_silent_port(void)
 {
-	uint16_t port = deaf_port();
+	uint16_t port = silent_port();
 
 	fds = fds_open();
 	return port;
