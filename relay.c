@@ -1,13 +1,14 @@
 /*
  * relay.c - main() and the event loop.
  *
- * The start opens the listeners of FROM, or joins stdin and stdout to the target.
- * Then each turn of the loop collects the events to wait for, waits once in
- * poll(2), takes signals, accepts connections, moves bytes, and frees the
- * connections that are closed.
+ * The start opens the listeners of FROM, or joins stdin and stdout to the
+ * target.  Then each turn of the loop collects the events to wait for, waits
+ * once in poll(2), takes signals, accepts connections, moves bytes, and frees
+ * the connections that are closed.
  *
- * The loop ends when no listener, connection, tunnel or child is left.  A signal
- * to stop closes the first three; the loop goes on until the children have ended.
+ * The loop ends when no listener, connection, tunnel or child is left.  A
+ * signal to stop closes the first three; the loop goes on until the children
+ * have ended.
  */
 #include <errno.h>
 #include <limits.h>
@@ -38,7 +39,10 @@
 #include "cli/options.h"
 #include "relay.h"
 
-/* Descriptors of no connection: stdio, /dev/null, signals, listeners, netlink, pid file. */
+/*
+ * Descriptors that belong to no connection: stdio, /dev/null, signals,
+ * listeners, netlink, a spare pipe, the pid file.
+ */
 #define FILES_OWN 14
 #define FILES_SPAWN 6  /* more while a command is started */
 #define ASK_AGAIN 5000 /* ms: pause of a -R that was refused after a reconnect */
@@ -65,7 +69,7 @@ fail_system(const char *what)
 	exit(STATUS_SYSTEM);
 }
 
-/* Close all; the loop ends as soon as the children have ended. */
+/* Close all.  The loop ends when the children have ended. */
 static void
 end(struct relay *r, int status)
 {
@@ -109,7 +113,7 @@ set_up(struct relay *r)
 	r->listeners.conns = &r->conns;
 	o->target.kids = &r->kids;
 	o->target.each_ms = o->each_ms;
-	/* The command that leads to the far side is tried once; -w is for the targets there. */
+	/* In a tunnel, -w is for the targets, not for the command. */
 	o->target.wait_ms = options_tunnel(o) ? 0 : o->wait_ms;
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
 		f->to.kids = &r->kids;
@@ -119,7 +123,7 @@ set_up(struct relay *r)
 		set_up_tunnel(r);
 }
 
-/* Accept no connection for whose target no descriptor is left.  ${files}: -1: no limit. */
+/* Each accepted connection needs descriptors for its target.  -1: no limit. */
 static void
 limit_conns(struct relay *r, long files)
 {
@@ -138,7 +142,7 @@ limit_conns(struct relay *r, long files)
 	r->conns.max = (size_t)(r->listeners.log_full ? most : o->max_conns);
 }
 
-/* Report that relay accepts connections, and go to the background.  Return an exit status. */
+/* Report that relay accepts connections.  Return an exit status. */
 static int
 report_ready(struct relay *r)
 {
@@ -548,7 +552,7 @@ want(struct relay *r)
 
 	pollset_begin(&r->ps);
 	watch_idle(r);
-	want_tunnel(r); /* before the children, since it may release the command */
+	want_tunnel(r); /* before spawn_turn: it may release the command */
 	status = spawn_turn(&r->kids, &r->ps);
 	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;

@@ -34,12 +34,13 @@
  * How a tunnel starts, is kept and ends:
  *
  *   tunnel/tunnel.c     the states of a link: starting, up, backoff, over
- *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary
+ *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary;
+ *                       bootstrap.sh is the script for the far shell
  *   tunnel/hops.c       one command that leads through all hops
  *   tunnel/forward.c    -L, -R, -D and -W: their text
  *   tunnel/remote.c     -R: listeners on the far side
  *   tunnel/serve.c      far side: connects the streams that were opened
- *   tunnel/probe.c      -w, -n: tests whether a target can be reached
+ *   tunnel/probe.c      -n: tests each hop and target; -w: tests the targets
  *
  * The command line:
  *
@@ -57,15 +58,15 @@
  *   base/os.c           system calls; os_linux.c, os_darwin.c, os_bsd.c and
  *                       os_posix.c: what POSIX.1-2008 lacks, one is built
  *
- * The folders are layers, from top to bottom: cli, tunnel, conn, net, mux, base.
- * spawn.c is between net and base.  A file uses its own layer and the layers
- * below it; make layers checks this.
+ * The folders are layers, from top to bottom: cli, tunnel, conn, net, mux,
+ * base.  spawn.c is between net and base.  A file uses its own layer and the
+ * layers below it; make layers checks this.
  *
- * The name of a function begins with the name of its file or of its type.  Unless
- * its contract says otherwise, a function that can fail returns -1 with errno set,
- * and relay opens all descriptors non-blocking and close-on-exec.  Times are
- * milliseconds of CLOCK_MONOTONIC, those with _us in their names microseconds.
- * Sizes are bytes.
+ * The name of a function begins with the name of its file or of its type.
+ * Unless its contract says otherwise, a function that can fail returns -1 with
+ * errno set, and relay opens all descriptors non-blocking and close-on-exec.
+ * Times are milliseconds of CLOCK_MONOTONIC, those with _us in their names
+ * microseconds.  Sizes are bytes.
  */
 #ifndef RELAY_H
 #define RELAY_H
@@ -78,12 +79,12 @@ enum status {
 	STATUS_CONNECT = 1,    /* the target cannot be reached */
 	STATUS_USAGE = 2,      /* a wrong option, end or hop */
 	STATUS_LISTEN = 3,     /* cannot listen on the source */
-	STATUS_BROKEN = 4,     /* the connection broke before both sides had sent EOF */
+	STATUS_BROKEN = 4,     /* the connection broke before both EOFs */
 	STATUS_COMMAND = 5,    /* the command failed */
 	STATUS_SYSTEM = 6,     /* no descriptors, memory or processes */
 	STATUS_LINK = 7,       /* the link cannot be made, or was lost */
-	STATUS_NOEXEC = 126,   /* the command cannot be executed (POSIX XCU 2.8.2) */
-	STATUS_NOTFOUND = 127, /* the command was not found (POSIX XCU 2.8.2) */
+	STATUS_NOEXEC = 126,   /* the command cannot be executed (XCU 2.8.2) */
+	STATUS_NOTFOUND = 127, /* the command was not found (XCU 2.8.2) */
 	STATUS_SIGNAL = 128    /* plus N: signal N ended the one connection */
 };
 

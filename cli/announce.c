@@ -1,5 +1,6 @@
 /*
- * cli/announce.c - the addresses and routes that are reported when relay is ready.
+ * cli/announce.c - the addresses and routes that are reported when relay is
+ * ready.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -24,7 +25,7 @@ announce_addresses(const struct listeners *ls, const struct options *o)
 	for (i = 0; i < ls->n; i++)
 		printf("%s\n", listener_name(&ls->tab[i].l));
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
-		if (f->kind == FORWARD_FAR) /* without the empty line at the end */
+		if (f->kind == FORWARD_FAR) /* not the empty last line */
 			printf("%.*s", (int)strlen(f->bound) - 1, f->bound);
 	if (ferror(stdout) || fflush(stdout) != 0)
 		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
@@ -41,7 +42,7 @@ announce_routes(const struct listeners *ls, const struct options *o)
 	hops_path(&o->hops, path, sizeof(path));
 	for (i = 0; i < ls->n; i++) {
 		f = ls->tab[i].use;
-		if (f != NULL && f != last) /* one line for both loopback addresses */
+		if (f != NULL && f != last) /* not for each address of a name */
 			forward_log(f, listener_name(&ls->tab[i].l), path);
 		last = f;
 	}

@@ -1,5 +1,6 @@
 /*
- * cli/announce.h - the addresses and routes that are reported when relay is ready.
+ * cli/announce.h - the addresses and routes that are reported when relay is
+ * ready.
  */
 #ifndef CLI_ANNOUNCE_H
 #define CLI_ANNOUNCE_H
@@ -9,9 +10,10 @@ struct options;
 
 /*
  * announce_addresses(ls, o):
- * Print the address of each listener, here and on the far side (-R), one a line,
- * and close stdout, so that a program that reads it gets EOF.  May block until
- * the reader of stdout takes the lines.  If they cannot be printed, log it.
+ * Print the address of each listener, here and on the far side (-R), one a
+ * line, and close stdout, so that a program that reads it gets EOF.  May block
+ * until the reader of stdout takes the lines.  If they cannot be printed, log
+ * it.
  */
 void announce_addresses(const struct listeners *ls, const struct options *o);
 

@@ -33,7 +33,7 @@ pass_descriptor(int fd)
 	int flags = fcntl(fd, F_GETFL);
 	ssize_t n;
 
-	/* ssh shares the file status flags, and expects a socket that blocks. */
+	/* ssh shares the file status flags.  It expects a blocking socket. */
 	if (flags == -1 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == -1)
 		return -1;
 	memset(&control, 0, sizeof(control));

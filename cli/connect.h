@@ -13,10 +13,10 @@ struct dial_target;
  * Connect to ${target} and transfer nothing.  If ${fdpass}, send the connected
  * socket over stdout, with SCM_RIGHTS and in blocking mode, as OpenSSH expects
  * it from a ProxyCommand with ProxyUseFdpass (ssh_config(5)).  ${signal_fd} is
- * the descriptor of signals_open.  Blocks until the target is reached, a limit of
- * ${target} has passed or a signal came.  All children have ended then.
- * Return the exit status.  A failed connection is logged as an error if ${fdpass},
- * else at LOG_INFO.
+ * the descriptor of signals_open.  Blocks until the target is reached, a limit
+ * of ${target} has passed or a signal came.  All children have ended then.
+ * Return the exit status.  A failed connection is logged as an error if
+ * ${fdpass}, else at LOG_INFO.
  */
 int connect_once(struct dial_target *target, bool fdpass, int signal_fd);
 

@@ -15,7 +15,7 @@
 #include "relay.h"
 #include "cli/daemon.h"
 
-#define PID_TRIES 100 /* to open and lock the pid file while other processes remove it */
+#define PID_TRIES 100 /* while other processes remove the pid file */
 
 /* ---- -f ---- */
 
@@ -66,7 +66,7 @@ daemon_detach(struct daemon *d)
 		return;
 	setsid();
 	os_null(STDIN_FILENO);
-	/* The reader of a pipe would wait for its end as long as relay runs. */
+	/* The reader of a pipe there would get no EOF as long as relay runs. */
 	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode))
 		os_null(STDERR_FILENO);
 	n = write(d->ready_fd, "", 1);
@@ -90,8 +90,11 @@ open_pid_file(const char *path)
 	fd = open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd == -1)
 		return -1;
-	/* A file of another user could get another process ID written by that user. */
-	/* No name is left if its process has just removed it; os_lock reports this. */
+	/*
+	 * Another user could write another process ID to a file of their own.
+	 * No name: the owner has just removed the file, and os_lock returns
+	 * ESTALE.
+	 */
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 &&
 	    st.st_uid == geteuid())
 		return fd;
@@ -114,7 +117,7 @@ find_owner(int fd)
 	return (long)whole.l_pid;
 }
 
-/* Open and lock the pid file.  EAGAIN: ${*owner} locks it; 0: an unknown process. */
+/* EAGAIN: the process ${*owner} has locked it; 0: an unknown process. */
 static int
 lock_pid_file(const char *path, long *owner)
 {

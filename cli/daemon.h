@@ -32,17 +32,17 @@ bool daemon_fork(struct daemon *d);
 
 /*
  * daemon_write_pid(d):
- * Write the process ID to the pid file and lock the file.  It is created, or it
- * must be a regular file of this user with one name.  If there is no ${pid_path},
- * do nothing.  Return false if it fails; the error was logged.
+ * Write the process ID to the pid file and lock the file.  It is created, or
+ * it must be a regular file of this user with one name.  If there is no
+ * ${pid_path}, do nothing.  Return false if it fails; the error was logged.
  */
 bool daemon_write_pid(struct daemon *d);
 
 /*
  * daemon_detach(d):
  * Start a session without a terminal, put /dev/null in the place of stdin and
- * stderr, and let the parent exit.  A regular file as stderr stays.  If no parent
- * waits, do nothing.
+ * stderr, and let the parent exit.  A regular file as stderr stays.  If no
+ * parent waits, do nothing.
  */
 void daemon_detach(struct daemon *d);
 

@@ -44,6 +44,7 @@ struct option_row {
 static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 
 #define OPTIONS (sizeof(table) / sizeof(table[0]))
+#define WIDEST 11 /* of an argument: [BIND:]PORT */
 
 static void
 fail_usage(const char *what)
@@ -70,11 +71,10 @@ print_usage(void)
 	      "its arguments on the next host: 'srun --jobid=7 --overlap -u'.\n",
 	    stdout);
 	for (row = table; row < table + OPTIONS; row++)
-		printf(
-		    "  -%c %-11s  %s\n", row->letter, row->argument, row->help); /* [BIND:]PORT */
+		printf("  -%c %-*s  %s\n", row->letter, WIDEST, row->argument, row->help);
 }
 
-/* -h and -V exit at once, whatever follows them. */
+/* Exit at once after -h or -V, even if wrong options follow. */
 static void
 show(const struct options *o)
 {
@@ -109,8 +109,11 @@ add_forward(struct options *o, int kind, const char *text)
 {
 	char why[UNIXPATH_MAX + 256];
 
-	if (o->n_forwards == OPTIONS_FORWARDS)
-		fail_usage("a tunnel has at most 32 of -L, -R and -D");
+	if (o->n_forwards == OPTIONS_FORWARDS) {
+		snprintf(
+		    why, sizeof(why), "a tunnel has at most %d of -L, -R and -D", OPTIONS_FORWARDS);
+		fail_usage(why);
+	}
 	if (!forward_parse(&o->forwards[o->n_forwards++], (char)kind, text, why, sizeof(why)))
 		fail_usage(why);
 }
@@ -171,7 +174,7 @@ find_option(int letter)
 	return NULL;
 }
 
-/* With a colon first, getopt(3) prints nothing, and a missing argument is a ':'. */
+/* Because of the first ':', getopt(3) reports a missing argument as ':'. */
 static void
 getopt_string(char dst[2 * OPTIONS + 2])
 {
@@ -186,7 +189,7 @@ getopt_string(char dst[2 * OPTIONS + 2])
 	*dst = '\0';
 }
 
-/* Returns the index of the first word after the options. */
+/* Return the index of the first word after the options. */
 static int
 parse_table(struct options *o, int argc, char *argv[])
 {

@@ -28,13 +28,13 @@ enum mode {
 
 /*
  * ROW(letter, argument, kind, field, least, most, help):
- * One row an option: its letter, its argument in relay -h ("": none), its kind,
- * the field of struct options that it sets, the bounds of a number, and its line
- * in relay -h.  Of a LEVEL or MODE, ${least} is the value of the field.
+ * One row an option: its letter, its argument in relay -h ("": none), its
+ * kind, the field of struct options that it sets, the bounds of a number, and
+ * its line in relay -h.  A LEVEL or MODE sets its field to ${least}.
  *
- * The fields, the string for getopt(3), relay -h and the completions follow from
- * this table.  A new option needs a row here, the code that reads its field, and
- * a paragraph in doc/relay.1.
+ * The fields, the string for getopt(3), relay -h and the completions follow
+ * from this table.  A new option needs a row here, the code that reads its
+ * field, and a paragraph in doc/relay.1.
  */
 /* clang-format off */
 #define OPTIONS_TABLE(ROW) \
@@ -82,7 +82,7 @@ enum mode {
 	    "connect, transfer nothing, exit with status 0 or 1")
 /* clang-format on */
 
-/* The member of struct options for a row.  A forward, level or mode has no member of its own. */
+/* The member of a row.  A forward, level or mode has no member of its own. */
 #define OPTIONS_FIELD(letter, argument, kind, field, least, most, help) OPTIONS_##kind(field)
 #define OPTIONS_FLAG(field) bool field;
 #define OPTIONS_COUNT(field) long field;  /* 0: not given */
@@ -97,27 +97,28 @@ struct options {
 	enum mode mode;
 	enum log_level level;
 	struct endpoint from;
-	struct dial_target target; /* of a tunnel: the command that leads through the hops */
+	struct dial_target target; /* a tunnel: the command through the hops */
 	struct forward forwards[OPTIONS_FORWARDS];
 	int n_forwards;
 	struct hops hops;
 	char self[BOOTSTRAP_PATH]; /* a tunnel: the path of this program */
-	char far_options[64]; /* a tunnel: for the relay on the last hop */
+	char far_options[64];      /* a tunnel: for the relay on the last hop */
 };
 
 /*
  * options_parse(o, argc, argv):
- * Parse the command line ${argv} into ${o}, which is all zeros and must stay where
- * it is.  ${o} borrows the strings of ${argv}.  Exit with STATUS_USAGE and one
- * line on stderr if the command line is wrong, and with STATUS_OK after -h and -V.
+ * Parse the command line ${argv} into ${o}, which is all zeros and must stay
+ * where it is.  ${o} borrows the strings of ${argv}.  Exit with STATUS_USAGE
+ * and one line on stderr if the command line is wrong, and with STATUS_OK
+ * after -h and -V.
  */
 void options_parse(struct options *o, int argc, char *argv[]);
 
 /*
- * options_tunnel(o): return true if hops lead to the far side (-L, -R, -D, -W, -n).
- * options_linked(o): return true if all connections share one link (these and -m).
- * options_one_shot(o): return true if there is one connection only, whose status
- * is the exit status of relay.
+ * options_tunnel(o), options_linked(o), options_one_shot(o):
+ * Return true if there are hops (-L, -R, -D, -W, -n); if all connections share
+ * one link (these and -m); if relay exits with its one connection, and with
+ * the status of that.
  */
 bool options_tunnel(const struct options *o);
 bool options_linked(const struct options *o);

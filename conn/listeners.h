@@ -21,19 +21,20 @@ struct conns;
 struct endpoint;
 struct pollset;
 
-/* With conns set and all else zeros, it is empty. */
+/* Empty if all but conns and log_full are zeros. */
 struct listeners {
 	struct {
 		struct listener l;
 		int slot;        /* of this turn's pollset; -1: not polled */
-		const void *use; /* what its connections are for, of listeners_add */
+		const void *use; /* of listeners_add */
 	} tab[LISTENERS_MAX];
 	int n;
 	const struct conns *conns; /* those that are open, and their limit */
-	bool log_full;             /* the limit follows from ulimit -n: log when it is reached */
-	bool full_logged;          /* not again before half of the connections have ended */
-	int64_t resume_at;         /* accept has failed: no more before this time; 0: it has not */
-	int next, accepted;        /* of this turn: the listener to accept from; its connections */
+	bool log_full;             /* log that the limit is reached */
+	bool full_logged;          /* until half of them have ended */
+	int64_t resume_at;         /* no accept before this time; 0: no limit */
+	int next;                  /* this turn: the listener to accept from */
+	int accepted;              /* this turn: its connections */
 };
 
 /* A connection that was accepted. */
@@ -46,16 +47,17 @@ struct accepted {
 /*
  * listeners_add(ls, from, any_uid, use):
  * Listen on ${from}, which must outlive ${ls}, as listener_open does.  ${use} is
- * returned with each connection.  If ${any_uid}, accept connections of processes
- * of other users too.  Return false if it fails; the error was logged, and no
- * listener of ${from} is left.
+ * returned with each connection.  If ${any_uid}, accept connections of
+ * processes of other users too.  Return false if it fails; the error was
+ * logged, and no listener of ${from} is left.
  */
 bool listeners_add(
     struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use);
 
 /*
  * listeners_close(ls):
- * Close all listeners and remove their socket files.  Harmless if there are none.
+ * Close all listeners and remove their socket files.  Harmless if there are
+ * none.
  */
 void listeners_close(struct listeners *ls);
 
@@ -80,8 +82,9 @@ bool listeners_ready(const struct listeners *ls, const struct pollset *ps);
 
 /*
  * listeners_accept(ls, ps, c):
- * Accept the next connection into ${c}, whose side belongs to the caller.  Return
- * false if there is none, or if there were enough in this turn.  Never blocks.
+ * Accept the next connection into ${c}, whose side belongs to the caller.
+ * Return false if there is none, or if there were enough in this turn.  Never
+ * blocks.
  */
 bool listeners_accept(struct listeners *ls, const struct pollset *ps, struct accepted *c);
 

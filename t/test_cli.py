@@ -1,4 +1,4 @@
-"""Options, exit statuses, addresses, what people are told, and how relay treats what it was given."""
+"""Options, exit statuses, addresses, messages, and inherited descriptors."""
 import contextlib
 import os
 import re
@@ -17,26 +17,30 @@ TIMES = pytest.mark.parametrize
 
 
 def one_line(text):
-    """text is one line that relay said."""
+    """Return True if text is one line that relay logged."""
     return text.startswith('relay: ') and text.count('\n') == 1 and text.endswith('\n')
 
 
 def gone_port():
-    """An address on which nobody listens."""
+    """Return an address on which no process listens."""
     return '127.0.0.1:%d' % rig.free_port()
 
 
 # ---- usage ----
 
-WRONG_ENDS = ['', 'nosuchservice', '65536', '-1', ':80', '[::1]', '[::1]:', '[::1', '::1:80', '[::1:80', '[]:80', 'localhost:',
-              'localhost:99999', 'localhost:nosuchservice', 'localhost:0x50', '8888 ', ' 8888', '+80', '127.0.0.1:80:90',
+WRONG_ENDS = ['', 'nosuchservice', '65536', '-1', ':80', '[::1]', '[::1]:', '[::1', '::1:80',
+              '[::1:80', '[]:80', 'localhost:',
+              'localhost:99999', 'localhost:nosuchservice', 'localhost:0x50', '8888 ', ' 8888',
+              '+80', '127.0.0.1:80:90',
               'a' * 300 + ':80', '/', './', '/' + 'a' * 5000]
 
 
 @TIMES('word', WRONG_ENDS, ids=lambda w: repr(w[:20]))
 def test_wrong_ends(run, word):
-    """Goal: every wrong end gives status 2 and one line that names it, as FROM and as TO, and nothing on stdout."""
-    for words in ([word, '8888'], ['8888', word], ['-', word], ['-z', word], ['-F', word], [word, '--', 'true']):
+    """Goal: a wrong end gives status 2 and one line that names it, as FROM and
+    as TO. Nothing is written to stdout."""
+    for words in ([word, '8888'], ['8888', word], ['-', word], ['-z', word], ['-F', word],
+                  [word, '--', 'true']):
         if word.startswith('-') and words[0] in (word, '-z', '-F'):
             continue    # an option
         r = run(*words)
@@ -45,30 +49,40 @@ def test_wrong_ends(run, word):
         assert not word.strip() or word.strip()[:10] in r.stderr
 
 
-@TIMES('words', ['', '8888', '8888 9999 7777', '-', '- -', '8888 *:80', '8888 0', '8888 localhost:0', '8888 --', '- --',
-                 '-x 8888 9999', '-c', '-c 0 8888 9999', '-c x 8888 9999', '-c -1 8888 9999', '-c 1x 8888 9999',
-                 '-t 0 8888 9999', '-t -1 8888 9999', '-t 1e3 8888 9999', '-t 99999999999999999999 8888 9999',
-                 '-w -1 8888 9999', '-w x 8888 9999', '-P', '-f - 8888', '-f 8888 -', '-z', '-z -', '-z - -', '-F -', '-F - -',
-                 '-z 8888 9999', '-F 8888 9999', '-z -- true', '-F -- true', '8888 -v 9999', '-z *:80',
-                 '-m', '-m 8888', '-m - -', '-m - 8888 9999', '-m -z 8888', '-m -F 8888', '-m -L 8888:x:80 login',
-                 '-z -F 8888', '-n -z login', '-n -m login', '-F -m 8888', '-x /r -z 8888', '-e ssh 8888 9999',
-                 '-L 8888:x:80', '-L 8888:x:80 -z login', '-F -D 8888 login', '-L 0:x:80 ' * 33 + 'login'],
+@TIMES('words', ['', '8888', '8888 9999 7777', '-', '- -', '8888 *:80', '8888 0',
+                 '8888 localhost:0', '8888 --', '- --',
+                 '-x 8888 9999', '-c', '-c 0 8888 9999', '-c x 8888 9999', '-c -1 8888 9999',
+                 '-c 1x 8888 9999',
+                 '-t 0 8888 9999', '-t -1 8888 9999', '-t 1e3 8888 9999',
+                 '-t 99999999999999999999 8888 9999',
+                 '-w -1 8888 9999', '-w x 8888 9999', '-P', '-f - 8888', '-f 8888 -', '-z', '-z -',
+                 '-z - -', '-F -', '-F - -',
+                 '-z 8888 9999', '-F 8888 9999', '-z -- true', '-F -- true', '8888 -v 9999',
+                 '-z *:80',
+                 '-m', '-m 8888', '-m - -', '-m - 8888 9999', '-m -z 8888', '-m -F 8888',
+                 '-m -L 8888:x:80 login',
+                 '-z -F 8888', '-n -z login', '-n -m login', '-F -m 8888', '-x /r -z 8888',
+                 '-e ssh 8888 9999',
+                 '-L 8888:x:80', '-L 8888:x:80 -z login', '-F -D 8888 login',
+                 '-L 0:x:80 ' * 33 + 'login'],
        ids=lambda words: words[:40])
 def test_wrong_words(run, words):
-    """Goal: every wrong option or number of words gives status 2 and one line."""
+    """Goal: a wrong option or a wrong number of words gives status 2 and one
+    line."""
     r = run(*words.split())
     assert (r.returncode, r.stdout) == (2, '')
     assert one_line(r.stderr), r.stderr
 
 
 def test_empty_command(run):
-    """Goal: an empty word is no command."""
+    """Goal: an empty word is refused as a command."""
     r = run('8888', '--', '')
     assert r.returncode == 2 and one_line(r.stderr)
 
 
 def test_help_and_version(run):
-    """Goal: -h and -V answer on stdout, with status 0, whatever else is said; -h names every option."""
+    """Goal: -h and -V write to stdout and exit with status 0. -h names every
+    option. If stdout is full, the status is not 0."""
     h = run('-h')
     assert (h.returncode, h.stderr) == (0, '')
     for option in 'acfFhPqtvVwz':
@@ -81,28 +95,33 @@ def test_help_and_version(run):
 
 
 def test_each_option_has_a_line(run):
-    """Goal: relay -h lists one option a line, in the order of the alphabet, in at most 80 columns."""
+    """Goal: relay -h lists one option a line, in alphabetical order, in at most
+    80 columns."""
     text = run('-h').stdout
     assert [line for line in text.splitlines() if len(line) > 80] == []
     letters = [line[3] for line in text.splitlines() if re.match(r'  -\w \S* +\S', line)]
-    assert letters == sorted(letters, key=lambda c: (c.lower(), c)) and len(set(letters)) == len(letters) > 20
+    assert letters == sorted(letters, key=lambda c: (c.lower(), c))
+    assert len(set(letters)) == len(letters) > 20
     for letter in letters:
         assert 'unknown' not in run('-' + letter, '-h').stderr
 
 
 def test_manual_has_each_option(run):
-    """Goal: relay(1) describes the options that relay -h lists, with an argument where there is one, and no others."""
+    """Goal: relay(1) describes exactly the options that relay -h lists, with
+    the same arguments."""
     shown = re.findall(r'^  -(\w) (\S*) +\S', run('-h').stdout, re.M)
     with open(os.path.join(os.path.dirname(rig.HERE), 'doc', 'relay.1')) as f:
         text = f.read().split('The options are')[1].split('.El\n')[0]
-    told = re.findall(r'^\.It Fl (\w)( .+)?$', text, re.M)
-    assert [(letter, argument != '') for letter, argument in told] == [(letter, argument != '') for letter, argument in shown]
+    described = re.findall(r'^\.It Fl (\w)( .+)?$', text, re.M)
+    assert ([(letter, argument != '') for letter, argument in described] ==
+            [(letter, argument != '') for letter, argument in shown])
 
 
 # ---- exit statuses ----
 
 def test_status_0(relay, target):
-    """Goal: a listener that is stopped by SIGTERM, SIGINT or SIGHUP has ended well."""
+    """Goal: a listener that SIGTERM, SIGINT or SIGHUP stops exits with status
+    0."""
     t = target()
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         r = relay('127.0.0.1:0', *t.words)
@@ -113,7 +132,8 @@ def test_status_0(relay, target):
 
 @TIMES('sig', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_status_128(joined, sig):
-    """Goal: a signal that stops the one connection of stdin and stdout is told by 128 + its number."""
+    """Goal: if signal N stops the one connection of stdin and stdout, the
+    status is 128 + N."""
     j = joined('pipes', 'tcp')
     a, b = j.connect()
     ping(a, b)
@@ -122,9 +142,11 @@ def test_status_128(joined, sig):
 
 
 def test_ignored_hangup_stays_ignored(relay, target):
-    """Goal: nohup relay survives the hang-up."""
+    """Goal: if SIGHUP was ignored at the start (nohup), it does not stop
+    relay."""
     t = target()
-    r = relay('127.0.0.1:0', *t.words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    r = relay('127.0.0.1:0', *t.words,
+              preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     assert r.address
     r.proc.send_signal(signal.SIGHUP)
     a = rig.connect(r.address)
@@ -135,8 +157,9 @@ def test_ignored_hangup_stays_ignored(relay, target):
 
 
 def test_status_1(run, tmp):
-    """Goal: a target that cannot be reached gives status 1 and the cause: a refusing port, a missing file, a dead socket, a
-    file that is no socket, a name that does not exist."""
+    """Goal: a target that cannot be reached gives status 1 and the cause: a
+    refusing port, a missing file, a dead socket, a file that is not a socket, a
+    name that does not exist."""
     port = gone_port()
     r = run('-', port)
     assert r.returncode == 1 and one_line(r.stderr)
@@ -157,17 +180,20 @@ def test_status_1(run, tmp):
 
 
 def test_status_3(run, target, tmp):
-    """Goal: what cannot be listened on gives status 3 and the cause."""
+    """Goal: if relay cannot listen on FROM, it logs the cause and exits with
+    status 3."""
     t = target()
-    for word, said in ((t.words[0], 'in use'), (tmp + '/none/sock', 'No such file'), ('192.0.2.99:0', 'address'),
+    for word, cause in ((t.words[0], 'in use'), (tmp + '/none/sock', 'No such file'),
+                        ('192.0.2.99:0', 'address'),
                        ('no.such.host.invalid:0', 'no.such.host.invalid')):
         r = run(word, *t.words)
         assert (r.returncode, r.stdout) == (3, ''), r.stderr
-        assert one_line(r.stderr) and said in r.stderr
+        assert one_line(r.stderr) and cause in r.stderr
 
 
 def test_one_taken_address_of_two(run, target):
-    """Goal: a bare port of which one address is taken is not listened on by half."""
+    """Goal: if one address of a bare port is taken, relay does not listen on
+    the other one."""
     t = target(host='::1')
     port = rig.host_port(t.words[0])[1]
     r = run(port, *t.words)
@@ -177,7 +203,8 @@ def test_one_taken_address_of_two(run, target):
 
 
 def test_status_5(run):
-    """Goal: with FROM `-` the command's failure is told and gives status 5; its success 0."""
+    """Goal: with FROM `-`, a command that fails is logged and gives status 5. A
+    command that succeeds gives status 0."""
     r = run('-', '--', 'sh', '-c', 'exit 3')
     assert (r.returncode, r.stderr) == (5, 'relay: sh exited with status 3\n')
     r = run('-', '--', 'sh', '-c', 'kill -9 $$')
@@ -189,17 +216,20 @@ def test_status_5(run):
 
 
 def test_status_6(run, target, monkeypatch):
-    """Goal: when the system refuses descriptors from the start, relay says so with status 6."""
+    """Goal: if the system refuses descriptors at the start, relay logs it and
+    exits with status 6."""
     import resource
     if rig.COUNTED:
-        pytest.skip('skipped: what coverage has counted takes descriptors to write')
-    monkeypatch.setenv('ASAN_OPTIONS', 'detect_leaks=0')     # takes descriptors itself
-    r = run('-', *target().words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6)))
+        pytest.skip('skipped: gcov needs descriptors to write its counts')
+    monkeypatch.setenv('ASAN_OPTIONS', 'detect_leaks=0')     # LeakSanitizer needs descriptors
+    limit = resource.RLIMIT_NOFILE, (6, 6)
+    r = run('-', *target().words, preexec_fn=lambda: resource.setrlimit(*limit))
     assert r.returncode == 6 and one_line(r.stderr), r.stderr
 
 
 def test_status_126_127(run, tmp):
-    """Goal: a command that is not there gives 127, one that cannot be executed 126, as in a shell, with the cause."""
+    """Goal: as in a shell, a command that does not exist gives 127, one that
+    cannot be executed 126. The cause is logged."""
     r = run('-', '--', 'no-such-command-here')
     assert r.returncode == 127 and one_line(r.stderr) and 'no-such-command-here' in r.stderr
     with open(tmp + '/plain', 'w') as f:
@@ -211,9 +241,10 @@ def test_status_126_127(run, tmp):
 
 
 @TIMES('source', rig.LISTENERS)
-def test_failed_dials_disturb_nobody(joined, relay, tmp, source):
-    """Goal: with a listener a failed connection is a line on stderr and a reset of the TCP client; it costs no other
-    connection anything, and relay no descriptor."""
+def test_failed_dials_end_no_other_connection(joined, relay, tmp, source):
+    """Goal: with a listener, a failed connection is logged in one line and
+    resets the TCP client. Other connections go on, and no descriptor stays
+    open."""
     j = joined(source, 'unix')
     a, b = j.connect()
     ping(a, b)
@@ -229,8 +260,9 @@ def test_failed_dials_disturb_nobody(joined, relay, tmp, source):
 
 
 @TIMES('source', rig.LISTENERS)
-def test_failed_commands_disturb_nobody(relay, tmp, source):
-    """Goal: the same for commands that cannot be executed: told, the client cut, nothing else."""
+def test_failed_commands_end_no_other_connection(relay, tmp, source):
+    """Goal: with a listener, a command that cannot be executed is logged and
+    ends its connection only."""
     r = relay(tmp + '/from' if source == 'unix' else '127.0.0.1:0', '--', 'no-such-command-here')
     for _ in range(5):
         assert rig.fate_at(r.address) == ('reset' if source == 'tcp' else 'end')
@@ -243,10 +275,12 @@ def test_failed_commands_disturb_nobody(relay, tmp, source):
 # ---- FROM ----
 
 def test_addresses(relay, target):
-    """Goal: a bare port and localhost are 127.0.0.1 and ::1 with one port number; other words are what they say; every
-    address printed works."""
+    """Goal: a bare port and localhost are 127.0.0.1 and ::1 with one port
+    number. Other hosts stay as they are. Each address that is printed can be
+    connected to."""
     t = target()
-    for word, hosts in (('0', ['127.0.0.1', '::1']), ('localhost:0', ['127.0.0.1', '::1']), ('127.0.0.1:0', ['127.0.0.1']),
+    for word, hosts in (('0', ['127.0.0.1', '::1']), ('localhost:0', ['127.0.0.1', '::1']),
+                        ('127.0.0.1:0', ['127.0.0.1']),
                         ('[::1]:0', ['::1']), ('*:0', ['0.0.0.0', '::'])):
         r = relay(word, *t.words)
         got = [rig.host_port(a) for a in r.addresses]
@@ -262,7 +296,8 @@ def test_addresses(relay, target):
 
 
 def test_fixed_port_can_be_used_again_at_once(relay, target):
-    """Goal: a port number that was asked for is the one; after a stop with open connections it is free at once."""
+    """Goal: relay listens on the port that was given. After a stop with open
+    connections, the port can be used again at once."""
     t = target()
     port = rig.free_port()
     for _ in range(3):
@@ -277,19 +312,20 @@ def test_fixed_port_can_be_used_again_at_once(relay, target):
 
 
 def test_service_name(run, relay, target):
-    """Goal: a port may be a service's name."""
+    """Goal: a port can be written as a service name."""
     try:
         port = socket.getservbyname('http-alt', 'tcp')
         t = target(port=port)
     except OSError:
-        pytest.skip('no service http-alt, or its port is taken')
+        pytest.skip('skipped: no service http-alt, or its port is taken')
     assert run('-z', 'localhost:http-alt').returncode == 0
     assert run('-z', 'http-alt').returncode == 0
     t.sock.close()
 
 
 def test_all_addresses_of_a_name(relay, target):
-    """Goal: localhost is tried at all its addresses: a server on ::1 alone is reached, by name and by bare port."""
+    """Goal: localhost and a bare port are tried at all their addresses, so a
+    server on ::1 alone is reached."""
     t = target(host='::1')
     port = rig.host_port(t.words[0])[1]
     for word in (port, 'localhost:%d' % port):
@@ -302,7 +338,8 @@ def test_all_addresses_of_a_name(relay, target):
 
 
 def test_target_stdio(relay):
-    """Goal: `relay PORT -` takes one connection, prints no address, refuses a second, and ends with it."""
+    """Goal: `relay PORT -` prints no address, accepts one connection, refuses a
+    second, and exits with the first."""
     port = rig.free_port()
     a, i, o = rig.end_of_pipe_pair()
     r = relay('127.0.0.1:%d' % port, '-', stdin=i, stdout=o)
@@ -329,7 +366,8 @@ def mode(path):
 
 
 def test_stale_socket_is_replaced(relay, target, tmp):
-    """Goal: a socket file whose server is dead is replaced, and that is told."""
+    """Goal: a socket file without a listening process is replaced, and this is
+    logged."""
     path = tmp + '/sock'
     old = rig.UnixTarget(path)
     old.sock.close()
@@ -346,8 +384,9 @@ def test_stale_socket_is_replaced(relay, target, tmp):
     assert os.listdir(tmp) == []
 
 
-def test_live_socket_is_left_alone(run, target, tmp):
-    """Goal: a socket on which somebody listens is refused, stays, and still works; also one with a full backlog."""
+def test_live_socket_stays(run, target, tmp):
+    """Goal: a socket on which a process listens is refused and goes on working,
+    even if its backlog is full."""
     for backlog in (5, 0):
         live = target('unix')
         live.sock.listen(backlog)
@@ -362,7 +401,7 @@ def test_live_socket_is_left_alone(run, target, tmp):
         for end in waiting:
             end.close()
         if backlog:
-            live.accept().close()       # relay's own look
+            live.accept().close()       # the connect of relay, which tests the socket
             a = rig.connect(live.path)
             b = live.accept()
             ping(a, b)
@@ -370,10 +409,17 @@ def test_live_socket_is_left_alone(run, target, tmp):
             b.close()
 
 
-@TIMES('what', ['file', 'empty', 'directory', 'fifo', 'symlink to a file', 'symlink to a stale socket', 'dangling symlink',
+def states(path):
+    """Return the name and the state of each file in path."""
+    return [(name, os.lstat(os.path.join(path, name))[:8]) for name in sorted(os.listdir(path))]
+
+
+@TIMES('what', ['file', 'empty', 'directory', 'fifo', 'symlink to a file',
+                'symlink to a stale socket', 'dangling symlink',
                 'symlink to a live socket'])
-def test_other_files_are_left_alone(run, target, tmp, what):
-    """Goal: where a file stands that is no socket relay refuses and touches nothing; a symlink is not followed."""
+def test_other_files_stay(run, target, tmp, what):
+    """Goal: if FROM is a file other than a socket, relay refuses it and changes
+    nothing. A symlink is not followed."""
     path = tmp + '/it'
     other = tmp + '/other'
     if what == 'directory':
@@ -392,18 +438,19 @@ def test_other_files_are_left_alone(run, target, tmp, what):
             with open(other, 'w') as f:
                 f.write('precious')
         os.symlink(other, path)
-    before = [(os.path.basename(f), os.lstat(tmp + '/' + f)[:8]) for f in sorted(os.listdir(tmp))]
+    before = states(tmp)
     r = run(path, gone_port())
     assert (r.returncode, r.stdout) == (3, '')
     assert one_line(r.stderr) and path in r.stderr and 'not a socket' in r.stderr
-    assert before == [(os.path.basename(f), os.lstat(tmp + '/' + f)[:8]) for f in sorted(os.listdir(tmp))]
+    assert before == states(tmp)
     if 'socket' in what:
         s.close()
 
 
 @TIMES('mask', [0, 0o22, 0o777])
 def test_socket_is_private(relay, target, tmp, mask):
-    """Goal: a listener's socket has mode 0600 whatever the umask; the umask of its commands is the caller's."""
+    """Goal: the socket of a listener has mode 0600 under any umask. Commands
+    have the umask of relay's caller."""
     r = relay(tmp + '/sock', '--', 'sh', '-c', 'umask', preexec_fn=lambda: os.umask(mask))
     assert mode(r.address) == 0o600
     a = rig.connect(r.address)
@@ -412,7 +459,8 @@ def test_socket_is_private(relay, target, tmp, mask):
 
 
 def lay_out(tmp, kind):
-    """(path to a socket to be made, the working directory) of an unusual kind."""
+    """Return the path of a socket to be made, and the working directory, for an
+    unusual kind of path."""
     long = tmp + '/' + '/'.join(['d' * 45] * 4)
     if kind == 'long path':
         os.makedirs(long)
@@ -434,10 +482,12 @@ def lay_out(tmp, kind):
     return tmp + '/a dir\twith "blanks" %s/s o c k', tmp
 
 
-@TIMES('kind', ['long path', 'path of 107', 'path of 108', 'long name', 'longest name', 'relative', 'relative and long', 'blanks'])
+@TIMES('kind', ['long path', 'path of 107', 'path of 108', 'long name', 'longest name', 'relative',
+                'relative and long', 'blanks'])
 def test_unusual_paths(relay, run, tmp, target, kind):
-    """Goal: paths that are long, relative or strange work both ways: listening, connecting, refusing a live one, replacing
-    a dead one, with mode 0600 and nothing left."""
+    """Goal: relay listens on and connects to paths that are long, relative or
+    contain blanks. It refuses a live socket there, replaces a dead one, sets
+    mode 0600, and leaves no file."""
     path, cwd = lay_out(tmp, kind)
     full = os.path.join(cwd, path)
     t = target()
@@ -466,8 +516,9 @@ def test_unusual_paths(relay, run, tmp, target, kind):
     assert not [f for _, _, files in os.walk(tmp) for f in files]
 
 
-def test_another_socket_in_the_place_is_left(relay, target, tmp):
-    """Goal: at exit the file is removed only if it is still ours."""
+def test_socket_of_another_process_stays(relay, target, tmp):
+    """Goal: at exit, relay removes the socket file only if it is still its
+    own."""
     path = tmp + '/sock'
     t = target()
     r = relay(path, *t.words)
@@ -479,8 +530,9 @@ def test_another_socket_in_the_place_is_left(relay, target, tmp):
     other.close()
 
 
-def test_pathname_is_removed_already(relay, target, tmp):
-    """Goal: a socket file that somebody removed does not disturb the exit."""
+def test_socket_file_was_removed(relay, target, tmp):
+    """Goal: if the socket file was removed already, relay exits with status 0
+    and logs nothing."""
     r = relay(tmp + '/sock', *target().words)
     os.unlink(r.address)
     assert r.stop() == 0
@@ -490,7 +542,7 @@ def test_pathname_is_removed_already(relay, target, tmp):
 # ---- options ----
 
 def test_probe(run, target, tmp):
-    """Goal: -z says nothing and tells by its status whether somebody listens."""
+    """Goal: -z writes nothing. Its status reports whether a process listens."""
     for kind in ('tcp', 'unix'):
         t = target(kind)
         for words in (['-z', *t.words], ['-z', '-', *t.words]):
@@ -507,8 +559,8 @@ def test_probe(run, target, tmp):
 
 @TIMES('kind', rig.LISTENERS)
 def test_wait_for_the_target(relay, run, target, tmp, kind):
-    """Goal: -w waits for the target that is not there yet; other connections wait with it and all are served; with FROM `-`
-    as well."""
+    """Goal: -w waits for a target that does not listen yet. All connections
+    wait meanwhile and are served then, also with FROM `-`."""
     late = tmp + '/late' if kind == 'unix' else gone_port()
     r = relay('-w', '30', '127.0.0.1:0', late)
     near = [rig.connect(r.address) for _ in range(3)]
@@ -533,7 +585,8 @@ def test_wait_for_the_target(relay, run, target, tmp, kind):
 
 
 def test_wait_ends(run):
-    """Goal: -w gives up after its time, not before, with status 1; -z -w in silence."""
+    """Goal: -w gives up after its time, not before, with status 1. -z -w writes
+    nothing."""
     for words in (['-w', '1', '-'], ['-w', '1', '-z']):
         start = time.monotonic()
         r = run(*words, gone_port())
@@ -543,8 +596,9 @@ def test_wait_ends(run):
 
 
 @pytest.fixture
-def deaf():
-    """deaf(host) makes a server that answers no connect: its backlog is full."""
+def silent_server():
+    """silent_server(host) returns the port of a server that does not answer
+    connects: its backlog is full."""
     made = []
 
     def make(host='127.0.0.1'):
@@ -560,16 +614,16 @@ def deaf():
                 c.connect(s.getsockname())
             except socket.timeout:
                 return s.getsockname()[1]
-        pytest.skip('this system knows no full backlog')
+        pytest.skip('skipped: a full backlog does not delay connects here')
     yield make
     for s in made:
         s.close()
 
 
-def test_timeout(run, relay, deaf):
-    """Goal: an address that does not answer is given up after -t seconds, with status 1; a listener's client is reset then,
-    and the listener goes on."""
-    port = deaf()
+def test_timeout(run, relay, silent_server):
+    """Goal: after -t seconds without an answer, relay gives up with status 1.
+    With a listener, it resets the client and goes on."""
+    port = silent_server()
     start = time.monotonic()
     r = run('-t', '1', '-', '127.0.0.1:%d' % port)
     assert r.returncode == 1 and one_line(r.stderr) and '-t' in r.stderr
@@ -581,21 +635,23 @@ def test_timeout(run, relay, deaf):
     assert run('-z', r.address).returncode == 0
 
 
-def test_timeout_is_each_address_s(run, deaf, target):
-    """Goal: localhost whose first address does not answer is reached at the second after -t seconds."""
-    port = deaf()
+def test_timeout_of_each_address(run, silent_server, target):
+    """Goal: if the first address of localhost does not answer, the second one
+    is tried after -t seconds."""
+    port = silent_server()
     try:
         t = target(host='::1', port=port)
     except OSError:
-        pytest.skip('no ::1, or its port is taken')
+        pytest.skip('skipped: no ::1, or its port is taken')
     r = run('-t', '1', '-z', 'localhost:%d' % port)
     assert r.returncode == 0
     t.accept().close()
 
 
-def test_client_goes_while_relay_dials(relay, deaf):
-    """Goal: a client that resets while its target does not answer is forgotten at once, as -v and the descriptors tell."""
-    r = relay('-v', '127.0.0.1:0', '127.0.0.1:%d' % deaf())
+def test_client_resets_while_relay_connects(relay, silent_server):
+    """Goal: if a client resets while the target does not answer, relay closes
+    the connection and its descriptors at once."""
+    r = relay('-v', '127.0.0.1:0', '127.0.0.1:%d' % silent_server())
     held = []
     for n in (1, 2, 3):
         a = rig.connect(r.address)
@@ -609,11 +665,12 @@ def test_client_goes_while_relay_dials(relay, deaf):
 
 @TIMES('source', rig.LISTENERS)
 def test_at_most(joined, source):
-    """Goal: -c 2 lets two be served; the third waits in the backlog, nothing spins, and its turn comes."""
+    """Goal: with -c 2, a third connection waits in the backlog without using
+    processor time, and is served once another one has ended."""
     j = joined(source, 'unix', ['-c', '2', '-v'])
     pairs = [j.connect(), j.connect()]
     third = j.client()
-    third.send(b'patience')
+    third.send(b'third...')
     rig.quiet(j.relay.pid)
     assert not j.target.waiting() and j.relay.err().count('opened') == 2
     assert rig.cpu_grows(j.relay.pid, 0.2) < 0.1
@@ -623,15 +680,17 @@ def test_at_most(joined, source):
     a.close()
     b.close()
     served = j.target.accept()
-    assert served.read(8) == b'patience'
+    assert served.read(8) == b'third...'
     ping(third, served)
     served.close()
 
 
 @TIMES('words', [['127.0.0.1:0'], ['SOCK']], ids=['tcp', 'unix'])
 def test_pid_file(relay, target, tmp, words):
-    """Goal: -P holds the pid once the address is printed, and is removed at exit."""
-    r = relay('-P', tmp + '/it.pid', *[tmp + '/sock' if w == 'SOCK' else w for w in words], *target().words)
+    """Goal: the file of -P holds the process ID before the address is printed,
+    and is removed at exit."""
+    r = relay('-P', tmp + '/it.pid', *[tmp + '/sock' if w == 'SOCK' else w for w in words],
+              *target().words)
     assert r.address
     with open(tmp + '/it.pid') as f:
         assert f.read() == '%d\n' % r.pid
@@ -641,8 +700,9 @@ def test_pid_file(relay, target, tmp, words):
 
 @TIMES('options', [[], ['-f']], ids=['foreground', 'background'])
 def test_pid_file_of_a_live_relay(relay, run, tmp, options):
-    """Goal: -P with the file of a relay that runs is refused and reports its pid; the file stays its own, also after it has
-    started commands, and is removed by its own end."""
+    """Goal: the pid file of a relay that runs is refused with the process ID of
+    that relay. The file is not changed, also after its owner has started
+    commands, and its owner removes it."""
     path = tmp + '/it.pid'
     first = relay(*options, '-P', path, '127.0.0.1:0', '--', 'echo', 'x')
     a = rig.connect(first.address)
@@ -653,7 +713,8 @@ def test_pid_file_of_a_live_relay(relay, run, tmp, options):
     for second in ([], ['-f']):
         r = run(*second, '-P', path, tmp + '/sock', '--', 'true')
         assert (r.returncode, r.stdout) == (6, '')
-        assert one_line(r.stderr) and path in r.stderr and 'process ' + words.strip() in r.stderr, r.stderr
+        assert one_line(r.stderr) and path in r.stderr
+        assert 'process ' + words.strip() in r.stderr
         with open(path) as f:
             assert f.read() == words
     os.kill(int(words), signal.SIGTERM)
@@ -662,7 +723,8 @@ def test_pid_file_of_a_live_relay(relay, run, tmp, options):
 
 
 def test_pid_file_left_by_kill(relay, tmp):
-    """Goal: a pid file that kill -9 left behind is taken over, whatever is in it."""
+    """Goal: a pid file that kill -9 has left is used again, whatever it
+    contains."""
     for left in ('first', 'a text that is longer than any pid\n'):
         if left == 'first':
             first = relay('-P', tmp + '/it.pid', '127.0.0.1:0', gone_port())
@@ -681,9 +743,11 @@ def test_pid_file_left_by_kill(relay, tmp):
 
 
 def test_pid_file_of_starts_at_once(tmp, run):
-    """Goal: of four starts with one pid file one goes on; the file names it."""
+    """Goal: of four relays started with one pid file, one runs, and the file
+    has its process ID."""
     for _ in range(20):
-        all = [subprocess.Popen([rig.RELAY, '-P', tmp + '/it.pid', '127.0.0.1:0', gone_port()], stdout=subprocess.PIPE,
+        all = [subprocess.Popen([rig.RELAY, '-P', tmp + '/it.pid', '127.0.0.1:0', gone_port()],
+                                stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE) for _ in range(4)]
         try:
             wait_for(lambda: sum(p.poll() is None for p in all) <= 1)
@@ -702,7 +766,8 @@ def test_pid_file_of_starts_at_once(tmp, run):
 
 
 def test_pid_file_of_one_connection(joined, tmp):
-    """Goal: -P with FROM `-`, removed at the clean end."""
+    """Goal: with FROM `-`, the pid file exists while the connection is open,
+    and is removed at the end."""
     j = joined('pipes', 'tcp', ['-P', tmp + '/it.pid'])
     a, b = j.connect()
     ping(a, b)
@@ -715,18 +780,20 @@ def test_pid_file_of_one_connection(joined, tmp):
 
 
 def test_pid_file_that_is_a_device(run, target, tmp):
-    """Goal: a device is no place for a pid, is told so, and stays."""
+    """Goal: a device is refused as a pid file and is not changed."""
     try:
         os.mknod(tmp + '/device', 0o20666, os.makedev(1, 3))
     except PermissionError:
-        pytest.skip('skipped: no leave to make a device')
+        pytest.skip('skipped: mknod is not permitted')
     r = run('-P', tmp + '/device', tmp + '/from', *target().words)
     assert r.returncode == 6 and one_line(r.stderr), r.stderr
     assert os.path.exists(tmp + '/device')
 
 
-def test_pid_file_that_cannot_be(run, target, tmp):
-    """Goal: a pid file that cannot be written stops the start, and the socket file does not stay."""
+def test_pid_file_that_cannot_be_written(run, target, tmp):
+    """Goal: if the pid file cannot be written, relay exits and leaves no socket
+    file. Symlinks, FIFOs and files with two names are refused and not
+    changed."""
     r = run('-P', tmp + '/none/it.pid', tmp + '/sock', *target().words)
     assert r.returncode in (3, 6) and one_line(r.stderr) and r.stdout == ''
     assert os.listdir(tmp) == []
@@ -746,8 +813,8 @@ def test_pid_file_that_cannot_be(run, target, tmp):
 
 
 def test_background(run, target, tmp):
-    """Goal: -f gives the prompt back when the listener stands; the socket works, from a relative path too; after a kill the
-    socket and the pid file are gone."""
+    """Goal: relay -f returns once the listener is ready. Relative paths work.
+    After a kill, the socket and the pid file are removed."""
     t = target('unix')
     r = run('-f', '-P', 'it.pid', './sock', os.path.relpath(t.path, tmp).join(['./', '']), cwd=tmp)
     assert (r.returncode, r.stdout, r.stderr) == (0, './sock\n', '')
@@ -768,10 +835,13 @@ def test_background(run, target, tmp):
 
 
 def test_background_in_a_substitution(target):
-    """Goal: addr=$(relay -f 0 TO) works, and kill "$(cat pidfile)" ends it."""
+    """Goal: addr=$(relay -f 0 TO) returns the address, and kill "$(cat
+    pidfile)" ends relay."""
     t = target('unix')
-    script = 'addr=$(%s -f -P %s.pid 127.0.0.1:0 %s 2>&1) && echo "got $addr"' % (rig.RELAY, t.path, t.path)
-    out = subprocess.run(['sh', '-c', script], stdout=subprocess.PIPE, text=True, timeout=rig.PATIENCE).stdout
+    script = 'addr=$(%s -f -P %s.pid 127.0.0.1:0 %s 2>&1) && echo "got $addr"'
+    script %= rig.RELAY, t.path, t.path
+    out = subprocess.run(['sh', '-c', script], stdout=subprocess.PIPE, text=True,
+                         timeout=rig.PATIENCE).stdout
     assert out.startswith('got 127.0.0.1:')
     a = rig.connect(out.split()[1])
     b = t.accept()
@@ -783,7 +853,8 @@ def test_background_in_a_substitution(target):
 
 
 def test_background_that_fails(run, target, tmp, mark):
-    """Goal: a start that fails has its usual status with -f as well, and leaves no process and no pid file."""
+    """Goal: a start with -f that fails has the same status as without -f, and
+    leaves no process and no pid file."""
     t = target()
     r = run('-f', '-P', tmp + '/it.pid', t.words[0], *t.words)
     assert r.returncode == 3 and one_line(r.stderr)
@@ -794,8 +865,9 @@ def test_background_that_fails(run, target, tmp, mark):
 
 
 def test_verbose_and_quiet(relay, target, tmp):
-    """Goal: -v says a line when a connection opens and one with its bytes and its time when it closes; without it nothing is
-    said; -q keeps the replaced socket to itself, not a failed connection."""
+    """Goal: -v logs a line when a connection opens, and a line with bytes and
+    time when it closes. Without -v neither is logged. -q logs a failed
+    connection but no replaced socket."""
     t = target()
     for options, lines in ((['-v'], 2), ([], 0), (['-q'], 0)):
         r = relay(*options, '127.0.0.1:0', *t.words)
@@ -809,11 +881,13 @@ def test_verbose_and_quiet(relay, target, tmp):
         b.shut()
         assert b.read_all() and a.read_all()
         rig.quiet(r.pid)
-        said = r.err().splitlines()[before:]
-        assert len(said) == lines, said
-        if said:
-            assert 'opened' in said[0] and t.words[0] in said[0] and '127.0.0.1:' in said[0]
-            assert 'closed' in said[1] and '1234' in said[1] and '56' in said[1] and re.search(r'\d s', said[1])
+        logged = r.err().splitlines()[before:]
+        assert len(logged) == lines, logged
+        if logged:
+            opened, closed = logged
+            assert 'opened' in opened and t.words[0] in opened and '127.0.0.1:' in opened
+            assert 'closed' in closed and '1234' in closed and '56' in closed
+            assert re.search(r'\d s', closed)
         a.close()
         b.close()
     dead = rig.UnixTarget(tmp + '/sock')
@@ -827,7 +901,8 @@ def test_verbose_and_quiet(relay, target, tmp):
 
 
 def test_table(joined):
-    """Goal: SIGUSR1 tells each connection's ends and bytes, and disturbs none; also without any connection."""
+    """Goal: SIGUSR1 logs the ends and the bytes of each connection and changes
+    none, also if there is no connection."""
     j = joined('tcp', 'unix')
     pairs = [j.connect() for _ in range(3)]
     for n, (a, b) in enumerate(pairs):
@@ -849,9 +924,10 @@ def test_table(joined):
     wait_for(lambda: len(j.relay.err()) > before)
 
 
-def test_table_does_not_end_a_dial(relay, deaf):
-    """Goal: SIGUSR1 while relay connects is harmless, with a listener, with `-` and with -z."""
-    port = deaf()
+def test_table_while_relay_connects(relay, silent_server):
+    """Goal: SIGUSR1 while relay connects changes nothing, with FROM `-` and
+    with -z."""
+    port = silent_server()
     for words in (['-t', '1', '-'], ['-t', '1', '-z']):
         r = relay(*words, '127.0.0.1:%d' % port, stdin=subprocess.PIPE)
         wait_for(lambda: rig.stat_of(r.pid)[0] == 'S' and 'SigCgt:\t0000000000000000' not in
@@ -861,7 +937,7 @@ def test_table_does_not_end_a_dial(relay, deaf):
         r.proc.stdin.close()
 
 
-# ---- what relay was given ----
+# ---- inherited descriptors ----
 
 def flags(fd):
     import fcntl
@@ -872,7 +948,8 @@ def flags(fd):
 @TIMES('blocking', [True, False])
 @TIMES('shape', ['pipes', 'socketpair'])
 def test_flags_come_back(relay, run, target, shape, blocking, how):
-    """Goal: the flags of inherited descriptors are as they were, whatever the end was: they are shared with the shell."""
+    """Goal: however relay ends, the flags of inherited descriptors are as they
+    were: the shell shares them."""
     if shape == 'pipes':
         a, i, o = rig.end_of_pipe_pair()
     else:
@@ -917,10 +994,12 @@ def test_flags_come_back(relay, run, target, shape, blocking, how):
 
 
 def test_flags_stay_without_pid_file(target, tmp):
-    """Goal: if the pid file cannot be written, stdin and stdout keep the flags they had."""
+    """Goal: if the pid file cannot be written, stdin and stdout keep the flags
+    that they had."""
     a, i, o = rig.end_of_pipe_pair()
     before = flags(i), flags(o)
-    r = subprocess.run([rig.RELAY, '-P', tmp + '/none/it.pid', '-', *target().words], stdin=i, stdout=o,
+    r = subprocess.run([rig.RELAY, '-P', tmp + '/none/it.pid', '-', *target().words], stdin=i,
+                       stdout=o,
                        stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
     assert r.returncode == 6 and one_line(r.stderr) and '/none/it.pid' in r.stderr
     assert (flags(i), flags(o)) == before
@@ -930,7 +1009,8 @@ def test_flags_stay_without_pid_file(target, tmp):
 
 
 def test_tty(relay, target):
-    """Goal: a terminal as stdin and stdout: a line goes, an answer comes, ^D ends what we say; its flags and modes stay."""
+    """Goal: with a terminal as stdin and stdout, lines pass both ways and ^D
+    sends EOF. The flags and modes of the terminal stay."""
     import pty
     import termios
     mine, theirs = pty.openpty()
@@ -941,7 +1021,7 @@ def test_tty(relay, target):
     a = rig.End(mine)
     a.send(b'hello\n')
     assert b.read(6) == b'hello\n'
-    assert a.read(7) == b'hello\r\n'     # the terminal's echo
+    assert a.read(7) == b'hello\r\n'     # the echo of the terminal
     b.send(b'answer\n')
     assert a.read(8) == b'answer\r\n'
     a.send(b'\4')
@@ -958,7 +1038,8 @@ def test_tty(relay, target):
 
 @TIMES('kind', ['tcp', 'unix', 'command'])
 def test_regular_files(relay, target, tmp, kind):
-    """Goal: regular files as stdin and stdout; an appending stdout keeps what was there, and the flags stay."""
+    """Goal: stdin and stdout can be regular files. If stdout appends, its old
+    content stays. The flags stay."""
     data = os.urandom(3 << 20)
     with open(tmp + '/in', 'wb') as f:
         f.write(data)
@@ -981,7 +1062,8 @@ def test_regular_files(relay, target, tmp, kind):
 
 
 def test_full_disk(relay, target):
-    """Goal: a stdout that takes no more (/dev/full) breaks the connection: status 4, told, no spinning."""
+    """Goal: if stdout is full (/dev/full), relay logs the cause and exits with
+    status 4, without using processor time."""
     t = target()
     with open('/dev/full', 'wb') as full:
         r = relay('-', *t.words, stdout=full)
@@ -993,19 +1075,21 @@ def test_full_disk(relay, target):
 
 
 def limit_files(size):
-    """For preexec_fn: no file may grow beyond size bytes."""
+    """Return a preexec_fn that limits the size of files to size bytes."""
     import resource
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 @TIMES('words', [[], ['-m']], ids=['direct', 'link'])
 def test_file_size_limit_of_stdout(relay, tmp, words):
-    """Goal: a stdout that reaches ulimit -f breaks the connection: status 4, with cause and remedy, and what fits is there."""
+    """Goal: if stdout reaches ulimit -f, relay logs cause and remedy and exits
+    with status 4. The bytes within the limit are written."""
     command = 'head -c 200000 /dev/zero; cat'
     to = ['--', 'sh', '-c', command] if not words else ['--', rig.RELAY, '-m', '-', tmp + '/t']
     t = rig.UnixTarget(tmp + '/t')
     with open(tmp + '/out', 'wb') as out:
-        r = relay(*words, '-', *to, stdin=subprocess.PIPE, stdout=out, preexec_fn=limit_files(65536))
+        r = relay(*words, '-', *to, stdin=subprocess.PIPE, stdout=out,
+                  preexec_fn=limit_files(65536))
     if words:
         b = t.accept()
         with contextlib.suppress(ConnectionError):
@@ -1021,7 +1105,8 @@ def test_file_size_limit_of_stdout(relay, tmp, words):
 
 
 def test_file_size_limit_of_stderr(relay, target, tmp):
-    """Goal: a log that has reached ulimit -f ends neither relay nor its connections, and the socket file is removed."""
+    """Goal: if stderr reaches ulimit -f, relay and its connections go on, and
+    the socket file is removed at exit."""
     t = target()
     r = relay('-v', tmp + '/sock', *t.words, preexec_fn=limit_files(100))
     for _ in range(5):
@@ -1037,7 +1122,8 @@ def test_file_size_limit_of_stderr(relay, target, tmp):
 
 @TIMES('closed', [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]], ids=str)
 def test_closed_descriptors(relay, target, tmp, closed):
-    """Goal: stdin, stdout or stderr may be closed at the start: no connection gets mixed up with them."""
+    """Goal: if stdin, stdout or stderr is closed at the start, no connection
+    gets their numbers, and all works."""
     def close():
         for fd in closed:
             os.close(fd)
@@ -1046,7 +1132,7 @@ def test_closed_descriptors(relay, target, tmp, closed):
     a = rig.reach(tmp + '/from')
     b = t.accept()
     ping(a, b)
-    os.kill(r.pid, signal.SIGUSR1)      # writes on stderr, wherever that is
+    os.kill(r.pid, signal.SIGUSR1)      # makes relay write to descriptor 2
     rig.quiet(r.pid)
     ping(a, b)
     a.close()
@@ -1056,7 +1142,8 @@ def test_closed_descriptors(relay, target, tmp, closed):
 
 @TIMES('closed', [[0], [1], [0, 1]], ids=str)
 def test_closed_stdio_as_an_end(relay, target, closed):
-    """Goal: FROM `-` with stdin or stdout closed: relay ends by itself, and mixes nothing up."""
+    """Goal: with FROM `-` and stdin or stdout closed, relay exits by itself,
+    and the bytes go to no other descriptor."""
     def close():
         for fd in closed:
             os.close(fd)
@@ -1066,7 +1153,7 @@ def test_closed_stdio_as_an_end(relay, target, closed):
         wait_for(lambda: t.waiting() or not rig.alive(r.pid))
     if t.waiting():
         b = t.accept()
-        b.send(b'nobody hears this')
+        b.send(b'not read')
         b.shut()
         assert b.read_all() == b''
         b.close()
@@ -1074,7 +1161,8 @@ def test_closed_stdio_as_an_end(relay, target, closed):
 
 
 def test_no_descriptor_leaks_into_commands(relay, tmp):
-    """Goal: a command has stdin, stdout and stderr, and nothing of relay's."""
+    """Goal: a command has stdin, stdout and stderr and no other descriptor of
+    relay."""
     r = relay('127.0.0.1:0', '--', 'sh', '-c', 'ls /proc/$$/fd')
     others = [rig.connect(r.address) for _ in range(3)]
     for a in others:
@@ -1087,7 +1175,8 @@ def test_no_descriptor_leaks_into_commands(relay, tmp):
 @TIMES('kind', rig.LISTENERS)
 @TIMES('words', [['-F'], ['-F', '-']], ids=' '.join)
 def test_fdpass(relay, target, kind, words):
-    """Goal: -F hands the connected, blocking socket over its stdout and exits; the bytes then pass without it."""
+    """Goal: -F sends the connected socket, in blocking mode, over stdout and
+    exits. The bytes then pass without relay."""
     t = target(kind)
     mine, theirs = socket.socketpair()
     mine.settimeout(rig.PATIENCE)
@@ -1108,9 +1197,11 @@ def test_fdpass(relay, target, kind, words):
 
 
 def test_fdpass_fails(run, target):
-    """Goal: -F that cannot connect has status 1; -F whose stdout is no socket says what it is for."""
+    """Goal: if -F cannot connect, the status is 1. If stdout is not a socket,
+    the message names the use of -F."""
     mine, theirs = socket.socketpair()
-    r = subprocess.run([rig.RELAY, '-F', gone_port()], stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
+    r = subprocess.run([rig.RELAY, '-F', gone_port()], stdout=theirs, stderr=subprocess.PIPE,
+                       text=True, timeout=rig.PATIENCE)
     theirs.close()
     assert r.returncode == 1 and one_line(r.stderr) and 'refused' in r.stderr
     assert mine.recv(1) == b''
@@ -1121,8 +1212,9 @@ def test_fdpass_fails(run, target):
 
 # ---- commands ----
 
-def test_command_s_failure_with_a_listener(relay):
-    """Goal: a command's failure is told, names it, and ends only its connection."""
+def test_failed_command_with_a_listener(relay):
+    """Goal: the failure of a command is logged with its name, and ends its
+    connection only."""
     r = relay('127.0.0.1:0', '--', 'sh', '-c', 'read x; exit $x')
     for status in (3, 255):
         a = rig.connect(r.address)
@@ -1140,7 +1232,8 @@ def test_command_s_failure_with_a_listener(relay):
 
 
 def test_command_is_killed(joined):
-    """Goal: a command killed with -9 is told and ends its connection."""
+    """Goal: if a command is killed with -9, this is logged and its connection
+    ends."""
     j = joined('tcp', 'command')
     a, b = j.connect()
     ping(a, b)
@@ -1153,8 +1246,9 @@ def test_command_is_killed(joined):
 
 @TIMES('stubborn', [False, True], ids=['polite', 'stubborn'])
 def test_command_that_does_not_end(joined, stubborn):
-    """Goal: a command that goes on after its connection gets SIGTERM after a second, and SIGKILL two seconds later; relay
-    reaps it, serves others meanwhile, and calls its own killing no failure."""
+    """Goal: a command that outlives its connection gets SIGTERM after a second,
+    and SIGKILL two seconds later. relay serves other connections meanwhile,
+    reaps the command, and logs no failure."""
     j = joined('tcp', 'command')
     a, b = j.connect()
     ping(a, b)
@@ -1174,48 +1268,51 @@ def test_command_that_does_not_end(joined, stubborn):
     assert j.relay.err() == ''
 
 
-def test_command_closes_stdin_but_speaks(joined):
-    """Goal: a command that closes its stdin goes on being heard; what the client says then is no error."""
+def test_command_closes_stdin_and_writes(joined):
+    """Goal: if a command closes its stdin, its output still reaches the client,
+    and later bytes of the client are no error."""
     j = joined('tcp', 'command')
     a, b = j.connect()
     ping(a, b)
     b.shut_read()
-    a.send(b'nobody takes this')
+    a.send(b'not read')
     rig.quiet(j.relay.pid)
     for _ in range(3):
         b.send(b'z' * 50000)
         assert a.read(50000) == b'z' * 50000
-        a.send(b'nor this' * 1000)
+        a.send(b'not read' * 1000)
     b.close()
     wait_for(lambda: not rig.children(j.relay.pid))
 
 
 @TIMES('source', rig.LISTENERS)
-def test_last_words_arrive(joined, pool, source):
-    """Goal: a command does not take what the client says, speaks its last words and ends: a client that reads slowly still
-    gets all of them (an answer that was sent before the request was read, as "413 Payload Too Large" is)."""
+def test_output_without_input_arrives(joined, pool, source):
+    """Goal: if a command writes its output and exits without reading its stdin,
+    even a slow client gets all of the output. A server that answers "413
+    Payload Too Large" does this."""
     j = joined(source, 'command', ['-v'])
     a = j.client(receive_buffer=4096)
     b = j.target.accept()
     ping(a, b)
     b.shut_read()
-    with contextlib.suppress(BrokenPipeError):      # a Unix client may be told
-        a.send(b'nobody takes this')
+    with contextlib.suppress(BrokenPipeError):      # a Unix client may get EPIPE
+        a.send(b'not read')
     rig.quiet(j.relay.pid)
     words = os.urandom(1 << 20)
     job = pool.submit(lambda: (b.send(words), b.close()))
     got = a.read(4096)
     if source == 'tcp':
-        j.relay.says('closed')      # it is all in the kernel's buffers now
+        j.relay.says('closed')      # the kernel holds all bytes now
     assert got + a.read_all() == words
     job.result()
 
 
 def test_grandchild_holds_stdout(relay, tmp):
-    """Goal: a command that has ended while a process of its own goes on speaking: what that says still arrives, and its end
-    is the connection's."""
+    """Goal: if a process of the command still has its stdout after the command
+    has exited, its output arrives. The connection ends when it exits."""
     os.mkfifo(tmp + '/gate')
-    r = relay('127.0.0.1:0', '--', 'sh', '-c', 'echo one; { read x <%s/gate; echo two; } & exit 0' % tmp)
+    r = relay('127.0.0.1:0', '--', 'sh', '-c',
+              'echo one; { read x <%s/gate; echo two; } & exit 0' % tmp)
     a = rig.connect(r.address)
     assert a.read(4) == b'one\n'
     wait_for(lambda: not rig.children(r.pid))
@@ -1228,7 +1325,7 @@ def test_grandchild_holds_stdout(relay, tmp):
 
 
 def test_stderr_of_commands_passes(relay):
-    """Goal: a command's stderr is relay's."""
+    """Goal: a command has the stderr of relay."""
     r = relay('127.0.0.1:0', '--', 'sh', '-c', 'echo help >&2')
     a = rig.connect(r.address)
     assert a.read_all() == b''
@@ -1237,28 +1334,33 @@ def test_stderr_of_commands_passes(relay):
 
 
 def test_process_group_stays(joined):
-    """Goal: a command is in relay's process group, so that ssh can ask for a password on the terminal."""
+    """Goal: a command is in the process group of relay, so that ssh can ask for
+    a password on the terminal."""
     j = joined('tcp', 'command')
     _, b = j.connect()
     assert os.getpgid(b.pid) == os.getpgid(j.relay.pid)
 
 
 def test_signals_of_commands(relay):
-    """Goal: a command starts with the signals that relay was started with: none blocked, none caught, none newly ignored."""
+    """Goal: a command starts with the signals that relay was started with: none
+    is blocked, caught or newly ignored."""
     r = relay('127.0.0.1:0', '--', 'cat', '/proc/self/status')
     a = rig.connect(r.address)
-    told = dict(line.split(b':\t') for line in a.read_all().splitlines() if line.startswith(b'Sig'))
+    masks = dict(line.split(b':\t') for line in a.read_all().splitlines()
+                 if line.startswith(b'Sig'))
     a.close()
     with open('/proc/self/status') as f:
-        mine = int(re.search(r'^SigIgn:\s*(\w+)', f.read(), re.M).group(1), 16)
-    python_s = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1     # Popen gives them back to its children
-    assert int(told[b'SigBlk'], 16) == 0 and int(told[b'SigCgt'], 16) == 0
-    assert int(told[b'SigIgn'], 16) == mine & ~python_s
+        own = int(re.search(r'^SigIgn:\s*(\w+)', f.read(), re.M).group(1), 16)
+    # Popen restores these two in its children.
+    python_ignores = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
+    assert int(masks[b'SigBlk'], 16) == 0 and int(masks[b'SigCgt'], 16) == 0
+    assert int(masks[b'SigIgn'], 16) == own & ~python_ignores
 
 
 @TIMES('source', ['tcp', 'pipes'])
 def test_relay_is_killed(joined, source):
-    """Goal: relay killed with -9 takes its commands with it; where the system cannot do that, they see their stdin end."""
+    """Goal: if relay is killed with -9, its commands end too. Where the system
+    cannot do this, they read EOF from stdin."""
     j = joined(source, 'command')
     a, b = j.connect()
     ping(a, b)
@@ -1270,7 +1372,8 @@ def test_relay_is_killed(joined, source):
 
 
 def test_sigterm_ends_stubborn_commands(joined):
-    """Goal: SIGTERM to relay ends commands that ignore SIGTERM as well, and relay with them, within a few seconds."""
+    """Goal: after SIGTERM, relay and its commands end within a few seconds,
+    even if the commands ignore SIGTERM."""
     j = joined('tcp', 'command')
     a, b = j.connect()
     ping(a, b)
@@ -1280,10 +1383,11 @@ def test_sigterm_ends_stubborn_commands(joined):
     assert not rig.alive(b.pid)
 
 
-def test_command_sees_no_end_before_its_time(relay, tmp):
-    """Goal: a command that was started for a connection that closes at once still gets its bytes and its end."""
+def test_command_of_a_client_that_closes_at_once(relay, tmp):
+    """Goal: if a client sends bytes and closes at once, the command for it
+    still gets the bytes and then EOF."""
     r = relay('-a', '127.0.0.1:0', '--', 'sh', '-c', 'cat >>%s/got; echo end >>%s/got' % (tmp, tmp))
     a = rig.connect(r.address)
-    a.send(b'in haste ')
+    a.send(b'bytes ')
     a.close()
-    wait_for(lambda: os.path.exists(tmp + '/got') and open(tmp + '/got').read() == 'in haste end\n')
+    wait_for(lambda: os.path.exists(tmp + '/got') and open(tmp + '/got').read() == 'bytes end\n')

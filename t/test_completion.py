@@ -1,4 +1,4 @@
-"""Completion in bash and zsh, with a HOME of its own: what is offered for words before the cursor."""
+"""Completion in bash and zsh: the words that are offered before the cursor."""
 import os
 import re
 import shutil
@@ -25,7 +25,7 @@ BASH = '''
 . "$1"
 complete -p relay | grep -q _relay || exit 9
 COMP_LINE=$2 COMP_POINT=${#2}
-# COMP_WORDS as readline cuts them: what breaks words is a word of its own.
+# As readline splits words: a character that breaks words is a word of its own.
 line=${COMP_LINE//[:]/ : } line=${line//@/ @ }
 read -ra COMP_WORDS <<<"$line"
 COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
@@ -33,7 +33,8 @@ _relay
 [ ${#COMPREPLY[@]} = 0 ] || printf '%s\\n' "${COMPREPLY[@]}"
 '''
 
-# A terminal in which a shell with the completion system gets LINE and a Tab; compadd shows what it was given.
+# zsh with its completion system reads LINE and a Tab from a terminal.  compadd is
+# replaced by a function that prints the words that match.
 ZSH = r'''
 zmodload zsh/zpty
 zpty z 'PS1= TERM=dumb zsh -f -i'
@@ -69,22 +70,27 @@ zpty -d z
 
 @pytest.fixture(scope='module')
 def files():
-    """A directory with the completions that make install makes of what this relay -h lists."""
+    """A directory with the completions that make install generates from the
+    output of relay -h."""
     with tempfile.TemporaryDirectory() as path:
         for name in ('_relay', 'relay.bash'):
-            generate(path, name, subprocess.run([rig.RELAY, '-h'], stdout=subprocess.PIPE, text=True, check=True).stdout)
+            generate(path, name, subprocess.run([rig.RELAY, '-h'], stdout=subprocess.PIPE,
+                                                text=True, check=True).stdout)
         yield path
 
 
 def generate(path, name, usage):
     with open('%s/%s' % (path, name), 'w') as f:
-        subprocess.run([SOURCES + '/generate', '%s/%s.in' % (SOURCES, name)], input=usage, stdout=f, text=True, check=True)
+        subprocess.run([SOURCES + '/generate', '%s/%s.in' % (SOURCES, name)], input=usage, stdout=f,
+                       text=True, check=True)
 
 
 @pytest.fixture
 def home(tmp, files):
-    for name, text in {'.ssh/config': CONFIG, '.ssh/extra.d/a.conf': 'Host included\nInclude more\n',
-                       '.ssh/more': 'Host nested\nInclude config\n', 'elsewhere': 'HOST elsewhere\n',
+    for name, text in {'.ssh/config': CONFIG,
+                       '.ssh/extra.d/a.conf': 'Host included\nInclude more\n',
+                       '.ssh/more': 'Host nested\nInclude config\n',
+                       'elsewhere': 'HOST elsewhere\n',
                        'run/app.s': '', 'run/apple.s': '', 'run/with space': ''}.items():
         path = os.path.join(tmp, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -98,28 +104,34 @@ def environment(home, **more):
     return dict(os.environ, HOME=home, DIR=home + '/completion', **more)
 
 
+def run_shell(words, home, **more):
+    """Run a shell, which must exit with status 0; return its output."""
+    r = subprocess.run(words, cwd=home + '/run', env=environment(home, **more), text=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       timeout=rig.PATIENCE)
+    assert r.returncode == 0, r.stderr
+    return r
+
+
 def bash(home, line):
-    r = subprocess.run(['bash', '--norc', '-c', BASH, 'bash', home + '/completion/relay.bash', line], cwd=home + '/run',
-                       env=environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                       text=True, timeout=rig.PATIENCE)
-    assert (r.returncode, r.stderr) == (0, '')
+    r = run_shell(['bash', '--norc', '-c', BASH, 'bash', home + '/completion/relay.bash', line],
+                  home)
+    assert r.stderr == ''
     return r.stdout.splitlines()
 
 
 def zsh(home, line):
     if not shutil.which('zsh'):
         pytest.skip('skipped: no zsh: apt-get install zsh')
-    r = subprocess.run(['zsh', '-f', '-c', ZSH], cwd=home + '/run', env=environment(home, LINE=line), stdin=subprocess.DEVNULL,
-                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=rig.PATIENCE)
-    assert r.returncode == 0, r.stderr
-    return r.stdout.splitlines()
+    return run_shell(['zsh', '-f', '-c', ZSH], home, LINE=line).stdout.splitlines()
 
 
 SHELLS = pytest.mark.parametrize('shell', [bash, zsh])
 
 
 @SHELLS
-@pytest.mark.parametrize('line', ['relay -L 8888:/run/app.sock ', 'relay -f -R 1:localhost:2 login ', 'relay -fL1:h:2 -v ',
+@pytest.mark.parametrize('line', ['relay -L 8888:/run/app.sock ',
+                                  'relay -f -R 1:localhost:2 login ', 'relay -fL1:h:2 -v ',
                                   'relay -n ', 'relay -W ', 'relay -L 1:h:2 -vPx '])
 def test_hops(shell, home, line):
     assert sorted(shell(home, line)) == sorted(HOSTS)
@@ -132,7 +144,8 @@ def test_hop_begun(shell, home):
 
 @SHELLS
 def test_hop_with_a_user(shell, home):
-    """What stands before the @ stays as it is: readline and zle replace only what is behind it."""
+    """Goal: the text before the @ stays: readline and zle replace only the text
+    after it."""
     assert shell(home, 'relay -L 1:h:2 me@lo') == ['login']
 
 
@@ -143,7 +156,8 @@ def test_no_config(shell, home):
 
 
 @SHELLS
-@pytest.mark.parametrize('line', ['relay app', 'relay -m 8888 app', 'relay -P app', 'relay -L 8888:app', 'relay -x app',
+@pytest.mark.parametrize('line', ['relay app', 'relay -m 8888 app', 'relay -P app',
+                                  'relay -L 8888:app', 'relay -x app',
                                   'relay - -- cat app', 'relay -vP app', 'relay -vP n app'])
 def test_paths(shell, home, line):
     assert sorted(shell(home, line)) == ['app.s', 'apple.s']
@@ -161,17 +175,18 @@ def test_commands(shell, home):
 
 
 def rows(text):
-    """(letter, argument, help) of each option that relay -h lists."""
+    """Return (letter, argument, help) of each option that relay -h lists."""
     return re.findall(r'^  -(\w) (\S*) +(.+)$', text, re.M)
 
 
 def test_options_are_those_of_relay(home, run):
-    """Goal: both shells offer each option that relay -h lists, and no other; zsh with the same words."""
+    """Goal: both shells offer exactly the options that relay -h lists. zsh
+    shows the same help."""
     shown = rows(run('-h').stdout)
     assert len(shown) > 20
     assert set(bash(home, 'relay -')) == {'-' + letter for letter, _, _ in shown} | {'--'}
-    said = [line for line in zsh(home, 'relay -') if line.startswith('-')]
-    assert sorted(said) == sorted('-' + letter for letter, _, _ in shown)
+    offered = [line for line in zsh(home, 'relay -') if line.startswith('-')]
+    assert sorted(offered) == sorted('-' + letter for letter, _, _ in shown)
     with open(home + '/completion/_relay') as f:
         text = f.read()
     for letter, argument, what in shown:
@@ -179,9 +194,11 @@ def test_options_are_those_of_relay(home, run):
 
 
 @SHELLS
-def test_an_option_more(shell, home, files, run, tmp_path):
-    """Goal: a row more in the table is all that the completions need, whatever characters its help contains."""
-    usage = run('-h').stdout + "  -y FILE         it's a [thing]: \\ & so\n" + '  -Y              without one\n'
+def test_new_option(shell, home, files, run, tmp_path):
+    """Goal: the completions follow from the table alone: a new row is offered,
+    whatever characters its help contains."""
+    usage = (run('-h').stdout + "  -y FILE         it's a [thing]: \\ & so\n" +
+             '  -Y              without one\n')
     os.unlink(home + '/completion')
     os.mkdir(home + '/completion')
     for name in ('_relay', 'relay.bash'):
@@ -191,8 +208,10 @@ def test_an_option_more(shell, home, files, run, tmp_path):
 
 
 def test_no_usage():
-    """Goal: without a list of options generate fails, so that make installs no empty completion."""
-    r = subprocess.run([SOURCES + '/generate', SOURCES + '/_relay.in'], input='', stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    """Goal: if the list of options is empty, generate fails, so that make
+    installs no empty completion."""
+    r = subprocess.run([SOURCES + '/generate', SOURCES + '/_relay.in'], input='',
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                        text=True)
     assert (r.returncode, r.stdout) == (1, '') and 'no option' in r.stderr
 
