@@ -265,7 +265,7 @@ begin_command(struct dial *d, int64_t now)
 }
 
 static void
-begin_tcp(struct dial *d, int64_t now)
+begin_addrs(struct dial *d, int64_t now)
 {
 	d->cached = d->target->cache.n > 0;
 	if (d->cached)
@@ -288,11 +288,11 @@ begin(struct dial *d, int64_t now)
 	case ENDPOINT_COMMAND:
 		begin_command(d, now);
 		break;
-	case ENDPOINT_TCP:
-		begin_tcp(d, now);
-		break;
 	case ENDPOINT_UNIX:
 		connect_next(d, now);
+		break;
+	default: /* net/addr.c has the addresses */
+		begin_addrs(d, now);
 		break;
 	}
 }

@@ -12,6 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * Other files take each kind that they do not name for a socket address.  So a
+ * new kind of address needs its text in endpoint.c and its addresses in addr.c.
+ */
 enum endpoint_kind { ENDPOINT_TCP, ENDPOINT_UNIX, ENDPOINT_STDIO, ENDPOINT_COMMAND };
 
 #define ENDPOINT_HOST 256 /* a DNS name has at most 253 characters (RFC 1035 2.3.4) */

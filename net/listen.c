@@ -163,7 +163,7 @@ listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
 }
 
 static int
-open_tcp(const struct endpoint *ep, struct listener *tab, char *why, size_t size)
+open_addrs(const struct endpoint *ep, struct listener *tab, char *why, size_t size)
 {
 	struct addr_list addrs;
 	char name[ENDPOINT_NAME];
@@ -180,8 +180,8 @@ int
 listener_open(
     const struct endpoint *ep, int wait_ms, struct listener tab[ADDR_MAX], char *why, size_t size)
 {
-	if (ep->kind == ENDPOINT_TCP)
-		return open_tcp(ep, tab, why, size);
+	if (ep->kind != ENDPOINT_UNIX)
+		return open_addrs(ep, tab, why, size);
 	memset(&tab[0], 0, sizeof(tab[0]));
 	tab[0].fd = unixpath_listen(&tab[0].file, ep->path, wait_ms, why, size);
 	return tab[0].fd == -1 ? -1 : 1;

@@ -305,9 +305,9 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	char why[512] = "";
 	int i, n;
 
-	/* Waiting for another process would stop the loop. */
-	n = l->at.kind == ENDPOINT_TCP ? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
-				       : listener_open(&l->at, 0, l->tab, why, sizeof(why));
+	/* Never wait for another process here: the loop serves other streams. */
+	n = l->at.kind != ENDPOINT_UNIX ? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
+					: listener_open(&l->at, 0, l->tab, why, sizeof(why));
 	if (n == -1) {
 		refuse(l->stream, MUX_UNUSABLE, why);
 		return;
@@ -337,7 +337,7 @@ remote_listen(struct remotes *tab, struct stream *s, int64_t now)
 	l->give_up_at = now + tab->rule->each_ms;
 	l->next = tab->listeners;
 	tab->listeners = l;
-	if (l->at.kind != ENDPOINT_TCP || addr_numeric(&l->at, &addrs))
+	if (l->at.kind == ENDPOINT_UNIX || addr_numeric(&l->at, &addrs))
 		open_listener(tab, l, &addrs);
 }
 

@@ -131,7 +131,7 @@ find_target(
 	if (!endpoint_parse(&to, text, false, why, size))
 		return NULL;
 	snprintf(why, size, "a stream's target is a port or a socket path");
-	if (to.kind != ENDPOINT_TCP && to.kind != ENDPOINT_UNIX)
+	if (to.kind == ENDPOINT_STDIO)
 		return NULL;
 	t = to.kind == ENDPOINT_TCP ? share_target(tab, &to, now) : new_target(tab, &to);
 	*code = MUX_NO_ROOM;
