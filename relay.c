@@ -45,7 +45,7 @@
  */
 #define FILES_OWN 14
 #define FILES_SPAWN 6  /* more while a command is started */
-#define ASK_AGAIN 5000 /* ms: pause of a -R that was refused after a reconnect */
+#define ASK_AGAIN 5000 /* ms: before a refused -R is tried again */
 
 struct relay {
 	struct options opt;
@@ -53,7 +53,7 @@ struct relay {
 	struct listeners listeners;
 	struct conns conns;
 	struct children kids;
-	struct tunnel *tunnel; /* carries all connections; NULL: there is no link */
+	struct tunnel *tunnel; /* carries all connections; NULL: no link */
 	struct pollset ps;
 	int signal_fd, signal_slot;
 	struct probe_run *probe; /* -n; else NULL */
@@ -69,9 +69,9 @@ fail_system(const char *what)
 	exit(STATUS_SYSTEM);
 }
 
-/* Close all.  The loop ends when the children have ended. */
+/* The loop ends when the children have ended too. */
 static void
-end(struct relay *r, int status)
+close_all(struct relay *r, int status)
 {
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, status, r->ps.now);
@@ -150,7 +150,7 @@ report_ready(struct relay *r)
 
 	r->ready = true;
 	if (!daemon_write_pid(&r->daemon)) {
-		end(r, STATUS_SYSTEM);
+		close_all(r, STATUS_SYSTEM);
 		return STATUS_SYSTEM;
 	}
 	if (o->target.to.kind != ENDPOINT_STDIO && o->from.kind != ENDPOINT_STDIO) {
@@ -329,7 +329,7 @@ stop(struct relay *r, int sig)
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
-/* SIGUSR1 */
+/* Log the state of all connections, on SIGUSR1. */
 static void
 log_table(const struct relay *r)
 {
@@ -518,7 +518,7 @@ step_tunnel(struct relay *r)
 
 /* ---- a turn ---- */
 
-/* -i */
+/* -i: exit after that time without a connection. */
 static void
 watch_idle(struct relay *r)
 {
@@ -534,7 +534,7 @@ watch_idle(struct relay *r)
 	if (r->ps.now < r->used_at + idle_ms)
 		return;
 	log_say(LOG_NOTICE, "exiting: no connection for %d s", r->opt.idle_ms / 1000);
-	end(r, STATUS_OK);
+	close_all(r, STATUS_OK);
 }
 
 static bool

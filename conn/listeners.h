@@ -46,8 +46,8 @@ struct accepted {
 
 /*
  * listeners_add(ls, from, any_uid, use):
- * Listen on ${from}, which must outlive ${ls}, as listener_open does.  ${use} is
- * returned with each connection.  If ${any_uid}, accept connections of
+ * Listen on ${from}, which must outlive ${ls}, as listener_open does.  ${use}
+ * is returned with each connection.  If ${any_uid}, accept connections of
  * processes of other users too.  Return false if it fails; the error was
  * logged, and no listener of ${from} is left.
  */
