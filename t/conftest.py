@@ -241,7 +241,7 @@ def mounted():
         os.makedirs(path, exist_ok=True)
         if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path],
                           stderr=subprocess.DEVNULL).returncode != 0:
-            pytest.skip('skipped: no leave to mount')
+            pytest.skip('skipped: mount is not permitted')
         made.append(path)
         return path
     yield mount

@@ -99,7 +99,7 @@ def missing():
     if not SSHD:
         return 'no sshd: apt-get install openssh-server'
     if os.getuid() != 0:
-        return 'sshd with UsePAM no wants root'
+        return 'sshd with UsePAM no needs root'
     for program in ('ssh', 'scp', 'ssh-keygen'):
         if not shutil.which(program):
             return 'no %s: apt-get install openssh-client' % program

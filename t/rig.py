@@ -80,7 +80,7 @@ class End:
         p.register(fd, events)
         ready = p.poll(timeout * 1000)
         assert ready, \
-            'nothing %s within %g s' % ('came' if events & select.POLLIN else 'was taken', timeout)
+            'no %s within %g s' % ('input' if events & select.POLLIN else 'space', timeout)
         return ready[0][1]
 
     def send(self, data):
@@ -104,7 +104,7 @@ class End:
                 p.register(self.w, select.POLLOUT)
                 if not p.poll(300):
                     return sent
-        raise AssertionError('no backpressure: %d bytes were taken' % sent)
+        raise AssertionError('no backpressure: %d bytes were accepted' % sent)
 
     def recv(self, most=CHUNK):
         """Read at least one byte; b'' means EOF."""
@@ -407,7 +407,7 @@ class Relay:
             self._addresses = end.read_all().decode().splitlines()
             end.close()
             assert self._addresses, \
-                'relay %s: no address; it says: %s' % (' '.join(self.words), self.err())
+                'relay %s: no address; stderr: %s' % (' '.join(self.words), self.err())
         return self._addresses
 
     @property
@@ -428,7 +428,7 @@ class Relay:
         try:
             return self.proc.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError('relay %s still runs after %g s; it says: %s'
+            raise AssertionError('relay %s still runs after %g s; stderr: %s'
                                  % (' '.join(self.words), timeout, self.err())) from None
 
     def stop(self, sig=signal.SIGTERM, timeout=PATIENCE):
@@ -558,7 +558,7 @@ def quiet(pid, timeout=PATIENCE):
         elif time.monotonic() - since > 0.1:
             return
         time.sleep(0.01)
-    raise AssertionError('process %d (%s) does not come to rest' % (pid, command_line(pid)))
+    raise AssertionError('process %d (%s) does not sleep' % (pid, command_line(pid)))
 
 
 def close_in_two_steps(j):

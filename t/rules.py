@@ -444,8 +444,8 @@ def play_reset(one, other, tcp):
     rig.ping(one, other)
     one.reset()
     fate = other.fate()
-    assert fate == 'reset' or not tcp, 'a reset became a clean end'
-    wait_for(other.dead, what='the other end sees that nothing reads')
+    assert fate == 'reset' or not tcp, 'a reset arrived as EOF'
+    wait_for(other.dead, what='an error at the other end')
 
 
 class Source:

@@ -21,7 +21,7 @@ from rig import wait_for
 TIMES = pytest.mark.parametrize
 MIB = 1 << 20
 EVIL = os.path.join(rig.HERE, 'evil.py')
-slow = pytest.mark.skipif('SLOW' not in os.environ, reason='it takes a minute: SLOW=1 runs it')
+slow = pytest.mark.skipif('SLOW' not in os.environ, reason='skipped: takes a minute; set SLOW=1')
 
 
 def hop(lie):

@@ -276,7 +276,7 @@ def test_stuck_beside_lively(link, pool, lean, back):
 
 
 @pytest.mark.skipif(not rig.EXTRAS or rig.SANITIZED,
-                    reason='malloc gives its memory back when it likes')
+                    reason='skipped: malloc may keep freed memory')
 def test_memory_comes_back(link, pool):
     """Goal: memory that many stuck readers made both relays reserve returns to
     the system after they close, in any order."""
@@ -825,7 +825,7 @@ def test_term_of_stdio(link):
     assert b.fate() == 'reset'
 
 
-def test_term_before_the_link_stands(relay, mark):
+def test_term_before_the_link_is_up(relay, mark):
     """Goal: SIGTERM stops near while its command still asks for a password:
     status 0, and the command ends."""
     r = relay('-m', '127.0.0.1:0', '--', 'sh', '-c', 'exec tail -f /dev/null')
@@ -911,7 +911,7 @@ def test_idle_link_sleeps(link):
         assert rig.cpu_grows(pid) < 0.02
 
 
-def test_background_when_the_link_stands(relay, target, tmp, mark):
+def test_background_when_the_link_is_up(relay, target, tmp, mark):
     """Goal: -f goes to the background, and prints the address, only when the
     link is up.  SIGTERM to the process in the pid file ends it and the far
     side."""
@@ -992,7 +992,7 @@ def test_command_opens_its_stdin_by_name(relay, target, script):
     b.close()
 
 
-@pytest.mark.skipif(not shutil.which('bash'), reason='no bash')
+@pytest.mark.skipif(not shutil.which('bash'), reason='skipped: no bash')
 def test_bash_does_not_read_bashrc(relay, target, tmp, mark):
     """Goal: a bash that carries the link does not read .bashrc.  On a socket
     bash would take itself for a child of rshd and read it, and .bashrc could

@@ -235,7 +235,7 @@ def test_killed(link, target, hosts, mark, who, stuck):
     chain = victims(hosts, r, mark)
     assert len(chain) == 6, (chain, rig.marked(mark))
     os.kill(chain[who], 9)
-    wait_for(lambda: r.proc.poll() is not None, 2, 'near still runs; it says: ' + r.err())
+    wait_for(lambda: r.proc.poll() is not None, 2, 'near still runs; stderr: ' + r.err())
     hosts.wait_for_silence(mark)
     assert a.gone()
     if who != 'near':

@@ -219,7 +219,7 @@ def test_at_once(names, relay, target, way):
     assert names.asked() == ['fake.example']
 
 
-def test_first_client_goes_away(names, relay, target):
+def test_first_client_closes(names, relay, target):
     """Goal: when the client whose connection began the look-up resets, the
     look-up continues for the others."""
     t = target('tcp')

@@ -31,11 +31,11 @@ CLOSE_RANGE = 436    # may be missing: os_close_from works without it
 DATA = os.urandom(300000)
 
 root = pytest.mark.skipif(os.getuid() != 0,
-                          reason='skipped: making another system around relay wants root')
+                          reason='skipped: only root can change the system around relay')
 uncounted = pytest.mark.skipif(rig.COUNTED,
-                               reason='skipped: a relay that counts for gcov has to write')
+                               reason='skipped: a relay built for gcov must write files')
 x86_64 = pytest.mark.skipif(os.uname().machine != 'x86_64',
-                            reason='skipped: the numbers of system calls here are of x86_64')
+                            reason='skipped: the system call numbers here are those of x86_64')
 unwatched = pytest.mark.skipif(rig.SANITIZED,
                                reason='skipped: AddressSanitizer does not work without /proc')
 libc = ctypes.CDLL(None, use_errno=True)

@@ -109,14 +109,14 @@ def sees_reset(j, end, kind):
     broke."""
     fate = end.fate()
     if kind == 'tcp':
-        assert fate == 'reset', 'a reset became a clean end'
-    wait_for(end.dead, what='the %s end sees that nothing reads' % kind)
+        assert fate == 'reset', 'a reset arrived as EOF'
+    wait_for(end.dead, what='an error at the %s end' % kind)
     if j.is_stdio():
         assert j.relay.wait() == 4, j.relay.err()
 
 
 @BUSY
-@grid(but=[(lambda c: c.client != 'tcp', 'only a TCP client can reset')])
+@grid(but=[(lambda c: c.client != 'tcp', 'only a TCP client can send a reset')])
 def test_client_resets(joint, cell, busy):
     """Goal: a reset by the client arrives as a reset at a TCP target, and as a
     hang-up at any other.  The same holds while bytes are queued."""
@@ -130,7 +130,7 @@ def test_client_resets(joint, cell, busy):
 
 
 @BUSY
-@grid(but=[(lambda c: c.target != 'tcp', 'only a TCP target can reset')])
+@grid(but=[(lambda c: c.target != 'tcp', 'only a TCP target can send a reset')])
 def test_target_resets(joint, cell, busy):
     """Goal: a reset by the target arrives at the client in the same way.
     relay on stdin and stdout exits with status 4."""
@@ -170,7 +170,7 @@ class Full:
 @TIMES('first', [b'', b'first' * 1000], ids=['silent', 'sent'])
 # a command and stdout have no backlog
 @grid(only=lambda c: c.target in rig.LISTENERS,
-      but=[(lambda c: c.client != 'tcp', 'only a TCP client can reset')])
+      but=[(lambda c: c.client != 'tcp', 'only a TCP client can send a reset')])
 def test_client_resets_while_the_far_side_dials(joint, cell, first):
     """Goal: if a client resets before its target accepts, the target sees a
     reset or no connection, and never a clean EOF."""
@@ -208,7 +208,7 @@ def accept_second(j):
         if got == b'second':
             return b
         assert j.cell.target != 'tcp' or fate == 'reset', \
-            'the target got %d bytes and a clean end' % len(got)
+            'the target got %d bytes and EOF' % len(got)
 
 
 def read_tag(end):
@@ -228,7 +228,7 @@ def read_tag(end):
 
 @TIMES('first', [b'', b'first' * 1000], ids=['silent', 'sent'])
 @grid(only=lambda c: c.target in rig.LISTENERS,
-      but=[(lambda c: c.client != 'tcp', 'only a TCP client can reset')])
+      but=[(lambda c: c.client != 'tcp', 'only a TCP client can send a reset')])
 def test_client_resets_before_the_target_accepts(joint, cell, first):
     """Goal: the same while the connection waits in the target's backlog."""
     j = joint(cell)
@@ -240,7 +240,7 @@ def test_client_resets_before_the_target_accepts(joint, cell, first):
     j.ends.append(b)
     got, fate = take(b)
     if cell.target == 'tcp':
-        assert fate == 'reset', 'the target got %d bytes and a clean end' % len(got)
+        assert fate == 'reset', 'the target got %d bytes and EOF' % len(got)
     else:
         wait_for(b.dead)
 
@@ -493,7 +493,7 @@ def test_stuck_behind_a_dead_parent(joint, cell):
         got, fate = take(b)    # the bytes that the kernel holds
         assert got == DATA[:len(got)], how
         assert cell.target != 'tcp' or fate == 'reset', \
-            '%s: %d bytes of %d arrived, and a clean end' % (how, len(got), sent)
+            '%s: %d bytes of %d arrived, and EOF' % (how, len(got), sent)
 
     jobs = []
     for how in ('at-once', 'stdout-last', 'stdin-last'):

@@ -39,11 +39,11 @@ COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escap
 PAGE = b'<p>the notebook</p>' * 1000
 uids = itertools.count(2000000 + os.getpid() % 100000 * 100)
 
-slow = pytest.mark.skipif('SLOW' not in os.environ, reason='it takes a minute: SLOW=1 runs it')
+slow = pytest.mark.skipif('SLOW' not in os.environ, reason='skipped: takes a minute; set SLOW=1')
 
 
 def needs(program):
-    return pytest.mark.skipif(not shutil.which(program), reason='no %s here' % program)
+    return pytest.mark.skipif(not shutil.which(program), reason='skipped: no %s' % program)
 
 
 # ---- helpers and fixtures ----
@@ -352,7 +352,8 @@ def test_remote_socket(tunnel, far, target, tmp, hosts, mark):
         assert not os.path.exists(path)
 
 
-@pytest.mark.skipif(not rig.EXTRAS, reason='POSIX does not tell whose a connection is')
+@pytest.mark.skipif(not rig.EXTRAS,
+                    reason='skipped: POSIX does not report the user of a connection')
 def test_remote_port_is_private(tunnel, far, web):
     """Goal: a port that -R opens accepts only its user and root, and with -a
     every user."""
@@ -1474,7 +1475,7 @@ def test_remote_place_is_taken_meanwhile(tunnel, far, web, tmp, mark):
     shows_page(place)
 
 
-@pytest.mark.skipif(not rig.EXTRAS, reason='POSIX has no name for the program that runs')
+@pytest.mark.skipif(not rig.EXTRAS, reason='skipped: POSIX has no name for the running program')
 def test_relay_is_replaced(far, web, tmp, mark):
     """Goal: relay's own file is replaced while it runs, as in an upgrade.  Its
     tunnels reconnect with the relay that runs."""

@@ -18,7 +18,8 @@ from rig import wait_for
 if os.getuid() != 0:
     pytest.skip('only root can be two users', allow_module_level=True)
 
-strangers = pytest.mark.skipif(not rig.EXTRAS, reason='this build cannot tell who connects')
+strangers = pytest.mark.skipif(not rig.EXTRAS,
+                               reason='skipped: this build cannot see the user of a connection')
 
 # Connects, sends, and prints the result: `in` if an answer came, `out` if the
 # connection was reset.
@@ -298,7 +299,7 @@ def bound(host, port, *options):
     return s
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason='no IPv6 here')
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason='skipped: no IPv6')
 def test_port_held_by_a_stranger(relay, run, target):
     """Goal: if a stranger holds one of the two addresses of a bare port, relay
     does not listen on the other alone.  With port 0 both addresses have one
