@@ -1145,7 +1145,7 @@ def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
             if line == 'sh' or line.startswith(('head -c', 'cat')):
                 os.kill(pid, signal.SIGTERM)
         assert r.wait() == 7
-    hosts.wait_for_silence(mark, 10)
+    hosts.wait_for_silence(mark, seconds=10)
     assert far.files() == []
     assert not os.path.exists('%s/relay-%d' % (tmp, uid))
 
