@@ -970,17 +970,20 @@ def test_failing_start(relay, case):
                and expected in line for line in r.err().splitlines()), r.err()
 
 
-def test_far_end_at_a_terminal():
-    """Goal: a far end whose stdin is a terminal sends the token of PROTOCOL, section 1, on stdout, and ends with status 7."""
+def test_far_side_at_a_terminal():
+    """Goal: if stdin is a terminal, the far side writes the token of PROTOCOL,
+    section 1, to stdout and exits with status 7."""
     main, terminal = os.openpty()
-    r = subprocess.run([rig.RELAY, '-m', '-'], stdin=terminal, capture_output=True, timeout=10, check=False)
+    r = subprocess.run([rig.RELAY, '-m', '-'], stdin=terminal, capture_output=True, timeout=10,
+                       check=False)
     os.close(main)
     os.close(terminal)
     assert (r.returncode, r.stdout) == (7, b'reLAylink\n'), r
     assert b'cannot go through a terminal' in r.stderr
 
 
-@TIMES('script', ['cat /dev/stdin | "$@"', 'exec "$@" <$(ls -d /proc/self/fd/0 /dev/fd/0 | head -n 1)'])
+@TIMES('script',
+       ['cat /dev/stdin | "$@"', 'exec "$@" <$(ls -d /proc/self/fd/0 /dev/fd/0 | head -n 1)'])
 def test_command_opens_its_stdin_by_name(relay, target, script):
     """Goal: a command can open its stdin by name (/dev/stdin), because it is a
     pipe."""

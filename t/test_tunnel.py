@@ -1301,7 +1301,7 @@ def test_stopped_while_it_starts(tunnel, far, hosts, mark):
 # ---- reconnecting ----
 
 def again(r, n):
-    """Wait until the link is there for the n-th time after its first."""
+    """Wait for the n-th reconnection."""
     wait_for(lambda: r.err().count('reconnected to ') >= n, what='again: ' + r.err())
 
 
@@ -1559,8 +1559,10 @@ def test_backoff(tunnel, far, web, flaky, mark):
     for gap, most in zip(gaps, (1, 1, 2)):
         assert most / 2 - 0.1 <= gap <= most + 0.5, gaps
     mend()
-    said = r.err().splitlines()
-    assert '; reconnecting' in said[2] and not [line for line in said[3:] if 'cannot' in line and 'reconnecting in' not in line], \
+    lines = r.err().splitlines()
+    assert '; reconnecting' in lines[2] \
+        and not [line for line in lines[3:] if 'cannot' in line
+                 and 'reconnecting in' not in line], \
         r.err()
     shows_page(r.address)
 

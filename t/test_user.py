@@ -361,7 +361,8 @@ def test_pid_file_of_a_stranger(run, target, common):
     stranger could replace the pid in it."""
     as_stranger(make, common + '/it.pid', 'my own')
     r = run('-P', common + '/it.pid', '127.0.0.1:0', *target().words)
-    assert r.returncode == 6 and r.stderr.count('\n') == 1 and 'not a regular file of this user' in r.stderr
+    assert r.returncode == 6 and r.stderr.count('\n') == 1 \
+        and 'not a regular file of this user' in r.stderr
     with open(common + '/it.pid') as f:
         assert f.read() == 'my own'
     os.unlink(common + '/it.pid')
