@@ -2,16 +2,11 @@
  * tunnel/bootstrap.c - starts a relay on the far side, also where none is
  * installed.
  *
- * The binary is uploaded into a directory of mode 0700 of the user, under a
- * temporary name.  It is compared with its checksum, run once, and renamed.  Two
- * starts at once, or a start that is cut, do no harm.  Directories are tried in
- * turn: a quota, or a mount with noexec, shows in no other way.
+ * The far side is the script in bootstrap.sh.  If the far system refuses to run
+ * a binary, that binary is not sent again, in this start and in later ones.
  *
- * If a directory takes a script that runs and a binary that does not, the system
- * itself refuses the binary (its loader, its processor).  That binary is not sent
- * again, also not in later starts.
- *
- * Of the user's words, only the path of -x is in the script, in quotes.
+ * Of the user's arguments, only the path of -x is part of the script, in
+ * quotes. Targets travel inside the link.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,12 +21,12 @@
 #include "tunnel/bootstrap_sh.h"
 #include "tunnel/bootstrap.h"
 
-#define ECHO "printf 'relay%s" /* from the script: only an echo of it has this */
+#define ECHO "printf 'relay%s" /* part of the script; no answer contains it */
 #define TYPE_SIZE 64
 #define WHY_SIZE 1200
 #define BINARIES_MAX 8
 #define BINARY_MAX (16 * 1024 * 1024) /* bytes of a binary */
-#define UPLOADS_MAX 5                 /* in a start: the script has fewer directories */
+#define UPLOADS_MAX 5                 /* more than the script has directories */
 
 #define UNEXPECTED "the far side sent an unexpected answer"
 
@@ -59,8 +54,8 @@ struct bootstrap {
 	size_t out_start, out_end;
 	int uploads;
 	size_t upload_size;
-	bool marked;     /* line is an answer; otherwise: the last bytes read */
-	char line[1024]; /* without the mark */
+	bool marked;     /* the bytes that are read belong to an answer */
+	char line[1024]; /* of an answer: what follows the mark; else: last bytes */
 	size_t line_have;
 	char path[BOOTSTRAP_PATH];
 	char why[WHY_SIZE];
@@ -69,7 +64,10 @@ struct bootstrap {
 
 /* ---- the binaries on offer ---- */
 
-/* The polynomial is 0x04c11db7. The length follows the bytes, its low byte first. */
+/*
+ * The polynomial is 0x04c11db7. The length follows the bytes, its low byte
+ * first.
+ */
 uint32_t
 bootstrap_cksum(const unsigned char *p, size_t n)
 {
@@ -92,8 +90,8 @@ bootstrap_cksum(const unsigned char *p, size_t n)
 }
 
 /*
- * An uploaded binary runs as the user. It has to belong to the user, to root, or
- * to the owner of the relay that runs here.
+ * An uploaded binary runs as the user. It has to belong to the user, to root,
+ * or to the owner of the relay that runs here.
  */
 static bool
 is_trusted(const struct bootstrap *b, const struct stat *st)
@@ -149,7 +147,9 @@ read_binary(const struct bootstrap *b, const char *path, size_t *size)
 	return p;
 }
 
-/* The binary on offer whose type is the first ${n} bytes of ${type}, or NULL. */
+/*
+ * The binary on offer whose type is the first ${n} bytes of ${type}, or NULL.
+ */
 static const struct binary *
 find_binary(const struct bootstrap *b, const char *type, size_t n)
 {
@@ -198,8 +198,8 @@ add_directory(struct bootstrap *b, const char *dir, int n, const char *under)
 }
 
 /*
- * The installed binaries come first, since they are static. For the type of this
- * system, the file of this relay comes before a binary beside it.
+ * The installed binaries come first, since they are static. For the type of
+ * this system, the file of this relay comes before a binary beside it.
  */
 static void
 add_binaries(struct bootstrap *b, const char *self, const char *image)
@@ -221,7 +221,10 @@ add_binaries(struct bootstrap *b, const char *self, const char *image)
 
 /* ---- the script ---- */
 
-/* Write ${path} as a word of sh. A leading ~/ is the far user's home directory. */
+/*
+ * Write ${path} as a word of sh. A leading ~/ is the far user's home
+ * directory.
+ */
 static void
 quote(char *dst, size_t size, const char *path)
 {
@@ -242,7 +245,7 @@ quote(char *dst, size_t size, const char *path)
 	dst[n] = '\0';
 }
 
-/* Write what is on offer as words: TYPE:CHECKSUM:SIZE. */
+/* Write the binaries on offer as words: TYPE:CHECKSUM:SIZE. */
 static void
 list_binaries(const struct bootstrap *b, char *dst, size_t size)
 {
@@ -259,14 +262,15 @@ list_binaries(const struct bootstrap *b, char *dst, size_t size)
 static bool
 write_script(struct bootstrap *b, const char *far_path, const char *options)
 {
-	char path[BOOTSTRAP_PATH * 4 + 16], offer[BINARIES_MAX * (TYPE_SIZE + 32)];
+	char path[BOOTSTRAP_PATH * 4 + 16] = "", offer[BINARIES_MAX * (TYPE_SIZE + 32)];
 	size_t size = sizeof(BOOTSTRAP_SH) + sizeof(RELAY_VERSION) + strlen(options) +
 		      sizeof(path) + sizeof(offer);
 
 	b->out = malloc(size);
 	if (b->out == NULL)
 		return false;
-	quote(path, sizeof(path), far_path == NULL ? "" : far_path);
+	if (far_path != NULL)
+		quote(path, sizeof(path), far_path);
 	list_binaries(b, offer, sizeof(offer));
 	b->out_end = (size_t)snprintf(
 	    (char *)b->out, size, BOOTSTRAP_SH, RELAY_VERSION, options, path, offer);
@@ -357,7 +361,7 @@ take_want(struct bootstrap *b, const char *words)
 	bytes = read_binary(b, one->path, &size);
 	if (bytes == NULL || size != one->size) {
 		free(bytes);
-		fail(b, "the binary of relay here cannot be read, or it was replaced just now");
+		fail(b, "the binary of this relay cannot be read, or was replaced after the start");
 		return;
 	}
 	bootstrap_release(b);
@@ -367,7 +371,9 @@ take_want(struct bootstrap *b, const char *words)
 	b->state = BOOTSTRAP_UPLOADING;
 }
 
-/* ${words}: the checksum of the binary, a blank, the directory and its output. */
+/*
+ * ${words}: the checksum of the binary, a blank, the directory and its output.
+ */
 static void
 take_refuse(struct bootstrap *b, const char *words)
 {
@@ -387,24 +393,21 @@ take_refuse(struct bootstrap *b, const char *words)
 	fail(b, b->refusal.why);
 }
 
-/* Answers that end the start. The message is before, what was sent, after. */
+/* Answers that end the start. The message is before, the answer, after. */
 static const struct {
 	const char *word, *before;
-	int max; /* bytes of what was sent */
+	int max; /* bytes of the answer that are logged */
 	const char *after;
 } failures[] = {
 	{ "none", "there is no relay here for its type, ", 60,
-	    ": put a relay of version " RELAY_VERSION " into the PATH there, or name one with -x" },
-	{ "fail", "there is no relay, and no directory in which one can be kept and run: ", 800,
+	    ": install relay " RELAY_VERSION " in the PATH there, or name its path with -x" },
+	{ "fail", "relay is not installed there, and no directory can store and run it: ", 800,
 	    "; make room in one of these, or name a relay there with -x" },
-	{ "lack", "there is no relay, and the system there lacks ", 200,
-	    ", without which none can be uploaded: install it, or name a relay there with -x" },
+	{ "lack", "relay is not installed there, and the system lacks ", 200,
+	    ", which an upload needs: install it, or name a relay there with -x" },
 	{ "no", "-x has to name a relay of version " RELAY_VERSION " there; with -V it prints: ",
 	    1000, "" },
-	{ "tty",
-	    "there is a terminal on the way, which changes bytes: leave it out (ssh -t, docker "
-	    "exec -t)",
-	    0, "" },
+	{ "tty", "a terminal on the way changes bytes: remove it (ssh -t, docker exec -t)", 0, "" },
 };
 
 static void
@@ -419,7 +422,10 @@ take_failure(struct bootstrap *b, const char *word, const char *words)
 			    failures[i].max, words, failures[i].after);
 }
 
-/* "left" needs no action: the script sends it to find out if we are gone. */
+/*
+ * "left" needs no action: the script sends it to find out if this side has
+ * ended.
+ */
 static void
 take_answer(struct bootstrap *b, char *line)
 {
@@ -452,7 +458,10 @@ end_answer(struct bootstrap *b)
 	take_answer(b, b->line);
 }
 
-/* Of an answer that is too long the rest is dropped; of other text, the beginning. */
+/*
+ * If a line is too long, the end of an answer, or the start of other text, is
+ * lost.
+ */
 static void
 keep_byte(struct bootstrap *b, char c)
 {
@@ -467,7 +476,7 @@ keep_byte(struct bootstrap *b, char c)
 	b->line[b->line_have++] = c;
 }
 
-/* Is ${text} what was read last? */
+/* Does what was read end with ${text}? */
 static bool
 ends_with(const struct bootstrap *b, const char *text)
 {

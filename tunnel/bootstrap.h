@@ -2,26 +2,22 @@
  * tunnel/bootstrap.h - starts a relay on the far side, also where none is
  * installed.
  *
- * The chain of hops runs a plain sh.  The near side sends that shell one line of
- * script (bootstrap.sh).  The shell answers with lines that begin with
+ * The chain of hops runs a plain sh.  The near side sends that shell one line
+ * of script (bootstrap.sh).  The shell answers with lines that begin with
  * BOOTSTRAP_MARK:
  *
- *   ASKING --here--> ASKING          the shell reads the script
- *     |  \---at PATH--> STARTING     a relay of this version is there and becomes
- *     |      ^                       the far end; the link's magic follows
- *     |      at PATH
- *     |      |
- *     |--want TYPE DIR--> UPLOADING  no relay is there: the binary for its type is
- *     |                   |   ^      sent, once for each directory that is tried
- *     |                   |   want
- *     |                   \---/      left DIR: that directory did not take it
- *     |
- *      \--none, fail, lack, no, refuse, tty--> FAILED
+ *   answer           next state
+ *   here             unchanged   the shell has read the script
+ *   want TYPE DIR    UPLOADING   no relay is there: the near side sends the
+ *                                binary for the system TYPE, to be kept in DIR
+ *   left DIR         unchanged   DIR cannot keep and run the binary
+ *   at PATH          STARTING    this relay becomes the far end; the magic of
+ *                                the link follows
+ *   any other        FAILED      bootstrap_why() is the cause
  *
  * This module has no descriptor and no clock: bootstrap_feed() takes bytes,
- * bootstrap_pull() gives bytes.  No function blocks, except that
- * bootstrap_start() and bootstrap_feed() read binaries of at most 16 MiB from
- * local files.
+ * bootstrap_pull() gives bytes.  No function blocks, but
+ * bootstrap_start() and bootstrap_feed() read local files of up to 16 MiB each.
  */
 #ifndef TUNNEL_BOOTSTRAP_H
 #define TUNNEL_BOOTSTRAP_H
@@ -52,13 +48,13 @@ struct bootstrap *bootstrap_new(void);
 
 /*
  * bootstrap_start(b, self, image, far_path, options):
- * Begin a start of ${b}: prepare the script and enter BOOTSTRAP_ASKING.  ${self}
- * is the path of this relay's binary; binaries for other systems lie beside it
- * and in ../lib/relay.  ${image} is a path at which the binary that runs now can
- * be read.  The far relay is run with the words ${options}.  If ${far_path} is
- * not NULL, only that relay is used and nothing is uploaded.  If the far system
- * refused a binary in an earlier start of ${b}, that binary is not sent again.
- * Return false if there is no memory.
+ * Begin a start: prepare the script and enter BOOTSTRAP_ASKING.
+ * ${self} is the path of this relay's binary; binaries for other systems lie
+ * beside it and in ../lib/relay.  ${image} is a path at which the binary that
+ * runs now can be read.  The far relay is run with the words ${options}.  If
+ * ${far_path} is not NULL, only that relay is used and nothing is uploaded.
+ * If the far system refused a binary in an earlier start of ${b}, that binary
+ * is not sent again.  Return false if there is no memory.
  */
 bool bootstrap_start(struct bootstrap *b, const char *self, const char *image, const char *far_path,
     const char *options);
@@ -95,7 +91,7 @@ size_t bootstrap_pull(struct bootstrap *b, unsigned char *dst, size_t room);
  * bootstrap_state(b): the state of the start.
  * bootstrap_answered(b): the far shell has sent its first answer.
  * bootstrap_path(b): in BOOTSTRAP_STARTING, the path of the far relay.
- * bootstrap_why(b): in BOOTSTRAP_FAILED, the cause and the remedy: one sentence.
+ * bootstrap_why(b): in BOOTSTRAP_FAILED, cause and remedy as one sentence.
  * bootstrap_uploads(b): the number of uploads that were begun in this start.
  * bootstrap_upload_size(b): the size in bytes of the last of them.
  * The strings belong to ${b} and are valid until its next start.

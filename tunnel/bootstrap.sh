@@ -3,42 +3,45 @@
 #
 # The near relay sends this script to the shell at the end of the chain of hops.
 # The Makefile makes one line of it: it removes comments and leading blanks and
-# joins the lines.  Rules for that:
+# joins the lines.  It needs these rules:
 #   - A comment has a line of its own.
-#   - A line ends where a command ends, or after {, |, &&, ||, do, then or else,
-#     or with a backslash.
-#   - The whole line is shorter than 4096 bytes.
+#   - The last word of a line ends a command, or is {, |, &&, ||, do, then, else
+#     or a backslash.
+#   - The result is shorter than 4096 bytes, since ISO C bounds a string.
 #
-# One line, because some shells read ahead: input that follows the line could be
-# lost.  The near side sends nothing more until it has read an answer.
+# Some shells read ahead: they would lose input that follows the line.  The near
+# side sends nothing more until it has read an answer.
 #
-# The four words between @ signs are filled in by the near side, in this order:
-# the version, the options of the far relay, the path of -x as a quoted word (or
-# ''), and the binaries on offer, each as TYPE:CHECKSUM:SIZE.
+# The near relay replaces the words between @ signs, in this order:
+#   @VERSION@   the version of both relays
+#   @OPTIONS@   the options of the far relay
+#   @PATH@      the path of -x in quotes, or nothing
+#   @BINARIES@  the binaries on offer, each as TYPE:CHECKSUM:SIZE
 #
-# Far relays recognise the script by its first bytes: MUX_SCRIPT in mux/mux.h.
+# A forced command may start relay in place of the shell.  That relay skips the
+# script: it recognises the first bytes (MUX_SCRIPT in mux/mux.h).
 
 V='relay @VERSION@'
-o='@OPTIONS@'
-x=@PATH@
-b='@BINARIES@'
+args='@OPTIONS@'
+set -- @PATH@
+binaries='@BINARIES@'
 
-# Answer the near side.  The mark of an answer, "relay:: ", does not occur in the
-# script.  A terminal or a cat that sends the script back is so told apart.
+# Send an answer.  Its mark, "relay:: ", is divided here: if a terminal or a cat
+# sends the script back, the near side finds no answer in it.
 say() {
 	printf 'relay%s %s\n' :: "$*"
 }
 
-# A terminal changes bytes.  A shell at a terminal would not end with the
-# connection, so it ends here.
+# A terminal changes bytes.  At a terminal, the end of the connection does not
+# end a shell, so the script ends it.
 if [ -t 0 ]; then
 	say tty
 	exit 1
 fi
 say here || exit
 
-# Is $1 a relay of this version that runs?  stderr is ignored: a loader may print
-# warnings there that do not matter (LD_PRELOAD).
+# Does $1 run, and is it a relay of this version?  stderr is ignored, since a
+# loader may print warnings there (LD_PRELOAD).
 runs() {
 	[ "$({ "$1" -V; } 2>/dev/null </dev/null)" = "$V" ]
 }
@@ -46,22 +49,22 @@ runs() {
 # Run $1 as the far end.
 start() {
 	# shellcheck disable=SC2086 # the options are several words
-	say at "$1" && exec "$1" $o
+	say at "$1" && exec "$1" $args
 }
 
-# $1 does not run: answer with $2, and with what it prints, in one line.
+# $1 does not run: send the answer $2 with the output of $1, and exit.
 give_up() {
-	e=$({ "$1" -V; } 2>&1 </dev/null) || e="${e:-status $?}"
+	reason=$({ "$1" -V; } 2>&1 </dev/null) || reason="${reason:-status $?}"
 	set -f
-	# shellcheck disable=SC2086 # its lines become words of one line
-	say "$2" ${e:-no output}
+	# shellcheck disable=SC2086 # several lines become one
+	say "$2" ${reason:-no output}
 	exit 1
 }
 
-# -x: that relay and no other.
-if [ "$x" ]; then
-	runs "$x" || give_up "$x" "no $x:"
-	start "$x"
+# With -x, no other relay is used.
+if [ $# -gt 0 ]; then
+	runs "$1" || give_up "$1" "no $1:"
+	start "$1"
 	exit
 fi
 
@@ -70,126 +73,126 @@ use() {
 	runs "$1" && start "$1"
 }
 
-for p in relay "$HOME/.local/bin/relay" "$HOME/bin/relay"; do
-	use "$p"
+for word in relay "$HOME/.local/bin/relay" "$HOME/bin/relay"; do
+	use "$word"
 done
 
-# An upload needs these tools.  The missing ones are collected in $m.
+# An upload needs these tools.  The missing ones are collected in $missing.
 has() {
 	command -v "$1" >/dev/null 2>&1
 }
 
-m=
-for p in cat chmod find mkdir mv rm uname; do
-	has "$p" || m="$m $p"
+missing=
+for word in cat chmod find mkdir mv rm uname; do
+	has "$word" || missing="$missing $word"
 done
-u=$(id -u 2>/dev/null)
-[ "$u" ] || m="$m id"
-has cksum || has wc || m="$m cksum"
+user=$(id -u 2>/dev/null)
+[ "$user" ] || missing="$missing id"
+has cksum || has wc || missing="$missing cksum"
 
 # head -c is many times as fast as dd, but some systems have no head -c.
-h=
-head -c 1 </dev/null >/dev/null 2>&1 && h=1
-[ "$h" ] || has dd || m="$m dd"
-if [ "$m" ]; then
-	say "lack$m"
+with_head=
+head -c 1 </dev/null >/dev/null 2>&1 && with_head=1
+[ "$with_head" ] || has dd || missing="$missing dd"
+if [ "$missing" ]; then
+	say "lack$missing"
 	exit 1
 fi
 
-# The checksum $s and the size $n of the binary for the type of this system.
-t=$(uname -s)-$(uname -m)
-s=
-for p in $b; do
-	case $p in "$t":*) p=${p#*:}; s=${p%:*}; n=${p#*:} ;; esac
+# Find the checksum and the size of the binary for the type of this system.
+type=$(uname -s)-$(uname -m)
+sum=
+for word in $binaries; do
+	case $word in "$type":*) word=${word#*:}; sum=${word%:*}; size=${word#*:} ;; esac
 done
-if [ ! "$s" ]; then
-	say none "$t"
+if [ ! "$sum" ]; then
+	say none "$type"
 	exit 1
 fi
 
 umask 077
 
-# Is the file $1 the binary on offer?  If cksum is missing, wc gives its size
-# alone.
+# Does the file $1 have the checksum and the size of the binary?  If cksum is
+# missing, only the size is compared.
 same() {
 	# shellcheck disable=SC2046 # the output is two words
 	set -- $({ cksum <"$1" || wc -c <"$1"; } 2>/dev/null)
-	[ "$1 $2" = "$s $n" ] || [ "$1 $2" = "$n " ]
+	[ "$1 $2" = "$sum $size" ] || [ "$1 $2" = "$size " ]
 }
 
-# Make the directory $d.  Is it a directory of this user that is closed to all
-# other users?  $e is the reason if not.
+# Make the directory $dir.  Does it belong to this user, and is it closed to all
+# others?  If not, set $reason.
 ours() {
-	e=$(mkdir -p "$d" 2>&1) || return
-	e='it is not a directory of mode 0700 of this user'
-	[ "$(find "$d" -prune -type d -user "$u" \( -perm 700 -o -perm 2700 \) 2>/dev/null)" ]
+	reason=$(mkdir -p "$dir" 2>&1) || return
+	reason='it is not a directory of mode 0700 of this user'
+	[ "$(find "$dir" -prune -type d -user "$user" \( -perm 700 -o -perm 2700 \) 2>/dev/null)" ]
 }
 
-# Can a file be written and run in $d?  A quota or a mount with noexec shows in no
-# other way.  $e is the reason if not.  Old remains of uploads are removed first.
+# Remove old remains of uploads.  Can a script be written and run in $dir?  Only
+# a trial shows a full quota or a mount with noexec.  If not, set $reason.
 room() {
-	find "$d" -name 'relay-*.part' -mtime +0 -exec rm -f {} + 2>/dev/null
-	e=$({ echo '#!/bin/sh' >"$f" && chmod 700 "$f" && "$f"; } 2>&1)
+	find "$dir" -name 'relay-*.part' -mtime +0 -exec rm -f {} + 2>/dev/null
+	reason=$({ echo '#!/bin/sh' >"$part" && chmod 700 "$part" && "$part"; } 2>&1)
 }
 
-# Read the binary from the near side.  head may read ahead: nothing is sent behind
-# the binary.
+# Read the binary from stdin.  head may read ahead: the near side sends nothing
+# after the binary before it reads an answer.
 get() {
-	if [ "$h" ]; then
-		head -c "$n"
+	if [ "$with_head" ]; then
+		head -c "$size"
 	else
-		dd bs=1 count="$n" 2>/dev/null
+		dd bs=1 count="$size" 2>/dev/null
 	fi
 }
 
-# A script could be run in $d and the binary $1 cannot: the system itself refuses
-# the binary (its loader, its processor).  Another directory would not help.
+# A script runs in $dir and the binary $1 does not: the cause is the loader or
+# the processor.  Other directories are not tried.
 refuse() {
-	give_up "$1" "refuse $s $d:"
+	give_up "$1" "refuse $sum $dir:"
 }
 
-# Ask for the binary, write it to $f, test it, and rename it to $p.  If writing
-# fails, the rest of the binary is read all the same: it must not reach the shell.
+# Ask for the binary, write it to $part, test it and rename it to $file.  The
+# second cat reads the rest if writing fails: the shell must not read it.
 put() {
-	say want "$t" "$d"
-	e=$(get | { { cat >"$f"; } 2>&1; cat >/dev/null; })
-	same "$f" || return
-	runs "$f" || refuse "$f"
-	e=$(mv -f "$f" "$p" 2>&1)
+	say want "$type" "$dir"
+	reason=$(get | { { cat >"$part"; } 2>&1; cat >/dev/null; })
+	same "$part" || return
+	runs "$part" || refuse "$part"
+	reason=$(mv -f "$part" "$file" 2>&1)
 }
 
-# Use an earlier upload in $d, or make one there.  If an earlier upload has the
-# right checksum and does not run, the system refuses the binary.  A right size
-# proves less: without cksum the binary is sent again.
+# Run an earlier upload in $dir, or else a new one.  If an earlier upload has
+# the right checksum and does not run, the system refuses the binary.  Without
+# cksum, that upload may be damaged, so the binary is sent again.
 try() {
-	k=
-	if same "$p"; then
-		use "$p"
-		! has cksum || k=1
+	intact=
+	if same "$file"; then
+		use "$file"
+		! has cksum || intact=1
 	fi
 	room || return
-	[ ! "$k" ] || [ ! -x "$p" ] || refuse "$p"
-	put && use "$p"
+	[ ! "$intact" ] || [ ! -x "$file" ] || refuse "$file"
+	put && use "$file"
 }
 
-# Each directory in turn.  The reasons are collected in $w.  Each upload has a name
-# of its own until it is complete: two starts at once do not disturb each other.
-w=
-f=
-trap 'rm -f "$f"' EXIT
+# Try each directory.  $part differs between processes and hosts: two starts at
+# once do not disturb each other.
+reasons=
+part=
+trap 'rm -f "$part"' EXIT
 trap 'exit 1' HUP INT PIPE TERM
-for d in "${XDG_CACHE_HOME:-$HOME/.cache}/relay" \
+for dir in "${XDG_CACHE_HOME:-$HOME/.cache}/relay" \
 	${XDG_RUNTIME_DIR:+"$XDG_RUNTIME_DIR/relay"} \
-	${TMPDIR:+"$TMPDIR/relay-$u"} "/tmp/relay-$u"; do
-	p=$d/relay-${V#* }-$t-$s
-	f=$p.$(uname -n).$$.part
+	${TMPDIR:+"$TMPDIR/relay-$user"} "/tmp/relay-$user"; do
+	file=$dir/relay-${V#* }-$type-$sum
+	part=$file.$(uname -n).$$.part
 	if ours; then
 		try
-		rm -f "$f" 2>/dev/null
+		rm -f "$part" 2>/dev/null
 	fi
-	w="$w; $d: ${e:-it could not be written}"
-	# If the near side is gone, this fails, and no further directory is made.
-	say left "$d" || exit
+	reasons="$reasons; $dir: ${reason:-it could not be written}"
+	# If the near side has ended, this fails and no other directory is made.
+	say left "$dir" || exit
 done
-say fail "${w#; }"
+say fail "${reasons#; }"
 exit 1

@@ -1,4 +1,7 @@
-/* check_boot.c - a far end where none was installed, and its script in the shells of this host; needs boot.o */
+/*
+ * check_bootstrap.c - the near side's answers to a far shell, and the script
+ * itself in the shells of this host.
+ */
 #include <signal.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -30,19 +33,25 @@ run(const char *fmt, const char *arg)
 	ck_assert_msg(system(cmd) == 0, "%s", cmd);
 }
 
-/* What stands for relay: it tells its version, or its magic and its options and gives back what it reads. */
-#define FAKE "#!/bin/sh\n[ \"$1\" = -V ] && { echo relay " RELAY_VERSION "; exit; }\nprintf 'MAGIC<%s>' \"$*\"\nexec cat\n"
+/*
+ * A stand-in for relay. With -V it prints its version. Otherwise it prints a
+ * magic and its options, and sends back what it reads.
+ */
+#define FAKE                                                        \
+	"#!/bin/sh\n[ \"$1\" = -V ] && { echo relay " RELAY_VERSION \
+	"; exit; }\nprintf 'MAGIC<%s>' \"$*\"\nexec cat\n"
 #define FAKE_SIZE 100000
 
-static unsigned char fake[FAKE_SIZE]; /* the last one that was written */
+static unsigned char fake[FAKE_SIZE]; /* the contents written last */
 
+/* The contents are more than a pipe holds, and have all byte values. */
 static void
 put_fake(const char *path, const char *text)
 {
 	uint32_t seed = 7;
 	size_t i;
 
-	for (i = 0; i < sizeof(fake); i++) /* more than a pipe holds, and every byte there is */
+	for (i = 0; i < sizeof(fake); i++)
 		fake[i] = (unsigned char)((seed = seed * 1664525 + 1013904223) >> 24);
 	memcpy(fake, text, strlen(text));
 	put_file(path, fake, sizeof(fake), 0755);
@@ -54,7 +63,7 @@ fake_cksum(void)
 	return bootstrap_cksum(fake, sizeof(fake));
 }
 
-/* Ours is dir/bin/relay, in an own directory. */
+/* The near side is bin/relay in the directory of this test. */
 static const char *
 own_path(void)
 {
@@ -65,7 +74,7 @@ own_path(void)
 }
 
 static const char *
-our_file(void)
+put_own(void)
 {
 	mkdir("bin", 0755);
 	put_fake(own_path(), FAKE);
@@ -80,7 +89,7 @@ take_script(void)
 	ck_assert(!bootstrap_has_output(b));
 }
 
-/* A start, of a relay whose file is ${self}. */
+/* Begin a start by a near side whose file is ${self}. */
 static void
 start(const char *self, const char *far_path)
 {
@@ -92,12 +101,12 @@ start(const char *self, const char *far_path)
 static void
 begin(const char *far_path)
 {
-	start(our_file(), far_path);
+	start(put_own(), far_path);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
 }
 
 static void
-begin_asked(void)
+begin_sent(void)
 {
 	begin(NULL);
 	take_script();
@@ -111,7 +120,7 @@ feed(const char *text)
 
 /* ---- the checksum ---- */
 
-START_TEST(a_sum_is_that_of_cksum)
+START_TEST(known_checksums)
 {
 	static const struct {
 		const char *text;
@@ -120,11 +129,13 @@ START_TEST(a_sum_is_that_of_cksum)
 	int i;
 
 	for (i = 0; i < 3; i++)
-		ck_assert_uint_eq(bootstrap_cksum((const unsigned char *)known[i].text, strlen(known[i].text)), known[i].sum);
+		ck_assert_uint_eq(
+		    bootstrap_cksum((const unsigned char *)known[i].text, strlen(known[i].text)),
+		    known[i].sum);
 }
 END_TEST
 
-START_TEST(a_sum_is_what_cksum_of_this_host_says)
+START_TEST(checksums_agree_with_cksum)
 {
 	static const size_t sizes[] = { 0, 1, 2, 255, 256, 257, 65535, 65536, 70000 };
 	static unsigned char p[70000];
@@ -143,19 +154,22 @@ START_TEST(a_sum_is_what_cksum_of_this_host_says)
 }
 END_TEST
 
-/* ---- the binaries that we have ---- */
+/* ---- the binaries on offer ---- */
 
-/* The binaries that the script offers, each with a blank before it and behind it. */
+#define BINARIES "binaries='"
+
+/* The binaries that the script offers, with a blank before and after each. */
 static const char *
-offers(void)
+offered(void)
 {
 	static char list[1024];
 	char *at, *end;
 
-	at = strstr(script, "b='");
+	at = strstr(script, BINARIES);
 	ck_assert_ptr_nonnull(at);
-	end = strchr(at + 3, '\'');
-	snprintf(list, sizeof(list), " %.*s ", (int)(end - at - 3), at + 3);
+	at += strlen(BINARIES);
+	end = strchr(at, '\'');
+	snprintf(list, sizeof(list), " %.*s ", (int)(end - at), at);
 	return list;
 }
 
@@ -165,31 +179,35 @@ n_offered(void)
 	const char *at;
 	int n = 0;
 
-	for (at = offers(); (at = strchr(at, ':')) != NULL; at++)
+	for (at = offered(); (at = strchr(at, ':')) != NULL; at++)
 		n++;
 	return n / 2;
 }
 
-/* Is a binary for ${wanted} offered that holds ${n} bytes at ${p}? */
+/*
+ * Is a binary of type ${wanted} offered whose contents are the ${n} bytes at
+ * ${p}?
+ */
 static bool
 is_offered(const char *wanted, const void *p, size_t n)
 {
 	char text[128];
 
-	snprintf(text, sizeof(text), " %s:%lu:%zu ", wanted, (unsigned long)bootstrap_cksum(p, n), n);
-	return strstr(offers(), text) != NULL;
+	snprintf(
+	    text, sizeof(text), " %s:%lu:%zu ", wanted, (unsigned long)bootstrap_cksum(p, n), n);
+	return strstr(offered(), text) != NULL;
 }
 
-START_TEST(our_own_file_is_for_our_own_type)
+START_TEST(own_file_is_offered_for_own_type)
 {
-	begin_asked();
+	begin_sent();
 	ck_assert_int_eq(n_offered(), 1);
 	ck_assert(is_offered(type, fake, FAKE_SIZE));
 }
 END_TEST
 
-/* lib/relay, then beside us, then our own. */
-START_TEST(earlier_places_go_first)
+/* The order is lib/relay, the own file, the directory of the own file. */
+START_TEST(first_directory_with_a_type_is_used)
 {
 	char path[128];
 
@@ -200,7 +218,7 @@ START_TEST(earlier_places_go_first)
 	put_file("bin/relay-Darwin-arm64", "apple", 5, 0755);
 	snprintf(path, sizeof(path), "lib/relay/relay-%s", type);
 	put_file(path, "own", 3, 0755);
-	begin_asked();
+	begin_sent();
 	ck_assert_int_eq(n_offered(), 3);
 	ck_assert(is_offered("Linux-riscv64", "lib", 3));
 	ck_assert(is_offered("Darwin-arm64", "apple", 5));
@@ -209,17 +227,17 @@ START_TEST(earlier_places_go_first)
 }
 END_TEST
 
-/* Beside us, in a directory where others may write, lies what others put there. */
-START_TEST(a_binary_of_a_stranger_is_not_offered)
+/* Other users may have put files into the directory of relay. */
+START_TEST(binary_of_another_user_is_not_offered)
 {
 	if (getuid() != 0)
 		return;
-	our_file();
-	put_file("bin/relay-Linux-riscv64", "strange", 7, 0755);
+	put_own();
+	put_file("bin/relay-Linux-riscv64", "foreign", 7, 0755);
 	put_file("bin/relay-Linux-ppc64le", "ours", 4, 0755);
 	ck_assert_int_eq(chown("bin/relay-Linux-riscv64", 54321, 54321), 0);
 	ck_assert_int_eq(mkfifo("bin/relay-Darwin-arm64", 0666), 0);
-	begin_asked();
+	begin_sent();
 	ck_assert_int_eq(n_offered(), 2);
 	ck_assert(is_offered("Linux-ppc64le", "ours", 4));
 	run("chown 54321 bin/relay bin/relay-Linux-ppc64le", "");
@@ -230,14 +248,14 @@ START_TEST(a_binary_of_a_stranger_is_not_offered)
 }
 END_TEST
 
-START_TEST(what_is_no_binary_is_not_offered)
+START_TEST(only_usable_files_are_offered)
 {
 	mkdir("bin", 0755);
 	put_file("bin/relay-Linux-riscv64", "", 0, 0755);
 	mkdir("bin/relay-Linux-ppc64le", 0755);
 	put_file("bin/relay-Darwin-arm64", "", 0, 0755);
 	ck_assert_int_eq(truncate("bin/relay-Darwin-arm64", 16 * 1024 * 1024), 0);
-	begin_asked();
+	begin_sent();
 	ck_assert_int_eq(n_offered(), 1);
 	start("relay", NULL);
 	take_script();
@@ -251,23 +269,24 @@ END_TEST
 
 /* ---- the script as text ---- */
 
-START_TEST(the_script_is_one_line_without_a_mark)
+START_TEST(script_is_one_line_without_a_mark)
 {
 	begin(_i == 0 ? NULL : "~/my relay");
 	take_script();
 	ck_assert_ptr_eq(strchr(script, '\n'), script + script_n - 1);
 	HAS_NOT(script, "relay:: ");
-	HAS(script, "o='-m -t 5 -'");
+	ck_assert_uint_lt(script_n, 4096); /* bytes of a terminal's line */
+	HAS(script, "args='-m -t 5 -'");
 	ck_assert_ptr_eq(strstr(script, MUX_SCRIPT), script);
 }
 END_TEST
 
-START_TEST(the_script_is_the_same_in_pieces)
+START_TEST(script_is_the_same_in_pieces)
 {
 	static char whole[sizeof(script)];
 	size_t n = 0, got;
 
-	begin_asked();
+	begin_sent();
 	memcpy(whole, script, sizeof(whole));
 	begin(NULL);
 	while (bootstrap_has_output(b)) {
@@ -281,7 +300,7 @@ START_TEST(the_script_is_the_same_in_pieces)
 }
 END_TEST
 
-START_TEST(a_long_path_of_quotes_stays_in_its_room)
+START_TEST(long_path_of_quotes_is_cut)
 {
 	static char path[6000];
 
@@ -298,26 +317,33 @@ END_TEST
 static const struct {
 	const char *line;
 	enum bootstrap_state state;
-	const char *says;
-} answers[] = { { "at /home/me/relay", BOOTSTRAP_STARTING, NULL }, { "want %s /home/me/x", BOOTSTRAP_UPLOADING, NULL },
-	{ "none Plan9-mips", BOOTSTRAP_FAILED, "Plan9-mips" }, { "no ~/x: not found", BOOTSTRAP_FAILED, "~/x: not found" },
+	const char *message;
+} answers[] = { { "at /home/me/relay", BOOTSTRAP_STARTING, NULL },
+	{ "want %s /home/me/x", BOOTSTRAP_UPLOADING, NULL },
+	{ "none Plan9-mips", BOOTSTRAP_FAILED, "Plan9-mips" },
+	{ "no ~/x: not found", BOOTSTRAP_FAILED, "~/x: not found" },
 	{ "fail /a: full; /b: read-only", BOOTSTRAP_FAILED, "/a: full; /b: read-only" },
-	{ "lack find mv", BOOTSTRAP_FAILED, "find mv" }, { "refuse 77 /a: no loader", BOOTSTRAP_FAILED, "/a: no loader" },
-	{ "refuse /a", BOOTSTRAP_FAILED, "unexpected answer" }, { "refuse 7", BOOTSTRAP_FAILED, "unexpected answer" }, { "huh", BOOTSTRAP_FAILED, "unexpected answer" },
-	{ "", BOOTSTRAP_FAILED, "unexpected answer" }, { "want ZX-81 /x", BOOTSTRAP_FAILED, "not offered" }, { "want", BOOTSTRAP_FAILED, "not offered" },
-	{ "want ", BOOTSTRAP_FAILED, "not offered" }, { "wanton %s /x", BOOTSTRAP_FAILED, "unexpected answer" } };
+	{ "lack find mv", BOOTSTRAP_FAILED, "find mv" },
+	{ "refuse 77 /a: no loader", BOOTSTRAP_FAILED, "/a: no loader" },
+	{ "refuse /a", BOOTSTRAP_FAILED, "unexpected answer" },
+	{ "refuse 7", BOOTSTRAP_FAILED, "unexpected answer" },
+	{ "huh", BOOTSTRAP_FAILED, "unexpected answer" },
+	{ "", BOOTSTRAP_FAILED, "unexpected answer" },
+	{ "want ZX-81 /x", BOOTSTRAP_FAILED, "not offered" },
+	{ "want", BOOTSTRAP_FAILED, "not offered" }, { "want ", BOOTSTRAP_FAILED, "not offered" },
+	{ "wanton %s /x", BOOTSTRAP_FAILED, "unexpected answer" } };
 #define ANSWERS ((int)(sizeof(answers) / sizeof(answers[0])))
 
-static const char *const before[] = { "", "Welcome!\n", "no newline at its end", "relay", "relay:", "relay: : ", "rerelay:",
-	"relay::relay:", "\rrelay::\n", "\n\n", "\xff\xfe\x01" };
+static const char *const before[] = { "", "Welcome!\n", "no newline at its end", "relay",
+	"relay:", "relay: : ", "rerelay:", "relay::relay:", "\rrelay::\n", "\n\n", "\xff\xfe\x01" };
 #define BEFORE ((int)(sizeof(before) / sizeof(before[0])))
 
 static void
-is_answer(int i)
+is_taken(int i)
 {
 	ck_assert_int_eq(bootstrap_state(b), answers[i].state);
-	if (answers[i].says != NULL)
-		HAS(bootstrap_why(b), answers[i].says);
+	if (answers[i].message != NULL)
+		HAS(bootstrap_why(b), answers[i].message);
 	if (bootstrap_state(b) == BOOTSTRAP_STARTING)
 		ck_assert_str_eq(bootstrap_path(b), "/home/me/relay");
 	if (bootstrap_state(b) == BOOTSTRAP_UPLOADING)
@@ -325,7 +351,7 @@ is_answer(int i)
 	ck_assert_int_eq(bootstrap_has_output(b), bootstrap_state(b) == BOOTSTRAP_UPLOADING);
 }
 
-START_TEST(an_answer_is_the_same_cut_at_every_byte)
+START_TEST(answer_is_the_same_cut_at_every_byte)
 {
 	char line[256], text[400];
 	size_t n, cut;
@@ -333,19 +359,21 @@ START_TEST(an_answer_is_the_same_cut_at_every_byte)
 
 	snprintf(line, sizeof(line), answers[_i].line, type);
 	for (j = 0; j < 2 * BEFORE; j++) {
-		n = (size_t)snprintf(text, sizeof(text), "%srelay:: %s%s", before[j / 2], line, j % 2 == 0 ? "\n" : "\r\n");
+		n = (size_t)snprintf(text, sizeof(text), "%srelay:: %s%s", before[j / 2], line,
+		    j % 2 == 0 ? "\n" : "\r\n");
 		for (cut = 0; cut <= n; cut++) {
-			begin_asked();
+			begin_sent();
 			bootstrap_feed(b, text, cut);
-			ck_assert_int_eq(bootstrap_state(b), cut == n ? answers[_i].state : BOOTSTRAP_ASKING);
+			ck_assert_int_eq(
+			    bootstrap_state(b), cut == n ? answers[_i].state : BOOTSTRAP_ASKING);
 			bootstrap_feed(b, text + cut, n - cut);
-			is_answer(_i);
+			is_taken(_i);
 		}
 	}
 }
 END_TEST
 
-START_TEST(noise_of_any_length_hides_no_answer)
+START_TEST(answer_is_found_after_any_banner)
 {
 	char noise[2600];
 	size_t n;
@@ -356,17 +384,17 @@ START_TEST(noise_of_any_length_hides_no_answer)
 		take_script();
 		bootstrap_feed(b, noise, n);
 		feed("relay:: at /home/me/relay\n");
-		is_answer(0);
+		is_taken(0);
 	}
 }
 END_TEST
 
-START_TEST(an_overlong_answer_is_cut_and_the_next_one_is_read)
+START_TEST(long_answer_is_cut_and_the_next_is_read)
 {
 	static char more[70000];
 
 	memset(more, 'x', sizeof(more) - 1);
-	begin_asked();
+	begin_sent();
 	feed("relay:: at /");
 	feed(more);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
@@ -383,9 +411,9 @@ START_TEST(an_overlong_answer_is_cut_and_the_next_one_is_read)
 }
 END_TEST
 
-START_TEST(a_failure_is_the_end)
+START_TEST(nothing_is_read_after_a_failure)
 {
-	begin_asked();
+	begin_sent();
 	feed("relay:: none T\nrelay:: at /x\n");
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	feed("relay:: at /x\n");
@@ -394,23 +422,23 @@ START_TEST(a_failure_is_the_end)
 }
 END_TEST
 
-START_TEST(a_failure_tells_what_to_do)
+START_TEST(failure_message_has_a_remedy)
 {
-	static const char *const failures[] = { "relay:: none T\n", "relay:: fail /a: full\n", "relay:: lack mv\n",
-		"relay:: refuse 7 /a: no\n" };
+	static const char *const failures[] = { "relay:: none T\n", "relay:: fail /a: full\n",
+		"relay:: lack mv\n", "relay:: refuse 7 /a: no\n" };
 
-	begin_asked();
+	begin_sent();
 	feed(failures[_i]);
 	HAS(bootstrap_why(b), "-x");
 	HAS_NOT(bootstrap_why(b), "\n");
 }
 END_TEST
 
-START_TEST(a_type_is_wanted_whole)
+START_TEST(type_is_compared_whole)
 {
 	char line[256];
 
-	begin_asked();
+	begin_sent();
 	snprintf(line, sizeof(line), _i == 0 ? "relay:: want %.*s /x\n" : "relay:: want %.*sx /x\n",
 	    (int)strlen(type) - (_i == 0), type);
 	feed(line);
@@ -418,13 +446,13 @@ START_TEST(a_type_is_wanted_whole)
 }
 END_TEST
 
-START_TEST(no_more_copies_than_places_are_sent)
+START_TEST(uploads_are_limited)
 {
 	unsigned char room[4096];
 	char line[256];
 	int i;
 
-	begin_asked();
+	begin_sent();
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	for (i = 1; i <= 5; i++) {
 		feed(line);
@@ -438,13 +466,16 @@ START_TEST(no_more_copies_than_places_are_sent)
 }
 END_TEST
 
-/* 0: refused after it was sent, 1: where an earlier copy was found, 2: another one, which may be sent */
-START_TEST(a_binary_that_was_refused_is_not_sent_again)
+/*
+ * 0: refused after an upload, 1: an earlier upload was refused, 2: a different
+ * binary was refused, so this one may be sent
+ */
+START_TEST(refused_binary_is_not_sent_again)
 {
 	char line[256], refusal[256];
-	int copies = 0, i;
+	int uploads = 0, i;
 
-	begin_asked();
+	begin_sent();
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	snprintf(refusal, sizeof(refusal), "relay:: refuse %lu /d: no such loader\n",
 	    fake_cksum() + (_i == 2));
@@ -453,30 +484,30 @@ START_TEST(a_binary_that_was_refused_is_not_sent_again)
 	feed(refusal);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	HAS(bootstrap_why(b), "/d: no such loader");
-	for (i = 0; i < 2; i++) { /* as when the tunnel is made again */
-		begin_asked();
+	for (i = 0; i < 2; i++) { /* as in a reconnect */
+		begin_sent();
 		feed(line);
-		copies += bootstrap_uploads(b);
+		uploads += bootstrap_uploads(b);
 	}
-	ck_assert_int_eq(copies, _i == 2 ? 2 : 0);
+	ck_assert_int_eq(uploads, _i == 2 ? 2 : 0);
 	ck_assert_int_eq(bootstrap_state(b), _i == 2 ? BOOTSTRAP_UPLOADING : BOOTSTRAP_FAILED);
 	ck_assert_int_eq(bootstrap_has_output(b), _i == 2);
 	if (_i < 2)
 		HAS(bootstrap_why(b), "/d: no such loader");
-	begin_asked();
-	feed("relay:: at /d/relay\n"); /* it has been put there since */
+	begin_sent();
+	feed("relay:: at /d/relay\n"); /* the user has installed it */
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
 }
 END_TEST
 
-START_TEST(the_binary_is_sent_as_it_is)
+START_TEST(binary_is_sent_unchanged)
 {
 	static unsigned char sent[FAKE_SIZE + 1], file[FAKE_SIZE + 1];
 	char line[256];
 	size_t n = 0;
 	int fd;
 
-	begin_asked();
+	begin_sent();
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	feed(line);
 	while (bootstrap_has_output(b))
@@ -491,12 +522,12 @@ START_TEST(the_binary_is_sent_as_it_is)
 }
 END_TEST
 
-/* 0: of another size, 1: gone */
-START_TEST(a_binary_that_was_replaced_is_not_sent)
+/* 0: the new file has a different size, 1: the file was removed */
+START_TEST(replaced_binary_is_not_sent)
 {
 	char line[256];
 
-	begin_asked();
+	begin_sent();
 	if (_i == 0)
 		put_file("bin/relay", "new", 3, 0755);
 	else
@@ -509,8 +540,11 @@ START_TEST(a_binary_that_was_replaced_is_not_sent)
 }
 END_TEST
 
-/* By a terminal, or a cat: whole, with CR LF, behind a prompt, without its newline. */
-START_TEST(an_echo_is_recognised)
+/*
+ * The script comes back cut at each byte. 0, 1: from a cat, 2, 3: from a
+ * terminal, after a prompt.
+ */
+START_TEST(echo_is_recognised)
 {
 	size_t cut;
 
@@ -534,9 +568,9 @@ START_TEST(an_echo_is_recognised)
 }
 END_TEST
 
-START_TEST(what_comes_behind_an_answer_is_no_answer)
+START_TEST(link_bytes_after_an_answer_are_skipped)
 {
-	begin_asked();
+	begin_sent();
 	feed("relay:: at /x\n");
 	bootstrap_feed(b, "\0\362reLAylink\r\n\n\376 at /y\n", 22);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
@@ -547,12 +581,14 @@ START_TEST(what_comes_behind_an_answer_is_no_answer)
 }
 END_TEST
 
-START_TEST(answers_are_taken_out_of_the_noise)
+START_TEST(answers_are_removed_from_the_banner)
 {
-	static const char *const noise[][2] = { { "", "" }, { "hello\n", "hello\n" }, { "relay:: at /x\n", "" },
-		{ "a\nrelay:: want T /x\nb\nrelay:: at /x\nc", "a\nb\nc" }, { "arelay:: at /x\nb", "ab" },
-		{ "a\nrelay:: at /x", "a\n" }, { "relay:: ", "" }, { "relay::\n", "relay::\n" },
-		{ "relay:: 1\nrelay:: 2\nrelay:: 3\n", "" }, { "relay:relay:: 1\n: 2\n", "relay:: 2\n" } };
+	static const char *const noise[][2] = { { "", "" }, { "hello\n", "hello\n" },
+		{ "relay:: at /x\n", "" },
+		{ "a\nrelay:: want T /x\nb\nrelay:: at /x\nc", "a\nb\nc" },
+		{ "arelay:: at /x\nb", "ab" }, { "a\nrelay:: at /x", "a\n" }, { "relay:: ", "" },
+		{ "relay::\n", "relay::\n" }, { "relay:: 1\nrelay:: 2\nrelay:: 3\n", "" },
+		{ "relay:relay:: 1\n: 2\n", "relay:: 2\n" } };
 	char text[100];
 
 	strcpy(text, noise[_i][0]);
@@ -563,18 +599,22 @@ END_TEST
 
 /* ---- the script in shells ---- */
 
-static const char *const shells[][4] = { { "sh" }, { "dash" }, { "bash" }, { "bash", "--posix" }, { "busybox", "sh" }, { "ksh" },
-	{ "mksh" }, { "yash" }, { "yash", "--posix" }, { "zsh", "--emulate", "sh" } };
+static const char *const shells[][4] = { { "sh" }, { "dash" }, { "bash" }, { "bash", "--posix" },
+	{ "busybox", "sh" }, { "ksh" }, { "ksh93" }, { "mksh" }, { "yash" }, { "yash", "--posix" },
+	{ "zsh", "--emulate", "sh" } };
 #define SHELLS ((int)(sizeof(shells) / sizeof(shells[0])))
-#define NOBODY "/dev/null/none" /* where nothing can be made, by root neither */
+#define NO_PLACE "/dev/null/none" /* root cannot make this directory either */
 
 static char home[128], tools[160];
 static pid_t shell = -1;
 static int to_shell, from_shell;
-static char came[4096]; /* behind the answer */
-static size_t came_n;
+static char received[4096];
+static size_t n_received;
 
-/* A PATH with what the script uses and nothing else; each can be taken away. */
+/*
+ * Make a PATH with the tools of the script alone. A test may remove one of
+ * them.
+ */
 static void
 make_tools(void)
 {
@@ -584,7 +624,9 @@ make_tools(void)
 	run("chmod -R u+rwx home 2>/dev/null; rm -rf %s", home);
 	mkdir("tools", 0755);
 	mkdir("home", 0755);
-	run("for t in cat chmod cksum dd find head id mkdir mv printf rm sh uname echo [; do ln -s \"$(PATH=/usr/bin:/bin which $t)\" %s; done", tools);
+	run("for t in cat chmod cksum dd find head id mkdir mv printf rm sh uname echo [; do ln -s "
+	    "\"$(PATH=/usr/bin:/bin which $t)\" %s; done",
+	    tools);
 	setenv("HOME", home, 1);
 	unsetenv("XDG_CACHE_HOME");
 	unsetenv("XDG_RUNTIME_DIR");
@@ -593,7 +635,7 @@ make_tools(void)
 	setenv("LC_ALL", "C", 1);
 }
 
-/* false: it is not installed */
+/* Is shell ${i} installed here? */
 static bool
 has_shell(int i)
 {
@@ -624,7 +666,7 @@ start_shell(int i)
 		signal(SIGPIPE, SIG_DFL);
 		dup2(to[0], 0);
 		dup2(from[1], 1);
-		dup2(open("said", O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
+		dup2(open("stderr", O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
 		setenv("PATH", tools, 1);
 		for (to[0] = 3; to[0] < 64; to[0]++)
 			close(to[0]);
@@ -639,16 +681,17 @@ start_shell(int i)
 	fcntl(from_shell, F_SETFL, O_NONBLOCK);
 	fcntl(to_shell, F_SETFD, FD_CLOEXEC);
 	fcntl(from_shell, F_SETFD, FD_CLOEXEC);
-	came_n = 0;
+	n_received = 0;
 }
 
-/* What carrier.c does: a turn.  false: the shell has ended. */
+/* Write and read once, as the transport does. false: the shell has ended. */
 static bool
 turn(struct bootstrap *x)
 {
 	static unsigned char out[8192];
 	static size_t at, n;
-	struct pollfd p[2] = { { .fd = from_shell, .events = POLLIN }, { .fd = to_shell, .events = POLLOUT } };
+	struct pollfd p[2] = { { .fd = from_shell, .events = POLLIN },
+		{ .fd = to_shell, .events = POLLOUT } };
 	char in[1024];
 	ssize_t r;
 
@@ -666,10 +709,10 @@ turn(struct bootstrap *x)
 	r = p[0].revents == 0 ? -1 : read(from_shell, in, sizeof(in));
 	if (r > 0) {
 		bootstrap_feed(x, in, (size_t)r);
-		ck_assert_uint_lt(came_n + (size_t)r, sizeof(came));
-		memcpy(came + came_n, in, (size_t)r);
-		came_n += (size_t)r;
-		came[came_n] = '\0';
+		ck_assert_uint_lt(n_received + (size_t)r, sizeof(received));
+		memcpy(received + n_received, in, (size_t)r);
+		n_received += (size_t)r;
+		received[n_received] = '\0';
 	}
 	if (r == 0)
 		at = n = 0;
@@ -684,30 +727,34 @@ end_shell(void)
 	waitpid(shell, NULL, 0);
 }
 
-/* ${x} with a shell until it starts or fails, and what was started gives back what it gets: nothing was lost or taken too early. */
+/*
+ * Run shell ${i} until ${x} starts or fails. What was started has to send back
+ * each byte: then nothing was lost, and the shell read nothing too early.
+ */
 static void
-talk(int i, struct bootstrap *x)
+run_shell(int i, struct bootstrap *x)
 {
 	bool goes_on = true;
 
 	start_shell(i);
 	UNTIL(!goes_on || bootstrap_state(x) == BOOTSTRAP_FAILED ||
-		(bootstrap_state(x) == BOOTSTRAP_STARTING && strchr(came, '>') != NULL && came_n > 0 && strstr(came, "MAGIC") != NULL),
+		  (bootstrap_state(x) == BOOTSTRAP_STARTING && strchr(received, '>') != NULL &&
+		      n_received > 0 && strstr(received, "MAGIC") != NULL),
 	    goes_on = turn(x));
 	if (goes_on && bootstrap_state(x) == BOOTSTRAP_STARTING) {
-		HAS(came, "MAGIC<-m -t 5 ->");
+		HAS(received, "MAGIC<-m -t 5 ->");
 		ck_assert_int_eq(write(to_shell, "hello", 5), 5);
-		UNTIL(strstr(came, ">hello") != NULL, ck_assert(turn(x)));
+		UNTIL(strstr(received, ">hello") != NULL, ck_assert(turn(x)));
 	}
 	end_shell();
 }
 
-/* What the shell said on its stderr, which people would see. */
+/* What the shell printed on its stderr, which is the stderr of ssh. */
 static const char *
-said(void)
+shell_stderr(void)
 {
 	static char text[1024];
-	int fd = open("said", O_RDONLY);
+	int fd = open("stderr", O_RDONLY);
 	ssize_t n = read(fd, text, sizeof(text) - 1);
 
 	close(fd);
@@ -716,41 +763,54 @@ said(void)
 }
 
 static void
-talks(int i)
+start_there(int i)
 {
 	begin(NULL);
-	came[0] = '\0';
-	talk(i, b);
+	received[0] = '\0';
+	run_shell(i, b);
 }
 
-#define STARTS(copied) do { \
-		ck_assert_msg(bootstrap_state(b) == BOOTSTRAP_STARTING, "%s: %d %s, %s", shells[_i][0], bootstrap_state(b), bootstrap_why(b), came); \
-		ck_assert_int_eq(bootstrap_uploads(b), (copied)); \
+#define IS_STARTED(uploads)                                                              \
+	do {                                                                             \
+		ck_assert_msg(bootstrap_state(b) == BOOTSTRAP_STARTING, "%s: %d %s, %s", \
+		    shells[_i][0], bootstrap_state(b), bootstrap_why(b), received);      \
+		ck_assert_int_eq(bootstrap_uploads(b), (uploads));                       \
 	} while (0)
 
+/* The last shell has left no part of an upload in ${where}. */
 static void
-no_parts(const char *where)
+has_no_remains(const char *where)
 {
 	char cmd[256], line[256] = "";
 	FILE *f;
 
 	snprintf(cmd, sizeof(cmd), "find %s -name '*.%ld.part' 2>/dev/null", where, (long)shell);
 	f = popen(cmd, "r");
-	ck_assert_msg(fgets(line, sizeof(line), f) == NULL, "left behind: %s", line);
+	ck_assert_msg(fgets(line, sizeof(line), f) == NULL, "not removed: %s", line);
 	pclose(f);
 }
 
-#define EACH_SHELL(name) START_TEST(name) { if (!has_shell(_i)) return; make_tools();
-#define END_EACH } END_TEST
+/* Prepare a test with shell ${i}. false: it is not installed. */
+static bool
+begin_shell(int i)
+{
+	if (!has_shell(i))
+		return false;
+	make_tools();
+	return true;
+}
 
-/* First it is copied, then it is there. */
-EACH_SHELL(the_first_start_copies_and_the_second_does_not)
+START_TEST(only_the_first_start_uploads)
+{
 	char path[512];
 	struct stat st;
 
-	talks(_i);
-	STARTS(1);
-	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type, fake_cksum());
+	if (!begin_shell(_i))
+		return;
+	start_there(_i);
+	IS_STARTED(1);
+	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type,
+	    fake_cksum());
 	ck_assert_str_eq(bootstrap_path(b), path);
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_int_eq(st.st_size, FAKE_SIZE);
@@ -758,142 +818,189 @@ EACH_SHELL(the_first_start_copies_and_the_second_does_not)
 	snprintf(path, sizeof(path), "%s/.cache/relay", home);
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_int_eq(st.st_mode & 07777, 0700);
-	no_parts(home);
-	ck_assert_str_eq(said(), "");
-	talks(_i);
-	STARTS(0);
-	ck_assert_str_eq(said(), "");
-END_EACH
+	has_no_remains(home);
+	ck_assert_str_eq(shell_stderr(), "");
+	start_there(_i);
+	IS_STARTED(0);
+	ck_assert_str_eq(shell_stderr(), "");
+}
+END_TEST
 
-EACH_SHELL(a_spoiled_copy_is_made_again)
+START_TEST(damaged_upload_is_replaced)
+{
 	struct stat st;
 	int fd;
 
-	talks(_i);
-	STARTS(1);
+	if (!begin_shell(_i))
+		return;
+	start_there(_i);
+	IS_STARTED(1);
 	fd = open(bootstrap_path(b), O_WRONLY);
 	ck_assert_int_eq(pwrite(fd, "?", 1, FAKE_SIZE - 7), 1);
 	close(fd);
-	talks(_i);
-	STARTS(1);
+	start_there(_i);
+	IS_STARTED(1);
 	ck_assert_int_eq(truncate(bootstrap_path(b), 400), 0);
-	talks(_i);
-	STARTS(1);
+	start_there(_i);
+	IS_STARTED(1);
 	ck_assert_int_eq(stat(bootstrap_path(b), &st), 0);
 	ck_assert_int_eq(st.st_size, FAKE_SIZE);
 	ck_assert_int_eq(chmod(bootstrap_path(b), 0600), 0);
-	talks(_i);
-	STARTS(1);
-	talks(_i);
-	STARTS(0);
-END_EACH
+	start_there(_i);
+	IS_STARTED(1);
+	start_there(_i);
+	IS_STARTED(0);
+}
+END_TEST
 
-/* In the PATH, ~/.local/bin, ~/bin; one of another version is not used. */
-EACH_SHELL(a_relay_that_is_there_is_used)
-	static const char *const places[] = { "tools/relay", "home/.local/bin/relay", "home/bin/relay" };
+/*
+ * The script looks in PATH, ~/.local/bin and ~/bin. Other versions are not
+ * used.
+ */
+START_TEST(installed_relay_is_used)
+{
+	static const char *const places[] = { "tools/relay", "home/.local/bin/relay",
+		"home/bin/relay" };
 	char path[256];
 	int i;
 
+	if (!begin_shell(_i))
+		return;
 	run("mkdir -p %s/.local/bin home/bin", home);
 	for (i = 2; i >= 0; i--) {
 		put_fake(places[i], FAKE);
-		talks(_i);
-		STARTS(0);
+		start_there(_i);
+		IS_STARTED(0);
 		snprintf(path, sizeof(path), "%s/%s", own_dir, places[i]);
 		ck_assert_str_eq(bootstrap_path(b), i == 0 ? "relay" : path);
 	}
 	for (i = 0; i < 3; i++)
 		put_fake(places[i], "#!/bin/sh\necho relay " RELAY_VERSION ".1\nexit\n");
-	talks(_i);
-	STARTS(1);
-END_EACH
+	start_there(_i);
+	IS_STARTED(1);
+}
+END_TEST
 
-EACH_SHELL(a_named_relay_is_used_whatever_its_name)
-	static const char *const names[] = { "plain", "two words", "it's", "''", "\"q\"", "$HOME", "`id`", "a\\b", "*", "-x", ";x&", "#",
-		"!x", "{a,b}", "\xc3\xa9", "~" };
+START_TEST(named_relay_may_have_any_name)
+{
+	static const char *const names[] = { "plain", "two words", "it's", "''", "\"q\"", "$HOME",
+		"`id`", "a\\b", "*", "-x", ";x&", "#", "!x", "{a,b}", "\xc3\xa9", "~" };
 	char path[256], real[256];
 	size_t i;
 
+	if (!begin_shell(_i))
+		return;
 	for (i = 0; i < 2 * sizeof(names) / sizeof(names[0]); i++) {
 		if ((unsigned char)names[i / 2][0] >= 0x80 && strcmp(shells[_i][0], "yash") == 0)
-			continue; /* which reads nothing that its locale does not know */
+			continue; /* it rejects bytes that its locale does not have */
 		snprintf(real, sizeof(real), "%s/%s", home, names[i / 2]);
 		snprintf(path, sizeof(path), "%s/%s", i % 2 == 0 ? home : "~", names[i / 2]);
 		put_fake(real, FAKE);
 		begin(path);
-		came[0] = '\0';
-		talk(_i, b);
-		STARTS(0);
+		received[0] = '\0';
+		run_shell(_i, b);
+		IS_STARTED(0);
 		ck_assert_str_eq(bootstrap_path(b), real);
 	}
-END_EACH
+}
+END_TEST
 
-EACH_SHELL(a_named_relay_that_is_not_there_is_told)
+/* An empty name is one, too: no other relay is looked for. */
+START_TEST(missing_named_relay_is_reported)
+{
+	if (!begin_shell(_i))
+		return;
+	begin("");
+	run_shell(_i, b);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	HAS(bootstrap_why(b), "-x has to name");
 	begin("~/no such");
-	talk(_i, b);
+	run_shell(_i, b);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	HAS(bootstrap_why(b), "-x");
 	HAS(bootstrap_why(b), "home/no such: ");
-	ck_assert(strstr(bootstrap_why(b), "ot found") != NULL || strstr(bootstrap_why(b), "o such file") != NULL); /* as the shell says it */
-END_EACH
+	ck_assert(strstr(bootstrap_why(b), "ot found") != NULL ||
+		  strstr(bootstrap_why(b), "o such file") != NULL);
+}
+END_TEST
 
-/* ~/ alone is the home. */
-EACH_SHELL(a_named_relay_may_lie_in_a_directory_named_like_a_user)
+/* ~user/ is not expanded. */
+START_TEST(only_tilde_slash_is_the_home)
+{
+	if (!begin_shell(_i))
+		return;
 	run("rm -rf '~x'; mkdir '~x'%s", "");
 	put_fake("~x/relay", FAKE);
 	begin("~x/relay");
-	came[0] = '\0';
-	talk(_i, b);
-	STARTS(0);
+	received[0] = '\0';
+	run_shell(_i, b);
+	IS_STARTED(0);
 	ck_assert_str_eq(bootstrap_path(b), "~x/relay");
-END_EACH
+}
+END_TEST
 
-/* 0: it prints a warning as well, 1: nothing, 2: more than a line */
-EACH_SHELL(a_named_relay_may_print_something_else)
-	static const char *const texts[] = { "#!/bin/sh\necho warning >&2\n" FAKE, "#!/bin/sh\nexit 3\n",
-		"#!/bin/sh\necho One >&2; echo '*' >&2; exit 1\n" };
-	static const char *const says[] = { NULL, "/home/mine: status 3", "/home/mine: One *" };
+/* 0: the version and a warning, 1: nothing, 2: two lines */
+START_TEST(output_of_a_named_relay_is_reported)
+{
+	static const char *const texts[] = { "#!/bin/sh\necho warning >&2\n" FAKE,
+		"#!/bin/sh\nexit 3\n", "#!/bin/sh\necho One >&2; echo '*' >&2; exit 1\n" };
+	static const char *const message[] = { NULL, "/home/mine: status 3", "/home/mine: One *" };
 	int i;
 
+	if (!begin_shell(_i))
+		return;
 	for (i = 0; i < 3; i++) {
 		put_fake("home/mine", texts[i]);
 		begin("~/mine");
-		came[0] = '\0';
-		talk(_i, b);
-		ck_assert_int_eq(bootstrap_state(b), i == 0 ? BOOTSTRAP_STARTING : BOOTSTRAP_FAILED);
+		received[0] = '\0';
+		run_shell(_i, b);
+		ck_assert_int_eq(
+		    bootstrap_state(b), i == 0 ? BOOTSTRAP_STARTING : BOOTSTRAP_FAILED);
 		if (i > 0)
-			HAS(bootstrap_why(b), says[i]);
+			HAS(bootstrap_why(b), message[i]);
 	}
-END_EACH
+}
+END_TEST
 
-/* Of another version, or something else: it is not started. */
-EACH_SHELL(a_named_relay_of_another_version_is_told)
+START_TEST(version_of_a_named_relay_is_reported)
+{
+	if (!begin_shell(_i))
+		return;
 	put_fake("home/old", "#!/bin/sh\necho relay 0.0; exit\n");
 	begin("~/old");
-	talk(_i, b);
+	run_shell(_i, b);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	HAS(bootstrap_why(b), "/home/old: relay 0.0");
-END_EACH
+}
+END_TEST
 
-/* With a dd that tells of itself: byte by byte, since there is no head(1). */
-EACH_SHELL(without_head_it_is_dd_that_reads)
-	if (strcmp(shells[_i][0], "busybox") != 0) { /* which has a head of its own */
+/* The dd of this test leaves a file when it runs. */
+START_TEST(without_head_dd_reads)
+{
+	if (!begin_shell(_i))
+		return;
+	if (strcmp(shells[_i][0], "busybox") != 0) { /* head is built in */
 		run("d=$(command -v dd); rm tools/dd tools/head; "
-		    "printf '#!/bin/sh\\necho \"$@\" >\"$HOME/dd\"\\nexec '$d' \"$@\"\\n' >tools/dd; chmod 755 tools/dd%s", "");
-		talks(_i);
-		STARTS(1);
+		    "printf '#!/bin/sh\\necho \"$@\" >\"$HOME/dd\"\\nexec '$d' \"$@\"\\n' "
+		    ">tools/dd; chmod 755 tools/dd%s",
+		    "");
+		start_there(_i);
+		IS_STARTED(1);
 		ck_assert_int_eq(access("home/dd", F_OK), 0);
-		no_parts(home);
+		has_no_remains(home);
 	}
-END_EACH
+}
+END_TEST
 
-/* Does the shell find ${tool} without any file? */
+/* Is ${tool} built into shell ${i}? */
 static bool
 has_own(int i, const char *tool)
 {
 	char cmd[256];
 
-	snprintf(cmd, sizeof(cmd), "s=$(command -v %s); PATH=/nowhere; export PATH; \"$s\" %s -c 'command -v %s' >/dev/null 2>&1",
+	snprintf(cmd, sizeof(cmd),
+	    "s=$(command -v %s); PATH=/nowhere; export PATH; \"$s\" %s -c 'command -v %s' "
+	    ">/dev/null 2>&1",
 	    shells[i][0], shells[i][1] == NULL ? "" : shells[i][1], tool);
 	return system(cmd) == 0;
 }
@@ -903,96 +1010,121 @@ begin_without(const char *tools_text)
 {
 	make_tools();
 	run("cd tools && rm %s", tools_text);
-	setenv("XDG_CACHE_HOME", NOBODY, 1);
+	setenv("XDG_CACHE_HOME", NO_PLACE, 1);
 	setenv("TMPDIR", home, 1);
 	begin(NULL);
-	came[0] = '\0';
+	received[0] = '\0';
 }
 
 static void
-lacks(const char *tool)
+is_lacking(const char *tool)
 {
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	HAS(bootstrap_why(b), tool);
 	HAS(bootstrap_why(b), "-x");
 	HAS_NOT(bootstrap_why(b), "make room");
 	ck_assert_int_eq(bootstrap_uploads(b), 0);
-	ck_assert_int_eq(rmdir(home), 0); /* nothing was made there */
-	ck_assert_str_eq(said(), "");
+	ck_assert_int_eq(rmdir(home), 0); /* it is empty */
+	ck_assert_str_eq(shell_stderr(), "");
 }
 
-EACH_SHELL(a_missing_tool_is_named)
-	static const char *const names[] = { "cat", "chmod", "find", "id", "mkdir", "mv", "rm", "uname" };
+START_TEST(missing_tool_is_reported)
+{
+	static const char *const names[] = { "cat", "chmod", "find", "id", "mkdir", "mv", "rm",
+		"uname" };
 	char named[32];
 	size_t i;
 
+	if (!begin_shell(_i))
+		return;
 	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (has_own(_i, names[i]))
 			continue;
 		begin_without(names[i]);
-		talk(_i, b);
+		run_shell(_i, b);
 		snprintf(named, sizeof(named), "lacks %s,", names[i]);
-		lacks(named);
+		is_lacking(named);
 	}
-END_EACH
+}
+END_TEST
 
-/* 0: two, 1: what reads the binary, 2: what compares it; wc is there in 0 alone */
-EACH_SHELL(missing_tools_are_named)
-	static const char *const names[][2] = { { "find id", "lacks find id," }, { "head dd", "lacks dd," }, { "cksum", "lacks cksum," } };
+/*
+ * 0: two tools, 1: both readers of the binary, 2: cksum (and wc, which is
+ * never there)
+ */
+START_TEST(missing_tools_are_reported)
+{
+	static const char *const names[][2] = { { "find id", "lacks find id," },
+		{ "head dd", "lacks dd," }, { "cksum", "lacks cksum," } };
 	int i;
 
+	if (!begin_shell(_i))
+		return;
 	for (i = 0; i < 3; i++) {
 		if (has_own(_i, "find") || has_own(_i, "dd") || has_own(_i, "cksum"))
 			continue;
 		begin_without(names[i][0]);
-		talk(_i, b);
-		lacks(names[i][1]);
+		run_shell(_i, b);
+		is_lacking(names[i][1]);
 	}
-END_EACH
+}
+END_TEST
 
-/* 0: id is missing, 1: it fails, 2: it prints nothing: no name without a user id */
-EACH_SHELL(no_directory_is_made_for_an_unknown_user)
+/* 0: id is missing, 1: it fails, 2: it prints nothing */
+START_TEST(no_directory_without_a_user_id)
+{
 	bool had = access("/tmp/relay-", F_OK) == 0;
 	char path[256];
 	int i;
 
+	if (!begin_shell(_i))
+		return;
 	for (i = 0; i < 3; i++) {
 		begin_without("id");
 		if (i > 0)
-			run("printf '#!/bin/sh\\nexit %s\\n' >tools/id; chmod 755 tools/id", i == 1 ? "1" : "0");
-		talk(_i, b);
+			run("printf '#!/bin/sh\\nexit %s\\n' >tools/id; chmod 755 tools/id",
+			    i == 1 ? "1" : "0");
+		run_shell(_i, b);
 		snprintf(path, sizeof(path), "%s/relay-", home);
 		ck_assert_int_eq(access(path, F_OK), -1);
 		ck_assert(had || access("/tmp/relay-", F_OK) == -1);
 		if (!has_own(_i, "id"))
-			lacks("lacks id,");
+			is_lacking("lacks id,");
 	}
-END_EACH
+}
+END_TEST
 
-/* Then the sizes are compared. */
-EACH_SHELL(without_cksum_it_goes_on)
+START_TEST(without_cksum_sizes_are_compared)
+{
+	if (!begin_shell(_i))
+		return;
 	run("rm tools/cksum; ln -s $(command -v wc) tools%s", "");
-	talks(_i);
-	STARTS(1);
-	ck_assert_str_eq(said(), "");
-	talks(_i);
-	STARTS(0);
-	ck_assert_str_eq(said(), "");
+	start_there(_i);
+	IS_STARTED(1);
+	ck_assert_str_eq(shell_stderr(), "");
+	start_there(_i);
+	IS_STARTED(0);
+	ck_assert_str_eq(shell_stderr(), "");
 	ck_assert_int_eq(truncate(bootstrap_path(b), 400), 0);
-	talks(_i);
-	STARTS(1);
+	start_there(_i);
+	IS_STARTED(1);
 	ck_assert_int_eq(chmod(bootstrap_path(b), 0600), 0);
-	talks(_i);
-	STARTS(1);
-	no_parts(home);
-END_EACH
+	start_there(_i);
+	IS_STARTED(1);
+	has_no_remains(home);
+}
+END_TEST
 
-/* As a missing loader, a library that is too old, and a processor that is too old look to a shell. */
+/*
+ * What a shell gets for a missing loader, an old library, and an old
+ * processor; and two programs that run and are not this relay.
+ */
 static const struct {
-	const char *text, *says;
+	const char *text, *message;
 } refusals[] = {
 	{ "#!/nonexistent/loader\n", "" },
-	{ "#!/bin/sh\necho \"$0: libc.so: version 'GLIBC_9.9' not found\" >&2; echo Two >&2; exit 1\n",
+	{ "#!/bin/sh\necho \"$0: libc.so: version 'GLIBC_9.9' not found\" >&2; echo Two >&2; exit "
+	  "1\n",
 	    "libc.so: version 'GLIBC_9.9' not found Two" },
 	{ "#!/bin/sh\nkill -9 $$\n", "" },
 	{ "#!/bin/sh\necho 'relay 0.0 *'; exit\n", "relay 0.0 *" },
@@ -1003,96 +1135,122 @@ static const struct {
 static void
 begin_refused(int refusal)
 {
-	our_file();
+	put_own();
 	put_fake("bin/relay", refusals[refusal].text);
 	start(own_path(), NULL);
-	came[0] = '\0';
+	received[0] = '\0';
 }
 
 static void
-is_refused(int refusal, int copies)
+is_refused(int refusal, int uploads)
 {
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	HAS(bootstrap_why(b), home);
-	HAS(bootstrap_why(b), refusals[refusal].says);
+	HAS(bootstrap_why(b), refusals[refusal].message);
 	if (refusal == 0)
-		ck_assert_msg(strstr(bootstrap_why(b), "ot found") != NULL || strstr(bootstrap_why(b), "o such file") != NULL, "%s", bootstrap_why(b));
+		ck_assert_msg(strstr(bootstrap_why(b), "ot found") != NULL ||
+				  strstr(bootstrap_why(b), "o such file") != NULL,
+		    "%s", bootstrap_why(b));
 	HAS(bootstrap_why(b), "-x");
 	HAS_NOT(bootstrap_why(b), "make room");
-	ck_assert_int_eq(bootstrap_uploads(b), copies);
-	no_parts(home);
+	ck_assert_int_eq(bootstrap_uploads(b), uploads);
+	has_no_remains(home);
 	run("[ -z \"$(find %s -type f)\" ]", home);
 }
 
-/* There are two places: the second one would not run it either. */
-EACH_SHELL(a_copy_that_does_not_run_is_sent_once)
+/* There are two directories. The second one is not tried. */
+START_TEST(upload_that_does_not_run_is_sent_once)
+{
 	int i;
 
+	if (!begin_shell(_i))
+		return;
 	for (i = 0; i < REFUSALS; i++) {
 		make_tools();
 		setenv("TMPDIR", home, 1);
 		begin_refused(i);
-		talk(_i, b);
+		run_shell(_i, b);
 		is_refused(i, 1);
-		ck_assert_str_eq(said(), "");
+		ck_assert_str_eq(shell_stderr(), "");
 		begin_refused(i);
-		talk(_i, b);
+		run_shell(_i, b);
 		is_refused(i, 0);
-		bootstrap_free(b); /* another run */
+		bootstrap_free(b); /* as in another process */
 		b = NULL;
 	}
-END_EACH
+}
+END_TEST
 
-/* A home that is shared with a host where it ran: the bytes are right. */
-EACH_SHELL(a_copy_that_is_there_and_does_not_run_is_not_sent)
+/* The home is shared with another host, where the binary runs. */
+START_TEST(earlier_upload_that_does_not_run_is_not_sent)
+{
 	char path[512];
 
+	if (!begin_shell(_i))
+		return;
 	begin_refused(1);
-	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type, fake_cksum());
+	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type,
+	    fake_cksum());
 	run("mkdir -p -m 700 %s/.cache/relay", home);
 	put_fake(path, refusals[1].text);
-	talk(_i, b);
+	run_shell(_i, b);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), refusals[1].says);
+	HAS(bootstrap_why(b), refusals[1].message);
 	ck_assert_int_eq(bootstrap_uploads(b), 0);
 	ck_assert_int_eq(access(path, X_OK), 0);
-END_EACH
+}
+END_TEST
 
-/* The loader may warn on stderr of what has nothing to do with relay (LD_PRELOAD). */
-EACH_SHELL(a_warning_of_the_loader_is_no_refusal)
-	our_file();
+/* A missing library in LD_PRELOAD is an example. */
+START_TEST(loader_may_print_a_warning)
+{
+	if (!begin_shell(_i))
+		return;
+	put_own();
 	put_fake("bin/relay", "#!/bin/sh\necho warning >&2\n" FAKE);
 	start(own_path(), NULL);
-	came[0] = '\0';
-	talk(_i, b);
-	STARTS(1);
-END_EACH
+	received[0] = '\0';
+	run_shell(_i, b);
+	IS_STARTED(1);
+}
+END_TEST
 
-/* Where it is put: XDG_CACHE_HOME, ~/.cache, XDG_RUNTIME_DIR, TMPDIR, in this order, blanks and all. */
-EACH_SHELL(the_next_place_is_taken_when_one_will_not_do)
+/* XDG_CACHE_HOME, XDG_RUNTIME_DIR, TMPDIR; their names have blanks. */
+START_TEST(directories_are_tried_in_order)
+{
 	static const char *const names[] = { "cache dir", "run dir", "tmp dir" };
 	char path[256], found[512];
 	int i;
 
+	if (!begin_shell(_i))
+		return;
 	for (i = 0; i < 3; i++) {
 		snprintf(path, sizeof(path), "%s/%s", home, names[0]);
-		setenv("XDG_CACHE_HOME", i > 0 ? NOBODY : path, 1);
+		setenv("XDG_CACHE_HOME", i > 0 ? NO_PLACE : path, 1);
 		snprintf(path, sizeof(path), "%s/%s", home, names[1]);
-		setenv("XDG_RUNTIME_DIR", i > 1 ? NOBODY : path, 1);
+		setenv("XDG_RUNTIME_DIR", i > 1 ? NO_PLACE : path, 1);
 		snprintf(path, sizeof(path), "%s/%s", home, names[2]);
 		setenv("TMPDIR", path, 1);
-		talks(_i);
-		STARTS(1);
-		snprintf(found, sizeof(found), i < 2 ? "%s/%s/relay/relay-" : "%s/%s/relay-", home, names[i]);
+		start_there(_i);
+		IS_STARTED(1);
+		snprintf(found, sizeof(found), i < 2 ? "%s/%s/relay/relay-" : "%s/%s/relay-", home,
+		    names[i]);
 		HAS(bootstrap_path(b), found);
 	}
-END_EACH
+}
+END_TEST
 
-/* Of others, or open to them: a link, a file, mode 755.  A directory that is ours but for the set-group-id of its parent will do. */
-EACH_SHELL(a_place_that_is_not_ours_alone_is_not_taken)
+/*
+ * 0: mode 770 (the directory above it is used), 1: a symbolic link, 2: a file,
+ * 3: mode 2700, as in a parent with set-group-ID: it is private
+ */
+START_TEST(only_a_private_directory_is_used)
+{
 	char path[256];
 	int i;
 
+	if (!begin_shell(_i))
+		return;
 	setenv("TMPDIR", home, 1);
 	for (i = 0; i < 4; i++) {
 		snprintf(path, sizeof(path), "%s/c%d", home, i);
@@ -1111,29 +1269,34 @@ EACH_SHELL(a_place_that_is_not_ours_alone_is_not_taken)
 			chmod(path, 0770);
 		if (i == 3)
 			chmod(path, 02700);
-		talks(_i);
-		STARTS(i == 0 || i == 3);
+		start_there(_i);
+		IS_STARTED(i == 0 || i == 3);
 		snprintf(path, sizeof(path), i == 3 ? "%s/c3/relay/relay-" : "%s/relay-", home);
 		HAS(bootstrap_path(b), path);
 	}
-END_EACH
+}
+END_TEST
 
-/* Each place is tried, each is named, nothing is left there. */
-EACH_SHELL(without_any_place_each_is_told_with_its_cause)
+START_TEST(each_directory_is_reported_with_its_cause)
+{
 	char mine[64], there[80];
 	bool had;
 
+	if (!begin_shell(_i))
+		return;
 	snprintf(mine, sizeof(mine), "/tmp/relay-%lu", (unsigned long)getuid());
 	had = access(mine, F_OK) == 0;
-	run("rm tools/mv; printf '#!/bin/sh\necho no move >&2; exit 1\n' >tools/mv; chmod 755 tools/mv%s", "");
-	setenv("XDG_CACHE_HOME", NOBODY, 1);
+	run("rm tools/mv; printf '#!/bin/sh\necho no move >&2; exit 1\n' >tools/mv; chmod 755 "
+	    "tools/mv%s",
+	    "");
+	setenv("XDG_CACHE_HOME", NO_PLACE, 1);
 	setenv("XDG_RUNTIME_DIR", home, 1);
 	mkdir("home/relay", 0755);
 	setenv("TMPDIR", home, 1);
 	begin(NULL);
-	talk(_i, b);
+	run_shell(_i, b);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), NOBODY "/relay: ");
+	HAS(bootstrap_why(b), NO_PLACE "/relay: ");
 	HAS(bootstrap_why(b), "Not a directory");
 	HAS(bootstrap_why(b), "/home/relay: it is not a directory of mode 0700 of this user; ");
 	if (!has_own(_i, "mv"))
@@ -1142,24 +1305,32 @@ EACH_SHELL(without_any_place_each_is_told_with_its_cause)
 	HAS(bootstrap_why(b), there);
 	HAS(bootstrap_why(b), "-x");
 	ck_assert_int_ne(system("ls home/relay-*/* >/dev/null 2>&1"), 0);
-	no_parts(home);
-	no_parts(mine);
+	has_no_remains(home);
+	has_no_remains(mine);
 	if (!had)
 		rmdir(mine);
-END_EACH
+}
+END_TEST
 
-EACH_SHELL(a_type_without_a_binary_is_told)
+START_TEST(type_without_a_binary_is_reported)
+{
+	if (!begin_shell(_i))
+		return;
 	start("/nowhere/relay", NULL);
-	talk(_i, b);
+	run_shell(_i, b);
 	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
 	HAS(bootstrap_why(b), type);
 	ck_assert_int_eq(access("home/.cache", F_OK), -1);
-END_EACH
+}
+END_TEST
 
-/* The line ends in the middle of the binary. */
-EACH_SHELL(a_copy_that_is_cut_leaves_nothing)
+/* The connection ends in the middle of the binary. */
+START_TEST(cut_upload_leaves_nothing)
+{
 	char rest[64];
 
+	if (!begin_shell(_i))
+		return;
 	begin(NULL);
 	start_shell(_i);
 	UNTIL(bootstrap_state(b) == BOOTSTRAP_UPLOADING, ck_assert(turn(b)));
@@ -1168,18 +1339,22 @@ EACH_SHELL(a_copy_that_is_cut_leaves_nothing)
 	WAIT_FOR(read(from_shell, rest, sizeof(rest)) == 0);
 	waitpid(shell, NULL, 0);
 	close(from_shell);
-	no_parts(home);
+	has_no_remains(home);
 	ck_assert_int_ne(system("ls home/.cache/relay/* >/dev/null 2>&1"), 0);
-	talks(_i);
-	STARTS(1);
-END_EACH
+	start_there(_i);
+	IS_STARTED(1);
+}
+END_TEST
 
-/* One starts while another is in the middle of its copy. */
-EACH_SHELL(two_starts_at_once_spoil_nothing)
+/* A second start runs from begin to end during the upload of the first. */
+START_TEST(two_starts_at_once)
+{
 	struct bootstrap *other;
 	pid_t first;
 	int in, out;
 
+	if (!begin_shell(_i))
+		return;
 	begin(NULL);
 	other = b;
 	b = NULL;
@@ -1189,25 +1364,26 @@ EACH_SHELL(two_starts_at_once_spoil_nothing)
 	first = shell;
 	in = from_shell;
 	out = to_shell;
-	while (bootstrap_has_output(other) && (poll(NULL, 0, 1), came_n < 1))
+	while (bootstrap_has_output(other) && (poll(NULL, 0, 1), n_received < 1))
 		;
-	talks(_i);
-	STARTS(1);
+	start_there(_i);
+	IS_STARTED(1);
 	shell = first;
 	from_shell = in;
 	to_shell = out;
-	came_n = 0;
-	UNTIL(strstr(came, "MAGIC") != NULL && came_n > 0, turn(other));
+	n_received = 0;
+	UNTIL(strstr(received, "MAGIC") != NULL && n_received > 0, turn(other));
 	ck_assert_int_eq(bootstrap_state(other), BOOTSTRAP_STARTING);
 	end_shell();
 	bootstrap_free(other);
-	no_parts(home);
-	talks(_i);
-	STARTS(0);
-END_EACH
+	has_no_remains(home);
+	start_there(_i);
+	IS_STARTED(0);
+}
+END_TEST
 
 static void
-know_type(void)
+set_up(void)
 {
 	struct utsname us;
 
@@ -1218,52 +1394,52 @@ know_type(void)
 
 #define SHELL_TEST(f) tcase_add_loop_test(tc, f, 0, SHELLS)
 
-TESTS("boot")
+TESTS("bootstrap")
 {
 	tcase_set_timeout(tc, 60);
-	tcase_add_unchecked_fixture(tc, know_type, leave_dir);
-	tcase_add_test(tc, a_sum_is_that_of_cksum);
-	tcase_add_loop_test(tc, a_sum_is_what_cksum_of_this_host_says, 0, 9);
-	tcase_add_test(tc, our_own_file_is_for_our_own_type);
-	tcase_add_test(tc, earlier_places_go_first);
-	tcase_add_test(tc, a_binary_of_a_stranger_is_not_offered);
-	tcase_add_test(tc, what_is_no_binary_is_not_offered);
-	tcase_add_loop_test(tc, the_script_is_one_line_without_a_mark, 0, 2);
-	tcase_add_loop_test(tc, the_script_is_the_same_in_pieces, 1, 12);
-	tcase_add_loop_test(tc, a_long_path_of_quotes_stays_in_its_room, 0, 2);
-	tcase_add_loop_test(tc, an_answer_is_the_same_cut_at_every_byte, 0, ANSWERS);
-	tcase_add_test(tc, noise_of_any_length_hides_no_answer);
-	tcase_add_test(tc, an_overlong_answer_is_cut_and_the_next_one_is_read);
-	tcase_add_test(tc, a_failure_is_the_end);
-	tcase_add_loop_test(tc, a_failure_tells_what_to_do, 0, 4);
-	tcase_add_loop_test(tc, a_type_is_wanted_whole, 0, 2);
-	tcase_add_test(tc, no_more_copies_than_places_are_sent);
-	tcase_add_loop_test(tc, a_binary_that_was_refused_is_not_sent_again, 0, 3);
-	tcase_add_test(tc, the_binary_is_sent_as_it_is);
-	tcase_add_loop_test(tc, a_binary_that_was_replaced_is_not_sent, 0, 2);
-	tcase_add_loop_test(tc, an_echo_is_recognised, 0, 4);
-	tcase_add_loop_test(tc, answers_are_taken_out_of_the_noise, 0, 10);
-	tcase_add_test(tc, what_comes_behind_an_answer_is_no_answer);
-	SHELL_TEST(the_first_start_copies_and_the_second_does_not);
-	SHELL_TEST(a_spoiled_copy_is_made_again);
-	SHELL_TEST(a_relay_that_is_there_is_used);
-	SHELL_TEST(a_named_relay_is_used_whatever_its_name);
-	SHELL_TEST(a_named_relay_that_is_not_there_is_told);
-	SHELL_TEST(a_named_relay_may_lie_in_a_directory_named_like_a_user);
-	SHELL_TEST(a_named_relay_may_print_something_else);
-	SHELL_TEST(a_named_relay_of_another_version_is_told);
-	SHELL_TEST(without_head_it_is_dd_that_reads);
-	SHELL_TEST(a_missing_tool_is_named);
-	SHELL_TEST(missing_tools_are_named);
-	SHELL_TEST(no_directory_is_made_for_an_unknown_user);
-	SHELL_TEST(without_cksum_it_goes_on);
-	SHELL_TEST(a_copy_that_does_not_run_is_sent_once);
-	SHELL_TEST(a_copy_that_is_there_and_does_not_run_is_not_sent);
-	SHELL_TEST(a_warning_of_the_loader_is_no_refusal);
-	SHELL_TEST(the_next_place_is_taken_when_one_will_not_do);
-	SHELL_TEST(a_place_that_is_not_ours_alone_is_not_taken);
-	SHELL_TEST(without_any_place_each_is_told_with_its_cause);
-	SHELL_TEST(a_type_without_a_binary_is_told);
-	SHELL_TEST(a_copy_that_is_cut_leaves_nothing);
-	SHELL_TEST(two_starts_at_once_spoil_nothing);
+	tcase_add_unchecked_fixture(tc, set_up, leave_dir);
+	tcase_add_test(tc, known_checksums);
+	tcase_add_loop_test(tc, checksums_agree_with_cksum, 0, 9);
+	tcase_add_test(tc, own_file_is_offered_for_own_type);
+	tcase_add_test(tc, first_directory_with_a_type_is_used);
+	tcase_add_test(tc, binary_of_another_user_is_not_offered);
+	tcase_add_test(tc, only_usable_files_are_offered);
+	tcase_add_loop_test(tc, script_is_one_line_without_a_mark, 0, 2);
+	tcase_add_loop_test(tc, script_is_the_same_in_pieces, 1, 12);
+	tcase_add_loop_test(tc, long_path_of_quotes_is_cut, 0, 2);
+	tcase_add_loop_test(tc, answer_is_the_same_cut_at_every_byte, 0, ANSWERS);
+	tcase_add_test(tc, answer_is_found_after_any_banner);
+	tcase_add_test(tc, long_answer_is_cut_and_the_next_is_read);
+	tcase_add_test(tc, nothing_is_read_after_a_failure);
+	tcase_add_loop_test(tc, failure_message_has_a_remedy, 0, 4);
+	tcase_add_loop_test(tc, type_is_compared_whole, 0, 2);
+	tcase_add_test(tc, uploads_are_limited);
+	tcase_add_loop_test(tc, refused_binary_is_not_sent_again, 0, 3);
+	tcase_add_test(tc, binary_is_sent_unchanged);
+	tcase_add_loop_test(tc, replaced_binary_is_not_sent, 0, 2);
+	tcase_add_loop_test(tc, echo_is_recognised, 0, 4);
+	tcase_add_loop_test(tc, answers_are_removed_from_the_banner, 0, 10);
+	tcase_add_test(tc, link_bytes_after_an_answer_are_skipped);
+	SHELL_TEST(only_the_first_start_uploads);
+	SHELL_TEST(damaged_upload_is_replaced);
+	SHELL_TEST(installed_relay_is_used);
+	SHELL_TEST(named_relay_may_have_any_name);
+	SHELL_TEST(missing_named_relay_is_reported);
+	SHELL_TEST(only_tilde_slash_is_the_home);
+	SHELL_TEST(output_of_a_named_relay_is_reported);
+	SHELL_TEST(version_of_a_named_relay_is_reported);
+	SHELL_TEST(without_head_dd_reads);
+	SHELL_TEST(missing_tool_is_reported);
+	SHELL_TEST(missing_tools_are_reported);
+	SHELL_TEST(no_directory_without_a_user_id);
+	SHELL_TEST(without_cksum_sizes_are_compared);
+	SHELL_TEST(upload_that_does_not_run_is_sent_once);
+	SHELL_TEST(earlier_upload_that_does_not_run_is_not_sent);
+	SHELL_TEST(loader_may_print_a_warning);
+	SHELL_TEST(directories_are_tried_in_order);
+	SHELL_TEST(only_a_private_directory_is_used);
+	SHELL_TEST(each_directory_is_reported_with_its_cause);
+	SHELL_TEST(type_without_a_binary_is_reported);
+	SHELL_TEST(cut_upload_leaves_nothing);
+	SHELL_TEST(two_starts_at_once);
 }
