@@ -281,10 +281,28 @@ conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t no
 
 /* ---- handshaking ---- */
 
+/* A failure of this host.  The client only sees its connection close. */
+static void
+log_handshake_failure(int err)
+{
+	if (half_is_local_failure(err) || err == EAGAIN)
+		log_say(LOG_ERROR, "the handshake of a client of -D failed: %s", strerror(err));
+}
+
+/* Reply to the request.  Return false if the client did not take the reply. */
+static bool
+reply(const struct conn *c, uint16_t code)
+{
+	int err = socks_answer(c->socks, &c->a.fds, code);
+
+	log_handshake_failure(err);
+	return err == 0;
+}
+
 static void
 refuse_client(struct conn *c, uint16_t code, int64_t now)
 {
-	socks_answer(c->socks, &c->a.fds, code);
+	reply(c, code);
 	close_conn(c, false, false, MUX_END, "", now);
 }
 
@@ -316,9 +334,7 @@ step_handshake(struct conns *tab, struct conn *c, const struct pollset *ps)
 	}
 	err = socks_read(c->socks, &c->a.fds);
 	if (err != 0) {
-		if (half_is_local_failure(err) || err == EAGAIN)
-			log_say(
-			    LOG_ERROR, "the handshake of a client of -D failed: %s", strerror(err));
+		log_handshake_failure(err);
 		close_conn(c, err > 0, false, MUX_RESET, "", ps->now);
 	} else if (c->socks->state == SOCKS_REFUSED) {
 		log_say(LOG_INFO, "refused a client of -D: %s", c->socks->why);
@@ -339,8 +355,7 @@ step_request(struct conn *c, const struct pollset *ps)
 	if (stream_is_closed(s)) {
 		log_far_reason(c, s);
 		refuse_client(c, stream_code(s), ps->now);
-	} else if (side_failed(&c->a, ps) != 0 ||
-		   (stream_is_opened(s) && !socks_answer(c->socks, &c->a.fds, MUX_END))) {
+	} else if (side_failed(&c->a, ps) != 0 || (stream_is_opened(s) && !reply(c, MUX_END))) {
 		cut(c, STATUS_BROKEN, MUX_RESET, "", ps->now);
 	} else if (stream_is_opened(s)) {
 		free(c->socks);

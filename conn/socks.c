@@ -268,10 +268,10 @@ socks_read(struct socks *s, struct fdpair *fds)
 	return send_answer(fds, answer, n);
 }
 
-bool
+int
 socks_answer(const struct socks *s, const struct fdpair *fds, uint16_t code)
 {
 	unsigned char reply[SOCKS_REPLY];
 
-	return send_answer(fds, reply, socks_reply(s, code, reply)) == 0;
+	return send_answer(fds, reply, socks_reply(s, code, reply));
 }

@@ -55,9 +55,9 @@ struct remote_listener {
 	enum listener_state state;
 	struct stream *stream;
 	struct endpoint at;
-	char *text;                      /* the endpoint borrows from it */
-	struct lookup *lookup;           /* LISTENER_LOOKUP */
-	int64_t give_up_at;              /* LISTENER_QUEUED, LISTENER_LOOKUP */
+	char *text;                    /* the endpoint borrows from it */
+	struct lookup *lookup;         /* LISTENER_LOOKUP */
+	int64_t give_up_at;            /* LISTENER_QUEUED, LISTENER_LOOKUP */
 	struct listener tab[ADDR_MAX]; /* LISTENER_OPEN */
 	int slots[ADDR_MAX];
 	int n;
@@ -186,8 +186,13 @@ report_refused(const struct remote_ask *ask)
 	const struct mux *m = stream_mux(ask->stream);
 	const char *reason = stream_reason(ask->stream);
 
-	if (mux_state(m) != MUX_DEAD && stream_code(ask->stream) != MUX_RESET && *reason != '\0')
+	if (mux_state(m) == MUX_DEAD)
+		return;
+	if (*reason != '\0')
 		log_say(LOG_ERROR, "%s: %s", mux_peer(m), reason);
+	else
+		log_say(LOG_ERROR, "%s: cannot listen on %s: %s", mux_peer(m),
+		    ask->forward->from_text, strerror(mux_errno_of(stream_code(ask->stream))));
 }
 
 /* Return false if the far side does not listen, or no longer. */
