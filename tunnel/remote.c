@@ -186,7 +186,7 @@ report_refused(const struct remote_ask *ask)
 	const struct mux *m = stream_mux(ask->stream);
 	const char *reason = stream_reason(ask->stream);
 
-	if (mux_state(m) == MUX_DEAD)
+	if (mux_state(m) == MUX_DEAD || stream_code(ask->stream) == MUX_RESET)
 		return;
 	if (*reason != '\0')
 		log_say(LOG_ERROR, "%s: %s", mux_peer(m), reason);
