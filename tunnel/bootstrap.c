@@ -1,6 +1,6 @@
 /*
- * tunnel/bootstrap.c - starts a relay on the far side, also where none is
- * installed.
+ * tunnel/bootstrap.c - starts relay on the far side.  If none is installed
+ * there, it uploads one.
  *
  * The far side is the script in bootstrap.sh.  If the far system refuses to run
  * a binary, that binary is not sent again, in this start and in later ones.
@@ -148,7 +148,8 @@ read_binary(const struct bootstrap *b, const char *path, size_t *size)
 }
 
 /*
- * The binary on offer whose type is the first ${n} bytes of ${type}, or NULL.
+ * Return the offered binary whose type is the first ${n} bytes of ${type}, or
+ * NULL.
  */
 static const struct binary *
 find_binary(const struct bootstrap *b, const char *type, size_t n)
@@ -423,7 +424,7 @@ take_failure(struct bootstrap *b, const char *word, const char *words)
 }
 
 /*
- * "left" needs no action: the script sends it to find out if this side has
+ * "left" needs no action. The script sends it to detect that this side has
  * ended.
  */
 static void
@@ -459,8 +460,8 @@ end_answer(struct bootstrap *b)
 }
 
 /*
- * If a line is too long, the end of an answer, or the start of other text, is
- * lost.
+ * If a line is too long, bytes are dropped: the end of an answer, the start of
+ * other text.
  */
 static void
 keep_byte(struct bootstrap *b, char c)
@@ -476,7 +477,7 @@ keep_byte(struct bootstrap *b, char c)
 	b->line[b->line_have++] = c;
 }
 
-/* Does what was read end with ${text}? */
+/* Are the last bytes that were read equal to ${text}? */
 static bool
 ends_with(const struct bootstrap *b, const char *text)
 {

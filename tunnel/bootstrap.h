@@ -1,6 +1,6 @@
 /*
- * tunnel/bootstrap.h - starts a relay on the far side, also where none is
- * installed.
+ * tunnel/bootstrap.h - starts relay on the far side.  If none is installed
+ * there, it uploads one.
  *
  * The chain of hops runs a plain sh.  The near side sends that shell one line
  * of script (bootstrap.sh).  The shell answers with lines that begin with
@@ -61,7 +61,7 @@ bool bootstrap_start(struct bootstrap *b, const char *self, const char *image, c
 
 /*
  * bootstrap_release(b):
- * Free the bytes that ${b} has still to send.  The results of the start remain.
+ * Free the bytes that are not yet sent.  The results of the start remain.
  * ${b} may be NULL; a second call does nothing.
  */
 void bootstrap_release(struct bootstrap *b);
@@ -92,7 +92,7 @@ size_t bootstrap_pull(struct bootstrap *b, unsigned char *dst, size_t room);
  * bootstrap_answered(b): the far shell has sent its first answer.
  * bootstrap_path(b): in BOOTSTRAP_STARTING, the path of the far relay.
  * bootstrap_why(b): in BOOTSTRAP_FAILED, cause and remedy as one sentence.
- * bootstrap_uploads(b): the number of uploads that were begun in this start.
+ * bootstrap_uploads(b): the number of uploads in this start, finished or not.
  * bootstrap_upload_size(b): the size in bytes of the last of them.
  * The strings belong to ${b} and are valid until its next start.
  */
