@@ -945,7 +945,7 @@ FAILING = {
     'not-found-there': (['sh', '-c', 'echo relay: not found >&2; exit 127'],
                         'the far command was not found'),
     'ssh-fails': (['sh', '-c', 'exit 255'], 'could not connect'),
-    'echo': (['cat'], 'gives back'),
+    'echo': (['cat'], 'sends back'),
     'nothing': (['true'], 'without a sign of a relay'),
     'another': (['sh', '-c', 'echo what is this; exit 3'], 'status 3'),
     'banner': (['sh', '-c', 'head -c 70000 /dev/zero | tr "\\0" n; exec tail -f /dev/null'],

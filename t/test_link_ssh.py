@@ -152,7 +152,7 @@ def test_start_fails(relay, hosts, tmp):
                         (['ssh', 'login', 'no-such-relay', '-m', '-'],
                          'the far command was not found'),
                         (['ssh', '-tt', 'login', 'relay', '-m', '-'], 'the line changes bytes'),
-                        (['ssh', 'login', 'cat'], 'gives back'),
+                        (['ssh', 'login', 'cat'], 'sends back'),
                         (['ssh', 'login', 'true'], 'without a sign of a relay')):
         r = relay('-m', '127.0.0.1:0', '--', *words, env=env)
         assert r.wait() == 7, (words, r.err())
