@@ -124,7 +124,7 @@ int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
  * os_peer_uid(peer, local, uid):
  * Find the user that owns the other end of a TCP connection within this host.
  * ${peer} is its address and ${local} that of our end.  Return 1 with the user
- * in ${*uid}, or 0 if this system cannot tell (macOS, the BSDs, portable).
+ * in ${*uid}, or 0 if this system has no way (macOS, the BSDs, portable).
  * Return -1 if the look-up failed; ENOENT: no process has that socket any more.
  * Linux: the first call opens a descriptor that stays open.
  */
@@ -133,7 +133,7 @@ int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t
 /*
  * os_remote_file(path):
  * Return true if ${path} is on a network file system.  Return false if it is
- * not, if it cannot be examined, or if this system cannot tell (portable).
+ * not, if it cannot be examined, or if this system has no way (portable).
  */
 bool os_remote_file(const char *path);
 

@@ -4,11 +4,11 @@
  * Each half ends alone.  These rules end what does not end by itself:
  *
  *   stop     If a sink has lost its reader, its half breaks and its source is
- *            stopped.  The other half goes on, so its last bytes still arrive.
+ *            stopped.  The other half continues, so its last bytes arrive.
  *   reset    If a side was reset, the other side gets what was received before,
  *            and is then reset, if it can carry a reset.  The rule has a limit
  *            without progress: reset_limit().
- *   linger   A TCP peer may go on sending to a reader that is gone.  A close
+ *   linger   A TCP peer may continue to send after its reader closed.  A close
  *            with unread input becomes a reset, and destroys the last bytes on
  *            their way to the peer.  So relay reads and drops the input until
  *            the peer closes, at most LINGER without progress.
@@ -17,8 +17,8 @@
  *            the target then does not read the rest, the connection ends after
  *            STUCK_LINGER without progress, or STUCK_FAR over a link.
  *   lost     If stdout has no reader for bytes that the target sent, and stdin
- *            goes on, the connection ends: another program would die of
- *            SIGPIPE here.
+ *            is open, the connection ends.  Here another program would die of
+ *            SIGPIPE.
  *
  * settle() applies them, once a turn.
  *
@@ -209,7 +209,7 @@ add(struct conns *tab, const struct side *a, const char *from, int64_t now)
 	return c;
 }
 
-/* It is known whether each side is a stream: the halves can hold bytes. */
+/* Both sides exist, or their kind is decided: the halves can hold bytes. */
 static void
 connect_halves(struct conn *c)
 {

@@ -98,7 +98,7 @@ is_tcp(int fd)
 
 /* A read from such a socket drops the part of a message that has no room. */
 static bool
-keeps_messages_apart(int fd, mode_t mode)
+has_message_type(int fd, mode_t mode)
 {
 	socklen_t len = sizeof(int);
 	int type;
@@ -136,8 +136,8 @@ fdpair_stdio(struct fdpair *e)
 	fdpair_none(e);
 	if (fstat(STDIN_FILENO, &in) == -1 || fstat(STDOUT_FILENO, &out) == -1)
 		return -1;
-	if (keeps_messages_apart(STDIN_FILENO, in.st_mode) ||
-	    keeps_messages_apart(STDOUT_FILENO, out.st_mode)) {
+	if (has_message_type(STDIN_FILENO, in.st_mode) ||
+	    has_message_type(STDOUT_FILENO, out.st_mode)) {
 		errno = EPROTOTYPE;
 		return -1;
 	}

@@ -1,8 +1,8 @@
 /*
  * conn/side.h - one side of a connection: descriptors, or a stream of a link.
  *
- * Only side.c, half.c and conn.c know which of the two a side is.  No function
- * here blocks.
+ * Only side.c, half.c and conn.c depend on which of the two a side is.  No
+ * function here blocks.
  */
 #ifndef CONN_SIDE_H
 #define CONN_SIDE_H
@@ -60,15 +60,15 @@ bool side_resets(const struct side *e);
 
 /*
  * side_stop(e):
- * Read no more from ${e}, and tell the peer if the transport can.  TCP cannot:
- * the caller has to read and drop the input.
+ * Read no more from ${e}, and stop the peer if that is possible.  For TCP it is
+ * not: the caller has to read and drop the input.
  */
 void side_stop(struct side *e);
 
 /*
  * side_unsent(e):
  * Return how many bytes that were written to ${e} the peer's system has not
- * acknowledged yet.  0 if that is not known, as for all but TCP.
+ * acknowledged yet.  0 if the system has no way, and for all but TCP.
  */
 uint64_t side_unsent(const struct side *e);
 

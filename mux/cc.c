@@ -12,7 +12,7 @@
  * ACKs clock the sender: the rate is always cwnd / RTT, so it carries no
  * information.  A round trip that exceeds the smallest one has one of two
  * causes: our own queue, or a line that has become longer, has jitter or
- * carries other traffic.  A smaller cwnd tells them apart.  Our queue shrinks
+ * carries other traffic.  A smaller cwnd separates the two.  Our queue shrinks
  * by the same amount; the round trip of the line does not.
  *
  * cwnd changes once a round.  A round begins when all that was sent under

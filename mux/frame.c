@@ -66,7 +66,7 @@ frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
 	if (f->type == 0 || f->type >= sizeof(rules) / sizeof(rules[0]))
 		return "a frame of unknown type";
 	if (f->length < rules[f->type].least || f->length > rules[f->type].most)
-		return "a frame whose type cannot have this length";
+		return "a length that this type of frame cannot have";
 	if ((f->stream != 0) != rules[f->type].stream)
 		return rules[f->type].stream ? "a frame of a stream without a stream id"
 					     : "a frame of the link with a stream id";

@@ -409,7 +409,7 @@ on_hello(struct mux *m, const struct frame *f)
 	}
 	if (m->theirs.streams == 0 || m->theirs.streams > MUX_STREAMS ||
 	    m->theirs.memory < MUX_WINDOW_LEAST) {
-		breach(m, "a HELLO whose limits are not valid");
+		breach(m, "a HELLO with limits that are not valid");
 		return;
 	}
 	m->size = m->role == MUX_NEAR ? m->theirs.streams : m->ours.streams;
@@ -549,7 +549,9 @@ start_frame(struct mux *m)
 		    m, m->state == MUX_GREETING ? "another frame before HELLO" : "a second HELLO");
 		return;
 	}
-	/* An ACK needs no ACK, or two idle sides would send ACKs for ever. */
+	/*
+	 * An ACK needs no ACK, or two idle sides would send ACKs without end.
+	 */
 	if (m->frame.type != FRAME_ACK && m->unacked_at == 0)
 		m->unacked_at = m->now;
 	m->left = m->frame.length;

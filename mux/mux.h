@@ -274,7 +274,7 @@ void stream_consumed(struct stream *s, size_t n);
 /*
  * stream_show_progress(s):
  * Bytes that were consumed before have moved on.  Send CREDIT, for at least one
- * byte, so that the peer knows that its bytes move.
+ * byte, which shows the peer that its bytes move.
  */
 void stream_show_progress(struct stream *s);
 

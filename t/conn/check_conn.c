@@ -605,7 +605,7 @@ START_TEST(a_half_close_passes_and_the_answer_comes_back)
 END_TEST
 
 /* Half-closed or not, it has no time limit and makes no busy loop. */
-START_TEST(an_idle_connection_sleeps)
+START_TEST(an_idle_connection_costs_no_turns)
 {
 	join(_i / 2);
 	if (_i % 2) {
@@ -735,7 +735,7 @@ unsent(const struct party *p)
 static const size_t before_reset[] = { 6, 100000, 700000 };
 
 /* ${_i} 1: the target resets. */
-START_TEST(a_reset_comes_behind_the_bytes_that_were_sent_before_it)
+START_TEST(a_reset_arrives_after_the_bytes_that_were_sent_before_it)
 {
 	size_t size = before_reset[_i % 3], sent = 0, got = 0;
 	struct party *one, *two;
@@ -790,7 +790,7 @@ START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 END_TEST
 
 /* ${_i} 1: the target ends and resets. */
-START_TEST(a_reset_behind_a_half_close_is_passed_on)
+START_TEST(a_reset_after_a_half_close_is_passed_on)
 {
 	struct party *one, *two;
 
@@ -839,7 +839,7 @@ END_TEST
 /*
  * Nothing is written to the client.  A target that can be stopped is stopped.
  */
-START_TEST(a_unix_client_that_is_gone_is_noticed_at_once)
+START_TEST(the_close_of_a_unix_client_is_noticed_at_once)
 {
 	join(_i);
 	if (kind->shape != FAR && !kind->client_tcp) {
@@ -855,7 +855,7 @@ START_TEST(a_unix_client_that_is_gone_is_noticed_at_once)
 END_TEST
 
 /* The writes of a Unix client get EPIPE, and it still receives the answer. */
-START_TEST(a_target_that_reads_no_more_stops_the_client_and_its_answer_arrives)
+START_TEST(a_target_that_stops_reading_stops_the_client_and_its_answer_arrives)
 {
 	join(_i);
 	if (!kind->target_tcp && !kind->client_tcp) {
@@ -874,10 +874,10 @@ START_TEST(a_target_that_reads_no_more_stops_the_client_and_its_answer_arrives)
 END_TEST
 
 /*
- * TCP cannot stop the client.  It may go on sending, but has a limit after the
- * end of the answer.  ${_i} 1: it does not close.
+ * TCP cannot stop the client.  It may continue to send, but has a limit after
+ * the end of the answer.  ${_i} 1: it does not close.
  */
-START_TEST(a_tcp_client_that_sends_to_no_reader_has_a_limit)
+START_TEST(a_tcp_client_that_sends_without_a_reader_has_a_limit)
 {
 	int i;
 
@@ -910,7 +910,7 @@ END_TEST
  * A close with unread input would destroy the last bytes.  ${_i} 1: the target
  * closes, and has not read all bytes of the client.
  */
-START_TEST(an_answer_is_whole_although_the_client_goes_on_sending)
+START_TEST(an_answer_is_whole_although_the_client_continues_to_send)
 {
 	size_t answer, got = 0;
 	ssize_t n;
@@ -939,7 +939,7 @@ START_TEST(an_answer_is_whole_although_the_client_goes_on_sending)
 }
 END_TEST
 
-START_TEST(what_was_sent_last_arrives_from_a_client_that_closed)
+START_TEST(the_last_bytes_of_a_client_that_closed_arrive)
 {
 	size_t sent = 0, got = 0, n;
 
@@ -1022,7 +1022,7 @@ END_TEST
  * The target's system has accepted the connection, so the target sees how it
  * ends.  ${_i} 1: the client has sent something before.
  */
-START_TEST(a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_end)
+START_TEST(a_client_reset_during_the_dial_resets_the_target)
 {
 	size_t got = 0;
 
@@ -1068,7 +1068,7 @@ fill_listener(int fillers[8])
 }
 
 /* The target is reached and the stream is reset in the same turn. */
-START_TEST(a_stream_that_is_reset_while_the_target_is_dialled_gives_it_no_clean_end)
+START_TEST(a_stream_reset_during_the_dial_resets_the_target)
 {
 	int fillers[8], n, i;
 	size_t got = 0;
@@ -1261,7 +1261,7 @@ END_TEST
  * The parent is dead and the target does not read.  ${_i} 1: more is sent than
  * relay holds.
  */
-START_TEST(stuck_stdio_ends_within_a_second_or_so)
+START_TEST(stuck_stdio_ends_after_its_limit)
 {
 	int64_t began;
 
@@ -1296,7 +1296,7 @@ END_TEST
  * The connection stays while the last bytes move.  ${_i} 1: so few are read at
  * a time that poll does not report the socket as writable; 2: over a link.
  */
-START_TEST(what_was_sent_last_moves_on_without_a_limit)
+START_TEST(the_last_bytes_have_no_limit_while_they_move)
 {
 	size_t sent, got = 0, most = _i % 2 ? 65536 : SIZE_MAX, step, taken;
 	ssize_t n;
@@ -1346,9 +1346,10 @@ START_TEST(an_answer_without_a_reader_ends_it)
 END_TEST
 
 /*
- * Nothing is lost yet: the target is stopped if it can be, and stdin goes on.
+ * Nothing is lost yet: the target is stopped if it can be, and stdin stays
+ * open.
  */
-START_TEST(a_reader_that_is_gone_while_idle_ends_nothing)
+START_TEST(a_reader_that_closes_while_idle_ends_nothing)
 {
 	join_stdio(_i);
 	if (_i & SOCKET)
@@ -1411,7 +1412,7 @@ lines_logged(void)
  * The target closes before it has read everything.  ${_i} 1: it stops reading,
  * and ends its answer cleanly.
  */
-START_TEST(what_stdin_sent_in_vain_is_reported)
+START_TEST(bytes_of_stdin_that_were_not_read_are_reported)
 {
 	join_stdio(_i / 2);
 	log_show(LOG_NOTICE);
@@ -1443,7 +1444,7 @@ END_TEST
  * The bytes are in the queue of the stream when STOP is read.  ${_i} 1: the far
  * side has dropped bytes too.
  */
-START_TEST(what_stdin_sent_in_vain_is_reported_if_it_never_left)
+START_TEST(bytes_of_stdin_that_were_not_sent_are_reported)
 {
 	static const struct kind near_stdio = { NEAR, false, false };
 	struct fdpair e;
@@ -1464,7 +1465,7 @@ START_TEST(what_stdin_sent_in_vain_is_reported_if_it_never_left)
 		RUN_UNTIL(stream_rx(target.stream)->used > 0);
 	}
 	link_held = true;
-	put_text(&client, "in vain");
+	put_text(&client, "unread");
 	run();
 	stop_reading(&target);
 	link_cross_one(link_far, link_near, pollset_clock_us());
@@ -1507,7 +1508,7 @@ close_crowd(int first, int n)
 	}
 }
 
-START_TEST(many_connections_live_and_end_alone)
+START_TEST(many_connections_are_independent)
 {
 	enum { MANY = 50 };
 	size_t each;
@@ -1642,7 +1643,7 @@ START_TEST(a_keystroke_waits_for_one_bulk_transfer_at_most)
 }
 END_TEST
 
-START_TEST(a_crowd_is_ready_at_once_beside_a_busy_one)
+START_TEST(many_become_ready_at_once_beside_a_busy_one)
 {
 	int i;
 
@@ -1658,7 +1659,7 @@ START_TEST(a_crowd_is_ready_at_once_beside_a_busy_one)
 }
 END_TEST
 
-START_TEST(what_a_failed_poll_has_missed_is_seen_later)
+START_TEST(events_that_a_failed_poll_missed_are_seen_later)
 {
 	int i;
 
@@ -1704,7 +1705,7 @@ START_TEST(the_end_of_an_idle_connection_is_seen_beside_a_busy_one)
 }
 END_TEST
 
-START_TEST(a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads)
+START_TEST(a_stuck_reader_beside_a_busy_one_continues_when_it_reads)
 {
 	size_t sent = 0, got = 0, n;
 	int idle;
@@ -1725,7 +1726,7 @@ START_TEST(a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads)
 }
 END_TEST
 
-START_TEST(times_are_kept_beside_a_busy_one)
+START_TEST(limits_hold_beside_a_busy_one)
 {
 	struct party one, two, late;
 	int64_t began;
@@ -1761,7 +1762,7 @@ START_TEST(times_are_kept_beside_a_busy_one)
 }
 END_TEST
 
-START_TEST(an_idle_crowd_sleeps)
+START_TEST(many_idle_connections_cost_no_turns)
 {
 	join_crowd(_i);
 	UNTIL(ps.now - near_tab.watches.event_at > 100, turn(5));
@@ -1943,7 +1944,7 @@ START_TEST(a_client_of_version_4_is_connected)
 }
 END_TEST
 
-START_TEST(a_client_whose_target_is_not_there_gets_the_reason)
+START_TEST(a_client_gets_the_reason_of_a_failed_dial)
 {
 	char text[32];
 
@@ -1981,7 +1982,7 @@ END_TEST
  * ${_i}: the client closes 0 before its first byte, 1 within its request, 2
  * after it; 3: it sends EOF first.
  */
-START_TEST(a_client_that_goes_away_is_forgotten)
+START_TEST(a_client_that_closes_is_freed)
 {
 	char text[32];
 	size_t n;
@@ -2138,30 +2139,28 @@ TESTS("conn")
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
 	tcase_add_loop_test(tc, bytes_pass_both_ways, 0, KINDS);
 	tcase_add_loop_test(tc, a_half_close_passes_and_the_answer_comes_back, 0, 2 * KINDS);
-	tcase_add_loop_test(tc, an_idle_connection_sleeps, 0, 2 * KINDS);
+	tcase_add_loop_test(tc, an_idle_connection_costs_no_turns, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, megabytes_pass_both_ways_at_once_whole_and_in_order, 0, KINDS);
 	tcase_add_loop_test(tc, a_slow_reader_stops_the_writer_and_not_the_other_way, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_reset_leaves_as_a_reset_where_it_can, 0, 2 * KINDS);
 	tcase_add_loop_test(
-	    tc, a_reset_comes_behind_the_bytes_that_were_sent_before_it, 0, 6 * KINDS);
+	    tc, a_reset_arrives_after_the_bytes_that_were_sent_before_it, 0, 6 * KINDS);
 	tcase_add_loop_test(
 	    tc, a_reset_waits_for_a_reader_no_longer_than_two_seconds, 0, 2 * KINDS);
-	tcase_add_loop_test(tc, a_reset_behind_a_half_close_is_passed_on, 0, 2 * KINDS);
+	tcase_add_loop_test(tc, a_reset_after_a_half_close_is_passed_on, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_stop_cuts_all, 0, KINDS);
-	tcase_add_loop_test(tc, a_unix_client_that_is_gone_is_noticed_at_once, 0, KINDS);
+	tcase_add_loop_test(tc, the_close_of_a_unix_client_is_noticed_at_once, 0, KINDS);
 	tcase_add_loop_test(
-	    tc, a_target_that_reads_no_more_stops_the_client_and_its_answer_arrives, 0, KINDS);
-	tcase_add_loop_test(tc, a_tcp_client_that_sends_to_no_reader_has_a_limit, 0, 2 * KINDS);
+	    tc, a_target_that_stops_reading_stops_the_client_and_its_answer_arrives, 0, KINDS);
+	tcase_add_loop_test(tc, a_tcp_client_that_sends_without_a_reader_has_a_limit, 0, 2 * KINDS);
 	tcase_add_loop_test(
-	    tc, an_answer_is_whole_although_the_client_goes_on_sending, 0, 2 * KINDS);
-	tcase_add_loop_test(tc, what_was_sent_last_arrives_from_a_client_that_closed, 0, KINDS);
+	    tc, an_answer_is_whole_although_the_client_continues_to_send, 0, 2 * KINDS);
+	tcase_add_loop_test(tc, the_last_bytes_of_a_client_that_closed_arrive, 0, KINDS);
 	tcase_add_loop_test(tc, an_answer_arrives_whole_after_the_target_stopped_reading, 0, 4);
 	tcase_add_loop_test(tc,
 	    a_client_that_sends_and_closes_before_the_target_is_reached_is_served, 0, 2 * KINDS);
-	tcase_add_loop_test(tc,
-	    a_client_that_resets_while_the_target_is_dialled_gives_it_no_clean_end, 0, 2 * KINDS);
-	tcase_add_test(
-	    tc, a_stream_that_is_reset_while_the_target_is_dialled_gives_it_no_clean_end);
+	tcase_add_loop_test(tc, a_client_reset_during_the_dial_resets_the_target, 0, 2 * KINDS);
+	tcase_add_test(tc, a_stream_reset_during_the_dial_resets_the_target);
 	tcase_add_loop_test(tc, a_failed_dial_resets_a_tcp_client_and_closes_a_unix_one, 0, 4);
 	tcase_add_loop_test(tc, a_refused_dial_is_reset_as_a_refusal, 0, 2);
 	tcase_add_loop_test(tc, a_client_that_is_reset_ends_the_dial, 0, 2);
@@ -2169,32 +2168,33 @@ TESTS("conn")
 	tcase_add_loop_test(tc, a_command_that_is_missing_is_reported_once, 0, 2);
 	tcase_add_loop_test(tc, stdio_is_joined_and_half_closed_both_ways, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, stdio_is_a_target, 0, STDIO_KINDS);
-	tcase_add_loop_test(tc, stuck_stdio_ends_within_a_second_or_so, 0, 2 * STDIO_KINDS);
-	tcase_add_loop_test(tc, what_was_sent_last_moves_on_without_a_limit, 0, 4);
+	tcase_add_loop_test(tc, stuck_stdio_ends_after_its_limit, 0, 2 * STDIO_KINDS);
+	tcase_add_loop_test(tc, the_last_bytes_have_no_limit_while_they_move, 0, 4);
 	tcase_add_loop_test(tc, an_answer_without_a_reader_ends_it, 0, STDIO_KINDS);
-	tcase_add_loop_test(tc, a_reader_that_is_gone_while_idle_ends_nothing, 0, STDIO_KINDS);
+	tcase_add_loop_test(tc, a_reader_that_closes_while_idle_ends_nothing, 0, STDIO_KINDS);
 	tcase_add_loop_test(
 	    tc, a_dead_parent_ends_it_when_the_target_answers_the_half_close, 0, STDIO_KINDS);
 	tcase_add_loop_test(tc, a_dead_parent_ends_it_although_the_target_stays, 0, STDIO_KINDS);
-	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported, 0, 2 * STDIO_KINDS);
-	tcase_add_loop_test(tc, what_stdin_sent_in_vain_is_reported_if_it_never_left, 0, 2);
-	tcase_add_loop_test(tc, many_connections_live_and_end_alone, 0, CROWDS);
+	tcase_add_loop_test(tc, bytes_of_stdin_that_were_not_read_are_reported, 0, 2 * STDIO_KINDS);
+	tcase_add_loop_test(tc, bytes_of_stdin_that_were_not_sent_are_reported, 0, 2);
+	tcase_add_loop_test(tc, many_connections_are_independent, 0, CROWDS);
 	tcase_add_loop_test(tc, an_idle_connection_is_served_beside_a_busy_one, 0, CROWDS);
 	tcase_add_test(tc, a_keystroke_waits_for_one_bulk_transfer_at_most);
-	tcase_add_loop_test(tc, a_crowd_is_ready_at_once_beside_a_busy_one, 0, CROWDS);
-	tcase_add_loop_test(tc, what_a_failed_poll_has_missed_is_seen_later, 0, CROWDS);
+	tcase_add_loop_test(tc, many_become_ready_at_once_beside_a_busy_one, 0, CROWDS);
+	tcase_add_loop_test(tc, events_that_a_failed_poll_missed_are_seen_later, 0, CROWDS);
 	tcase_add_loop_test(tc, the_end_of_an_idle_connection_is_seen_beside_a_busy_one, 0, CROWDS);
-	tcase_add_loop_test(tc, a_stuck_reader_beside_a_busy_one_goes_on_when_it_reads, 0, CROWDS);
-	tcase_add_test(tc, times_are_kept_beside_a_busy_one);
-	tcase_add_loop_test(tc, an_idle_crowd_sleeps, 0, CROWDS);
+	tcase_add_loop_test(
+	    tc, a_stuck_reader_beside_a_busy_one_continues_when_it_reads, 0, CROWDS);
+	tcase_add_test(tc, limits_hold_beside_a_busy_one);
+	tcase_add_loop_test(tc, many_idle_connections_cost_no_turns, 0, CROWDS);
 	tcase_add_test(tc, the_table_has_all_connections);
 	tcase_add_loop_test(tc, every_connection_is_reported, 0, KINDS);
 	tcase_add_test(tc, the_table_shows_that_a_target_is_not_reached_yet);
 	tcase_add_loop_test(tc, a_client_of_the_proxy_is_connected, 0, 3);
 	tcase_add_test(tc, a_client_of_version_4_is_connected);
-	tcase_add_test(tc, a_client_whose_target_is_not_there_gets_the_reason);
+	tcase_add_test(tc, a_client_gets_the_reason_of_a_failed_dial);
 	tcase_add_loop_test(tc, a_client_that_sends_something_else_is_refused, 0, 4);
-	tcase_add_loop_test(tc, a_client_that_goes_away_is_forgotten, 0, 4);
+	tcase_add_loop_test(tc, a_client_that_closes_is_freed, 0, 4);
 	tcase_add_loop_test(tc, a_client_has_a_minute_for_its_request, 0, 2);
 	tcase_add_loop_test(tc, a_client_that_has_not_sent_its_request_outlives_the_link, 0, 13);
 	tcase_add_loop_test(tc, open_connections_end_with_the_link, 0, 3 * KINDS);

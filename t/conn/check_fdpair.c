@@ -82,7 +82,7 @@ START_TEST(the_end_of_in_leaves_out)
 	ck_assert(e.in == -1 && e.out == s[0]);
 	ck_assert_int_eq(write(e.out, "x", 1), 1);
 	WAIT_FOR(read(s[1], &c, 1) == 1);
-	if (!_i) { /* a Unix peer that goes on writing gets EPIPE */
+	if (!_i) { /* a write by a Unix peer gets EPIPE */
 		signal(SIGPIPE, SIG_IGN);
 		ck_assert_int_eq(write(s[1], "x", 1), -1);
 		ck_assert_int_eq(errno, EPIPE);
@@ -94,21 +94,21 @@ START_TEST(the_end_of_in_leaves_out)
 }
 END_TEST
 
-START_TEST(what_a_unix_peer_wrote_in_vain_does_not_make_its_end_a_reset)
+START_TEST(unread_bytes_of_a_unix_peer_do_not_cause_a_reset)
 {
-	char said[10000] = "not read";
+	char unread[10000] = "not read";
 	int s[2];
 
 	socks(s);
 	fdpair_socket(&e, s[0], false);
-	ck_assert_int_eq(write(s[1], said, sizeof(said)), sizeof(said));
+	ck_assert_int_eq(write(s[1], unread, sizeof(unread)), sizeof(unread));
 	fdpair_shut_in(&e);
 	fdpair_close(&e, false);
 	ck_assert(ends(s[1]));
 }
 END_TEST
 
-START_TEST(a_close_is_an_end_and_a_reset_where_it_can_be_carried)
+START_TEST(a_close_sends_EOF_or_a_reset)
 {
 	bool tcp = _i & 1, rst = _i & 2;
 	int s[2];
@@ -136,7 +136,7 @@ START_TEST(a_close_is_an_end_and_a_reset_where_it_can_be_carried)
 }
 END_TEST
 
-START_TEST(a_reset_is_a_failure_and_a_half_close_is_none)
+START_TEST(a_reset_is_a_failure_and_a_half_close_is_not)
 {
 	int s[2];
 
@@ -167,7 +167,7 @@ START_TEST(an_idle_socket_reports_its_reset)
 }
 END_TEST
 
-START_TEST(a_unix_peer_that_closed_is_EPIPE_and_watched_no_more)
+START_TEST(a_unix_peer_that_closed_is_EPIPE_and_is_not_watched_again)
 {
 	int s[2];
 
@@ -267,7 +267,7 @@ take_stdio(int kind)
 	ck_assert_int_eq(fdpair_stdio(&e), 0);
 }
 
-START_TEST(stdio_is_moved_away_and_its_kind_is_found_out)
+START_TEST(stdio_is_moved_and_its_kind_is_found)
 {
 	struct stat null, st;
 
@@ -285,7 +285,7 @@ START_TEST(stdio_is_moved_away_and_its_kind_is_found_out)
 }
 END_TEST
 
-START_TEST(inherited_flags_are_given_back)
+START_TEST(inherited_flags_are_restored)
 {
 	int how = _i / 4;
 
@@ -319,7 +319,7 @@ START_TEST(flags_that_were_nonblocking_already_stay_so)
 END_TEST
 
 /* ${_i} 0: a file, 1: /dev/null, 2: another device. */
-START_TEST(files_and_devices_stay_blocking_and_devices_are_used_with_care)
+START_TEST(files_and_devices_stay_blocking)
 {
 	int in = _i == 0 ? fileno(tmpfile()) : open(_i == 1 ? "/dev/null" : "/dev/zero", O_RDWR),
 	    out = dup(in);
@@ -336,7 +336,7 @@ START_TEST(files_and_devices_stay_blocking_and_devices_are_used_with_care)
 }
 END_TEST
 
-START_TEST(a_socket_that_keeps_messages_apart_is_refused)
+START_TEST(a_socket_of_another_type_than_stream_is_refused)
 {
 	int s[2], p[2];
 
@@ -392,7 +392,7 @@ START_TEST(a_closed_stdin_or_stdout_is_an_error)
 END_TEST
 
 /* The parent is dead: its ends of both pipes are closed. */
-START_TEST(the_death_of_the_parent_is_seen_behind_unread_bytes)
+START_TEST(the_death_of_the_parent_is_seen_although_bytes_are_unread)
 {
 	take_stdio(0);
 	ck_assert_int_eq(write(in_peer, "x", 1), 1);
@@ -414,22 +414,21 @@ TESTS("fdpair")
 	tcase_add_loop_test(tc, a_socket_is_both_directions, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_out_is_a_half_close, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_in_leaves_out, 0, 2);
-	tcase_add_test(tc, what_a_unix_peer_wrote_in_vain_does_not_make_its_end_a_reset);
-	tcase_add_loop_test(tc, a_close_is_an_end_and_a_reset_where_it_can_be_carried, 0, 16);
-	tcase_add_test(tc, a_reset_is_a_failure_and_a_half_close_is_none);
+	tcase_add_test(tc, unread_bytes_of_a_unix_peer_do_not_cause_a_reset);
+	tcase_add_loop_test(tc, a_close_sends_EOF_or_a_reset, 0, 16);
+	tcase_add_test(tc, a_reset_is_a_failure_and_a_half_close_is_not);
 	tcase_add_test(tc, an_idle_socket_reports_its_reset);
-	tcase_add_test(tc, a_unix_peer_that_closed_is_EPIPE_and_watched_no_more);
+	tcase_add_test(tc, a_unix_peer_that_closed_is_EPIPE_and_is_not_watched_again);
 	tcase_add_test(tc, pipes_are_two_descriptors);
 	tcase_add_test(tc, a_pipe_without_a_reader_is_EPIPE_while_idle);
 	tcase_add_test(tc, an_unread_pipe_at_its_end_does_not_wake);
-	tcase_add_loop_test(tc, stdio_is_moved_away_and_its_kind_is_found_out, 0, 4);
-	tcase_add_loop_test(tc, inherited_flags_are_given_back, 0, 16);
+	tcase_add_loop_test(tc, stdio_is_moved_and_its_kind_is_found, 0, 4);
+	tcase_add_loop_test(tc, inherited_flags_are_restored, 0, 16);
 	tcase_add_test(tc, flags_that_were_nonblocking_already_stay_so);
-	tcase_add_loop_test(
-	    tc, files_and_devices_stay_blocking_and_devices_are_used_with_care, 0, 3);
-	tcase_add_loop_test(tc, a_socket_that_keeps_messages_apart_is_refused, 0, 4);
+	tcase_add_loop_test(tc, files_and_devices_stay_blocking, 0, 3);
+	tcase_add_loop_test(tc, a_socket_of_another_type_than_stream_is_refused, 0, 4);
 	tcase_add_loop_test(tc, the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket, 0, 4);
 	tcase_add_test(tc, the_end_of_stdout_leaves_a_stderr_that_is_a_file);
 	tcase_add_loop_test(tc, a_closed_stdin_or_stdout_is_an_error, 0, 2);
-	tcase_add_test(tc, the_death_of_the_parent_is_seen_behind_unread_bytes);
+	tcase_add_test(tc, the_death_of_the_parent_is_seen_although_bytes_are_unread);
 }

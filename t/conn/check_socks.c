@@ -153,7 +153,7 @@ START_TEST(every_odd_byte_of_a_name_is_refused)
 }
 END_TEST
 
-START_TEST(methods_without_none_are_answered_and_that_is_all)
+START_TEST(methods_that_require_authentication_are_refused)
 {
 	static const struct {
 		const char *p;
@@ -279,7 +279,7 @@ number(unsigned below)
  * Random bytes: it ends within its room, and a target has plain characters
  * only.
  */
-START_TEST(nonsense_comes_to_an_end)
+START_TEST(random_bytes_come_to_an_end)
 {
 	char text[2048];
 	size_t i, n;
@@ -409,12 +409,12 @@ TESTS("socks")
 	tcase_add_loop_test(tc, a_request_is_read_to_its_last_byte_and_no_further, 0, REQUESTS);
 	tcase_add_loop_test(tc, a_request_that_is_refused_gets_an_answer, 0, REQUESTS);
 	tcase_add_loop_test(tc, every_odd_byte_of_a_name_is_refused, 0, 256);
-	tcase_add_loop_test(tc, methods_without_none_are_answered_and_that_is_all, 0, 4);
+	tcase_add_loop_test(tc, methods_that_require_authentication_are_refused, 0, 4);
 	tcase_add_loop_test(tc, two_hundred_and_fifty_five_methods_are_read, 0, 2);
 	tcase_add_loop_test(tc, another_protocol_is_not_answered, 0, 5);
 	tcase_add_loop_test(tc, a_request_of_another_kind_is_refused, 0, 4);
 	tcase_add_test(tc, a_user_of_any_length_is_read_and_one_without_end_is_refused);
 	tcase_add_loop_test(tc, an_answer_has_its_number, 0, 12);
 	tcase_add_loop_test(tc, a_command_that_is_not_connect_is_7, 0, 3);
-	tcase_add_loop_test(tc, nonsense_comes_to_an_end, 0, 5);
+	tcase_add_loop_test(tc, random_bytes_come_to_an_end, 0, 5);
 }

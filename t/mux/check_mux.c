@@ -265,7 +265,7 @@ broken(struct mux **m)
 {
 	const unsigned char *bye;
 
-	ck_assert_msg(mux_state(*m) == MUX_DEAD, "the link goes on");
+	ck_assert_msg(mux_state(*m) == MUX_DEAD, "the link is still up");
 	ck_assert_uint_eq(mux_code(*m), MUX_PROTOCOL);
 	ck_assert(!mux_ended_by_peer(*m));
 	ck_assert_uint_gt(strlen(mux_why(*m)), 10);
@@ -877,7 +877,7 @@ cut(void)
 }
 
 static const char *
-tell(void)
+describe(void)
 {
 	static char text[4096];
 	size_t n = 0;
@@ -916,7 +916,7 @@ schedule(void)
 	       wire_next(&line[1]) != WIRE_NEVER || mux_has_output(near) || mux_has_output(far)) {
 		next = next_event();
 		CHECK(next != WIRE_NEVER && now < until && ++steps < 1000000,
-		    "it stalls, after %u steps, %s", (unsigned)steps, tell());
+		    "it stalls, after %u steps, %s", (unsigned)steps, describe());
 		if (next > now)
 			now = next;
 		if (now >= cut_at) {
@@ -1305,7 +1305,7 @@ static void
 breaks_and_free(struct mux **m)
 {
 	feed(*m);
-	ck_assert_msg(mux_state(*m) == MUX_DEAD, "the link goes on");
+	ck_assert_msg(mux_state(*m) == MUX_DEAD, "the link is still up");
 	ck_assert(stream_is_closed(taken));
 	ck_assert_int_eq(mux_errno_of(stream_code(taken)), ECONNRESET);
 	stream_release(taken);
@@ -1712,7 +1712,7 @@ START_TEST(each_direction_ends_alone)
 }
 END_TEST
 
-START_TEST(stop_is_answered_by_eof_and_the_other_way_goes_on)
+START_TEST(stop_is_answered_by_eof_and_the_other_direction_continues)
 {
 	struct stream *t, *s;
 
@@ -2050,8 +2050,8 @@ START_TEST(credit_is_sent_after_eof_while_bytes_are_held)
 END_TEST
 
 /*
- * Frames read and DATA sent are progress; time is none, nor is DATA that waits
- * for a window.
+ * Frames read and DATA sent are progress; time, and DATA that waits for a
+ * window, are not.
  */
 START_TEST(progress_changes_when_the_peer_shows_that_the_stream_moves)
 {
@@ -2213,7 +2213,7 @@ END_TEST
 /*
  * CLOSE with code 0 after both EOFs: the peer has delivered all that we sent.
  */
-START_TEST(a_close_with_code_0_after_both_eofs_is_no_reset)
+START_TEST(a_close_with_code_0_after_both_eofs_does_not_reset)
 {
 	far_with_both_eofs(600);
 	put_close(1, MUX_END);
@@ -2221,7 +2221,7 @@ START_TEST(a_close_with_code_0_after_both_eofs_is_no_reset)
 	ck_assert(stream_is_closed(taken));
 	ck_assert_uint_eq(stream_code(taken), MUX_END);
 	ck_assert_uint_eq(held(taken), 600);
-	mux_lost(far, MUX_RESET, "gone"); /* nor is the end of the link */
+	mux_lost(far, MUX_RESET, "gone"); /* the end of the link neither */
 	ck_assert_uint_eq(stream_code(taken), MUX_END);
 	take_bytes(taken, 600);
 	stream_release(taken);
@@ -2252,7 +2252,7 @@ START_TEST(a_stream_that_is_stopped_sends_eof_by_itself_and_no_data)
 	ck_assert(!is_reset(taken));
 	put_data(1, 7);
 	lives(far);
-	ck_assert_uint_eq(held(taken), 7); /* the other direction goes on */
+	ck_assert_uint_eq(held(taken), 7); /* the other direction stays open */
 	stream_release(taken);
 	done(&far);
 }
@@ -3033,7 +3033,7 @@ START_TEST(acks_are_as_many_as_the_peer_asks_for)
 		now += 30000;
 		mux_tick(far, now);
 		pull(far);
-		ck_assert(!mux_has_output(far)); /* nor would it spin for ACK_EVERY of 0 */
+		ck_assert(!mux_has_output(far)); /* no busy loop for ACK_EVERY of 0 */
 		every = wanted[i] < 1024 ? 1024 : wanted[i];
 		put_number(FRAME_ACK_EVERY, 0, wanted[i], 4);
 		for (n = FRAME_HEAD + 4; n + 16 < every; n += 16) {
@@ -3066,7 +3066,7 @@ ack_every_for(const struct mux *m)
 }
 
 /*
- * The larger the cwnd of a short line, the fewer ACKs the peer is asked for;
+ * The larger the cwnd of a short line, the fewer ACKs are requested;
  * those of a long line stay many.
  */
 START_TEST(ack_every_follows_the_bytes_in_flight)
@@ -3497,10 +3497,10 @@ START_TEST(a_megabyte_of_random_bytes_breaks_the_link)
 END_TEST
 
 /*
- * Valid heads with random contents: the link may go on or break, but reserves
+ * Valid heads with random contents: the link may break or not, but reserves
  * no more than its memory.
  */
-START_TEST(well_formed_nonsense_reserves_no_more_than_the_memory)
+START_TEST(well_formed_random_frames_reserve_no_more_than_the_memory)
 {
 	static unsigned char body[65536];
 	struct mux **m = _i % 2 == 0 ? &near : &far, *l;
@@ -3630,7 +3630,7 @@ add_rules(TCase *tc)
 	R(data_follows_open_at_once);
 	tcase_add_loop_test(tc, a_refusal_carries_code_and_words, 0, 6);
 	R(each_direction_ends_alone);
-	R(stop_is_answered_by_eof_and_the_other_way_goes_on);
+	R(stop_is_answered_by_eof_and_the_other_direction_continues);
 	R(a_side_that_sent_stop_and_eof_may_be_released_without_a_reset);
 	tcase_add_loop_test(tc, a_reset_passes_both_ways_at_once, 0, 2);
 	R(ids_are_used_again_and_never_while_they_are_held);
@@ -3646,7 +3646,7 @@ add_rules(TCase *tc)
 	tcase_add_loop_test(tc, a_close_reports_data_that_comes_after_stop_or_discard, 0, 2);
 	R(a_released_stream_reports_what_it_dropped);
 	tcase_add_loop_test(tc, a_report_of_loss_leaves_the_other_direction_alone, 0, 2);
-	R(a_close_with_code_0_after_both_eofs_is_no_reset);
+	R(a_close_with_code_0_after_both_eofs_does_not_reset);
 	R(a_stream_that_is_stopped_sends_eof_by_itself_and_no_data);
 	tcase_add_loop_test(tc, only_streams_with_an_owner_are_returned_as_dirty, 0, 2);
 	R(what_is_sent_makes_a_stream_dirty);
@@ -3689,7 +3689,7 @@ add_rules(TCase *tc)
 	tcase_add_loop_test(tc, the_channel_may_end_at_every_byte, 0, 2);
 	tcase_add_loop_test(tc, every_byte_may_be_changed, 0, 2);
 	tcase_add_loop_test(tc, a_megabyte_of_random_bytes_breaks_the_link, 0, 4);
-	tcase_add_loop_test(tc, well_formed_nonsense_reserves_no_more_than_the_memory, 0, 2);
+	tcase_add_loop_test(tc, well_formed_random_frames_reserve_no_more_than_the_memory, 0, 2);
 }
 
 TESTS("mux")
