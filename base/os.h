@@ -163,8 +163,8 @@ int os_pipe_size(int fd, int size);
 
 /*
  * os_unsent(fd):
- * Return how many bytes that were written to the TCP socket ${fd} the system of
- * the peer has not acknowledged yet, or 0 if it is not known (portable).
+ * Return how many bytes were written to the TCP socket ${fd} and are not
+ * acknowledged by the peer's system.  Portable: return 0.
  */
 uint64_t os_unsent(int fd);
 

@@ -25,7 +25,7 @@
  *
  * A slice is due SLICE_EVERY after the one before.  Slices that become due
  * while poll waits follow each other without a wait.  If the turn of a slice
- * took long, the next one is due after SHARE times that time, so on a busy
+ * took long, the next one is due after SHARE times that time.  So on a busy
  * machine slices take at most a third of the time.  A slice does not grow after
  * a long turn, because that would make the next turn even longer.
  *

@@ -1,9 +1,9 @@
 /*
  * base/poll.h - the poll set of one turn; active and idle watches.
  *
- * A turn of the loop empties the poll set, lets all code add what it waits for,
- * waits, and lets the same code look at the results.  poll.c describes which
- * watches a turn polls.
+ * At the start of a turn the poll set is empty.  All code adds what it waits
+ * for, the loop waits, and the same code looks at the results.  poll.c
+ * describes which watches a turn polls.
  *
  * Times are milliseconds of CLOCK_MONOTONIC, or microseconds where the name
  * ends in _us.

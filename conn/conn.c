@@ -12,10 +12,10 @@
  *            with unread input becomes a reset, and destroys the last bytes on
  *            their way to the peer.  So relay reads and drops the input until
  *            the peer closes, at most LINGER without progress.
- *   stuck    If stdin is at its end and stdout has no reader, the parent of
- *            this process is dead (the ssh of a ProxyCommand, for example).  If
- *            the target then does not read the rest, the connection ends after
- *            STUCK_LINGER without progress, or STUCK_FAR over a link.
+ *   stuck    If stdin is at its end and stdout has no reader, our parent is
+ *            dead: the ssh of a ProxyCommand, for example.  If the target then
+ *            does not read the rest, the connection ends after STUCK_LINGER
+ *            without progress, or STUCK_FAR over a link.
  *   lost     If stdout has no reader for bytes that the target sent, and stdin
  *            is open, the connection ends.  Here another program would die of
  *            SIGPIPE.

@@ -26,7 +26,7 @@ enum half_state { HALF_OPEN, HALF_DRAIN, HALF_SHUT, HALF_BROKEN };
 
 /* Only half.c writes the members, except sink_lost. */
 struct half {
-	struct side *src, *dst; /* borrowed */
+	struct side *src, *dst; /* of the connection */
 	struct buf *buf;        /* the queue of a stream if one side is one, or own */
 	struct buf own;
 	uint64_t moved; /* bytes written onward */

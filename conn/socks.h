@@ -66,8 +66,8 @@ int socks_read(struct socks *s, struct fdpair *fds);
 
 /*
  * socks_answer(s, fds, code):
- * Write the reply to the request.  Return 0 or an errno value; EAGAIN: the client
- * did not take all of it, and would misread the bytes that follow.
+ * Write the reply to the request.  Return 0 or an errno value.  EAGAIN: the
+ * client did not take all of it, and would misread the bytes that follow.
  */
 int socks_answer(const struct socks *s, const struct fdpair *fds, uint16_t code);
 

@@ -1599,7 +1599,7 @@ START_TEST(an_idle_connection_is_served_beside_a_busy_one)
 		turns = 0;
 		BUSY_UNTIL(turns == 40);
 	}
-	ck_assert_int_le(worst, 2000); /* mostly 3; an idle set that is not polled never serves it */
+	ck_assert_int_le(worst, 2000); /* mostly 3 */
 	ck_assert_uint_ge(idle_conns(), CROWD / 2);
 	leave_crowd();
 }
