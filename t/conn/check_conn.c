@@ -1599,7 +1599,8 @@ START_TEST(an_idle_connection_is_served_beside_a_busy_one)
 		turns = 0;
 		BUSY_UNTIL(turns == 40);
 	}
-	ck_assert_int_le(worst, 2000); /* mostly 3 */
+	/* Mostly 3 ms.  If the idle set is not polled, it is never served. */
+	ck_assert_int_le(worst, 2000);
 	ck_assert_uint_ge(idle_conns(), CROWD / 2);
 	leave_crowd();
 }
