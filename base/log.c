@@ -36,6 +36,12 @@ log_show(enum log_level level)
 	shown = level;
 }
 
+bool
+log_shows(enum log_level level)
+{
+	return level <= shown;
+}
+
 /*
  * After POLLOUT, a write of PIPE_BUF bytes to a pipe does not block.  If the
  * reader has not read for WAIT_MS, lines are dropped without a wait until it

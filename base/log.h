@@ -7,6 +7,7 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
@@ -19,6 +20,9 @@ enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 
 /* log_show(level): From now on, write messages of ${level} and below. */
 void log_show(enum log_level level);
+
+/* log_shows(level): Are messages of ${level} written? */
+bool log_shows(enum log_level level);
 
 /*
  * log_say(level, fmt, ...):
