@@ -1,6 +1,10 @@
-"""The command that the tests let relay run: it hands its stdin and stdout to the test through the Unix socket argv[1]
-and keeps no copy of them.  Then it does what single bytes from the test say: a number is its exit status, `i` makes it
-ignore SIGTERM, `k` makes it kill itself.  The test's going away ends it."""
+"""The command that the tests give to relay.
+
+It sends its stdin and stdout as descriptors to the test, through the Unix
+socket argv[1], and closes its own copies.  Then it obeys each byte from the
+test: `i` makes it ignore SIGTERM, `k` makes it kill itself, and any other byte
+is its exit status.  At EOF it exits with status 0.
+"""
 import array
 import os
 import signal

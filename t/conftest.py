@@ -35,8 +35,8 @@ def pytest_configure(config):
         pytest.exit('no binary at %s: set RELAY' % rig.RELAY, 4)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # relay leaves an ignored signal ignored; nohup and `&` start us with these
-    # ignored
+    # nohup and `&` start the tests with these signals ignored, and relay would
+    # leave them ignored
     for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(sig) == signal.SIG_IGN:
             signal.signal(sig, signal.SIG_DFL)

@@ -1,6 +1,9 @@
-"""The far side of a tunnel, in other hands: stands where a hop's sh is expected (python3 evil.py LIE sh), reads relay's script
-and tells the LIE.  Those of SHELL are told by a shell, before there is a link; those of LINK by what it calls a relay; those of
-PROBE to relay -n.  It ends with its stdin, and where a lie says so."""
+"""A hostile far side of a tunnel: python3 evil.py LIE sh.
+
+It replaces the sh of a hop.  The lies in SHELL and SILENT are answers before
+the link is up.  Those in LINK come from a far relay, and those in PROBE answer
+relay -n.  It exits at EOF on stdin; some lies end it earlier.
+"""
 import contextlib
 import itertools
 import os
@@ -17,7 +20,7 @@ BLOCK = 65536
 
 
 def read(n):
-    """Exactly n bytes; the end of stdin is ours as well."""
+    """Read exactly n bytes; exit at EOF."""
     got = b''
     while len(got) < n:
         data = os.read(0, n - len(got))
@@ -42,7 +45,7 @@ def stay():
 
 
 def script():
-    """The line that relay sends to a shell."""
+    """Read the line that relay sends to a shell."""
     while read(1) != b'\n':
         pass
 
@@ -63,7 +66,8 @@ def endless(word):
 
 
 def endless_stderr(line):
-    """Several talk at once, so that the pipe is never empty."""
+    """Four processes write at the same time, so that the pipe is never empty.
+    """
     def tell():
         for _ in range(4):
             if os.fork() == 0:
@@ -75,7 +79,7 @@ def endless_stderr(line):
 
 
 def wants(kind, times=1, take=0):
-    """Ask for a binary, read `take` bytes of each."""
+    """Ask for a binary `times` times, and read `take` bytes after each."""
     def tell():
         for _ in range(times):
             say('want %s /tmp' % kind)
@@ -95,7 +99,7 @@ def deaf_in_the_copy():
 
 
 def wait_for_parent():
-    """Until relay, whose child this is, ends it: nothing is read any more."""
+    """Read nothing more, and wait until the parent, relay, sends a signal."""
     signal.pause()
 
 
@@ -140,7 +144,7 @@ SILENT = {
 # ---- a link ----
 
 class Far(wire.Wire):
-    """A far relay as it should be, but for what the lies make of it: each stream is an echo."""
+    """A far relay that echoes each stream, until a lie changes that."""
 
     def __init__(self):
         super().__init__(read, write)
@@ -179,7 +183,7 @@ def recv_window(body):
 
 
 def refuses(far):
-    """Every second stream is refused, in words that should not be printed as they are."""
+    """Refuse every second stream, with text that would control a terminal."""
     opened = itertools.count()
 
     def special(kind, stream, body):
@@ -191,7 +195,7 @@ def refuses(far):
 
 
 def fills(far):
-    """Whatever near allows is sent, whether somebody reads it or not."""
+    """Send all that near's credit allows, whether it is read or not."""
     def special(kind, stream, body):
         room = recv_window(body) if kind == wire.OPEN else int.from_bytes(body, 'big') if kind == wire.CREDIT else 0
         if kind == wire.OPEN:
@@ -205,7 +209,8 @@ def fills(far):
 
 
 def credits(far):
-    """Credit for 2 GiB, and then nothing is read any more."""
+    """Give each stream credit for 2 GiB; after 60 streams, read nothing more.
+    """
     opened = []
 
     def special(kind, stream, body):
@@ -219,14 +224,14 @@ def credits(far):
 
 
 def mute(far):
-    """Nothing is answered, but for signs of life."""
+    """Send ACKs and nothing else."""
     while True:
         far.frame()
         far.ack()
 
 
 def late(far):
-    """All that is told of time is a lie: what was just read was read an hour ago; and pings without end."""
+    """Echo.  Also send ACKs with a delay of over an hour, and many PINGs."""
     def special(kind, stream, body):
         far.answer(kind, stream, body)
         write(wire.frame(wire.ACK, 0, far.got.to_bytes(8, 'big') + b'\xff' * 4) + wire.frame(wire.PING) * 100)
@@ -240,14 +245,14 @@ def talks(far):
 
 
 def later_words(far):
-    """Frames of types that are to be skipped, as many as the line takes, beside the echo."""
+    """Echo, and send many frames of a type that near must skip."""
     def special(kind, stream, body):
         write(wire.frame(255, stream, b's' * 8192) * 100)
     far.serve(special)
 
 
 def opens(far):
-    """A stream from this side, to what may be there on the other."""
+    """Open a stream to the name that the received DATA contains."""
     def special(kind, stream, body):
         if kind == wire.DATA:
             write(wire.open_(1001, body.decode()))
@@ -256,7 +261,7 @@ def opens(far):
 
 
 def listens(answer):
-    """=listen is answered with these bytes, =accept never."""
+    """Answer =listen with these bytes, and never answer =accept."""
     def tell(far):
         def special(kind, stream, body):
             if kind == wire.OPEN and body[8:].startswith(b'=listen'):
@@ -275,7 +280,7 @@ def listens_not(far):
 
 
 def accepts(far):
-    """A connection has come to =listen; and one more, and one more, as fast as near lets them be."""
+    """Answer =listen, and report a connection at once for each =accept."""
     def special(kind, stream, body):
         if kind == wire.OPEN:
             write(wire.frame(wire.OPENED, stream))

@@ -198,8 +198,8 @@ class Hosts:
         return [p for d in self.daemons.values() for p in rig.children(d.pid)]
 
     def wait_for_silence(self, mark, but=(), seconds=2):
-        """Within that time no session and no marked process is left on either
-        host, except the processes `but`."""
+        """Check that within `seconds` no session and no marked process is left
+        on either host, except the processes `but`."""
         try:
             rig.wait_for(lambda: not self.sessions() and set(rig.marked(mark)) <= set(but),
                          seconds)

@@ -1,6 +1,9 @@
-"""A line between two relays: line.py RTT_MS MBIT_S COMMAND [ARG ...] passes stdin to COMMAND and its stdout back, each way at
-MBIT_S (0: no limit) and RTT/2 later.  It holds little itself beyond what is on its way.  SIGUSR1 cuts the line, SIGUSR2 restores
-it: meanwhile nothing arrives, and nothing is lost.
+"""A slow line between two relays: line.py RTT_MS MBIT_S COMMAND [ARG ...]
+
+It copies stdin to COMMAND, and the output of COMMAND to stdout.  Each direction
+carries MBIT_S (0: no limit) and delays the bytes by RTT_MS / 2.  SIGUSR1
+interrupts the line and SIGUSR2 restores it.  No byte arrives in between, and
+none is lost.  Few bytes are buffered beyond those on the line.
 """
 import collections
 import os
@@ -10,12 +13,13 @@ import sys
 import threading
 import time
 
-QUEUE = 1 << 18       # bytes that may wait in front of the line, besides pipes
+QUEUE = 1 << 18       # bytes that may wait, beyond those on the line
 clock = time.monotonic
 
 
 class Way(threading.Thread):
-    """One direction: a thread that reads, and one that writes what is due."""
+    """One direction: a thread that reads, and one that writes after the delay.
+    """
 
     def __init__(self, r, w, delay, rate, whole):
         super().__init__(daemon=True)

@@ -1,21 +1,23 @@
-"""measure: what the benches stand on: processes and what they cost, load.c's clients, rounds, numbers in tables."""
+"""What the benches share: processes and their cost, load.c's clients, rounds,
+tables."""
 import argparse, collections, contextlib, json, os, re, resource, select, shlex, shutil, signal, socket, statistics
 import subprocess, sys, tempfile, time
 
-LEVEL = 0.05  # a ratio so near to 1 is neither ahead nor behind
+LEVEL = 0.05  # a ratio that differs less from 1 counts as equal
 MORE_IS_BETTER = re.compile("MB/s|per s|of the line")
 
 options = argparse.Namespace(hosts=None)  # of the bench that runs
 
-# What relay is to reach. of: a subject that the value is divided by ("best": the best peer), or None; the value is at most
-# the limit, or, where more is better, at least.
+# A goal for relay. of: the subject whose value divides relay's ("best": the
+# best peer), or None. limit: the greatest value, or the least one if more is
+# better.
 Mark = collections.namedtuple("Mark", "of limit")
 Footprint = collections.namedtuple("Footprint", "pss written descriptors")
 
 class Failed(Exception):
     pass
 
-# --- processes: every one started here stands in `running` until it was waited for ---
+# --- processes: each is in `running` until it was waited for ---
 
 running = set()
 
@@ -26,7 +28,7 @@ def spawn(argv, **how):
     return process
 
 def tree(pid):
-    """The pid and those of all its descendants."""
+    """Return the pids of a process and of all its descendants."""
     children = collections.defaultdict(list)
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
@@ -37,12 +39,13 @@ def tree(pid):
     return found
 
 def await_end(process, seconds):
-    """The CPU seconds of the process and of its children, or None if it still runs."""
+    """Wait at most `seconds` until the process exits. Return the CPU seconds of
+    it and its children, or None if it still runs."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        except ChildProcessError:  # Popen had waited for it, when it was interrupted
+        except ChildProcessError:  # an interrupted Popen call has reaped it
             running.discard(process)
             return 0.0
         if pid:
@@ -57,7 +60,8 @@ def await_childless(pid, seconds):
         time.sleep(0.005)
 
 def end(process, forks):
-    """Ends a process in good order: what it forks for connections first, so that it waits for them and their time counts."""
+    """Stop a process. If it forks for connections, its children exit first,
+    because their CPU time counts only after it has waited for them."""
     if forks:
         await_childless(process.pid, 1)
     process.terminate()
@@ -70,7 +74,7 @@ def kill(process):
     return await_end(process, 10)
 
 def numbers(load, timeout=20):
-    """What a run of load prints."""
+    """Return the numbers that a run of load prints."""
     try:
         out, err = load.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -86,11 +90,12 @@ def client(*words, timeout=20, **how):
     return numbers(spawn([options.load, *words], **pipes | how), timeout)
 
 def serve(where):
-    """A server of load's that listens."""
+    """Start a server of load, and wait until it listens."""
     spawn([options.load, "serve", where], stdout=subprocess.PIPE).stdout.readline()
 
 class Crowd:
-    """with Crowd(end) as crowd: a client whose connections all stay open, and idle but when they are told to wake."""
+    """with Crowd(end) as crowd: a client whose connections stay open, and idle
+    except in wake()."""
     def __init__(self, where):
         self.where, self.count = where, 0
 
@@ -117,18 +122,20 @@ class Crowd:
         return [float(word) for word in self.heard(words, seconds).split()]
 
     def grow(self, count, seconds=60):
-        """So many are open; the seconds that it took."""
+        """Open connections until there are `count`. Return the seconds that
+        this took."""
         took, = self.say(f"hold {count}", seconds)
         self.count = count
         return took
 
     def wake(self, count, ms):
-        """p50, p99 and the longest time in us that one of so many, one after another, waits for an answer."""
+        """`count` idle connections, one after another, each send a byte. Return
+        p50, p99 and the longest time until an answer, in us."""
         return self.say(f"wake {count} {ms}", 60)
 
 @contextlib.contextmanager
 def beside(*words):
-    """Load that goes on meanwhile."""
+    """Run load in the background."""
     load = spawn([options.load, *words])
     time.sleep(0.1)
     try:
@@ -145,7 +152,8 @@ def tasks(pid):
         return []
 
 def cpu_seconds(pid):
-    """The CPU time of a process tree, without those that have ended."""
+    """Return the CPU time of a process tree in seconds, without processes that
+    have ended."""
     total = 0
     for one in tree(pid):
         for task in tasks(one):
@@ -154,7 +162,7 @@ def cpu_seconds(pid):
     return total / 1e9
 
 def cpu_of_tree(pid):
-    """The same with those that were waited for."""
+    """The same, with the children that were waited for."""
     ticks = 0
     for one in tree(pid):
         with contextlib.suppress(OSError), open(f"/proc/{one}/stat") as stat:
@@ -162,7 +170,8 @@ def cpu_of_tree(pid):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 def footprint(pid):
-    """KiB of a process tree, as PSS and what it has written to alone, and its descriptors."""
+    """Return the PSS and the Private_Dirty memory of a process tree in KiB, and
+    the number of its descriptors."""
     found = [0, 0, 0]
     for one in tree(pid):
         with contextlib.suppress(OSError), open(f"/proc/{one}/smaps_rollup") as file:
@@ -178,7 +187,7 @@ def free_port():
         return s.getsockname()[1]
 
 def await_answer(port, seconds=5):
-    """One connection with one request: the whole way to the server is open."""
+    """Retry until one connection with one request gets an answer."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as s:
@@ -188,10 +197,11 @@ def await_answer(port, seconds=5):
         time.sleep(0.002)
     raise Failed("it does not answer")
 
-# --- an sshd, and the way of ssh ---
+# --- sshd and ssh -L ---
 
 def start_hosts():
-    """options.hosts has an sshd `login`, options.sshd is its pid; or why there is none."""
+    """Start an sshd `login`: options.hosts, and its pid options.sshd. If that
+    is not possible, return the cause."""
     os.environ["RELAY"] = options.relay
     import hosts
     if not hosts.missing():
@@ -200,13 +210,14 @@ def start_hosts():
     return hosts.missing()
 
 def forwarding(ssh, port, server):
-    """With a command that waits, not with -N: without a session ssh and sshd leave Nagle's algorithm on."""
+    """Return an ssh -L command. It runs cat instead of -N: without a session,
+    ssh and sshd leave Nagle's algorithm on."""
     return [*ssh, "-L", f"127.0.0.1:{port}:{server}", "login", "cat"]
 
 # --- rounds ---
 
 def warn_of_others(name):
-    """Says so where the CPUs have other things to do: all of ours wait now."""
+    """Warn if the CPUs are busy. All processes of the bench are idle now."""
     def times():
         with open("/proc/stat") as stat:
             each = [int(word) for word in stat.readline().split()[1:9]]
@@ -219,8 +230,9 @@ def warn_of_others(name):
         print(f"{options.bench}: {name}: the CPUs are {busy:.0%} busy with other things", file=sys.stderr)
 
 def take(name, measure, subjects, turn):
-    """row -> subject -> value; another subject begins in each round. A measure returns its rows, or yields some at a time, so
-    that those before a failure count."""
+    """Return row -> subject -> value. Each round begins with another subject. A
+    measure returns its rows, or yields some at a time; those before a failure
+    count."""
     first = turn % len(subjects)
     rows = collections.defaultdict(dict)
     warn_of_others(name)
@@ -235,8 +247,9 @@ def take(name, measure, subjects, turn):
     return rows
 
 def take_rounds(jobs):
-    """jobs: of each the name, the measure, subjects, and in which rounds, every so many. name -> what each round gave,
-    after what options.keep holds of earlier ones."""
+    """A job is (name, measure, subjects, n): it runs in each n-th round. Return
+    name -> list of its rounds. With --keep, the rounds in that file come first.
+    """
     rounds = collections.defaultdict(list)
     if options.keep and os.path.exists(options.keep):
         with open(options.keep) as file:
@@ -252,7 +265,8 @@ def take_rounds(jobs):
     return rounds
 
 def rows_of(rounds, names):
-    """row -> a list of what each round gave: subject -> value; of the measures with these names, in this order."""
+    """Return row -> list of its rounds (subject -> value), for the measures
+    with these names, in this order."""
     rows = collections.defaultdict(list)
     for one in (r for name in names for r in rounds.get(name, [])):
         for row, values in one.items():
@@ -273,7 +287,7 @@ def ratios(rounds, a, b):
     return sorted(r[a] / r[b] for r in rounds if a in r and r.get(b))
 
 def verdict(mark, row, rounds, best=None):
-    """How far the median is from a mark: '<= 1.5 bare: yes'."""
+    """Return whether the median meets a mark: '<= 1.5 bare: yes'."""
     of = best if mark.of == "best" else mark.of
     values = ratios(rounds, "relay", of) if of else [r["relay"] for r in rounds if "relay" in r]
     if not values:
@@ -289,7 +303,8 @@ def first_line(*command):
         return lines[0].strip() if lines else None
 
 def head(*versions):
-    """When, on what, with which command, and of which programs."""
+    """Print the date, the machine, the command line, and the versions of
+    programs."""
     print(time.strftime("%Y-%m-%d, ") + machine())
     print(shlex.join([os.path.relpath(sys.argv[0])] + sys.argv[1:]))
     print("; ".join(filter(None, (first_line(*command) for command in versions))))
@@ -322,7 +337,8 @@ def options_of(description, measures, rounds=5):
             parser.error(f"{binary} is not there: run make first")
 
 def run(body):
-    """body(directory), as many descriptors as there may be, and nothing left behind."""
+    """Run body(directory) with the highest limit of descriptors. At the end no
+    process and no file is left."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

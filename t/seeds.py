@@ -20,7 +20,7 @@ def ack(n): return frame(9, 0, struct.pack('>QI', n, 100))
 ping, bye = frame(10, 0), frame(11, 0, b'\0\0ok')
 def eof(i): return frame(5, i)
 def stop(i): return frame(6, i)
-T = b'\x83\xc8'          # time, a turn
+T = b'\x83\xc8'          # 64 us pass; two turns
 OPEN = b'\xff'
 far = MAGIC + hello(0)
 near = b'Last login: today\r\n' + MAGIC + hello(1)

@@ -295,8 +295,8 @@ def test_reader_closes_beside_a_stuck_target(joined, kind):
 
 @matrix
 def test_target_closes_on_an_idle_connection(joined, source, kind):
-    """Goal: if the target closes, the connection ends when the client is a
-    Unix socket or sends again."""
+    """Goal: after the target closes, the connection of a Unix client ends soon.
+    That of another client ends when it sends again."""
     j = joined(source, kind)
     a, b = j.connect()
     ping(a, b)

@@ -149,8 +149,8 @@ def get(url):
 @pytest.mark.parametrize('via', ['srun', 'ssh'])
 @pytest.mark.parametrize('end', ['ctrl-c', 'term'])
 def test_jupyter_slurm(cluster, via, end):
-    """Goal: from the job to the page.  Then nothing is left after Ctrl-C,
-    which reaches all processes of the terminal, or SIGTERM."""
+    """Goal: the job starts, and its page is served.  After SIGTERM nothing is
+    left, nor after Ctrl-C, which reaches all processes of the terminal."""
     port = rig.free_port()
     p = cluster.start(*(['-s'] if via == 'ssh' else []), '-p', port, 'login', '--time=1:00', '-p',
                       'gpu')
@@ -220,7 +220,8 @@ def test_ssh_config(hosts):
 
 @pytest.fixture
 def plain_hosts():
-    """Hosts without a forced command of their own."""
+    """Hosts without ForceCommand, so that command= in authorized_keys has
+    an effect."""
     h = hosts_room.Hosts(names=('login',))
     yield h
     wait_for(lambda: not h.sessions(), 5, 'sessions left on the host')

@@ -136,7 +136,8 @@ def test_magic_and_no_more(near, words):
 # ---- a link ----
 
 def stuff_all(ends):
-    """Write to each until all of them stay full for a moment."""
+    """Write to each end until all of them have stayed full for 500 ms.  Return
+    the number of bytes written."""
     sent, since = 0, time.monotonic()
     while time.monotonic() < since + 0.5:
         for a in ends:

@@ -102,8 +102,8 @@ def far_relays(mark):
 
 
 def test_listening_in_a_tunnel(names, relay, target, tmp, mark):
-    """Goal: after a tunnel has reconnected, -L is served while the look-up of
-    its -R hangs, and -R after it."""
+    """Goal: a tunnel has reconnected and looks up the name of its -R.  -L is
+    served meanwhile; after the look-up, -R is served too."""
     here, there = target('tcp'), target('unix')
     r = relay('-x', rig.RELAY, '-L', tmp + '/from:' + here.words[0], '-R',
               'fake.example:0:' + there.words[0], 'env -u NOTHING')
@@ -124,7 +124,8 @@ def test_listening_in_a_tunnel(names, relay, target, tmp, mark):
 
 
 def test_listening_on_an_unknown_name(names, far, target):
-    """Goal: relay reports the cause, and the far side continues to serve."""
+    """Goal: if the name of -R does not exist, the far side reports that and
+    continues to serve."""
     f = far('-')
     f.send(wire.open_(1, '=listen fakeless.example:0'))
     code, words = f.close_of(1)

@@ -1,9 +1,10 @@
 """Old and unusual systems.  If something is missing, full, closed or odd,
 relay works without it, or reports it in one sentence.
 
-Each system is made for relay alone, between fork and exec, by namespaces,
-system call filters and limits.  WAYS are the ways to join two ends there.  All
-run on this host; the tunnel's hop is env, which runs its arguments.
+Namespaces, system call filters and limits make such a system.  They are set
+between fork and exec, so they affect relay alone.  WAYS are the ways to join
+two ends there.  All run on this host; the tunnel's hop is env, which runs its
+arguments.
 """
 import contextlib
 import ctypes
@@ -296,8 +297,8 @@ def test_ipv6_switched_off(odd, own_network, way):
 
 @root
 def test_ipv6_switched_off_and_asked_for(run, own_network, target):
-    """Goal: ::1 then gives an error, with status 3 as source and 1 as target.
-    * means every address that exists."""
+    """Goal: if IPv6 is switched off, ::1 gives an error: status 3 as source, 1
+    as target."""
     r = run('[::1]:0', *target().words)
     assert r.returncode == 3 and '[::1]:0' in r.stderr and r.stderr.count('\n') == 1, r.stderr
     r = run('-', '[::1]:80')
@@ -306,7 +307,7 @@ def test_ipv6_switched_off_and_asked_for(run, own_network, target):
 
 @root
 def test_ipv6_switched_off_and_every_address(odd, own_network):
-    """Goal: * listens on the addresses that exist."""
+    """Goal: if IPv6 is switched off, * listens on the IPv4 addresses."""
     t = odd.make('unix')
     r = odd.start('*:0', *t.words)
     odd.passes(r, t, '127.0.0.1:' + r.address.rsplit(':', 1)[1])
@@ -354,8 +355,8 @@ def test_read_only(odd, way):
 @root
 @uncounted
 def test_read_only_tunnel(odd):
-    """Goal: a tunnel works there too if the far side has a relay.  If not, the
-    error names every directory that was tried."""
+    """Goal: on read-only file systems a tunnel works if the far side has a
+    relay.  If not, the error names every directory that was tried."""
     t = odd.make('unix')
     words = ['-L', '127.0.0.1:0:' + t.words[0], odd.hop]
     odd.preexec = read_only
@@ -399,7 +400,7 @@ def test_closed_descriptors(odd, tmp, closed, linked):
     rig.reach(path).close()
     t.accept().close()
     odd.passes(r, t, path)
-    # makes relay write to stderr, whatever that is now
+    # relay writes to descriptor 2, whatever that is now
     os.kill(r.pid, signal.SIGUSR1)
     odd.passes(r, t, path)
     assert r.stop() == 0

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures('nothing_left_on_the_hosts')
 
 @pytest.fixture
 def probe(hosts, tmp, mark):
-    """probe(word, ...): run relay -n to its end. The home directory on the hosts is empty at first."""
+    """probe(word, ...): run relay -n to its end. The home directory on the
+    hosts is empty at first."""
     os.mkdir(tmp + '/home')
     os.mkdir(tmp + '/bin')
 
@@ -31,7 +32,8 @@ def probe(hosts, tmp, mark):
 
 @pytest.fixture
 def hop(tmp):
-    """hop(script): a hop that runs the script, with the rest of the command as its arguments."""
+    """hop(script) makes a hop that runs the script. The rest of the command is
+    the script's arguments."""
     def make(script):
         path = '%s/hop%d' % (tmp, len(os.listdir(tmp)))
         with open(path, 'w') as f:
@@ -46,7 +48,8 @@ def reports(r, verdict, hop, words):
 
 
 def test_all_is_well(probe, target):
-    """Goal: over two hops, each step is reported as ok, and each target and listener. The status is 0."""
+    """Goal: over two hops, each step, target and listener is reported as ok.
+    The status is 0."""
     unix, tcp = target('unix'), target('tcp')
     r = probe('-L', '8888:' + unix.path, '-L', '8889:' + tcp.words[0], '-R', '0:localhost:1', 'login', 'node')
     for hop in ('login', 'node'):
@@ -61,7 +64,8 @@ def test_all_is_well(probe, target):
 
 
 def test_copy_is_reported(probe):
-    """Goal: the report shows whether relay was copied to the hop or was there."""
+    """Goal: the report shows whether relay was copied to the hop or was there.
+    """
     copied = 'a relay runs there, copied just now'
     first, second = probe('login'), probe('login')
     reports(first, 'ok', 'login', copied)
@@ -70,7 +74,8 @@ def test_copy_is_reported(probe):
 
 
 def test_missing_target(probe, tmp):
-    """Goal: if a target does not answer, its line fails, and the cause is on stderr. The status is 1."""
+    """Goal: if a target does not answer, its line fails, and the cause is on
+    stderr. The status is 1."""
     r = probe('-L', '8888:%s/none.sock' % tmp, 'login')
     reports(r, 'ok', 'login', 'a relay runs there')
     reports(r, 'FAIL', 'login', 'none.sock does not answer')
@@ -79,7 +84,8 @@ def test_missing_target(probe, tmp):
 
 @pytest.mark.parametrize('hops, hop', ((('nowhere',), 'nowhere'), (('login', 'nowhere'), 'nowhere')))
 def test_unknown_host(probe, hops, hop):
-    """Goal: the hop that cannot be reached is reported, and those before it as reached. The status is 7."""
+    """Goal: the hop that cannot be reached is reported, and those before it as
+    reached. The status is 7."""
     r = probe('-L', '8888:/a', *hops)
     for good in hops[:-1]:
         reports(r, 'ok', good, 'all byte values pass')
@@ -89,7 +95,8 @@ def test_unknown_host(probe, hops, hop):
 
 @pytest.mark.parametrize('hops', [('locked',), ('login', 'locked'), ('nowhere',), ('login', 'nowhere')])
 def test_same_words_as_a_tunnel(probe, hosts, hops):
-    """Goal: if a hop cannot be reached, -n reports the cause and the remedy that the tunnel logs."""
+    """Goal: if a hop cannot be reached, -n reports the cause and the remedy
+    that the tunnel logs."""
     r, tunnel = probe('-L', '8888:/a', *hops), hosts.run(rig.RELAY, '-L', '127.0.0.1:0:/a', *hops)
     cause = re.search('cannot reach .*?%s: (.*)' % hops[-1], tunnel.stderr).group(1)
     reports(r, 'FAIL', hops[-1], re.escape(cause) + '$')
@@ -97,7 +104,8 @@ def test_same_words_as_a_tunnel(probe, hosts, hops):
 
 
 def test_many_words_on_stderr(probe, hop):
-    """Goal: after a long warning, the last line of stderr is still the cause. It is whole and has its remedy."""
+    """Goal: after a long warning, the last line of stderr is still the cause.
+    It is whole and has its remedy."""
     wordy = hop('printf "%0600d\\n" 1 2 3 >&2; printf "Host key verification failed.\\r\\n" >&2; exec >&-; exit 255\n')
     r = probe('-L', '8888:/a', wordy)
     reports(r, 'FAIL', wordy, 'Host key verification failed.; log in by hand once, and accept the key$')
@@ -111,7 +119,8 @@ def test_terminal(probe):
 
 
 def test_banner(probe, hop, tmp):
-    """Goal: what a shell prints at its start is reported, without control characters, and does no harm."""
+    """Goal: what a shell prints at its start is reported, without control
+    characters, and does no harm."""
     noisy = hop('printf "\\033[31mwelcome"\nexec "$@"\n')
     r = probe('-L', '8888:%s/none.sock' % tmp, noisy)
     reports(r, 'note', noisy, r'12 bytes first.*welcome')
@@ -119,7 +128,8 @@ def test_banner(probe, hop, tmp):
     assert '\033' not in r.stdout
 
 
-# CR is a part of the magic. The byte 250 (octal) is in no frame that the start of a link needs.
+# CR is a part of the magic. The byte 250 (octal) is in no frame that the start
+# of a link needs.
 @pytest.mark.parametrize('filter, words', [
     (r'"$@" | stdbuf -o0 tr -d "\r"', 'the line changes bytes'),
     (r'stdbuf -o0 tr -d "\r" | "$@"', 'does the line change bytes'),
@@ -128,7 +138,8 @@ def test_banner(probe, hop, tmp):
     (r'stdbuf -o0 tr -d "\250" | "$@"', 'not all byte values come back'),
 ], ids=('CR back', 'CR there', 'changed back', 'changed there', 'lost there'))
 def test_line_that_changes_bytes(probe, hop, tmp, filter, words):
-    """Goal: a line that changes one byte value, in either direction, is reported. The status is 7."""
+    """Goal: a line that changes one byte value, in either direction, is
+    reported. The status is 7."""
     os.symlink(rig.RELAY, tmp + '/bin/relay')
     changing = hop('PATH=%s/bin:$PATH\n%s\n' % (tmp, filter))
     r = probe('-L', '8888:/a', changing)
@@ -138,8 +149,9 @@ def test_line_that_changes_bytes(probe, hop, tmp, filter, words):
 
 
 def test_hop_that_can_run_no_relay(probe, hop, tmp):
-    """Goal: a hop before the last one needs no relay. The cause is a note, and the next hop is tested.
-    If the last hop can run no relay, that is a failure with the cause."""
+    """Goal: a hop before the last one needs no relay. The cause is a note, and
+    the next hop is tested. If the last hop can run no relay, that is a failure
+    with the cause."""
     bare = hop('unset XDG_RUNTIME_DIR TMPDIR\nHOME=/proc/none PATH=%s:$PATH exec "$@"\n' % (tmp + '/bin'))
     with open(tmp + '/bin/mkdir', 'w') as f:
         f.write('#!/bin/sh\n[ "$HOME" != /proc/none ] && PATH=/usr/bin:/bin exec mkdir "$@"\necho no room >&2; exit 1\n')
@@ -167,7 +179,8 @@ def test_signal(hosts, hop, tmp):
 
 @pytest.mark.parametrize('words', [(), ('-L', '0:/a'), ('-D', '0')], ids=' '.join)
 def test_nothing_listens(probe, hop, tmp, words):
-    """Goal: with forwards and without, relay -n makes the link and has no listening socket here."""
+    """Goal: with forwards and without, relay -n makes the link and has no
+    listening socket here."""
     look = hop('ls -l /proc/$PPID/fd >>%s/fds\ncat /proc/net/tcp /proc/net/tcp6 >>%s/net\nexec "$@"\n' % (tmp, tmp))
     r = probe(*words, look)
     assert 'a relay runs there' in r.stdout, r.stderr
@@ -179,6 +192,6 @@ def test_nothing_listens(probe, hop, tmp, words):
 
 
 def test_usage(run):
-    """Goal: -n without hops is a usage error, and -n with -f."""
+    """Goal: -n without hops and -n with -f are usage errors."""
     for words in (('-n',), ('-n', '-f', '-L', '1:/a', 'login')):
         assert run(*words).returncode == 2

@@ -199,8 +199,8 @@ def test_client_resets_while_the_far_side_dials(joint, cell, first):
 
 
 def accept_second(j):
-    """The target's end of the client that sends b'second'.  Each connection
-    before it must be a reset one."""
+    """Accept until a client sends b'second', and return the target's end of it.
+    A TCP target must see a reset on each connection before it."""
     while True:
         b = j.target.accept()
         j.ends.append(b)
@@ -212,8 +212,8 @@ def accept_second(j):
 
 
 def read_tag(end):
-    """Read the first bytes.  Return them, and how the stream ended unless they
-    are b'second'."""
+    """Read until b'second', and return it and None.  If the stream ends first,
+    return its bytes and 'end' or 'reset'."""
     got = b''
     try:
         while got != b'second':
@@ -585,7 +585,7 @@ def test_resets_while_data_is_queued(joint, cell):
     together(lambda: rules.send_all(a, DATA), lambda: rules.send_all(b, DATA[::-1]),
              lambda: same(a.read_all(), DATA[::-1], 'down'), lambda: same(b.read_all(), DATA, 'up'))
     assert not j.relay.err()
-    # the remote listener's stream and the 8 streams that wait in it
+    # the remote listener's stream, and 8 that wait for its connections
     standing = 9 * 262144 if cell.way == 'R' else 0
     assert rules.reserved(j.relay) in (None, standing)
 

@@ -81,7 +81,7 @@ def test_forwarding_is_prohibited(hosts, target, mark):
     a = rig.reach('127.0.0.1:%d' % port)
     a.fate()
     a.close()
-    # ssh sees a SIGTERM just before its poll only at the next event
+    # not SIGTERM: just before ssh's poll it has no effect until the next event
     ssh.kill()
     assert b'prohibited' in ssh.communicate()[1]
     assert not t.waiting()
@@ -209,8 +209,8 @@ stuck_or_not = pytest.mark.parametrize('stuck', [False, True], ids=['idle', 'stu
 
 @stuck_or_not
 def test_client_of_a_silent_server_is_killed(relay, hosts, target, mark, stuck):
-    """Goal: a client is killed while its server sends nothing, or does not
-    read, for ever.  ssh and the far relay exit within 2 s."""
+    """Goal: a client is killed while its server never sends, or never reads.
+    ssh and the far relay exit within 2 s."""
     t = target('unix')
     r = tunnel(relay, hosts, t.words[0], 'login')
     a = rig.connect(r.address)

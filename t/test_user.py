@@ -178,8 +178,9 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
 
 @strangers
 def test_port_with_two_owners(relay, target):
-    """Goal: a stranger's connection was reset before the check, and a friend
-    uses the same port by then.  The stranger is not taken for the friend."""
+    """Goal: a stranger connects and resets, and then a friend connects from the
+    same port, all before the check.  The friend is served, and the stranger is
+    refused."""
     t = target('unix')
     r = relay('127.0.0.1:0', *t.words)
     listener = rig.host_port(r.address)

@@ -1,6 +1,8 @@
-"""PROTOCOL spoken by hand: Wire for tests that are one side of a link, and, run as a program, a far side that breaks its rules.
+"""Frames of PROTOCOL.  With Wire, a test is one side of a link.
 
-    python3 wire.py SIN     greets as a far relay does, then commits the SIN, and reads on until its stdin ends
+    python3 wire.py SIN     sends the start of a far relay, then the frames of
+                            SIN, most of which break PROTOCOL, and reads until
+                            EOF on stdin
 """
 import contextlib
 import os
@@ -30,7 +32,8 @@ def words(kind, stream, code, text=''):
 
 
 class Wire:
-    """One side of a link over read(n), which gives exactly n bytes or fewer at the end, and write(data)."""
+    """One side of a link.  read(n) returns n bytes, or fewer at EOF.
+    write(data) writes all of data."""
 
     def __init__(self, read, write):
         self.read, self.write = read, write
@@ -40,7 +43,9 @@ class Wire:
         assert self.read(len(MAGIC)) == MAGIC
 
     def frame(self, *kinds):
-        """The next frame (kind, stream, body) of one of these kinds, or of any but ACK, PING and ACK_EVERY; None at the end."""
+        """Return the next frame (kind, stream, body) of one of these kinds, or
+        None at EOF.  Without kinds, only ACK, PING and ACK_EVERY are
+        skipped."""
         while True:
             head = self.read(8)
             if len(head) < 8:
