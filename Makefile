@@ -26,21 +26,21 @@ SAMPLE = 1
 OS = $$(case $(POSIX)$$(uname -s) in (0Linux) echo linux ;; (0Darwin) echo darwin ;; \
 	(0*BSD | 0DragonFly) echo bsd ;; (*) echo posix ;; esac)
 
-# With _POSIX_C_SOURCE alone, macOS hides O_NOFOLLOW and O_DIRECTORY, which
-# POSIX.1-2008 has, and CMSG_SPACE, which the next edition has.
+# With _POSIX_C_SOURCE alone, macOS hides O_NOFOLLOW and O_DIRECTORY of
+# POSIX.1-2008, and CMSG_SPACE of POSIX.1-2024.
 APPLE = -D_DARWIN_C_SOURCE
 STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L \
 	$(APPLE) -I.
 
-# Used as far as this compiler and linker accept them: the target "guards".
+# The target "guards" selects those that this compiler and linker accept.
 # CFLAGS and LDFLAGS come later on the command line and override them.
 GUARDS = -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection \
 	-D_FORTIFY_SOURCE=2
 LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 
 # The layers from the lowest to the highest.  A layer uses itself and the layers
-# before it: make layers.  spawn.c is a layer between BASE and NET.  Each file
-# here has a header.
+# before it; make layers checks this.  spawn.c is a layer between BASE and NET.
+# Each file here has a header.
 BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
 MUX = mux/cc.o mux/frame.o mux/mux.o mux/queue.o
@@ -50,8 +50,8 @@ TUNNEL = tunnel/bootstrap.o tunnel/forward.o tunnel/hops.o tunnel/probe.o \
 CLI = cli/announce.o cli/connect.o cli/daemon.o cli/options.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
-# mux/stream.c has its functions in mux/mux.h, and base/os_system.o is made of
-# the file for this system.
+# mux/stream.o and base/os_system.o have no header of their own.  The second one
+# is compiled from the base/os_*.c of this system.
 OBJECTS = $(PARTS) mux/stream.o base/os_system.o
 SOURCES = relay.c $(PARTS:.o=.c) mux/stream.c
 HEADERS = relay.h $(PARTS:.o=.h) mux/internal.h
@@ -82,8 +82,8 @@ relay: relay.o $(OBJECTS)
 relay.o $(OBJECTS): $(HEADERS) $(SCRIPT) guards
 
 # The script for the far shell as one line, in a C string that is a format of
-# printf(3).  A line of the file ends in a command, unless its last word is one
-# of those in the pattern.
+# printf(3).  Each line of the file gets a ";" at its end, unless it ends in a
+# word of the pattern or in a backslash.
 $(SCRIPT): tunnel/bootstrap.sh
 	@sed -e 's/^[[:blank:]]*//' -e '/^#/d' -e '/^$$/d' -e 's/[\\"]/\\&/g' -e 's/%/%%/g' \
 	    -e 's/@[A-Z]*@/%s/g' tunnel/bootstrap.sh | awk ' \
@@ -103,7 +103,7 @@ libmux.a: $(MUX) mux/stream.o
 	rm -f $@
 	$(AR) rc $@ $(MUX) mux/stream.o
 
-# For unit tests, from which the linker takes what each of them uses.
+# For unit tests: the linker takes only the objects that a test uses.
 t/all.a: $(OBJECTS)
 	rm -f $@
 	$(AR) rc $@ $(OBJECTS)
@@ -114,7 +114,7 @@ flags: FORCE
 	@if cmp -s flags.new flags; then rm flags.new; else mv flags.new flags; fi
 FORCE:
 
-# The sanitizers replace the guards, and some do not work with them.
+# Sanitizers replace the guards: some guards do not work with them.
 TRY = try() { for guard; do case '$(CFLAGS)' in *-fsanitize=*) return ;; esac; \
 	$(CC) -Werror $$guard $(CFLAGS) $(LDFLAGS) -o guards.try guards.c 2>/dev/null && \
 	echo "$$guard"; done; true; }
@@ -133,7 +133,7 @@ static: $(SCRIPT)
 	t/need $(STATIC_CC)
 	$(STATIC_CC) $(STRICT) $(SMALL) -o relay-static $(SOURCES) base/os_$(OS).c
 
-# The list of source files, for programs.
+# Print the source files, for scripts.
 sources:
 	@echo $(SOURCES) base/os_$(OS).c
 
@@ -153,8 +153,9 @@ CROSS_LINUX = $(CROSS_SMALL) -Xclang -Oz -fstack-protector-strong -static -Wl,--
 	-o $@ $(SOURCES) base/os_linux.c
 CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES) base/os_darwin.c
 
-# Limits in bytes.  That of ppc64le is higher: each instruction has four bytes,
-# and each function computes the address of its data in two more instructions.
+# Limits in bytes.  The limit of ppc64le is higher: each instruction has four
+# bytes, and each function computes the address of its data in two more
+# instructions.
 CROSS_MAX = 180224
 CROSS_MAX_PPC = 196608
 FITS = [ $$(wc -c <$@) -lt $$max ] || { echo "$@ has $$(wc -c <$@) bytes; the limit is $$max"; \
@@ -186,7 +187,7 @@ relay-Darwin-arm64:
 # ---- install ----
 
 # The completions are made from the output of relay -h.  If ./relay does not run
-# on this machine, set HELP to a relay that does.
+# on this machine, set HELP to a command that prints this output.
 HELP = ./relay -h
 COMPLETIONS = completion/_relay completion/relay.bash
 GENERATE = $(HELP) | completion/generate $@.in >$@.new && mv $@.new $@
@@ -241,8 +242,8 @@ $(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/wire.h
 	$(T) -o $@ $@.c $$(case $@ in (t/mux/*) echo libmux.a $(MUX_BASE) ;; \
 		(*) echo t/all.a ;; esac) $(CHECK_LIBS)
 
-# Use a notebook in a browser, through a tunnel.  If there is no Jupyter or no
-# Chromium, it is skipped.
+# Use a notebook in a browser, through a tunnel.  Without Jupyter or Chromium,
+# the test is skipped.
 check-browser: relay
 	@$(PYTHON) t/browser
 
@@ -302,8 +303,8 @@ valgrind: relay $(VALGRIND_UNITS)
 
 # The share of lines and branches that the tests execute, for each source file.
 # With -std=gnu99 gcc writes the counters before fork and exec.  _exit writes
-# none, so it is replaced.  umask 0: some tests run relay as another user,
-# and that relay writes counters too.
+# none, so exit replaces it.  umask 0: some tests run relay as another user, and
+# that relay writes counters too.
 COUNTED = -O0 -g --coverage -std=gnu99 -D_exit=exit
 COVERAGE = 90
 
@@ -327,8 +328,8 @@ bench: relay t/load
 t/load: t/load.c
 	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -O2 -o $@ t/load.c
 
-# Simulate two muxes and a slow or long line between them: the rate of bulk, and
-# the delay of a keystroke beside it.
+# Simulate two muxes and a slow or long line between them.  Measure the rate of
+# a bulk transfer, and the delay of a keystroke during it.
 lines: t/mux/line
 	t/mux/line
 t/mux/line: t/mux/line.c t/mux/wire.h libmux.a $(MUX_BASE)
@@ -336,9 +337,10 @@ t/mux/line: t/mux/line.c t/mux/wire.h libmux.a $(MUX_BASE)
 
 # ---- examine ----
 
-# Each finding of the four analysers is an error.  .clang-tidy lists what is off
-# there.  Off in cppcheck: variableScope, because declarations are at the top of
-# a function; unusedStructMember, because os_linux.c has structs of the kernel.
+# Each finding of the four analysers is an error.  .clang-tidy lists its
+# disabled checks.  Off in cppcheck: variableScope, because declarations are at
+# the top of a function; unusedStructMember, because os_linux.c has structs of
+# the kernel.
 ANALYSED = $(SOURCES) base/os_linux.c base/os_posix.c
 CPPCHECK = --enable=warning,style,performance,portability --suppress=variableScope \
 	--suppress=unusedStructMember
@@ -361,7 +363,7 @@ analyse-tidy:
 	@t/need clang-tidy
 	clang-tidy --quiet $(ANALYSED) -- $(STRICT)
 
-# No file includes a header of a higher layer.
+# Check that no file includes a header of a higher layer.
 layers:
 	@t/layers
 

@@ -44,8 +44,8 @@
  * listeners, netlink, a spare pipe, the pid file.
  */
 #define FILES_OWN 14
-#define FILES_SPAWN 6  /* more while a command is started */
-#define ASK_AGAIN 5000 /* ms: before a refused -R is tried again */
+#define FILES_SPAWN 6  /* more descriptors, while a command is started */
+#define ASK_AGAIN 5000 /* ms until a refused -R is tried again */
 
 struct relay {
 	struct options opt;
@@ -69,7 +69,7 @@ fail_system(const char *what)
 	exit(STATUS_SYSTEM);
 }
 
-/* The loop ends when the children have ended too. */
+/* Close all.  The loop ends as soon as no child is left. */
 static void
 close_all(struct relay *r, int status)
 {
@@ -113,7 +113,7 @@ set_up(struct relay *r)
 	r->listeners.conns = &r->conns;
 	o->target.kids = &r->kids;
 	o->target.each_ms = o->each_ms;
-	/* In a tunnel, -w is for the targets, not for the command. */
+	/* In a tunnel, -w applies to the targets and not to the command. */
 	o->target.wait_ms = options_tunnel(o) ? 0 : o->wait_ms;
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
 		f->to.kids = &r->kids;
@@ -123,7 +123,7 @@ set_up(struct relay *r)
 		set_up_tunnel(r);
 }
 
-/* Each accepted connection needs descriptors for its target.  -1: no limit. */
+/* A connection also uses descriptors for its target.  ${files} -1: no limit. */
 static void
 limit_conns(struct relay *r, long files)
 {
@@ -168,7 +168,7 @@ start_stdio(struct relay *r)
 	struct fdpair fds;
 	struct side a;
 
-	/* Before the flags of stdin and stdout are changed. */
+	/* First: after a failure, stdin and stdout have their old flags. */
 	if (!daemon_write_pid(&r->daemon))
 		return STATUS_SYSTEM;
 	if (fdpair_stdio(&fds) == -1) {
@@ -251,7 +251,8 @@ start(struct relay *r)
 
 /*
  * While the link is down, connections wait in the backlog.  During backoff the
- * listeners are polled until a first connection has started the link again.
+ * listeners are polled for a first connection, which makes the next start
+ * earlier.
  */
 static bool
 accepts(const struct relay *r)
@@ -424,8 +425,8 @@ link_up(struct relay *r)
 }
 
 /*
- * A refusal ends a tunnel that starts.  After a reconnect it is temporary: the
- * old far relay may still have the port.
+ * At the first start a refusal ends the tunnel.  After a reconnect the refusal
+ * is temporary: the old far relay may still have the port.
  */
 static void
 forward_refused(struct relay *r, struct forward *f)
@@ -518,7 +519,7 @@ step_tunnel(struct relay *r)
 
 /* ---- a turn ---- */
 
-/* -i: exit after that time without a connection. */
+/* -i: exit after idle_ms without a connection. */
 static void
 watch_idle(struct relay *r)
 {

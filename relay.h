@@ -5,15 +5,15 @@
  * A byte of a client passes through these files, in this order:
  *
  *   net/listen.c        listens and accepts
- *   conn/listeners.c    accepts as many connections as are allowed
+ *   conn/listeners.c    accepts connections, up to the limit
  *   relay.c             joins each accepted socket to its target
- *   conn/conn.c         one connection: two sides and their life
+ *   conn/conn.c         one connection, from its start to its end
  *   conn/side.c         a side: descriptors or a stream
  *   conn/half.c         one direction of a connection
  *   base/buf.c          the queue where its bytes wait
  *   conn/fdpair.c       descriptors: a socket, two pipes, stdin and stdout
  *
- * or, if the side is a stream of a link, instead of conn/fdpair.c:
+ * If the side is a stream of a link, these files replace conn/fdpair.c:
  *
  *   mux/stream.c        one stream of a link: queues and flow control
  *   mux/mux.c           all streams of a link; frames from and to bytes
@@ -36,15 +36,15 @@
  *   tunnel/tunnel.c     the states of a link: starting, up, backoff, over
  *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary;
  *                       bootstrap.sh is the script for the far shell
- *   tunnel/hops.c       one command that leads through all hops
- *   tunnel/forward.c    -L, -R, -D and -W: their text
+ *   tunnel/hops.c       makes one command of all hops
+ *   tunnel/forward.c    parses -L, -R, -D and -W
  *   tunnel/remote.c     -R: listeners on the far side
  *   tunnel/serve.c      far side: connects the streams that were opened
  *   tunnel/probe.c      -n: tests each hop and target; -w: tests the targets
  *
  * The command line:
  *
- *   cli/options.c       the table of options, and what they exclude
+ *   cli/options.c       the table of options, and which exclude others
  *   net/endpoint.c      an end as text: 8888, host:80, /path, -
  *   cli/announce.c      the addresses on stdout, the routes on stderr
  *   cli/daemon.c        -f and -P
@@ -55,17 +55,18 @@
  *   base/poll.c         the set of descriptors of one turn, the clock
  *   base/signals.c      signals as a descriptor
  *   base/log.c          messages on stderr
- *   base/os.c           system calls; os_linux.c, os_darwin.c, os_bsd.c and
- *                       os_posix.c: what POSIX.1-2008 lacks, one is built
+ *   base/os.c           system calls
+ *   base/os_*.c         what POSIX.1-2008 lacks: the file for this system is
+ *                       built (linux, darwin, bsd or posix)
  *
  * The folders are layers, from top to bottom: cli, tunnel, conn, net, mux,
  * base.  spawn.c is between net and base.  A file uses its own layer and the
  * layers below it; make layers checks this.
  *
  * The name of a function begins with the name of its file or of its type.
- * Unless its contract says otherwise, a function that can fail returns -1 with
- * errno set, and relay opens all descriptors non-blocking and close-on-exec.
- * Times are milliseconds of CLOCK_MONOTONIC, those with _us in their names
+ * Unless its contract differs, a function that fails returns -1 and sets errno.
+ * relay opens its descriptors non-blocking and close-on-exec.  Times are
+ * milliseconds of CLOCK_MONOTONIC.  Times whose names end in _us are
  * microseconds.  Sizes are bytes.
  */
 #ifndef RELAY_H

@@ -42,7 +42,7 @@ announce_routes(const struct listeners *ls, const struct options *o)
 	hops_path(&o->hops, path, sizeof(path));
 	for (i = 0; i < ls->n; i++) {
 		f = ls->tab[i].use;
-		if (f != NULL && f != last) /* not for each address of a name */
+		if (f != NULL && f != last) /* once for all addresses of a name */
 			forward_log(f, listener_name(&ls->tab[i].l), path);
 		last = f;
 	}

@@ -10,10 +10,9 @@ struct options;
 
 /*
  * announce_addresses(ls, o):
- * Print the address of each listener, here and on the far side (-R), one a
- * line, and close stdout, so that a program that reads it gets EOF.  May block
- * until the reader of stdout takes the lines.  If they cannot be printed, log
- * it.
+ * Print the address of each listener, here and on the far side (-R), one per
+ * line.  Then replace stdout by /dev/null, so that its reader gets EOF.  May
+ * block until the reader takes the lines.  A failure is logged.
  */
 void announce_addresses(const struct listeners *ls, const struct options *o);
 

@@ -78,7 +78,7 @@ report_failure(const struct dial *d, bool fdpass)
 	return fdpass ? dial_status(d) : STATUS_CONNECT;
 }
 
-/* Wait for an event.  Return a signal that is to stop relay, or 0. */
+/* Wait for an event.  Return the signal that stops relay, or 0. */
 static int
 wait_for_event(struct pollset *ps, struct children *kids, int signal_fd)
 {
@@ -96,7 +96,7 @@ wait_for_event(struct pollset *ps, struct children *kids, int signal_fd)
 	return sig;
 }
 
-/* The child of a name look-up would otherwise run after the exit of relay. */
+/* Without this, the child of a name look-up could outlive relay. */
 static void
 end_children(struct pollset *ps, struct children *kids, int signal_fd)
 {

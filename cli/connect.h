@@ -11,10 +11,10 @@ struct dial_target;
 /*
  * connect_once(target, fdpass, signal_fd):
  * Connect to ${target} and transfer nothing.  If ${fdpass}, send the connected
- * socket over stdout, with SCM_RIGHTS and in blocking mode, as OpenSSH expects
- * it from a ProxyCommand with ProxyUseFdpass (ssh_config(5)).  ${signal_fd} is
- * the descriptor of signals_open.  Blocks until the target is reached, a limit
- * of ${target} has passed or a signal came.  All children have ended then.
+ * socket over stdout with SCM_RIGHTS, in blocking mode.  OpenSSH expects this
+ * from a ProxyCommand with ProxyUseFdpass (ssh_config(5)).  ${signal_fd} is the
+ * descriptor of signals_open.  Blocks until the target is reached, a limit of
+ * ${target} has passed or a signal came, then until all children have ended.
  * Return the exit status.  A failed connection is logged as an error if
  * ${fdpass}, else at LOG_INFO.
  */

@@ -66,7 +66,7 @@ daemon_detach(struct daemon *d)
 		return;
 	setsid();
 	os_null(STDIN_FILENO);
-	/* The reader of a pipe there would get no EOF as long as relay runs. */
+	/* If stderr is a pipe, its reader would get no EOF while relay runs. */
 	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode))
 		os_null(STDERR_FILENO);
 	n = write(d->ready_fd, "", 1);
@@ -91,8 +91,8 @@ open_pid_file(const char *path)
 	if (fd == -1)
 		return -1;
 	/*
-	 * Another user could write another process ID to a file of their own.
-	 * No name: the owner has just removed the file, and os_lock returns
+	 * Another user could write any process ID to a file that they own.  If
+	 * the file has no name, its owner has just removed it: os_lock returns
 	 * ESTALE.
 	 */
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 &&
@@ -103,7 +103,7 @@ open_pid_file(const char *path)
 	return -1;
 }
 
-/* Return the process that locks ${fd}.  0: none, or one of another host. */
+/* Return the process that has locked ${fd}.  0: none, or on another host. */
 static long
 find_owner(int fd)
 {
@@ -117,7 +117,7 @@ find_owner(int fd)
 	return (long)whole.l_pid;
 }
 
-/* EAGAIN: the process ${*owner} has locked it; 0: an unknown process. */
+/* EAGAIN: the process ${*owner} has locked the file; 0: an unknown process. */
 static int
 lock_pid_file(const char *path, long *owner)
 {

@@ -2,8 +2,8 @@
  * cli/daemon.h - the background process of -f and the pid file of -P.
  *
  * With -f, daemon_fork() forks at the start of relay, so that all commands are
- * children of the process that stays.  Until daemon_detach(), this child keeps
- * the terminal, on which ssh can ask for a password, and the parent waits.
+ * children of the process that stays.  Until daemon_detach(), the parent waits,
+ * and the child keeps the terminal, where ssh can ask for a password.
  *
  * The pid file is locked as long as its descriptor is open.  The system removes
  * the lock when the process ends, after kill -9 too.  So a locked pid file
@@ -40,15 +40,15 @@ bool daemon_write_pid(struct daemon *d);
 
 /*
  * daemon_detach(d):
- * Start a session without a terminal, put /dev/null in the place of stdin and
- * stderr, and let the parent exit.  A regular file as stderr stays.  If no
+ * Start a session without a terminal, replace stdin and stderr by /dev/null,
+ * and let the parent exit.  If stderr is a regular file, it stays.  If no
  * parent waits, do nothing.
  */
 void daemon_detach(struct daemon *d);
 
 /*
  * daemon_remove_pid(d):
- * At exit: remove the pid file unless another file has its name by now.  A
+ * At exit: remove the pid file, unless another file has taken its name.  A
  * failure is logged.
  */
 void daemon_remove_pid(struct daemon *d);

@@ -282,7 +282,6 @@ parse_link(struct options *o, int n, char *argv[])
 	}
 }
 
-/* Write the options for the relay on the last hop. */
 static void
 far_options(struct options *o)
 {

@@ -28,9 +28,9 @@ enum mode {
 
 /*
  * ROW(letter, argument, kind, field, least, most, help):
- * One row an option: its letter, its argument in relay -h ("": none), its
- * kind, the field of struct options that it sets, the bounds of a number, and
- * its line in relay -h.  A LEVEL or MODE sets its field to ${least}.
+ * One row per option: its letter, its argument in relay -h ("": none), its
+ * kind, its field in struct options, the bounds of a number, its line in
+ * relay -h.  A LEVEL or MODE sets its field to ${least}.
  *
  * The fields, the string for getopt(3), relay -h and the completions follow
  * from this table.  A new option needs a row here, the code that reads its
@@ -115,10 +115,9 @@ struct options {
 void options_parse(struct options *o, int argc, char *argv[]);
 
 /*
- * options_tunnel(o), options_linked(o), options_one_shot(o):
- * Return true if there are hops (-L, -R, -D, -W, -n); if all connections share
- * one link (these and -m); if relay exits with its one connection, and with
- * the status of that.
+ * options_tunnel(o): there are hops (-L, -R, -D, -W, -n).
+ * options_linked(o): all connections share one link (a tunnel or -m).
+ * options_one_shot(o): relay serves one connection, and exits with its status.
  */
 bool options_tunnel(const struct options *o);
 bool options_linked(const struct options *o);

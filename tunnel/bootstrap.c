@@ -3,10 +3,10 @@
  * there, it uploads one.
  *
  * The far side is the script in bootstrap.sh.  If the far system refuses to run
- * a binary, that binary is not sent again, in this start and in later ones.
+ * a binary, neither this start nor a later one sends that binary again.
  *
- * Of the user's arguments, only the path of -x is part of the script, in
- * quotes. Targets travel inside the link.
+ * The script contains only one text of the user: the path of -x, in quotes.
+ * Targets travel inside the link.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +26,7 @@
 #define WHY_SIZE 1200
 #define BINARIES_MAX 8
 #define BINARY_MAX (16 * 1024 * 1024) /* bytes of a binary */
-#define UPLOADS_MAX 5                 /* more than the script has directories */
+#define UPLOADS_MAX 5                 /* the script has fewer directories */
 
 #define UNEXPECTED "the far side sent an unexpected answer"
 
@@ -55,7 +55,7 @@ struct bootstrap {
 	int uploads;
 	size_t upload_size;
 	bool marked;     /* the bytes that are read belong to an answer */
-	char line[1024]; /* of an answer: what follows the mark; else: last bytes */
+	char line[1024]; /* an answer after its mark, or the last bytes read */
 	size_t line_have;
 	char path[BOOTSTRAP_PATH];
 	char why[WHY_SIZE];
@@ -65,7 +65,7 @@ struct bootstrap {
 /* ---- the binaries on offer ---- */
 
 /*
- * The polynomial is 0x04c11db7. The length follows the bytes, its low byte
+ * The polynomial is 0x04c11db7.  The length follows the bytes, its low byte
  * first.
  */
 uint32_t
@@ -90,7 +90,7 @@ bootstrap_cksum(const unsigned char *p, size_t n)
 }
 
 /*
- * An uploaded binary runs as the user. It has to belong to the user, to root,
+ * An uploaded binary runs as the user.  It has to belong to the user, to root,
  * or to the owner of the relay that runs here.
  */
 static bool
@@ -124,7 +124,7 @@ read_all(int fd, unsigned char *p, size_t n)
 
 /*
  * Read the binary ${path} into memory that the caller frees, and set ${*size}.
- * Return NULL if it cannot be used. O_NONBLOCK: ${path} may be a FIFO.
+ * Return NULL if it cannot be used.  O_NONBLOCK: ${path} may be a FIFO.
  */
 static unsigned char *
 read_binary(const struct bootstrap *b, const char *path, size_t *size)
@@ -183,7 +183,7 @@ add_binary(struct bootstrap *b, const char *path, const char *type)
 	b->n_binaries++;
 }
 
-/* The directory is the first ${n} bytes of ${dir}, and ${under} below it. */
+/* Add the binaries in the directory: ${n} bytes of ${dir}, then ${under}. */
 static void
 add_directory(struct bootstrap *b, const char *dir, int n, const char *under)
 {
@@ -199,7 +199,7 @@ add_directory(struct bootstrap *b, const char *dir, int n, const char *under)
 }
 
 /*
- * The installed binaries come first, since they are static. For the type of
+ * The installed binaries come first, because they are static.  For the type of
  * this system, the file of this relay comes before a binary beside it.
  */
 static void
@@ -223,7 +223,7 @@ add_binaries(struct bootstrap *b, const char *self, const char *image)
 /* ---- the script ---- */
 
 /*
- * Write ${path} as a word of sh. A leading ~/ is the far user's home
+ * Write ${path} as a word of sh.  A leading ~/ is the far user's home
  * directory.
  */
 static void
@@ -394,7 +394,7 @@ take_refuse(struct bootstrap *b, const char *words)
 	fail(b, b->refusal.why);
 }
 
-/* Answers that end the start. The message is before, the answer, after. */
+/* Answers that end the start.  The answer stands between before and after. */
 static const struct {
 	const char *word, *before;
 	int max; /* bytes of the answer that are logged */
@@ -424,7 +424,7 @@ take_failure(struct bootstrap *b, const char *word, const char *words)
 }
 
 /*
- * "left" needs no action. The script sends it to detect that this side has
+ * "left" needs no action.  The script sends it to detect that this side has
  * ended.
  */
 static void
@@ -460,8 +460,8 @@ end_answer(struct bootstrap *b)
 }
 
 /*
- * If a line is too long, bytes are dropped: the end of an answer, the start of
- * other text.
+ * If a line is too long, drop the end of an answer, but the start of other
+ * text.
  */
 static void
 keep_byte(struct bootstrap *b, char c)

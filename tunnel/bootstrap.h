@@ -10,14 +10,14 @@
  *   here             unchanged   the shell has read the script
  *   want TYPE DIR    UPLOADING   no relay is there: the near side sends the
  *                                binary for the system TYPE, to be kept in DIR
- *   left DIR         unchanged   DIR cannot keep and run the binary
+ *   left DIR         unchanged   DIR cannot store and run the binary
  *   at PATH          STARTING    this relay becomes the far end; the magic of
  *                                the link follows
  *   any other        FAILED      bootstrap_why() is the cause
  *
  * This module has no descriptor and no clock: bootstrap_feed() takes bytes,
- * bootstrap_pull() gives bytes.  No function blocks, but
- * bootstrap_start() and bootstrap_feed() read local files of up to 16 MiB each.
+ * bootstrap_pull() gives bytes.  No function blocks, but bootstrap_start() and
+ * bootstrap_feed() read local files of up to 16 MiB each.
  */
 #ifndef TUNNEL_BOOTSTRAP_H
 #define TUNNEL_BOOTSTRAP_H
@@ -49,9 +49,9 @@ struct bootstrap *bootstrap_new(void);
 /*
  * bootstrap_start(b, self, image, far_path, options):
  * Begin a start: prepare the script and enter BOOTSTRAP_ASKING.
- * ${self} is the path of this relay's binary; binaries for other systems lie
- * beside it and in ../lib/relay.  ${image} is a path at which the binary that
- * runs now can be read.  The far relay is run with the words ${options}.  If
+ * ${self} is the path of this relay's binary; binaries for other systems are in
+ * its directory and in ../lib/relay.  ${image} is a path from which the running
+ * binary can be read.  The far relay is run with the words ${options}.  If
  * ${far_path} is not NULL, only that relay is used and nothing is uploaded.
  * If the far system refused a binary in an earlier start of ${b}, that binary
  * is not sent again.  Return false if there is no memory.
@@ -81,8 +81,8 @@ void bootstrap_feed(struct bootstrap *b, const void *p, size_t n);
 
 /*
  * bootstrap_has_output(b), bootstrap_pull(b, dst, room):
- * Is there anything to send?  Move at most ${room} bytes of it to ${dst} and
- * return their number.
+ * Return true if there are bytes to send.  Move at most ${room} of them to
+ * ${dst} and return their number.
  */
 bool bootstrap_has_output(const struct bootstrap *b);
 size_t bootstrap_pull(struct bootstrap *b, unsigned char *dst, size_t room);

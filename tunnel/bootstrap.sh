@@ -7,7 +7,7 @@
 #   - A comment has a line of its own.
 #   - The last word of a line ends a command, or is {, |, &&, ||, do, then, else
 #     or a backslash.
-#   - The result is shorter than 4096 bytes, since ISO C bounds a string.
+#   - The result is shorter than 4096 bytes: ISO C guarantees no longer string.
 #
 # Some shells read ahead: they would lose input that follows the line.  The near
 # side sends nothing more until it has read an answer.
@@ -26,8 +26,8 @@ args='@OPTIONS@'
 set -- @PATH@
 binaries='@BINARIES@'
 
-# Send an answer.  Its mark, "relay:: ", is divided here: if a terminal or a cat
-# sends the script back, the near side finds no answer in it.
+# Send an answer.  Its mark, "relay:: ", is divided here: if a terminal or
+# cat(1) sends the script back, the near side finds no answer in it.
 say() {
 	printf 'relay%s %s\n' :: "$*"
 }
@@ -77,7 +77,7 @@ for word in relay "$HOME/.local/bin/relay" "$HOME/bin/relay"; do
 	use "$word"
 done
 
-# An upload needs these tools.  The missing ones are collected in $missing.
+# An upload needs these tools.
 has() {
 	command -v "$1" >/dev/null 2>&1
 }
@@ -120,23 +120,23 @@ same() {
 	[ "$1 $2" = "$sum $size" ] || [ "$1 $2" = "$size " ]
 }
 
-# Make the directory $dir.  Does it belong to this user, and is it closed to all
-# others?  If not, set $reason.
+# Make the directory $dir.  Fail and set $reason if it belongs to another user
+# or is open to others.
 ours() {
 	reason=$(mkdir -p "$dir" 2>&1) || return
 	reason='it is not a directory of mode 0700 of this user'
 	[ "$(find "$dir" -prune -type d -user "$user" \( -perm 700 -o -perm 2700 \) 2>/dev/null)" ]
 }
 
-# Remove old remains of uploads.  Can a script be written and run in $dir?  Only
-# a trial shows a full quota or a mount with noexec.  If not, set $reason.
+# Remove old remains of uploads.  Fail and set $reason if a script cannot be
+# written and run in $dir.  Only a trial shows a full quota or a noexec mount.
 room() {
 	find "$dir" -name 'relay-*.part' -mtime +0 -exec rm -f {} + 2>/dev/null
 	reason=$({ echo '#!/bin/sh' >"$part" && chmod 700 "$part" && "$part"; } 2>&1)
 }
 
-# Read the binary from stdin.  head may read ahead: the near side sends nothing
-# after the binary before it reads an answer.
+# Read the binary from stdin.  head may read ahead, so the near side sends
+# nothing after the binary until it has read an answer.
 get() {
 	if [ "$with_head" ]; then
 		head -c "$size"
@@ -151,8 +151,8 @@ refuse() {
 	give_up "$1" "refuse $sum $dir:"
 }
 
-# Ask for the binary, write it to $part, test it and rename it to $file.  The
-# second cat reads the rest if writing fails: the shell must not read it.
+# Ask for the binary, write it to $part, test it and rename it to $file.  If
+# writing fails, the second cat reads the rest, so that no shell executes it.
 put() {
 	say want "$type" "$dir"
 	reason=$(get | { { cat >"$part"; } 2>&1; cat >/dev/null; })
@@ -161,8 +161,8 @@ put() {
 	reason=$(mv -f "$part" "$file" 2>&1)
 }
 
-# Run an earlier upload in $dir, or else a new one.  If an earlier upload has
-# the right checksum and does not run, the system refuses the binary.  Without
+# Run an earlier upload in $dir, else a new one.  If an earlier upload has the
+# right checksum and does not run, the system refuses the binary.  Without
 # cksum, that upload may be damaged, so the binary is sent again.
 try() {
 	intact=

@@ -1,4 +1,4 @@
-/* forward.c - one -L, -R, -D or -W of a tunnel. */
+/* tunnel/forward.c - one -L, -R, -D or -W of a tunnel. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,7 +195,7 @@ forward_keep_port(struct forward *f)
 	f->from_text = text;
 }
 
-/* Write the listener ${bound} as a browser on this host takes it. */
+/* Write ${bound}, if it is a port, as a URL for a browser on this host. */
 static void
 write_url(const struct forward *f, const char *bound, char *dst, size_t size)
 {

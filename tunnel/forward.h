@@ -3,15 +3,15 @@
  *
  *   -L SOURCE:TARGET   A listener here.  Each of its connections is a stream to
  *                      TARGET.
- *   -R SOURCE:TARGET   A listener there.  The far side passes its connections
- *                      on in streams that wait for them; see remote.h.  TARGET
- *                      is connected to here.
+ *   -R SOURCE:TARGET   A listener on the far side.  Each of its connections
+ *                      takes a waiting stream (see remote.h).  The near side
+ *                      joins that stream to TARGET.
  *   -D SOURCE          A listener here for SOCKS.  Each of its connections is a
  *                      stream to the target of its request.
  *   -W TARGET          stdin and stdout are one stream to TARGET.
  *
- * Only the near side opens streams, so a far side can connect to nothing here
- * except to the targets of -R.
+ * Only the near side opens streams, so a far side can reach only the targets of
+ * -R here.
  *
  * struct forward is visible because struct options contains an array of them.
  */
@@ -37,7 +37,7 @@ enum forward_state {
 	FORWARD_DOWN,    /* the far side was not asked yet */
 	FORWARD_ASKED,   /* -R: to listen; with -w or -n: to connect to the target */
 	FORWARD_READY,   /* it listens, or has reached the target */
-	FORWARD_REFUSED, /* it does not, or no longer */
+	FORWARD_REFUSED, /* it was refused, or has ended */
 	FORWARD_RETRY    /* -R: refused after a reconnect; asked again at retry_at */
 };
 
@@ -59,15 +59,14 @@ struct forward {
  * into ${why} and return false.
  *
  * forward_keep_port(f):
- * If ${f} asked the far side for port 0, ask from now on for the port that it
- * picked, as ${f}->bound names it.  So a reconnect gets the same port.
+ * If ${f} requested port 0 on the far side, request from now on the port in
+ * ${f}->bound.  Then the port stays the same after a reconnect.
  *
  * forward_first_bound(f, dst, size):
  * Write the first line of ${f}->bound into ${dst}, and return it.
  *
  * forward_log(f, bound, path):
- * Log where ${f} listens, ${bound}, and how it goes on through the hops
- * ${path}.
+ * Log the route of ${f}: its listener ${bound}, the hops ${path}, its target.
  */
 bool forward_parse(struct forward *f, char kind, const char *text, char *why, size_t size);
 void forward_keep_port(struct forward *f);

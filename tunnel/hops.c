@@ -1,12 +1,12 @@
 /*
- * hops.c - from the hops of a tunnel to the words of one command.
+ * tunnel/hops.c - from the hops of a tunnel to the words of one command.
  *
  *   login 'srun --jobid=7 -u'   becomes   ssh -T login srun --jobid=7 -u sh
  *
- * The last word is sh, which bootstrap sends its script to.  The first hop is
- * executed without a shell.  Each later one is parsed by the shells of all hops
- * before it, whatever shells they are.  So it may contain only characters that
- * every shell leaves unchanged.
+ * The last word is sh: this shell reads the script of bootstrap.  The first hop
+ * is executed without a shell.  Each later hop is parsed by the shells of all
+ * hops before it.  So it may contain only characters that every shell leaves
+ * unchanged.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ find_special(const char *text)
 	return '\0';
 }
 
-/* Add the words of ${text}, which is cut up.  False: no room. */
+/* Split ${text} in place and add its words.  False: no room. */
 static bool
 add_words(struct hops *h, char *text)
 {

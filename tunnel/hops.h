@@ -2,11 +2,10 @@
  * tunnel/hops.h - the hops of a tunnel, and the command that leads through
  * them.
  *
- * A hop is an ssh destination, or, if it contains a blank, a command that runs
- * its arguments on the other side.
+ * A hop is an ssh destination.  If it contains a blank, it is a command that
+ * runs its arguments on the next host.
  *
- * struct hops is visible because struct options contains one.  Other files use
- * the functions below.
+ * struct hops is visible because struct options contains one.
  */
 #ifndef TUNNEL_HOPS_H
 #define TUNNEL_HOPS_H
@@ -23,7 +22,7 @@ struct hops {
 	int n;                  /* at least 1 */
 	char *argv[HOPS_WORDS]; /* the command; ends with NULL */
 	int words;
-	char text[HOPS_TEXT]; /* argv points into it, so the struct cannot be copied */
+	char text[HOPS_TEXT]; /* argv points into it: do not copy the struct */
 	size_t length;
 };
 
@@ -36,7 +35,7 @@ struct hops {
  * hops_name(h, i): the hop of index ${i} as the user wrote it.
  * hops_last(h): the last hop.
  * hops_path(h, dst, size): write "login -> node" into ${dst}, and return it.
- * hops_is_command(hop): ${hop} is a command and not an ssh destination.
+ * hops_is_command(hop): ${hop} is a command, not an ssh destination.
  * hops_any_command(h): at least one hop is a command.
  */
 bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size);
@@ -48,11 +47,11 @@ bool hops_is_command(const char *hop);
 bool hops_any_command(const struct hops *h);
 
 /*
- * hops_find_named(h, line): the index of the hop whose host ${line} names.  If
- * there is only one hop, it is 0.  -1: none.
- * hops_remedy(hop, line): the remedy to append to ${line}, with which ssh ended
- * because it could not reach the hop of index ${hop} (-1: not known).  "":
- * none.
+ * hops_find_named(h, line): the index of the last hop whose host name is in
+ * ${line}.  If there is none: 0 with a single hop, else -1.
+ * hops_remedy(hop, line): ssh printed ${line} when it could not reach the hop
+ * of index ${hop} (-1: not known).  Return the remedy to append to ${line}, or
+ * "".
  */
 int hops_find_named(const struct hops *h, const char *line);
 const char *hops_remedy(int hop, const char *line);

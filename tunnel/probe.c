@@ -29,8 +29,8 @@ struct probe {
 /*
  *   reaches --shell answers--> starts --link up--> bytes --> targets --> done
  *
- * Only the last hop has targets.  done: the next tunnel may start.  The run
- * ends at the first tunnel that ends in another state.
+ * Only the last hop has targets.  done: the next tunnel may start.  A tunnel
+ * that ends in another state ends the run, except if is_only_passed().
  */
 enum run_state { RUN_REACHES, RUN_STARTS, RUN_BYTES, RUN_TARGETS, RUN_DONE, RUN_FAILED };
 
@@ -44,7 +44,7 @@ struct probe_run {
 	struct hops hops;      /* the first hops of ${all}: the tunnel leads through these */
 	struct stream *stream; /* RUN_BYTES: to the echo of the far side */
 	unsigned back;         /* RUN_BYTES: how many byte values have come back */
-	int64_t started_at;    /* the tunnel */
+	int64_t started_at;    /* of the tunnel */
 	int64_t give_up_at;    /* RUN_BYTES: fail at this time */
 };
 
@@ -124,7 +124,7 @@ last_hop(const struct probe_run *p)
 	return hops_last(&p->hops);
 }
 
-/* Far hosts choose parts of the line: no control character may reach the terminal. */
+/* Parts of the line come from far hosts: remove control characters. */
 static void
 print(const struct probe_run *p, const char *verdict, const char *fmt, va_list ap)
 {
@@ -370,7 +370,7 @@ probe_run_new(
 	return p;
 }
 
-/* Only the last hop needs a relay.  A tunnel leads through a hop that can run none. */
+/* Only the last hop needs a relay: a hop before it may be unable to run one. */
 static bool
 is_only_passed(const struct probe_run *p)
 {
@@ -380,7 +380,7 @@ is_only_passed(const struct probe_run *p)
 	       bootstrap_state(b) == BOOTSTRAP_FAILED;
 }
 
-/* The state in which the tunnel ended shows more than the cause alone. */
+/* The state of the run explains more than the cause alone. */
 static void
 report_failure(const struct probe_run *p)
 {
@@ -419,7 +419,7 @@ start_next(struct probe_run *p, int64_t now)
 	char why[512];
 	int n = p->hops.n + 1;
 
-	/* It cannot fail: the hops are the first ones of a whole that was parsed. */
+	/* It cannot fail: main has parsed all hops with the same function. */
 	hops_parse(&p->hops, p->all->hops, n, p->rsh, why, sizeof(why));
 	p->state = RUN_REACHES;
 	p->started_at = now;

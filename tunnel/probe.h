@@ -58,30 +58,30 @@ void probe_step(struct probes *tab);
  * probe_run_new(t, all, rsh, forwards, n):
  * Prepare a run over ${all}, whose first ssh is ${rsh}, with the ${n} forwards
  * ${forwards}.  All are borrowed until exit.  ${t} is a tunnel that was never
- * started; from now on only the run starts and stops it.  Return NULL if there
- * is no memory.
+ * started; from now on only the run starts and stops ${t}.  Return NULL if
+ * there is no memory.
  */
 struct probe_run *probe_run_new(
     struct tunnel *t, const struct hops *all, const char *rsh, struct forward *forwards, int n);
 
 /*
  * probe_run_next(p, now):
- * Call it first, and each time that the tunnel is over.  Report what ended the
- * tunnel, and start the next one.  Return false if there is none: the tunnel's
- * status is then the exit status of relay.
+ * Call it to begin, and each time that the tunnel is over.  Report the cause if
+ * the tunnel failed, and start the next one.  Return false if no tunnel was
+ * started: the status of ${t} is then the exit status of relay.
  */
 bool probe_run_next(struct probe_run *p, int64_t now);
 
 /*
  * probe_run_up(p, now):
- * The tunnel has come up.  Report how, and send all byte values.
+ * The tunnel has come up.  Report the far relay, and send all byte values.
  */
 void probe_run_up(struct probe_run *p, int64_t now);
 
 /*
  * probe_run_want(p, ps):
- * Call it once a turn, before tunnel_want.  Report the results that are there,
- * and stop the tunnel after the last one.
+ * Call it once a turn, before tunnel_want.  Report new results, and stop the
+ * tunnel after the last one.
  */
 void probe_run_want(struct probe_run *p, struct pollset *ps);
 

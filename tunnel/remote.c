@@ -1,4 +1,4 @@
-/* remote.c - -R: the far side listens, and its connections are served here. */
+/* tunnel/remote.c - -R: listeners on the far side, targets on the near side. */
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -21,10 +21,10 @@
 #include "tunnel/forward.h"
 #include "tunnel/remote.h"
 
-#define WAITING 8       /* streams that wait, per -R */
-#define ACCEPTS 64      /* of one listener in one turn */
-#define FULL_PAUSE 1000 /* ms: of a listener when the system has no descriptor left */
-#define LOOKUP_PAUSE 20 /* ms: of a listener that is queued for a look-up */
+#define WAITING 8       /* waiting streams of one -R */
+#define ACCEPTS 64      /* most connections of one listener in one turn */
+#define FULL_PAUSE 1000 /* ms without accept, if no descriptor is left */
+#define LOOKUP_PAUSE 20 /* ms until a queued look-up is tried again */
 
 struct remotes {
 	struct conns *conns;
@@ -122,8 +122,8 @@ remote_ask(struct remotes *tab, struct mux *m, struct forward *f)
 	return true;
 }
 
-/* Read addresses.  They are complete at an empty line.  Return false if they do
- * not fit. */
+/* Read the bound addresses, which end with an empty line.  Return false if they
+ * do not fit. */
 static bool
 read_bound(struct remote_ask *ask)
 {
@@ -144,7 +144,7 @@ read_bound(struct remote_ask *ask)
 	return have + n < sizeof(f->bound) - 1;
 }
 
-/* Return true if a connection has come there, and there is room for it here. */
+/* Return true if ${s} has a far connection, and there is room for it here. */
 static bool
 may_dial(const struct remotes *tab, const struct stream *s)
 {
@@ -161,7 +161,7 @@ step_waiting(struct remotes *tab, struct remote_ask *ask, struct stream **at, in
 	if (*at == NULL) {
 		snprintf(target, sizeof(target), REMOTE_ACCEPT "%lu",
 		    (unsigned long)stream_id(ask->stream));
-		*at = mux_open(m, target); /* NULL: again in the next turn */
+		*at = mux_open(m, target); /* NULL: retried in the next turn */
 		return;
 	}
 	if (stream_is_closed(*at)) {
@@ -195,7 +195,7 @@ report_refused(const struct remote_ask *ask)
 		    ask->forward->from_text, strerror(mux_errno_of(stream_code(ask->stream))));
 }
 
-/* Return false if the far side does not listen, or no longer. */
+/* Return false if the far side has refused to listen or has stopped. */
 static bool
 step_ask(struct remotes *tab, struct remote_ask *ask, int64_t now)
 {
@@ -422,7 +422,7 @@ remote_wait(struct remotes *tab, struct stream *s)
 	tab->waiters = w;
 }
 
-/* The link to a stream that waits for ${l}, or NULL. */
+/* The list pointer to a stream that waits for ${l}, or NULL. */
 static struct remote_waiter **
 find_waiter(struct remotes *tab, const struct remote_listener *l)
 {
@@ -562,7 +562,7 @@ step_listeners(struct remotes *tab, const struct pollset *ps)
 	}
 }
 
-/* The near side may close a stream that waits, or its listener may end. */
+/* Remove streams that the near side closed or whose listener ended. */
 static void
 step_waiters(struct remotes *tab)
 {

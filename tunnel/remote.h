@@ -1,12 +1,11 @@
 /*
- * tunnel/remote.h - -R: the far side listens, and its connections are served
- * here.
+ * tunnel/remote.h - -R: listeners on the far side, targets on the near side.
  *
- * The near side opens a stream that asks the far side to listen ("=listen"),
- * and a few streams that wait there for a connection each ("=accept"); see
- * PROTOCOL, section 4.  So a connection needs no round trip, although the far
- * side opens no stream.  If no stream waits, connections stay in the listener's
- * backlog.
+ * The near side opens a stream that asks the far side to listen ("=listen").
+ * It also opens a few streams in advance, each for one connection ("=accept");
+ * see PROTOCOL, section 4.  So a connection needs no round trip, although the
+ * far side opens no stream.  If no stream waits, connections stay in the
+ * listener's backlog.
  *
  *   near   a -R:        asked --addresses, an empty line--> ready
  *          a stream:    waiting --OPENED--> a connection; its target is dialed

@@ -1,4 +1,4 @@
-/* serve.c - the far side: what it does with the streams of the near side. */
+/* tunnel/serve.c - the far side: serves the streams of the near side. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"
 
-/* ms.  A name server may move a name, and a tunnel with -D lasts for weeks. */
+/* ms.  The addresses of a name can change while a tunnel runs for weeks. */
 #define NAME_AGE 60000
 #define NAMES 16
 
@@ -30,7 +30,7 @@ struct serve {
 	struct remotes *remotes;
 	struct dial_target *target;
 	bool only_target;
-	struct shared_name names[NAMES]; /* the last used one is the first */
+	struct shared_name names[NAMES]; /* the most recently used one first */
 };
 
 struct serve *
@@ -79,8 +79,7 @@ is_for(const struct shared_name *n, const struct endpoint *to)
 
 /*
  * The target of all streams to this name, with a reference for the caller.  A
- * new one takes the place of the one that was not used for longest.  NULL: no
- * memory.
+ * new one replaces the least recently used one.  NULL: no memory.
  */
 static struct dial_target *
 share_target(struct serve *tab, const struct endpoint *to, int64_t now)

@@ -1,6 +1,5 @@
 /*
- * tunnel/serve.h - the far side: what it does with the streams of the near
- * side.
+ * tunnel/serve.h - the far side: serves the streams of the near side.
  *
  * A stream is joined to a connection to its target, or passed to remote.h.  The
  * addresses of a host name are shared by its streams, and kept for a minute.
@@ -23,8 +22,8 @@ struct serve;
 /*
  * serve_new(conns, remotes, target, only_target):
  * All arguments are borrowed.  ${target} is the target of streams that name no
- * other; its time limits hold for all.  With ${only_target}, streams that name
- * another target are refused.  NULL: no memory.
+ * other.  Its time limits apply to all targets.  With ${only_target}, streams
+ * that name another target are refused.  NULL: no memory.
  *
  * serve_streams(tab, m, now):
  * Take up all streams that the peer of ${m} has opened.  A stream that cannot

@@ -1,14 +1,14 @@
 /*
- * transport.c - the channel of a link: a command's stdin and stdout, or relay's
- * own.
+ * tunnel/transport.c - the channel of a link: a command's stdin and stdout, or
+ * relay's own.
  *
- * Before the far relay runs, bootstrap decides what is sent, and reads what
- * comes.
+ * Until the far relay runs, bootstrap provides the bytes to send.  Bytes that
+ * are read go to bootstrap and to the mux.
  *
  * The end of the channel's input ends the link.  If the channel has no reader,
  * only writing ends at first: the peer's last output (a BYE, an error message)
- * may still be unread.  The link ends when that was read, at most LAST_OUTPUT
- * ms later.
+ * may still be unread.  The link ends at the end of this output, or after
+ * LAST_OUTPUT ms.
  */
 #include <errno.h>
 #include <poll.h>
@@ -33,13 +33,13 @@
 
 #define LAST_OUTPUT 500 /* ms */
 #define STDERR_SIZE 4096
-#define STDERR_PIPE (64 * 1024) /* a pipe may hold so much when its writer has ended */
+#define STDERR_PIPE (64 * 1024) /* may be left after its writer ended */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
 #define WRITE_SIZE (4 * FRAME_DATA_MAX)
-#define WIRE_PIPE (1024 * 1024) /* larger than any cwnd: mux/cc bounds the bytes in flight */
+#define WIRE_PIPE (1024 * 1024) /* mux/cc bounds how much of it is filled */
 
 /* Reads of stderr in one turn.  The far side may print without end, and faster
- * than a terminal shows it. */
+ * than a terminal displays it. */
 #define STDERR_READS 4
 
 /* PROTOCOL, section 1: a terminal changes the bytes of this channel. */
@@ -62,8 +62,8 @@ struct transport {
 	unsigned char *in, *out;
 	size_t out_start, out_end;
 
-	/* The channel takes nothing until poll reports it writable.  Trying
-	 * earlier would wake its reader for each small piece. */
+	/* Write nothing until poll reports the channel writable.  An earlier
+	 * write would wake its reader for each small piece. */
 	bool full;
 
 	struct bootstrap *bootstrap; /* near: starts the far end; NULL: the command does */
@@ -101,9 +101,9 @@ widen(const struct transport *t)
 }
 
 /*
- * Only ssh gets a socket as its stdin.  For other commands a socket is wrong:
- * Linux cannot open one as /dev/stdin, and bash then assumes that rshd started
- * it, and reads .bashrc.
+ * Only ssh gets a socket as its stdin.  Other commands get a pipe: Linux cannot
+ * open a socket as /dev/stdin, and bash with a socket as stdin reads .bashrc,
+ * as if rshd had started it.
  */
 static bool
 is_ssh(const struct endpoint *command)
@@ -147,12 +147,12 @@ refuse_terminal(void)
 {
 	ssize_t n = write(STDOUT_FILENO, TERMINAL_TOKEN, strlen(TERMINAL_TOKEN));
 
-	(void)n; /* without a near side, the line below is enough */
+	(void)n; /* if this fails, the message below is still logged */
 	log_say(LOG_ERROR, "a link cannot go through a terminal: relay -m - is run by "
 			   "relay -m FROM -- COMMAND, without ssh -t");
 }
 
-/* Use stdin and stdout; false: they cannot be used, and why was logged. */
+/* Use stdin and stdout.  False: they cannot be used. */
 static bool
 take_stdio(struct transport *t)
 {
@@ -354,8 +354,8 @@ step_dial(struct transport *t, const struct pollset *ps)
 	t->dial = NULL;
 }
 
-/* Both get all bytes before the magic.  The mux skips the answers to bootstrap,
- * and bootstrap skips everything else. */
+/* The mux and bootstrap both read all bytes before the magic.  The mux skips
+ * the answers to bootstrap, and bootstrap skips everything else. */
 static void
 feed(struct transport *t, size_t n, int64_t now_us)
 {

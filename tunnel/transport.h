@@ -2,14 +2,15 @@
  * tunnel/transport.h - the channel of a link: a command's stdin and stdout, or
  * relay's own.
  *
- *   dialing --exec worked--> open --no reader--> draining --> closed
+ *   dialing --exec worked--> open --no reader--> draining
+ *   dialing --exec failed--> closed
  *
  * A transport reads the channel and feeds the mux.  It pulls bytes from the mux
- * only when the channel has taken all earlier ones, so the mux decides as late
+ * only when the channel has taken all earlier ones.  So the mux decides as late
  * as possible which bytes to send next.
  *
- * No function waits.  Times named now are milliseconds, now_us microseconds, of
- * pollset_clock.
+ * No function waits.  now is in milliseconds of pollset_clock, now_us in
+ * microseconds.
  */
 #ifndef TUNNEL_TRANSPORT_H
 #define TUNNEL_TRANSPORT_H
@@ -25,24 +26,23 @@ struct transport;
 
 /*
  * transport_near(m, target, bootstrap, quiet, now):
- * Run the command ${target} as the channel of ${m}.  If ${bootstrap} is not
- * NULL, it starts the far end, and the command's stderr is read and logged,
- * with ${quiet} only at LOG_INFO.  ${m}, ${target} and ${bootstrap} are
- * borrowed until transport_free.  Return NULL if no memory or descriptors are
- * left.
+ * Run the command ${target} as the channel of ${m}.  If ${bootstrap} is given,
+ * it starts the far end, and the command's stderr is logged: at LOG_INFO if
+ * ${quiet}, else at LOG_ERROR.  ${m}, ${target} and ${bootstrap} are borrowed
+ * until transport_free.  Return NULL if no memory or descriptors are left.
  *
  * transport_far(m):
  * Use stdin and stdout as the channel of ${m}.  Later output to stdout goes to
- * stderr.  Return NULL after an error, which was logged.  If stdin or stdout is
- * a terminal that changes bytes, the peer is sent the token of PROTOCOL,
- * section 1.
+ * stderr.  Return NULL after an error, which was logged.  It is an error if
+ * stdin is a terminal, or stdout a terminal that changes bytes: then the token
+ * of PROTOCOL, section 1, is sent to the peer.
  *
  * transport_want(t, ps), transport_step(t, ps):
  * Add what ${t} waits for to ${ps}; read and feed the mux.  The end of the
  * channel calls mux_lost.
  *
  * transport_flush(t, now_us):
- * Write what the mux has to send, as much as the channel takes.
+ * Write as many bytes of the mux as the channel takes.
  *
  * transport_free(t, now):
  * Close the channel and release the command.  Bytes that were not flushed are

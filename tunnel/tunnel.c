@@ -1,4 +1,4 @@
-/* tunnel.c - the life of a link, on either side. */
+/* tunnel/tunnel.c - the life of a link, on either side. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,10 +27,10 @@
 #define REPORT_AFTER 200  /* of a loss */
 #define PAUSE_FIRST 1000
 #define PAUSE_MOST 60000
-#define WANTED_PAUSE 1000 /* between starts that connections wait for, for each that failed */
+#define WANTED_PAUSE 1000 /* pause while a connection waits, per retry */
 #define WANTED_MOST 10000
 #define SLEPT 5000        /* a jump of the time of day */
-#define START_MOST 120000 /* a later start: no password can be typed */
+#define START_MOST 120000 /* a reconnect: no password can be typed */
 #define MAGIC_AFTER 10000 /* from the start of the far relay to its magic */
 #define BANNER_SHOWN 400  /* bytes */
 
@@ -47,7 +47,7 @@ struct tunnel {
 	struct serve *serve;
 	struct probes probes;
 	struct bootstrap *bootstrap; /* with hops */
-	unsigned connects, retries;  /* retries: failed starts since the link was up */
+	unsigned connects, retries;  /* retries: pauses since the last connect */
 	bool wanted;
 	int uploads_logged;
 	bool silence_logged;
@@ -61,7 +61,7 @@ struct tunnel {
 	int64_t magic_at;   /* TUNNEL_STARTING: for the far relay's magic; 0: none */
 	int64_t retry_at;   /* TUNNEL_BACKOFF: start again */
 	int64_t report_at;  /* log a loss; 0: none */
-	char loss[1024];    /* why the link was lost, or could not be made again */
+	char loss[1024];    /* why the link was lost, or could not be made */
 };
 
 /* ---- names and messages ---- */
@@ -132,7 +132,7 @@ explain_command(struct tunnel *t, int ended)
 	log_banner(t);
 }
 
-/* Why a start over hops failed, into ${dst}. */
+/* Write into ${dst} why a start over hops failed. */
 static void
 find_cause(const struct tunnel *t, int ended, const char *line, char *dst, size_t size)
 {
@@ -291,7 +291,7 @@ tunnel_set_hops(struct tunnel *t, const struct hops *hops)
 	return t->bootstrap != NULL;
 }
 
-/* A host name in messages is the one that the user wrote. */
+/* Messages contain the host name that the user wrote. */
 static void
 take_name(struct tunnel *t)
 {
@@ -319,8 +319,8 @@ come_up(struct tunnel *t, int64_t now)
 
 /*
  * Only log: an ssh may be asking for a password, and a host may be slow.  A hop
- * that is a command may buffer its output.  After that, the program named relay
- * may be another one.
+ * that is a command may buffer its output.  If the far shell has answered, the
+ * program named relay there may be a different one.
  */
 static void
 watch_silence(struct tunnel *t, struct pollset *ps)
@@ -415,8 +415,8 @@ free_link(struct tunnel *t, const struct pollset *ps)
 	conns->mux = NULL;
 	if (t->mux == NULL)
 		return;
-	/* A BYE with code 0 comes after all bytes were delivered.  Then only
-	 * the last ones in TCP are on their way. */
+	/* A BYE with MUX_END follows the delivery of all bytes.  After any
+	 * other BYE, bytes may be missing. */
 	if (mux_ended_by_peer(t->mux) && t->config.role == MUX_FAR && mux_code(t->mux) != MUX_END)
 		conn_stop(conns, STATUS_BROKEN, ps->now);
 	conn_take_dirty(conns, t->mux, ps->now);
@@ -553,8 +553,8 @@ has_slept(struct tunnel *t, int64_t now_us)
 	return before != 0 && t->clock_offset - before > SLEPT;
 }
 
-/* A TCP connection seldom survives a sleep.  After one, the network may be
- * another, so no pause is left. */
+/* A TCP connection seldom survives a sleep.  The network may be different after
+ * it, so the next start is due at once. */
 static void
 watch_sleep(struct tunnel *t, const struct pollset *ps)
 {
@@ -622,7 +622,7 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 	enum tunnel_state before;
 
 	watch_sleep(t, ps);
-	/* Until nothing changes: the turn after this one may be far away. */
+	/* Repeat until the state stays: the next turn may be far away. */
 	do {
 		before = t->state;
 		step_state(t, ps);
@@ -659,8 +659,8 @@ tunnel_serve(struct tunnel *t, const struct pollset *ps)
 }
 
 /*
- * Its connection has ended, so both sides have delivered all bytes or given
- * them up.  After the latter, the far side gives them up too.
+ * The only connection has ended: all bytes were delivered or given up.  If they
+ * were given up, MUX_RESET makes the far side give them up too.
  */
 static void
 finish(struct tunnel *t)

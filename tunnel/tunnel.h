@@ -5,11 +5,10 @@
  *   starting --channel ended--> failed --cause logged--> over, or backoff
  *   up --channel ended--> over, or backoff --retry_at--> starting
  *
- * On the near side the link leads through hops (-L, -R, -D, -W), or a command
- * of the user's carries it (-m).  Only a link through hops reconnects.  Its
- * listeners stay open meanwhile, and new connections wait in their backlog.
- *
- * A lost link resets the streams that it carried.
+ * On the near side the link leads through hops (-L, -R, -D, -W), or the user's
+ * command carries it (-m).  A lost link resets its streams.  Only a link
+ * through hops reconnects.  Until then the listeners stay open, and new
+ * connections wait in the backlog.
  *
  * struct tunnel is opaque and lasts as long as the process.  No function waits.
  * Times are milliseconds of pollset_clock.
@@ -46,10 +45,10 @@ struct tunnel_config {
 	struct conns *conns;
 
 	/* near: the command that carries the link.  far: the target of streams
-	 * that name no other.  Its time limits and children serve look-ups. */
+	 * that name no other; its limits and kids also apply to look-ups. */
 	struct dial_target *target;
 
-	const struct hops *hops;     /* near: the hops; NULL: a command of the user's */
+	const struct hops *hops;     /* near: the hops; NULL: -m */
 	const char *self, *far_path; /* with hops: see bootstrap.h */
 	const char *far_options;     /* with hops: of the far relay */
 	bool probing;                /* near: for -n, see tunnel_set_hops */
@@ -69,8 +68,8 @@ struct tunnel_config {
  * tunnel_want(t, ps): make the transitions that are due, and add what ${t}
  * waits for to ${ps}.
  * tunnel_step(t, ps): read the channel.  Return true if the link came up.
- * tunnel_serve(t, ps): take up new streams, and make the connections active
- * whose streams have changed.  Before conn_step.
+ * tunnel_serve(t, ps): serve new streams, and activate the connections whose
+ * streams have changed.  Before conn_step.
  * tunnel_flush(t, status): write to the channel.  After conn_sweep, which
  * returned ${status}.
  */
@@ -83,14 +82,15 @@ void tunnel_serve(struct tunnel *t, const struct pollset *ps);
 void tunnel_flush(struct tunnel *t, int status);
 
 /*
- * For -n, which reports failures itself.  With probing, the tunnel logs no
- * failed start as an error, does not reconnect, and each start has two minutes.
+ * For -n, which reports failures itself.  With probing, the tunnel logs the
+ * cause of a failed start at LOG_INFO only, and does not reconnect.  Each start
+ * has two minutes.
  *
  * tunnel_set_hops(t, hops): TUNNEL_OVER: forget the last link, and lead the
  * next one through ${hops}, which is borrowed.  False: no memory.
- * tunnel_bootstrap(t): its results in the last start.
- * tunnel_banner(t, n): the bytes before the far magic, ${*n} of them and a NUL,
- * without answers to bootstrap and without NULs.  ${t} keeps them.
+ * tunnel_bootstrap(t): the results of the last start.
+ * tunnel_banner(t, n): the text before the far magic, without the answers to
+ * bootstrap: a string of ${*n} bytes.  ${t} owns it.
  * tunnel_set_peer(t, name): from now on messages name the far side ${name}.
  * tunnel_loss(t): why the link ended, or could not be made.
  */
@@ -102,9 +102,10 @@ const char *tunnel_loss(const struct tunnel *t);
 
 /*
  * tunnel_want_up(t): TUNNEL_BACKOFF: a connection waits, so the next start is
- * earlier.  tunnel_wanted(t): this was called since the last start.
+ * earlier.
+ * tunnel_wanted(t): tunnel_want_up was called after the last start.
  * tunnel_open(t, target): near: a new stream, or NULL; see mux_open.
- * tunnel_ask(t, f): near: make -R; see remote_ask.
+ * tunnel_ask(t, f): near: request the listener of a -R; see remote_ask.
  * tunnel_probe(t, f): near: connect to the target of ${f} once; see probe.h.
  */
 void tunnel_want_up(struct tunnel *t);
