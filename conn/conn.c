@@ -767,6 +767,20 @@ log_delivery(struct conn *c)
 }
 
 /* The one function that looks at both halves and decides. */
+/*
+ * Both directions have ended, and only the CLOSE of a stream is awaited.  The
+ * descriptors are closed now: poll would look at them until it comes.
+ */
+static void
+close_descriptors(struct conn *c)
+{
+	if (c->ab.state != HALF_SHUT || c->ba.state != HALF_SHUT)
+		return;
+	fdpair_close(&c->a.fds, false);
+	fdpair_close(&c->b.fds, false);
+}
+
+/* The one place that looks at both halves and decides. */
 static void
 settle(struct conns *tab, struct conn *c, int64_t now)
 {
@@ -782,8 +796,10 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 	stop_source(c, &c->ba);
 	stuck = is_stuck(c, now);
 	if (!stuck && !is_over(c, now) && !output_is_lost(&c->ab, &c->ba) &&
-	    !output_is_lost(&c->ba, &c->ab))
+	    !output_is_lost(&c->ba, &c->ab)) {
+		close_descriptors(c);
 		return;
+	}
 	tab->gave_up = tab->gave_up || stuck;
 	log_delivery(c);
 	/*
