@@ -2,19 +2,19 @@
  * spawn.c - child processes.
  *
  * A command is a child with a pipe as its stdin (a socket if it carries a link)
- * and a pipe as its stdout.  Its stderr, terminal and process group are those
- * of relay, so that ssh can ask for a password.  A third pipe, close-on-exec,
- * carries the errno value of a failed exec; if exec succeeds, the pipe ends
- * empty.
+ * and a pipe as its stdout.  Its terminal and process group are those of relay,
+ * so that ssh can ask for a password.  Another pipe, close-on-exec, carries the
+ * errno value of a failed exec.  If exec succeeds, that pipe closes without
+ * data.
  *
  *   SPAWN_STARTING -> SPAWN_RUNS -> ended -> freed
  *                 \-> SPAWN_FAILED ---^
  *
  * The owner may release a child in any state.  A child is freed when it has
- * ended and was released.  Its release closes its stdin and stdout.  If it
- * still runs after GRACE_TERM it gets SIGTERM, and after GRACE_KILL more
- * SIGKILL.  Signals go to the child alone, because its process group is that of
- * relay.
+ * ended and was released.  A release closes the descriptors that were not
+ * taken.  If the child still runs after GRACE_TERM it gets SIGTERM, and after
+ * GRACE_KILL more SIGKILL.  Signals go to the child alone, because its process
+ * group is that of relay.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +46,7 @@ struct child {
 	struct children *kids;
 	pid_t pid;
 	enum spawn_state state;
-	int in, out, stderr_fd; /* -1: taken */
+	int in, out, stderr_fd; /* -1: taken, or none */
 	int report;             /* reads the errno value of exec; -1: closed */
 	int slot;
 	int err;         /* errno value of exec */
@@ -64,7 +64,7 @@ struct child {
 /* The pipes of a command.  As in pipe(2), [0] reads and [1] writes. */
 enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, REPORT, PIPES };
 
-/* Only our end is non-blocking: programs expect that their end blocks. */
+/* Only our end is non-blocking: programs expect a blocking stdin and stdout. */
 static int
 set_up(int fd[2], int ours)
 {
@@ -415,7 +415,7 @@ spawn_reap(struct children *kids)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0 || (pid == -1 && errno == EINTR)) {
 		for (c = kids->first; c != NULL && c->pid != pid; c = c->next)
 			;
-		if (c != NULL) /* else a child from before relay was executed */
+		if (c != NULL) /* NULL: started before relay was executed */
 			end_child(c, status);
 	}
 }

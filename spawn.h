@@ -37,8 +37,8 @@ const char *spawn_name(char *const argv[]);
 /*
  * spawn_start(kids, argv, flags):
  * Start the command ${argv} with pipes as its stdin and stdout.  The child
- * belongs to ${kids}, which frees it some time after spawn_release.  Return
- * NULL with errno set if the system has no process, descriptor or memory left.
+ * belongs to ${kids}; after spawn_release, spawn_turn frees it.  Return NULL
+ * with errno set if the system has no process, descriptor or memory left.
  */
 struct child *spawn_start(struct children *kids, char *const argv[], unsigned flags);
 
@@ -46,20 +46,18 @@ struct child *spawn_start(struct children *kids, char *const argv[], unsigned fl
  * spawn_call(kids, run, arg):
  * Fork, and run ${run}(${arg}, fd) in the child, for work that blocks.  ${run}
  * writes its result to fd, and ends with _exit.  The caller reads the result
- * from spawn_take_in.  The child has no other descriptors than fd, stdout and
- * stderr.
- * Nothing is logged about it, and spawn_release ends it at once.
- * Errors as of spawn_start.
+ * from spawn_take_in.  The child has only the descriptors fd, stdout and
+ * stderr.  Its end is not logged, and spawn_release ends it without a delay.
+ * Errors are returned as by spawn_start.
  */
 struct child *spawn_call(
     struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
 
 /*
  * spawn_take_in(c), spawn_take_out(c), spawn_take_stderr(c):
- * Return a non-blocking descriptor: the first one reads the stdout of ${c}, the
- * second one writes to its stdin.  The third one, which reads its stderr, needs
- * SPAWN_CAPTURE.  The descriptor belongs to the caller from now on.  A second
- * call returns -1.
+ * Return a non-blocking descriptor that reads the stdout of ${c}, writes to its
+ * stdin, or reads its stderr.  It belongs to the caller from now on.  Without
+ * SPAWN_CAPTURE, spawn_take_stderr returns -1.  A second call returns -1.
  */
 int spawn_take_in(struct child *c);
 int spawn_take_out(struct child *c);
@@ -82,8 +80,8 @@ int spawn_errno(const struct child *c);
 
 /*
  * spawn_exit(c):
- * Return the exit status of ${c}, 128 + N if signal N ended it, or -1 if it
- * runs.
+ * Return the exit status of ${c}, 128 + N if signal N ended it, or -1 if it has
+ * not ended.
  */
 int spawn_exit(const struct child *c);
 
@@ -97,15 +95,15 @@ void spawn_release(struct child *c, int64_t now);
 
 /*
  * spawn_reap(kids):
- * Collect the status of all children that have ended.  A command that failed is
- * logged, and with -v any command that ended.
+ * Collect the status of all children that have ended.  Log each command that
+ * failed by itself, and with -v each command that ended.
  */
 void spawn_reap(struct children *kids);
 
 /*
  * spawn_hurry(kids, now):
- * relay is about to exit: all released children get SIGTERM in the next
- * spawn_turn.
+ * relay is about to exit: in the next spawn_turn, each released child gets its
+ * next signal, SIGTERM or SIGKILL.
  */
 void spawn_hurry(struct children *kids, int64_t now);
 

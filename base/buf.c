@@ -6,12 +6,13 @@
  * last is used first, because it is probably in the CPU's cache.
  *
  * Where the system can move bytes between descriptors without a copy
- * (os_splice), bulk rests in a pipe instead.  A pipe, too, belongs to a buffer
- * only while it holds bytes.  KEEP and KEEP_PIPES bound what is kept for
- * reuse.
+ * (os_splice), a large transfer uses a pipe instead.  A pipe, too, belongs to a
+ * buffer only while it holds bytes.  At most KEEP chunks and KEEP_PIPES pipes
+ * are kept for reuse.
  *
- * A buffer never holds bytes in chunks and in a pipe at the same time, or their
- * order would be lost.  It changes from one to the other only when it is empty.
+ * A buffer never holds bytes in chunks and in a pipe at the same time, because
+ * their order would be lost.  An empty buffer can use either.  If the bytes in
+ * a pipe cannot be spliced to a descriptor, all of them move into chunks.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -27,8 +28,8 @@
 #define PACKET 4096  /* PIPE_BUF of Linux */
 
 /*
- * Pipes of this process.  If all pipes of a user hold more than 64 MiB, Linux
- * makes each new pipe of that user tiny.
+ * The limit of pipes in this process.  If all pipes of a user hold more than
+ * 64 MiB, Linux makes each new pipe of that user tiny.
  */
 #define PIPES 16
 
@@ -170,7 +171,8 @@ packet_max(void)
 }
 
 /*
- * ${n} bytes were read into the room of the last chunk, the rest into ${more}.
+ * ${n} bytes were read, first into the room of the last chunk, then into
+ * ${more}.  Add them to ${b}.
  */
 static void
 extend(struct buf *b, struct chunk *more, size_t n)
@@ -271,7 +273,7 @@ take_pipe(void)
 	return NULL;
 }
 
-/* Keep or close a pipe that is empty. */
+/* Keep the empty pipe of ${b} for reuse, or close it. */
 static void
 drop_pipe(struct buf *b)
 {
@@ -301,8 +303,8 @@ buf_splice(struct buf *b, int fd)
 	if (n > 0) {
 		b->used += (size_t)n;
 		/*
-		 * With pages of more than 4 KiB, a pipe can hold more than its
-		 * size.
+		 * A pipe can take more than its size, because one of its slots
+		 * can hold more than a page.
 		 */
 		b->full = b->used >= BUF_PIPE;
 		return n;
@@ -315,7 +317,10 @@ buf_splice(struct buf *b, int fd)
 	return n;
 }
 
-/* ${fd} takes no spliced bytes: move them from the pipe into chunks. */
+/*
+ * The bytes cannot be spliced to the descriptor: move them from the pipe into
+ * chunks.  Return -1; EAGAIN: the next buf_drain writes the chunks.
+ */
 static ssize_t
 unsplice(struct buf *b)
 {

@@ -20,7 +20,7 @@ struct kpipe;
 
 struct buf {
 	struct chunk *head, *tail;
-	struct kpipe *pipe; /* not NULL: this holds the bytes */
+	struct kpipe *pipe; /* not NULL: the bytes are in this pipe */
 	size_t used;        /* bytes held */
 	bool full;          /* the pipe takes no more until bytes leave it */
 };
@@ -28,16 +28,15 @@ struct buf {
 /*
  * buf_fill(b, fd, chunks):
  * Read once from ${fd} to the end of ${b}: at most ${chunks} chunks, and at
- * most BUF_WIDE.  Return as read(2); ENOMEM is one more error.
+ * most BUF_WIDE.  Return as read(2), or -1 with ENOMEM.
  */
 ssize_t buf_fill(struct buf *b, int fd, int chunks);
 
 /*
  * buf_splice(b, fd):
  * Move bytes from ${fd} to the end of ${b} within the kernel.  ${b} must be
- * empty, or have been filled by buf_splice.  Return as read(2).  EAGAIN: ${fd}
- * is empty or ${b} is full.  Any other error with ${b}->pipe NULL: use
- * buf_fill.
+ * empty, or hold its bytes in a pipe.  Return as read(2).  EAGAIN: ${fd} is
+ * empty or ${b} is full.  Any other error with ${b}->pipe NULL: use buf_fill.
  */
 ssize_t buf_splice(struct buf *b, int fd);
 
@@ -50,8 +49,8 @@ ssize_t buf_drain(struct buf *b, int fd, size_t max);
 
 /*
  * buf_put(b, p, n):
- * Copy ${n} bytes to the end of ${b}, which must not be in a pipe.  Return
- * false if there was no memory for all of them; then some were copied.
+ * Copy ${n} bytes to the end of ${b}, which must not be in a pipe.  If the
+ * memory runs out, return false; some of the bytes may have been copied.
  */
 bool buf_put(struct buf *b, const void *p, size_t n);
 

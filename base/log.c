@@ -1,12 +1,12 @@
 /*
  * base/log.c - messages and the status line, on stderr.
  *
- * A message is one line that begins with "relay: ".  It is written by one
- * write(2), so lines of several processes do not mix.  A status stays on the
- * last line of a terminal until the next message.
+ * A message is one line that begins with "relay: ".  Up to PIPE_BUF bytes of it
+ * are written by one write(2), so that lines of several processes do not mix.
+ * A status stays on the last line of a terminal until the next message.
  *
- * Paths and names may come from other users.  Control characters, those of
- * eight bits included, are shown as '?', so that no text controls the
+ * Paths and names may come from other users.  Each control character, of ASCII
+ * or from U+0080 to U+009F, is replaced by '?', so that no text controls the
  * terminal.
  *
  * Nothing waits longer than WAIT_MS for a reader of stderr.  stderr may share a
@@ -44,8 +44,8 @@ log_shows(enum log_level level)
 
 /*
  * After POLLOUT, a write of PIPE_BUF bytes to a pipe does not block.  If the
- * reader has not read for WAIT_MS, lines are dropped without a wait until it
- * reads again.
+ * reader has not read for WAIT_MS, lines are dropped without a wait until the
+ * reader continues.
  */
 static void
 write_line(const char *p, size_t n)
@@ -69,8 +69,9 @@ write_line(const char *p, size_t n)
 }
 
 /*
- * Return how many of the ${n} bytes at ${p} are one character of UTF-8 (RFC
- * 3629).  Return 0 for a control character, and for bytes outside of UTF-8.
+ * Return the length of the UTF-8 character (RFC 3629) at the start of the ${n}
+ * bytes ${p}.  Return 0 for a control character, and for bytes that are not
+ * UTF-8.
  */
 static size_t
 plain_character(const unsigned char *p, size_t n)
@@ -85,8 +86,8 @@ plain_character(const unsigned char *p, size_t n)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
 	/*
-	 * U+0080 to U+009F, which have another form of ESC [, and overlong
-	 * forms.
+	 * U+0080 to U+009F are control characters: U+009B acts as ESC [.  The
+	 * other bytes rejected here are overlong forms.
 	 */
 	if ((p[0] == 0xc2 || p[0] == 0xe0) && p[1] < 0xa0)
 		return 0;

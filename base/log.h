@@ -18,10 +18,10 @@ enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 #define LOG_FORMAT
 #endif
 
-/* log_show(level): From now on, write messages of ${level} and below. */
+/* log_show(level): From now on, write the messages up to ${level}. */
 void log_show(enum log_level level);
 
-/* log_shows(level): Are messages of ${level} written? */
+/* log_shows(level): Return true if messages of ${level} are written. */
 bool log_shows(enum log_level level);
 
 /*
@@ -39,15 +39,15 @@ void log_quote(enum log_level level, const char *line);
 /*
  * log_status(text):
  * On a terminal, show what relay is doing now, until the next message or
- * status.  Elsewhere, write a message.  Its level is LOG_NOTICE.
+ * status.  Elsewhere, write a message.  The level is LOG_NOTICE.
  */
 void log_status(const char *text);
 
 /*
  * log_plain(text, n, but):
  * In ${n} bytes of foreign text, replace each control character except ${but}
- * by '?', so that the text cannot control a terminal.  Other characters of
- * UTF-8, and bytes outside of UTF-8, stay.
+ * by '?', so that the text cannot control a terminal.  The bytes 0x80
+ * to 0x9f outside of a UTF-8 character are control characters, too.
  */
 void log_plain(char *text, size_t n, char but);
 

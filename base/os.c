@@ -1,8 +1,8 @@
 /*
  * base/os.c - descriptors and limits, the same on every system.
  *
- * It also has the portable forms that the files of the systems call, because an
- * older kernel may lack what they try first.
+ * It also has two portable forms, os_find_program and os_close_each.  The file
+ * of a system calls them when the better form fails.
  */
 #define _XOPEN_SOURCE 700 /* getrlimit is XSI */
 

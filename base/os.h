@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-/* The size of pipes to other programs, where os_pipe_size works. */
+/* The size of pipes to and from commands, where os_pipe_size works. */
 #define OS_PIPE (256 * 1024)
 
 /*
@@ -53,7 +53,8 @@ int os_lock(int fd, const char *path);
  * os_fill_stdio():
  * Open /dev/null at each of the descriptors 0, 1 and 2 that is closed, so that
  * no descriptor opened later gets one of these numbers.  Keep one more
- * descriptor of /dev/null for os_null.  Return false if it cannot be opened.
+ * descriptor of /dev/null for os_null.  Return false if /dev/null cannot be
+ * opened.
  */
 bool os_fill_stdio(void);
 
@@ -96,7 +97,7 @@ void os_restore_files(void);
 /*
  * os_find_program(name, dst, size):
  * Find the program ${name} as a shell does: a name with a '/' is a path,
- * another one is looked up in PATH.  Write the path to ${dst}, which has
+ * any other name is looked up in PATH.  Write the path to ${dst}, which has
  * ${size} bytes.  Return false if the program is not found or its path has no
  * room.
  */
@@ -104,8 +105,9 @@ bool os_find_program(const char *name, char *dst, size_t size);
 
 /*
  * os_close_each(fd):
- * Close each descriptor from ${fd} up to the limit, one by one.  os_close_from
- * does the same in one call where the system can.
+ * Close each descriptor from ${fd} up to the limit of open descriptors, or
+ * up to 65,535 if the limit is higher.  Where the system can, os_close_from
+ * closes them in one call.
  */
 void os_close_each(int fd);
 
@@ -115,7 +117,7 @@ void os_close_each(int fd);
  * os_socket(family), os_accept(lfd, peer, len):
  * Create a stream socket, or accept a connection as accept(2) does.  The new
  * socket is non-blocking and close-on-exec, and belongs to the caller.
- * Portable: both are set after the socket was made.
+ * Portable: these flags are set after the socket was created.
  */
 int os_socket(int family);
 int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
@@ -123,9 +125,10 @@ int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
 /*
  * os_peer_uid(peer, local, uid):
  * Find the user that owns the other end of a TCP connection within this host.
- * ${peer} is its address and ${local} that of our end.  Return 1 with the user
- * in ${*uid}, or 0 if this system has no way (macOS, the BSDs, portable).
- * Return -1 if the look-up failed; ENOENT: no process has that socket any more.
+ * ${peer} is the address of that end, ${local} the address of our end.  Return
+ * 1 with the user in ${*uid}, or 0 if this system has no way (macOS, the BSDs,
+ * portable).  Return -1 if the look-up failed; ENOENT: no process has that
+ * socket any more.
  * Linux: the first call opens a descriptor that stays open.
  */
 int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
@@ -139,8 +142,8 @@ bool os_remote_file(const char *path);
 
 /*
  * os_follow(parent):
- * In a child: have SIGTERM sent to this process when its parent, ${parent},
- * dies for any reason.  If the parent is dead already, raise SIGTERM now.
+ * In a child: ask the system to send SIGTERM to this process when its parent,
+ * ${parent}, ends.  If the parent has ended already, raise SIGTERM now.
  * Portable: do nothing.
  */
 void os_follow(pid_t parent);
@@ -148,9 +151,9 @@ void os_follow(pid_t parent);
 /*
  * os_splice(in, out, max):
  * Move up to ${max} bytes from ${in} to ${out} within the kernel.  One of them
- * is a pipe.  Never blocks.  Return how many bytes were moved, 0 at the end of
- * ${in}, or -1; EAGAIN: ${in} is empty or ${out} is full.  Portable: fail with
- * ENOSYS.
+ * is a pipe.  Does not block if both are non-blocking.  Return how many bytes
+ * were moved, 0 at the end of ${in}, or -1; EAGAIN: ${in} is empty or ${out} is
+ * full.  Portable: fail with ENOSYS.
  */
 ssize_t os_splice(int in, int out, size_t max);
 
@@ -164,22 +167,23 @@ int os_pipe_size(int fd, int size);
 /*
  * os_unsent(fd):
  * Return how many bytes were written to the TCP socket ${fd} and are not
- * acknowledged by the peer's system.  Portable: return 0.
+ * acknowledged by the peer's system.  If the number is not known (portable),
+ * return 0.
  */
 uint64_t os_unsent(int fd);
 
 /*
  * os_pages(size), os_free_pages(p, size):
- * Allocate ${size} bytes, aligned as malloc does; NULL: there is no memory.
- * Free them.  The system gets them back at once.  Portable: the C library
- * decides when the system gets them back.
+ * os_pages allocates ${size} bytes, aligned as by malloc; NULL: there is no
+ * memory.  os_free_pages returns it to the system at once.  Portable: the C
+ * library decides when it returns to the system.
  */
 void *os_pages(size_t size);
 void os_free_pages(void *p, size_t size);
 
 /*
  * os_self(name, dst, size):
- * Write the path of the program that runs to ${dst}, which has ${size} bytes.
+ * Write the path of the running program to ${dst}, which has ${size} bytes.
  * ${name} is its argv[0].  Return false if the path is not known or has no
  * room.  Portable: find ${name} with os_find_program.
  */
@@ -187,9 +191,8 @@ bool os_self(const char *name, char *dst, size_t size);
 
 /*
  * os_image(self):
- * Return a path from which the program that runs can be read.  It works also
- * after ${self}, the path from os_self, was replaced by another file.
- * Portable: return ${self}.
+ * Return a path from which the running program can be read, even if ${self},
+ * the path from os_self, is another file by now.  Portable: return ${self}.
  */
 const char *os_image(const char *self);
 

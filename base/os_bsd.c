@@ -2,9 +2,7 @@
  * base/os_bsd.c - what FreeBSD, DragonFly, NetBSD and OpenBSD have beyond
  * POSIX.1-2008.
  */
-/*
- * It hides what is not POSIX, and the BSDs have no macro that shows that again.
- */
+/* This macro of the Makefile hides what is beyond POSIX. */
 #undef _POSIX_C_SOURCE
 
 #include <sys/param.h>

@@ -1,8 +1,8 @@
 /*
  * base/os_darwin.c - what macOS has beyond POSIX.1-2008.
  *
- * macOS cannot create a socket with its flags set, and cannot end a process
- * together with its parent.
+ * macOS cannot set the flags of a socket when it creates the socket.  It sends
+ * no signal to a process whose parent has ended.
  */
 #define _DARWIN_C_SOURCE
 

@@ -37,10 +37,10 @@ os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
 #define OS_HAS_PEER_UID
 
 /*
- * sock_diag(7): the answer to a request with both addresses is that one socket,
- * however many sockets exist.  The structures are the kernel's
- * (linux/netlink.h, linux/inet_diag.h).  They are written out here because the
- * headers of a C library may lack them.
+ * sock_diag(7): a request with both addresses has one answer, however many
+ * sockets exist.  The structures are those of the kernel (linux/netlink.h,
+ * linux/inet_diag.h).  They are repeated here because the headers of a C
+ * library may lack them.
  */
 #define DIAG_NETLINK 4    /* NETLINK_SOCK_DIAG */
 #define DIAG_BY_FAMILY 20 /* SOCK_DIAG_BY_FAMILY */
@@ -162,8 +162,8 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	/*
 	 * Three answers are wrong.  A listener: if no connection matches, the
 	 * kernel returns a listener on that port.  A socket that is still
-	 * connecting: it has got the port of a peer that has closed.  uid 0
-	 * without an inode: the process has closed that socket already.
+	 * connecting: the client has closed, and a new socket has its port.
+	 * uid 0 without an inode: the process has closed that socket already.
 	 */
 	if (answer.state == DIAG_LISTEN || answer.state == DIAG_SYN_SENT ||
 	    answer.id.dport != req.id.dport || answer.id.sport != req.id.sport ||
@@ -253,7 +253,7 @@ os_unsent(int fd)
 
 /*
  * AddressSanitizer checks the bounds of memory from malloc, not those of pages.
- * It gets the portable form.
+ * A build with it has the portable form.
  */
 #if !HAS_ASAN
 #define OS_HAS_PAGES

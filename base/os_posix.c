@@ -1,6 +1,5 @@
 /*
- * base/os_posix.c - the portable form of each function that a system may have
- * in a better form.
+ * base/os_posix.c - portable forms of the functions that depend on the system.
  *
  * make POSIX=1 builds it alone, and so does make on an unknown system.  The
  * file of a system includes it last, and defines OS_HAS_... for each function

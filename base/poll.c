@@ -8,11 +8,11 @@
  * and POLLHUP.
  *
  * poll(2) takes 0.1 us per descriptor if it does not wait, 0.3 us if it does.
- * Both are three times as long if the CPU's cache does not hold them all.  With
- * ten thousand idle connections in every poll, each turn would take 10 ms or
- * more.  Each connection therefore is a watch, which is
+ * Both times triple if the descriptors do not fit the CPU's cache.  With ten
+ * thousand idle connections in every poll, each turn would take 10 ms or more.
+ * Each connection therefore is a watch, which is
  *
- *   active   it had an event recently, or waits for a time: in every poll
+ *   active   it had an event recently, or has a deadline: in every poll
  *   idle     in the poll of some turns only
  *
  * and each turn is one of
@@ -25,19 +25,20 @@
  *
  * A slice is due SLICE_EVERY after the one before.  Slices that become due
  * while poll waits follow each other without a wait.  If the turn of a slice
- * took long, the next one is due after SHARE times that time.  So on a busy
- * machine slices take at most a third of the time.  A slice does not grow after
- * a long turn, because that would make the next turn even longer.
+ * took long, the next slice is due SHARE times as long after the start of that
+ * turn.  So slices take at most a third of the time.  A slice does not grow
+ * after a long turn, because that would make the next turn even longer.
  *
- * While others are active, an event of an idle watch is seen within WAIT, plus
- * SLICE_EVERY (or SHARE turns) per SLICE idle watches: 9 ms with 1,000 of them,
- * 45 ms with 10,000, or 70 ms where the turn of a slice takes 0.6 ms.  In a
- * turn of all, poll returns at once, but its return costs up to 1 us per
+ * While other watches are active, the events of idle watches wait for a slice:
+ * at most WAIT, plus SLICE_EVERY per SLICE idle watches.  This is 9 ms with
+ * 1,000 idle watches, and 45 ms with 10,000.  On a slow machine, SHARE turns
+ * replace SLICE_EVERY: 75 ms with 10,000 if the turn of a slice takes 0.6 ms.
+ * In a turn of all, poll returns at the first event, but takes up to 1 us per
  * descriptor.
  *
  * "Recently" is RECENT plus the time of the slices that cover all idle watches.
- * A turn of all costs about as much as those slices.  So a watch whose events
- * come a little too far apart at most doubles the cost.
+ * A turn of all costs about as much as those slices.  So if the events of a
+ * watch are just too far apart to be recent, the cost at most doubles.
  */
 #include <errno.h>
 #include <limits.h>
@@ -54,7 +55,7 @@
 #define SLICE 256        /* watches */
 #define SLICE_EVERY 1000 /* us */
 #define SHARE 3
-#define WAIT 5 /* ms; less would set the hardware's timer in each turn: 5 us */
+#define WAIT 5 /* ms; a shorter wait sets a hardware timer each turn: 5 us */
 
 /* ---- the poll set of one turn ---- */
 
@@ -125,7 +126,7 @@ pollset_until(struct pollset *ps, int64_t when)
 		ps->deadline = when;
 }
 
-/* Not rounded up: both times are whole ms, so poll cannot wake too early. */
+/* Both times are whole ms, so poll cannot return before the deadline. */
 static int
 timeout(const struct pollset *ps)
 {
@@ -147,7 +148,8 @@ pollset_wait(struct pollset *ps)
 		for (i = 0; i < ps->n; i++)
 			ps->fds[i].revents = 0;
 		/*
-		 * ENOMEM and EAGAIN pass (POSIX): pause, or the loop is busy.
+		 * These errors are temporary (POSIX).  Without a pause, the
+		 * loop would use all CPU time.
 		 */
 		if (errno == ENOMEM || errno == EAGAIN)
 			poll(NULL, 0, RETRY_MS);

@@ -1,9 +1,9 @@
 /*
  * base/poll.h - the poll set of one turn; active and idle watches.
  *
- * At the start of a turn the poll set is empty.  All code adds what it waits
- * for, the loop waits, and the same code looks at the results.  poll.c
- * describes which watches a turn polls.
+ * Each turn of the loop starts with an empty poll set.  Code that waits adds
+ * its descriptors and deadlines.  After the poll, the same code reads the
+ * results.  poll.c describes which watches a turn polls.
  *
  * Times are milliseconds of CLOCK_MONOTONIC, or microseconds where the name
  * ends in _us.
@@ -35,8 +35,8 @@ void pollset_begin(struct pollset *ps);
 /*
  * pollset_add(ps, fd, events):
  * Watch ${fd} in this turn for ${events} of poll(2).  Return its slot, which is
- * valid in this turn.  Return -1 if ${fd} is -1, or if there is no memory; then
- * the turn waits only for a short time.
+ * valid in this turn, or -1 if ${fd} is -1.  If there is no memory, return -1
+ * and limit the wait of this turn to 100 ms.
  */
 int pollset_add(struct pollset *ps, int fd, short events);
 
@@ -45,12 +45,12 @@ void pollset_until(struct pollset *ps, int64_t when);
 
 /*
  * pollset_wait(ps):
- * Wait for the first event, signal or deadline.  This is the only function that
- * blocks.  Return -1 with errno set if poll(2) failed and would fail again.
+ * Wait for the first event, signal or deadline.  No other function here blocks.
+ * Return -1 with errno set if poll(2) failed and would fail again.
  */
 int pollset_wait(struct pollset *ps);
 
-/* pollset_ready(ps, slot): Return the events of ${slot}, or 0 for -1. */
+/* pollset_ready(ps, slot): Return the events of ${slot}; slot -1 has none. */
 short pollset_ready(const struct pollset *ps, int slot);
 
 /* pollset_free(ps): Free the memory of ${ps}. */
@@ -71,32 +71,36 @@ struct watch_list {
 /* Zeros: no watches. */
 struct watches {
 	struct watch_list active;
-	struct watch_list idle; /* the first one was not polled for longest */
+	struct watch_list idle; /* in the order of the last poll, oldest first */
 	int64_t event_at;       /* of the last event of any watch */
 	int64_t slice_due_us;   /* time of the next slice */
 	int64_t slice_began_us; /* start of this turn's slice; 0: it has none */
 };
 
-/* watch_add(ws, w, now): Add ${w}, active.  It must stay until watch_remove. */
+/*
+ * watch_add(ws, w, now), watch_remove(ws, w):
+ * Add ${w} as an active watch; remove it.  ${w} must be valid between the two.
+ */
 void watch_add(struct watches *ws, struct watch *w, int64_t now);
 void watch_remove(struct watches *ws, struct watch *w);
 
 /*
  * watch_turn(ws, ps):
- * Make the watches active that this turn polls, and limit the wait of ${ps}.
+ * Choose the idle watches that this turn polls, make them active, and limit the
+ * wait of ${ps}.
  */
 void watch_turn(struct watches *ws, struct pollset *ps);
 
 /* watch_event(ws, w, now): ${w} has an event: make it active. */
 void watch_event(struct watches *ws, struct watch *w, int64_t now);
 
-/* watch_to_back(ws, w): Make ${w}, which is active, the last active one. */
+/* watch_to_back(ws, w): Make the active watch ${w} the last active one. */
 void watch_to_back(struct watches *ws, struct watch *w);
 
 /*
  * watch_to_idle(ws, w, now):
- * Make ${w}, which is active, idle, unless it had an event recently.  Return
- * true if it is idle now.  ${w} must not wait for a time.
+ * Make the active watch ${w} idle, unless it had an event recently.  Return
+ * true if it is idle now.  ${w} must not have a deadline.
  */
 bool watch_to_idle(struct watches *ws, struct watch *w, int64_t now);
 

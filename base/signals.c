@@ -2,12 +2,12 @@
  * base/signals.c - signals as a descriptor.
  *
  * The handler only writes the number of the signal into a pipe, which the loop
- * polls.  Both ends are non-blocking.  If the pipe is full, the signal is lost;
- * then the loop has thousands of signals to read.
+ * polls.  Both ends are non-blocking.  A signal is lost only if thousands of
+ * unread signals fill the pipe.
  *
- * SIGPIPE and SIGXFSZ are ignored: write(2) returns EPIPE or EFBIG instead.  A
- * stop signal that was ignored at the start (nohup) stays ignored.  No signal
- * is blocked, even if relay was started with blocked signals, because the loop
+ * SIGPIPE and SIGXFSZ are ignored: write(2) fails with EPIPE or EFBIG instead.
+ * SIGTERM, SIGINT and SIGHUP stay ignored if they were at the start (nohup).
+ * relay unblocks the signals that were blocked at its start, because the loop
  * needs SIGCHLD and SIGTERM.
  */
 #include <errno.h>
@@ -37,7 +37,7 @@ handler(int sig)
 	errno = saved;
 }
 
-/* No SA_RESTART: SIGTERM must end a write to a terminal that is stopped. */
+/* No SA_RESTART: SIGTERM must interrupt a write to a stopped terminal. */
 static int
 set(int sig, void (*to)(int))
 {

@@ -9,8 +9,9 @@
 /*
  * signals_open():
  * Catch SIGTERM, SIGINT, SIGHUP, SIGCHLD and SIGUSR1, ignore SIGPIPE and
- * SIGXFSZ, and block no signal.  A stop signal that is ignored already stays
- * ignored.  Return the descriptor to poll for input, or -1 with errno set.
+ * SIGXFSZ, and block no signal.  If SIGTERM, SIGINT or SIGHUP is ignored
+ * already, it stays ignored.  Return the descriptor to poll for input, or -1
+ * with errno set.
  */
 int signals_open(void);
 
@@ -22,15 +23,16 @@ int signals_take(void);
 
 /*
  * signals_block(old), signals_restore(old):
- * Block all signals and store the old mask, before a fork; set the mask back.
+ * Before a fork, block all signals and store the old mask in ${old}.  After it,
+ * set the old mask again.
  */
 void signals_block(sigset_t *old);
 void signals_restore(const sigset_t *old);
 
 /*
  * signals_child():
- * In a child that executes a command: set all actions and the mask to what
- * relay inherited.
+ * In a child, after the fork: set all actions and the mask to what relay
+ * inherited.
  */
 void signals_child(void);
 

@@ -23,8 +23,8 @@ struct addr_list {
 
 /*
  * addr_resolve(ep, out):
- * Fill ${out} with the addresses of the TCP endpoint ${ep}, in the order in
- * which they are to be tried.  Addresses after the first ADDR_MAX are dropped.
+ * Fill ${out} with the addresses of the TCP endpoint ${ep}, in the order of
+ * the attempts.  Addresses after the first ADDR_MAX are dropped.
  * "localhost" is 127.0.0.1 and then ::1, without a name server (RFC 6761 6.3).
  * Return 0 or an EAI_ code of getaddrinfo(3).  May block for a name server: the
  * event loop uses net/lookup.h instead.
@@ -33,8 +33,8 @@ int addr_resolve(const struct endpoint *ep, struct addr_list *out);
 
 /*
  * addr_numeric(ep, out):
- * As addr_resolve, but never block.  Return false, with ${out} empty, if ${ep}
- * has a name for which a name server is needed.
+ * As addr_resolve, but never block.  If the name of ${ep} needs a name server,
+ * return false with ${out} empty.
  */
 bool addr_numeric(const struct endpoint *ep, struct addr_list *out);
 

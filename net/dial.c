@@ -5,7 +5,7 @@
  *   CONNECTING  one address after the other, each with its own deadline
  *   STARTING    a command, until exec has succeeded
  *   PAUSING     before the next attempt: the target may appear later (-w), or
- *               the system has no free descriptor
+ *               the system or a backlog is full
  *   DONE, FAILED
  *
  * The addresses of a name are kept with the target, so that only the first dial
@@ -53,8 +53,8 @@ struct dial {
 	int next;               /* the address to try next */
 	bool cached;            /* the addresses are from an earlier dial */
 	int64_t deadline;       /* of this step */
-	int64_t full_until;     /* how long a full system or backlog is waited for */
-	int64_t give_up;        /* -w: no new attempt after this */
+	int64_t full_until;     /* end of retries if system or backlog is full */
+	int64_t give_up;        /* -w: no new attempt after this time */
 	int64_t pause;          /* before the next attempt */
 	int err, gai;           /* the last failure */
 };

@@ -1,8 +1,9 @@
 /*
  * net/dial.h - from an endpoint to connected descriptors, without blocking.
  *
- * A dial connects to one endpoint, or starts it if it is a command.  Several
- * dials can have the same target; the addresses of its name are kept there.
+ * A dial connects to one endpoint, or starts a command.  Several dials can
+ * share a target, which keeps the addresses of its name.
+ *
  * Times are milliseconds of pollset_clock.
  */
 #ifndef NET_DIAL_H
@@ -24,15 +25,15 @@ enum dial_state { DIAL_BUSY, DIAL_DONE, DIAL_FAILED };
 
 struct dial_target {
 	struct endpoint to;
-	int each_ms;           /* the time for one address */
-	int wait_ms;           /* -w: make attempts for so long; 0: one attempt */
+	int each_ms;           /* time limit of a look-up, and of each address */
+	int wait_ms;           /* -w: time for new attempts; 0: one attempt */
 	struct children *kids; /* the owner of commands and look-ups */
 	unsigned how;          /* flags of spawn_start, for a command */
 	size_t users;          /* references; 0: dial_drop_target does not free it */
 
 	/* of dial.c; all zeros at first */
 	struct addr_list cache; /* the addresses of the name */
-	struct lookup *lookup;  /* under way, and dials may join it */
+	struct lookup *lookup;  /* under way: other dials may join it */
 };
 
 /*
@@ -53,16 +54,17 @@ enum dial_state dial_step(struct dial *d, const struct pollset *ps);
 
 /*
  * dial_take(d), dial_take_child(d):
- * After DIAL_DONE: return the connected socket, or -1; return the command, or
- * NULL.  It belongs to the caller from now on.
+ * After DIAL_DONE: dial_take returns the connected socket, or -1, and
+ * dial_take_child the command, or NULL.  The result belongs to the caller.
  */
 int dial_take(struct dial *d);
 struct child *dial_take_child(struct dial *d);
 
 /*
  * dial_status(d), dial_errno(d):
- * After DIAL_FAILED: return the exit status of relay for this failure; return
- * its errno value, or 0 if the name could not be resolved.
+ * After DIAL_FAILED: dial_status returns the exit status of relay for this
+ * failure.  dial_errno returns the errno value, or 0 if the name could not be
+ * resolved.
  */
 int dial_status(const struct dial *d);
 int dial_errno(const struct dial *d);

@@ -24,7 +24,7 @@ all_digits(const char *s)
 	return true;
 }
 
-/* Return the port that ${text}, a number or a service name, means; -1: none. */
+/* Return the port of ${text}, a number or a service name; -1: no port. */
 static long
 port_number(const char *text)
 {

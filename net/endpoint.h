@@ -13,8 +13,9 @@
 #include <stdint.h>
 
 /*
- * Other files take each kind that they do not name for a socket address.  So a
- * new kind of address needs its text in endpoint.c and its addresses in addr.c.
+ * Other files treat each kind that they do not name as a socket address.  So a
+ * new kind of address needs only its text in endpoint.c and its addresses in
+ * addr.c.
  */
 enum endpoint_kind { ENDPOINT_TCP, ENDPOINT_UNIX, ENDPOINT_STDIO, ENDPOINT_COMMAND };
 
@@ -34,8 +35,8 @@ struct endpoint {
  * Parse ${text} into ${ep}.  ${listens} is true if relay listens on it, false
  * if it connects to it.  A bare port gets the host "localhost".  ${text} must
  * outlive ${ep}.  If ${text} is wrong, write one line with the error and a
- * correct example to ${why}, which has ${size} bytes, and return false.  Opens
- * no socket; the system's list of service names may be read.
+ * correct example to ${why}, which has ${size} bytes, and return false.  The
+ * call may read the system's list of service names.
  */
 bool endpoint_parse(struct endpoint *ep, const char *text, bool listens, char *why, size_t size);
 

@@ -1,9 +1,9 @@
 /*
  * listen.c - listening sockets, and the connections that they accept.
  *
- * Every user of a host can connect to its loopback ports.  So a connection to a
- * loopback listener is accepted only if the connecting process belongs to this
- * user or to root, where the system can find its user.
+ * Every user of a host can connect to its loopback ports.  So where the system
+ * can find the user of a client, a loopback listener accepts only clients of
+ * this user and of root.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -23,7 +23,7 @@
 
 #define PORT_TRIES 16 /* for a port that is free on both addresses */
 
-/* At most so many refusals are logged in so many seconds. */
+/* At most REFUSALS_MAX refusals are logged in REFUSALS_SPAN seconds. */
 #define REFUSALS_MAX 20
 #define REFUSALS_SPAN 60
 
@@ -198,7 +198,7 @@ listener_close(struct listener *l, int wait_ms)
 {
 	if (l->fd == -1)
 		return;
-	/* Until its file is gone, other starts must find the socket in use. */
+	/* Close last: while the file exists, its socket must be in use. */
 	if (l->file.path != NULL)
 		unixpath_remove(&l->file, wait_ms);
 	os_close(&l->fd);
@@ -225,7 +225,7 @@ log_refused(const char *name, const char *at, const char *why)
 	    logged == REFUSALS_MAX ? "; further refusals are not logged for a minute" : "");
 }
 
-/* May the client of ${fd} connect?  If false, the reason is in ${why}. */
+/* Return true if the client of ${fd} may connect; else explain in ${why}. */
 static bool
 client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
 {
@@ -238,7 +238,7 @@ client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
 		known = os_peer_uid(peer, (struct sockaddr *)&local, &uid);
 	/*
 	 * If the client reset the connection before the look-up, its port was
-	 * free, and the answer may be for the next process that uses it.
+	 * free.  The answer may be for the next process with that port.
 	 */
 	if (known == 1 && os_error(fd) != 0) {
 		known = -1;

@@ -17,8 +17,8 @@
 struct endpoint;
 
 /*
- * How long relay waits for another process on the same socket path, when it
- * starts and when it stops.  A stop has 2 s in all.
+ * Limits of the wait for another process on the same socket path, at the start
+ * and at the end of relay.  relay must end within 2 s.
  */
 #define LISTENER_START_MS 5000
 #define LISTENER_STOP_MS 1000
@@ -30,7 +30,7 @@ struct listener {
 	bool check_uid;       /* accept only processes of this user and of root */
 	char name[ADDR_NAME]; /* TCP: the bound address */
 	struct unixpath file; /* Unix; path NULL: TCP */
-	int64_t resume;       /* accept nothing before this time (ms); the caller's */
+	int64_t resume;       /* set by the caller: time of next accept (ms) */
 };
 
 /*
@@ -40,9 +40,10 @@ struct listener {
  * line with cause and remedy to ${why}, which has ${size} bytes, close all that
  * was opened, and return -1.
  *
- * A bare port is bound on both loopback addresses, or on none.  An address of a
- * family that this host does not have is left out.  check_uid is set for TCP on
- * loopback, because every user of the host can reach it.
+ * A bare port is bound on both loopback addresses, or on none.  For
+ * "localhost" and "*", a family that this host does not have is left out.
+ * check_uid is set for TCP on loopback, because every user of the host can
+ * reach it.
  *
  * A Unix endpoint waits at most ${wait_ms} milliseconds for another process
  * that starts on the same path; see unixpath_listen.  A TCP endpoint with a
@@ -64,8 +65,8 @@ int listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
  * Accept a connection.  Return its non-blocking socket, which belongs to the
  * caller, and write a name of the client for messages to ${name}, which has
  * ADDR_NAME bytes.  EAGAIN: no connection is waiting.  EACCES: check_uid is
- * set, and the client belongs to another user, or its user cannot be found.
- * The connection was reset.  At most 20 of these are logged within a minute.
+ * set, and the user of the client is not allowed or cannot be found.  Such a
+ * connection is reset.  At most 20 resets are logged in a minute.
  */
 int listener_accept(const struct listener *l, char *name);
 

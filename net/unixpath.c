@@ -14,9 +14,9 @@
  * ".NAME.relay-lock" before it changes NAME.  Both names follow from NAME: if a
  * process is killed, the next one finds its files, and uses or removes them.
  *
- * bind(2) and connect(2) take paths of at most 107 bytes.  For a longer path
- * the process changes to the directory of the file during the call.  If the
- * file name alone is too long, connect(2) uses a symbolic link with a short
+ * bind(2) and connect(2) take paths of at most 107 bytes (Linux).  For a longer
+ * path, the process changes to the directory of the file during the call.  If
+ * the file name alone is too long, connect(2) uses a symbolic link with a short
  * name, which exists only during the call.
  */
 #include <errno.h>
@@ -36,7 +36,7 @@
 #include "net/unixpath.h"
 
 #define STICKY 01000   /* S_ISVTX is XSI; POSIX has its value */
-#define BESIDE_NAME 80 /* bytes of NAME in ".NAME.relay": it fits sun_path */
+#define BESIDE_NAME 80 /* bytes of NAME in ".NAME.relay", to fit sun_path */
 #define BESIDE_ROOM 48 /* for what is added to a path */
 #define LOCK_PAUSE 5   /* milliseconds between two attempts */
 #define LOCK_TRIES 16  /* without a pause */
@@ -83,8 +83,8 @@ connect_alias(int fd, const char *name)
 }
 
 /*
- * Open the working directory.  EINTR must not reach the caller: it means there
- * that connect(2) was interrupted, and that the system continues it.
+ * Open the working directory.  Never fail with EINTR: after EINTR, the caller
+ * expects that the system continues a connect(2).
  */
 static int
 open_here(void)
@@ -98,8 +98,8 @@ open_here(void)
 }
 
 /*
- * Return to the directory ${here}.  Try several times, because a temporary
- * error must not end relay.  In another directory, relative paths are wrong.
+ * Return to the directory ${here}.  If this fails, relay exits, because
+ * relative paths would be wrong.  An error may be temporary: try three times.
  */
 static bool
 go_back(int here)
@@ -112,7 +112,7 @@ go_back(int here)
 	return true;
 }
 
-/* Make ${call} in the directory of ${path}.  For bind, the name is short. */
+/* Make ${call} in the directory of ${path}.  For bind, the name must fit. */
 static int
 call_from_dir(path_call *call, int fd, const char *path)
 {
@@ -214,7 +214,7 @@ examine(const char *path, char *why, size_t size)
 
 /* ---- the lock of a path ---- */
 
-/* A path and its neighbours while a process changes it. */
+/* A path, and the files beside it that exist while relay changes it. */
 struct place {
 	const char *path;
 	char temp[UNIXPATH_MAX + BESIDE_ROOM]; /* the name of the new socket file */
@@ -223,8 +223,8 @@ struct place {
 };
 
 /*
- * Write ".NAME" and ${suffix} beside ${path} to ${dst}.  A long NAME is cut,
- * but not within a UTF-8 character.
+ * From the path DIR/NAME, write DIR/.NAME and ${suffix} to ${dst}.  A long NAME
+ * is cut, but not within a UTF-8 character.
  */
 static void
 name_beside(char dst[UNIXPATH_MAX + BESIDE_ROOM], const char *path, const char *suffix)
@@ -474,7 +474,7 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 	e = errno;
 	unlink(p->temp);
 	close(fd);
-	/* A file that another program made meanwhile is the reason. */
+	/* EEXIST: report the file that another program made meanwhile. */
 	if (e != EEXIST || examine(p->path, why, size) != FOUND_TAKEN)
 		explain(p->path, found, e, why, size);
 	return -1;
@@ -539,8 +539,8 @@ unixpath_remove(const struct unixpath *file, int wait_ms)
 	if (!is_own_file(file))
 		return;
 	/*
-	 * While the socket listens, no other relay replaces its file.  The lock
-	 * is for the case that the file is removed by hand at this moment.
+	 * While the socket listens, no other relay replaces its file.  But if
+	 * the file is removed by hand now, another relay can make a new one.
 	 */
 	locked = lock_place(&p, file->path, wait_ms) == 0;
 	if (is_own_file(file) && unlink(file->path) == -1 && errno != ENOENT)

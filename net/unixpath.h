@@ -2,9 +2,8 @@
  * net/unixpath.h - Unix sockets and their files.
  *
  * Paths may be longer than sun_path, up to UNIXPATH_MAX - 1 bytes.  A path has
- * at least one '/'.  For a long path, the working directory of the
- * process changes during the call.  If it cannot be restored, the process
- * exits.
+ * at least one '/'.  For a long path, the working directory of the process
+ * changes during the call.  If it cannot be restored, the process exits.
  */
 #ifndef NET_UNIXPATH_H
 #define NET_UNIXPATH_H
@@ -35,12 +34,13 @@ int unixpath_connect(int fd, const char *path);
  * which has ${size} bytes, remove all files that were made, and return -1.
  *
  * A socket file on which no process listens is replaced, and that is logged.
- * Any other file is left alone, and is a failure.  A warning is logged if other
- * users may replace the new file.
+ * If any other file is there, it stays and the call fails.  A warning is logged
+ * if other users may replace the new file.
  *
- * Of several processes that do this at once on one path, one succeeds.  Each
- * holds a lock meanwhile.  Wait at most ${wait_ms} milliseconds for the lock of
- * another process; 0: do not block, and fail if the lock is taken.
+ * If several processes call this at once for one path, one succeeds.  If the
+ * file system has locks, each process locks the path before it makes the file.
+ * Wait at most ${wait_ms} milliseconds for the lock of another process; 0: do
+ * not block, and fail if the lock is taken.
  */
 int unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *why, size_t size);
 
