@@ -184,6 +184,7 @@ START_TEST(a_stream_that_is_given_up_ends_its_dial)
 		finish();
 	} else {
 		lose_link();
+		stream_release(s);
 	}
 }
 END_TEST
@@ -212,10 +213,14 @@ END_TEST
 
 START_TEST(an_echo_ends_with_its_stream)
 {
+	struct stream *s;
+
 	begin();
-	put_stream(open_stream(SERVE_ECHO), "ping");
+	s = open_stream(SERVE_ECHO);
+	put_stream(s, "ping");
 	TURN_UNTIL(far_conns.n == 1);
 	lose_link();
+	stream_release(s);
 }
 END_TEST
 
