@@ -168,7 +168,7 @@ int os_pipe_size(int fd, int size);
  * os_unsent(fd):
  * Return how many bytes were written to the TCP socket ${fd} and are not
  * acknowledged by the peer's system.  If the number is not known (portable),
- * return 0.
+ * return 1.
  */
 uint64_t os_unsent(int fd);
 

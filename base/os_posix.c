@@ -96,7 +96,7 @@ uint64_t
 os_unsent(int fd)
 {
 	(void)fd;
-	return 0;
+	return 1;
 }
 
 #endif

@@ -649,7 +649,9 @@ is_delivered(struct conn *c, const struct side *e, const struct half *from,
 	bool reads = from->state == HALF_OPEN && e->fds.in != -1;
 	bool writes = from->state != HALF_BROKEN && from->buf->used > 0;
 
-	if (other->err != 0 || (!reads && !writes && side_unsent(other) == 0))
+	bool unsent = from->moved > 0 && side_unsent(other) > 0;
+
+	if (other->err != 0 || (!reads && !writes && !unsent))
 		return true;
 	return is_stalled(c, reset_limit(c, e), now);
 }
