@@ -93,15 +93,15 @@ static void
 log_banner(struct tunnel *t)
 {
 	char text[BANNER_SHOWN + 1];
-	size_t n, start, i;
+	size_t n, first, i;
 	const char *banner = tunnel_banner(t, &n);
 
 	if (n == 0)
 		return;
-	start = n > BANNER_SHOWN ? n - BANNER_SHOWN : 0;
-	for (i = start; i < n; i++)
-		text[i - start] = banner[i] == '\n' ? '|' : banner[i];
-	text[i - start] = '\0';
+	first = n > BANNER_SHOWN ? n - BANNER_SHOWN : 0;
+	for (i = first; i < n; i++)
+		text[i - first] = banner[i] == '\n' ? '|' : banner[i];
+	text[i - first] = '\0';
 	log_say(LOG_ERROR, "its output before that: %s", text);
 }
 
