@@ -111,7 +111,7 @@ def mark(turn, monkeypatch, findings):
     except AssertionError:
         left = rig.marked(name)
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            rig.kill(pid, signal.SIGKILL)
         pytest.fail('processes left behind: %s' % left)
     found = ''
     for path in glob.glob(findings + '.*') if findings else ():

@@ -12,7 +12,6 @@ Bare hosts have no relay in PATH and run each command through SESSION.  FAR_*
 in the client's environment stand for the properties of a user account: home,
 login shell, user id, directory of programs.
 """
-import contextlib
 import getpass
 import os
 import shutil
@@ -157,15 +156,13 @@ class Hosts:
         daemon.terminate()
         daemon.wait()
         for pid in sessions:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            rig.kill(pid, signal.SIGKILL)
 
     def cut(self, name):
         """Kill every session of a host; its sshd keeps running."""
         sessions = rig.children(self.daemons[name].pid)
         for pid in sessions:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            rig.kill(pid, signal.SIGKILL)
         return len(sessions)
 
     def _programs(self, bare):

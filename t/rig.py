@@ -489,6 +489,12 @@ def environ_of(pid):
         return []
 
 
+def kill(pid, number):
+    """Send a signal to a process that may have ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def marked(mark):
     """The processes that carry mark in their environment: {pid: command line}.
     """

@@ -366,7 +366,7 @@ def test_quiet_streams_end_with_the_link(link, mark):
     crowd = [j.connect() for _ in range(200)]
     ping(*crowd[0])
     for pid in rig.children(j.relay.pid):
-        os.kill(pid, signal.SIGKILL)
+        rig.kill(pid, signal.SIGKILL)
     assert {a.fate() for a, _ in crowd} == {'reset'}
     assert j.relay.wait() == 7
 
@@ -844,7 +844,7 @@ def test_term_of_a_command_that_ignores_it(relay, mark, script):
     rig.quiet(r.pid)
     assert r.stop(timeout=4) == 0
     for pid in rig.marked(mark):
-        os.kill(pid, signal.SIGKILL)    # the child of sh
+        rig.kill(pid, signal.SIGKILL)    # the child of sh
 
 
 def test_near_is_killed(link, mark):

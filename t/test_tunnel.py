@@ -1139,11 +1139,11 @@ def test_stopped_while_it_copies(tunnel, far, hosts, mark, tmp, cable, who):
         for pid, line in rig.marked(mark).items():
             if line.startswith(sys.executable):
                 # bytes on the way are lost with the connection
-                os.kill(pid, signal.SIGKILL)
+                rig.kill(pid, signal.SIGKILL)
     else:
         for pid, line in rig.marked(mark).items():
             if line == 'sh' or line.startswith(('head -c', 'cat')):
-                os.kill(pid, signal.SIGTERM)
+                rig.kill(pid, signal.SIGTERM)
         assert r.wait() == 7
     hosts.wait_for_silence(mark, seconds=10)
     assert far.files() == []

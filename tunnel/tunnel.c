@@ -287,7 +287,11 @@ tunnel_set_hops(struct tunnel *t, const struct hops *hops)
 	t->connects = 0;
 	t->uploads_logged = 0;
 	t->silence_logged = false;
-	t->status = t->bootstrap != NULL ? STATUS_OK : STATUS_SYSTEM;
+	t->status = STATUS_OK;
+	if (t->bootstrap == NULL) {
+		log_say(LOG_ERROR, "cannot start a link: no memory");
+		t->status = STATUS_SYSTEM;
+	}
 	return t->bootstrap != NULL;
 }
 
