@@ -44,8 +44,8 @@
  * listeners, netlink, a spare pipe, the pid file.
  */
 #define FILES_OWN 14
-#define FILES_SPAWN 6  /* more descriptors, while a command is started */
-#define ASK_AGAIN 5000 /* ms until a refused -R is tried again */
+#define FILES_SPAWN 6     /* more descriptors, while a command is started */
+#define ASK_AGAIN 5000000 /* us until a refused -R is tried again */
 
 struct relay {
 	struct options opt;
@@ -112,12 +112,12 @@ set_up(struct relay *r)
 	r->daemon.pid_path = o->pid_path;
 	r->listeners.conns = &r->conns;
 	o->target.kids = &r->kids;
-	o->target.each_ms = o->each_ms;
+	o->target.each_us = o->each_us;
 	/* In a tunnel, -w applies to the targets and not to the command. */
-	o->target.wait_ms = options_tunnel(o) ? 0 : o->wait_ms;
+	o->target.wait_us = options_tunnel(o) ? 0 : o->wait_us;
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
 		f->to.kids = &r->kids;
-		f->to.each_ms = o->each_ms;
+		f->to.each_us = o->each_us;
 	}
 	if (options_linked(o))
 		set_up_tunnel(r);
@@ -400,7 +400,7 @@ start_forward(struct relay *r, struct forward *f)
 	if (f->kind == FORWARD_FAR) {
 		forward_keep_port(f);
 		tunnel_ask(r->tunnel, f);
-	} else if (f->kind == FORWARD_NEAR && r->opt.wait_ms > 0 && !r->ready) {
+	} else if (f->kind == FORWARD_NEAR && r->opt.wait_us > 0 && !r->ready) {
 		log_status("waiting for the target");
 		tunnel_probe(r->tunnel, f);
 	}
@@ -519,22 +519,22 @@ step_tunnel(struct relay *r)
 
 /* ---- a turn ---- */
 
-/* -i: exit after idle_ms without a connection. */
+/* -i: exit after idle_us without a connection. */
 static void
 watch_idle(struct relay *r)
 {
-	int64_t idle_ms = r->opt.idle_ms;
+	int64_t idle_us = r->opt.idle_us;
 
-	if (idle_ms == 0 || !r->ready || (r->listeners.n == 0 && r->opt.n_forwards == 0))
+	if (idle_us == 0 || !r->ready || (r->listeners.n == 0 && r->opt.n_forwards == 0))
 		return;
 	if (r->conns.n > 0 || r->used_at == 0)
 		r->used_at = r->ps.now;
 	if (r->conns.n > 0)
 		return;
-	pollset_until(&r->ps, r->used_at + idle_ms);
-	if (r->ps.now < r->used_at + idle_ms)
+	pollset_until(&r->ps, r->used_at + idle_us);
+	if (r->ps.now < r->used_at + idle_us)
 		return;
-	log_say(LOG_NOTICE, "exiting: no connection for %d s", r->opt.idle_ms / 1000);
+	log_say(LOG_NOTICE, "exiting: no connection for %d s", (int)(r->opt.idle_us / 1000000));
 	close_all(r, STATUS_OK);
 }
 

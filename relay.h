@@ -66,8 +66,7 @@
  * The name of a function begins with the name of its file or of its type.
  * Unless its contract differs, a function that fails returns -1 and sets errno.
  * relay opens its descriptors non-blocking and close-on-exec.  Times are
- * milliseconds of CLOCK_MONOTONIC.  Times whose names end in _us are
- * microseconds.  Sizes are bytes.
+ * microseconds of CLOCK_MONOTONIC.  Sizes are bytes.
  */
 #ifndef RELAY_H
 #define RELAY_H

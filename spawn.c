@@ -35,8 +35,8 @@
 #include "relay.h"
 #include "spawn.h"
 
-#define GRACE_TERM 500           /* milliseconds */
-#define GRACE_KILL 2000          /* milliseconds */
+#define GRACE_TERM 500000        /* us */
+#define GRACE_KILL 2000000       /* us */
 #define WIRE_SOCKET (256 * 1024) /* bytes; the default of the BSDs is 8 KiB */
 #define REPORT_TRIES 100
 #define NEVER INT64_MAX

@@ -1,7 +1,7 @@
 /*
  * spawn.h - child processes.
  *
- * Times are milliseconds of pollset_clock.
+ * Times are microseconds of pollset_clock.
  */
 #ifndef SPAWN_H
 #define SPAWN_H

@@ -48,19 +48,19 @@
 
 #include "base/poll.h"
 
-#define RETRY_MS 100 /* after a turn that could not watch all */
+#define RETRY 100000 /* us, after a turn that could not watch all */
 
 #define FEW 8            /* idle watches that every turn polls */
-#define RECENT 10        /* ms */
+#define RECENT 10000     /* us */
 #define SLICE 256        /* watches */
 #define SLICE_EVERY 1000 /* us */
 #define SHARE 3
-#define WAIT 5 /* ms; a shorter wait sets a hardware timer each turn: 5 us */
+#define WAIT 5000 /* us; a shorter wait sets a hardware timer each turn: 5 us */
 
 /* ---- the poll set of one turn ---- */
 
 int64_t
-pollset_clock_us(void)
+pollset_clock(void)
 {
 	struct timespec ts;
 
@@ -68,25 +68,12 @@ pollset_clock_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
-int64_t
-pollset_clock(void)
-{
-	return pollset_clock_us() / 1000;
-}
-
-static void
-read_clock(struct pollset *ps)
-{
-	ps->now_us = pollset_clock_us();
-	ps->now = ps->now_us / 1000;
-}
-
 void
 pollset_begin(struct pollset *ps)
 {
 	ps->n = 0;
 	ps->deadline = INT64_MAX;
-	read_clock(ps);
+	ps->now = pollset_clock();
 }
 
 void
@@ -109,7 +96,7 @@ pollset_add(struct pollset *ps, int fd, short events)
 		size = ps->size == 0 ? 64 : ps->size * 2;
 		more = realloc(ps->fds, size * sizeof(*more));
 		if (more == NULL) {
-			pollset_until(ps, ps->now + RETRY_MS);
+			pollset_until(ps, ps->now + RETRY);
 			return -1;
 		}
 		ps->fds = more;
@@ -126,15 +113,18 @@ pollset_until(struct pollset *ps, int64_t when)
 		ps->deadline = when;
 }
 
-/* Both times are whole ms, so poll cannot return before the deadline. */
+/* In ms, rounded up: poll must not return before the deadline. */
 static int
 timeout(const struct pollset *ps)
 {
+	int64_t ms;
+
 	if (ps->deadline == INT64_MAX)
 		return -1;
 	if (ps->deadline <= ps->now)
 		return 0;
-	return ps->deadline - ps->now > INT_MAX ? INT_MAX : (int)(ps->deadline - ps->now);
+	ms = (ps->deadline - ps->now - 1) / 1000 + 1;
+	return ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
 int
@@ -152,11 +142,11 @@ pollset_wait(struct pollset *ps)
 		 * loop would use all CPU time.
 		 */
 		if (errno == ENOMEM || errno == EAGAIN)
-			poll(NULL, 0, RETRY_MS);
+			poll(NULL, 0, RETRY / 1000);
 		else if (errno != EINTR)
 			return -1;
 	}
-	read_clock(ps);
+	ps->now = pollset_clock();
 	return 0;
 }
 
@@ -208,7 +198,7 @@ wake(struct watches *ws, struct watch *w)
 static int64_t
 recent(const struct watches *ws)
 {
-	return RECENT + (int64_t)(ws->idle.n / SLICE) * SLICE_EVERY / 1000;
+	return RECENT + (int64_t)(ws->idle.n / SLICE) * SLICE_EVERY;
 }
 
 void
@@ -243,42 +233,42 @@ watch_wake_all(struct watches *ws)
  * The turn of a slice is over.  If it took long, the next slice is due later.
  */
 static void
-end_slice(struct watches *ws, int64_t now_us)
+end_slice(struct watches *ws, int64_t now)
 {
-	int64_t pause = ws->slice_began_us == 0 ? 0 : SHARE * (now_us - ws->slice_began_us);
+	int64_t pause = ws->slice_began_at == 0 ? 0 : SHARE * (now - ws->slice_began_at);
 
-	ws->slice_began_us = 0;
+	ws->slice_began_at = 0;
 	if (pause > SLICE_EVERY)
-		ws->slice_due_us += pause - SLICE_EVERY;
+		ws->slice_due_at += pause - SLICE_EVERY;
 }
 
 /* Slices that were due more than WAIT ago are skipped. */
 static void
-begin_slice(struct watches *ws, int64_t now_us)
+begin_slice(struct watches *ws, int64_t now)
 {
 	int i;
 
 	for (i = 0; i < SLICE && ws->idle.first != NULL; i++)
 		wake(ws, ws->idle.first);
-	if (ws->slice_due_us < now_us - WAIT * 1000)
-		ws->slice_due_us = now_us - WAIT * 1000;
-	ws->slice_due_us += SLICE_EVERY;
-	ws->slice_began_us = now_us;
+	if (ws->slice_due_at < now - WAIT)
+		ws->slice_due_at = now - WAIT;
+	ws->slice_due_at += SLICE_EVERY;
+	ws->slice_began_at = now;
 }
 
 void
 watch_turn(struct watches *ws, struct pollset *ps)
 {
-	end_slice(ws, ps->now_us);
+	end_slice(ws, ps->now);
 	if (ws->idle.n <= FEW || ps->now - ws->event_at >= recent(ws)) {
 		watch_wake_all(ws);
 		return;
 	}
-	if (ps->now_us < ws->slice_due_us) {
+	if (ps->now < ws->slice_due_at) {
 		pollset_until(ps, ps->now + WAIT);
 		return;
 	}
-	begin_slice(ws, ps->now_us);
+	begin_slice(ws, ps->now);
 	pollset_until(ps, ps->now);
 }
 

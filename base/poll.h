@@ -5,8 +5,7 @@
  * its descriptors and deadlines.  After the poll, the same code reads the
  * results.  poll.c describes which watches a turn polls.
  *
- * Times are milliseconds of CLOCK_MONOTONIC, or microseconds where the name
- * ends in _us.
+ * Times are microseconds of CLOCK_MONOTONIC.
  */
 #ifndef BASE_POLL_H
 #define BASE_POLL_H
@@ -21,13 +20,11 @@ struct pollset {
 	struct pollfd *fds;
 	size_t n, size;
 	int64_t now;      /* the clock, read once in a turn */
-	int64_t now_us;   /* the same in microseconds */
 	int64_t deadline; /* of this turn; INT64_MAX: none */
 };
 
-/* pollset_clock(), pollset_clock_us(): Read the clock. */
+/* pollset_clock(): Read the clock. */
 int64_t pollset_clock(void);
-int64_t pollset_clock_us(void);
 
 /* pollset_begin(ps): Make ${ps}, which may be zeros, empty for a new turn. */
 void pollset_begin(struct pollset *ps);
@@ -73,8 +70,8 @@ struct watches {
 	struct watch_list active;
 	struct watch_list idle; /* in the order of the last poll, oldest first */
 	int64_t event_at;       /* of the last event of any watch */
-	int64_t slice_due_us;   /* time of the next slice */
-	int64_t slice_began_us; /* start of this turn's slice; 0: it has none */
+	int64_t slice_due_at;   /* time of the next slice */
+	int64_t slice_began_at; /* start of this turn's slice; 0: it has none */
 };
 
 /*

@@ -146,7 +146,7 @@ parse_option(struct options *o, const struct option_row *row, const char *text)
 		*(long *)field = number(row, text);
 		break;
 	case KIND_SECONDS:
-		*(int *)field = (int)number(row, text) * 1000;
+		*(int64_t *)field = (int64_t)number(row, text) * 1000000;
 		break;
 	case KIND_TEXT:
 		*(const char **)field = text;
@@ -197,7 +197,7 @@ parse_table(struct options *o, int argc, char *argv[])
 	const struct option_row *row;
 	int c;
 
-	o->each_ms = 10000;
+	o->each_us = 10000000;
 	o->level = LOG_NOTICE;
 	getopt_string(letters);
 	while ((c = getopt(argc, argv, letters)) != -1) {
@@ -288,10 +288,10 @@ far_options(struct options *o)
 	const char *level = o->level == LOG_ERROR ? " -q" : o->level == LOG_INFO ? " -v" : "";
 	char wait[16] = "";
 
-	if (o->wait_ms > 0)
-		snprintf(wait, sizeof(wait), " -w %d", o->wait_ms / 1000);
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -", o->each_ms / 1000,
-	    wait, o->any_uid ? " -a" : "", level);
+	if (o->wait_us > 0)
+		snprintf(wait, sizeof(wait), " -w %d", (int)(o->wait_us / 1000000));
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -",
+	    (int)(o->each_us / 1000000), wait, o->any_uid ? " -a" : "", level);
 }
 
 static void

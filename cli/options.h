@@ -5,6 +5,7 @@
 #define CLI_OPTIONS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/log.h"
 #include "net/dial.h"
@@ -13,7 +14,7 @@
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 
-#define OPTIONS_MOST 1000000 /* seconds: in milliseconds they fit an int */
+#define OPTIONS_MOST 1000000
 #define OPTIONS_FORWARDS 32
 
 enum mode {
@@ -52,7 +53,7 @@ enum mode {
 	    "go to the background when ready") \
 	ROW('h', "", FLAG, show_help, 0, 1, \
 	    "print this help on stdout") \
-	ROW('i', "SECONDS", SECONDS, idle_ms, 1, OPTIONS_MOST, \
+	ROW('i', "SECONDS", SECONDS, idle_us, 1, OPTIONS_MOST, \
 	    "exit after SECONDS without a connection") \
 	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM here, connect to TO from the last hop") \
@@ -66,7 +67,7 @@ enum mode {
 	    "log errors only") \
 	ROW('R', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM on the last hop, connect to TO from here") \
-	ROW('t', "SECONDS", SECONDS, each_ms, 1, OPTIONS_MOST, \
+	ROW('t', "SECONDS", SECONDS, each_us, 1, OPTIONS_MOST, \
 	    "try an address for SECONDS (default 10)") \
 	ROW('V', "", FLAG, show_version, 0, 1, \
 	    "print the version on stdout") \
@@ -74,7 +75,7 @@ enum mode {
 	    "log each connection") \
 	ROW('W', "TO", FORWARD, forwards, 0, 0, \
 	    "connect stdin and stdout to TO from the last hop") \
-	ROW('w', "SECONDS", SECONDS, wait_ms, 0, OPTIONS_MOST, \
+	ROW('w', "SECONDS", SECONDS, wait_us, 0, OPTIONS_MOST, \
 	    "retry an unavailable target for SECONDS") \
 	ROW('x', "PATH", TEXT, far_path, 0, 0, \
 	    "run the relay at PATH on the last hop, copy nothing") \
@@ -85,8 +86,8 @@ enum mode {
 /* The member of a row.  A forward, level or mode has no member of its own. */
 #define OPTIONS_FIELD(letter, argument, kind, field, least, most, help) OPTIONS_##kind(field)
 #define OPTIONS_FLAG(field) bool field;
-#define OPTIONS_COUNT(field) long field;  /* 0: not given */
-#define OPTIONS_SECONDS(field) int field; /* in milliseconds */
+#define OPTIONS_COUNT(field) long field;      /* 0: not given */
+#define OPTIONS_SECONDS(field) int64_t field; /* in us */
 #define OPTIONS_TEXT(field) const char *field;
 #define OPTIONS_FORWARD(field)
 #define OPTIONS_LEVEL(field)

@@ -59,16 +59,16 @@
 #define BESIDE 16
 #define STREAM_READS 4 /* reads of one chunk each, into one stream */
 
-/* Limits, in ms.  A limit of a rule starts again with each progress. */
-#define LINGER 2000          /* of linger, and mostly of reset */
-#define COMMAND_LINGER 250   /* of reset: a command cannot receive a reset */
-#define LOST_LINGER 500      /* of reset: the link is dead */
-#define STUCK_LINGER 1000    /* of stuck */
-#define STUCK_FAR 2000       /* the same, if the far side reports progress */
-#define UNSENT_CHECK 5       /* between two checks for progress, after a reset */
-#define STALL_CHECK 100      /* the same, for the other rules */
-#define FLUSH_EVERY 100      /* between two writes by flush() */
-#define HANDSHAKE_TIME 60000 /* in which a client of -D must send its request */
+/* Limits, in us.  A limit of a rule starts again with each progress. */
+#define LINGER 2000000          /* of linger, and mostly of reset */
+#define COMMAND_LINGER 250000   /* of reset: a command cannot receive a reset */
+#define LOST_LINGER 500000      /* of reset: the link is dead */
+#define STUCK_LINGER 1000000    /* of stuck */
+#define STUCK_FAR 2000000       /* the same, if the far side reports progress */
+#define UNSENT_CHECK 5000       /* between two checks for progress, after a reset */
+#define STALL_CHECK 100000      /* the same, for the other rules */
+#define FLUSH_EVERY 100000      /* between two writes by flush() */
+#define HANDSHAKE_TIME 60000000 /* in which a client of -D must send its request */
 
 #define FLUSHES 50 /* tries of flush() without progress; the peer ends earlier */
 
@@ -189,7 +189,8 @@ log_closed(const struct conn *c, int64_t now)
 		return;
 	log_say(LOG_INFO,
 	    "[%lu] closed %s -> %s: %" PRIu64 " bytes there, %" PRIu64 " back, %.3f s", c->id,
-	    c->from, to_name(c, to), c->ab.moved, c->ba.moved, (double)(now - c->began_at) / 1000);
+	    c->from, to_name(c, to), c->ab.moved, c->ba.moved,
+	    (double)(now - c->began_at) / 1000000);
 }
 
 /* ---- begin ---- */
@@ -1106,6 +1107,6 @@ conn_table(const struct conns *tab, int64_t now)
 		    "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64
 		    " s old",
 		    c->id, c->from, to_name(c, to), c->state == CONN_OPEN ? "" : " (connecting)",
-		    c->ab.moved, c->ba.moved, (now - c->began_at) / 1000);
+		    c->ab.moved, c->ba.moved, (now - c->began_at) / 1000000);
 	}
 }

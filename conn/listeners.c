@@ -14,15 +14,15 @@
 #include "conn/fdpair.h"
 #include "conn/listeners.h"
 
-#define ACCEPTS 64      /* connections of one listener in one turn */
-#define FULL_PAUSE 1000 /* after accept has failed */
+#define ACCEPTS 64         /* connections of one listener in one turn */
+#define FULL_PAUSE 1000000 /* us, after accept has failed */
 
 bool
 listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use)
 {
 	struct listener tab[ADDR_MAX];
 	char why[LISTENER_WHY];
-	int n = listener_open(from, LISTENER_START_MS, tab, why, sizeof(why)), i;
+	int n = listener_open(from, LISTENER_START, tab, why, sizeof(why)), i;
 
 	if (n == -1) {
 		log_say(LOG_ERROR, "%s", why);
@@ -49,7 +49,7 @@ void
 listeners_close(struct listeners *ls)
 {
 	while (ls->n > 0)
-		listener_close(&ls->tab[--ls->n].l, LISTENER_STOP_MS);
+		listener_close(&ls->tab[--ls->n].l, LISTENER_STOP);
 }
 
 void

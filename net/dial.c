@@ -33,11 +33,11 @@
 #include "relay.h"
 #include "net/dial.h"
 
-/* Pauses before the next attempt, in milliseconds. */
-#define PAUSE_FIRST 20 /* doubled up to PAUSE_MAX */
-#define PAUSE_MAX 500
-#define PAUSE_FULL 100  /* the system has no descriptor or memory left */
-#define PAUSE_BACKLOG 5 /* the backlog of a Unix listener is full */
+/* Pauses before the next attempt, in us. */
+#define PAUSE_FIRST 20000 /* doubled up to PAUSE_MAX */
+#define PAUSE_MAX 500000
+#define PAUSE_FULL 100000  /* the system has no descriptor or memory left */
+#define PAUSE_BACKLOG 5000 /* the backlog of a Unix listener is full */
 
 enum step { RESOLVING, CONNECTING, STARTING, PAUSING, DONE, FAILED };
 
@@ -140,7 +140,7 @@ resolve(struct dial *d, int64_t now)
 	}
 	*shared = d->lookup;
 	d->step = RESOLVING;
-	d->deadline = now + d->target->each_ms;
+	d->deadline = now + d->target->each_us;
 }
 
 /* Later dials must not join: the answer is complete, or may never come. */
@@ -230,7 +230,7 @@ connect_next(struct dial *d, int64_t now)
 			/* POSIX: after EINTR, connect continues. */
 			d->next++;
 			d->step = CONNECTING;
-			d->deadline = now + d->target->each_ms;
+			d->deadline = now + d->target->each_us;
 			return;
 		}
 		if (e != 0)
@@ -308,8 +308,8 @@ dial_start(struct dial_target *target, int64_t now)
 	d->to = &target->to;
 	d->fd = d->slot = -1;
 	d->pause = PAUSE_FIRST;
-	d->give_up = now + target->wait_ms;
-	d->full_until = now + target->each_ms;
+	d->give_up = now + target->wait_us;
+	d->full_until = now + target->each_us;
 	begin(d, now);
 	return d;
 }
@@ -494,7 +494,7 @@ dial_explain(const struct dial *d, char *dst, size_t size)
 		explain_refused_path(d, dst, size);
 	else if (d->err == ETIMEDOUT)
 		snprintf(dst, size, "no answer within %d s; -t SECONDS waits longer",
-		    d->target->each_ms / 1000);
+		    (int)(d->target->each_us / 1000000));
 	else
 		snprintf(dst, size, "%s%s", strerror(d->err), advice(d));
 	return dst - n;

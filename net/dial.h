@@ -4,7 +4,7 @@
  * A dial connects to one endpoint, or starts a command.  Several dials can
  * share a target, which keeps the addresses of its name.
  *
- * Times are milliseconds of pollset_clock.
+ * Times are microseconds of pollset_clock.
  */
 #ifndef NET_DIAL_H
 #define NET_DIAL_H
@@ -25,8 +25,8 @@ enum dial_state { DIAL_BUSY, DIAL_DONE, DIAL_FAILED };
 
 struct dial_target {
 	struct endpoint to;
-	int each_ms;           /* time limit of a look-up, and of each address */
-	int wait_ms;           /* -w: time for new attempts; 0: one attempt */
+	int64_t each_us;       /* time limit of a look-up, and of each address */
+	int64_t wait_us;       /* -w: time for new attempts; 0: one attempt */
 	struct children *kids; /* the owner of commands and look-ups */
 	unsigned how;          /* flags of spawn_start, for a command */
 	size_t users;          /* references; 0: dial_drop_target does not free it */

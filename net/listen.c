@@ -177,13 +177,13 @@ open_addrs(const struct endpoint *ep, struct listener *tab, char *why, size_t si
 }
 
 int
-listener_open(
-    const struct endpoint *ep, int wait_ms, struct listener tab[ADDR_MAX], char *why, size_t size)
+listener_open(const struct endpoint *ep, int64_t wait_us, struct listener tab[ADDR_MAX], char *why,
+    size_t size)
 {
 	if (ep->kind != ENDPOINT_UNIX)
 		return open_addrs(ep, tab, why, size);
 	memset(&tab[0], 0, sizeof(tab[0]));
-	tab[0].fd = unixpath_listen(&tab[0].file, ep->path, wait_ms, why, size);
+	tab[0].fd = unixpath_listen(&tab[0].file, ep->path, wait_us, why, size);
 	return tab[0].fd == -1 ? -1 : 1;
 }
 
@@ -194,13 +194,13 @@ listener_name(const struct listener *l)
 }
 
 void
-listener_close(struct listener *l, int wait_ms)
+listener_close(struct listener *l, int64_t wait_us)
 {
 	if (l->fd == -1)
 		return;
 	/* Close last: while the file exists, its socket must be in use. */
 	if (l->file.path != NULL)
-		unixpath_remove(&l->file, wait_ms);
+		unixpath_remove(&l->file, wait_us);
 	os_close(&l->fd);
 }
 

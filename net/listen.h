@@ -20,8 +20,8 @@ struct endpoint;
  * Limits of the wait for another process on the same socket path, at the start
  * and at the end of relay.  relay must end within 2 s.
  */
-#define LISTENER_START_MS 5000
-#define LISTENER_STOP_MS 1000
+#define LISTENER_START 5000000 /* us */
+#define LISTENER_STOP 1000000  /* us */
 
 #define LISTENER_WHY (UNIXPATH_MAX + 2048) /* room for an error with its path */
 
@@ -30,11 +30,11 @@ struct listener {
 	bool check_uid;       /* accept only processes of this user and of root */
 	char name[ADDR_NAME]; /* TCP: the bound address */
 	struct unixpath file; /* Unix; path NULL: TCP */
-	int64_t resume;       /* set by the caller: time of next accept (ms) */
+	int64_t resume;       /* set by the caller: time of next accept */
 };
 
 /*
- * listener_open(ep, wait_ms, tab, why, size):
+ * listener_open(ep, wait_us, tab, why, size):
  * Listen on the TCP or Unix endpoint ${ep}, which must outlive the listeners.
  * Fill entries of ${tab} and return how many, at least 1.  On failure write one
  * line with cause and remedy to ${why}, which has ${size} bytes, close all that
@@ -45,12 +45,12 @@ struct listener {
  * check_uid is set for TCP on loopback, because every user of the host can
  * reach it.
  *
- * A Unix endpoint waits at most ${wait_ms} milliseconds for another process
+ * A Unix endpoint waits at most ${wait_us} microseconds for another process
  * that starts on the same path; see unixpath_listen.  A TCP endpoint with a
  * host name may block for a name server.
  */
-int listener_open(
-    const struct endpoint *ep, int wait_ms, struct listener tab[ADDR_MAX], char *why, size_t size);
+int listener_open(const struct endpoint *ep, int64_t wait_us, struct listener tab[ADDR_MAX],
+    char *why, size_t size);
 
 /*
  * listener_open_at(ep, addrs, tab, why, size):
@@ -71,11 +71,11 @@ int listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
 int listener_accept(const struct listener *l, char *name);
 
 /*
- * listener_close(l, wait_ms):
+ * listener_close(l, wait_us):
  * Close ${l}, and remove its socket file as unixpath_remove does.  If ${l} is
  * closed already, do nothing.
  */
-void listener_close(struct listener *l, int wait_ms);
+void listener_close(struct listener *l, int64_t wait_us);
 
 /*
  * listener_name(l):

@@ -35,11 +35,11 @@
 #include "relay.h"
 #include "net/unixpath.h"
 
-#define STICKY 01000   /* S_ISVTX is XSI; POSIX has its value */
-#define BESIDE_NAME 80 /* bytes of NAME in ".NAME.relay", to fit sun_path */
-#define BESIDE_ROOM 48 /* for what is added to a path */
-#define LOCK_PAUSE 5   /* milliseconds between two attempts */
-#define LOCK_TRIES 16  /* without a pause */
+#define STICKY 01000    /* S_ISVTX is XSI; POSIX has its value */
+#define BESIDE_NAME 80  /* bytes of NAME in ".NAME.relay", to fit sun_path */
+#define BESIDE_ROOM 48  /* for what is added to a path */
+#define LOCK_PAUSE 5000 /* us between two attempts */
+#define LOCK_TRIES 16   /* without a pause */
 
 /* ---- long paths ---- */
 
@@ -305,18 +305,18 @@ lock_now(struct place *p)
 }
 
 /*
- * Lock ${path}, and wait at most ${wait_ms} for it.  EAGAIN: another process
+ * Lock ${path}, and wait at most ${wait_us} for it.  EAGAIN: another process
  * held the lock all the time.
  */
 static int
-lock_place(struct place *p, const char *path, int wait_ms)
+lock_place(struct place *p, const char *path, int64_t wait_us)
 {
 	char suffix[BESIDE_ROOM - 16];
 
 	p->path = path;
 	name_beside(p->lock, path, ".relay-lock");
 	name_beside(p->temp, path, ".relay");
-	for (; lock_now(p) == -1; wait_ms -= LOCK_PAUSE) {
+	for (; lock_now(p) == -1; wait_us -= LOCK_PAUSE) {
 		if (errno == ENOLCK) {
 			/* Without a lock, each process needs its own name. */
 			unlink(p->lock);
@@ -324,9 +324,9 @@ lock_place(struct place *p, const char *path, int wait_ms)
 			name_beside(p->temp, path, suffix);
 			return 0;
 		}
-		if (errno != EAGAIN || wait_ms <= 0)
+		if (errno != EAGAIN || wait_us <= 0)
 			return -1;
-		poll(NULL, 0, LOCK_PAUSE);
+		poll(NULL, 0, LOCK_PAUSE / 1000);
 	}
 	return 0;
 }
@@ -427,12 +427,12 @@ explain(const char *path, enum found found, int e, char *why, size_t size)
 }
 
 static void
-explain_lock(const struct place *p, enum found found, int wait_ms, char *why, size_t size)
+explain_lock(const struct place *p, enum found found, int64_t wait_us, char *why, size_t size)
 {
 	struct stat st;
 	int e = errno;
 
-	if (e == EAGAIN && wait_ms == 0)
+	if (e == EAGAIN && wait_us == 0)
 		snprintf(why, size,
 		    "cannot listen on %s: another process holds the lock %s; try again later or "
 		    "choose another path",
@@ -441,7 +441,7 @@ explain_lock(const struct place *p, enum found found, int wait_ms, char *why, si
 		snprintf(why, size,
 		    "cannot listen on %s: another process has held the lock %s for %d s; end that "
 		    "process or choose another path",
-		    p->path, p->lock, wait_ms / 1000);
+		    p->path, p->lock, (int)(wait_us / 1000000));
 	else if (e != EMFILE && lstat(p->lock, &st) == 0)
 		snprintf(why, size,
 		    "cannot listen on %s: the lock %s cannot be used: %s; remove it or choose "
@@ -497,7 +497,7 @@ warn_of_others(const char *path)
 }
 
 int
-unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *why, size_t size)
+unixpath_listen(struct unixpath *file, const char *path, int64_t wait_us, char *why, size_t size)
 {
 	enum found found = examine(path, why, size);
 	struct place p;
@@ -506,8 +506,8 @@ unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *why,
 	/* A file that must stay is reported without the lock. */
 	if (found == FOUND_TAKEN)
 		return -1;
-	if (lock_place(&p, path, wait_ms) == -1) {
-		explain_lock(&p, found, wait_ms, why, size);
+	if (lock_place(&p, path, wait_us) == -1) {
+		explain_lock(&p, found, wait_us, why, size);
 		return -1;
 	}
 	fd = take_place(&p, file, why, size);
@@ -531,7 +531,7 @@ is_own_file(const struct unixpath *file)
 }
 
 void
-unixpath_remove(const struct unixpath *file, int wait_ms)
+unixpath_remove(const struct unixpath *file, int64_t wait_us)
 {
 	struct place p;
 	bool locked;
@@ -542,7 +542,7 @@ unixpath_remove(const struct unixpath *file, int wait_ms)
 	 * While the socket listens, no other relay replaces its file.  But if
 	 * the file is removed by hand now, another relay can make a new one.
 	 */
-	locked = lock_place(&p, file->path, wait_ms) == 0;
+	locked = lock_place(&p, file->path, wait_us) == 0;
 	if (is_own_file(file) && unlink(file->path) == -1 && errno != ENOENT)
 		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", file->path,
 		    strerror(errno));

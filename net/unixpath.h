@@ -27,7 +27,7 @@ struct unixpath {
 int unixpath_connect(int fd, const char *path);
 
 /*
- * unixpath_listen(file, path, wait_ms, why, size):
+ * unixpath_listen(file, path, wait_us, why, size):
  * Make a socket file with mode 0600 at ${path}, which must outlive ${file}, and
  * listen on it.  Return a non-blocking socket, which belongs to the caller, and
  * fill ${file}.  On failure write one line with cause and remedy to ${why},
@@ -39,17 +39,18 @@ int unixpath_connect(int fd, const char *path);
  *
  * If several processes call this at once for one path, one succeeds.  If the
  * file system has locks, each process locks the path before it makes the file.
- * Wait at most ${wait_ms} milliseconds for the lock of another process; 0: do
+ * Wait at most ${wait_us} microseconds for the lock of another process; 0: do
  * not block, and fail if the lock is taken.
  */
-int unixpath_listen(struct unixpath *file, const char *path, int wait_ms, char *why, size_t size);
+int unixpath_listen(
+    struct unixpath *file, const char *path, int64_t wait_us, char *why, size_t size);
 
 /*
- * unixpath_remove(file, wait_ms):
+ * unixpath_remove(file, wait_us):
  * Remove ${file}, unless its path leads to another file by now.  If another
- * process holds the lock, wait at most ${wait_ms} milliseconds, and then go on
+ * process holds the lock, wait at most ${wait_us} microseconds, and then go on
  * without the lock.  A failure is logged.
  */
-void unixpath_remove(const struct unixpath *file, int wait_ms);
+void unixpath_remove(const struct unixpath *file, int64_t wait_us);
 
 #endif

@@ -19,7 +19,7 @@ turn(struct child *starting)
 	s = spawn_turn(&kids, &ps);
 	if (s != STATUS_OK)
 		status = s;
-	pollset_until(&ps, ps.now + 2);
+	pollset_until(&ps, ps.now + 2000);
 	if (starting != NULL)
 		spawn_want(starting, &ps);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
@@ -247,23 +247,23 @@ START_TEST(a_released_child_gets_SIGTERM_and_later_SIGKILL)
 
 	in = spawn_take_in(k);
 	WAIT_FOR(read(in, &c, 1) == 1 && c == 'R');
-	spawn_release(k, 1000);
-	turn_at(1499);
-	ck_assert_int_eq(ps.deadline, 1500);
+	spawn_release(k, 1000000);
+	turn_at(1499999);
+	ck_assert_int_eq(ps.deadline, 1500000);
 	poll(NULL, 0, 50); /* no signal may come in this time */
 	ck_assert_int_eq(read(in, &c, 1), -1);
-	turn_at(1500);
+	turn_at(1500000);
 	WAIT_FOR(read(in, &c, 1) == 1);
 	ck_assert_int_eq(c, 'T');
-	turn_at(3499);
-	ck_assert_int_eq(ps.deadline, 3500);
+	turn_at(3499999);
+	ck_assert_int_eq(ps.deadline, 3500000);
 	spawn_reap(&kids);
 	ck_assert_ptr_nonnull(kids.first);
 	capture();
-	turn_at(3500);
+	turn_at(3500000);
 	UNTIL(kids.first == NULL, {
 		spawn_reap(&kids);
-		ck_assert_int_eq(turn_at(3500), STATUS_OK);
+		ck_assert_int_eq(turn_at(3500000), STATUS_OK);
 	});
 	ck_assert_str_eq(captured(), ""); /* relay caused it */
 }
@@ -277,14 +277,14 @@ START_TEST(a_child_that_ignores_SIGTERM_is_killed)
 
 	WAIT_FOR(read(in, &c, 1) == 1);
 	spawn_release(k, 0);
-	turn_at(500);
-	ck_assert_int_eq(ps.deadline, 2500);
-	turn_at(2500);
+	turn_at(500000);
+	ck_assert_int_eq(ps.deadline, 2500000);
+	turn_at(2500000);
 	ck_assert_int_eq(ps.deadline, INT64_MAX);
 	WAIT_FOR(read(in, &c, 1) == 0);
 	UNTIL(kids.first == NULL, {
 		spawn_reap(&kids);
-		turn_at(2500);
+		turn_at(2500000);
 	});
 }
 END_TEST
@@ -294,14 +294,14 @@ START_TEST(hurry_signals_only_released_children)
 	struct child *b = start("exec sleep 100", NULL), *a = start("exec sleep 100", NULL);
 	struct pollfd p = { .events = POLLIN };
 
-	spawn_release(a, 1000);
-	spawn_hurry(&kids, 1001);
-	turn_at(1001);
+	spawn_release(a, 1000000);
+	spawn_hurry(&kids, 1001000);
+	turn_at(1001000);
 	UNTIL(kids.first == b, {
 		spawn_reap(&kids);
-		turn_at(1001);
+		turn_at(1001000);
 	});
-	turn_at(1001);
+	turn_at(1001000);
 	ck_assert_ptr_eq(kids.first, b);
 	ck_assert_int_eq(ps.deadline, INT64_MAX);
 	p.fd = spawn_take_in(b);
@@ -444,10 +444,10 @@ START_TEST(a_released_call_is_ended_at_once)
 	signals_open();
 	c = spawn_call(&kids, sleeper, NULL);
 	spawn_release(c, 500);
-	turn_at(500);
+	turn_at(500000);
 	UNTIL(kids.first == NULL, {
 		spawn_reap(&kids);
-		turn_at(500);
+		turn_at(500000);
 	});
 }
 END_TEST

@@ -47,7 +47,7 @@ struct forward {
 	struct endpoint from;      /* of -L and -D: here, of -R: there */
 	struct dial_target to;     /* of -R: here */
 	enum forward_state state;
-	int64_t retry_at; /* FORWARD_RETRY, in ms */
+	int64_t retry_at; /* FORWARD_RETRY */
 
 	/* -R, FORWARD_READY: the addresses, a line each, and an empty line. */
 	char bound[UNIXPATH_MAX + 8];

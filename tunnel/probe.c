@@ -17,7 +17,7 @@
 #include "tunnel/probe.h"
 
 #define BYTE_VALUES 256
-#define BYTES_WAIT 10000 /* until all byte values have come back */
+#define BYTES_WAIT 10000000 /* us, until all byte values have come back */
 #define BANNER_SHOWN 80
 
 struct probe {
@@ -181,7 +181,7 @@ report_reached(struct probe_run *p, int64_t now)
 	if (p->state != RUN_REACHES)
 		return;
 	p->state = RUN_STARTS;
-	report(p, true, "reached in %lld ms", (long long)(now - p->started_at));
+	report(p, true, "reached in %lld ms", (long long)(now - p->started_at) / 1000);
 }
 
 static void
@@ -296,7 +296,7 @@ watch_bytes(struct probe_run *p, struct pollset *ps)
 		    p, false, "the relay there sends no bytes back: %s", stream_reason(p->stream));
 		stop(p, STATUS_LINK);
 	} else if (ps->now >= p->give_up_at) {
-		report(p, false, "not all byte values come back within %d s", BYTES_WAIT / 1000);
+		report(p, false, "not all byte values come back within %d s", BYTES_WAIT / 1000000);
 		stop(p, STATUS_LINK);
 	} else {
 		pollset_until(ps, p->give_up_at);

@@ -15,7 +15,7 @@
  *   note  login: its shells print 8 bytes first, which are skipped: welcome
  *   FAIL  node: cannot reach node: ...
  *
- * Nothing here blocks.  Times are milliseconds of pollset_clock().
+ * Nothing here blocks.  Times are microseconds of pollset_clock().
  */
 #ifndef TUNNEL_PROBE_H
 #define TUNNEL_PROBE_H

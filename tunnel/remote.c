@@ -21,10 +21,10 @@
 #include "tunnel/forward.h"
 #include "tunnel/remote.h"
 
-#define WAITING 8       /* waiting streams of one -R */
-#define ACCEPTS 64      /* most connections of one listener in one turn */
-#define FULL_PAUSE 1000 /* ms without accept, if no descriptor is left */
-#define LOOKUP_PAUSE 20 /* ms until a queued look-up is tried again */
+#define WAITING 8          /* waiting streams of one -R */
+#define ACCEPTS 64         /* most connections of one listener in one turn */
+#define FULL_PAUSE 1000000 /* us without accept, if no descriptor is left */
+#define LOOKUP_PAUSE 20000 /* us until a queued look-up is tried again */
 
 struct remotes {
 	struct conns *conns;
@@ -339,7 +339,7 @@ remote_listen(struct remotes *tab, struct stream *s, int64_t now)
 		return;
 	}
 	l->stream = s;
-	l->give_up_at = now + tab->rule->each_ms;
+	l->give_up_at = now + tab->rule->each_us;
 	l->next = tab->listeners;
 	tab->listeners = l;
 	if (l->at.kind == ENDPOINT_UNIX || addr_numeric(&l->at, &addrs))

@@ -12,7 +12,7 @@
  *   far    a listener:  queued --> look-up --> open; ends with its stream
  *          a stream:    waiting --accept--> a connection
  *
- * No function waits.  Times are milliseconds of pollset_clock.
+ * No function waits.  Times are microseconds of pollset_clock.
  */
 #ifndef TUNNEL_REMOTE_H
 #define TUNNEL_REMOTE_H
@@ -36,7 +36,7 @@ struct stream;
 /*
  * remote_new(conns, rule, any_uid):
  * A table without entries; NULL: no memory.  ${conns} and ${rule} are borrowed.
- * Look-ups are children of ${rule}->kids, and take ${rule}->each_ms at most.
+ * Look-ups are children of ${rule}->kids, and take ${rule}->each_us at most.
  * far: with ${any_uid}, processes of other users may connect to the listeners.
  * near: while ${conns}->max connections are open, further ones wait.
  *

@@ -15,8 +15,8 @@
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"
 
-/* ms.  The addresses of a name can change while a tunnel runs for weeks. */
-#define NAME_AGE 60000
+/* us.  The addresses of a name can change while a tunnel runs for weeks. */
+#define NAME_AGE 60000000
 #define NAMES 16
 
 /* A target with a host name, which is looked up once for many streams. */

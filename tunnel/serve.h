@@ -27,7 +27,7 @@ struct serve;
  *
  * serve_streams(tab, m, now):
  * Take up all streams that the peer of ${m} has opened.  A stream that cannot
- * be served is reset with a reason.  Does not wait.  ${now} is in ms.
+ * be served is reset with a reason.  Does not wait.
  */
 struct serve *serve_new(
     struct conns *conns, struct remotes *remotes, struct dial_target *target, bool only_target);

@@ -8,7 +8,7 @@
  * The end of the channel's input ends the link.  If the channel has no reader,
  * only writing ends at first: the peer's last output (a BYE, an error message)
  * may still be unread.  The link ends at the end of this output, or after
- * LAST_OUTPUT ms.
+ * LAST_OUTPUT.
  */
 #include <errno.h>
 #include <poll.h>
@@ -31,7 +31,7 @@
 #include "relay.h"
 #include "tunnel/transport.h"
 
-#define LAST_OUTPUT 500 /* ms */
+#define LAST_OUTPUT 500000 /* us */
 #define STDERR_SIZE 4096
 #define STDERR_PIPE (64 * 1024) /* may be left after its writer ended */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
@@ -297,8 +297,6 @@ has_output(const struct transport *t)
 void
 transport_want(struct transport *t, struct pollset *ps)
 {
-	int64_t deadline = mux_deadline(t->mux);
-
 	t->stderr_slot = pollset_add(ps, t->stderr_fd, POLLIN);
 	switch (t->state) {
 	case TRANSPORT_DIALING:
@@ -314,8 +312,7 @@ transport_want(struct transport *t, struct pollset *ps)
 	}
 	fdpair_want(&t->wire, ps, mux_state(t->mux) != MUX_DEAD,
 	    t->state == TRANSPORT_OPEN && has_output(t));
-	if (deadline != INT64_MAX)
-		pollset_until(ps, (deadline + 999) / 1000);
+	pollset_until(ps, mux_deadline(t->mux));
 }
 
 static void
@@ -357,7 +354,7 @@ step_dial(struct transport *t, const struct pollset *ps)
 /* The mux and bootstrap both read all bytes before the magic.  The mux skips
  * the answers to bootstrap, and bootstrap skips everything else. */
 static void
-feed(struct transport *t, size_t n, int64_t now_us)
+feed(struct transport *t, size_t n, int64_t now)
 {
 	if (t->bootstrap != NULL && mux_state(t->mux) == MUX_STARTING) {
 		bootstrap_feed(t->bootstrap, t->in, n);
@@ -366,16 +363,16 @@ feed(struct transport *t, size_t n, int64_t now_us)
 			return;
 		}
 	}
-	mux_feed(t->mux, t->in, n, now_us);
+	mux_feed(t->mux, t->in, n, now);
 }
 
 static void
-read_wire(struct transport *t, int64_t now_us)
+read_wire(struct transport *t, int64_t now)
 {
 	ssize_t n = read(t->wire.in, t->in, READ_SIZE);
 
 	if (n > 0)
-		feed(t, (size_t)n, now_us);
+		feed(t, (size_t)n, now);
 	else if (n == 0)
 		mux_lost(t->mux, MUX_END, "the other side has ended");
 	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
@@ -397,14 +394,14 @@ static void
 step_wire(struct transport *t, const struct pollset *ps)
 {
 	if (fdpair_readable(&t->wire, ps))
-		read_wire(t, ps->now_us);
+		read_wire(t, ps->now);
 	if (fdpair_writable(&t->wire, ps))
 		t->full = false;
 	if (fdpair_failed(&t->wire, ps) != 0)
 		start_draining(t, ps->now);
 	if (t->state == TRANSPORT_DRAINING && ps->now >= t->give_up_at)
 		mux_lost(t->mux, MUX_END, "the other side does not read");
-	mux_tick(t->mux, ps->now_us);
+	mux_tick(t->mux, ps->now);
 }
 
 void
@@ -419,37 +416,37 @@ transport_step(struct transport *t, const struct pollset *ps)
 }
 
 static size_t
-pull(struct transport *t, int64_t now_us)
+pull(struct transport *t, int64_t now)
 {
 	if (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap))
 		return bootstrap_pull(t->bootstrap, t->out, WRITE_SIZE);
-	return mux_pull(t->mux, t->out, WRITE_SIZE, now_us);
+	return mux_pull(t->mux, t->out, WRITE_SIZE, now);
 }
 
 /* Return false if there is nothing to write. */
 static bool
-refill(struct transport *t, int64_t now_us)
+refill(struct transport *t, int64_t now)
 {
 	if (t->out_start < t->out_end)
 		return true;
 	t->out_start = 0;
-	t->out_end = pull(t, now_us);
+	t->out_end = pull(t, now);
 	return t->out_end > 0;
 }
 
 void
-transport_flush(struct transport *t, int64_t now_us)
+transport_flush(struct transport *t, int64_t now)
 {
 	ssize_t n;
 
-	while (t->state == TRANSPORT_OPEN && !t->full && refill(t, now_us)) {
+	while (t->state == TRANSPORT_OPEN && !t->full && refill(t, now)) {
 		n = write(t->wire.out, t->out + t->out_start, t->out_end - t->out_start);
 		if (n > 0)
 			t->out_start += (size_t)n;
 		else if (errno == EAGAIN || errno == EWOULDBLOCK)
 			t->full = true;
 		else if (errno != EINTR)
-			start_draining(t, now_us / 1000);
+			start_draining(t, now);
 	}
 }
 

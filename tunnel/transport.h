@@ -9,8 +9,7 @@
  * only when the channel has taken all earlier ones.  So the mux decides as late
  * as possible which bytes to send next.
  *
- * No function waits.  now is in milliseconds of pollset_clock, now_us in
- * microseconds.
+ * No function waits.  Times are microseconds of pollset_clock.
  */
 #ifndef TUNNEL_TRANSPORT_H
 #define TUNNEL_TRANSPORT_H
@@ -41,7 +40,7 @@ struct transport;
  * Add what ${t} waits for to ${ps}; read and feed the mux.  The end of the
  * channel calls mux_lost.
  *
- * transport_flush(t, now_us):
+ * transport_flush(t, now):
  * Write as many bytes of the mux as the channel takes.
  *
  * transport_free(t, now):
@@ -53,7 +52,7 @@ struct transport *transport_near(struct mux *m, struct dial_target *target,
 struct transport *transport_far(struct mux *m);
 void transport_want(struct transport *t, struct pollset *ps);
 void transport_step(struct transport *t, const struct pollset *ps);
-void transport_flush(struct transport *t, int64_t now_us);
+void transport_flush(struct transport *t, int64_t now);
 void transport_free(struct transport *t, int64_t now);
 
 /*

@@ -22,17 +22,17 @@
 #include "relay.h"
 #include "tunnel/tunnel.h"
 
-/* In ms. */
-#define EXPLAIN_AFTER 500 /* the exit status comes a moment after the end of stdout */
-#define REPORT_AFTER 200  /* of a loss */
-#define PAUSE_FIRST 1000
-#define PAUSE_MOST 60000
-#define WANTED_PAUSE 1000 /* pause while a connection waits, per retry */
-#define WANTED_MOST 10000
-#define SLEPT 5000        /* a jump of the time of day */
-#define START_MOST 120000 /* a reconnect: no password can be typed */
-#define MAGIC_AFTER 10000 /* from the start of the far relay to its magic */
-#define BANNER_SHOWN 400  /* bytes */
+/* In us. */
+#define EXPLAIN_AFTER 500000 /* the exit status comes a moment after the end of stdout */
+#define REPORT_AFTER 200000  /* of a loss */
+#define PAUSE_FIRST 1000000
+#define PAUSE_MOST 60000000
+#define WANTED_PAUSE 1000000 /* pause while a connection waits, per retry */
+#define WANTED_MOST 10000000
+#define SLEPT 5000000        /* a jump of the time of day */
+#define START_MOST 120000000 /* a reconnect: no password can be typed */
+#define MAGIC_AFTER 10000000 /* from the start of the far relay to its magic */
+#define BANNER_SHOWN 400     /* bytes */
 
 /* After so many failed starts, both pauses have reached their limits. */
 #define RETRIES_MOST 10
@@ -257,7 +257,7 @@ start(struct tunnel *t, int64_t now)
 	t->started_at = now;
 	t->reached_at = t->magic_at = 0;
 	t->wanted = false;
-	t->mux = mux_new(t->config.role, MUX_MEMORY, host, now * 1000);
+	t->mux = mux_new(t->config.role, MUX_MEMORY, host, now);
 	if (t->mux == NULL) {
 		log_say(LOG_ERROR, "cannot start a link: no memory");
 		return STATUS_SYSTEM;
@@ -428,7 +428,7 @@ free_link(struct tunnel *t, const struct pollset *ps)
 	remote_step(t->remotes, ps);
 	probe_step(&t->probes);
 	if (t->transport != NULL)
-		transport_flush(t->transport, ps->now_us);
+		transport_flush(t->transport, ps->now);
 	transport_free(t->transport, ps->now);
 	t->transport = NULL;
 	bootstrap_release(t->bootstrap);
@@ -455,8 +455,9 @@ back_off(struct tunnel *t, const struct pollset *ps)
 		pause *= 2;
 	if (pause > PAUSE_MOST)
 		pause = PAUSE_MOST;
-	/* Many relays that lost the same host must not reconnect at once. */
-	pause -= pollset_clock_us() % (pause / 2);
+	/* Many relays that lost the same host must not reconnect at once.  Only
+	 * the last digits of the clock differ if they lost it together. */
+	pause -= pollset_clock() % (pause / 2000) * 1000;
 	if (t->retries < RETRIES_MOST)
 		t->retries++;
 	t->state = TUNNEL_BACKOFF;
@@ -547,13 +548,13 @@ tunnel_stop(struct tunnel *t, int status)
 /* Return true if this host slept since the last turn.  pollset_clock may stand
  * still meanwhile; the time of day does not. */
 static bool
-has_slept(struct tunnel *t, int64_t now_us)
+has_slept(struct tunnel *t, int64_t now)
 {
 	struct timespec ts;
 	int64_t before = t->clock_offset;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	t->clock_offset = ((int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - now_us) / 1000;
+	t->clock_offset = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - now;
 	return before != 0 && t->clock_offset - before > SLEPT;
 }
 
@@ -562,10 +563,10 @@ has_slept(struct tunnel *t, int64_t now_us)
 static void
 watch_sleep(struct tunnel *t, const struct pollset *ps)
 {
-	if (!has_slept(t, ps->now_us))
+	if (!has_slept(t, ps->now))
 		return;
 	if (t->state == TUNNEL_UP)
-		mux_woke(t->mux, ps->now_us);
+		mux_woke(t->mux, ps->now);
 	t->retries = 0;
 	t->retry_at = ps->now;
 }
@@ -680,7 +681,7 @@ tunnel_flush(struct tunnel *t, int status)
 		return;
 	if (t->config.one_shot && status != STATUS_OK && t->state != TUNNEL_STOPPING)
 		t->status = status;
-	transport_flush(t->transport, pollset_clock_us());
+	transport_flush(t->transport, pollset_clock());
 	if (t->config.one_shot && tunnel_carries(t) && t->config.conns->n == 0)
 		finish(t);
 }
@@ -768,7 +769,7 @@ tunnel_loss(const struct tunnel *t)
 static void
 log_traffic(const struct tunnel *t, int64_t now)
 {
-	int64_t up = (now - t->up_at) / 1000;
+	int64_t up = (now - t->up_at) / 1000000;
 	uint64_t seconds = (uint64_t)(up > 0 ? up : 1);
 	struct mux_stats s;
 
@@ -791,7 +792,7 @@ tunnel_table(const struct tunnel *t, int64_t now)
 	    words[t->state]);
 	if (t->state == TUNNEL_BACKOFF)
 		log_say(LOG_ERROR, "%s; reconnecting in %lld s, or at the next connection", t->loss,
-		    (long long)((next_start(t) - now + 999) / 1000));
+		    (long long)((next_start(t) - now + 999999) / 1000000));
 	if (t->state == TUNNEL_UP)
 		log_traffic(t, now);
 }

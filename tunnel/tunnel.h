@@ -11,7 +11,7 @@
  * connections wait in the backlog.
  *
  * struct tunnel is opaque and lasts as long as the process.  No function waits.
- * Times are milliseconds of pollset_clock.
+ * Times are microseconds of pollset_clock.
  */
 #ifndef TUNNEL_TUNNEL_H
 #define TUNNEL_TUNNEL_H

@@ -106,7 +106,6 @@ static void
 shift(void)
 {
 	ps.now += ahead;
-	ps.now_us += ahead * 1000;
 }
 
 static void
@@ -128,7 +127,7 @@ want_link(bool moved)
 		return;
 	due = mux_deadline(link_near) < mux_deadline(link_far) ? mux_deadline(link_near)
 							       : mux_deadline(link_far);
-	pollset_until(&ps, moved ? 0 : due == INT64_MAX ? due : (due + 999) / 1000);
+	pollset_until(&ps, moved ? 0 : due);
 }
 
 /* One turn of relay's loop, of at most ${most} ms. */
@@ -145,7 +144,7 @@ turn(int most)
 	conn_want(&near_tab, &ps);
 	conn_want(&far_tab, &ps);
 	want_link(moved);
-	pollset_until(&ps, ps.now + most);
+	pollset_until(&ps, ps.now + most * 1000);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 	for (i = 0; blind && i < ps.n; i++)
 		ps.fds[i].revents = 0;
@@ -157,7 +156,7 @@ turn(int most)
 	conn_step(&far_tab, &ps);
 	sweep(&near_tab, true);
 	sweep(&far_tab, kind->shape == FAR);
-	moved = link_cross(ps.now_us);
+	moved = link_cross(ps.now);
 	turns++;
 }
 
@@ -409,9 +408,9 @@ begin(enum shape shape)
 	no_party(&target);
 	listening = -1;
 	t.kids = &kids;
-	t.each_ms = 3000;
+	t.each_us = 3000000;
 	if (shape != DIRECT && link_near == NULL) {
-		link_up(MUX_STREAMS, pollset_clock_us());
+		link_up(MUX_STREAMS, pollset_clock());
 		near_tab.mux = link_near;
 	}
 }
@@ -556,7 +555,7 @@ finish(void)
 	close_party(&client);
 	close_party(&target);
 	UNTIL(all_conns() == 0 && kids.first == NULL, {
-		ahead += 20;
+		ahead += 20000;
 		turn(2);
 	});
 	ck_assert_ptr_null(watch_next(&near_tab.watches, NULL));
@@ -780,14 +779,14 @@ START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 		ck_assert_uint_ge(all_conns(), 1);
 		if (!two->tcp && kind->shape != LINK)
 			ck_assert(write_fails(two));
-		ahead = 1800;
+		ahead = 1800000;
 		turn(1);
 		ck_assert_uint_ge(all_conns(), 1);
 		UNTIL(all_conns() == 0, {
-			ahead += 100;
+			ahead += 100000;
 			turn(1);
 		});
-		ck_assert_int_le(ahead, kind->shape == LINK ? 5000 : 2300);
+		ck_assert_int_le(ahead, kind->shape == LINK ? 5000000 : 2300000);
 		ck_assert_int_eq(status, STATUS_BROKEN);
 	}
 	finish();
@@ -904,7 +903,7 @@ START_TEST(a_tcp_client_that_sends_without_a_reader_has_a_limit)
 		if (_i % 2 == 0)
 			close_party(&client);
 		else
-			ahead = 1200;
+			ahead = 1200000;
 		RUN_UNTIL(all_conns() == 0);
 	}
 	finish();
@@ -997,7 +996,7 @@ START_TEST(a_client_that_sends_and_closes_before_the_target_is_reached_is_served
 	if (kind->shape == NEAR || (late && kind->target_tcp))
 		return finish();
 	if (late) {
-		t.wait_ms = 4000;
+		t.wait_us = 4000000;
 		target_path("./target");
 		unlink("target");
 	} else {
@@ -1090,7 +1089,7 @@ START_TEST(a_stream_reset_during_the_dial_resets_the_target)
 	}
 	WAIT_FOR(accepts());
 	stream_reset(client.stream, MUX_RESET, "");
-	while (link_cross(pollset_clock_us()))
+	while (link_cross(pollset_clock()))
 		;
 	RUN_UNTIL(all_conns() == 0);
 	ck_assert_int_eq(status, STATUS_BROKEN);
@@ -1132,7 +1131,7 @@ END_TEST
 START_TEST(a_client_that_is_reset_ends_the_dial)
 {
 	begin(_i ? LINK : DIRECT);
-	t.wait_ms = 4000;
+	t.wait_us = 4000000;
 	target_path("./missing");
 	connect_client(true);
 	run();
@@ -1281,12 +1280,12 @@ START_TEST(stuck_stdio_ends_after_its_limit)
 		turn(5);
 	ck_assert_uint_eq(near_tab.n, 1);
 	if (_i > 0)
-		ahead = 800;
+		ahead = 800000;
 	turn(0);
 	if (_i == 0) /* the connection sets a deadline for poll */
 		UNTIL(near_tab.n == 0, turn(4000));
 	UNTIL(near_tab.n == 0, {
-		ahead += 1100;
+		ahead += 1100000;
 		turn(0);
 	});
 	ck_assert_int_lt(ms() - began, 2500);
@@ -1315,7 +1314,7 @@ START_TEST(the_last_bytes_have_no_limit_while_they_move)
 			got += (size_t)n;
 		for (turns = 0; turns < 5;)
 			turn(2);
-		ahead += 600;
+		ahead += 600000;
 		turn(2);
 	}
 	UNTIL(got == sent, {
@@ -1336,7 +1335,7 @@ START_TEST(an_answer_without_a_reader_ends_it)
 	if (_i & OVER_LINK) {
 		run();
 		link_held = false;
-		while (link_cross(ps.now_us))
+		while (link_cross(ps.now))
 			;
 	}
 	if (_i & SOCKET)
@@ -1394,10 +1393,10 @@ START_TEST(a_dead_parent_ends_it_although_the_target_stays)
 	close_party(&client);
 	RUN_UNTIL(ended(&target));
 	UNTIL(near_tab.n == 0, {
-		ahead += 20;
+		ahead += 20000;
 		turn(1);
 	});
-	ck_assert_int_le(ahead, 3200);
+	ck_assert_int_le(ahead, 3200000);
 	finish();
 }
 END_TEST
@@ -1473,7 +1472,7 @@ START_TEST(bytes_of_stdin_that_were_not_sent_are_reported)
 	put_text(&client, "unread");
 	run();
 	stop_reading(&target);
-	link_cross_one(link_far, link_near, pollset_clock_us());
+	link_cross_one(link_far, link_near, pollset_clock());
 	run();
 	link_held = false;
 	end(&target);
@@ -1676,7 +1675,7 @@ START_TEST(events_that_a_failed_poll_missed_are_seen_later)
 	for (i = 0; i < CROWD; i += 50)
 		put_text(&crowd_target[i], "all");
 	turn(0);
-	ps.now += 1000;
+	ps.now += 1000000;
 	turn(0);
 	blind = false;
 	for (i = 0; i < CROWD; i += 50)
@@ -1739,7 +1738,7 @@ START_TEST(limits_hold_beside_a_busy_one)
 
 	join_crowd(1);
 	/* a dial that retries */
-	t.wait_ms = 1000;
+	t.wait_us = 1000000;
 	target_path("./missing");
 	one = client;
 	two = target;
@@ -1771,7 +1770,7 @@ END_TEST
 START_TEST(many_idle_connections_cost_no_turns)
 {
 	join_crowd(_i);
-	UNTIL(ps.now - near_tab.watches.event_at > 100, turn(5));
+	UNTIL(ps.now - near_tab.watches.event_at > 100000, turn(5));
 	ck_assert_uint_eq(idle_conns(), CROWD + 1);
 	UNTIL(sleeps_on(), );
 	pass(&crowd_client[CROWD - 1], &crowd_target[CROWD - 1], "still here");
@@ -1835,7 +1834,7 @@ END_TEST
 START_TEST(the_table_shows_that_a_target_is_not_reached_yet)
 {
 	begin(DIRECT);
-	t.wait_ms = 4000;
+	t.wait_us = 4000000;
 	target_path("./missing");
 	connect_client(true);
 	run();
@@ -1994,7 +1993,7 @@ START_TEST(a_client_that_closes_is_freed)
 	size_t n;
 
 	begin(LINK);
-	t.wait_ms = 60000;
+	t.wait_us = 60000000;
 	target_path("./missing");
 	n = request(text, 80);
 	connect_socks();
@@ -2022,10 +2021,10 @@ START_TEST(a_client_has_a_minute_for_its_request)
 	put_bytes("\5\1\0\5", 4);
 	if (_i == 1)
 		near_tab.mux = NULL;
-	ahead = 59000;
+	ahead = 59000000;
 	run();
 	ck_assert_uint_eq(near_tab.n, 1);
-	ahead = 60100;
+	ahead = 60100000;
 	RUN_UNTIL(near_tab.n == 0);
 	RUN_UNTIL(over(&client));
 	ahead = 0;
@@ -2064,7 +2063,7 @@ START_TEST(a_client_that_has_not_sent_its_request_outlives_the_link)
 	lose_link(1);
 	put_bytes(text + half, n - half);
 	UNTIL(sleeps_on(), ); /* although the request has come */
-	link_up(MUX_STREAMS, pollset_clock_us());
+	link_up(MUX_STREAMS, pollset_clock());
 	near_tab.mux = link_near;
 	RUN_UNTIL(accepts());
 	comes(CONNECTED, 12);
@@ -2113,7 +2112,7 @@ START_TEST(connections_that_are_not_open_end_with_the_link)
 	char text[32];
 
 	begin(LINK);
-	t.wait_ms = 60000;
+	t.wait_us = 60000000;
 	target_path("./missing");
 	if (_i < 2)
 		connect_client(true);

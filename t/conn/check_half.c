@@ -28,7 +28,7 @@ to_stream(int kind)
 static void
 cross(void)
 {
-	while (link_cross(pollset_clock_us()))
+	while (link_cross(pollset_clock()))
 		;
 }
 
@@ -38,7 +38,7 @@ stream_side(void)
 {
 	struct stream *s;
 
-	link_up(MUX_STREAMS, pollset_clock_us());
+	link_up(MUX_STREAMS, pollset_clock());
 	s = mux_open(link_near, "x:1");
 	cross();
 	peer = mux_accept(link_far);
@@ -346,7 +346,7 @@ START_TEST(a_sink_that_closes_breaks_the_half_and_its_queue_is_lost)
 	if (to_stream(_i)) {
 		WAIT_FOR(half_read(&h, 1) == 1); /* in the queue, not sent */
 		stream_stop(peer);
-		link_cross_one(link_far, link_near, pollset_clock_us());
+		link_cross_one(link_far, link_near, pollset_clock());
 		half_update(&h);
 	} else {
 		close(to);

@@ -16,8 +16,8 @@ static void
 start_at(int64_t now, const char *to, int each_ms, int wait_ms)
 {
 	t.kids = &kids;
-	t.each_ms = each_ms;
-	t.wait_ms = wait_ms;
+	t.each_us = each_ms * 1000;
+	t.wait_us = wait_ms * 1000;
 	ck_assert_msg(endpoint_parse(&t.to, to, false, why, sizeof(why)), "%s", why);
 	d = dial_start(&t, now);
 	ck_assert_ptr_nonnull(d);
@@ -44,7 +44,7 @@ turn(void)
 	pollset_begin(&ps);
 	spawn_turn(&kids, &ps);
 	dial_want(d, &ps);
-	pollset_until(&ps, ps.now + 500);
+	pollset_until(&ps, ps.now + 500000);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 	spawn_reap(&kids);
 	turns++;
@@ -316,18 +316,18 @@ turn_at(int64_t now, int64_t *until)
 START_TEST(pauses_double_from_20_ms_to_500_and_hold)
 {
 	static const int pauses[] = { 20, 40, 80, 160, 320, 500, 500, 500 };
-	int64_t now = 1000, until;
+	int64_t now = 1000000, until;
 	size_t i;
 
 	start_at(now, "./never", 2000, 2120);
 	for (i = 0; i < sizeof(pauses) / sizeof(pauses[0]); i++) {
 		ck_assert_int_eq(turn_at(now, &until), DIAL_BUSY);
-		ck_assert_int_eq(until - now, pauses[i]);
+		ck_assert_int_eq(until - now, pauses[i] * 1000);
 		now = until;
 		ck_assert_int_eq(turn_at(now - 1, &until), DIAL_BUSY);
 		ck_assert_int_eq(until, now);
 	}
-	ck_assert_int_eq(now, 1000 + 2120);
+	ck_assert_int_eq(now, 1000000 + 2120000);
 	ck_assert_int_eq(turn_at(now, &until), DIAL_FAILED);
 	HAS(dial_explain(d, why, sizeof(why)), "No such file");
 }
@@ -353,7 +353,7 @@ START_TEST(a_command_is_started)
 	struct child *c;
 
 	t.kids = &kids;
-	t.each_ms = 1000;
+	t.each_us = 1000000;
 	endpoint_command(&t.to, argv);
 	d = dial_start(&t, pollset_clock());
 	ck_assert_int_eq(run(), DIAL_DONE);
@@ -380,8 +380,8 @@ START_TEST(a_command_that_cannot_be_executed_is_explained)
 	char *argv[] = { (char *)table[_i].word, NULL };
 
 	t.kids = &kids;
-	t.each_ms = 1000;
-	t.wait_ms = 3000; /* -w does not apply to commands */
+	t.each_us = 1000000;
+	t.wait_us = 3000000; /* -w does not apply to commands */
 	endpoint_command(&t.to, argv);
 	d = dial_start(&t, pollset_clock());
 	FAILS(table[_i].status, table[_i].why);
@@ -426,7 +426,7 @@ start_kind(int kind, int each_ms, uint16_t port)
 	if (kind != 2)
 		return;
 	t.kids = &kids;
-	t.each_ms = each_ms;
+	t.each_us = each_ms * 1000;
 	endpoint_command(&t.to, argv);
 	d = dial_start(&t, pollset_clock());
 }

@@ -26,7 +26,7 @@ turn(struct lookup *l)
 	pollset_begin(&ps);
 	spawn_turn(&kids, &ps);
 	lookup_want(l, &ps);
-	pollset_until(&ps, ps.now + 500);
+	pollset_until(&ps, ps.now + 500000);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 	spawn_reap(&kids);
 	return lookup_step(l, &ps);

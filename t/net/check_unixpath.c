@@ -7,22 +7,22 @@ static struct unixpath file;
 static char why[LISTENER_WHY];
 
 static int
-listen_for(const char *path, int wait_ms)
+listen_for(const char *path, int64_t wait_us)
 {
-	return unixpath_listen(&file, path, wait_ms, why, sizeof(why));
+	return unixpath_listen(&file, path, wait_us, why, sizeof(why));
 }
 
 static int
 listen_at(const char *path)
 {
-	return listen_for(path, LISTENER_START_MS);
+	return listen_for(path, LISTENER_START);
 }
 
 /* Remove the file and close the socket ${fd}. */
 static void
 end_listening(int fd)
 {
-	unixpath_remove(&file, LISTENER_STOP_MS);
+	unixpath_remove(&file, LISTENER_STOP);
 	close(fd);
 }
 
@@ -222,7 +222,7 @@ START_TEST(a_lock_that_stays_taken_is_reported)
 	int lock = lock_elsewhere(".held.sock.relay-lock"), wait_ms = _i * 300;
 	int64_t began = ms();
 
-	ck_assert_int_eq(listen_for("./held.sock", wait_ms), -1);
+	ck_assert_int_eq(listen_for("./held.sock", wait_ms * 1000), -1);
 	ck_assert_int_ge(ms() - began, wait_ms);
 	ck_assert_int_lt(ms() - began, wait_ms + 2000);
 	HAS(why, "cannot listen on ./held.sock: another process ");
@@ -285,7 +285,7 @@ START_TEST(a_taken_lock_does_not_keep_a_file_from_its_removal)
 	ck_assert_int_ne(fd, -1);
 	lock = lock_elsewhere(".gone.sock.relay-lock");
 	began = ms();
-	unixpath_remove(&file, _i * 300);
+	unixpath_remove(&file, _i * 300000);
 	ck_assert_int_ge(ms() - began, _i * 300);
 	ck_assert_int_lt(ms() - began, _i * 300 + 2000);
 	ck_assert(!exists("gone.sock") && exists(".gone.sock.relay-lock"));

@@ -51,7 +51,7 @@ START_TEST(a_probe_waits_as_long_as_the_far_side_waits)
 	int l, fd;
 
 	begin();
-	rule.wait_ms = 10000;
+	rule.wait_us = 10000000;
 	probe("./soon");
 	run();
 	ck_assert_int_eq(f.state, FORWARD_ASKED);
@@ -70,7 +70,7 @@ END_TEST
 START_TEST(a_probe_is_refused_when_the_link_is_lost)
 {
 	begin();
-	rule.wait_ms = 60000;
+	rule.wait_us = 60000000;
 	probe("./missing");
 	if (_i == 1)
 		TURN_UNTIL(far_conns.n == 1);

@@ -16,7 +16,7 @@ ask(struct forward *forward, const char *from, const char *to)
 
 	snprintf(text, sizeof(text), "%s:%s", from, to);
 	ck_assert_msg(forward_parse(forward, FORWARD_FAR, text, why, sizeof(why)), "%s", why);
-	forward->to.each_ms = 2000;
+	forward->to.each_us = 2000000;
 	forward->to.kids = &kids;
 	ck_assert(remote_ask(near_remotes, link_near, forward));
 	ck_assert_int_eq(forward->state, FORWARD_ASKED);
@@ -374,7 +374,7 @@ START_TEST(a_listener_recovers_from_a_want_of_streams)
 
 	begin();
 	link_free();
-	link_up(FEW, pollset_clock_us());
+	link_up(FEW, pollset_clock());
 	listen_there("127.0.0.1:0", port_text(port));
 	for (round = 0; round < 3; round++) {
 		for (i = 0; i < FEW - 1; i++) {

@@ -137,7 +137,7 @@ END_TEST
  */
 START_TEST(the_addresses_of_a_name_are_kept_for_a_minute)
 {
-	static const int64_t later[] = { 0, 59000, 60000 };
+	static const int64_t later[] = { 0, 59000000, 60000000 };
 	uint16_t port = 0;
 	int l = tcp_listener(AF_INET, &port), fd, i;
 	struct addrinfo *list;
@@ -176,7 +176,7 @@ START_TEST(a_stream_that_is_given_up_ends_its_dial)
 	struct stream *s;
 
 	begin();
-	rule.wait_ms = 60000;
+	rule.wait_us = 60000000;
 	s = open_stream("./missing");
 	TURN_UNTIL(far_conns.n == 1);
 	if (_i == 0) {

@@ -12,12 +12,12 @@ static struct tunnel_config config;
 static struct conns conns;
 static struct dial_target command;
 static struct children kids;
-#define REPORT_AFTER 200 /* of a loss, in ms */
-#define NEAR 300         /* what a slow machine adds to a time */
+#define REPORT_AFTER 200000 /* of a loss, in us */
+#define NEAR 300000         /* what a slow machine adds to a time */
 
 static struct pollset ps;
 static struct hops hops;
-static int64_t shift; /* added to our clock, in ms */
+static int64_t shift; /* added to our clock, in us */
 static char why[512];
 
 /* ---- a far end that is a shell script, the file "far" ---- */
@@ -96,7 +96,7 @@ begin(const char *names, const char *script)
 	make_hello();
 	far_is(script);
 	endpoint_command(&command.to, program);
-	command.each_ms = 2000;
+	command.each_us = 2000000;
 	command.kids = &kids;
 	if (config.self == NULL)
 		config.self = "/nowhere/relay";
@@ -118,7 +118,6 @@ static void
 tick(void)
 {
 	ps.now += shift;
-	ps.now_us += shift * 1000;
 }
 
 static void
@@ -128,7 +127,7 @@ turn(void)
 	tick();
 	tunnel_want(t, &ps);
 	spawn_turn(&kids, &ps);
-	pollset_until(&ps, ps.now + 2);
+	pollset_until(&ps, ps.now + 2000);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 	tick();
 	spawn_reap(&kids);
@@ -160,14 +159,14 @@ wakes_at(void)
 static bool
 awaits_magic(void)
 {
-	return wakes_at() != INT64_MAX && wakes_at() > ps.now + 9000;
+	return wakes_at() != INT64_MAX && wakes_at() > ps.now + 9000000;
 }
 
 /* Our clock stands still for 6 s, but the time of day does not. */
 static void
 fall_asleep(void)
 {
-	shift -= 6000;
+	shift -= 6000000;
 }
 
 static bool
@@ -218,7 +217,7 @@ START_TEST(a_tunnel_starts_is_up_and_stops)
 	up();
 	ck_assert_uint_eq(tunnel_connects(t), 1);
 	ck_assert_str_eq(tunnel_name(t), _i == 0 ? "node" : "node7");
-	UNTIL(wakes_at() > ps.now + 1000, turn()); /* until it is idle */
+	UNTIL(wakes_at() > ps.now + 1000000, turn()); /* until it is idle */
 	tunnel_stop(t, 130);
 	over(130);
 	ck_assert_str_eq(captured(), "");
@@ -335,11 +334,11 @@ START_TEST(a_far_relay_that_does_not_answer_has_10_s)
 {
 	begin("login", "read line; echo 'relay:: at /x'; cat >/dev/null");
 	TURN_UNTIL(awaits_magic());
-	ck_assert_int_le(wakes_at(), ps.now + 10000);
-	shift += 9000;
+	ck_assert_int_le(wakes_at(), ps.now + 10000000);
+	shift += 9000000;
 	turn();
 	ck_assert_int_eq(tunnel_state(t), TUNNEL_STARTING);
-	shift += 1100;
+	shift += 1100000;
 	over(STATUS_LINK);
 	HAS(captured(), "login: the relay there was started and does not answer");
 }
@@ -351,7 +350,7 @@ START_TEST(a_first_start_has_all_the_time)
 	begin("login", SILENT);
 	TURN_UNTIL(runs());
 	turn();
-	shift += 86400000;
+	shift += 86400000000;
 	turn();
 	ck_assert_int_eq(tunnel_state(t), TUNNEL_STARTING);
 	ck_assert_int_eq(wakes_at(), INT64_MAX);
@@ -406,7 +405,7 @@ fail_again(void)
 {
 	int64_t at = start_at();
 
-	shift += at - ps.now + 1;
+	shift += at - ps.now + 1000;
 	TURN_UNTIL(tunnel_state(t) == TUNNEL_STARTING);
 	TURN_UNTIL(tunnel_state(t) == TUNNEL_BACKOFF);
 	down_at = ps.now;
@@ -414,7 +413,7 @@ fail_again(void)
 
 START_TEST(the_pause_grows_to_a_minute)
 {
-	static const int64_t most[] = { 1000, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000 };
+	static const int64_t most[] = { 1000000, 1000000, 2000000, 4000000, 8000000, 16000000, 32000000, 60000000, 60000000, 60000000 };
 	int64_t pause;
 	int i;
 
@@ -425,22 +424,22 @@ START_TEST(the_pause_grows_to_a_minute)
 	far_is("echo no >&2; exit 255");
 	for (i = 0; i < 10; i++) {
 		pause = start_at() - down_at;
-		ck_assert_msg(pause > most[i] / 2 - NEAR && pause <= most[i], "pause %d: %lld ms", i, (long long)pause);
+		ck_assert_msg(pause > most[i] / 2 - NEAR && pause <= most[i], "pause %d: %lld us", i, (long long)pause);
 		fail_again();
 	}
 	for (i = 0; i < 12; i++) { /* not beyond a minute, and not back to a second */
 		fail_again();
 		pause = start_at() - down_at;
-		ck_assert(pause > 30000 - NEAR && pause <= 60000);
+		ck_assert(pause > 30000000 - NEAR && pause <= 60000000);
 	}
 	HAS_NOT(captured(), "cannot reach"); /* logged only with -v */
 	HAS_NOT(captured(), "no\n");
 	far_is(LIVES_UNTIL_CUT);
-	shift += start_at() - ps.now + 1;
+	shift += start_at() - ps.now + 1000;
 	up();
 	cut_line();
 	down_at = ps.now;
-	ck_assert_int_le(start_at() - down_at, 1000);
+	ck_assert_int_le(start_at() - down_at, 1000000);
 	tunnel_stop(t, 0);
 	over(0);
 }
@@ -458,9 +457,9 @@ START_TEST(pauses_differ)
 		down_at = ps.now;
 		pause = start_at() - down_at;
 		least = pause < least ? pause : least;
-		shift += 2000;
+		shift += 2000000;
 	}
-	ck_assert_int_lt(least, 900); /* fails by chance in one of 390,000 runs */
+	ck_assert_int_lt(least, 900000); /* fails by chance in one of 390,000 runs */
 	tunnel_stop(t, 0);
 	over(0);
 }
@@ -469,7 +468,7 @@ END_TEST
 /* After each failed start the next one is a second later, up to ten. */
 START_TEST(a_connection_shortens_the_pause)
 {
-	static const int64_t least[] = { 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10000, 10000, 10000 };
+	static const int64_t least[] = { 1000000, 2000000, 3000000, 4000000, 5000000, 6000000, 7000000, 8000000, 9000000, 10000000, 10000000, 10000000 };
 	int64_t at;
 	int i;
 
@@ -483,7 +482,7 @@ START_TEST(a_connection_shortens_the_pause)
 		at = start_at();
 		if (i > 4) {
 			ck_assert_int_le(at, down_at + least[i]);
-			ck_assert_int_ge(at, down_at + least[i] - 500 - NEAR); /* counted from the start that failed */
+			ck_assert_int_ge(at, down_at + least[i] - 500000 - NEAR); /* counted from the start that failed */
 		}
 		fail_again();
 	}
@@ -496,7 +495,7 @@ START_TEST(a_lost_link_that_was_up_for_long_reconnects_at_once)
 {
 	begin("login", LIVES_UNTIL_CUT);
 	up();
-	shift += 5000;
+	shift += 5000000;
 	cut_line();
 	tunnel_want_up(t);
 	turn();
@@ -517,16 +516,16 @@ START_TEST(a_later_start_has_two_minutes)
 	up();
 	cut_line();
 	far_is(SILENT);
-	shift += 2000;
+	shift += 2000000;
 	TURN_UNTIL(tunnel_state(t) == TUNNEL_STARTING && runs());
 	turn();
-	ck_assert_int_ge(wakes_at(), ps.now + 120000 - NEAR);
-	ck_assert_int_le(wakes_at(), ps.now + 120000);
-	shift += 119000;
+	ck_assert_int_ge(wakes_at(), ps.now + 120000000 - NEAR);
+	ck_assert_int_le(wakes_at(), ps.now + 120000000);
+	shift += 119000000;
 	turn();
 	ck_assert_int_eq(tunnel_state(t), TUNNEL_STARTING);
-	ck_assert_int_gt(wakes_at(), ps.now + 100);
-	shift += 1100;
+	ck_assert_int_gt(wakes_at(), ps.now + 100000);
+	shift += 1100000;
 	turn();
 	ck_assert_int_eq(tunnel_state(t), TUNNEL_FAILED);
 	ck_assert_int_gt(wakes_at(), ps.now);
@@ -552,7 +551,7 @@ START_TEST(after_a_sleep_it_reconnects_at_once)
 	up();
 	fall_asleep();
 	turn();
-	ck_assert_int_le(wakes_at(), ps.now + 15001); /* poll's milliseconds are rounded up */
+	ck_assert_int_le(wakes_at(), ps.now + 15000000);
 	tunnel_stop(t, 0);
 	over(0);
 }
@@ -571,7 +570,7 @@ START_TEST(many_reconnects_leave_nothing_behind)
 		if (i == 0)
 			fds = fds_open();
 		ck_assert_int_eq(fds_open(), fds);
-		shift += 2000;
+		shift += 2000000;
 	}
 	tunnel_stop(t, 0);
 	over(0);

@@ -52,12 +52,12 @@ static inline void turn(void)
 	conn_want(&far_conns, &ps);
 	remote_want(near_remotes, &ps);
 	remote_want(far_remotes, &ps);
-	pollset_until(&ps, moved ? 0 : ps.now + 2);
+	pollset_until(&ps, moved ? 0 : ps.now + 2000);
 	ck_assert_int_eq(pollset_wait(&ps), 0);
 	spawn_reap(&kids);
 	step_near();
 	step_far();
-	moved = link_cross(ps.now_us);
+	moved = link_cross(ps.now);
 }
 
 #define TURN_UNTIL(cond) UNTIL(cond, turn())
@@ -73,7 +73,7 @@ static inline void run(void)
 
 static inline void cross(void)
 {
-	while (link_cross(pollset_clock_us()))
+	while (link_cross(pollset_clock()))
 		;
 }
 
@@ -93,12 +93,12 @@ static inline void begin(void)
 	close(fd[0]);
 	close(fd[1]);
 	fds = fds_open();
-	rule.each_ms = 2000;
+	rule.each_us = 2000000;
 	rule.kids = &kids;
 	near_remotes = remote_new(&near_conns, &rule, false);
 	far_remotes = remote_new(&far_conns, &rule, any_uid);
 	serve = serve_new(&far_conns, far_remotes, &rule, only_target);
-	link_up(MUX_STREAMS, pollset_clock_us());
+	link_up(MUX_STREAMS, pollset_clock());
 }
 
 static inline void nothing_is_left(void)
