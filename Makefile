@@ -43,9 +43,9 @@ LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 # Each file here has a header.
 BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
-MUX = mux/cc.o mux/frame.o mux/mux.o mux/queue.o
+MUX = mux/cc.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
-TUNNEL = tunnel/bootstrap.o tunnel/forward.o tunnel/hops.o tunnel/probe.o \
+TUNNEL = tunnel/bootstrap.o tunnel/forward.o tunnel/hops.o tunnel/keeper.o tunnel/probe.o \
 	tunnel/remote.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
 CLI = cli/announce.o cli/connect.o cli/daemon.o cli/options.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
@@ -238,7 +238,7 @@ units: $(UNITS)
 T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L \
 	-DOS='"'$(OS)'"' -I. $(CFLAGS) $(LDFLAGS)
 
-$(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/wire.h
+$(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/pull.h t/mux/wire.h
 	$(T) -o $@ $@.c $$(case $@ in (t/mux/*) echo libmux.a $(MUX_BASE) ;; \
 		(*) echo t/all.a ;; esac) $(CHECK_LIBS)
 

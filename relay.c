@@ -31,6 +31,7 @@
 #include "conn/side.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
+#include "tunnel/keeper.h"
 #include "tunnel/probe.h"
 #include "tunnel/tunnel.h"
 #include "cli/announce.h"
@@ -92,6 +93,8 @@ set_up_tunnel(struct relay *r)
 		.self = o->self,
 		.far_path = o->far_path,
 		.far_options = o->far_options,
+		.join_options = OPTIONS_JOIN,
+		.keep = o->keep,
 		.probing = o->mode == MODE_CHECK,
 		.one_shot = options_one_shot(o),
 		.only_target = o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO,
@@ -417,6 +420,8 @@ link_up(struct relay *r)
 		log_say(LOG_NOTICE, "reconnected to %s", tunnel_peer(r->tunnel));
 	else
 		log_say(LOG_INFO, "connected to %s", tunnel_peer(r->tunnel));
+	if (tunnel_resumed(r->tunnel))
+		return;
 	if (o->from.kind == ENDPOINT_STDIO)
 		join_stdio(r);
 	else
@@ -588,6 +593,8 @@ main(int argc, char *argv[])
 	if (!os_fill_stdio())
 		fail_system("cannot open /dev/null");
 	options_parse(o, argc, argv);
+	if (o->keep == KEEP_JOIN)
+		return keeper_join();
 	if (o->background && !daemon_fork(&r.daemon))
 		fail_system("cannot go to the background");
 	r.signal_fd = signals_open();

@@ -184,6 +184,14 @@ fork_child(void)
 	return pid;
 }
 
+static void
+ignore_terminal(void)
+{
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+}
+
 /* In the child: execute ${argv}, or report the errno value and exit. */
 static void
 exec_command(char *const argv[], int pipes[PIPES][2])
@@ -226,6 +234,8 @@ spawn_start(struct children *kids, char *const argv[], unsigned flags)
 		goto fail;
 	if (c->pid == 0) {
 		os_follow(self);
+		if ((flags & SPAWN_QUIET) != 0)
+			ignore_terminal();
 		exec_command(argv, pipes);
 	}
 	keep_pipes(c, pipes);

@@ -21,9 +21,11 @@ struct children {
  * Flags of spawn_start.  SPAWN_CAPTURE: the child gets a pipe as its stderr.
  * The caller reads the pipe, and reports a failure of the child.  Without this
  * flag, the child has the stderr of relay.  SPAWN_WIRE: the child gets a socket
- * as its stdin, which is faster than a pipe for much data.
+ * as its stdin, which is faster than a pipe for much data.  SPAWN_QUIET: the
+ * child ignores SIGINT, SIGQUIT and SIGHUP.  A terminal sends them to all
+ * processes, and relay still has something to send through the child.
  */
-enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2 };
+enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2, SPAWN_QUIET = 4 };
 
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 

@@ -157,3 +157,13 @@ os_close_each(int fd)
 	for (; fd < max; fd++)
 		close(fd);
 }
+
+bool
+os_random(void *p, size_t n)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd == -1 ? -1 : read(fd, p, n);
+
+	os_close(&fd);
+	return got == (ssize_t)n;
+}

@@ -104,6 +104,13 @@ void os_restore_files(void);
 bool os_find_program(const char *name, char *dst, size_t size);
 
 /*
+ * os_random(p, n):
+ * Fill ${p} with ${n} bytes from /dev/urandom.  Return false if it cannot be
+ * read.
+ */
+bool os_random(void *p, size_t n);
+
+/*
  * os_close_each(fd):
  * Close each descriptor from ${fd} up to the limit of open descriptors, or
  * up to 65,535 if the limit is higher.  Where the system can, os_close_from

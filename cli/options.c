@@ -23,6 +23,7 @@ enum option_kind {
 	KIND_FLAG,
 	KIND_COUNT,
 	KIND_SECONDS,
+	KIND_KEEP,
 	KIND_TEXT,
 	KIND_FORWARD,
 	KIND_LEVEL,
@@ -44,6 +45,9 @@ struct option_row {
 static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 
 #define OPTIONS (sizeof(table) / sizeof(table[0]))
+#define KEEP_UNSET (-2)
+#define KEEP_USUAL 3600
+#define KEEP_NEEDS "-k needs a tunnel: -L, -R, -D or -W"
 #define WIDEST 11 /* of an argument: [BIND:]PORT */
 
 static void
@@ -148,6 +152,9 @@ parse_option(struct options *o, const struct option_row *row, const char *text)
 	case KIND_SECONDS:
 		*(int64_t *)field = (int64_t)number(row, text) * 1000000;
 		break;
+	case KIND_KEEP:
+		*(int64_t *)field = strcmp(text, "join") == 0 ? KEEP_JOIN : number(row, text);
+		break;
 	case KIND_TEXT:
 		*(const char **)field = text;
 		break;
@@ -198,6 +205,7 @@ parse_table(struct options *o, int argc, char *argv[])
 	int c;
 
 	o->each_us = 10000000;
+	o->keep = KEEP_UNSET;
 	o->level = LOG_NOTICE;
 	getopt_string(letters);
 	while ((c = getopt(argc, argv, letters)) != -1) {
@@ -264,6 +272,8 @@ static void
 parse_link(struct options *o, int n, char *argv[])
 {
 	if (n >= 2 && strcmp(argv[1], "--") == 0) {
+		if (o->keep != KEEP_UNSET)
+			fail_usage(KEEP_NEEDS);
 		parse_ends(o, n, argv);
 		return;
 	}
@@ -272,6 +282,8 @@ parse_link(struct options *o, int n, char *argv[])
 			   "the far side");
 	if (n > 2)
 		fail_usage("there are words after TO; write options before FROM");
+	if (o->keep == KEEP_UNSET)
+		o->keep = 0;
 	o->mode = MODE_LINK_FAR;
 	o->from.kind = ENDPOINT_STDIO;
 	o->target.to.kind = ENDPOINT_STDIO; /* no TO */
@@ -286,12 +298,14 @@ static void
 far_options(struct options *o)
 {
 	const char *level = o->level == LOG_ERROR ? " -q" : o->level == LOG_INFO ? " -v" : "";
-	char wait[16] = "";
+	char wait[16] = "", keep[24] = "";
 
+	if (o->keep > 0)
+		snprintf(keep, sizeof(keep), " -k %d", (int)o->keep);
 	if (o->wait_us > 0)
 		snprintf(wait, sizeof(wait), " -w %d", (int)(o->wait_us / 1000000));
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s -",
-	    (int)(o->each_us / 1000000), wait, o->any_uid ? " -a" : "", level);
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s%s -",
+	    (int)(o->each_us / 1000000), wait, keep, o->any_uid ? " -a" : "", level);
 }
 
 static void
@@ -313,6 +327,10 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 		fail_usage(why);
 	if (!os_self(name, o->self, sizeof(o->self)))
 		snprintf(o->self, sizeof(o->self), "%s", name);
+	if (o->mode == MODE_CHECK)
+		o->keep = 0;
+	else if (o->keep == KEEP_UNSET)
+		o->keep = KEEP_USUAL;
 	far_options(o);
 	endpoint_command(&o->target.to, o->hops.argv);
 	if (o->n_forwards > 0)
@@ -331,6 +349,8 @@ check_table(struct options *o)
 		fail_usage("-z and -F exclude -L, -R, -D and -W");
 	if (!options_tunnel(o) && (o->rsh != NULL || o->far_path != NULL))
 		fail_usage("-e and -x need a tunnel: -L, -R, -D, -W or -n");
+	if (o->keep != KEEP_UNSET && !options_tunnel(o) && o->mode != MODE_LINK_NEAR)
+		fail_usage(KEEP_NEEDS);
 }
 
 static void

@@ -13,6 +13,7 @@
 #include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
+#include "tunnel/keeper.h"
 
 #define OPTIONS_MOST 1000000
 #define OPTIONS_FORWARDS 32
@@ -55,6 +56,8 @@ enum mode {
 	    "print this help on stdout") \
 	ROW('i', "SECONDS", SECONDS, idle_us, 1, OPTIONS_MOST, \
 	    "exit after SECONDS without a connection") \
+	ROW('k', "SECONDS", KEEP, keep, 0, KEEPER_MOST, \
+	    "keep connections for SECONDS after the line is lost") \
 	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM here, connect to TO from the last hop") \
 	ROW('m', "", MODE, mode, MODE_LINK_NEAR, 0, \
@@ -88,10 +91,18 @@ enum mode {
 #define OPTIONS_FLAG(field) bool field;
 #define OPTIONS_COUNT(field) long field;      /* 0: not given */
 #define OPTIONS_SECONDS(field) int64_t field; /* in us */
+#define OPTIONS_KEEP(field) int64_t field;    /* in s; KEEP_JOIN */
 #define OPTIONS_TEXT(field) const char *field;
 #define OPTIONS_FORWARD(field)
 #define OPTIONS_LEVEL(field)
 #define OPTIONS_MODE(field)
+
+/*
+ * The far relay that continues a session has these options.  The first one
+ * makes keep KEEP_JOIN.
+ */
+#define OPTIONS_JOIN "-k join -m -"
+#define KEEP_JOIN (-1)
 
 struct options {
 	OPTIONS_TABLE(OPTIONS_FIELD)
@@ -103,7 +114,7 @@ struct options {
 	int n_forwards;
 	struct hops hops;
 	char self[BOOTSTRAP_PATH]; /* a tunnel: the path of this program */
-	char far_options[64];      /* a tunnel: for the relay on the last hop */
+	char far_options[96];      /* a tunnel: for the relay on the last hop */
 };
 
 /*

@@ -566,9 +566,18 @@ side_progress(const struct side *e)
 	return e->stream != NULL ? stream_progress(e->stream) : 0 - side_unsent(e);
 }
 
+/* Does the side ${e} wait for another channel of its link? */
+static bool
+side_is_down(const struct side *e)
+{
+	enum mux_state state = e->stream == NULL ? MUX_UP : mux_state(stream_mux(e->stream));
+
+	return state != MUX_UP && state != MUX_DEAD;
+}
+
 /*
- * Has nothing moved for ${limit}?  A rule that has a limit calls this once in
- * each turn in which it applies.
+ * Has nothing moved for ${limit}, although the link is up?  A rule that has a
+ * limit calls this once in each turn in which it applies.
  */
 static bool
 is_stalled(struct conn *c, int64_t limit, int64_t now)
@@ -576,7 +585,8 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 	uint64_t progress = c->ab.moved + c->ba.moved + side_progress(&c->a) + side_progress(&c->b);
 
 	c->may_stall = true;
-	if (c->stalled_at == 0 || c->progress != progress) {
+	if (c->stalled_at == 0 || c->progress != progress || side_is_down(&c->a) ||
+	    side_is_down(&c->b)) {
 		c->stalled_at = now;
 		c->progress = progress;
 	}

@@ -101,6 +101,16 @@ cc_init(struct cc *c, int64_t now)
 }
 
 void
+cc_restart(struct cc *c, uint64_t acked, int64_t now)
+{
+	uint64_t sent = c->sent;
+
+	cc_init(c, now);
+	c->sent = c->round_start = sent;
+	c->acked = acked;
+}
+
+void
 cc_sent_small(struct cc *c, int64_t now)
 {
 	c->small_at = now;

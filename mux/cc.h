@@ -47,6 +47,13 @@ struct cc {
 /* cc_init(c, now): Nothing was sent yet. */
 void cc_init(struct cc *c, int64_t now);
 
+/*
+ * cc_restart(c, acked, now):
+ * Another channel continues after the ${acked} bytes that the peer has read.
+ * The rest of the bytes in flight is sent again, and is no sample.
+ */
+void cc_restart(struct cc *c, uint64_t acked, int64_t now);
+
 /* cc_sent(c, n, now): ${n} more link bytes were sent. */
 void cc_sent(struct cc *c, size_t n, int64_t now);
 

@@ -10,10 +10,12 @@ const unsigned char frame_magic[FRAME_MAGIC] = { 0x00, 0xf2, 'r', 'e', 'L', 'A',
 	'k', '\r', '\n', '\n', 0xfe, 0x00 };
 
 /* The lengths that a body may have; whether the frame concerns a stream. */
-static const struct {
+struct rule {
 	uint32_t least, most;
 	bool stream;
-} rules[] = {
+};
+
+static const struct rule rules[] = {
 	[FRAME_HELLO] = { FRAME_HELLO_FIXED, FRAME_HELLO_FIXED + 255, false },
 	[FRAME_OPEN] = { 8, 8 + FRAME_TARGET, true },
 	[FRAME_OPENED] = { 0, 0, true },
@@ -27,6 +29,8 @@ static const struct {
 	[FRAME_BYE] = { 2, 2 + FRAME_WORDS, false },
 	[FRAME_ACK_EVERY] = { 4, 4, false },
 };
+
+static const struct rule session_rule = { FRAME_SESSION_SIZE, FRAME_SESSION_SIZE, false };
 
 void
 frame_put(unsigned char *dst, uint64_t n, int bytes)
@@ -55,21 +59,32 @@ frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f)
 	frame_put(dst + 4, f->stream, 4);
 }
 
+static const struct rule *
+rule_of(unsigned type)
+{
+	if (type == FRAME_SESSION)
+		return &session_rule;
+	return type > 0 && type < sizeof(rules) / sizeof(rules[0]) ? &rules[type] : NULL;
+}
+
 const char *
 frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
 {
+	const struct rule *r;
+
 	f->type = src[0];
 	f->length = (uint32_t)frame_get(src + 1, 3);
 	f->stream = (uint32_t)frame_get(src + 4, 4);
-	if (f->type >= FRAME_SKIPPED)
+	if (f->type >= FRAME_SKIPPED && f->type != FRAME_SESSION)
 		return f->length > FRAME_BODY ? "a frame that is too long" : NULL;
-	if (f->type == 0 || f->type >= sizeof(rules) / sizeof(rules[0]))
+	r = rule_of(f->type);
+	if (r == NULL)
 		return "a frame of unknown type";
-	if (f->length < rules[f->type].least || f->length > rules[f->type].most)
+	if (f->length < r->least || f->length > r->most)
 		return "a length that this type of frame cannot have";
-	if ((f->stream != 0) != rules[f->type].stream)
-		return rules[f->type].stream ? "a frame of a stream without a stream id"
-					     : "a frame of the link with a stream id";
+	if ((f->stream != 0) != r->stream)
+		return r->stream ? "a frame of a stream without a stream id"
+				 : "a frame of the link with a stream id";
 	return NULL;
 }
 
@@ -81,11 +96,10 @@ frame_encode_hello(unsigned char *dst, const struct hello *h)
 	memset(dst, 0, FRAME_HELLO_FIXED);
 	dst[0] = h->version;
 	dst[1] = h->role;
+	dst[2] = h->newest;
 	frame_put(dst + 4, h->features, 4);
 	frame_put(dst + 8, h->memory, 4);
 	frame_put(dst + 12, h->streams, 4);
-	frame_put(dst + 16, h->session, 8);
-	frame_put(dst + 24, h->offset, 8);
 	memcpy(dst + FRAME_HELLO_FIXED, h->host, n);
 	return FRAME_HELLO_FIXED + n;
 }
@@ -97,11 +111,31 @@ frame_decode_hello(struct hello *h, const unsigned char *src, size_t length)
 
 	h->version = src[0];
 	h->role = src[1];
+	h->newest = src[2];
 	h->features = (uint32_t)frame_get(src + 4, 4);
 	h->memory = (uint32_t)frame_get(src + 8, 4);
 	h->streams = (uint32_t)frame_get(src + 12, 4);
-	h->session = frame_get(src + 16, 8);
-	h->offset = frame_get(src + 24, 8);
 	memcpy(h->host, src + FRAME_HELLO_FIXED, n);
 	h->host[n] = '\0';
+}
+
+void
+frame_encode_session(unsigned char *dst, const struct session *s)
+{
+	memset(dst, 0, FRAME_SESSION_SIZE);
+	dst[0] = s->kind;
+	frame_put(dst + 4, s->generation, 4);
+	frame_put(dst + 8, s->keep, 4);
+	frame_put(dst + 12, s->count, 8);
+	memcpy(dst + 20, s->id, FRAME_SESSION_ID);
+}
+
+void
+frame_decode_session(struct session *s, const unsigned char *src)
+{
+	s->kind = src[0];
+	s->generation = (uint32_t)frame_get(src + 4, 4);
+	s->keep = (uint32_t)frame_get(src + 8, 4);
+	s->count = frame_get(src + 12, 8);
+	memcpy(s->id, src + 20, FRAME_SESSION_ID);
 }

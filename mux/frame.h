@@ -18,6 +18,8 @@
 #define FRAME_WORDS 512      /* in CLOSE and BYE */
 #define FRAME_HELLO_FIXED 32 /* bytes of HELLO before the host's name */
 #define FRAME_SKIPPED 128    /* unknown types from here on are skipped */
+#define FRAME_SESSION_SIZE 36
+#define FRAME_SESSION_ID 16
 
 enum frame_type {
 	FRAME_HELLO = 1,
@@ -31,7 +33,8 @@ enum frame_type {
 	FRAME_ACK,
 	FRAME_PING,
 	FRAME_BYE,
-	FRAME_ACK_EVERY
+	FRAME_ACK_EVERY,
+	FRAME_SESSION = 128 /* a peer of version 1 skips it */
 };
 
 struct frame {
@@ -41,10 +44,25 @@ struct frame {
 };
 
 struct hello {
-	uint8_t version, role;
+	uint8_t version, role; /* version: the least one that is supported */
+	uint8_t newest;        /* the greatest one; 0: the same */
 	uint32_t features, memory, streams;
-	uint64_t session, offset;
 	char host[256];
+};
+
+enum session_kind {
+	SESSION_NONE, /* the link ends with its channel */
+	SESSION_NEW,  /* near: requests a session; far: keeps one */
+	SESSION_JOIN, /* this channel continues the session */
+	SESSION_GONE  /* far: there is no such session */
+};
+
+struct session {
+	uint8_t kind;
+	uint32_t generation; /* near: of the channel; a newer one replaces it */
+	uint32_t keep;       /* far: seconds that the session lasts without a channel */
+	uint64_t count;      /* join: link bytes that the sender has read */
+	unsigned char id[FRAME_SESSION_ID];
 };
 
 /* What each side sends first. */
@@ -78,5 +96,12 @@ size_t frame_encode_hello(unsigned char *dst, const struct hello *h);
  * Read the body of HELLO into ${h}.  frame_decode has accepted its length.
  */
 void frame_decode_hello(struct hello *h, const unsigned char *src, size_t length);
+
+/*
+ * frame_encode_session(dst, s), frame_decode_session(s, src):
+ * Write or read the body of SESSION, FRAME_SESSION_SIZE bytes.
+ */
+void frame_encode_session(unsigned char *dst, const struct session *s);
+void frame_decode_session(struct session *s, const unsigned char *src);
 
 #endif

@@ -10,8 +10,10 @@
 
 #include "mux/cc.h"
 #include "mux/frame.h"
+#include "mux/greeting.h"
 #include "mux/mux.h"
 #include "mux/queue.h"
+#include "mux/retain.h"
 
 struct stream {
 	struct mux *mux;
@@ -46,6 +48,10 @@ struct mux {
 	enum mux_role role;
 	enum mux_state state;
 	struct hello ours, theirs;
+	struct session session; /* what our next SESSION carries */
+	bool keeps;             /* the link outlives its channel */
+	bool joins;             /* this channel continues the link */
+	bool skip_magic;        /* another process has sent it on this channel */
 	int64_t now;
 	struct stream **table;  /* by id / 2 */
 	uint32_t size;          /* of the table */
@@ -61,6 +67,11 @@ struct mux {
 	struct cc cc;
 	uint64_t rx_reserved; /* all rx_window, consumed and rx, and the rest of a DATA frame */
 
+	struct greeting greeting;     /* of the peer, on this channel */
+	unsigned char *start;         /* our own, while it is written */
+	size_t start_next, start_end; /* bytes of it */
+	struct retain retain;         /* all later bytes that we send */
+
 	/* reading */
 	unsigned char head[FRAME_HEAD];
 	size_t head_have;
@@ -68,9 +79,6 @@ struct mux {
 	struct stream *data; /* of a DATA frame; NULL: its body is dropped */
 	size_t left;         /* of the body */
 	unsigned char body[FRAME_BODY];
-	size_t matched; /* bytes of the magic */
-	char *banner;   /* what came before the magic */
-	size_t banner_have;
 
 	/* time and acknowledgements */
 	uint64_t read, read_acked; /* link bytes */

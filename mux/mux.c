@@ -18,7 +18,8 @@
 
 #include "mux/internal.h"
 
-#define VERSION 1
+#define VERSION_LEAST 1
+#define VERSION_NEWEST 2
 #define ACK_DELAY 5000
 #define ACK_EVERY_LEAST 1024
 #define ACK_EVERY_MOST 262144
@@ -31,9 +32,9 @@
 #define QUIET_SPAN 10000     /* quiet: less than a slice in this time */
 #define KEYSTROKE 512        /* bytes of a quiet stream that never wait */
 #define WINDOW_TOP INT32_MAX
-#define TARGET_LONG 512 /* a longer target has a limit: see TARGET_FEW */
-#define TARGET_FEW 1024 /* streams; targets have no memory reserved */
-#define MIDDLE "reLAylink"
+#define TARGET_LONG 512                          /* a longer target has a limit: see TARGET_FEW */
+#define TARGET_FEW 1024                          /* streams; targets have no memory reserved */
+#define START_SIZE (FRAME_MAGIC + GREETING_SIZE) /* of our greeting, at most */
 
 /* ---- the end of the link ---- */
 
@@ -67,16 +68,32 @@ mux_bye(struct mux *m, uint16_t code, const char *why)
 {
 	if (m->state == MUX_DEAD)
 		return;
-	m->due_bye = !m->due_hello;
+	m->due_bye = m->state != MUX_DOWN && !m->due_hello;
 	die(m, code, why);
+}
+
+void
+mux_end(struct mux *m, uint16_t code, const char *why)
+{
+	if (m->state != MUX_DEAD)
+		die(m, code, why);
+	m->due_bye = false;
+	m->start_next = m->start_end;
+	retain_start(&m->retain, 0);
 }
 
 void
 mux_lost(struct mux *m, uint16_t code, const char *why)
 {
-	if (m->state != MUX_DEAD)
-		die(m, code, why);
-	m->due_bye = false;
+	if (!m->keeps || m->state == MUX_DEAD) {
+		mux_end(m, code, why);
+		return;
+	}
+	if (m->state == MUX_DOWN)
+		return;
+	m->state = MUX_DOWN;
+	m->code = code;
+	snprintf(m->why, sizeof(m->why), "%s", why);
 }
 
 static void
@@ -180,15 +197,6 @@ mux_put_words(unsigned char *dst, unsigned type, uint32_t stream, uint16_t code,
 	if (n > 0)
 		memcpy(body + 2, words, n);
 	return FRAME_HEAD + 2 + n;
-}
-
-static size_t
-put_hello(struct mux *m, unsigned char *dst)
-{
-	size_t n = frame_encode_hello(dst + FRAME_HEAD, &m->ours);
-
-	mux_put_head(dst, FRAME_HELLO, 0, n);
-	return FRAME_HEAD + n;
 }
 
 static size_t
@@ -296,26 +304,37 @@ ack_is_due(const struct mux *m)
 static bool
 hello_is_due(const struct mux *m)
 {
-	return m->due_hello && !(m->wait_peer_first && m->state == MUX_STARTING);
+	return m->due_hello && m->state != MUX_DOWN && m->state != MUX_DEAD &&
+	       !(m->wait_peer_first && m->state == MUX_STARTING);
 }
 
-static size_t
-put_bye(struct mux *m, unsigned char *dst)
+/*
+ * Our greeting.  Its frames are link bytes, but not on a channel that
+ * continues a link.
+ */
+static void
+put_start(struct mux *m)
 {
-	m->due_bye = false;
-	return mux_put_words(dst, FRAME_BYE, 0, m->code, m->why);
-}
-
-static size_t
-put_start(struct mux *m, unsigned char *dst)
-{
+	unsigned char *dst = m->start;
 	size_t n;
 
-	memcpy(dst, frame_magic, FRAME_MAGIC);
-	n = put_hello(m, dst + FRAME_MAGIC);
-	cc_sent(&m->cc, n, m->now);
+	if (!m->skip_magic) {
+		memcpy(dst, frame_magic, FRAME_MAGIC);
+		dst += FRAME_MAGIC;
+	}
+	n = frame_encode_hello(dst + FRAME_HEAD, &m->ours);
+	dst = mux_put_head(dst, FRAME_HELLO, 0, n) + n;
+	m->session.count = m->read;
+	frame_encode_session(mux_put_head(dst, FRAME_SESSION, 0, FRAME_SESSION_SIZE), &m->session);
+	dst += FRAME_HEAD + FRAME_SESSION_SIZE;
 	m->due_hello = false;
-	return FRAME_MAGIC + n;
+	m->start_next = 0;
+	m->start_end = (size_t)(dst - m->start);
+	if (m->joins)
+		return;
+	n = m->start_end - FRAME_MAGIC;
+	cc_sent(&m->cc, n, m->now);
+	retain_start(&m->retain, n);
 }
 
 /* Frames that ignore the limit of bytes in flight. */
@@ -341,38 +360,94 @@ put_urgent(struct mux *m, unsigned char *dst, size_t room)
 	return n;
 }
 
-size_t
-mux_pull(struct mux *m, unsigned char *dst, size_t room, int64_t now)
+/* Frames of ${most} bytes at most, into ${dst}.  Return how many bytes. */
+static size_t
+put_frames(struct mux *m, unsigned char *dst, size_t most)
 {
-	size_t n = 0, turn = 1;
+	size_t n = put_urgent(m, dst, most), turn = 1;
 
-	m->now = now;
-	if (m->state == MUX_DEAD)
-		return m->due_bye ? put_bye(m, dst) : 0;
-	if (hello_is_due(m))
-		n = put_start(m, dst);
-	if (m->state != MUX_UP)
-		return n;
-	n += put_urgent(m, dst + n, room - n);
-	while (turn > 0 && m->control.first == NULL && room - n > FRAME_HEAD + CC_SLICE_LEAST) {
-		turn = put_turn(m, dst + n, room - n);
+	while (turn > 0 && m->control.first == NULL && most - n > FRAME_HEAD + CC_SLICE_LEAST) {
+		turn = put_turn(m, dst + n, most - n);
 		if (turn > 0)
-			cc_sent(&m->cc, turn, now);
+			cc_sent(&m->cc, turn, m->now);
 		n += turn;
 	}
 	return n;
 }
 
+/*
+ * While no more bytes can be retained, only ACKs are sent.  Without them, two
+ * sides that wait for each other's ACKs would wait for ever.
+ */
+static void
+produce(struct mux *m, size_t most)
+{
+	size_t room, n = 0;
+	unsigned char *dst;
+
+	if (m->state == MUX_DEAD ? !m->due_bye : m->state != MUX_UP)
+		return;
+	dst = retain_room(&m->retain, MUX_PULL, &room);
+	if (dst == NULL)
+		return;
+	if (m->state == MUX_DEAD) {
+		m->due_bye = false;
+		n = mux_put_words(dst, FRAME_BYE, 0, m->code, m->why);
+	} else if (!retain_is_full(&m->retain)) {
+		n = put_frames(m, dst, most < room ? most : room);
+	} else if (ack_is_due(m)) {
+		n = put_ack(m, dst);
+		cc_sent(&m->cc, n, m->now);
+	}
+	retain_add(&m->retain, n);
+}
+
+size_t
+mux_output(struct mux *m, const unsigned char **p, size_t most, int64_t now)
+{
+	size_t n;
+
+	m->now = now;
+	if (hello_is_due(m))
+		put_start(m);
+	*p = m->start + m->start_next;
+	if (m->start_next < m->start_end)
+		return m->start_end - m->start_next;
+	if (m->state != MUX_UP && m->state != MUX_DEAD)
+		return 0;
+	*p = retain_next(&m->retain, &n);
+	if (n > 0)
+		return n;
+	produce(m, most);
+	*p = retain_next(&m->retain, &n);
+	return n;
+}
+
+void
+mux_wrote(struct mux *m, size_t n)
+{
+	if (m->start_next < m->start_end) {
+		m->start_next += n;
+		return;
+	}
+	retain_wrote(&m->retain, n);
+	if (!m->keeps)
+		retain_acked(&m->retain, m->retain.next);
+}
+
 bool
 mux_has_output(const struct mux *m)
 {
-	if (m->state == MUX_DEAD)
-		return m->due_bye;
-	if (hello_is_due(m))
+	if (hello_is_due(m) || m->start_next < m->start_end)
 		return true;
-	return m->state == MUX_UP &&
-	       (ack_is_due(m) || m->due_ping || m->control.first != NULL ||
-		   m->new_flows.first != NULL ||
+	if (m->state == MUX_DEAD)
+		return m->due_bye || m->retain.next < m->retain.end;
+	if (m->state != MUX_UP)
+		return false;
+	if (m->retain.next < m->retain.end || ack_is_due(m))
+		return true;
+	return !retain_is_full(&m->retain) &&
+	       (m->due_ping || m->control.first != NULL || m->new_flows.first != NULL ||
 		   (m->old_flows.first != NULL && cc_room(&m->cc, m->now) > 0));
 }
 
@@ -384,42 +459,126 @@ find(const struct mux *m, uint32_t id)
 	return (id & 1) != 0 && id / 2 < m->size ? m->table[id / 2] : NULL;
 }
 
-static void
-on_hello(struct mux *m, const struct frame *f)
+/* Use the peer's limits.  Return false if the link has ended. */
+static bool
+take_limits(struct mux *m)
 {
-	char why[sizeof(m->why)];
-
-	frame_decode_hello(&m->theirs, m->body, f->length);
-	if (m->theirs.version != VERSION) {
-		snprintf(why, sizeof(why),
-		    "relay on %s has version %u of the link protocol, here it is version %d: "
-		    "install the same relay on both hosts",
-		    m->theirs.host, (unsigned)m->theirs.version, VERSION);
-		mux_bye(m, MUX_VERSION, why);
-		return;
-	}
-	if (m->theirs.role == m->role) {
-		mux_lost(m, MUX_PROTOCOL,
-		    m->role == MUX_NEAR
-			? "the command sends back its input, or is a near side: "
-			  "the command must end with relay -m -"
-			: "both sides are far sides (relay -m -): one of them must be "
-			  "relay -m FROM -- COMMAND");
-		return;
-	}
 	if (m->theirs.streams == 0 || m->theirs.streams > MUX_STREAMS ||
 	    m->theirs.memory < MUX_WINDOW_LEAST) {
 		breach(m, "a HELLO with limits that are not valid");
-		return;
+		return false;
 	}
 	m->size = m->role == MUX_NEAR ? m->theirs.streams : m->ours.streams;
 	m->table = calloc(m->size, sizeof(struct stream *));
-	if (m->table == NULL) {
-		m->size = 0;
-		mux_bye(m, MUX_NO_ROOM, "no memory for the streams");
+	if (m->table != NULL)
+		return true;
+	m->size = 0;
+	mux_bye(m, MUX_NO_ROOM, "no memory for the streams");
+	return false;
+}
+
+/* Is the peer a relay that can be the other side of a link? */
+static bool
+is_other_side(struct mux *m)
+{
+	char why[sizeof(m->why)];
+
+	if (m->theirs.version < VERSION_LEAST || m->theirs.version > VERSION_NEWEST) {
+		snprintf(why, sizeof(why),
+		    "relay on %s has version %u of the link protocol, here it is version %d: "
+		    "install the same relay on both hosts",
+		    m->theirs.host, (unsigned)m->theirs.version, VERSION_NEWEST);
+		mux_bye(m, MUX_VERSION, why);
+		return false;
+	}
+	if (m->theirs.role != m->role)
+		return true;
+	mux_lost(m, MUX_PROTOCOL,
+	    m->role == MUX_NEAR ? "the command sends back its input, or is a near side: "
+				  "the command must end with relay -m -"
+				: "both sides are far sides (relay -m -): one of them must be "
+				  "relay -m FROM -- COMMAND");
+	return false;
+}
+
+/* The peer's first greeting. */
+static void
+come_up(struct mux *m)
+{
+	const struct session *theirs = &m->greeting.session;
+
+	m->theirs = m->greeting.hello;
+	m->read = m->greeting.length;
+	if (!is_other_side(m) || !take_limits(m))
+		return;
+	m->state = MUX_UP;
+	m->unacked_at = m->now;
+	m->keeps = m->session.kind == SESSION_NEW && theirs->kind == SESSION_NEW;
+	if (m->keeps && m->role == MUX_NEAR) {
+		memcpy(m->session.id, theirs->id, FRAME_SESSION_ID);
+		m->session.keep = theirs->keep;
+	}
+	m->session.generation = theirs->generation;
+}
+
+/* The peer's greeting on a channel that continues the link. */
+static void
+continue_link(struct mux *m)
+{
+	const struct session *theirs = &m->greeting.session;
+
+	if (theirs->kind != SESSION_JOIN) {
+		mux_end(m, MUX_GONE, "the far side has ended meanwhile");
 		return;
 	}
+	if (theirs->count < m->retain.acked || theirs->count > m->retain.next) {
+		breach(m, "a SESSION with a count of bytes that are not kept");
+		return;
+	}
+	m->session.generation = theirs->generation;
+	cc_restart(&m->cc, theirs->count, m->now);
+	retain_rewind(&m->retain, theirs->count);
+	retain_acked(&m->retain, theirs->count);
 	m->state = MUX_UP;
+}
+
+static void
+fail_start(struct mux *m)
+{
+	const struct greeting *g = &m->greeting;
+
+	m->ended_by_peer = g->by_peer;
+	if (g->by_peer)
+		mux_end(m, g->code, g->why);
+	else if (g->lost)
+		mux_lost(m, g->code, g->why);
+	else
+		mux_bye(m, g->code, g->why);
+}
+
+static size_t
+feed_greeting(struct mux *m, const unsigned char *p, size_t n)
+{
+	size_t used = greeting_feed(&m->greeting, p, n);
+
+	switch (m->greeting.state) {
+	case GREETING_MAGIC:
+		break;
+	case GREETING_HELLO:
+	case GREETING_SESSION:
+		m->state = MUX_GREETING;
+		break;
+	case GREETING_FAILED:
+		fail_start(m);
+		break;
+	case GREETING_DONE:
+		if (m->joins)
+			continue_link(m);
+		else
+			come_up(m);
+		break;
+	}
+	return used;
 }
 
 static void
@@ -465,7 +624,22 @@ on_bye(struct mux *m, const struct frame *f)
 	memcpy(why, m->body + 2, f->length - 2);
 	why[f->length - 2] = '\0';
 	m->ended_by_peer = true;
-	mux_lost(m, (uint16_t)frame_get(m->body, 2), why);
+	mux_end(m, (uint16_t)frame_get(m->body, 2), why);
+}
+
+/* On a new channel, ACKs that were sent on the last one come late. */
+static void
+on_ack(struct mux *m)
+{
+	uint64_t count = frame_get(m->body, 8);
+
+	if (m->joins && count < m->cc.acked)
+		return;
+	if (count > m->retain.next ||
+	    !cc_acked(&m->cc, count, (int64_t)frame_get(m->body + 8, 4), m->now))
+		breach(m, "an ACK of bytes that were not sent");
+	else if (m->keeps)
+		retain_acked(&m->retain, count);
 }
 
 static void
@@ -474,13 +648,8 @@ on_link_frame(struct mux *m, const struct frame *f)
 	uint32_t every;
 
 	switch (f->type) {
-	case FRAME_HELLO:
-		on_hello(m, f);
-		break;
 	case FRAME_ACK:
-		if (!cc_acked(
-			&m->cc, frame_get(m->body, 8), (int64_t)frame_get(m->body + 8, 4), m->now))
-			breach(m, "an ACK of bytes that were not sent");
+		on_ack(m);
 		break;
 	case FRAME_PING:
 		m->due_ack = true;
@@ -543,10 +712,8 @@ start_frame(struct mux *m)
 		breach(m, wrong);
 		return;
 	}
-	if ((m->state == MUX_GREETING) != (m->frame.type == FRAME_HELLO) &&
-	    m->frame.type != FRAME_BYE) {
-		breach(
-		    m, m->state == MUX_GREETING ? "another frame before HELLO" : "a second HELLO");
+	if (m->frame.type == FRAME_HELLO || m->frame.type == FRAME_SESSION) {
+		breach(m, "a second HELLO or SESSION");
 		return;
 	}
 	/*
@@ -597,82 +764,6 @@ feed_frames(struct mux *m, const unsigned char *p, size_t n)
 	return used;
 }
 
-/* Do the ${n} bytes at ${p} begin with ${words}, or ${words} with them? */
-static bool
-begins(const char *words, const char *p, size_t n)
-{
-	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
-}
-
-/* Remove the changed magic from the end of the banner, which is shown. */
-static void
-cut_magic(struct mux *m)
-{
-	m->banner_have -= strlen(MIDDLE);
-	while (m->banner_have > 0 && memchr(frame_magic, m->banner[m->banner_have - 1], 2) != NULL)
-		m->banner_have--;
-	m->banner[m->banner_have] = '\0';
-}
-
-static bool
-ends_with_middle(const struct mux *m)
-{
-	size_t n = strlen(MIDDLE);
-
-	return m->banner_have >= n && memcmp(m->banner + m->banner_have - n, MIDDLE, n) == 0;
-}
-
-static void
-add_banner(struct mux *m, char c)
-{
-	if (m->banner == NULL)
-		m->banner = malloc(MUX_BANNER + 1);
-	if (m->banner == NULL || m->banner_have == MUX_BANNER) {
-		mux_lost(m, MUX_PROTOCOL, "64 KiB of other output came before relay started there");
-		return;
-	}
-	m->banner[m->banner_have++] = c;
-	m->banner[m->banner_have] = '\0';
-	if (ends_with_middle(m)) {
-		cut_magic(m);
-		mux_lost(m, MUX_PROTOCOL,
-		    "the line changes bytes: is there an ssh -t, or another terminal, on the way?");
-		return;
-	}
-	/*
-	 * If a forced command starts relay in place of a shell, the script for
-	 * that shell comes before the near magic.
-	 */
-	if (m->role == MUX_FAR && !begins(MUX_SCRIPT, m->banner, m->banner_have))
-		mux_lost(m, MUX_PROTOCOL,
-		    "stdin does not carry a link: start relay -m - by relay -m FROM -- COMMAND");
-}
-
-/*
- * One byte of the magic or of the banner.  Only byte 0 of the magic starts it.
- */
-static void
-feed_magic(struct mux *m, unsigned char c)
-{
-	size_t i, n = m->matched;
-
-	if (c == frame_magic[n]) {
-		m->matched++;
-		if (m->matched == FRAME_MAGIC)
-			m->state = MUX_GREETING;
-		return;
-	}
-	m->matched = 0;
-	for (i = 0; i < n && m->state == MUX_STARTING; i++)
-		add_banner(m, (char)frame_magic[i]);
-	if (m->state != MUX_STARTING)
-		return;
-	if (c == frame_magic[0])
-		m->matched = 1;
-	else
-		add_banner(m, (char)c);
-}
-
 void
 mux_feed(struct mux *m, const void *p, size_t n, int64_t now)
 {
@@ -683,11 +774,11 @@ mux_feed(struct mux *m, const void *p, size_t n, int64_t now)
 		m->alive_at = m->read_at = now;
 		m->pinged_at = 0;
 	}
-	while (at < end && m->state != MUX_DEAD) {
-		if (m->state == MUX_STARTING)
-			feed_magic(m, *at++);
-		else
+	while (at < end && m->state != MUX_DEAD && m->state != MUX_DOWN) {
+		if (m->state == MUX_UP)
 			at += feed_frames(m, at, (size_t)(end - at));
+		else
+			at += feed_greeting(m, at, (size_t)(end - at));
 	}
 }
 
@@ -752,8 +843,15 @@ mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
 
 	if (m == NULL)
 		return NULL;
+	m->start = malloc(START_SIZE);
+	if (m->start == NULL) {
+		free(m);
+		return NULL;
+	}
+	greeting_start(&m->greeting, role == MUX_FAR);
 	m->role = role;
-	m->ours.version = VERSION;
+	m->ours.version = VERSION_LEAST;
+	m->ours.newest = VERSION_NEWEST;
 	m->ours.role = (uint8_t)role;
 	m->ours.memory = memory;
 	m->ours.streams = MUX_STREAMS;
@@ -778,17 +876,60 @@ mux_wait_peer_first(struct mux *m)
 }
 
 void
+mux_keep(struct mux *m, uint32_t seconds, const unsigned char *id)
+{
+	m->session.kind = SESSION_NEW;
+	if (m->role == MUX_NEAR)
+		return;
+	m->session.keep = seconds;
+	memcpy(m->session.id, id, FRAME_SESSION_ID);
+}
+
+uint32_t
+mux_keeps(const struct mux *m)
+{
+	return m->keeps ? m->session.keep : 0;
+}
+
+bool
+mux_accepts(const struct mux *m, const struct session *session)
+{
+	return m->keeps && m->state != MUX_DEAD && session->kind == SESSION_JOIN &&
+	       session->generation > m->session.generation &&
+	       memcmp(session->id, m->session.id, FRAME_SESSION_ID) == 0;
+}
+
+void
+mux_attach(struct mux *m, bool skip_magic, int64_t now)
+{
+	m->state = MUX_STARTING;
+	m->joins = true;
+	m->skip_magic = skip_magic;
+	m->session.kind = SESSION_JOIN;
+	if (m->role == MUX_NEAR)
+		m->session.generation++;
+	m->due_hello = true;
+	m->due_ping = false;
+	m->start_next = m->start_end;
+	m->unacked_at = m->pinged_at = 0;
+	m->read_acked = m->read;
+	m->now = m->alive_at = m->ticked_at = m->read_at = now;
+	greeting_start(&m->greeting, m->role == MUX_FAR);
+}
+
+void
 mux_free(struct mux *m)
 {
 	if (m == NULL)
 		return;
-	mux_lost(m, MUX_END, "");
+	mux_end(m, MUX_END, "");
 	while (mux_accept(m) != NULL)
 		; /* all are closed, so mux_accept releases them */
+	greeting_free(&m->greeting);
 	free(m->table);
-	free(m->banner);
+	free(m->start);
 	m->table = NULL;
-	m->banner = NULL;
+	m->start = NULL;
 	m->size = 0;
 	m->freed = true;
 	if (m->structs == 0)
@@ -840,8 +981,8 @@ mux_name_peer(struct mux *m, const char *name)
 char *
 mux_banner(struct mux *m, size_t *n)
 {
-	*n = m->banner_have;
-	return m->banner;
+	*n = m->greeting.banner_have;
+	return m->greeting.banner;
 }
 
 void

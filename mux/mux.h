@@ -3,11 +3,16 @@
  * wire.
  *
  * A mux is one side of a link.  Its caller gives it the bytes that were read
- * from the channel (mux_feed), writes the bytes that it returns (mux_pull), and
+ * from the channel (mux_feed), writes the bytes that it returns (mux_output), and
  * lets time pass (mux_tick).  It uses no descriptor, no system call and no
  * clock, so two of them can run back to back in one process.
  *
  *   starting --magic--> greeting --HELLO--> up --> dead
+ *      ^-------- mux_attach -------- down <--'
+ *
+ * If both sides keep a session, a lost channel leads to the state down.  The
+ * streams wait, and the next channel continues where the lost one has ended:
+ * what was sent is retained until the peer has acknowledged it.
  *
  * A stream has two queues.  Its owner appends to stream_tx() what is to be
  * sent, and takes from stream_rx() what was received.  The memory of a stream
@@ -31,7 +36,8 @@
 #define MUX_WINDOW_LEAST 4096
 #define MUX_WINDOW_MOST (16 * 1024 * 1024)
 #define MUX_BANNER 65536 /* bytes that are skipped before the peer's magic */
-#define MUX_PULL 16384   /* the least room for mux_pull */
+#define MUX_PULL 16384   /* the least ${most} of mux_output */
+#define MUX_SESSION 16   /* bytes of a session's id */
 
 /* A script may come instead of the near magic and begins so: PROTOCOL 1. */
 #define MUX_SCRIPT "V='relay "
@@ -40,7 +46,7 @@ struct mux;
 struct stream;
 
 enum mux_role { MUX_NEAR, MUX_FAR };
-enum mux_state { MUX_STARTING, MUX_GREETING, MUX_UP, MUX_DEAD };
+enum mux_state { MUX_STARTING, MUX_GREETING, MUX_UP, MUX_DOWN, MUX_DEAD };
 
 /* Codes of CLOSE and BYE: PROTOCOL 4. */
 enum mux_code {
@@ -57,7 +63,8 @@ enum mux_code {
 	MUX_NO_ROOM,
 	MUX_FORBIDDEN,
 	MUX_PROTOCOL,
-	MUX_VERSION
+	MUX_VERSION,
+	MUX_GONE
 };
 
 struct mux_stats {
@@ -80,15 +87,37 @@ struct mux *mux_new(enum mux_role role, uint32_t memory, const char *host, int64
 
 /*
  * mux_limit_streams(m, n):
- * Allow ${n} open streams instead of MUX_STREAMS.  Before the first mux_pull.
+ * Allow ${n} open streams instead of MUX_STREAMS.  Before the first mux_output.
  */
 void mux_limit_streams(struct mux *m, uint32_t n);
 
 /*
  * mux_wait_peer_first(m):
- * Send nothing until the peer's magic was read.  Before the first mux_pull.
+ * Send nothing until the peer's magic was read, on any channel.  Before the
+ * first mux_output.
  */
 void mux_wait_peer_first(struct mux *m);
+
+/*
+ * mux_keep(m, seconds, id):
+ * Before the first mux_output.  Near: request a session; the arguments are
+ * ignored.  Far: keep a session for ${seconds} without a channel, under an
+ * ${id} of MUX_SESSION bytes.
+ * mux_keeps(m): MUX_UP: for how many seconds do both sides keep a session?
+ */
+void mux_keep(struct mux *m, uint32_t seconds, const unsigned char *id);
+uint32_t mux_keeps(const struct mux *m);
+
+/*
+ * mux_attach(m, skip_magic, now):
+ * MUX_DOWN: bytes of another channel follow.  ${skip_magic}: our magic was sent
+ * on it already.
+ * mux_accepts(m, session): Far: is ${session}, of the peer's greeting on a new
+ * channel, this session and newer than the last channel?
+ */
+struct session;
+void mux_attach(struct mux *m, bool skip_magic, int64_t now);
+bool mux_accepts(const struct mux *m, const struct session *session);
 
 /*
  * mux_free(m):
@@ -106,13 +135,15 @@ void mux_free(struct mux *m);
 void mux_feed(struct mux *m, const void *p, size_t n, int64_t now);
 
 /*
- * mux_pull(m, dst, room, now):
- * Write the frames that may be sent now into ${dst}, which has ${room} bytes,
- * at least MUX_PULL.  Return how many bytes were written.
+ * mux_output(m, p, most, now), mux_wrote(m, n):
+ * Return how many bytes are to be written to the channel now, and point ${*p}
+ * to them.  If earlier ones were all written, these are new frames of ${most}
+ * bytes at most; ${most} is at least MUX_PULL.  Then the caller reports how many
+ * of them the channel has taken.
+ * mux_has_output(m): Would mux_output return more than 0?
  */
-size_t mux_pull(struct mux *m, unsigned char *dst, size_t room, int64_t now);
-
-/* mux_has_output(m): Would mux_pull return more than 0? */
+size_t mux_output(struct mux *m, const unsigned char **p, size_t most, int64_t now);
+void mux_wrote(struct mux *m, size_t n);
 bool mux_has_output(const struct mux *m);
 
 /* mux_tick(m, now): Let time pass: PING, and the end of a silent link. */
@@ -120,7 +151,7 @@ void mux_tick(struct mux *m, int64_t now);
 
 /*
  * mux_deadline(m):
- * Return the latest time of the next mux_tick or mux_pull.  INT64_MAX: none.
+ * Return the latest time of the next mux_tick or mux_output.  INT64_MAX: none.
  */
 int64_t mux_deadline(const struct mux *m);
 
@@ -133,13 +164,16 @@ void mux_woke(struct mux *m, int64_t now);
 
 /*
  * mux_lost(m, code, why):
- * The channel has ended: reset all streams.  mux_pull returns nothing more.
+ * The channel has ended.  If there is a session, the state is MUX_DOWN.  If
+ * not, the link has ended: all streams are reset.
+ * mux_end(m, code, why): The link has ended, and also its session.
  */
 void mux_lost(struct mux *m, uint16_t code, const char *why);
+void mux_end(struct mux *m, uint16_t code, const char *why);
 
 /*
  * mux_bye(m, code, why):
- * End the link: reset all streams.  The next mux_pull returns BYE.
+ * End the link: reset all streams.  BYE is the last output.
  */
 void mux_bye(struct mux *m, uint16_t code, const char *why);
 
@@ -150,8 +184,8 @@ enum mux_state mux_state(const struct mux *m);
 
 /*
  * mux_code(m), mux_why(m), mux_ended_by_peer(m):
- * Why a dead mux has ended: a code, a text, and whether both are from a BYE of
- * the peer.
+ * Why the link has ended or its channel was lost: a code, a text, and whether
+ * both are from a BYE of the peer.
  */
 uint16_t mux_code(const struct mux *m);
 const char *mux_why(const struct mux *m);
@@ -209,7 +243,7 @@ void *stream_owner(const struct stream *s);
 
 /*
  * mux_next_dirty(m):
- * Return the next stream that the peer or mux_pull has changed since it was
+ * Return the next stream that the peer or mux_output has changed since it was
  * returned last, or NULL.  A stream without an owner is never returned.
  */
 struct stream *mux_next_dirty(struct mux *m);

@@ -324,8 +324,8 @@ stream_room(const struct stream *s)
 		most = TX_ONE;
 	if (most > s->tx_window)
 		most = s->tx_window;
-	return s->mux->state == MUX_UP && !s->close_read && s->tx.used < most ? most - s->tx.used
-									      : 0;
+	return s->mux->state != MUX_DEAD && !s->close_read && s->tx.used < most ? most - s->tx.used
+										: 0;
 }
 
 void

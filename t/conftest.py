@@ -33,6 +33,7 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'alone: measures time, and runs beside no other test')
     if not os.access(rig.RELAY, os.X_OK):
         pytest.exit('no binary at %s: set RELAY' % rig.RELAY, 4)
+    os.environ['RELAY_KEEP'] = '0'    # the tests of sessions remove it
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # nohup and `&` start the tests with these signals ignored, and relay would

@@ -40,7 +40,7 @@ PasswordAuthentication no
 PermitRootLogin yes
 MaxStartups 100
 MaxSessions 100
-AcceptEnv {mark} FAR_* XDG_* TMPDIR
+AcceptEnv {mark} RELAY_KEEP FAR_* XDG_* TMPDIR
 SetEnv PATH={dir}/bin:{local}/usr/bin:/bin HOST={name} SHLVL=9 {options}
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
@@ -75,7 +75,7 @@ Host *
     GlobalKnownHostsFile /dev/null
     BatchMode yes
     LogLevel ERROR
-    SendEnv {mark} FAR_* XDG_* TMPDIR
+    SendEnv {mark} RELAY_KEEP FAR_* XDG_* TMPDIR
 '''
 
 # sshd runs a command in the user's shell and in the user's home.  Without

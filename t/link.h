@@ -3,6 +3,7 @@
 #define T_LINK_H
 #include "mux/mux.h"
 #include "t/check.h"
+#include "t/mux/pull.h"
 
 static struct mux *link_near, *link_far;
 static bool link_held; /* link_cross moves nothing */
@@ -11,7 +12,7 @@ static inline size_t
 link_cross_one(struct mux *from, struct mux *to, int64_t now)
 {
 	static unsigned char wire[1 << 17];
-	size_t n = mux_pull(from, wire, sizeof(wire), now);
+	size_t n = pull_into(from, wire, sizeof(wire), now);
 
 	mux_feed(to, wire, n, now);
 	return n;

@@ -684,7 +684,7 @@ def test_far_refuses_a_breach(far, target, what):
 @TIMES('first',
        [b'GET / HTTP/1.0\r\n\r\n', b'\xff' * 100, b'\0\xf2reLAylink\n\n\n\xfe\0',
         wire.MAGIC + wire.frame(wire.DATA, 1, b'x'),
-        wire.MAGIC + wire.hello(wire.NEAR, version=2), wire.MAGIC + wire.hello(wire.FAR),
+        wire.MAGIC + wire.hello(wire.NEAR, version=3), wire.MAGIC + wire.hello(wire.FAR),
         wire.MAGIC + wire.hello(wire.NEAR, streams=0),
         wire.MAGIC + wire.hello(wire.NEAR, memory=0)],
        ids=['http', 'bytes', 'text', 'no-hello', 'version', 'far', 'streams', 'memory'])
@@ -777,7 +777,7 @@ def test_near_skips_frames_of_later_versions(relay):
 
 
 @TIMES('words, expected',
-       [('version=2', 'version 2'), ('version=0', 'version 0'), ('memory=0', 'HELLO'),
+       [('version=3', 'version 3'), ('version=0', 'version 0'), ('memory=0', 'HELLO'),
         ('streams=0', 'HELLO'),
         ('streams=16385', 'HELLO')])
 def test_near_refuses_a_hello(relay, words, expected):

@@ -135,7 +135,8 @@ def test_banner(probe, hop, tmp):
     (r'stdbuf -o0 tr -d "\r" | "$@"', 'does the line change bytes'),
     (r'"$@" | stdbuf -o0 tr "\250" "\251"', 'not all byte values come back unchanged'),
     (r'stdbuf -o0 tr "\250" "\251" | "$@"', 'not all byte values come back unchanged'),
-    (r'stdbuf -o0 tr -d "\250" | "$@"', 'not all byte values come back'),
+    (r'stdbuf -o0 tr -d "\250" | "$@"',
+     'not all byte values come back|.*does the line change bytes'),
 ], ids=('CR back', 'CR there', 'changed back', 'changed there', 'lost there'))
 def test_line_that_changes_bytes(probe, hop, tmp, filter, words):
     """Goal: a line that changes one byte value, in either direction, is

@@ -11,6 +11,7 @@ import sys
 
 MAGIC = b'\0\xf2reLAylink\r\n\n\xfe\0'
 HELLO, OPEN, OPENED, DATA, EOF, STOP, CLOSE, CREDIT, ACK, PING, BYE, ACK_EVERY = range(1, 13)
+SESSION = 128
 NEAR, FAR = 0, 1
 WINDOW = 1 << 18
 
@@ -44,8 +45,8 @@ class Wire:
 
     def frame(self, *kinds):
         """Return the next frame (kind, stream, body) of one of these kinds, or
-        None at EOF.  Without kinds, only ACK, PING and ACK_EVERY are
-        skipped."""
+        None at EOF.  Without kinds, only ACK, PING, ACK_EVERY and SESSION
+        are skipped."""
         while True:
             head = self.read(8)
             if len(head) < 8:
@@ -54,7 +55,8 @@ class Wire:
             kind, length = kind >> 24, kind & 0xffffff
             body = self.read(length)
             self.got += 8 + length
-            if kind in kinds if kinds else kind not in (ACK, PING, ACK_EVERY):
+            if kind in kinds if kinds else kind not in (ACK, PING, ACK_EVERY,
+                                                                 SESSION):
                 return kind, stream, body
 
     def ack(self):
@@ -82,6 +84,8 @@ SINS = {
     'second-eof': lambda w: [frame(EOF, 1), frame(EOF, 1)],
     'second-opened': lambda w: [frame(OPENED, 1), frame(OPENED, 1)],
     'second-hello': lambda w: [hello(FAR)],
+    'late-session': lambda w: [frame(SESSION, 0, b'\0' * 36)],
+    'short-session': lambda w: [frame(SESSION, 0, b'\0' * 35)],
     'credit-0': lambda w: [frame(CREDIT, 1, struct.pack('>I', 0))],
     'credit-overflow': lambda w: [frame(CREDIT, 1, struct.pack('>I', 0x7fffffff))] * 2,
     'ack-ahead': lambda w: [frame(ACK, 0, struct.pack('>QI', 1 << 40, 0))],

@@ -305,16 +305,16 @@ bootstrap_has_output(const struct bootstrap *b)
 }
 
 size_t
-bootstrap_pull(struct bootstrap *b, unsigned char *dst, size_t room)
+bootstrap_output(const struct bootstrap *b, const unsigned char **p)
 {
-	size_t n = b->out_end - b->out_start;
+	*p = b->out + b->out_start;
+	return b->out_end - b->out_start;
+}
 
-	if (n > room)
-		n = room;
-	if (n > 0)
-		memcpy(dst, b->out + b->out_start, n);
+void
+bootstrap_wrote(struct bootstrap *b, size_t n)
+{
 	b->out_start += n;
-	return n;
 }
 
 void

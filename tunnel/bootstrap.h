@@ -16,7 +16,7 @@
  *   any other        FAILED      bootstrap_why() is the cause
  *
  * This module has no descriptor and no clock: bootstrap_feed() takes bytes,
- * bootstrap_pull() gives bytes.  No function blocks, but bootstrap_start() and
+ * bootstrap_output() gives bytes.  No function blocks, but bootstrap_start() and
  * bootstrap_feed() read local files of up to 16 MiB each.
  */
 #ifndef TUNNEL_BOOTSTRAP_H
@@ -80,12 +80,12 @@ void bootstrap_free(struct bootstrap *b);
 void bootstrap_feed(struct bootstrap *b, const void *p, size_t n);
 
 /*
- * bootstrap_has_output(b), bootstrap_pull(b, dst, room):
- * Return true if there are bytes to send.  Move at most ${room} of them to
- * ${dst} and return their number.
+ * bootstrap_output(b, p), bootstrap_wrote(b, n), bootstrap_has_output(b):
+ * As mux_output, mux_wrote and mux_has_output.
  */
+size_t bootstrap_output(const struct bootstrap *b, const unsigned char **p);
+void bootstrap_wrote(struct bootstrap *b, size_t n);
 bool bootstrap_has_output(const struct bootstrap *b);
-size_t bootstrap_pull(struct bootstrap *b, unsigned char *dst, size_t room);
 
 /*
  * bootstrap_state(b): the state of the start.

@@ -59,8 +59,7 @@ struct transport {
 	struct child *child; /* near: the command; spawn.c logs its end */
 	struct dial *dial;   /* TRANSPORT_DIALING */
 	int64_t give_up_at;  /* TRANSPORT_DRAINING */
-	unsigned char *in, *out;
-	size_t out_start, out_end;
+	unsigned char *in;
 
 	/* Write nothing until poll reports the channel writable.  An earlier
 	 * write would wake its reader for each small piece. */
@@ -85,8 +84,7 @@ new_transport(struct mux *m)
 	t->stderr_fd = t->stderr_slot = -1;
 	t->mux = m;
 	t->in = malloc(READ_SIZE);
-	t->out = malloc(WRITE_SIZE);
-	if (t->in != NULL && t->out != NULL)
+	if (t->in != NULL)
 		return t;
 	transport_free(t, 0);
 	return NULL;
@@ -123,8 +121,8 @@ transport_near(
 		return NULL;
 	t->bootstrap = bootstrap;
 	t->quiet = quiet;
-	target->how =
-	    (is_ssh(&target->to) ? SPAWN_WIRE : 0U) | (bootstrap != NULL ? SPAWN_CAPTURE : 0U);
+	target->how = (is_ssh(&target->to) ? SPAWN_WIRE : 0U) |
+		      (bootstrap != NULL ? SPAWN_CAPTURE | SPAWN_QUIET : 0U);
 	t->dial = dial_start(target, now);
 	if (t->dial != NULL)
 		return t;
@@ -185,6 +183,35 @@ transport_far(struct mux *m)
 		return t;
 	transport_free(t, 0);
 	return NULL;
+}
+
+struct transport *
+transport_fds(struct mux *m, int in, int out)
+{
+	struct transport *t = new_transport(m);
+
+	if (t == NULL) {
+		close(in);
+		close(out);
+		return NULL;
+	}
+	fdpair_pipes(&t->wire, in, out);
+	widen(t);
+	t->state = TRANSPORT_OPEN;
+	return t;
+}
+
+static bool
+has_output(const struct transport *t)
+{
+	return mux_has_output(t->mux) ||
+	       (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap));
+}
+
+bool
+transport_drained(const struct transport *t)
+{
+	return t->state != TRANSPORT_OPEN || !has_output(t);
 }
 
 bool
@@ -287,13 +314,6 @@ transport_last_line(struct transport *t)
 
 /* ---- the channel ---- */
 
-static bool
-has_output(const struct transport *t)
-{
-	return t->out_start < t->out_end || mux_has_output(t->mux) ||
-	       (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap));
-}
-
 void
 transport_want(struct transport *t, struct pollset *ps)
 {
@@ -310,7 +330,7 @@ transport_want(struct transport *t, struct pollset *ps)
 	case TRANSPORT_CLOSED:
 		return;
 	}
-	fdpair_want(&t->wire, ps, mux_state(t->mux) != MUX_DEAD,
+	fdpair_want(&t->wire, ps, mux_state(t->mux) != MUX_DEAD && mux_state(t->mux) != MUX_DOWN,
 	    t->state == TRANSPORT_OPEN && has_output(t));
 	pollset_until(ps, mux_deadline(t->mux));
 }
@@ -383,7 +403,6 @@ static void
 start_draining(struct transport *t, int64_t now)
 {
 	fdpair_shut_out(&t->wire);
-	t->out_start = t->out_end = 0;
 	if (t->state == TRANSPORT_DRAINING)
 		return;
 	t->state = TRANSPORT_DRAINING;
@@ -415,39 +434,35 @@ transport_step(struct transport *t, const struct pollset *ps)
 		step_wire(t, ps);
 }
 
-static size_t
-pull(struct transport *t, int64_t now)
-{
-	if (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap))
-		return bootstrap_pull(t->bootstrap, t->out, WRITE_SIZE);
-	return mux_pull(t->mux, t->out, WRITE_SIZE, now);
-}
-
-/* Return false if there is nothing to write. */
+/* Write once.  Return false if there is nothing to write, or no more room. */
 static bool
-refill(struct transport *t, int64_t now)
+write_wire(struct transport *t, int64_t now)
 {
-	if (t->out_start < t->out_end)
+	bool script = t->bootstrap != NULL && bootstrap_has_output(t->bootstrap);
+	const unsigned char *p;
+	size_t size =
+	    script ? bootstrap_output(t->bootstrap, &p) : mux_output(t->mux, &p, WRITE_SIZE, now);
+	ssize_t n = size > 0 ? write(t->wire.out, p, size) : 0;
+
+	if (n == -1 && errno == EINTR)
 		return true;
-	t->out_start = 0;
-	t->out_end = pull(t, now);
-	return t->out_end > 0;
+	t->full = n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK);
+	if (n == -1 && !t->full)
+		start_draining(t, now);
+	if (n <= 0)
+		return false;
+	if (script)
+		bootstrap_wrote(t->bootstrap, (size_t)n);
+	else
+		mux_wrote(t->mux, (size_t)n);
+	return true;
 }
 
 void
 transport_flush(struct transport *t, int64_t now)
 {
-	ssize_t n;
-
-	while (t->state == TRANSPORT_OPEN && !t->full && refill(t, now)) {
-		n = write(t->wire.out, t->out + t->out_start, t->out_end - t->out_start);
-		if (n > 0)
-			t->out_start += (size_t)n;
-		else if (errno == EAGAIN || errno == EWOULDBLOCK)
-			t->full = true;
-		else if (errno != EINTR)
-			start_draining(t, now);
-	}
+	while (t->state == TRANSPORT_OPEN && !t->full && write_wire(t, now))
+		;
 }
 
 void
@@ -461,6 +476,5 @@ transport_free(struct transport *t, int64_t now)
 		spawn_release(t->child, now);
 	os_close(&t->stderr_fd);
 	free(t->in);
-	free(t->out);
 	free(t);
 }

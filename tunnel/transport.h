@@ -36,6 +36,10 @@ struct transport;
  * stdin is a terminal, or stdout a terminal that changes bytes: then the token
  * of PROTOCOL, section 1, is sent to the peer.
  *
+ * transport_fds(m, in, out):
+ * Use the descriptors ${in} and ${out}, which belong to the transport from then
+ * on.  NULL: no memory; they are closed.
+ *
  * transport_want(t, ps), transport_step(t, ps):
  * Add what ${t} waits for to ${ps}; read and feed the mux.  The end of the
  * channel calls mux_lost.
@@ -50,12 +54,15 @@ struct transport;
 struct transport *transport_near(struct mux *m, struct dial_target *target,
     struct bootstrap *bootstrap, bool quiet, int64_t now);
 struct transport *transport_far(struct mux *m);
+struct transport *transport_fds(struct mux *m, int in, int out);
 void transport_want(struct transport *t, struct pollset *ps);
 void transport_step(struct transport *t, const struct pollset *ps);
 void transport_flush(struct transport *t, int64_t now);
 void transport_free(struct transport *t, int64_t now);
 
 /*
+ * transport_drained(t): Nothing is left to write, or nothing reads it.
+ *
  * transport_runs(t):
  * Return true while the command runs.  transport_exit_status(t): its exit
  * status as spawn_exit returns it; -1 if it runs or never ran.
@@ -67,6 +74,7 @@ void transport_free(struct transport *t, int64_t now);
  * transport_set_quiet(t, quiet):
  * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).
  */
+bool transport_drained(const struct transport *t);
 bool transport_runs(const struct transport *t);
 int transport_exit_status(const struct transport *t);
 const char *transport_last_line(struct transport *t);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "base/poll.h"
+#include "mux/greeting.h"
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
@@ -15,6 +16,7 @@
 #include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
+#include "tunnel/keeper.h"
 #include "tunnel/probe.h"
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"
@@ -32,6 +34,9 @@
 #define SLEPT 5000000        /* a jump of the time of day */
 #define START_MOST 120000000 /* a reconnect: no password can be typed */
 #define MAGIC_AFTER 10000000 /* from the start of the far relay to its magic */
+#define STOP_MOST 1000000    /* for BYE and what comes before it */
+#define LATER 5000000        /* the far side of a session ends so much earlier */
+#define UNUSED_MOST 60000000 /* far: a session without a channel and without a stream */
 #define BANNER_SHOWN 400     /* bytes */
 
 /* After so many failed starts, both pauses have reached their limits. */
@@ -41,8 +46,10 @@ struct tunnel {
 	struct tunnel_config config;
 	enum tunnel_state state;
 	int status;
-	struct mux *mux; /* NULL: TUNNEL_OVER, TUNNEL_BACKOFF */
-	struct transport *transport;
+	struct mux *mux;             /* NULL: TUNNEL_OVER, or TUNNEL_BACKOFF without a session */
+	struct transport *transport; /* NULL: the same, or TUNNEL_BACKOFF */
+	struct keeper *keeper;       /* far: keeps a session; NULL: there is none */
+	unsigned mux_ups;            /* how many channels of this link came up */
 	struct remotes *remotes;
 	struct serve *serve;
 	struct probes probes;
@@ -59,7 +66,9 @@ struct tunnel {
 	/* Deadlines. */
 	int64_t explain_at; /* TUNNEL_FAILED: log the cause, with the exit status or without */
 	int64_t magic_at;   /* TUNNEL_STARTING: for the far relay's magic; 0: none */
-	int64_t retry_at;   /* TUNNEL_BACKOFF: start again */
+	int64_t retry_at;   /* near, TUNNEL_BACKOFF: start again */
+	int64_t expires_at; /* TUNNEL_BACKOFF with a session: its end */
+	int64_t stop_at;    /* TUNNEL_STOPPING: end although bytes are left to write */
 	int64_t report_at;  /* log a loss; 0: none */
 	char loss[1024];    /* why the link was lost, or could not be made */
 };
@@ -228,14 +237,14 @@ tunnel_new(const struct tunnel_config *config)
 
 /* Return an exit status; a failure was logged. */
 static int
-start_near(struct tunnel *t, int64_t now)
+start_near(struct tunnel *t, bool joins, int64_t now)
 {
 	const struct tunnel_config *c = &t->config;
 
 	if (c->hops != NULL) {
 		mux_wait_peer_first(t->mux);
-		if (!bootstrap_start(
-			t->bootstrap, c->self, os_image(c->self), c->far_path, c->far_options))
+		if (!bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
+			joins ? c->join_options : c->far_options))
 			goto fail;
 	}
 	t->transport = transport_near(t->mux, c->target, t->bootstrap, t->connects > 0, now);
@@ -247,23 +256,40 @@ fail:
 	return STATUS_SYSTEM;
 }
 
-static int
-start(struct tunnel *t, int64_t now)
+/* Make the mux of a new link.  Return false if there is no memory. */
+static bool
+new_link(struct tunnel *t, int64_t now)
 {
 	char host[ENDPOINT_HOST] = "?";
 
 	gethostname(host, sizeof(host) - 1);
+	t->mux = mux_new(t->config.role, MUX_MEMORY, host, now);
+	if (t->mux == NULL)
+		return false;
+	if (t->keeper != NULL)
+		mux_keep(t->mux, keeper_seconds(t->keeper), keeper_id(t->keeper));
+	else if (t->config.hops != NULL && t->config.keep > 0 && !t->config.probing)
+		mux_keep(t->mux, 0, NULL);
+	return true;
+}
+
+static int
+start(struct tunnel *t, int64_t now)
+{
+	bool joins = t->mux != NULL;
+
 	t->state = TUNNEL_STARTING;
 	t->started_at = now;
 	t->reached_at = t->magic_at = 0;
 	t->wanted = false;
-	t->mux = mux_new(t->config.role, MUX_MEMORY, host, now);
-	if (t->mux == NULL) {
+	if (joins) {
+		mux_attach(t->mux, false, now);
+	} else if (!new_link(t, now)) {
 		log_say(LOG_ERROR, "cannot start a link: no memory");
 		return STATUS_SYSTEM;
 	}
 	if (t->config.role == MUX_NEAR)
-		return start_near(t, now);
+		return start_near(t, joins, now);
 	t->transport = transport_far(t->mux);
 	return t->transport != NULL ? STATUS_OK : STATUS_LINK;
 }
@@ -271,9 +297,14 @@ start(struct tunnel *t, int64_t now)
 int
 tunnel_start(struct tunnel *t, int64_t now)
 {
+	if (t->config.role == MUX_FAR)
+		t->keeper = keeper_start(t->config.keep);
 	t->status = start(t, now);
-	if (t->status != STATUS_OK)
-		t->state = TUNNEL_OVER;
+	if (t->status == STATUS_OK)
+		return STATUS_OK;
+	keeper_free(t->keeper);
+	t->keeper = NULL;
+	t->state = TUNNEL_OVER;
 	return t->status;
 }
 
@@ -308,9 +339,11 @@ take_name(struct tunnel *t)
 static void
 come_up(struct tunnel *t, int64_t now)
 {
+	t->mux_ups++;
 	t->state = TUNNEL_UP;
 	t->connects++;
 	t->retries = 0;
+	t->expires_at = 0;
 	t->up_at = now;
 	t->config.conns->mux = t->mux;
 	transport_set_quiet(t->transport, false);
@@ -408,6 +441,19 @@ watch_start(struct tunnel *t, struct pollset *ps)
 
 /* ---- end: one function for each transition ---- */
 
+static void
+drop_channel(struct tunnel *t, const struct pollset *ps)
+{
+	t->config.conns->mux = NULL;
+	if (t->transport != NULL)
+		transport_flush(t->transport, ps->now);
+	transport_free(t->transport, ps->now);
+	t->transport = NULL;
+	bootstrap_release(t->bootstrap);
+	if (t->keeper != NULL)
+		keeper_release(t->keeper);
+}
+
 /*
  * Free the link.  Its connections go on until they have written what they hold.
  */
@@ -419,6 +465,8 @@ free_link(struct tunnel *t, const struct pollset *ps)
 	conns->mux = NULL;
 	if (t->mux == NULL)
 		return;
+	if (mux_state(t->mux) == MUX_DOWN)
+		mux_end(t->mux, MUX_RESET, t->loss);
 	/* A BYE with MUX_END follows the delivery of all bytes.  After any
 	 * other BYE, bytes may be missing. */
 	if (mux_ended_by_peer(t->mux) && t->config.role == MUX_FAR && mux_code(t->mux) != MUX_END)
@@ -427,21 +475,51 @@ free_link(struct tunnel *t, const struct pollset *ps)
 	conns->behind = true;
 	remote_step(t->remotes, ps);
 	probe_step(&t->probes);
-	if (t->transport != NULL)
-		transport_flush(t->transport, ps->now);
-	transport_free(t->transport, ps->now);
-	t->transport = NULL;
-	bootstrap_release(t->bootstrap);
+	drop_channel(t, ps);
 	mux_free(t->mux);
 	t->mux = NULL;
+	t->mux_ups = 0;
 }
 
 static void
 be_over(struct tunnel *t, int status, const struct pollset *ps)
 {
 	free_link(t, ps);
+	keeper_free(t->keeper);
+	t->keeper = NULL;
 	t->status = status;
 	t->state = TUNNEL_OVER;
+}
+
+/* Does the link wait for another channel? */
+static bool
+waits(const struct tunnel *t)
+{
+	return t->mux != NULL && mux_state(t->mux) == MUX_DOWN;
+}
+
+static bool
+has_streams(const struct tunnel *t)
+{
+	struct mux_stats s;
+
+	mux_stats(t->mux, &s);
+	return s.streams > 0;
+}
+
+/* The first channel of an outage sets the end of the session. */
+static void
+await_channel(struct tunnel *t, const struct pollset *ps)
+{
+	int64_t keep = (int64_t)mux_keeps(t->mux) * 1000000;
+
+	if (t->config.role == MUX_NEAR)
+		keep += LATER;
+	else if (!has_streams(t) && keep > UNUSED_MOST)
+		keep = UNUSED_MOST;
+	drop_channel(t, ps);
+	if (t->expires_at == 0)
+		t->expires_at = ps->now + keep;
 }
 
 static void
@@ -450,7 +528,10 @@ back_off(struct tunnel *t, const struct pollset *ps)
 	int64_t pause = PAUSE_FIRST;
 	unsigned i;
 
-	free_link(t, ps);
+	if (waits(t))
+		await_channel(t, ps);
+	else
+		free_link(t, ps);
 	for (i = 1; i < t->retries && pause < PAUSE_MOST; i++)
 		pause *= 2;
 	if (pause > PAUSE_MOST)
@@ -467,13 +548,18 @@ back_off(struct tunnel *t, const struct pollset *ps)
 static bool
 reconnects(const struct tunnel *t)
 {
-	return t->config.hops != NULL && t->connects > 0 && !t->config.one_shot &&
-	       !t->config.probing;
+	return t->config.hops != NULL && t->connects > 0 && !t->config.probing &&
+	       (!t->config.one_shot || waits(t));
 }
 
 static void
 start_failed(struct tunnel *t, const struct pollset *ps)
 {
+	if (t->config.role == MUX_FAR && waits(t)) {
+		await_channel(t, ps);
+		t->state = TUNNEL_BACKOFF;
+		return;
+	}
 	if (t->config.role == MUX_NEAR) {
 		t->state = TUNNEL_FAILED;
 		t->explain_at = ps->now + EXPLAIN_AFTER;
@@ -502,6 +588,22 @@ explain_start(struct tunnel *t, struct pollset *ps)
 		be_over(t, STATUS_LINK, ps);
 }
 
+/* The far side of the session has ended: start a new one at once. */
+static void
+lose_session(struct tunnel *t, const struct pollset *ps)
+{
+	if (t->config.one_shot) {
+		log_end(t);
+		be_over(t, STATUS_LINK, ps);
+		return;
+	}
+	log_say(
+	    LOG_NOTICE, "the session on %s has ended: its connections are reset", tunnel_name(t));
+	t->retries = 0;
+	back_off(t, ps);
+	t->retry_at = ps->now;
+}
+
 /*
  * The end of the only connection and the end of the link may come in one turn.
  */
@@ -518,6 +620,14 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 		be_over(t, STATUS_OK, ps);
 		return;
 	}
+	if (t->config.role == MUX_FAR && waits(t)) {
+		log_say(LOG_INFO, "the channel was lost: %s", mux_why(t->mux));
+		await_channel(t, ps);
+		t->state = TUNNEL_BACKOFF;
+		return;
+	}
+	if (waits(t) && !has_streams(t))
+		mux_end(t->mux, mux_code(t->mux), mux_why(t->mux));
 	if (reconnects(t)) {
 		t->report_at = ps->now + REPORT_AFTER;
 		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
@@ -528,6 +638,22 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
 }
 
+/* The session's far side cannot be reached.  It has its own limit. */
+static void
+leave_session(struct tunnel *t)
+{
+	t->state = TUNNEL_OVER;
+	if (t->mux == NULL)
+		return;
+	if (t->config.role == MUX_NEAR)
+		log_say(LOG_NOTICE,
+		    "%s is not reachable now: relay there ends by itself after %u s",
+		    tunnel_name(t), (unsigned)mux_keeps(t->mux));
+	mux_end(t->mux, MUX_RESET, "stopped by a signal");
+	keeper_free(t->keeper);
+	t->keeper = NULL;
+}
+
 void
 tunnel_stop(struct tunnel *t, int status)
 {
@@ -536,10 +662,11 @@ tunnel_stop(struct tunnel *t, int status)
 	t->status = status;
 	t->report_at = 0;
 	if (t->state == TUNNEL_BACKOFF) {
-		t->state = TUNNEL_OVER;
+		leave_session(t);
 		return;
 	}
 	t->state = TUNNEL_STOPPING;
+	t->stop_at = pollset_clock() + STOP_MOST;
 	mux_bye(t->mux, MUX_RESET, "stopped by a signal");
 }
 
@@ -581,8 +708,41 @@ next_start(const struct tunnel *t)
 }
 
 static void
+expire(struct tunnel *t, const struct pollset *ps)
+{
+	log_say(LOG_NOTICE, "the session with %s has expired", tunnel_name(t));
+	t->expires_at = 0;
+	if (t->config.role == MUX_FAR || t->config.one_shot)
+		be_over(t, STATUS_LINK, ps);
+	else
+		free_link(t, ps);
+}
+
+/* The only connection ended while the line was down. */
+static bool
+is_needless(const struct tunnel *t)
+{
+	return t->config.one_shot && t->config.conns->n == 0;
+}
+
+/* TUNNEL_BACKOFF, with a session. */
+static void
+watch_session(struct tunnel *t, struct pollset *ps)
+{
+	pollset_until(ps, t->expires_at);
+	if (ps->now >= t->expires_at)
+		expire(t, ps);
+	else if (is_needless(t))
+		be_over(t, t->status, ps);
+}
+
+static void
 retry(struct tunnel *t, struct pollset *ps)
 {
+	if (t->mux != NULL)
+		watch_session(t, ps);
+	if (t->state == TUNNEL_OVER || t->config.role == MUX_FAR)
+		return;
 	if (ps->now >= next_start(t) && tunnel_start(t, ps->now) != STATUS_OK)
 		back_off(t, ps);
 	if (t->state == TUNNEL_BACKOFF)
@@ -593,7 +753,8 @@ retry(struct tunnel *t, struct pollset *ps)
 static void
 step_state(struct tunnel *t, struct pollset *ps)
 {
-	bool dead = t->mux != NULL && mux_state(t->mux) == MUX_DEAD;
+	bool dead =
+	    t->mux != NULL && (mux_state(t->mux) == MUX_DEAD || mux_state(t->mux) == MUX_DOWN);
 
 	switch (t->state) {
 	case TUNNEL_OVER:
@@ -601,7 +762,9 @@ step_state(struct tunnel *t, struct pollset *ps)
 	case TUNNEL_STARTING:
 		if (t->config.hops != NULL)
 			watch_start(t, ps);
-		if (mux_state(t->mux) == MUX_DEAD)
+		if (mux_code(t->mux) == MUX_GONE)
+			lose_session(t, ps);
+		else if (dead || waits(t))
 			start_failed(t, ps);
 		break;
 	case TUNNEL_FAILED:
@@ -612,8 +775,10 @@ step_state(struct tunnel *t, struct pollset *ps)
 			lose_link(t, ps);
 		break;
 	case TUNNEL_STOPPING:
-		if (dead)
+		if (transport_drained(t->transport) || ps->now >= t->stop_at)
 			be_over(t, t->status, ps);
+		else
+			pollset_until(ps, t->stop_at);
 		break;
 	case TUNNEL_BACKOFF:
 		retry(t, ps);
@@ -633,11 +798,52 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 		step_state(t, ps);
 	} while (t->state != before);
 	report_loss(t, ps);
-	if (t->mux == NULL || mux_state(t->mux) == MUX_DEAD)
+	if (t->mux == NULL)
+		return;
+	if (t->transport != NULL)
+		transport_want(t->transport, ps);
+	if (mux_state(t->mux) == MUX_DEAD)
 		return;
 	conn_take_dirty(t->config.conns, t->mux, ps->now);
 	remote_want(t->remotes, ps);
-	transport_want(t->transport, ps);
+	if (t->keeper != NULL)
+		keeper_want(t->keeper, ps);
+}
+
+/* Another process hands over a channel, which replaces the one in use. */
+static void
+take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
+{
+	static struct greeting g;
+
+	greeting_start(&g, true);
+	greeting_feed(&g, c->greeting, c->n);
+	if (g.state != GREETING_DONE || !mux_accepts(t->mux, &g.session)) {
+		keeper_refuse(c);
+		return;
+	}
+	mux_lost(t->mux, MUX_RESET, "the near side has opened another channel");
+	await_channel(t, ps);
+	t->expires_at = 0;
+	keeper_accept(t->keeper, c);
+	mux_attach(t->mux, true, ps->now);
+	t->state = TUNNEL_STARTING;
+	t->transport = transport_fds(t->mux, c->in, c->out);
+	if (t->transport == NULL)
+		mux_lost(t->mux, MUX_NO_ROOM, "no memory");
+	else
+		mux_feed(t->mux, c->greeting, c->n, ps->now);
+}
+
+static void
+step_keeper(struct tunnel *t, const struct pollset *ps)
+{
+	struct keeper_claim c;
+
+	if (keeper_lost(t->keeper, ps))
+		mux_lost(t->mux, MUX_RESET, "the process of the channel has ended");
+	if (keeper_take(t->keeper, ps, &c))
+		take_claim(t, &c, ps);
 }
 
 bool
@@ -645,7 +851,10 @@ tunnel_step(struct tunnel *t, const struct pollset *ps)
 {
 	if (t->mux == NULL || t->state == TUNNEL_FAILED)
 		return false;
-	transport_step(t->transport, ps);
+	if (t->keeper != NULL && mux_state(t->mux) != MUX_DEAD)
+		step_keeper(t, ps);
+	if (t->transport != NULL)
+		transport_step(t->transport, ps);
 	if (t->state != TUNNEL_STARTING || mux_state(t->mux) != MUX_UP)
 		return false;
 	come_up(t, ps->now);
@@ -672,6 +881,7 @@ finish(struct tunnel *t)
 {
 	mux_bye(t->mux, t->config.conns->gave_up ? MUX_RESET : MUX_END, "done");
 	t->state = TUNNEL_STOPPING;
+	t->stop_at = pollset_clock() + STOP_MOST;
 }
 
 void
@@ -681,7 +891,8 @@ tunnel_flush(struct tunnel *t, int status)
 		return;
 	if (t->config.one_shot && status != STATUS_OK && t->state != TUNNEL_STOPPING)
 		t->status = status;
-	transport_flush(t->transport, pollset_clock());
+	if (t->transport != NULL)
+		transport_flush(t->transport, pollset_clock());
 	if (t->config.one_shot && tunnel_carries(t) && t->config.conns->n == 0)
 		finish(t);
 }
@@ -727,7 +938,7 @@ tunnel_state(const struct tunnel *t)
 bool
 tunnel_carries(const struct tunnel *t)
 {
-	return t->state == TUNNEL_UP && mux_state(t->mux) != MUX_DEAD;
+	return t->state == TUNNEL_UP && mux_state(t->mux) == MUX_UP;
 }
 
 int
@@ -740,6 +951,12 @@ unsigned
 tunnel_connects(const struct tunnel *t)
 {
 	return t->connects;
+}
+
+bool
+tunnel_resumed(const struct tunnel *t)
+{
+	return t->mux_ups > 1;
 }
 
 const char *

@@ -6,9 +6,11 @@
  *   up --channel ended--> over, or backoff --retry_at--> starting
  *
  * On the near side the link leads through hops (-L, -R, -D, -W), or the user's
- * command carries it (-m).  A lost link resets its streams.  Only a link
- * through hops reconnects.  Until then the listeners stay open, and new
- * connections wait in the backlog.
+ * command carries it (-m).  Only a link through hops reconnects.  Until then
+ * the listeners stay open, and new connections wait in the backlog.  If both
+ * sides keep a session, its streams wait too; if not, they are reset.
+ *
+ * The far side of a session is in the state backoff while it has no channel.
  *
  * struct tunnel is opaque and lasts as long as the process.  No function waits.
  * Times are microseconds of pollset_clock.
@@ -36,7 +38,7 @@ enum tunnel_state {
 	TUNNEL_FAILED,   /* near: a start has failed, and its exit status is awaited */
 	TUNNEL_UP,
 	TUNNEL_STOPPING, /* BYE is being sent */
-	TUNNEL_BACKOFF   /* the link was lost; the next start is due later */
+	TUNNEL_BACKOFF   /* the channel was lost; near: the next start is due later */
 };
 
 /* All pointers are borrowed for as long as the tunnel lasts. */
@@ -51,6 +53,8 @@ struct tunnel_config {
 	const struct hops *hops;     /* near: the hops; NULL: -m */
 	const char *self, *far_path; /* with hops: see bootstrap.h */
 	const char *far_options;     /* with hops: of the far relay */
+	const char *join_options;    /* the same, of one that continues a session */
+	int64_t keep;                /* seconds that a session lasts without a channel; 0: none */
 	bool probing;                /* near: for -n, see tunnel_set_hops */
 	bool one_shot;               /* near: the link ends with its only connection */
 	bool only_target;            /* far: refuse streams that name another target */
@@ -119,6 +123,7 @@ bool tunnel_probe(struct tunnel *t, struct forward *f);
  * tunnel_carries(t): the link is up, and its channel has not ended.
  * tunnel_status(t): TUNNEL_OVER: the exit status of relay.
  * tunnel_connects(t): how many times the link came up.
+ * tunnel_resumed(t): TUNNEL_UP: the channel continues the session of the last one.
  * tunnel_name(t): the last hop as the user wrote it, or the far host's name.
  * tunnel_peer(t): TUNNEL_UP: the far side's name in messages.
  * tunnel_table(t, now): log the state and the traffic, for SIGUSR1.
@@ -127,6 +132,7 @@ enum tunnel_state tunnel_state(const struct tunnel *t);
 bool tunnel_carries(const struct tunnel *t);
 int tunnel_status(const struct tunnel *t);
 unsigned tunnel_connects(const struct tunnel *t);
+bool tunnel_resumed(const struct tunnel *t);
 const char *tunnel_name(const struct tunnel *t);
 const char *tunnel_peer(const struct tunnel *t);
 void tunnel_table(const struct tunnel *t, int64_t now);

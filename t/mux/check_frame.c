@@ -39,6 +39,7 @@ static const struct {
 	{ "PING", FRAME_PING, 0, 0, 0 },
 	{ "BYE", FRAME_BYE, 2, 514, 0 },
 	{ "ACK_EVERY", FRAME_ACK_EVERY, 4, 4, 0 },
+	{ "SESSION", FRAME_SESSION, FRAME_SESSION_SIZE, FRAME_SESSION_SIZE, 0 },
 };
 #define TYPES (int)(sizeof(types) / sizeof(types[0]))
 
@@ -53,7 +54,7 @@ END_TEST
 
 START_TEST(a_type_has_its_number)
 {
-	ck_assert_uint_eq(types[_i].type, (unsigned)_i + 1);
+	ck_assert_uint_eq(types[_i].type, types[_i].type == FRAME_SESSION ? 128 : (unsigned)_i + 1);
 }
 END_TEST
 
@@ -102,7 +103,7 @@ START_TEST(unknown_types_are_refused_below_128_and_accepted_from_there)
 	unsigned t;
 
 	for (t = 0; t < 256; t++) {
-		if (t >= 1 && t <= (unsigned)TYPES)
+		if ((t >= 1 && t < (unsigned)TYPES) || t == FRAME_SESSION)
 			continue;
 		ck_assert_int_eq(decoded(t, 0, 0) == NULL, t >= 128);
 		ck_assert_int_eq(decoded(t, 8192, 7) == NULL, t >= 128);
@@ -144,9 +145,7 @@ END_TEST
 START_TEST(a_hello_is_decoded_as_it_was_encoded)
 {
 	static const size_t names[] = { 0, 1, 4, 254, 255 };
-	struct hello h = { 1, 1, 0x11223344, 0x55667788, 0x99aabbcc, 0x0102030405060708,
-		0x1112131415161718, "" },
-		     g;
+	struct hello h = { 1, 1, 2, 0x11223344, 0x55667788, 0x99aabbcc, "" }, g;
 	unsigned char body[FRAME_HELLO_FIXED + 255];
 	size_t n;
 
@@ -154,8 +153,8 @@ START_TEST(a_hello_is_decoded_as_it_was_encoded)
 	n = frame_encode_hello(body, &h);
 	ck_assert_uint_eq(n, FRAME_HELLO_FIXED + names[_i]);
 	ck_assert_mem_eq(body,
-	    "\1\1\0\0\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\1\2\3\4\5\6\7\x8\x11\x12\x13"
-	    "\x14\x15\x16\x17\x18",
+	    "\1\1\2\0\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\0\0\0\0\0\0\0\0\0\0\0"
+	    "\0\0\0\0\0",
 	    FRAME_HELLO_FIXED);
 	memset(&g, 0xee, sizeof(g));
 	frame_decode_hello(&g, body, n);
@@ -164,9 +163,29 @@ START_TEST(a_hello_is_decoded_as_it_was_encoded)
 	ck_assert_uint_eq(g.features, h.features);
 	ck_assert_uint_eq(g.memory, h.memory);
 	ck_assert_uint_eq(g.streams, h.streams);
-	ck_assert_uint_eq(g.session, h.session);
-	ck_assert_uint_eq(g.offset, h.offset);
+	ck_assert_uint_eq(g.newest, h.newest);
 	ck_assert_str_eq(g.host, h.host);
+}
+END_TEST
+
+START_TEST(a_session_is_decoded_as_it_was_encoded)
+{
+	struct session s = { SESSION_JOIN, 0x01020304, 3600, 0x1112131415161718, "0123456789abcde" },
+		       g;
+	unsigned char body[FRAME_SESSION_SIZE];
+
+	frame_encode_session(body, &s);
+	ck_assert_mem_eq(body,
+	    "\2\0\0\0\1\2\3\4\0\0\x0e\x10\x11\x12\x13\x14\x15\x16\x17\x18"
+	    "0123456789abcde",
+	    FRAME_SESSION_SIZE);
+	memset(&g, 0xee, sizeof(g));
+	frame_decode_session(&g, body);
+	ck_assert_uint_eq(g.kind, s.kind);
+	ck_assert_uint_eq(g.generation, s.generation);
+	ck_assert_uint_eq(g.keep, s.keep);
+	ck_assert_uint_eq(g.count, s.count);
+	ck_assert_mem_eq(g.id, s.id, FRAME_SESSION_ID);
 }
 END_TEST
 
@@ -236,9 +255,11 @@ encoded(unsigned char *dst, unsigned type)
 {
 	struct hello h = { .version = 1,
 		.role = 1,
+		.newest = 2,
 		.memory = 64 * 1024 * 1024,
 		.streams = 16384,
 		.host = "node" };
+	struct session join = { SESSION_JOIN, 2, 3600, 70000, "0123456789abcdef" };
 	struct frame g = { .type = type, .stream = 3 };
 	unsigned char *body = dst + FRAME_HEAD;
 
@@ -274,6 +295,11 @@ encoded(unsigned char *dst, unsigned type)
 		break;
 	case FRAME_PING:
 		g.stream = 0;
+		break;
+	case FRAME_SESSION:
+		frame_encode_session(body, &join);
+		g.stream = 0;
+		g.length = FRAME_SESSION_SIZE;
 		break;
 	case FRAME_ACK_EVERY:
 		frame_put(body, 65536, 4);
@@ -341,6 +367,7 @@ TESTS("frame")
 	tcase_add_test(tc, a_fault_is_described_in_words);
 	tcase_add_test(tc, numbers_of_every_width_are_decoded_as_they_were_encoded);
 	tcase_add_loop_test(tc, a_hello_is_decoded_as_it_was_encoded, 0, 5);
+	tcase_add_test(tc, a_session_is_decoded_as_it_was_encoded);
 	tcase_add_test(tc, the_page_has_the_magic);
 	tcase_add_loop_test(tc, the_page_has_a_vector_of_every_type_and_frame_c_agrees, 0, TYPES);
 	tcase_add_test(tc, every_vector_of_the_page_is_tested);

@@ -9,6 +9,7 @@
 
 #include "mux/frame.h"
 #include "mux/mux.h"
+#include "t/mux/pull.h"
 #include "t/mux/wire.h"
 
 #define SECOND 1000000
@@ -87,7 +88,7 @@ done(struct mux **m)
 		stream_release(s);
 	if (streams(*m) == 0)
 		ck_assert_uint_eq(reserved(*m), 0);
-	mux_lost(*m, MUX_END, "");
+	mux_end(*m, MUX_END, "");
 	ck_assert_uint_eq(streams(*m), 0);
 	ck_assert_uint_eq(reserved(*m), 0);
 	mux_free(*m);
@@ -195,7 +196,7 @@ pull(struct mux *m)
 
 	sent_n = 0;
 	while (
-	    sent_n + 65536 <= sizeof(sent) && (n = mux_pull(m, sent + sent_n, MUX_PULL, now)) > 0) {
+	    sent_n + 65536 <= sizeof(sent) && (n = pull_into(m, sent + sent_n, MUX_PULL, now)) > 0) {
 		ck_assert_uint_le(n, MUX_PULL);
 		sent_n += n;
 	}
@@ -653,7 +654,8 @@ next_event(void)
 	for (i = 0; i < 2; i++) {
 		if (mux_deadline(end_of(i)) > now) /* see a_deadline_is_never_in_the_past */
 			next = earliest(next, mux_deadline(end_of(i)));
-		next = earliest(next, wire_next(&line[i]));
+		if (mux_state(end_of(1 - i)) != MUX_DOWN)
+			next = earliest(next, wire_next(&line[i]));
 		if (mux_has_output(end_of(i)))
 			next = earliest(next, wire_room_at(&line[i], MUX_PULL, now));
 	}
@@ -696,6 +698,7 @@ deliver(int i)
  * useless.
  */
 static uint32_t ack_every_frames, last_ack_every;
+static unsigned losses; /* of the channel: then frames are sent again, from any byte */
 
 static void
 watch_ack_every(const unsigned char *p, size_t n)
@@ -727,12 +730,12 @@ send_out(int i)
 						      ? wire_room(&line[i], now)
 						      : sizeof(x)) -
 				       MUX_PULL);
-		n = mux_pull(end_of(i), x, room, now);
+		n = pull_into(end_of(i), x, room, now);
 		CHECK(
 		    n <= room, "%lu bytes in a room of %lu", (unsigned long)n, (unsigned long)room);
 		if (n == 0)
 			break;
-		if (i == 0)
+		if (i == 0 && losses == 0)
 			watch_ack_every(x, n);
 		wire_put(&line[i], x, n, now);
 	}
@@ -757,6 +760,70 @@ draw_side(struct side *a, bool stuck)
 		a->close_at = now + upto(SECOND);
 }
 
+/* ---- a session in the schedules: the channel is lost, and another one follows ---- */
+
+static const unsigned char session_id[MUX_SESSION] = "0123456789abcde";
+static int64_t lose_at, attach_at[2]; /* WIRE_NEVER: not planned */
+
+static void
+draw_session(void)
+{
+	losses = 0;
+	lose_at = WIRE_NEVER;
+	attach_at[0] = attach_at[1] = WIRE_NEVER;
+	if (one_in(2))
+		return;
+	mux_keep(near, 0, NULL);
+	mux_keep(far, 3600, session_id);
+	lose_at = now + upto(SECOND);
+}
+
+/*
+ * All that is in flight is lost, on each line alone.  One side may notice it
+ * later than the other one has attached the next channel.
+ */
+static void
+lose_channel(void)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		line[i].from = line[i].to;
+		line[i].first = line[i].gone = line[i].last;
+		line[i].waits = 0;
+		if (mux_state(end_of(i)) == MUX_STARTING || mux_state(end_of(i)) == MUX_GREETING ||
+		    mux_state(end_of(i)) == MUX_UP)
+			mux_lost(end_of(i), MUX_RESET, "cut");
+		CHECK(mux_state(end_of(i)) == MUX_DOWN, "mux %d has not kept its session: %s", i,
+		    mux_why(end_of(i)));
+		attach_at[i] = now + upto(one_in(2) ? 0 : SECOND);
+	}
+	losses++;
+	lose_at = one_in(3) ? WIRE_NEVER : now + upto(one_in(2) ? 20000 : 3 * SECOND);
+}
+
+static void
+step_session(void)
+{
+	int i;
+
+	if (now >= lose_at && mux_keeps(near) != 0 && mux_keeps(far) != 0)
+		lose_channel();
+	else if (now >= lose_at) /* not up yet */
+		lose_at = now + 50000;
+	for (i = 0; i < 2; i++)
+		if (now >= attach_at[i]) {
+			mux_attach(end_of(i), false, now);
+			attach_at[i] = WIRE_NEVER;
+		}
+}
+
+static int64_t
+next_of_session(void)
+{
+	return earliest(lose_at, earliest(attach_at[0], attach_at[1]));
+}
+
 static void
 draw(void)
 {
@@ -774,6 +841,7 @@ draw(void)
 	most = 1 + upto(7);
 	mux_limit_streams(far, most);
 	mux_limit_streams(near, 16);
+	draw_session();
 	for (i = 0; i < flows; i++) {
 		memset(&flow[i], 0, sizeof(flow[i]));
 		flow[i].open_at = now + (one_in(2) ? upto(SECOND) : 0);
@@ -859,7 +927,7 @@ cut(void)
 
 	for (i = 0; i < 2; i++) {
 		if (one_in(2))
-			mux_lost(end_of(i), MUX_RESET, "cut");
+			mux_end(end_of(i), MUX_RESET, "cut");
 		else
 			mux_bye(end_of(i), MUX_RESET, "cut");
 		take_dirty();
@@ -913,8 +981,9 @@ schedule(void)
 	cut_at = one_in(8) ? now + upto(2 * SECOND) : WIRE_NEVER;
 	until = now + 3600 * (int64_t)SECOND;
 	while (!all_done(true) || wire_next(&line[0]) != WIRE_NEVER ||
-	       wire_next(&line[1]) != WIRE_NEVER || mux_has_output(near) || mux_has_output(far)) {
-		next = next_event();
+	       wire_next(&line[1]) != WIRE_NEVER || mux_has_output(near) || mux_has_output(far) ||
+	       mux_state(near) != MUX_UP || mux_state(far) != MUX_UP) {
+		next = earliest(next_event(), next_of_session());
 		CHECK(next != WIRE_NEVER && now < until && ++steps < 1000000,
 		    "it stalls, after %u steps, %s", (unsigned)steps, describe());
 		if (next > now)
@@ -923,9 +992,11 @@ schedule(void)
 			cut();
 			return;
 		}
+		step_session();
 		for (i = 0; i < 2; i++) {
 			mux_tick(end_of(i), now);
-			deliver(i);
+			if (mux_state(end_of(1 - i)) != MUX_DOWN)
+				deliver(i);
 			if (one_in(64))
 				line[i].delay = upto(50000);
 		}
@@ -1228,7 +1299,7 @@ START_TEST(another_version_is_refused_by_name_and_BYE_13)
 	ck_assert_uint_eq(mux_code(near), MUX_VERSION);
 	HAS(mux_why(near), "peer");
 	HAS(mux_why(near), "version 7");
-	HAS(mux_why(near), "version 1");
+	HAS(mux_why(near), "version 2");
 	pull(near);
 	ck_assert_ptr_nonnull(bye = find_frame(FRAME_BYE, 0));
 	ck_assert_uint_eq(frame_get(bye + 8, 2), 13);
@@ -1270,7 +1341,8 @@ START_TEST(only_the_hello_is_sent_before_the_far_hello)
 	pull(near);
 	ck_assert_mem_eq(sent, frame_magic, FRAME_MAGIC);
 	ck_assert_ptr_eq(find_frame(FRAME_HELLO, 0), sent + FRAME_MAGIC);
-	ck_assert_uint_eq(sent_n, FRAME_MAGIC + FRAME_HEAD + FRAME_HELLO_FIXED + 6);
+	ck_assert_uint_eq(sent_n, FRAME_MAGIC + FRAME_HEAD + FRAME_HELLO_FIXED + 6 + FRAME_HEAD +
+				      FRAME_SESSION_SIZE);
 	ck_assert(!mux_has_output(near));
 	ck_assert_ptr_null(open_stream("/x", &owner));
 	done(&near);
@@ -1407,12 +1479,12 @@ START_TEST(another_frame_before_hello_breaks_the_link)
 }
 END_TEST
 
-START_TEST(types_from_128_are_skipped)
+START_TEST(types_from_129_are_skipped)
 {
 	int i;
 
 	far_with_stream();
-	for (i = 128; i < 256; i++)
+	for (i = 129; i < 256; i++)
 		put_frame((unsigned)i, (uint32_t)i % 3, sent, (size_t)i * 30);
 	put_frame(255, 0xffffffff, sent, 8192);
 	put_data(1, 7);
@@ -2298,7 +2370,7 @@ START_TEST(only_streams_with_an_owner_are_returned_as_dirty)
 END_TEST
 
 /*
- * DATA and EOF that mux_pull has sent make a stream dirty, as frames do: its
+ * DATA and EOF that mux_output has sent make a stream dirty, as frames do: its
  * owner may append more.
  */
 START_TEST(what_is_sent_makes_a_stream_dirty)
@@ -3621,7 +3693,7 @@ add_rules(TCase *tc)
 	tcase_add_loop_test(tc, a_breach_by_a_released_stream, 0, 4);
 	R(credits_up_to_2_31_less_1_are_taken);
 	R(another_frame_before_hello_breaks_the_link);
-	R(types_from_128_are_skipped);
+	R(types_from_129_are_skipped);
 	R(more_opens_than_hello_allows_break_the_link);
 	R(an_open_beyond_the_memory_is_refused_alone);
 	R(a_long_target_beside_many_streams_is_refused_alone);

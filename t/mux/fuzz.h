@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "mux/mux.h"
+#include "t/mux/pull.h"
 
 #define FUZZ_OWNERS 64
 #define FUZZ_MEMORY (1024 * 1024)
@@ -129,7 +130,7 @@ fuzz_turn(unsigned what)
 	for (i = 0; i < FUZZ_OWNERS; i++)
 		if (fuzz_stream[i] != NULL)
 			fuzz_use(i, (what * 31 + (unsigned)i * 97) & 255);
-	while (mux_has_output(fuzz) && (n = mux_pull(fuzz, out, most, fuzz_now)) > 0) {
+	while (mux_has_output(fuzz) && (n = pull_into(fuzz, out, most, fuzz_now)) > 0) {
 		FUZZ_MUST(n <= most);
 		FUZZ_MUST(++turns < 100000);
 	}

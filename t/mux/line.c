@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "mux/mux.h"
+#include "t/mux/pull.h"
 #include "t/mux/wire.h"
 
 #define SECOND 1000000
@@ -52,7 +53,7 @@ send_out(int i)
 	size_t n;
 
 	while (mux_has_output(end_of(i)) && wire_room(&line[i], now) >= MUX_PULL &&
-	       (n = mux_pull(end_of(i), x, MUX_PULL, now)) > 0)
+	       (n = pull_into(end_of(i), x, MUX_PULL, now)) > 0)
 		wire_put(&line[i], x, n, now);
 }
 

@@ -4,6 +4,7 @@
  */
 #include <sys/wait.h>
 
+#include "t/mux/pull.h"
 #include "t/net.h"
 #include "tunnel/tunnel.h"
 
@@ -51,7 +52,7 @@ static size_t
 first_bytes(enum mux_role role, const char *name, unsigned char room[MUX_PULL])
 {
 	struct mux *m = mux_new(role, MUX_MEMORY, name, 0);
-	size_t n = mux_pull(m, room, MUX_PULL, 0);
+	size_t n = pull_into(m, room, MUX_PULL, 0);
 
 	ck_assert_uint_gt(n, 0);
 	mux_free(m);

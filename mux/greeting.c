@@ -1,0 +1,205 @@
+/* mux/greeting.c - reads what the peer sends first on a channel: PROTOCOL 1 to 3. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mux/greeting.h"
+#include "mux/mux.h"
+
+#define MIDDLE "reLAylink"
+#define BREACH "the other side broke the protocol: "
+
+void
+greeting_start(struct greeting *g, bool far)
+{
+	free(g->banner);
+	memset(g, 0, sizeof(*g));
+	g->far = far;
+}
+
+void
+greeting_free(struct greeting *g)
+{
+	free(g->banner);
+	g->banner = NULL;
+	g->banner_have = 0;
+}
+
+static void
+fail(struct greeting *g, uint16_t code, const char *before, const char *why)
+{
+	g->state = GREETING_FAILED;
+	g->code = code;
+	snprintf(g->why, sizeof(g->why), "%s%s", before, why);
+}
+
+/* This channel does not lead to a relay, so no BYE is sent. */
+static void
+fail_channel(struct greeting *g, const char *why)
+{
+	g->lost = true;
+	fail(g, MUX_PROTOCOL, "", why);
+}
+
+/* ---- before the magic ---- */
+
+/* Do the ${n} bytes at ${p} begin with ${words}, or ${words} with them? */
+static bool
+begins(const char *words, const char *p, size_t n)
+{
+	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
+}
+
+/* Remove the changed magic from the end of the banner, which is shown. */
+static void
+cut_magic(struct greeting *g)
+{
+	g->banner_have -= strlen(MIDDLE);
+	while (g->banner_have > 0 && memchr(frame_magic, g->banner[g->banner_have - 1], 2) != NULL)
+		g->banner_have--;
+	g->banner[g->banner_have] = '\0';
+}
+
+static bool
+ends_with_middle(const struct greeting *g)
+{
+	size_t n = strlen(MIDDLE);
+
+	return g->banner_have >= n && memcmp(g->banner + g->banner_have - n, MIDDLE, n) == 0;
+}
+
+static void
+add_banner(struct greeting *g, char c)
+{
+	if (g->banner == NULL)
+		g->banner = malloc(MUX_BANNER + 1);
+	if (g->banner == NULL || g->banner_have == MUX_BANNER) {
+		fail_channel(g, "64 KiB of other output came before relay started there");
+		return;
+	}
+	g->banner[g->banner_have++] = c;
+	g->banner[g->banner_have] = '\0';
+	if (ends_with_middle(g)) {
+		cut_magic(g);
+		fail_channel(g, "the line changes bytes: is there an ssh -t, or another terminal, "
+				"on the way?");
+		return;
+	}
+	/*
+	 * If a forced command starts relay in place of a shell, the script for
+	 * that shell comes before the near magic.
+	 */
+	if (g->far && !begins(MUX_SCRIPT, g->banner, g->banner_have))
+		fail_channel(g, "stdin does not carry a link: start relay -m - by relay -m FROM -- "
+				"COMMAND");
+}
+
+/*
+ * One byte of the magic or of the banner.  Only byte 0 of the magic starts it.
+ */
+static void
+take_magic(struct greeting *g, unsigned char c)
+{
+	size_t i, n = g->matched;
+
+	if (c == frame_magic[n]) {
+		g->matched++;
+		if (g->matched == FRAME_MAGIC)
+			g->state = GREETING_HELLO;
+		return;
+	}
+	g->matched = 0;
+	for (i = 0; i < n && g->state == GREETING_MAGIC; i++)
+		add_banner(g, (char)frame_magic[i]);
+	if (g->state != GREETING_MAGIC)
+		return;
+	if (c == frame_magic[0])
+		g->matched = 1;
+	else
+		add_banner(g, (char)c);
+}
+
+/* ---- the frames ---- */
+
+static void
+take_bye(struct greeting *g, const struct frame *f)
+{
+	const unsigned char *body = g->frame + FRAME_HEAD;
+	char words[FRAME_WORDS + 1];
+
+	memcpy(words, body + 2, f->length - 2);
+	words[f->length - 2] = '\0';
+	g->by_peer = true;
+	fail(g, (uint16_t)frame_get(body, 2), "", words);
+}
+
+static void
+take_frame(struct greeting *g, const struct frame *f)
+{
+	const unsigned char *body = g->frame + FRAME_HEAD;
+
+	g->length += FRAME_HEAD + f->length;
+	g->frame_have = 0;
+	if (f->type == FRAME_BYE) {
+		take_bye(g, f);
+	} else if (f->type == FRAME_HELLO) {
+		frame_decode_hello(&g->hello, body, f->length);
+		g->state = g->hello.newest > 1 ? GREETING_SESSION : GREETING_DONE;
+	} else {
+		frame_decode_session(&g->session, body);
+		g->state = GREETING_DONE;
+	}
+}
+
+/* Is the head valid, and of a frame that may come now? */
+static bool
+is_expected(struct greeting *g, struct frame *f)
+{
+	const char *wrong = frame_decode(f, g->frame);
+	unsigned type = g->state == GREETING_HELLO ? FRAME_HELLO : FRAME_SESSION;
+
+	if (wrong == NULL && f->type != type && f->type != FRAME_BYE)
+		wrong = type == FRAME_HELLO ? "another frame before HELLO"
+					    : "another frame before SESSION";
+	if (wrong == NULL)
+		return true;
+	fail(g, MUX_PROTOCOL, BREACH, wrong);
+	return false;
+}
+
+/* Take bytes of one frame.  Return how many. */
+static size_t
+feed_frame(struct greeting *g, const unsigned char *p, size_t n)
+{
+	size_t need = FRAME_HEAD, used;
+	struct frame f;
+
+	if (g->frame_have >= FRAME_HEAD) {
+		frame_decode(&f, g->frame);
+		need += f.length;
+	}
+	used = need - g->frame_have < n ? need - g->frame_have : n;
+	memcpy(g->frame + g->frame_have, p, used);
+	g->frame_have += used;
+	if (g->frame_have < need)
+		return used;
+	if (need == FRAME_HEAD && !is_expected(g, &f))
+		return used;
+	if (g->frame_have == FRAME_HEAD + f.length)
+		take_frame(g, &f);
+	return used;
+}
+
+size_t
+greeting_feed(struct greeting *g, const unsigned char *p, size_t n)
+{
+	size_t used = 0;
+
+	while (used < n && g->state != GREETING_DONE && g->state != GREETING_FAILED) {
+		if (g->state == GREETING_MAGIC)
+			take_magic(g, p[used++]);
+		else
+			used += feed_frame(g, p + used, n - used);
+	}
+	return used;
+}

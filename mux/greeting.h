@@ -1,0 +1,61 @@
+/*
+ * mux/greeting.h - reads what the peer sends first on a channel: PROTOCOL 1 to 3.
+ *
+ *   magic --magic--> hello --HELLO--> session --SESSION--> done
+ *                      \-- HELLO of version 1 ---------------^
+ *
+ * A peer of version 1 sends no SESSION.  BYE instead of HELLO or SESSION, and
+ * any fault, lead to the state failed.  No function blocks.
+ */
+#ifndef MUX_GREETING_H
+#define MUX_GREETING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mux/frame.h"
+
+#define GREETING_SIZE (FRAME_HEAD + 2 + FRAME_WORDS) /* of one frame, at most */
+
+enum greeting_state {
+	GREETING_MAGIC,
+	GREETING_HELLO,
+	GREETING_SESSION,
+	GREETING_DONE,
+	GREETING_FAILED
+};
+
+struct greeting {
+	enum greeting_state state;
+	bool far;       /* this side is the far one */
+	size_t matched; /* bytes of the magic */
+	char *banner;   /* what came before the magic, and a NUL */
+	size_t banner_have;
+	unsigned char frame[GREETING_SIZE]; /* the one that is being read */
+	size_t frame_have;
+	size_t length; /* of all frames so far */
+	struct hello hello;
+	struct session session; /* zeros for a peer of version 1 */
+
+	/* GREETING_FAILED */
+	bool by_peer;  /* BYE was read */
+	bool lost;     /* the peer cannot read a BYE: the channel is not a link */
+	uint16_t code; /* of BYE; 0: the peer broke the protocol */
+	char why[FRAME_WORDS + 128];
+};
+
+/* greeting_start(g, far): Nothing was read yet. */
+void greeting_start(struct greeting *g, bool far);
+
+/*
+ * greeting_feed(g, p, n):
+ * Take bytes of the channel until the greeting is complete or has failed.
+ * Return how many of the ${n} bytes were taken.
+ */
+size_t greeting_feed(struct greeting *g, const unsigned char *p, size_t n);
+
+/* greeting_free(g): Free the banner. */
+void greeting_free(struct greeting *g);
+
+#endif

@@ -1,0 +1,58 @@
+/*
+ * mux/retain.h - the link bytes that were sent and are not acknowledged.
+ *
+ *   acked             next                end
+ *     | written, kept   | to be written    | room for more
+ *
+ * These positions count link bytes since the start of the link.  The bytes are
+ * written to the channel from here, so keeping them costs no copy.  If the
+ * channel is lost, the next one continues from any byte that was kept.
+ */
+#ifndef MUX_RETAIN_H
+#define MUX_RETAIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define RETAIN_MOST (16 * 1024 * 1024) /* bytes; more are added only if urgent */
+
+struct piece;
+
+/* A retain of zeros is empty, at position 0. */
+struct retain {
+	struct piece *first, *last, *spare;
+	uint64_t acked, next, end;
+};
+
+/* retain_start(r, at): Free all bytes and continue at position ${at}. */
+void retain_start(struct retain *r, uint64_t at);
+
+/* retain_is_full(r): Are RETAIN_MOST bytes kept? */
+bool retain_is_full(const struct retain *r);
+
+/*
+ * retain_room(r, least, room), retain_add(r, n):
+ * Return where the next bytes are to be written, and set ${*room}, which is at
+ * least ${least}, at most a quarter of a MiB.  NULL: no memory.  Then add the
+ * ${n} bytes that were written there.
+ */
+unsigned char *retain_room(struct retain *r, size_t least, size_t *room);
+void retain_add(struct retain *r, size_t n);
+
+/*
+ * retain_next(r, n), retain_wrote(r, n):
+ * Return the next ${*n} bytes for the channel; ${*n} is 0 if there are none.
+ * Then skip the ${n} bytes that the channel has taken.
+ */
+const unsigned char *retain_next(const struct retain *r, size_t *n);
+void retain_wrote(struct retain *r, size_t n);
+
+/*
+ * retain_acked(r, at): Free all bytes before ${at}, of which all were written.
+ * retain_rewind(r, at): Write again from ${at}, which must be kept.
+ */
+void retain_acked(struct retain *r, uint64_t at);
+void retain_rewind(struct retain *r, uint64_t at);
+
+#endif

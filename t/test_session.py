@@ -1,0 +1,394 @@
+"""Sessions: connections that outlive the line.
+
+The line is cut in several ways while bytes pass.  Each client compares all
+bytes that it reads with those that its target has sent.
+"""
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+import hosts as hosts_room
+import rig
+from rig import wait_for
+from test_tunnel import Far
+
+if hosts_room.missing():
+    pytest.skip(hosts_room.missing(), allow_module_level=True)
+
+
+@pytest.fixture(scope='module')
+def hosts():
+    h = hosts_room.Hosts(bare=True)
+    del h.env['RELAY_KEEP']
+    yield h
+    h.close()
+
+
+@pytest.fixture
+def far(hosts, tmp):
+    return Far(hosts, tmp)
+
+
+@pytest.fixture
+def tunnel(far, relay, mark):
+    """tunnel(word, ...) starts relay, with an account on the far side."""
+    def start(*words, env=(), **popen):
+        e = dict(far.env, **{rig.MARK: mark}, **dict(env))
+        e.setdefault('RELAY_KEEP', '')
+        return relay(*words, env=e, **popen)
+    return start
+
+
+def places(mark):
+    """The directories of the keepers of this test that live now."""
+    inodes = set()
+    for pid in rig.marked(mark):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for fd in os.listdir('/proc/%d/fd' % pid):
+                inodes.add(os.readlink('/proc/%d/fd/%s' % (pid, fd)))
+    found = set()
+    with open('/proc/net/unix') as f:
+        for line in f:
+            words = line.split()
+            if len(words) == 8 and words[7].startswith('/tmp/relay-') \
+                    and 'socket:[%s]' % words[6] in inodes:
+                found.add(os.path.dirname(words[7]))
+    return found
+
+
+class Echo:
+    """A TCP server that sends back what it reads, and EOF for EOF."""
+
+    def __init__(self):
+        self.socket = socket.create_server(('127.0.0.1', 0), backlog=100)
+        self.address = '127.0.0.1:%d' % self.socket.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self.socket.accept()[0],),
+                                 daemon=True).start()
+
+    @staticmethod
+    def serve(s):
+        with s, contextlib.suppress(OSError):
+            while data := s.recv(65536):
+                s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            s.recv(1)
+
+    def close(self):
+        self.socket.close()
+
+
+@pytest.fixture
+def echo():
+    e = Echo()
+    yield e
+    e.close()
+
+
+def dial(address):
+    host, port = address.rsplit(':', 1)
+    s = socket.create_connection((host, int(port)))
+    s.settimeout(60)
+    return s
+
+
+def read_exactly(s, n):
+    got = b''
+    while len(got) < n:
+        data = s.recv(n - len(got))
+        assert data, 'EOF after %d of %d bytes' % (len(got), n)
+        got += data
+    return got
+
+
+class Bulk(threading.Thread):
+    """Sends `total` bytes through an echo and compares what comes back."""
+
+    def __init__(self, address, total, seed):
+        super().__init__(daemon=True)
+        self.socket, self.total, self.seed = dial(address), total, seed
+        self.error, self.got = None, 0
+        self.start()
+
+    def pieces(self):
+        rng = random.Random(self.seed)
+        left = self.total
+        while left:
+            n = min(left, rng.choice((1, 100, 5000, 65536)))
+            yield rng.randbytes(n)
+            left -= n
+
+    def send(self):
+        for piece in self.pieces():
+            self.socket.sendall(piece)
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def run(self):
+        try:
+            sender = threading.Thread(target=self.send, daemon=True)
+            sender.start()
+            expected = hashlib.sha256()
+            for piece in self.pieces():
+                expected.update(piece)
+            got = hashlib.sha256()
+            while data := self.socket.recv(65536):
+                got.update(data)
+                self.got += len(data)
+            assert self.got == self.total, '%d of %d bytes' % (self.got, self.total)
+            assert got.digest() == expected.digest(), 'other bytes'
+            sender.join()
+        except (OSError, AssertionError) as e:
+            self.error = e
+        finally:
+            self.socket.close()
+
+
+def channel_of(r):
+    """The ssh of the first hop."""
+    return rig.children(r.pid)
+
+
+def reconnected(r, n):
+    wait_for(lambda: r.err().count('reconnected to ') >= n, 30, what='again: ' + r.err())
+
+
+CUTS = {
+    'ssh is killed': lambda r, hosts: [rig.kill(pid, signal.SIGKILL) for pid in channel_of(r)],
+    'sshd of the first hop': lambda r, hosts: hosts.cut('login'),
+    'sshd of the last hop': lambda r, hosts: hosts.cut('node'),
+}
+
+
+@pytest.mark.parametrize('cut', CUTS)
+def test_connections_survive(tunnel, hosts, echo, cut):
+    """Goal: bulk, keystrokes, half-closed and idle connections survive cuts of
+    the line: no byte is lost or doubled, and no connection is reset."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login', 'node')
+    address = r.address
+    idle, keys, half = dial(address), dial(address), dial(address)
+    half.sendall(b'all of it')
+    half.shutdown(socket.SHUT_WR)
+    bulks = [Bulk(address, 3 << 20, seed) for seed in range(2)]
+    cuts = int(os.environ.get('CUTS', 4))
+    for i in range(cuts):
+        for word in (b'a', b'bc'):
+            keys.sendall(word)
+            assert read_exactly(keys, len(word)) == word
+        keys.sendall(b'in flight')
+        CUTS[cut](r, hosts)
+        assert read_exactly(keys, 9) == b'in flight'
+        reconnected(r, i + 1)
+        bulks.append(Bulk(address, 1 << 20, 100 + i))
+    assert read_exactly(half, 9) == b'all of it' and half.recv(1) == b''
+    idle.sendall(b'still here')
+    assert read_exactly(idle, 10) == b'still here'
+    for b in bulks:
+        b.join(60)
+        assert b.error is None and b.got == b.total, (b.error, b.got, r.err())
+    assert 'reset' not in r.err()
+    assert r.stop() == 0
+
+
+def test_listeners_of_R_survive(tunnel, echo):
+    """Goal: the listener of -R and its connections survive."""
+    r = tunnel('-R', '127.0.0.1:0:' + echo.address, 'login')
+    a = dial(r.address)
+    a.sendall(b'one')
+    assert read_exactly(a, 3) == b'one'
+    CUTS['ssh is killed'](r, None)
+    b = dial(r.address)    # accepted while the line is down
+    b.sendall(b'two')
+    a.sendall(b'three')
+    assert read_exactly(a, 5) == b'three' and read_exactly(b, 3) == b'two'
+    assert r.stop() == 0
+
+
+def test_stdio_survives(tunnel, hosts, echo):
+    """Goal: -W, as an ssh ProxyCommand uses it, survives cuts."""
+    r = tunnel('-W', echo.address, 'login', 'node', stdin=subprocess.PIPE)
+    for i in range(3):
+        r.proc.stdin.write(b'%d' % i)
+        r.proc.stdin.flush()
+        assert r.proc.stdout.read(1) == b'%d' % i
+        CUTS['sshd of the last hop'](r, hosts)
+    r.proc.stdin.write(b'x')
+    r.proc.stdin.close()
+    assert r.proc.stdout.read() == b'x'
+    assert r.wait() == 0
+
+
+def test_host_that_comes_back_later(tunnel, hosts, echo):
+    """Goal: clients wait while the host is down, and go on when it is back."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login', 'node')
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    hosts.stop('login')
+    r.says('; reconnecting')
+    a.sendall(b'sent while it is down')
+    hosts.start('login')
+    dial(r.address).close()    # shortens the wait
+    assert read_exactly(a, 21) == b'sent while it is down'
+    assert r.stop() == 0
+
+
+def test_line_that_hangs(tunnel, hosts, echo):
+    """Goal: if the old channel hangs and a new one is made, the new one counts:
+    the far side closes the old one."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    ssh = channel_of(r)
+    sessions = rig.children(hosts.daemons['login'].pid)
+    for pid in sessions:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in ssh:
+        rig.kill(pid, signal.SIGKILL)
+    try:
+        a.sendall(b'y')
+        assert read_exactly(a, 1) == b'y'
+    finally:
+        for pid in sessions:
+            rig.kill(pid, signal.SIGCONT)
+    assert r.stop() == 0
+
+
+def test_keeper_was_killed(tunnel, far, echo, mark):
+    """Goal: if the keeper is gone, the connections are reset with a message, and
+    new ones work."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    before = places(mark)
+    assert len(before) == 1
+    for pid, line in rig.marked(mark).items():
+        if ' -k 3600 ' in line and os.getsid(pid) == pid:
+            os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ConnectionResetError):
+        a.recv(1)
+    r.says('the session on ')
+    b = dial(r.address)
+    b.sendall(b'new')
+    assert read_exactly(b, 3) == b'new'
+    assert r.stop() == 0
+    assert not any(map(os.path.exists, before))    # removed by the reconnect
+
+
+@pytest.mark.parametrize('keep', ['-k', 'RELAY_KEEP'])
+def test_no_session(tunnel, far, echo, mark, keep):
+    """Goal: with -k 0, or RELAY_KEEP=0 there, no keeper runs, and a lost line
+    resets the connections."""
+    words = ('-k', '0') if keep == '-k' else ()
+    r = tunnel(*words, '-L', '127.0.0.1:0:' + echo.address, far.here(),
+               env={'RELAY_KEEP': '' if keep == '-k' else '0'})
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    assert not places(mark)
+    CUTS['ssh is killed'](r, None)
+    with pytest.raises(ConnectionResetError):
+        a.recv(1)
+    reconnected(r, 1)
+    assert r.stop() == 0
+
+
+@pytest.mark.parametrize('seconds', ['-k', 'RELAY_KEEP'])
+def test_bound(tunnel, far, echo, mark, seconds):
+    """Goal: a keeper ends after the seconds of -k, or of RELAY_KEEP if these are
+    fewer, and nothing is left of it."""
+    words = ('-k', '1') if seconds == '-k' else ()
+    r = tunnel(*words, '-L', '127.0.0.1:0:' + echo.address, far.here(),
+               env={'RELAY_KEEP': '' if seconds == '-k' else '1'})
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    place, = places(mark)
+    r.kill()
+    wait_for(lambda: not rig.marked(mark), 6)
+    assert not os.path.exists(place)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_clean_stop(tunnel, echo, hosts, mark, number):
+    """Goal: 2 s after a signal, nothing is left on any host, although megabytes
+    are on their way.  A terminal sends the signal to ssh too."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login', 'node', start_new_session=True)
+    b = Bulk(r.address, 200 << 20, 1)
+    wait_for(lambda: b.got > 1 << 20)
+    place, = places(mark)
+    if number == signal.SIGTERM:
+        r.proc.terminate()
+    else:
+        os.killpg(r.pid, number)    # as a terminal does
+    assert r.wait() == 0
+    wait_for(lambda: not rig.marked(mark), 2)
+    assert not os.path.exists(place)
+    b.join()
+
+
+def test_stopped_while_the_line_is_down(tunnel, hosts, echo, mark):
+    """Goal: a stop while the line is down says how long the keeper remains."""
+    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, 'login')
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    hosts.stop('login')
+    r.says('; reconnecting')
+    assert r.stop() == 0
+    assert 'ends by itself after 2 s' in r.err(), r.err()
+    a.close()
+    wait_for(lambda: not rig.marked(mark), 8)
+    hosts.start('login')
+
+
+def test_claims_that_are_not_valid(tunnel, far, echo, mark):
+    """Goal: a keeper ignores what is no claim, and keeps no descriptor of it."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    place, = places(mark)
+    assert os.stat(place).st_mode & 0o7777 == 0o700
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.connect(place + '/s')
+    ends = [os.pipe() for _ in range(100)]
+    for i in range(1000):
+        fds = [fd for end in ends[:i % 100] for fd in end][:i % 9]
+        with contextlib.suppress(BlockingIOError):
+            socket.send_fds(s, [os.urandom(i % 2000 + 1)], fds)
+    for pair in ends:
+        os.close(pair[1])
+    for pair in ends:
+        os.set_blocking(pair[0], True)
+        assert os.read(pair[0], 1) == b''    # no copy of the other end is left
+        os.close(pair[0])
+    s.close()
+    a.sendall(b'y')
+    assert read_exactly(a, 1) == b'y'
+    assert r.stop() == 0
+
+
+def test_sleep(tunnel, echo):
+    """Goal: a near side that was stopped for a while goes on."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
+    b = Bulk(r.address, 8 << 20, 3)
+    wait_for(lambda: b.got > 100000)
+    os.kill(r.pid, signal.SIGSTOP)
+    CUTS['ssh is killed'](r, None)
+    os.kill(r.pid, signal.SIGCONT)
+    b.join(60)
+    assert b.error is None and b.got == b.total, (b.error, r.err())
+    assert r.stop() == 0

@@ -1,0 +1,493 @@
+/* tunnel/keeper.c - the far side of a session outlives its channel. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "mux/greeting.h"
+#include "mux/mux.h"
+#include "net/endpoint.h"
+#include "conn/fdpair.h"
+#include "relay.h"
+#include "tunnel/keeper.h"
+
+#define DIR "/tmp/relay-"
+#define NAME 8 /* bytes of the id in the directory's name */
+#define PATH_SIZE 64
+#define JOIN_MOST 15000 /* ms for the near greeting, and for a busy keeper */
+#define FDS 4           /* of a claim */
+
+struct keeper {
+	unsigned char id[MUX_SESSION];
+	uint32_t seconds;
+	char dir[PATH_SIZE], path[PATH_SIZE];
+	int fd, slot;            /* receives claims */
+	int waiter, waiter_slot; /* to the process that waits; -1: none */
+};
+
+/* Room for the descriptors of a claim, aligned as CMSG_FIRSTHDR expects. */
+union control {
+	struct cmsghdr head;
+	char bytes[CMSG_SPACE(sizeof(int) * FDS)];
+};
+
+/* ---- the place of a session ---- */
+
+static void
+name_place(const unsigned char *id, char *dir, char *path)
+{
+	int i, n = snprintf(dir, PATH_SIZE, "%s", DIR);
+
+	for (i = 0; i < NAME; i++)
+		n += snprintf(dir + n, PATH_SIZE - (size_t)n, "%02x", id[i]);
+	snprintf(path, PATH_SIZE, "%s/s", dir);
+}
+
+static struct sockaddr_un
+address_of(const char *path)
+{
+	struct sockaddr_un sa;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sun_family = AF_UNIX;
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	return sa;
+}
+
+static int
+new_socket(void)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	if (fd != -1 && os_setup(fd) == -1)
+		os_close(&fd);
+	return fd;
+}
+
+/* mkdir has to succeed: another user may have guessed the name. */
+static bool
+make_place(struct keeper *k)
+{
+	struct sockaddr_un sa;
+
+	if (!os_random(k->id, sizeof(k->id)))
+		return false;
+	name_place(k->id, k->dir, k->path);
+	if (mkdir(k->dir, 0700) == -1)
+		return false;
+	sa = address_of(k->path);
+	k->fd = new_socket();
+	return k->fd != -1 && bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0;
+}
+
+static void
+remove_place(const char *dir, const char *path)
+{
+	unlink(path);
+	rmdir(dir);
+}
+
+/* ---- the process that waits ---- */
+
+/*
+ * Return the status that the keeper has sent, or -1 if the keeper has ended
+ * without one.
+ */
+static int
+wait_for_status(int fd)
+{
+	unsigned char status;
+	ssize_t n;
+
+	do
+		n = read(fd, &status, 1);
+	while (n == -1 && errno == EINTR);
+	return n == 1 ? status : -1;
+}
+
+/*
+ * The first process.  It closes the channel, so that the keeper alone decides
+ * when the channel ends.
+ */
+static void
+be_waiter(int fd, pid_t keeper)
+{
+	int status, wstatus;
+
+	os_null(STDIN_FILENO);
+	os_null(STDOUT_FILENO);
+	os_null(STDERR_FILENO);
+	status = wait_for_status(fd);
+	if (status == -1 && waitpid(keeper, &wstatus, 0) == keeper)
+		status =
+		    WIFEXITED(wstatus) ? WEXITSTATUS(wstatus) : STATUS_SIGNAL + WTERMSIG(wstatus);
+	_exit(status == -1 ? STATUS_LINK : status);
+}
+
+/* ---- the first process ---- */
+
+static uint32_t
+limit_seconds(int64_t seconds)
+{
+	const char *text = getenv("RELAY_KEEP");
+	char *end;
+	long most;
+
+	if (text != NULL && *text != '\0') {
+		most = strtol(text, &end, 10);
+		if (*end != '\0' || most < 0)
+			most = 0;
+		if (seconds > most)
+			seconds = most;
+	}
+	return (uint32_t)(seconds > KEEPER_MOST ? KEEPER_MOST : seconds);
+}
+
+static struct keeper *
+new_keeper(uint32_t seconds)
+{
+	struct keeper *k = calloc(1, sizeof(*k));
+
+	if (k == NULL)
+		return NULL;
+	k->seconds = seconds;
+	k->fd = k->waiter = k->slot = k->waiter_slot = -1;
+	if (make_place(k))
+		return k;
+	keeper_free(k);
+	return NULL;
+}
+
+/* Return in the child with the socket to its parent, or -1 without a child. */
+static int
+divide(void)
+{
+	int fd[2], saved;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == -1)
+		return -1;
+	pid = os_setup(fd[1]) == -1 ? -1 : fork();
+	if (pid > 0) {
+		close(fd[1]);
+		be_waiter(fd[0], pid);
+	}
+	saved = errno;
+	close(fd[0]);
+	if (pid == 0) {
+		setsid();
+		return fd[1];
+	}
+	close(fd[1]);
+	errno = saved;
+	return -1;
+}
+
+struct keeper *
+keeper_start(int64_t seconds)
+{
+	uint32_t keeps = limit_seconds(seconds);
+	struct keeper *k;
+
+	if (keeps == 0)
+		return NULL;
+	k = new_keeper(keeps);
+	if (k != NULL)
+		k->waiter = divide();
+	if (k != NULL && k->waiter != -1)
+		return k;
+	log_say(LOG_NOTICE, "connections end with the line: no session can be kept here: %s",
+	    strerror(errno));
+	keeper_free(k);
+	return NULL;
+}
+
+const unsigned char *
+keeper_id(const struct keeper *k)
+{
+	return k->id;
+}
+
+uint32_t
+keeper_seconds(const struct keeper *k)
+{
+	return k->seconds;
+}
+
+/* ---- claims ---- */
+
+void
+keeper_want(struct keeper *k, struct pollset *ps)
+{
+	k->slot = pollset_add(ps, k->fd, POLLIN);
+	k->waiter_slot = pollset_add(ps, k->waiter, POLLIN);
+}
+
+bool
+keeper_lost(struct keeper *k, const struct pollset *ps)
+{
+	return k->waiter != -1 && pollset_ready(ps, k->waiter_slot) != 0;
+}
+
+/* Take the descriptors of ${msg}.  Return how many. */
+static int
+take_fds(struct msghdr *msg, int fds[FDS])
+{
+	struct cmsghdr *head = CMSG_FIRSTHDR(msg);
+	size_t n;
+
+	if (head == NULL || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
+		return 0;
+	n = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	if (n > FDS)
+		n = FDS;
+	memcpy(fds, CMSG_DATA(head), n * sizeof(int));
+	return (int)n;
+}
+
+bool
+keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
+{
+	union control room;
+	struct iovec iov = { .iov_base = c->greeting, .iov_len = sizeof(c->greeting) };
+	struct msghdr msg = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = room.bytes,
+		.msg_controllen = sizeof(room.bytes) };
+	int fds[FDS], i, n;
+	ssize_t got;
+
+	if (pollset_ready(ps, k->slot) == 0)
+		return false;
+	got = recvmsg(k->fd, &msg, 0);
+	if (got == -1)
+		return false;
+	n = take_fds(&msg, fds);
+	c->n = (size_t)got;
+	if (n == FDS && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0) {
+		c->in = fds[0];
+		c->out = fds[1];
+		c->err = fds[2];
+		c->waiter = fds[3];
+		if (os_setup(c->in) != -1 && os_setup(c->out) != -1 && os_setup(c->waiter) != -1)
+			return true;
+	}
+	for (i = 0; i < n; i++)
+		close(fds[i]);
+	return false;
+}
+
+void
+keeper_accept(struct keeper *k, struct keeper_claim *c)
+{
+	k->waiter = c->waiter;
+	dup2(c->err, STDERR_FILENO);
+	dup2(c->err, STDOUT_FILENO); /* as in transport.c: for stray output */
+	close(c->err);
+}
+
+void
+keeper_refuse(struct keeper_claim *c)
+{
+	close(c->in);
+	close(c->out);
+	close(c->err);
+	close(c->waiter);
+}
+
+void
+keeper_release(struct keeper *k)
+{
+	const unsigned char status = STATUS_OK;
+	ssize_t n;
+
+	if (k->waiter == -1)
+		return;
+	n = write(k->waiter, &status, 1);
+	(void)n; /* the waiting process may have ended */
+	os_close(&k->waiter);
+	os_null(STDOUT_FILENO);
+	os_null(STDERR_FILENO);
+}
+
+void
+keeper_free(struct keeper *k)
+{
+	if (k == NULL)
+		return;
+	if (k->fd != -1)
+		remove_place(k->dir, k->path);
+	os_close(&k->fd);
+	os_close(&k->waiter);
+	free(k);
+}
+
+/* ---- a later process ---- */
+
+/* Wait until ${fd} is ready for ${events}.  False: the time is over. */
+static bool
+ready(int fd, short events, int64_t until)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+	int64_t left = until - pollset_clock();
+	int n;
+
+	if (left < 0)
+		return false;
+	n = poll(&p, 1, (int)(left / 1000 + 1));
+	return n != 0 || ready(fd, events, until);
+}
+
+/* Read the near greeting into ${c} and ${g}.  False: it is not a join. */
+static bool
+read_greeting(int fd, struct keeper_claim *c, struct greeting *g, int64_t until)
+{
+	ssize_t n;
+
+	greeting_start(g, true);
+	c->n = 0;
+	while (g->state != GREETING_DONE && g->state != GREETING_FAILED) {
+		n = read(fd, c->greeting + c->n, sizeof(c->greeting) - c->n);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1 && errno == EAGAIN && ready(fd, POLLIN, until))
+			continue;
+		if (n <= 0)
+			return false;
+		greeting_feed(g, c->greeting + c->n, (size_t)n);
+		c->n += (size_t)n;
+	}
+	return g->state == GREETING_DONE && g->session.kind == SESSION_JOIN && g->banner_have == 0;
+}
+
+/* Is ${dir} a directory of this user that no other user can change? */
+static bool
+is_ours(const char *dir)
+{
+	struct stat st;
+
+	return lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
+	       (st.st_mode & 077) == 0;
+}
+
+/* Send ${c} to the keeper at ${path}.  Return 0, or -1 with errno set. */
+static int
+send_claim(const char *path, struct keeper_claim *c, int64_t until)
+{
+	const int fds[FDS] = { c->in, c->out, c->err, c->waiter };
+	struct sockaddr_un sa = address_of(path);
+	union control room;
+	struct iovec iov = { .iov_base = c->greeting, .iov_len = c->n };
+	struct msghdr msg = { .msg_name = &sa,
+		.msg_namelen = sizeof(sa),
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = room.bytes,
+		.msg_controllen = sizeof(room.bytes) };
+	int fd = new_socket();
+	ssize_t n;
+
+	if (fd == -1)
+		return -1;
+	memset(&room, 0, sizeof(room));
+	room.head.cmsg_level = SOL_SOCKET;
+	room.head.cmsg_type = SCM_RIGHTS;
+	room.head.cmsg_len = CMSG_LEN(sizeof(fds));
+	memcpy(CMSG_DATA(&room.head), fds, sizeof(fds));
+	do
+		n = sendmsg(fd, &msg, 0);
+	while (n == -1 && (errno == EINTR || (errno == EAGAIN && ready(fd, POLLOUT, until))));
+	os_close(&fd);
+	return n == -1 ? -1 : 0;
+}
+
+/* Write the far greeting for a session that does not exist. */
+static void
+answer_gone(int fd)
+{
+	struct hello h = { .version = 1,
+		.role = MUX_FAR,
+		.newest = 2,
+		.memory = MUX_MEMORY,
+		.streams = MUX_STREAMS };
+	struct session s = { .kind = SESSION_GONE };
+	unsigned char out[2 * FRAME_HEAD + FRAME_HELLO_FIXED + 255 + FRAME_SESSION_SIZE];
+	struct frame f = { .type = FRAME_HELLO };
+	size_t n;
+	ssize_t wrote;
+
+	gethostname(h.host, sizeof(h.host) - 1);
+	n = frame_encode_hello(out + FRAME_HEAD, &h);
+	f.length = (uint32_t)n;
+	frame_encode(out, &f);
+	n += FRAME_HEAD;
+	f.type = FRAME_SESSION;
+	f.length = FRAME_SESSION_SIZE;
+	frame_encode(out + n, &f);
+	frame_encode_session(out + n + FRAME_HEAD, &s);
+	n += FRAME_HEAD + FRAME_SESSION_SIZE;
+	wrote = write(fd, out, n);
+	(void)wrote; /* if this fails, the near side sees the end of the channel */
+}
+
+/* Hand ${c} over, and wait for its end.  Return an exit status. */
+static int
+hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
+{
+	char dir[PATH_SIZE], path[PATH_SIZE];
+	int pair[2], status;
+
+	name_place(g->session.id, dir, path);
+	if (!is_ours(dir)) {
+		answer_gone(c->out);
+		return STATUS_OK;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == -1)
+		return STATUS_SYSTEM;
+	c->waiter = pair[1];
+	status = send_claim(path, c, until);
+	if (status == -1 && (errno == ECONNREFUSED || errno == ENOENT)) {
+		remove_place(dir, path); /* its keeper was killed */
+		answer_gone(c->out);
+		return STATUS_OK;
+	}
+	close(pair[1]);
+	if (status == -1)
+		return STATUS_SYSTEM;
+	status = wait_for_status(pair[0]);
+	return status == -1 ? STATUS_LINK : status;
+}
+
+int
+keeper_join(void)
+{
+	static struct greeting g;
+	static struct keeper_claim c;
+	int64_t until = pollset_clock() + JOIN_MOST * 1000;
+	struct fdpair fds;
+	int status = STATUS_LINK;
+
+	if (fdpair_stdio(&fds) == -1 || write(fds.out, frame_magic, FRAME_MAGIC) != FRAME_MAGIC) {
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+		return STATUS_LINK;
+	}
+	if (read_greeting(fds.in, &c, &g, until)) {
+		c.in = fds.in;
+		c.out = fds.out;
+		c.err = STDERR_FILENO;
+		status = hand_over(&c, &g, until);
+	}
+	greeting_free(&g);
+	fdpair_close(&fds, false);
+	return status;
+}
