@@ -498,6 +498,13 @@ waits(const struct tunnel *t)
 	return t->mux != NULL && mux_state(t->mux) == MUX_DOWN;
 }
 
+/* Has the channel ended? */
+static bool
+is_lost(const struct tunnel *t)
+{
+	return waits(t) || mux_state(t->mux) == MUX_DEAD;
+}
+
 static bool
 has_streams(const struct tunnel *t)
 {
@@ -753,9 +760,6 @@ retry(struct tunnel *t, struct pollset *ps)
 static void
 step_state(struct tunnel *t, struct pollset *ps)
 {
-	bool dead =
-	    t->mux != NULL && (mux_state(t->mux) == MUX_DEAD || mux_state(t->mux) == MUX_DOWN);
-
 	switch (t->state) {
 	case TUNNEL_OVER:
 		break;
@@ -764,14 +768,14 @@ step_state(struct tunnel *t, struct pollset *ps)
 			watch_start(t, ps);
 		if (mux_code(t->mux) == MUX_GONE)
 			lose_session(t, ps);
-		else if (dead || waits(t))
+		else if (is_lost(t))
 			start_failed(t, ps);
 		break;
 	case TUNNEL_FAILED:
 		explain_start(t, ps);
 		break;
 	case TUNNEL_UP:
-		if (dead)
+		if (is_lost(t))
 			lose_link(t, ps);
 		break;
 	case TUNNEL_STOPPING:
