@@ -27,6 +27,9 @@
  */
 #define OS_BACKLOG 4096
 
+/* What os_unsent returns if the system cannot count the bytes. */
+#define OS_UNSENT_UNKNOWN UINT64_MAX
+
 /* ---- os.c: the same on every system ---- */
 
 /*
@@ -174,8 +177,7 @@ int os_pipe_size(int fd, int size);
 /*
  * os_unsent(fd):
  * Return how many bytes were written to the TCP socket ${fd} and are not
- * acknowledged by the peer's system.  If the number is not known (portable),
- * return 1.
+ * acknowledged by the peer's system.  Portable: OS_UNSENT_UNKNOWN.
  */
 uint64_t os_unsent(int fd);
 

@@ -96,7 +96,7 @@ uint64_t
 os_unsent(int fd)
 {
 	(void)fd;
-	return 1;
+	return OS_UNSENT_UNKNOWN;
 }
 
 #endif

@@ -40,6 +40,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "base/os.h"
 #include "base/poll.h"
 #include "mux/mux.h"
 #include "net/dial.h"
@@ -61,6 +62,7 @@
 
 /* Limits, in us.  A limit of a rule starts again with each progress. */
 #define LINGER 2000000          /* of linger, and mostly of reset */
+#define FEW_LINGER 250000       /* of reset: only few bytes may be undelivered */
 #define COMMAND_LINGER 250000   /* of reset: a command cannot receive a reset */
 #define LOST_LINGER 500000      /* of reset: the link is dead */
 #define STUCK_LINGER 1000000    /* of stuck */
@@ -69,6 +71,21 @@
 #define STALL_CHECK 100000      /* the same, for the other rules */
 #define FLUSH_EVERY 100000      /* between two writes by flush() */
 #define HANDSHAKE_TIME 60000000 /* in which a client of -D must send its request */
+
+/*
+ * If the system cannot count what a TCP peer has not received, slow progress is
+ * not seen.  Then the limit of stuck is so many times as long.  So is that of
+ * linger, if the peer still sends and may not have received everything.
+ */
+#define UNSEEN 2
+
+/*
+ * So many bytes fit into the first window that TCP sends (RFC 3390: 4380).  If
+ * a connection carried no more, all of them are on their way before the reset,
+ * and can only be lost with a packet.  FEW_LINGER is enough to send it again:
+ * most systems wait 200 ms for that.
+ */
+#define FEW 4096
 
 #define FLUSHES 50 /* tries of flush() without progress; the peer ends earlier */
 
@@ -593,6 +610,15 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 	return now >= c->stalled_at + limit;
 }
 
+static int64_t
+limit_of_progress(const struct conn *c, int64_t limit)
+{
+	bool seen =
+	    side_unsent(&c->a) != OS_UNSENT_UNKNOWN && side_unsent(&c->b) != OS_UNSENT_UNKNOWN;
+
+	return seen ? limit : UNSEEN * limit;
+}
+
 /*
  * Was the stream reset before both directions had ended?  A code that is read
  * later only reports a loss: log_delivery.
@@ -639,12 +665,17 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		e->err = err;
 }
 
-/* The limit of the rule "reset", after a reset of ${e}. */
+/*
+ * The limit of the rule "reset", after a reset of ${e}.  ${few}: nothing but few
+ * bytes of unknown fate is awaited.
+ */
 static int64_t
-reset_limit(const struct conn *c, const struct side *e)
+reset_limit(const struct conn *c, const struct side *e, bool few)
 {
 	if (c->child != NULL)
 		return COMMAND_LINGER;
+	if (few)
+		return FEW_LINGER;
 	return e->stream != NULL && mux_state(stream_mux(e->stream)) == MUX_DEAD ? LOST_LINGER
 										 : LINGER;
 }
@@ -659,12 +690,12 @@ is_delivered(struct conn *c, const struct side *e, const struct half *from,
 {
 	bool reads = from->state == HALF_OPEN && e->fds.in != -1;
 	bool writes = from->state != HALF_BROKEN && from->buf->used > 0;
+	uint64_t unsent = from->moved > 0 ? side_unsent(other) : 0;
+	bool few = !reads && !writes && unsent == OS_UNSENT_UNKNOWN && from->moved <= FEW;
 
-	bool unsent = from->moved > 0 && side_unsent(other) > 0;
-
-	if (other->err != 0 || (!reads && !writes && !unsent))
+	if (other->err != 0 || (!reads && !writes && unsent == 0))
 		return true;
-	return is_stalled(c, reset_limit(c, e), now);
+	return is_stalled(c, reset_limit(c, e, few), now);
 }
 
 static int
@@ -729,6 +760,20 @@ output_is_lost(const struct half *out, const struct half *in)
 	       in->state == HALF_OPEN && !fdpair_input_ends(&in->src->fds);
 }
 
+/*
+ * The limit of the rule "stuck".  If the system has all bytes of stdin, and the
+ * peer may not have received them, the limit is that of linger.
+ */
+static int64_t
+stuck_limit(const struct conn *c, const struct half *in)
+{
+	if (in->dst->stream != NULL)
+		return STUCK_FAR;
+	if (in->state != HALF_SHUT)
+		return limit_of_progress(c, STUCK_LINGER);
+	return in->moved > FEW ? limit_of_progress(c, LINGER) : STUCK_LINGER;
+}
+
 /* Rule "stuck". */
 static bool
 is_stuck(struct conn *c, int64_t now)
@@ -740,7 +785,7 @@ is_stuck(struct conn *c, int64_t now)
 	if (!in->src->fds.stdio || out->state != HALF_BROKEN || !ended)
 		return false;
 	write_unpolled(in);
-	return is_stalled(c, in->dst->stream != NULL ? STUCK_FAR : STUCK_LINGER, now);
+	return is_stalled(c, stuck_limit(c, in), now);
 }
 
 /* Rule "linger": ${broken} drops what the peer sends, ${shut} has sent EOF. */
@@ -748,11 +793,13 @@ static bool
 lingers(struct conn *c, const struct half *broken, const struct half *shut, int64_t now)
 {
 	const struct side *e = broken->src;
+	bool longer;
 
 	if (broken->state != HALF_BROKEN || !e->fds.tcp || e->fds.in == -1 ||
 	    shut->state != HALF_SHUT)
 		return false;
-	return !is_stalled(c, LINGER, now);
+	longer = broken->lost && shut->moved > FEW;
+	return !is_stalled(c, longer ? limit_of_progress(c, LINGER) : LINGER, now);
 }
 
 static bool
@@ -779,7 +826,6 @@ log_delivery(struct conn *c)
 		log_far_reason(c, s);
 }
 
-/* The one function that looks at both halves and decides. */
 /*
  * Both directions have ended, and only the CLOSE of a stream is awaited.  The
  * descriptors are closed now: poll would look at them until it comes.

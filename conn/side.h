@@ -68,7 +68,7 @@ void side_stop(struct side *e);
 /*
  * side_unsent(e):
  * Return how many bytes that were written to ${e} the peer's system has not
- * acknowledged yet: 1 if that is not known, and 0 for all but TCP.
+ * acknowledged yet: as os_unsent, but 0 for all but TCP.
  */
 uint64_t side_unsent(const struct side *e);
 

@@ -412,11 +412,11 @@ START_TEST(bytes_that_wait_for_the_peer_are_counted)
 
 	tcp_pair(s);
 	ck_assert_int_eq(os_setup(s[0]), 0);
-	ck_assert_uint_eq(os_unsent(s[0]), PORTABLE);
+	ck_assert_uint_eq(os_unsent(s[0]), PORTABLE ? OS_UNSENT_UNKNOWN : 0);
 	while (write(s[0], some, sizeof(some)) > 0)
 		;
 	ck_assert_uint_gt(os_unsent(s[0]), 0);
-	ck_assert_uint_eq(os_unsent(-1), PORTABLE);
+	ck_assert_uint_eq(os_unsent(-1), PORTABLE ? OS_UNSENT_UNKNOWN : 0);
 }
 END_TEST
 

@@ -61,6 +61,9 @@ static int64_t ahead; /* the clock of the pollset is so far ahead of the real on
 static bool blind;    /* poll reports no event */
 static int fds;       /* open at the beginning */
 
+/* A limit of TCP without progress: longer if the system cannot count it. */
+#define UNSEEN(limit) (strcmp(OS, "posix") == 0 ? 2 * (limit) : (limit))
+
 /* ---- turns ---- */
 
 static size_t
@@ -764,6 +767,35 @@ START_TEST(a_reset_arrives_after_the_bytes_that_were_sent_before_it)
 }
 END_TEST
 
+/*
+ * What has room in the first packets of TCP is on its way at once.  A reset
+ * behind it waits for no reader.  ${_i} 1: the target resets.
+ */
+START_TEST(a_reset_behind_few_bytes_waits_for_one_retransmission)
+{
+	struct party *one, *two;
+	size_t got = 0;
+
+	join(_i / 2);
+	one = _i % 2 ? &target : &client;
+	two = _i % 2 ? &client : &target;
+	if (resets(one) && two->tcp) {
+		put_text(one, "hello");
+		UNTIL(unsent(one) == 0, { turn(1); });
+		reset_party(one);
+		run();
+		UNTIL(all_conns() == 0, {
+			ahead += 50000;
+			turn(1);
+		});
+		ck_assert_int_le(ahead, kind->shape == LINK ? 700000 : 350000);
+		ck_assert_int_eq(last_error(two, &got), ECONNRESET);
+		ck_assert_uint_eq(got, 5);
+	}
+	finish();
+}
+END_TEST
+
 /* The limit of what was sent before the reset.  ${_i} 1: the target resets. */
 START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 {
@@ -779,14 +811,18 @@ START_TEST(a_reset_waits_for_a_reader_no_longer_than_two_seconds)
 		ck_assert_uint_ge(all_conns(), 1);
 		if (!two->tcp && kind->shape != LINK)
 			ck_assert(write_fails(two));
-		ahead = 1800000;
+		ahead = 1500000; /* a loaded machine has lost 200 ms by now */
 		turn(1);
 		ck_assert_uint_ge(all_conns(), 1);
 		UNTIL(all_conns() == 0, {
 			ahead += 100000;
 			turn(1);
 		});
-		ck_assert_int_le(ahead, kind->shape == LINK ? 5000000 : 2300000);
+		/*
+		 * Without a pipe of splice, relay holds more than the system
+		 * has taken.  A probe of the window may let it take more.
+		 */
+		ck_assert_int_le(ahead, kind->shape == LINK ? 5000000 : UNSEEN(2300000));
 		ck_assert_int_eq(status, STATUS_BROKEN);
 	}
 	finish();
@@ -879,18 +915,27 @@ END_TEST
 
 /*
  * TCP cannot stop the client.  It may continue to send, but has a limit after
- * the end of the answer.  ${_i} 1: it does not close.
+ * the end of the answer.  ${_i} 1: it does not close; 2: nor may it have
+ * received the whole answer.
  */
 START_TEST(a_tcp_client_that_sends_without_a_reader_has_a_limit)
 {
+	size_t got = 0;
 	int i;
 
-	join(_i / 2);
+	join(_i / 3);
 	if (kind->client_tcp && !kind->target_tcp) {
 		stop_reading(&target);
 		for (i = 0; i < 5; i++) {
 			put_text(&client, "x");
 			turn(5);
+		}
+		if (_i % 3 == 2) {
+			ck_assert_uint_eq(put(&target, junk, 6000), 6000);
+			UNTIL(got == 6000, {
+				got += take_all(&client);
+				turn(1);
+			});
 		}
 		pass(&target, &client, "answer");
 		end(&target);
@@ -900,10 +945,13 @@ START_TEST(a_tcp_client_that_sends_without_a_reader_has_a_limit)
 			turn(5);
 		}
 		ck_assert_uint_ge(near_tab.n, 1);
-		if (_i % 2 == 0)
+		if (_i % 3 == 0) {
 			close_party(&client);
-		else
-			ahead = 1200000;
+		} else {
+			ahead = (_i % 3 == 2 ? UNSEEN(2000000) : 2000000) - 800000;
+			turn(1);
+			ck_assert_uint_ge(near_tab.n, 1);
+		}
 		RUN_UNTIL(all_conns() == 0);
 	}
 	finish();
@@ -1280,8 +1328,9 @@ START_TEST(stuck_stdio_ends_after_its_limit)
 		turn(5);
 	ck_assert_uint_eq(near_tab.n, 1);
 	if (_i > 0)
-		ahead = 800000;
+		ahead = (_i / 2 & ~SOCKET) == TO_TCP ? UNSEEN(1000000) - 200000 : 800000;
 	turn(0);
+	ck_assert_uint_eq(near_tab.n, 1);
 	if (_i == 0) /* the connection sets a deadline for poll */
 		UNTIL(near_tab.n == 0, turn(4000));
 	UNTIL(near_tab.n == 0, {
@@ -2152,12 +2201,14 @@ TESTS("conn")
 	    tc, a_reset_arrives_after_the_bytes_that_were_sent_before_it, 0, 6 * KINDS);
 	tcase_add_loop_test(
 	    tc, a_reset_waits_for_a_reader_no_longer_than_two_seconds, 0, 2 * KINDS);
+	tcase_add_loop_test(
+	    tc, a_reset_behind_few_bytes_waits_for_one_retransmission, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_reset_after_a_half_close_is_passed_on, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, a_stop_cuts_all, 0, KINDS);
 	tcase_add_loop_test(tc, the_close_of_a_unix_client_is_noticed_at_once, 0, KINDS);
 	tcase_add_loop_test(
 	    tc, a_target_that_stops_reading_stops_the_client_and_its_answer_arrives, 0, KINDS);
-	tcase_add_loop_test(tc, a_tcp_client_that_sends_without_a_reader_has_a_limit, 0, 2 * KINDS);
+	tcase_add_loop_test(tc, a_tcp_client_that_sends_without_a_reader_has_a_limit, 0, 3 * KINDS);
 	tcase_add_loop_test(
 	    tc, an_answer_is_whole_although_the_client_continues_to_send, 0, 2 * KINDS);
 	tcase_add_loop_test(tc, the_last_bytes_of_a_client_that_closed_arrive, 0, KINDS);
