@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
@@ -56,7 +57,7 @@ struct relay {
 	struct children kids;
 	struct tunnel *tunnel; /* carries all connections; NULL: no link */
 	struct pollset ps;
-	int signal_fd, signal_slot;
+	int signal_fd, signal_slot, stdout_slot;
 	struct probe_run *probe; /* -n; else NULL */
 	bool ready;              /* the addresses were printed */
 	int64_t used_at;         /* when a connection was open last */
@@ -522,6 +523,28 @@ step_tunnel(struct relay *r)
 	tunnel_serve(r->tunnel, &r->ps);
 }
 
+/*
+ * -W: until the link is up, no connection watches stdout.  Its reader may be an
+ * ssh that was killed: it sends no signal to its ProxyCommand.
+ */
+static void
+want_stdout(struct relay *r)
+{
+	r->stdout_slot = -1;
+	if (options_one_shot(&r->opt) && tunnel_state(r->tunnel) == TUNNEL_STARTING)
+		r->stdout_slot = pollset_add(&r->ps, STDOUT_FILENO, 0);
+}
+
+static void
+watch_stdout(struct relay *r)
+{
+	if ((pollset_ready(&r->ps, r->stdout_slot) & (POLLERR | POLLHUP)) == 0)
+		return;
+	log_say(LOG_INFO, "exiting: stdout has no reader");
+	tunnel_stop(r->tunnel, STATUS_BROKEN);
+	spawn_hurry(&r->kids, r->ps.now);
+}
+
 /* ---- a turn ---- */
 
 /* -i: exit after idle_us without a connection. */
@@ -563,6 +586,7 @@ want(struct relay *r)
 	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
+	want_stdout(r);
 	listeners_want(&r->listeners, &r->ps, accepts(r));
 	conn_want(&r->conns, &r->ps);
 }
@@ -577,6 +601,7 @@ loop(struct relay *r)
 			stop(r, SIGTERM);
 		}
 		take_signals(r);
+		watch_stdout(r);
 		accept_connections(r);
 		step_tunnel(r);
 		conn_step(&r->conns, &r->ps);

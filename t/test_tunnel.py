@@ -482,6 +482,22 @@ def test_stdio_no_target(tunnel, far, tmp):
     assert r.err().count('\n') == 1 and tmp + '/none.sock: No such file' in r.err(), r.err()
 
 
+def test_stdio_has_no_reader_at_the_start(tunnel, far, hosts, mark):
+    """Goal: if the reader of stdout ends before the link is made, as an ssh
+    does that is killed, relay ends too, with status 4."""
+    far.program('uname', '#!/bin/sh\nexec sleep 100\n')
+    a, i, o = rig.end_of_pipe_pair()
+    r = tunnel('-W', '/a', 'login', stdin=i, stdout=o)
+    os.close(i)
+    os.close(o)
+    sleep, = wait_for(lambda: [pid for pid, line in rig.marked(mark).items()
+                               if line == 'sleep 100'])
+    a.close()
+    assert r.wait(2) == 4
+    os.kill(sleep, signal.SIGKILL)
+    hosts.wait_for_silence(mark)
+
+
 def test_stdio_under_ssh(hosts, far):
     """Goal: relay -W works as ssh's ProxyCommand."""
     r = hosts.run('ssh', '-o', 'ProxyCommand=%s -q -W %%h:%%p login' % rig.RELAY, 'node',
