@@ -125,7 +125,7 @@ write_message(char *line, size_t n)
 void
 log_say(enum log_level level, const char *fmt, ...)
 {
-	static const char begin[] = "relay: ";
+	static const char begin[] = LOG_PREFIX;
 	char line[LINE_SIZE];
 	size_t head = sizeof(begin) - 1, n;
 	int saved = errno;

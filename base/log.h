@@ -12,6 +12,8 @@
 
 enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 
+#define LOG_PREFIX "relay: " /* of each message */
+
 #if defined(__GNUC__)
 #define LOG_FORMAT __attribute__((format(printf, 2, 3)))
 #else
@@ -26,13 +28,13 @@ bool log_shows(enum log_level level);
 
 /*
  * log_say(level, fmt, ...):
- * Write one message: "relay: ", the text and a newline.
+ * Write one message: LOG_PREFIX, the text and a newline.
  */
 void log_say(enum log_level level, const char *fmt, ...) LOG_FORMAT;
 
 /*
  * log_quote(level, line):
- * Write a line of another program, without "relay: ".
+ * Write a line of another program, without LOG_PREFIX.
  */
 void log_quote(enum log_level level, const char *line);
 

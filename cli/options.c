@@ -3,6 +3,7 @@
  *
  * It is checked as a whole before relay opens anything.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -308,11 +309,65 @@ far_options(struct options *o)
 	    (int)(o->each_us / 1000000), wait, keep, o->any_uid ? " -a" : "", level);
 }
 
+/* Split -J at its commas.  Return the number of its hops. */
+static int
+split_jumps(struct options *o)
+{
+	char *at = o->jump_text;
+	int n = 0;
+
+	if (o->jump == NULL)
+		return 0;
+	if (strlen(o->jump) >= sizeof(o->jump_text))
+		fail_usage("-J is too long");
+	strcpy(at, o->jump);
+	for (o->hop_list[n++] = at; (at = strchr(at, ',')) != NULL; o->hop_list[n++] = at) {
+		if (n == HOPS_WORDS)
+			fail_usage("-J has too many hops");
+		*at++ = '\0';
+	}
+	return n;
+}
+
+/* With -J, ssh uses the ProxyCommand of -J unless an earlier word sets one. */
+static bool
+sets_proxy(const char *rsh)
+{
+	char text[HOPS_TEXT], *at;
+
+	snprintf(text, sizeof(text), "%s", rsh);
+	for (at = text; *at != '\0'; at++)
+		*at = (char)tolower((unsigned char)*at);
+	return strstr(text, "proxycommand") != NULL || strstr(text, "proxyjump") != NULL ||
+	       strstr(rsh, " -J") != NULL;
+}
+
+static void
+parse_hops(struct options *o, int n, char *argv[])
+{
+	struct hops_config config = {
+		.hops = o->hop_list,
+		.jumps = split_jumps(o),
+		.rsh = o->rsh,
+		.self = o->self,
+		.level = o->level == LOG_ERROR ? "-q" : "",
+	};
+	char why[512];
+
+	if (config.jumps > 0 && sets_proxy(o->rsh))
+		fail_usage("-J sets ProxyCommand, and so does the command of -e or RELAY_SSH");
+	config.n = config.jumps + n;
+	if (config.n > HOPS_WORDS)
+		fail_usage("there are too many hops");
+	memcpy(o->hop_list + config.jumps, argv, (size_t)n * sizeof(argv[0]));
+	if (!hops_parse(&o->hops, &config, why, sizeof(why)))
+		fail_usage(why);
+}
+
 static void
 parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 {
 	const char *rsh = getenv("RELAY_SSH");
-	char why[512];
 	int i;
 
 	if (n == 0)
@@ -323,14 +378,13 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 				   "one target");
 	if (o->rsh == NULL)
 		o->rsh = rsh != NULL && *rsh != '\0' ? rsh : "ssh";
-	if (!hops_parse(&o->hops, argv, n, o->rsh, why, sizeof(why)))
-		fail_usage(why);
 	if (!os_self(name, o->self, sizeof(o->self)))
 		snprintf(o->self, sizeof(o->self), "%s", name);
 	if (o->mode == MODE_CHECK)
 		o->keep = 0;
 	else if (o->keep == KEEP_UNSET)
 		o->keep = KEEP_USUAL;
+	parse_hops(o, n, argv);
 	far_options(o);
 	endpoint_command(&o->target.to, o->hops.argv);
 	if (o->n_forwards > 0)
@@ -347,8 +401,8 @@ check_table(struct options *o)
 		fail_usage("-m needs a command, -L, -R, -D and -W need hops: use one of them");
 	if (o->n_forwards > 0 && !options_tunnel(o))
 		fail_usage("-z and -F exclude -L, -R, -D and -W");
-	if (!options_tunnel(o) && (o->rsh != NULL || o->far_path != NULL))
-		fail_usage("-e and -x need a tunnel: -L, -R, -D, -W or -n");
+	if (!options_tunnel(o) && (o->rsh != NULL || o->far_path != NULL || o->jump != NULL))
+		fail_usage("-e, -J and -x need a tunnel: -L, -R, -D, -W or -n");
 	if (o->keep != KEEP_UNSET && !options_tunnel(o) && o->mode != MODE_LINK_NEAR)
 		fail_usage(KEEP_NEEDS);
 }

@@ -56,6 +56,8 @@ enum mode {
 	    "print this help on stdout") \
 	ROW('i', "SECONDS", SECONDS, idle_us, 1, OPTIONS_MOST, \
 	    "exit after SECONDS without a connection") \
+	ROW('J', "HOP[,HOP]", TEXT, jump, 0, 0, \
+	    "make each login from here, through these hosts") \
 	ROW('k', "SECONDS", KEEP, keep, 0, KEEPER_MOST, \
 	    "keep connections for SECONDS after the line is lost") \
 	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0, \
@@ -113,8 +115,10 @@ struct options {
 	struct forward forwards[OPTIONS_FORWARDS];
 	int n_forwards;
 	struct hops hops;
-	char self[BOOTSTRAP_PATH]; /* a tunnel: the path of this program */
-	char far_options[96];      /* a tunnel: for the relay on the last hop */
+	char jump_text[HOPS_TEXT];  /* -J, each HOP a string */
+	char *hop_list[HOPS_WORDS]; /* those of -J, then the others */
+	char self[BOOTSTRAP_PATH];  /* a tunnel: the path of this program */
+	char far_options[96];       /* a tunnel: for the relay on the last hop */
 };
 
 /*

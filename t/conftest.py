@@ -187,9 +187,11 @@ def run(mark):
 
 @pytest.fixture(scope='module')
 def hosts(request):
-    """The two sshds.  If a module sets BARE = True, PATH on the hosts has none
-    of our programs."""
-    h = hosts_room.Hosts(bare=getattr(request.module, 'BARE', False))
+    """The sshds, two by default.  A module may set BARE = True (PATH on the
+    hosts has none of our programs), and the arguments NAMES and PASSWORDS."""
+    h = hosts_room.Hosts(bare=getattr(request.module, 'BARE', False),
+                         names=getattr(request.module, 'NAMES', ('login', 'node')),
+                         passwords=getattr(request.module, 'PASSWORDS', ()))
     yield h
     h.close()
 

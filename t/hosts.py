@@ -11,6 +11,9 @@ found too.
 Bare hosts have no relay in PATH and run each command through SESSION.  FAR_*
 in the client's environment stand for the properties of a user account: home,
 login shell, user id, directory of programs.
+
+A host of PASSWORDS accepts only PASSWORD, and no key.  Its sshd sees a changed
+/etc/shadow in a mount namespace of its own.
 """
 import getpass
 import os
@@ -36,7 +39,8 @@ AllowAgentForwarding no
 X11Forwarding no
 UsePAM no
 StrictModes no
-PasswordAuthentication no
+PasswordAuthentication {password}
+PubkeyAuthentication {pubkey}
 PermitRootLogin yes
 MaxStartups 100
 MaxSessions 100
@@ -53,6 +57,12 @@ Host {name}
     HostName 127.0.0.1
     Port {port}
 '''
+
+PASSWORD = 'open sesame'
+# of openssl passwd -6
+PASSWORD_HASH = ('$6$relaytest$4k43epj428qt3OiHuAx9wr6zup8uEa1eGLOABAg4jAyNnIdFKGFGlkuU91ys/YSDAcdTy2UJ'
+                 'RS1yHj.kfDnbX1')
+NAMESPACE = ['unshare', '-m', 'sh', '-c', 'mount --bind "$0" /etc/shadow && exec "$@"']
 
 # Two more names: no process listens at `closed`; `locked` accepts none of our
 # keys.
@@ -105,8 +115,19 @@ def missing():
     return None
 
 
+def missing_password():
+    """Why no host can ask for a password here, or None."""
+    if missing():
+        return missing()
+    if subprocess.run(NAMESPACE + ['/etc/shadow', 'true'],
+                      stderr=subprocess.DEVNULL).returncode != 0:
+        return 'skipped: mount is not permitted'
+    return None
+
+
 class Hosts:
-    def __init__(self, names=('login', 'node'), forwarding='no', bare=False):
+    def __init__(self, names=('login', 'node'), forwarding='no', bare=False, passwords=()):
+        self.passwords = passwords
         self.dir = tempfile.mkdtemp(prefix='rs', dir='/tmp')
         os.chmod(self.dir, 0o755)
         os.makedirs('/run/sshd', mode=0o755, exist_ok=True)
@@ -115,6 +136,8 @@ class Hosts:
         self.env['PATH'] = '%s/bin:%s' % (self.dir, os.environ['PATH'])
         self._programs(bare)
         self._key('user')
+        if passwords:
+            self._shadow()
         config = ''
         options = ' '.join('%s=%s' % (name, os.environ.get(name, ''))
                            for name in rig.SANITIZER_OPTIONS)
@@ -123,9 +146,12 @@ class Hosts:
             self._key(name)
             port = self.ports[name] = rig.free_port()
             config += SSH_CONFIG.format(name=name, port=port)
+            config += '    BatchMode no\n' if name in passwords else ''
             text = SSHD_CONFIG.format(name=name, port=port, dir=self.dir, mark=rig.MARK,
                                       options=options,
                                       forwarding=forwarding,
+                                      password='yes' if name in passwords else 'no',
+                                      pubkey='no' if name in passwords else 'yes',
                                       local='' if bare else '/usr/local/bin:')
             self._write(name + '.conf',
                         text + ('ForceCommand %s/session\n' % self.dir if bare else ''))
@@ -143,8 +169,10 @@ class Hosts:
     def start(self, name):
         """Start the sshd of a host, also after stop()."""
         with open('%s/%s.log' % (self.dir, name), 'a') as log:
-            self.daemons[name] = subprocess.Popen([SSHD, '-D', '-e', '-f',
-                                                   '%s/%s.conf' % (self.dir, name)],
+            words = [SSHD, '-D', '-e', '-f', '%s/%s.conf' % (self.dir, name)]
+            if name in self.passwords:
+                words = NAMESPACE + [self.dir + '/shadow'] + words
+            self.daemons[name] = subprocess.Popen(words,
                                                   stdin=subprocess.DEVNULL, stderr=log)
         rig.wait_for(lambda: self._answers(self.ports[name]),
                      what='sshd for %s: %s' % (name, self.log(name)))
@@ -178,6 +206,16 @@ class Hosts:
     def _key(self, name):
         subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f',
                         '%s/%s.key' % (self.dir, name)], check=True)
+
+    def _shadow(self):
+        """Write /etc/shadow with PASSWORD for this user."""
+        user = getpass.getuser()
+        with open('/etc/shadow') as f:
+            lines = [line.split(':') for line in f]
+        for line in lines:
+            if line[0] == user:
+                line[1] = PASSWORD_HASH
+        self._write('shadow', ''.join(':'.join(line) for line in lines))
 
     def _answers(self, port):
         try:

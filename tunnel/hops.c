@@ -7,11 +7,17 @@
  * is executed without a shell.  Each later hop is parsed by the shells of all
  * hops before it.  So it may contain only characters that every shell leaves
  * unchanged.
+ *
+ *   -J login,gate node   becomes   ssh -o ProxyCommand=... -T node sh
+ *
+ * where ... is relay -k 0 -e ssh -J login -W '[%h]:%p' gate.  This relay has one hop
+ * less in its -J.
  */
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "tunnel/hops.h"
 
 bool
@@ -44,23 +50,164 @@ add_words(struct hops *h, char *text)
 	return true;
 }
 
-static bool
-add_text(struct hops *h, const char *text)
+/* Copy ${text} behind the other text.  NULL: no room. */
+static char *
+copy_text(struct hops *h, const char *text, size_t n)
 {
-	size_t n = strlen(text) + 1;
 	char *copy = h->text + h->length;
 
-	if (n > sizeof(h->text) - h->length)
-		return false;
+	if (n >= sizeof(h->text) - h->length)
+		return NULL;
 	memcpy(copy, text, n);
-	h->length += n;
-	return add_words(h, copy);
+	copy[n] = '\0';
+	h->length += n + 1;
+	return copy;
 }
 
 static bool
-check(const char *hop, int i, char *const hops[], char *why, size_t size)
+add_text(struct hops *h, const char *text)
 {
-	char special = i > 0 ? find_special(hop) : '\0';
+	char *copy = copy_text(h, text, strlen(text));
+
+	return copy != NULL && add_words(h, copy);
+}
+
+/* ---- a destination: [user@]host[:port] ---- */
+
+static bool
+is_uri(const char *hop)
+{
+	return strncmp(hop, "ssh://", 6) == 0;
+}
+
+/* ssh prints "me@login" or "login". */
+static const char *
+host_of(const char *hop)
+{
+	const char *at = strrchr(hop, '@');
+
+	if (at == NULL && is_uri(hop))
+		return hop + 6;
+	return at == NULL || at[1] == '\0' ? hop : at + 1;
+}
+
+/* The port of ${hop}, or NULL.  An IPv6 address before it has brackets. */
+static const char *
+port_of(const char *hop)
+{
+	const char *host = host_of(hop), *colon = strrchr(host, ':');
+
+	if (colon == NULL || colon == host || colon[1] == '\0' ||
+	    colon[1 + strspn(colon + 1, "0123456789")] != '\0')
+		return NULL;
+	if (host[0] == '[' ? colon[-1] != ']' : strchr(host, ':') != colon)
+		return NULL;
+	return colon + 1;
+}
+
+/* The host of ${hop}, without brackets and port: its start and its length. */
+static const char *
+bare_host(const char *hop, size_t *n)
+{
+	const char *host = host_of(hop), *port = port_of(hop);
+
+	*n = port != NULL ? (size_t)(port - 1 - host) : strlen(host);
+	if (*n > 2 && host[0] == '[' && host[*n - 1] == ']') {
+		host++;
+		*n -= 2;
+	}
+	return host;
+}
+
+/* ssh takes the port as -p, and an IPv6 address without brackets. */
+static bool
+add_destination(struct hops *h, const char *hop)
+{
+	const char *port = port_of(hop), *host;
+	char text[HOPS_PATH];
+	size_t n;
+
+	if (is_uri(hop))
+		return add_text(h, hop);
+	host = bare_host(hop, &n);
+	if ((size_t)snprintf(text, sizeof(text), "%.*s%.*s", (int)(host_of(hop) - hop), hop, (int)n,
+		host) >= sizeof(text))
+		return false;
+	return (port == NULL || (add_text(h, "-p") && add_text(h, port))) && add_text(h, text);
+}
+
+/* ---- the ProxyCommand of -J ---- */
+
+static void
+put(struct hops *h, const char *text)
+{
+	for (; *text != '\0' && h->length < sizeof(h->text); text++)
+		h->text[h->length++] = *text;
+}
+
+/*
+ * Append ${text} as a word that ssh and any shell change back into ${text}.
+ * ssh expands %.  In quotes, csh interprets ! and fish interprets a backslash.
+ */
+static void
+put_quoted(struct hops *h, const char *text)
+{
+	char quoted[] = "'\\?'", plain[] = "?";
+
+	put(h, " '");
+	for (; *text != '\0'; text++) {
+		quoted[2] = plain[0] = *text;
+		put(h, *text == '%' ? "%%" : strchr("'\\!", *text) != NULL ? quoted : plain);
+	}
+	put(h, "'");
+}
+
+/* Write the names of the first ${n} hops, with ${between}. */
+static const char *
+join(const struct hops *h, int n, const char *between, char *dst, size_t size)
+{
+	size_t have = 0;
+	int i;
+
+	*dst = '\0';
+	for (i = 0; i < n && have < size; i++)
+		have += (size_t)snprintf(
+		    dst + have, size - have, "%s%s", i == 0 ? "" : between, h->config.hops[i]);
+	return dst;
+}
+
+/* The relay that carries the connection of ssh to the hop of index jumps. */
+static bool
+add_proxy(struct hops *h)
+{
+	const struct hops_config *c = &h->config;
+	char *word = h->text + h->length, jumps[HOPS_TEXT];
+
+	put(h, "ProxyCommand=");
+	put_quoted(h, c->self);
+	put(h, " -k 0 -W '[%h]:%p' -e");
+	put_quoted(h, c->rsh);
+	if (*c->level != '\0')
+		put_quoted(h, c->level);
+	if (c->jumps > 1) {
+		put(h, " -J");
+		put_quoted(h, join(h, c->jumps - 1, ",", jumps, sizeof(jumps)));
+	}
+	put_quoted(h, c->hops[c->jumps - 1]);
+	if (h->length == sizeof(h->text) || h->words == HOPS_WORDS - 1)
+		return false;
+	h->text[h->length++] = '\0';
+	h->argv[h->words++] = word;
+	return true;
+}
+
+/* ---- the command ---- */
+
+static bool
+check(const struct hops_config *c, int i, char *why, size_t size)
+{
+	const char *hop = c->hops[i];
+	char special = i > c->jumps ? find_special(hop) : '\0';
 
 	if (hop[strspn(hop, " \t")] == '\0')
 		snprintf(why, size,
@@ -68,37 +215,57 @@ check(const char *hop, int i, char *const hops[], char *why, size_t size)
 		    "command");
 	else if (hop[strspn(hop, " \t")] == '-')
 		snprintf(why, size, "\"%s\" is not a hop; options come before the first hop", hop);
+	else if (c->jumps > 0 && i <= c->jumps && hops_is_command(hop))
+		snprintf(why, size,
+		    "\"%s\" is a command; the hops of -J, and the hop after them, are ssh "
+		    "destinations",
+		    hop);
 	else if (special != '\0')
 		snprintf(why, size,
 		    "the hop \"%s\" contains a %c, which the shell on %s would interpret; give it "
 		    "a plain name in ~/.ssh/config there",
-		    hop, special, hops[i - 1]);
+		    hop, special, c->hops[i - 1]);
 	else
 		return true;
 	return false;
 }
 
+static bool
+add_hop(struct hops *h, int i)
+{
+	const struct hops_config *c = &h->config;
+	const char *hop = c->hops[i];
+
+	if (hops_is_command(hop))
+		return add_text(h, hop);
+	if (!add_text(h, i == c->jumps ? c->rsh : "ssh"))
+		return false;
+	if (i == c->jumps && i > 0 && (!add_text(h, "-o") || !add_proxy(h)))
+		return false;
+	return add_text(h, "-T") && add_destination(h, hop);
+}
+
 bool
-hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size)
+hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size)
 {
 	bool fits = true;
 	int i;
 
 	memset(h, 0, sizeof(*h));
-	for (i = 0; i < n; i++) {
-		if (!check(hops[i], i, hops, why, size))
+	h->config = *config;
+	if (h->config.jumps > config->n - 1)
+		h->config.jumps = config->n - 1;
+	for (i = 0; i < config->n; i++) {
+		if (!check(&h->config, i, why, size))
 			return false;
-		if (!hops_is_command(hops[i]))
-			fits = fits && add_text(h, i == 0 ? rsh : "ssh") && add_text(h, "-T");
-		fits = fits && add_text(h, hops[i]);
+		if (i >= h->config.jumps)
+			fits = fits && add_hop(h, i);
 	}
 	if (!fits || !add_text(h, "sh")) {
 		snprintf(why, size, "the hops have more than %d words, or %d bytes", HOPS_WORDS - 2,
 		    HOPS_TEXT);
 		return false;
 	}
-	h->hops = hops;
-	h->n = n;
 	return true;
 }
 
@@ -111,25 +278,19 @@ hops_argv(const struct hops *h)
 const char *
 hops_name(const struct hops *h, int i)
 {
-	return h->hops[i];
+	return h->config.hops[i];
 }
 
 const char *
 hops_last(const struct hops *h)
 {
-	return h->hops[h->n - 1];
+	return h->config.hops[h->config.n - 1];
 }
 
 const char *
 hops_path(const struct hops *h, char *dst, size_t size)
 {
-	size_t n = 0;
-	int i;
-
-	*dst = '\0';
-	for (i = 0; i < h->n && n < size; i++)
-		n += (size_t)snprintf(dst + n, size - n, "%s%s", i == 0 ? "" : " -> ", h->hops[i]);
-	return dst;
+	return join(h, h->config.n, " -> ", dst, size);
 }
 
 bool
@@ -137,21 +298,12 @@ hops_any_command(const struct hops *h)
 {
 	int i;
 
-	for (i = 0; i < h->n && !hops_is_command(h->hops[i]); i++)
+	for (i = 0; i < h->config.n && !hops_is_command(h->config.hops[i]); i++)
 		;
-	return i < h->n;
+	return i < h->config.n;
 }
 
 /* ---- what ssh printed ---- */
-
-/* ssh prints "me@login" or "login". */
-static const char *
-host_of(const char *hop)
-{
-	const char *at = strrchr(hop, '@');
-
-	return at == NULL || at[1] == '\0' ? hop : at + 1;
-}
 
 static bool
 is_part_of_name(char c)
@@ -160,46 +312,66 @@ is_part_of_name(char c)
 }
 
 /*
- * Return true if ${line} contains the name ${host}.  A part of another name
+ * Return true if ${line} contains the host of ${hop}.  A part of another name
  * does not count, except the first part of a domain name: "node" in
  * "node.site.org".
  */
 static bool
-names_host(const char *line, const char *host)
+names_host(const char *line, const char *hop)
 {
-	const char *at, *behind;
+	size_t n;
+	const char *host = bare_host(hop, &n), *at;
 
-	for (at = strstr(line, host); at != NULL; at = strstr(at + 1, host)) {
-		behind = at + strlen(host);
-		if ((at == line || (!is_part_of_name(at[-1]) && at[-1] != '.')) &&
-		    !is_part_of_name(*behind))
+	for (at = line; *at != '\0'; at++)
+		if (strncmp(at, host, n) == 0 && !is_part_of_name(at[n]) &&
+		    (at == line || (!is_part_of_name(at[-1]) && at[-1] != '.')))
 			return true;
-	}
 	return false;
 }
 
 int
 hops_find_named(const struct hops *h, const char *line)
 {
+	const struct hops_config *c = &h->config;
 	int i;
 
-	for (i = h->n - 1; i >= 0; i--)
-		if (!hops_is_command(h->hops[i]) && names_host(line, host_of(h->hops[i])))
+	for (i = c->n - 1; i >= c->jumps; i--)
+		if (!hops_is_command(c->hops[i]) && names_host(line, c->hops[i]))
 			return i;
-	return h->n == 1 ? 0 : -1;
+	return c->n == c->jumps + 1 ? c->jumps : -1;
+}
+
+bool
+hops_is_proxy_end(const char *line)
+{
+	return strstr(line, "exchange_identification: ") != NULL ||
+	       strstr(line, "UNKNOWN port 65535") != NULL;
 }
 
 const char *
-hops_remedy(int hop, const char *line)
+hops_own_line(const struct hops *h, const char *line)
 {
-	if (strstr(line, "Permission denied") != NULL && hop != 0)
-		return "; no password can be typed there: put a key for it on the hop before, or "
-		       "reach it with ssh's ProxyCommand (relay(1), EXAMPLES)";
+	size_t n = strlen(LOG_PREFIX);
+
+	return h->config.jumps > 0 && strncmp(line, LOG_PREFIX, n) == 0 ? line + n : NULL;
+}
+
+const char *
+hops_remedy(const struct hops *h, int hop, const char *line)
+{
+	bool from_here = hop != -1 && hop <= h->config.jumps;
+
+	if (strstr(line, "Permission denied") != NULL && !from_here)
+		return "; no password can be typed there: use -J, which makes this login from here "
+		       "(relay(1), EXAMPLES), or put a key for it on the hop before";
 	if (strstr(line, "Host key verification failed") != NULL)
-		return hop == 0 ? "; log in by hand once, and accept the key"
-				: "; log in by hand once, hop by hop, and accept the key";
+		return hop == 0    ? "; log in by hand once, and accept the key"
+		       : from_here ? "; start relay once at a terminal, and accept the key"
+				   : "; log in by hand once, hop by hop, and accept the key";
 	if (strstr(line, "Could not resolve") != NULL)
-		return hop == 0 ? "; is the name right?"
-				: "; is the name right, as the hop before it knows it?";
+		return from_here ? "; is the name right?"
+				 : "; is the name right, as the hop before it knows it?";
+	if (h->config.jumps > 0 && hops_is_proxy_end(line))
+		return "; relay -n with the same hops shows the cause";
 	return "";
 }

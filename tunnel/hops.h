@@ -17,9 +17,22 @@
 #define HOPS_TEXT 16384
 #define HOPS_PATH 512
 
+/*
+ * ${hops}[0] to ${hops}[jumps] are ssh destinations if jumps is not 0: the login
+ * to each of them is made from here, through the ones before it.  Each later hop
+ * is reached from the hop before it.  All pointers are borrowed.
+ */
+struct hops_config {
+	char *const *hops; /* as the user wrote them */
+	int n;             /* at least 1 */
+	int jumps;         /* the number of hops in -J */
+	const char *rsh;   /* the ssh that runs here, in words */
+	const char *self;  /* the path of this relay, which -J runs again */
+	const char *level; /* -J: "-q", or "" */
+};
+
 struct hops {
-	char *const *hops;      /* as the user wrote them, borrowed */
-	int n;                  /* at least 1 */
+	struct hops_config config;
 	char *argv[HOPS_WORDS]; /* the command; ends with NULL */
 	int words;
 	char text[HOPS_TEXT]; /* argv points into it: do not copy the struct */
@@ -27,9 +40,9 @@ struct hops {
 };
 
 /*
- * hops_parse(h, hops, n, rsh, why, size):
- * Make one command of the ${n} hops ${hops}, with ${rsh} as the first ssh.
- * ${hops} is borrowed.  On failure write a line into ${why} and return false.
+ * hops_parse(h, config, why, size):
+ * Make one command of the hops of ${config}, which is copied.  On failure write
+ * a line into ${why} and return false.
  *
  * hops_argv(h): the command, as for execvp.
  * hops_name(h, i): the hop of index ${i} as the user wrote it.
@@ -38,7 +51,7 @@ struct hops {
  * hops_is_command(hop): ${hop} is a command, not an ssh destination.
  * hops_any_command(h): at least one hop is a command.
  */
-bool hops_parse(struct hops *h, char *const hops[], int n, const char *rsh, char *why, size_t size);
+bool hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size);
 char *const *hops_argv(const struct hops *h);
 const char *hops_name(const struct hops *h, int i);
 const char *hops_last(const struct hops *h);
@@ -48,12 +61,19 @@ bool hops_any_command(const struct hops *h);
 
 /*
  * hops_find_named(h, line): the index of the last hop whose host name is in
- * ${line}.  If there is none: 0 with a single hop, else -1.
- * hops_remedy(hop, line): ssh printed ${line} when it could not reach the hop
- * of index ${hop} (-1: not known).  Return the remedy to append to ${line}, or
- * "".
+ * ${line}, which the command printed.  If there is none: the index of the only
+ * hop that the line can concern, else -1.
+ * hops_remedy(h, hop, line): ssh printed ${line} when it could not reach the
+ * hop of index ${hop} (-1: not known).  Return the remedy to append to ${line},
+ * or "".
+ * hops_is_proxy_end(line): in ${line}, ssh only reports that its ProxyCommand has
+ * ended.
+ * hops_own_line(h, line): if ${line} is a message of the relay that -J runs,
+ * return its text, else NULL.
  */
 int hops_find_named(const struct hops *h, const char *line);
-const char *hops_remedy(int hop, const char *line);
+const char *hops_remedy(const struct hops *h, int hop, const char *line);
+bool hops_is_proxy_end(const char *line);
+const char *hops_own_line(const struct hops *h, const char *line);
 
 #endif

@@ -38,7 +38,6 @@ struct probe_run {
 	enum run_state state;
 	struct tunnel *tunnel;
 	const struct hops *all;
-	const char *rsh;
 	struct forward *forwards;
 	int n_forwards;
 	struct hops hops;      /* the first hops of ${all}: the tunnel leads through these */
@@ -274,7 +273,7 @@ end_bytes(struct probe_run *p, int64_t rtt_us)
 	report(p, true, "round trip %lld.%03lld ms", (long long)(rtt_us / 1000),
 	    (long long)(rtt_us % 1000));
 	report(p, true, "all byte values pass, both ways");
-	if (p->hops.n < p->all->n)
+	if (p->hops.config.n < p->all->config.n)
 		stop(p, STATUS_OK);
 	else
 		test_targets(p);
@@ -354,8 +353,7 @@ probe_run_stop(struct probe_run *p)
 /* ---- from hop to hop ---- */
 
 struct probe_run *
-probe_run_new(
-    struct tunnel *t, const struct hops *all, const char *rsh, struct forward *forwards, int n)
+probe_run_new(struct tunnel *t, const struct hops *all, struct forward *forwards, int n)
 {
 	struct probe_run *p = calloc(1, sizeof(*p));
 
@@ -364,7 +362,6 @@ probe_run_new(
 	p->state = RUN_DONE;
 	p->tunnel = t;
 	p->all = all;
-	p->rsh = rsh;
 	p->forwards = forwards;
 	p->n_forwards = n;
 	return p;
@@ -376,7 +373,7 @@ is_only_passed(const struct probe_run *p)
 {
 	const struct bootstrap *b = tunnel_bootstrap(p->tunnel);
 
-	return p->hops.n < p->all->n && bootstrap_answered(b) &&
+	return p->hops.config.n < p->all->config.n && bootstrap_answered(b) &&
 	       bootstrap_state(b) == BOOTSTRAP_FAILED;
 }
 
@@ -416,11 +413,12 @@ report_end(struct probe_run *p, int64_t now)
 static bool
 start_next(struct probe_run *p, int64_t now)
 {
+	struct hops_config config = p->all->config;
 	char why[512];
-	int n = p->hops.n + 1;
 
+	config.n = p->hops.config.n + 1;
 	/* It cannot fail: main has parsed all hops with the same function. */
-	hops_parse(&p->hops, p->all->hops, n, p->rsh, why, sizeof(why));
+	hops_parse(&p->hops, &config, why, sizeof(why));
 	p->state = RUN_REACHES;
 	p->started_at = now;
 	return tunnel_set_hops(p->tunnel, &p->hops) && tunnel_start(p->tunnel, now) == STATUS_OK;
@@ -434,5 +432,5 @@ probe_run_next(struct probe_run *p, int64_t now)
 	if (p->state != RUN_DONE && p->state != RUN_FAILED)
 		goes_on = report_end(p, now);
 	drop_stream(p);
-	return goes_on && p->hops.n < p->all->n && start_next(p, now);
+	return goes_on && p->hops.config.n < p->all->config.n && start_next(p, now);
 }

@@ -55,14 +55,13 @@ bool probe_target(struct probes *tab, struct mux *m, struct forward *f);
 void probe_step(struct probes *tab);
 
 /*
- * probe_run_new(t, all, rsh, forwards, n):
- * Prepare a run over ${all}, whose first ssh is ${rsh}, with the ${n} forwards
- * ${forwards}.  All are borrowed until exit.  ${t} is a tunnel that was never
+ * probe_run_new(t, all, forwards, n):
+ * Prepare a run over ${all} with the ${n} forwards ${forwards}.  All are borrowed until exit.  ${t} is a tunnel that was never
  * started; from now on only the run starts and stops ${t}.  Return NULL if
  * there is no memory.
  */
 struct probe_run *probe_run_new(
-    struct tunnel *t, const struct hops *all, const char *rsh, struct forward *forwards, int n);
+    struct tunnel *t, const struct hops *all, struct forward *forwards, int n);
 
 /*
  * probe_run_next(p, now):

@@ -28,6 +28,7 @@
 #include "spawn.h"
 #include "conn/fdpair.h"
 #include "tunnel/bootstrap.h"
+#include "tunnel/hops.h"
 #include "relay.h"
 #include "tunnel/transport.h"
 
@@ -234,15 +235,29 @@ transport_set_quiet(struct transport *t, bool quiet)
 
 /* ---- the command's stderr ---- */
 
+/* Does ssh report in ${line} that the relay of last_line has ended? */
+static bool
+repeats_last_line(const struct transport *t, const char *line)
+{
+	return strncmp(t->last_line, LOG_PREFIX, strlen(LOG_PREFIX)) == 0 &&
+	       hops_is_proxy_end(line);
+}
+
 /* Log the first ${n} bytes of line: a line, or a piece of a long one. */
 static void
 log_line(struct transport *t, size_t n)
 {
-	memcpy(t->last_line, t->line, n);
-	t->last_line[n] = '\0';
+	char line[sizeof(t->line)];
+	bool repeats;
+
+	memcpy(line, t->line, n);
+	line[n] = '\0';
 	t->line_have -= n;
 	memmove(t->line, t->line + n, t->line_have);
-	log_quote(t->quiet ? LOG_INFO : LOG_ERROR, t->last_line);
+	repeats = repeats_last_line(t, line);
+	log_quote(t->quiet || repeats ? LOG_INFO : LOG_ERROR, line);
+	if (!repeats)
+		memcpy(t->last_line, line, n + 1);
 }
 
 static bool

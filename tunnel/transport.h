@@ -69,7 +69,9 @@ void transport_free(struct transport *t, int64_t now);
  *
  * transport_last_line(t):
  * Read what is left on the command's stderr, at most as much as a pipe holds.
- * Return its last line that is not empty, or "".  ${t} keeps it.
+ * Return its last line that is not empty, or "".  ${t} keeps it.  ssh reports
+ * the end of a relay that is its ProxyCommand: these lines do not replace the
+ * message of that relay, which has the cause.
  *
  * transport_set_quiet(t, quiet):
  * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).

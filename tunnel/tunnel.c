@@ -147,14 +147,17 @@ find_cause(const struct tunnel *t, int ended, const char *line, char *dst, size_
 {
 	const struct hops *h = t->config.hops;
 	char path[HOPS_PATH];
+	const char *own = hops_own_line(h, line);
 	int hop = hops_find_named(h, line);
 
 	hops_path(h, path, sizeof(path));
 	if (mux_code(t->mux) != MUX_END)
 		snprintf(dst, size, "%s", mux_why(t->mux));
+	else if (own != NULL)
+		snprintf(dst, size, "%s", own);
 	else if (*line != '\0')
 		snprintf(dst, size, "cannot reach %s: %s%s", hop == -1 ? path : hops_name(h, hop),
-		    line, hops_remedy(hop, line));
+		    line, hops_remedy(h, hop, line));
 	else if (ended == 127)
 		snprintf(dst, size,
 		    "cannot reach %s: a command was not found there, with status 127", path);
@@ -166,15 +169,19 @@ find_cause(const struct tunnel *t, int ended, const char *line, char *dst, size_
 		    dst, size, "cannot reach %s: it closed the channel without a message", path);
 }
 
-/* A later start is retried, so its failure is logged with -v only. */
+/*
+ * A later start is retried, so its failure is logged with -v only.  A message of
+ * the relay that -J runs was logged already.
+ */
 static void
 explain_hops(struct tunnel *t, int ended)
 {
 	const char *line = transport_last_line(t->transport);
 	bool answered = mux_code(t->mux) != MUX_END;
+	bool logged = !answered && hops_own_line(t->config.hops, line) != NULL;
 
 	find_cause(t, ended, line, t->loss, sizeof(t->loss));
-	log_say(t->connects > 0 || t->config.probing ? LOG_INFO : LOG_ERROR, "%s%s%s",
+	log_say(t->connects > 0 || t->config.probing || logged ? LOG_INFO : LOG_ERROR, "%s%s%s",
 	    answered ? tunnel_name(t) : "", answered ? ": " : "", t->loss);
 	if (t->connects == 0)
 		log_banner(t);

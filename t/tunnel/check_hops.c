@@ -4,24 +4,37 @@
 
 static struct hops all[4], h; /* all: keeps each parsed copy reachable */
 static char why[512];
+static bool with_jumps;
+static const char *level = "";
 
 #define MOST 8
 
-/* Parse the hops of ${text}, which '|' separates; return as hops_parse. */
+/*
+ * Parse the hops of ${text}, which '|' separates; return as hops_parse.  Hops
+ * before '!' are those of -J.
+ */
 static bool
 parse(const char *text, const char *rsh)
 {
+	struct hops_config config = { .rsh = rsh, .self = "/a/relay", .level = level };
 	static char room[2000], *hops[MOST];
 	static int parsed;
 	char *at = room;
 	int n = 0;
+	char *mark = NULL;
 
 	snprintf(room, sizeof(room), "%s", text);
-	for (hops[n++] = at; (at = strchr(at, '|')) != NULL; hops[n++] = at)
+	if (with_jumps && (mark = strchr(room, '!')) != NULL)
+		*mark = '|';
+	for (hops[n++] = at; (at = strchr(at, '|')) != NULL; hops[n++] = at) {
+		config.jumps += mark != NULL && at <= mark;
 		*at++ = '\0';
+	}
 	why[0] = '\0';
 	all[parsed++ % 4] = h;
-	return hops_parse(&h, hops, n, rsh, why, sizeof(why));
+	config.hops = hops;
+	config.n = n;
+	return hops_parse(&h, &config, why, sizeof(why));
 }
 
 /* The words of the command, separated by '|'. */
@@ -55,7 +68,18 @@ static const struct {
 	{ "  docker  exec\t-i c ", "ssh", "docker|exec|-i|c|sh" },
 	{ "me@$HOME", "ssh", "ssh|-T|me@$HOME|sh" }, /* no shell reads the first hop */
 	{ "ssh -i it's login", "ssh", "ssh|-i|it's|login|sh" },
-	{ "[::1]", "ssh", "ssh|-T|[::1]|sh" },
+	{ "[::1]", "ssh", "ssh|-T|::1|sh" },
+	{ "::1", "ssh", "ssh|-T|::1|sh" },
+	{ "fe80::1:22", "ssh", "ssh|-T|fe80::1:22|sh" }, /* no port: an address has brackets before it */
+	{ "me@[::1]:22", "ssh", "ssh|-T|-p|22|me@::1|sh" },
+	{ "[node]:22", "ssh", "ssh|-T|-p|22|node|sh" },
+	{ "me@login:2222|you@node:23", "ssh", "ssh|-T|-p|2222|me@login|ssh|-T|-p|23|you@node|sh" },
+	{ "ssh://me@login:22", "ssh", "ssh|-T|ssh://me@login:22|sh" },
+	{ "a@b.org@login:22", "ssh", "ssh|-T|-p|22|a@b.org@login|sh" },
+	{ ":22", "ssh", "ssh|-T|:22|sh" },
+	{ "me@:22", "ssh", "ssh|-T|me@:22|sh" },
+	{ "login:", "ssh", "ssh|-T|login:|sh" },
+	{ "login:22x", "ssh", "ssh|-T|login:22x|sh" },
 	{ "login|me@node-1.b_c,d:2/e%f+g=h", "ssh", "ssh|-T|login|ssh|-T|me@node-1.b_c,d:2/e%f+g=h|sh" },
 };
 #define RIGHT ((int)(sizeof(right) / sizeof(right[0])))
@@ -68,23 +92,104 @@ START_TEST(hops_become_words)
 }
 END_TEST
 
+#define PROXY(rest) "ssh|-o|ProxyCommand= '/a/relay' -k 0 -W '[%h]:%p' -e 'ssh'" rest "|-T|"
+static const struct {
+	const char *hops, *words;
+} jumps[] = {
+	{ "login!node", PROXY(" 'login'") "node|sh" },
+	{ "a|b!node", PROXY(" -J 'a' 'b'") "node|sh" },
+	{ "a|b|me@c:22!me@node:23", PROXY(" -J 'a,b' 'me@c:22'") "-p|23|me@node|sh" },
+	{ "login!node|next|sudo -u x", PROXY(" 'login'") "node|ssh|-T|next|sudo|-u|x|sh" },
+	{ "it's%h!no$de", PROXY(" 'it'\\''s%%h'") "no$de|sh" }, /* no shell reads these hops */
+	{ "a\\b!node", PROXY(" 'a'\\\\'b'") "node|sh" },
+};
+#define JUMPS ((int)(sizeof(jumps) / sizeof(jumps[0])))
+
+START_TEST(jumps_become_a_proxy_command)
+{
+	char path[HOPS_PATH];
+
+	with_jumps = true;
+	ck_assert_msg(parse(jumps[_i].hops, "ssh"), "%s", why);
+	ck_assert_str_eq(words(), jumps[_i].words);
+	if (_i == 1)
+		ck_assert_str_eq(hops_path(&h, path, sizeof(path)), "a -> b -> node");
+}
+END_TEST
+
+START_TEST(the_proxy_command_has_the_level_and_the_ssh)
+{
+	with_jumps = true;
+	level = "-q";
+	ck_assert(parse("a!b", "ssh -F c"));
+	ck_assert_str_eq(words(),
+	    "ssh|-F|c|-o|ProxyCommand= '/a/relay' -k 0 -W '[%h]:%p' -e 'ssh -F c' '-q' 'a'|-T|b|sh");
+}
+END_TEST
+
+/* As -n does: the first hops of a path. */
+START_TEST(a_prefix_has_fewer_jumps)
+{
+	struct hops_config config;
+	static struct hops part;
+
+	with_jumps = true;
+	ck_assert(parse("a|b!c|d", "ssh"));
+	config = h.config;
+	for (config.n = 1; config.n <= 4; config.n++) {
+		ck_assert(hops_parse(&part, &config, why, sizeof(why)));
+		ck_assert_int_eq(part.config.jumps, config.n == 1 ? 0 : config.n == 2 ? 1 : 2);
+		ck_assert_str_eq(hops_last(&part), hops_name(&h, config.n - 1));
+	}
+	config.n = 1;
+	ck_assert(hops_parse(&h, &config, why, sizeof(why)));
+	ck_assert_str_eq(words(), "ssh|-T|a|sh");
+}
+END_TEST
+
+/* A command of each length around the limit fits or is refused. */
+START_TEST(long_jumps_are_refused)
+{
+	static char rsh[HOPS_TEXT + 9];
+	size_t n;
+
+	with_jumps = true;
+	for (n = HOPS_TEXT / 2 - 200; n < HOPS_TEXT / 2 + 9; n++) {
+		memset(rsh, 'x', n);
+		if (parse("a!b", rsh))
+			ck_assert_uint_le(h.length, sizeof(h.text));
+		else
+			HAS(why, "16384 bytes");
+	}
+	memset(rsh, '!', HOPS_TEXT - 99);
+	ck_assert(!parse("a!b", rsh));
+}
+END_TEST
+
 static const struct {
 	const char *hops, *part;
+	bool jumps;
 } wrong[] = {
-	{ "", "a hop is empty" },
-	{ "  ", "a hop is empty" },
-	{ "login|", "a hop is empty" },
-	{ "-v", "\"-v\" is not a hop" },
-	{ "-oProxyCommand=x login", "is not a hop" },
-	{ " -oProxyCommand=x", "is not a hop" }, /* ssh takes options after its destination too */
-	{ "login|-v", "\"-v\" is not a hop" },
-	{ "login| -oProxyCommand=x", "is not a hop" },
-	{ "login|\t-oProxyCommand=x node", "is not a hop" },
+	{ "a b!node", "\"a b\" is a command", true },
+	{ "login!a b", "\"a b\" is a command", true },
+	{ "login|!node", "a hop is empty", true },
+	{ "-v!node", "\"-v\" is not a hop", true },
+	{ "login!node|a$b", "the shell on node would", true },
+	{ "", "a hop is empty", false },
+	{ "  ", "a hop is empty", false },
+	{ "login|", "a hop is empty", false },
+	{ "-v", "\"-v\" is not a hop", false },
+	{ "-oProxyCommand=x login", "is not a hop", false },
+	{ " -oProxyCommand=x", "is not a hop", false }, /* ssh takes options after its destination too */
+	{ "login|-v", "\"-v\" is not a hop", false },
+	{ "login| -oProxyCommand=x", "is not a hop", false },
+	{ "login|\t-oProxyCommand=x node", "is not a hop", false },
 };
 #define WRONG ((int)(sizeof(wrong) / sizeof(wrong[0])))
 
 START_TEST(a_wrong_hop_is_refused)
 {
+	with_jumps = wrong[_i].jumps;
 	ck_assert(!parse(wrong[_i].hops, "ssh"));
 	HAS(why, wrong[_i].part);
 	HAS_NOT(why, "\n");
@@ -191,11 +296,21 @@ static const struct {
 	{ "me@|node", "something else.", -1 },
 	{ "login|org", "ssh: connect to host hub.org port 22: Connection refused", -1 },
 	{ "login|run x@node sh", "node sh: not found", -1 },
+	{ "me@login:22|node:23", "ssh: connect to host login port 22: Connection refused", 0 },
+	{ "me@login:22|node:23", "ssh: connect to host node port 23: Connection refused", 1 },
+	{ "[::1]:23|node", "ssh: connect to host ::1 port 23: Connection refused", 0 },
+	{ "ssh://login:23|node", "ssh: connect to host login port 23: Connection refused", 0 },
+	{ "login!node", "me@127.0.0.1: Permission denied", 1 }, /* the only login that ssh makes here */
+	{ "login!node", "login: Permission denied", 1 },
+	{ "login!node|last", "me@last: Permission denied", 2 },
+	{ "login!node|last", "me@node: Permission denied", 1 },
+	{ "login!node|last", "me@127.0.0.1: Permission denied", -1 },
 };
 #define NAMED ((int)(sizeof(named) / sizeof(named[0])))
 
 START_TEST(the_hop_that_a_line_names_is_found)
 {
+	with_jumps = true;
 	ck_assert(parse(named[_i].hops, "ssh"));
 	ck_assert_msg(hops_find_named(&h, named[_i].words) == named[_i].hop, "%s: %s: %d", named[_i].hops, named[_i].words,
 	    hops_find_named(&h, named[_i].words));
@@ -203,26 +318,37 @@ START_TEST(the_hop_that_a_line_names_is_found)
 END_TEST
 
 static const struct {
+	const char *hops;
 	int hop;
 	const char *words, *remedy;
 } remedies[] = {
-	{ 0, "me@login: Permission denied (publickey,password).", NULL },
-	{ 1, "me@node: Permission denied (publickey,password).", "put a key for it on the hop before" },
-	{ -1, "Permission denied (password).", "put a key for it on the hop before" },
-	{ 0, "Host key verification failed.", "; log in by hand once, and accept the key" },
-	{ 1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
-	{ -1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
-	{ 0, "ssh: Could not resolve hostname login: Name or service not known", "; is the name right?" },
-	{ 1, "ssh: Could not resolve hostname node: Name or service not known", "as the hop before it knows it?" },
-	{ 0, "Connection refused", NULL },
-	{ -1, "", NULL },
+	{ "a|b", 0, "me@login: Permission denied (publickey,password).", NULL },
+	{ "a|b", 1, "me@node: Permission denied (publickey,password).", "use -J, which makes this login from here" },
+	{ "a|b", -1, "Permission denied (password).", "put a key for it on the hop before" },
+	{ "a!b", 1, "Permission denied (password).", NULL },
+	{ "a!b|c", 2, "Permission denied (password).", "use -J" },
+	{ "a!b|c", -1, "Permission denied (password).", "use -J" },
+	{ "a|b", 0, "Host key verification failed.", "; log in by hand once, and accept the key" },
+	{ "a|b", 1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
+	{ "a|b", -1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
+	{ "a!b", 1, "Host key verification failed.", "; start relay once at a terminal, and accept the key" },
+	{ "a|b", 0, "ssh: Could not resolve hostname login: Name or service not known", "; is the name right?" },
+	{ "a|b", 1, "ssh: Could not resolve hostname node: Name or service not known", "as the hop before it knows it?" },
+	{ "a!b", 1, "kex_exchange_identification: Connection closed by remote host", "; relay -n with the same hops" },
+	{ "a!b", 1, "Connection closed by UNKNOWN port 65535", "; relay -n with the same hops" },
+	{ "a|b", 0, "kex_exchange_identification: Connection closed by remote host", NULL },
+	{ "a|b", 0, "Connection refused", NULL },
+	{ "a|b", -1, "", NULL },
 };
 #define REMEDIES ((int)(sizeof(remedies) / sizeof(remedies[0])))
 
 START_TEST(a_cause_has_its_remedy)
 {
-	const char *remedy = hops_remedy(remedies[_i].hop, remedies[_i].words);
+	const char *remedy;
 
+	with_jumps = true;
+	ck_assert(parse(remedies[_i].hops, "ssh"));
+	remedy = hops_remedy(&h, remedies[_i].hop, remedies[_i].words);
 	if (remedies[_i].remedy == NULL)
 		ck_assert_str_eq(remedy, "");
 	else
@@ -230,9 +356,25 @@ START_TEST(a_cause_has_its_remedy)
 }
 END_TEST
 
+START_TEST(a_line_of_the_relay_of_a_jump_is_found)
+{
+	with_jumps = true;
+	ck_assert(parse("a!b", "ssh"));
+	ck_assert_str_eq(hops_own_line(&h, "relay: cannot reach a"), "cannot reach a");
+	ck_assert_ptr_null(hops_own_line(&h, "a: relay: x"));
+	ck_assert(parse("a|b", "ssh"));
+	ck_assert_ptr_null(hops_own_line(&h, "relay: cannot reach a"));
+}
+END_TEST
+
 TESTS("hops")
 {
 	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
+	tcase_add_loop_test(tc, jumps_become_a_proxy_command, 0, JUMPS);
+	tcase_add_test(tc, the_proxy_command_has_the_level_and_the_ssh);
+	tcase_add_test(tc, a_prefix_has_fewer_jumps);
+	tcase_add_test(tc, long_jumps_are_refused);
+	tcase_add_test(tc, a_line_of_the_relay_of_a_jump_is_found);
 	tcase_add_loop_test(tc, a_wrong_hop_is_refused, 0, WRONG);
 	tcase_add_loop_test(tc, special_characters_are_refused_after_the_first_hop, 1, 256);
 	tcase_add_test(tc, the_host_that_would_interpret_one_is_named);

@@ -89,6 +89,7 @@ static void
 begin(const char *names, const char *script)
 {
 	static char *words[8], text[200];
+	struct hops_config hops_config = { .hops = words, .rsh = "ssh", .self = "", .level = "" };
 	int n = 0;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -106,7 +107,8 @@ begin(const char *names, const char *script)
 		snprintf(text, sizeof(text), "%s", names);
 		for (words[n] = strtok(text, " "); words[n] != NULL; words[n] = strtok(NULL, " "))
 			n++;
-		ck_assert(hops_parse(&hops, words, n, "ssh", why, sizeof(why)));
+		hops_config.n = n;
+		ck_assert(hops_parse(&hops, &hops_config, why, sizeof(why)));
 		config.hops = &hops;
 	}
 	make_tunnel();
