@@ -150,6 +150,13 @@ def test_hop_with_a_user(shell, home):
 
 
 @SHELLS
+def test_hops_of_jump(shell, home):
+    """Goal: the argument of -J is a list of hops."""
+    assert shell(home, 'relay -L 1:h:2 -J lo') == ['login']
+    assert [word.split(',')[-1] for word in shell(home, 'relay -J login,lo')] == ['login']
+
+
+@SHELLS
 def test_no_config(shell, home):
     os.unlink(home + '/.ssh/config')
     assert shell(home, 'relay -L 1:h:2 ') == []

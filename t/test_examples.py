@@ -216,6 +216,9 @@ def test_ssh_config(hosts):
         r = subprocess.run(['ssh', '-F', EXAMPLES + '/ssh_config', '-G', host],
                            stdout=subprocess.PIPE, text=True, check=True)
         assert ('proxycommand relay -W %h:%p login' in r.stdout) == proxy, host
+    r = subprocess.run(['ssh', '-F', EXAMPLES + '/ssh_config', '-G', 'any.inner'],
+                       stdout=subprocess.PIPE, text=True, check=True)
+    assert 'proxycommand relay -J login -W %h:%p gate' in r.stdout
 
 
 @pytest.fixture

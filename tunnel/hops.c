@@ -10,8 +10,8 @@
  *
  *   -J login,gate node   becomes   ssh -o ProxyCommand=... -T node sh
  *
- * where ... is relay -k 0 -e ssh -J login -W '[%h]:%p' gate.  This relay has one hop
- * less in its -J.
+ * where ... is relay -k 0 -e ssh -J login -W '[%h]:%p' gate.  This relay has
+ * one hop less in its -J.
  */
 #include <ctype.h>
 #include <stdio.h>
