@@ -12,8 +12,8 @@ Bare hosts have no relay in PATH and run each command through SESSION.  FAR_*
 in the client's environment stand for the properties of a user account: home,
 login shell, user id, directory of programs.
 
-A host of PASSWORDS accepts only PASSWORD, and no key.  Its sshd sees a changed
-/etc/shadow in a mount namespace of its own.
+A host in `passwords` accepts PASSWORD and no key.  Its sshd reads a changed
+/etc/shadow, in a mount namespace of its own.
 """
 import getpass
 import os
