@@ -1,22 +1,33 @@
-# Build:    all  static  cross  install  uninstall  clean
+# Build:    all  static  cross  install  install-strip  uninstall  clean  distclean
 # Test:     check  check-browser  check-faults  soak  fuzz  valgrind  coverage
 # Measure:  bench  lines
 # Examine:  lint  layers  analyse
 # Show:     demo
 #
-# Set CC, CFLAGS, LDFLAGS, CROSS, PREFIX and DESTDIR as needed.
+# The environment or the command line sets CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX
+# and DESTDIR.  The command line sets each other macro.
 # OS=linux, darwin, bsd or posix selects base/os_*.c; by default, uname -s does.
 # POSIX=1 is short for OS=posix: use nothing beyond POSIX.1-2008.
-.POSIX:
+#
+# GNU make 3.81, bmake and POSIX.1-2024 have ?=.  There is no .POSIX: with it,
+# the default of CC would be c99, and ?= keeps a default.
 
-PREFIX = /usr/local
-CC = cc
-CFLAGS = -O2 -g
-LDFLAGS =
+CC ?= cc
+CFLAGS ?= -O2 -g
+CPPFLAGS ?=
+LDFLAGS ?=
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR = $(PREFIX)/bin
+LIBDIR = $(PREFIX)/lib
+MANDIR = $(PREFIX)/share/man
+STRIP = strip
 POSIX = 0
 
 # make check: the tests to run, and how many unit tests run at the same time.
-PYTHON = /usr/bin/python3
+# PYTHON: a python3 that has pytest.
+PYTHON = $$(for python in python3 /usr/bin/python3; do \
+	"$$python" -c 'import pytest' 2>/dev/null && break; done; echo "$$python")
 E2E = t
 ROWS = 1
 # make check-faults: run every SAMPLE-th case.
@@ -33,7 +44,7 @@ STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURC
 	$(APPLE) -I.
 
 # The target "guards" selects those that this compiler and linker accept.
-# CFLAGS and LDFLAGS come later on the command line and override them.
+# CPPFLAGS, CFLAGS and LDFLAGS come later on the command line and override them.
 GUARDS = -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection \
 	-D_FORTIFY_SOURCE=2
 LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
@@ -66,18 +77,20 @@ UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/ba
 	t/conn/check_conn t/conn/check_fdpair t/conn/check_half t/conn/check_socks \
 	t/tunnel/check_bootstrap t/tunnel/check_forward t/tunnel/check_hops t/tunnel/check_probe \
 	t/tunnel/check_remote t/tunnel/check_serve t/tunnel/check_tunnel
-CHECK_LIBS = -lcheck -lsubunit -lrt -lm -lpthread
+COMPLETIONS = completion/_relay completion/relay.bash
+CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \
+	echo -lcheck -lsubunit -lrt -lm -lpthread)
 
 # ---- build ----
 
-all: relay
+all: relay $(COMPLETIONS)
 
 relay: relay.o $(OBJECTS)
 	$(CC) $$(cat guards guards.link) $(CFLAGS) $(LDFLAGS) -o $@ relay.o $(OBJECTS)
 
 .SUFFIXES: .c .o
 .c.o:
-	$(CC) $(STRICT) $$(cat guards) $(CFLAGS) -c -o $@ $<
+	$(CC) $(STRICT) $$(cat guards) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 relay.o $(OBJECTS): $(HEADERS) $(SCRIPT) guards
 
@@ -95,7 +108,7 @@ $(SCRIPT): tunnel/bootstrap.sh
 	@mv $@.new $@
 
 base/os_system.o: $(SYSTEMS)
-	$(CC) $(STRICT) $$(cat guards) $(CFLAGS) -c -o $@ base/os_$(OS).c
+	$(CC) $(STRICT) $$(cat guards) $(CPPFLAGS) $(CFLAGS) -c -o $@ base/os_$(OS).c
 
 # The mux is a library.  It uses $(MUX_BASE) and no other object.
 MUX_BASE = base/buf.o base/os.o base/os_system.o
@@ -110,18 +123,22 @@ t/all.a: $(OBJECTS)
 
 # Rewritten only if the compiler, its flags or the system changed.
 flags: FORCE
-	@echo '$(CC) $(STRICT) $(CFLAGS) $(LDFLAGS)' "$(OS)" >flags.new
+	@echo '$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)' "$(OS)" >flags.new
 	@if cmp -s flags.new flags; then rm flags.new; else mv flags.new flags; fi
 FORCE:
 
 # Sanitizers replace the guards: some guards do not work with them.
 TRY = try() { for guard; do case '$(CFLAGS)' in *-fsanitize=*) return ;; esac; \
-	$(CC) -Werror $$guard $(CFLAGS) $(LDFLAGS) -o guards.try guards.c 2>/dev/null && \
+	$(CC) -Werror $$guard $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o guards.try guards.c 2>/dev/null && \
 	echo "$$guard"; done; true; }
+
+# No file name of this machine gets into the binary: the same source gives the
+# same binary in each directory.  cat guards would divide a name with a blank.
+MAP = $$(case $$PWD in (*[[:blank:]]*) ;; (*) echo "-ffile-prefix-map=$$PWD=." ;; esac)
 
 guards: flags
 	@printf '%s\n' '#include <stdio.h>' 'int main(void) { return puts("") == EOF; }' >guards.c
-	@$(TRY); try $(LINK_GUARDS) >guards.link; try $(GUARDS) >guards
+	@$(TRY); try $(LINK_GUARDS) >guards.link; try $(GUARDS) "$(MAP)" >guards
 	@rm -f guards.c guards.try
 
 STATIC_CC = musl-gcc
@@ -129,9 +146,11 @@ SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchrono
 	-fno-pie -no-pie -fstack-protector-strong -Wl,-z,relro,-z,now -Wl,--gc-sections \
 	-Wl,-z,noseparate-code -Wl,--build-id=none
 
-static: $(SCRIPT)
+static: relay-static
+
+relay-static: $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 	t/need $(STATIC_CC)
-	$(STATIC_CC) $(STRICT) $(SMALL) -o relay-static $(SOURCES) base/os_$(OS).c
+	$(STATIC_CC) $(STRICT) $(SMALL) -o $@ $(SOURCES) base/os_$(OS).c
 
 # Print the source files, for scripts.
 sources:
@@ -189,7 +208,6 @@ relay-Darwin-arm64:
 # The completions are made from the output of relay -h.  If ./relay does not run
 # on this machine, set HELP to a command that prints this output.
 HELP = ./relay -h
-COMPLETIONS = completion/_relay completion/relay.bash
 GENERATE = $(HELP) | completion/generate $@.in >$@.new && mv $@.new $@
 
 completion/_relay: relay completion/generate completion/_relay.in
@@ -197,29 +215,37 @@ completion/_relay: relay completion/generate completion/_relay.in
 completion/relay.bash: relay completion/generate completion/relay.bash.in
 	$(GENERATE)
 
-TO = $(DESTDIR)$(PREFIX)
-ZSH = share/zsh/site-functions
-BASH = share/bash-completion/completions
+BIN = $(DESTDIR)$(BINDIR)
+LIB = $(DESTDIR)$(LIBDIR)/relay
+MAN = $(DESTDIR)$(MANDIR)/man1
+ZSH = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 
-install: relay $(COMPLETIONS)
-	mkdir -p $(TO)/bin $(TO)/share/man/man1 $(TO)/$(ZSH) $(TO)/$(BASH)
-	cp relay $(TO)/bin/relay
-	chmod 755 $(TO)/bin/relay
-	cp doc/relay.1 $(TO)/share/man/man1/relay.1
-	chmod 644 $(TO)/share/man/man1/relay.1
-	cp completion/_relay $(TO)/$(ZSH)/_relay
-	cp completion/relay.bash $(TO)/$(BASH)/relay
-	@for file in $(CROSSED); do \
+# Install what was built, whatever the flags are now.
+built:
+	@[ -f relay ] && [ -f completion/_relay ] && [ -f completion/relay.bash ] || $(MAKE) all
+
+install: built
+	umask 022; mkdir -p $(BIN) $(MAN) $(ZSH) $(BASH)
+	cp relay $(BIN)/relay
+	chmod 755 $(BIN)/relay
+	cp doc/relay.1 $(MAN)/relay.1
+	cp completion/_relay $(ZSH)/_relay
+	cp completion/relay.bash $(BASH)/relay
+	chmod 644 $(MAN)/relay.1 $(ZSH)/_relay $(BASH)/relay
+	@umask 022; for file in relay-[A-Z]*-*; do \
 		[ -f $$file ] || continue; \
-		mkdir -p $(TO)/lib/relay && cp $$file $(TO)/lib/relay && \
-		    chmod 755 $(TO)/lib/relay/$$file || exit 1; \
+		mkdir -p $(LIB) && cp $$file $(LIB) && chmod 755 $(LIB)/$$file || exit 1; \
+		[ -f $(BIN)/../lib/relay/$$file ] || { \
+			echo "relay searches BINDIR/../lib/relay and not LIBDIR/relay"; exit 1; }; \
 	done
 
+install-strip: install
+	$(STRIP) $(BIN)/relay
+
 uninstall:
-	rm -f $(TO)/bin/relay $(TO)/share/man/man1/relay.1
-	rm -f $(TO)/$(ZSH)/_relay $(TO)/$(BASH)/relay
-	for file in $(CROSSED); do rm -f $(TO)/lib/relay/$$file; done
-	rmdir $(TO)/lib/relay 2>/dev/null || :
+	rm -f $(BIN)/relay $(MAN)/relay.1 $(ZSH)/_relay $(BASH)/relay $(LIB)/relay-[A-Z]*-*
+	rmdir $(LIB) 2>/dev/null || :
 
 # ---- show and test ----
 
@@ -230,13 +256,13 @@ check: need relay units t/faults.so
 	$(PYTHON) -m pytest -q $(E2E)
 
 need:
-	@CC='$(CC)' PYTHON='$(PYTHON)' t/need check pytest sshd ssh curl
+	@CC='$(CC)' PYTHON="$(PYTHON)" t/need check pytest sshd ssh curl
 
 units: $(UNITS)
 	@t/units $(ROWS) $(UNITS)
 
 T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L \
-	-DOS='"'$(OS)'"' -I. $(CFLAGS) $(LDFLAGS)
+	-DOS='"'$(OS)'"' -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
 
 $(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/pull.h t/mux/wire.h
 	$(T) -o $@ $@.c $$(case $@ in (t/mux/*) echo libmux.a $(MUX_BASE) ;; \
@@ -295,7 +321,7 @@ SCENES = t/test_ends.py t/test_link.py t/test_tunnel.py -k 'test_client_resets \
 BESIDE =
 
 valgrind: relay $(VALGRIND_UNITS)
-	@CC='$(CC)' PYTHON='$(PYTHON)' t/need valgrind check pytest sshd ssh
+	@CC='$(CC)' PYTHON="$(PYTHON)" t/need valgrind check pytest sshd ssh
 	for unit in $(VALGRIND_UNITS); do \
 		CK_TIMEOUT_MULTIPLIER=10 $(VALGRIND) $$unit || exit 1; \
 	done
@@ -378,8 +404,11 @@ lint: layers $(COMPLETIONS)
 	clang-format --dry-run -Werror $(SOURCES) $(SYSTEMS) $(HEADERS)
 
 clean:
-	rm -f relay relay-static $(CROSSED) libmux.a flags flags.new guards guards.* *.o */*.o
+	rm -f relay relay-static relay-[A-Z]*-* libmux.a flags flags.new guards guards.* *.o */*.o
 	rm -f t/all.a $(UNITS) t/faults.so t/nth.so t/load t/mux/line t/mux/fuzz_near t/mux/fuzz_far
 	rm -f *.gcno *.gcda */*.gcno */*.gcda t/*/*.gcno t/*/*.gcda
 	rm -f $(COMPLETIONS) completion/*.new $(SCRIPT) $(SCRIPT).new
 	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache
+
+distclean: clean
+	rm -rf .cross

@@ -1,5 +1,5 @@
-"""What make builds: the hardening flags of compiler and linker, as readelf
-shows them, and one file for each system.
+"""What make builds and installs: the hardening flags of compiler and linker, as
+readelf shows them, one file for each system, and make as packagers use it.
 """
 import glob
 import os
@@ -101,3 +101,172 @@ def test_no_condition_on_the_system():
         found = re.search(r'^\s*#\s*(el)?if.*(__linux|__APPLE__|BSD|RELAY_POSIX|_GNU_SOURCE).*',
                           text_of(path), re.M)
         assert not found, '%s: %s' % (path, found[0])
+
+
+# ---- make, as packagers use it ----
+
+MAKES = [name for name in ('make', 'gmake', 'bmake') if shutil.which(name)]
+FLAGS = '-O0 -g'
+KINDS = ['relay', 'relay-static']
+
+
+def copy_tree(to):
+    """A copy of the sources, without anything that make has built."""
+    shutil.copytree(TOP, to, ignore=shutil.ignore_patterns(
+        '.git', '.cross', '*.o', '*.a', 'relay', 'relay-*', 'flags', 'guards*', '__pycache__',
+        'corpus', '*.gcno', '*.gcda', 'bootstrap_sh.h', '_relay', 'relay.bash', 'check_*[!c]'))
+    return to
+
+
+def make(tree, *words, tool='make', user=None, **env):
+    """What the tool prints.  No variable of the make that runs these tests is
+    inherited, and no tool of a cross-compiler is found, unless env has it."""
+    clean = {name: value for name, value in os.environ.items()
+             if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'CC', 'CFLAGS', 'LDFLAGS',
+                             'CPPFLAGS', 'PREFIX', 'DESTDIR', 'OS', 'POSIX')}
+    clean.update(env)
+    done = subprocess.run([tool, *words], cwd=tree, env=clean, stdin=subprocess.DEVNULL, user=user,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def files_of(top):
+    return sorted(os.path.relpath(os.path.join(where, name), top)
+                  for where, _, names in os.walk(top) for name in names)
+
+
+def read(path):
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+@pytest.fixture(scope='module', params=MAKES)
+def tree(request, tmp_path_factory):
+    """(a tree that `make` has built, the name of that make).  The static copy
+    is a stand-in, because test_reproducible builds a real one."""
+    top = copy_tree(tmp_path_factory.mktemp('build') / 'relay')
+    make(top, '-j2', 'relay', 'completion/_relay', 'completion/relay.bash', tool=request.param,
+         CFLAGS=FLAGS)
+    (top / 'relay-Linux-x86_64').write_text('a static one')
+    return str(top), request.param
+
+
+def test_environment(tmp_path):
+    """Goal: CC, CFLAGS, CPPFLAGS and LDFLAGS of the environment are used, and
+    those of the command line replace them.  On Linux, the sys.mk of bmake
+    empties LDFLAGS."""
+    top = copy_tree(tmp_path / 'relay')
+    for tool in MAKES:
+        log = make(top, '-n', 'base/buf.o', 'relay', *['LDFLAGS=-Denv_ld'] * (tool == 'bmake'),
+                   tool=tool, CC='env-cc', CFLAGS='-Denv_c', CPPFLAGS='-Denv_cpp',
+                   LDFLAGS='-Denv_ld')
+        compiled, = [line for line in log.splitlines() if line.endswith('base/buf.c')]
+        linked, = [line for line in log.splitlines() if '-o relay ' in line]
+        assert compiled.startswith('env-cc ') and linked.startswith('env-cc ')
+        assert '-Denv_c ' in compiled and '-Denv_cpp ' in compiled and '-Denv_ld ' in linked
+        log = make(top, '-n', 'relay', 'CC=own-cc', 'CFLAGS=-Down', tool=tool, CFLAGS='-Denv_c')
+        assert 'own-cc ' in log and '-Down ' in log and '-Denv_c' not in log
+
+
+def test_install(tree, tmp_path):
+    """Goal: make install copies what was built and builds nothing, whatever
+    flags it gets; uninstall leaves no file."""
+    top, tool = tree
+    before = read(top + '/relay')
+    to = ['DESTDIR=%s' % tmp_path, 'PREFIX=/usr', 'CC=false', 'CFLAGS=-Dother']
+    log = make(top, 'install', *to, tool=tool)
+    assert '-Dother' not in log
+    assert read(top + '/relay') == read(str(tmp_path / 'usr/bin/relay')) == before
+    assert files_of(str(tmp_path)) == [
+        'usr/bin/relay', 'usr/lib/relay/relay-Linux-x86_64',
+        'usr/share/bash-completion/completions/relay', 'usr/share/man/man1/relay.1',
+        'usr/share/zsh/site-functions/_relay']
+    modes = {oct(os.stat(str(tmp_path / name)).st_mode)[-3:]: name
+             for name in files_of(str(tmp_path))}
+    assert sorted(modes) == ['644', '755']
+    make(top, 'uninstall', *to, tool=tool)
+    assert files_of(str(tmp_path)) == []
+    assert not (tmp_path / 'usr/lib/relay').exists()
+
+
+def test_install_under_umask(tree, tmp_path):
+    """Goal: the umask of the user does not change the modes of the files."""
+    top, tool = tree
+    os.umask(0o077)
+    try:
+        make(top, 'install', 'DESTDIR=%s' % tmp_path, tool=tool)
+    finally:
+        os.umask(0o022)
+    for name in files_of(str(tmp_path)):
+        assert os.stat(str(tmp_path / name)).st_mode & 0o444 == 0o444, name
+
+
+def test_install_directories(tree, tmp_path):
+    """Goal: BINDIR, MANDIR and LIBDIR, also from the environment's PREFIX."""
+    top, tool = tree
+    make(top, 'install', 'BINDIR=%s/b/sbin' % tmp_path, 'MANDIR=%s/man' % tmp_path,
+         'LIBDIR=%s/b/lib' % tmp_path, tool=tool, PREFIX=str(tmp_path / 'p'))
+    assert files_of(str(tmp_path)) == [
+        'b/lib/relay/relay-Linux-x86_64', 'b/sbin/relay', 'man/man1/relay.1',
+        'p/share/bash-completion/completions/relay', 'p/share/zsh/site-functions/_relay']
+
+
+def test_install_where_relay_does_not_look(tree, tmp_path):
+    """Goal: a LIBDIR that relay does not search is an error."""
+    top, tool = tree
+    done = subprocess.run([tool, 'install', 'DESTDIR=%s' % tmp_path, 'LIBDIR=/usr/local/lib64'],
+                          cwd=top, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode != 0 and 'LIBDIR' in done.stdout, done.stdout
+
+
+def test_install_strip(tree, tmp_path):
+    """Goal: install-strip installs the same without symbols."""
+    top, tool = tree
+    make(top, 'install-strip', 'DESTDIR=%s' % tmp_path, 'PREFIX=/usr', tool=tool)
+    installed = read(str(tmp_path / 'usr/bin/relay'))
+    assert b'.symtab' not in installed and len(installed) < len(read(top + '/relay'))
+    assert b'.symtab' in read(top + '/relay')
+
+
+def test_distclean(tmp_path):
+    """Goal: after distclean, the tree has the files of the source and no
+    other."""
+    top = str(copy_tree(tmp_path / 'relay'))
+    before = files_of(top)
+    for tool in MAKES:
+        make(top, '-j2', 'relay', 'libmux.a', 'completion/_relay', 't/faults.so', 't/nth.so',
+             tool=tool, CFLAGS=FLAGS)
+        for name in ('relay-static', 'relay-Linux-s390x'):
+            (tmp_path / 'relay' / name).touch()
+        make(top, 'distclean', tool=tool)
+        assert files_of(top) == before
+
+
+def test_syntax():
+    """Goal: the Makefile has nothing that GNU make 3.81 or bmake lacks."""
+    with open(TOP + '/Makefile') as f:
+        text = f.read()
+    assert not re.search(r'^\w+ *(!=|::=|:=|\+=)|^[ .]*(ifeq|ifdef|if |for |include)'
+                         r'|\$\((shell|wildcard|file|foreach|patsubst|call|if) |^\.ONESHELL'
+                         r'|\$[<^+|?]|\$\(@[DF]\)', re.sub(r'^\t.*\$<$', '', text, flags=re.M),
+                         re.M)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_reproducible(kind, tmp_path):
+    """Goal: two users who build in two directories get the same file."""
+    if kind == 'relay-static' and shutil.which('musl-gcc') is None:
+        pytest.skip('skipped: no musl-gcc: apt-get install musl-tools')
+    user = 54321 if os.geteuid() == 0 else None
+    built = []
+    for name, owner in (('a', None), ('another/directory', user)):
+        top = str(copy_tree(tmp_path / name))
+        if owner is not None:
+            os.chmod(str(tmp_path.parent), 0o755)
+            os.chmod(str(tmp_path), 0o755)
+            subprocess.run(['chown', '-R', str(owner), top], check=True)
+        make(top, '-j2', kind, user=owner, CFLAGS='-O1 -g', HOME=top, USER=name)
+        built.append(read('%s/%s' % (top, kind)))
+    assert built[0] == built[1]
+    assert str(tmp_path).encode() not in built[0]
