@@ -56,8 +56,8 @@ BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
 MUX = mux/cc.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
-TUNNEL = tunnel/bootstrap.o tunnel/forward.o tunnel/hops.o tunnel/keeper.o tunnel/probe.o \
-	tunnel/remote.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
+TUNNEL = tunnel/bootstrap.o tunnel/elf.o tunnel/forward.o tunnel/hops.o tunnel/keeper.o \
+	tunnel/probe.o tunnel/remote.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
 CLI = cli/announce.o cli/connect.o cli/daemon.o cli/options.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
@@ -75,7 +75,7 @@ UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/ba
 	t/net/check_lookup t/net/check_unixpath \
 	t/check_spawn \
 	t/conn/check_conn t/conn/check_fdpair t/conn/check_half t/conn/check_socks \
-	t/tunnel/check_bootstrap t/tunnel/check_forward t/tunnel/check_hops t/tunnel/check_probe \
+	t/tunnel/check_bootstrap t/tunnel/check_elf t/tunnel/check_forward t/tunnel/check_hops t/tunnel/check_probe \
 	t/tunnel/check_remote t/tunnel/check_serve t/tunnel/check_tunnel
 COMPLETIONS = completion/_relay completion/relay.bash
 CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \
@@ -83,9 +83,13 @@ CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \
 
 # ---- build ----
 
-all: relay $(COMPLETIONS)
+all: relay $(COMPLETIONS) copied
+
+# The static relay that a tunnel copies to machines of this type is older now.
+TYPE = $$(uname -s)-$$(uname -m)
 
 relay: relay.o $(OBJECTS)
+	@rm -f relay-$(TYPE)
 	$(CC) $$(cat guards guards.link) $(CFLAGS) $(LDFLAGS) -o $@ relay.o $(OBJECTS)
 
 .SUFFIXES: .c .o
@@ -141,16 +145,31 @@ guards: flags
 	@$(TRY); try $(LINK_GUARDS) >guards.link; try $(GUARDS) "$(MAP)" >guards
 	@rm -f guards.c guards.try
 
-STATIC_CC = musl-gcc
+# A C compiler for musl.  A static program with glibc cannot look up names.
+STATIC_CC = $$(case $$($(CC) -dumpmachine 2>/dev/null) in \
+	(*-musl*) echo $(CC) ;; (*) echo musl-gcc ;; esac)
 SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables \
 	-fno-pie -no-pie -fstack-protector-strong -Wl,-z,relro,-z,now -Wl,--gc-sections \
 	-Wl,-z,noseparate-code -Wl,--build-id=none
 
 static: relay-static
+	cp relay-static relay-$(TYPE)
 
 relay-static: $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 	t/need $(STATIC_CC)
 	$(STATIC_CC) $(STRICT) $(SMALL) -o $@ $(SOURCES) base/os_$(OS).c
+
+# Without a static relay, a tunnel copies ./relay itself.  On a machine whose C
+# library is older than that of this machine, that one does not start.
+copied: relay
+	@[ "$$(uname -s)" = Linux ] && ! [ -f relay-$(TYPE) ] || exit 0; \
+	if command -v $(STATIC_CC) >/dev/null; then \
+		$(MAKE) static; \
+	elif t/zig version >/dev/null 2>&1 && echo $(CROSSED) | grep -q "$(TYPE)"; then \
+		$(MAKE) relay-$(TYPE); \
+	else \
+		echo "no static relay: $(STATIC_CC) (musl-tools) or zig is needed to build one"; \
+	fi
 
 # Print the source files, for scripts.
 sources:

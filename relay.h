@@ -36,6 +36,7 @@
  *   tunnel/tunnel.c     the states of a link: starting, up, backoff, over
  *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary;
  *                       bootstrap.sh is the script for the far shell
+ *   tunnel/elf.c        does the binary to copy need a loader?
  *   tunnel/hops.c       makes one command of all hops
  *   tunnel/forward.c    parses -L, -R, -D and -W
  *   tunnel/remote.c     -R: listeners on the far side

@@ -22,6 +22,7 @@
 #include "relay.h"
 #include "spawn.h"
 #include "tunnel/bootstrap.h"
+#include "tunnel/elf.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "tunnel/probe.h"

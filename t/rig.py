@@ -50,6 +50,21 @@ VALGRIND = os.path.basename(RELAY) == 'valgrind'
 HELD = ('<inherited from parent>', 'signals_open', 'diag_socket', 'take_pipe', 'os_fill_stdio')
 
 
+def loader(path):
+    """The loader that an ELF program of 64 bits names, or None."""
+    with open(path, 'rb') as f:
+        data = f.read()
+    if data[:6] != b'\x7fELF\x02\x01':
+        return None
+    at, = struct.unpack_from('<Q', data, 32)
+    size, count = struct.unpack_from('<HH', data, 54)
+    for i in range(count):
+        kind, _, offset, _, _, length = struct.unpack_from('<IIQQQQ', data, at + i * size)
+        if kind == 3:
+            return data[offset:offset + length - 1].decode()
+    return None
+
+
 def wait_for(condition, timeout=PATIENCE, what=None):
     """Call condition() until its result is true, and return the result."""
     end = time.monotonic() + timeout

@@ -243,6 +243,25 @@ def test_distclean(tmp_path):
         assert files_of(top) == before
 
 
+@pytest.mark.parametrize('tool', MAKES)
+def test_static_copy(tool, tmp_path):
+    """Goal: make builds the static relay that tunnels copy; a new ./relay
+    makes it again.  Without its compiler, make reports this and succeeds."""
+    top = str(copy_tree(tmp_path / 'relay'))
+    copy = '%s/relay-%s-%s' % (top, os.uname().sysname, os.uname().machine)
+    log = make(top, '-j2', 'STATIC_CC=no-musl', 'CROSSED=', tool=tool, CFLAGS=FLAGS)
+    assert 'no static relay' in log and not os.path.exists(copy)
+    if shutil.which('musl-gcc') is None:
+        pytest.skip('skipped: no musl-gcc: apt-get install musl-tools')
+    make(top, tool=tool, CFLAGS=FLAGS)
+    assert rig.loader(copy) is None
+    assert subprocess.run([copy, '-V'], stdout=subprocess.PIPE).stdout.startswith(b'relay ')
+    log = make(top, tool=tool, CFLAGS=FLAGS)
+    assert 'musl-gcc' not in log
+    make(top, 'relay', tool=tool, CFLAGS='-O1')
+    assert not os.path.exists(copy)
+
+
 def test_syntax():
     """Goal: the Makefile has nothing that GNU make 3.81 or bmake lacks."""
     with open(TOP + '/Makefile') as f:

@@ -36,6 +36,10 @@ VERSION = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True,
                          check=True).stdout.strip()
 MACHINE = '%s-%s' % (os.uname().sysname, os.uname().machine)
 COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escape(MACHINE)))
+# make builds a static relay beside the other one if it can
+COPIED = '%s-%s' % (rig.RELAY, MACHINE)
+if not os.path.exists(COPIED):
+    COPIED = rig.RELAY
 PAGE = b'<p>the notebook</p>' * 1000
 uids = itertools.count(2000000 + os.getpid() % 100000 * 100)
 
@@ -209,7 +213,7 @@ def has_one_copy(far, where=None):
     path = os.path.join(where, names[0])
     assert stat.S_IMODE(os.stat(where).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
-    with open(path, 'rb') as copy, open(rig.RELAY, 'rb') as own:
+    with open(path, 'rb') as copy, open(COPIED, 'rb') as own:
         assert copy.read() == own.read()
     return path
 
@@ -225,7 +229,8 @@ def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
     before = os.stat(path)
     lines = r.err().splitlines()
     assert lines[0] == 'relay: reaching login -> node'
-    assert re.fullmatch(r'relay: copying relay \(\d+ KiB\) to node', lines[1])
+    assert re.fullmatch(r'relay: copying relay \(\d+ KiB\) to node(; it is not static: .*)?',
+                        lines[1])
     assert lines[2:] == ['http://localhost:%s -> login -> node:%s'
                          % (r.address.split(':')[1], web.path)]
     assert r.stop() == 0
@@ -939,6 +944,112 @@ def test_refused_and_made_again(tunnel, far, web, tmp, brings, mark):
     assert far.files() == []
 
 
+# ---- hosts with an old C library, and with none ----
+
+BUSYBOX = next((path for path in ('/bin/busybox', os.environ.get('BUSYBOX', ''))
+                if os.path.exists(path) and rig.loader(path) is None), None)
+MUSL = shutil.which('musl-gcc')
+LOADER = rig.loader(rig.RELAY)
+OLD = "relay: /lib64/libc.so.6: version `GLIBC_2.34' not found (required by relay)"
+
+
+@pytest.fixture
+def root(tmp):
+    """A hop into a root directory without any library: its programs are those
+    of a static busybox."""
+    if BUSYBOX is None:
+        pytest.skip('skipped: no static busybox: apt-get install busybox-static')
+    if os.geteuid() != 0:
+        pytest.skip('skipped: only root can use chroot')
+    top = tmp + '/root'
+    for name in ('bin', 'tmp', 'dev', 'root'):
+        os.makedirs('%s/%s' % (top, name))
+    shutil.copy(BUSYBOX, top + '/bin/busybox')
+    for name in TOOLS:
+        if name not in ('setpriv',):
+            os.symlink('busybox', '%s/bin/%s' % (top, name))
+    write(top + '/dev/null', '', 0o666)
+    write(top + '/root/page', PAGE)
+    return 'chroot %s /bin/env -i PATH=/bin HOME=/root' % top, top
+
+
+@pytest.fixture
+def prefix(tmp, monkeypatch):
+    """prefix(static) makes relay one that is installed with a static copy, or
+    without one."""
+    def start(static):
+        for name in ('bin', 'lib/relay'):
+            os.makedirs('%s/prefix/%s' % (tmp, name))
+        shutil.copy(rig.RELAY, tmp + '/prefix/bin/relay')
+        if static:
+            shutil.copy(static, '%s/prefix/lib/relay/relay-%s' % (tmp, MACHINE))
+        monkeypatch.setattr(rig, 'RELAY', tmp + '/prefix/bin/relay')
+    return start
+
+
+def static_relay(tmp):
+    """A static relay: that of make, or else one that is built here."""
+    path = '%s/relay-static' % os.path.dirname(rig.HERE)
+    if os.path.exists(path):
+        return path
+    if MUSL is None:
+        pytest.skip('skipped: no musl-gcc: apt-get install musl-tools')
+    shutil.copytree(os.path.dirname(rig.HERE), tmp + '/tree', ignore=shutil.ignore_patterns(
+        '.git', '.cross', '*.o', 't', 'relay', 'relay-*'))
+    os.symlink(rig.HERE, tmp + '/tree/t')
+    subprocess.run(['make', '-s', 'relay-static'], cwd=tmp + '/tree', check=True,
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return tmp + '/tree/relay-static'
+
+
+@pytest.mark.parametrize('loader', ['none', 'old'])
+def test_static_relay_runs_everywhere(tunnel, root, prefix, tmp, loader):
+    """Goal: a host without a C library, or with an old one, gets the static
+    relay."""
+    hop, top = root
+    prefix(static_relay(tmp))
+    if loader == 'old':
+        old_library(top)
+    r = tunnel('-L', '127.0.0.1:0:127.0.0.1:1', hop)
+    assert r.address
+    assert 'copying relay' in r.err() and 'not static' not in r.err(), r.err()
+    assert len(os.listdir(top + '/root/.cache/relay')) == 1
+    assert r.stop() == 0
+
+
+def old_library(top):
+    """The loader of an old system: it reports that the library is too old.
+    The kernel starts it for a program that names this loader."""
+    if MUSL is None or LOADER is None:
+        pytest.skip('skipped: no musl-gcc, or this relay has no loader')
+    os.makedirs(top + os.path.dirname(LOADER), exist_ok=True)
+    write(top + '/loader.c', """
+#include <unistd.h>
+int main(void) { return write(2, "%s\\n", %d) < 0 ? 2 : 1; }
+""" % (OLD, len(OLD) + 1))
+    subprocess.run([MUSL, '-static', '-no-pie', '-o', top + LOADER, top + '/loader.c'], check=True)
+    os.unlink(top + '/loader.c')
+
+
+@pytest.mark.parametrize('loader', ['none', 'old'])
+def test_dynamic_relay_is_refused(tunnel, root, prefix, loader):
+    """Goal: if there is no static relay, this is reported before the copy.
+    The message of the loader is quoted, with the command that helps."""
+    hop, top = root
+    if LOADER is None:
+        pytest.skip('skipped: this relay is static')
+    prefix(None)
+    if loader == 'old':
+        old_library(top)
+    r = tunnel('-L', '127.0.0.1:0:127.0.0.1:1', hop)
+    assert r.wait() == 7
+    lines = [line for line in r.err().splitlines() if line.startswith('relay: ')]
+    assert re.search(r'copying relay .*; it is not static', lines[1]), r.err()
+    assert (OLD if loader == 'old' else 'not found') in lines[2], lines[2]
+    assert 'make static && make install' in lines[2] and '-x' in lines[2], lines[2]
+    assert os.listdir(top + '/root/.cache/relay') == []
+
+
 @pytest.fixture
 def without(far, tmp):
     """without(tool) makes a hop whose PATH has every tool that relay needs
@@ -1496,7 +1607,7 @@ def test_relay_is_replaced(far, web, tmp, mark):
     """Goal: relay's own file is replaced while it runs, as in an upgrade.  Its
     tunnels reconnect with the relay that runs."""
     own = tmp + '/relay'
-    shutil.copy(rig.RELAY, own)
+    shutil.copy(COPIED, own)
     with open(tmp + '/log', 'w') as log:
         r = subprocess.Popen([own, '-L', '127.0.0.1:0:' + web.path, far.here()],
                              env=dict(far.env, **{rig.MARK: mark}),

@@ -20,6 +20,7 @@
 #include "relay.h"
 #include "tunnel/bootstrap_sh.h"
 #include "tunnel/bootstrap.h"
+#include "tunnel/elf.h"
 
 #define ECHO "printf 'relay%s" /* part of the script; no answer contains it */
 #define TYPE_SIZE 64
@@ -28,6 +29,9 @@
 #define BINARY_MAX (16 * 1024 * 1024) /* bytes of a binary */
 #define UPLOADS_MAX 5                 /* the script has fewer directories */
 
+#define MAKE_STATIC                                                                            \
+	"that relay needs the loader and the C library of this host: build a static one here " \
+	"with \"make static && make install\", or "
 #define UNEXPECTED "the far side sent an unexpected answer"
 
 struct binary {
@@ -35,6 +39,7 @@ struct binary {
 	char type[TYPE_SIZE]; /* uname -s, "-", uname -m */
 	size_t size;
 	uint32_t cksum;
+	bool is_dynamic;
 };
 
 /* A binary that the far system did not run. */
@@ -54,6 +59,7 @@ struct bootstrap {
 	size_t out_start, out_end;
 	int uploads;
 	size_t upload_size;
+	bool upload_is_dynamic;
 	bool marked;     /* the bytes that are read belong to an answer */
 	char line[1024]; /* an answer after its mark, or the last bytes read */
 	size_t line_have;
@@ -151,8 +157,8 @@ read_binary(const struct bootstrap *b, const char *path, size_t *size)
  * Return the offered binary whose type is the first ${n} bytes of ${type}, or
  * NULL.
  */
-static const struct binary *
-find_binary(const struct bootstrap *b, const char *type, size_t n)
+static struct binary *
+find_binary(struct bootstrap *b, const char *type, size_t n)
 {
 	int i;
 
@@ -162,32 +168,43 @@ find_binary(const struct bootstrap *b, const char *type, size_t n)
 	return NULL;
 }
 
-/* The first binary of a type is offered; later ones are ignored. */
+/*
+ * Offer the binary ${path} for ${type}, unless one is already on offer.  A
+ * static binary replaces a dynamic one.
+ */
 static void
 add_binary(struct bootstrap *b, const char *path, const char *type)
 {
-	struct binary *one = &b->binaries[b->n_binaries];
+	struct binary *one = find_binary(b, type, strlen(type));
+	struct binary new;
 	unsigned char *bytes;
 
-	if (find_binary(b, type, strlen(type)) != NULL)
+	if (one != NULL ? !one->is_dynamic : b->n_binaries == BINARIES_MAX)
 		return;
-	if (b->n_binaries == BINARIES_MAX || strlen(path) >= sizeof(one->path))
+	if (strlen(path) >= sizeof(new.path))
 		return;
-	bytes = read_binary(b, path, &one->size);
+	bytes = read_binary(b, path, &new.size);
 	if (bytes == NULL)
 		return;
-	one->cksum = bootstrap_cksum(bytes, one->size);
+	new.cksum = bootstrap_cksum(bytes, new.size);
+	new.is_dynamic = elf_needs_loader(bytes, new.size);
 	free(bytes);
-	snprintf(one->path, sizeof(one->path), "%s", path);
-	snprintf(one->type, sizeof(one->type), "%s", type);
-	b->n_binaries++;
+	snprintf(new.path, sizeof(new.path), "%s", path);
+	snprintf(new.type, sizeof(new.type), "%s", type);
+	if (one == NULL)
+		b->binaries[b->n_binaries++] = new;
+	else if (!new.is_dynamic)
+		*one = new;
 }
 
-/* Add the binaries in the directory: ${n} bytes of ${dir}, then ${under}. */
+/*
+ * Add the binaries in the directory: ${n} bytes of ${dir}, then ${under}.
+ * ${own} is the type of this system.
+ */
 static void
-add_directory(struct bootstrap *b, const char *dir, int n, const char *under)
+add_directory(struct bootstrap *b, const char *own, const char *dir, int n, const char *under)
 {
-	static const char *const types[] = { "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le",
+	const char *const types[] = { own, "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le",
 		"Linux-riscv64", "Darwin-x86_64", "Darwin-arm64" };
 	char path[BOOTSTRAP_PATH + 64];
 	size_t i;
@@ -198,10 +215,7 @@ add_directory(struct bootstrap *b, const char *dir, int n, const char *under)
 	}
 }
 
-/*
- * The installed binaries come first, because they are static.  For the type of
- * this system, the file of this relay comes before a binary beside it.
- */
+/* The file of this relay comes last, because it is seldom static. */
 static void
 add_binaries(struct bootstrap *b, const char *self, const char *image)
 {
@@ -215,9 +229,9 @@ add_binaries(struct bootstrap *b, const char *self, const char *image)
 	b->owner = stat(image, &st) == 0 ? st.st_uid : geteuid();
 	snprintf(type, sizeof(type), "%.*s-%.*s", TYPE_SIZE / 2 - 1, us.sysname, TYPE_SIZE / 2 - 1,
 	    us.machine);
-	add_directory(b, self, (int)(slash - self), "/../lib/relay/");
+	add_directory(b, type, self, (int)(slash - self), "/../lib/relay/");
+	add_directory(b, type, self, (int)(slash - self), "/");
 	add_binary(b, image, type);
-	add_directory(b, self, (int)(slash - self), "/");
 }
 
 /* ---- the script ---- */
@@ -368,8 +382,21 @@ take_want(struct bootstrap *b, const char *words)
 	bootstrap_release(b);
 	b->out = bytes;
 	b->out_end = b->upload_size = size;
+	b->upload_is_dynamic = one->is_dynamic;
 	b->uploads++;
 	b->state = BOOTSTRAP_UPLOADING;
+}
+
+/* Is a dynamic binary with this checksum on offer? */
+static bool
+is_dynamic(const struct bootstrap *b, uint32_t cksum)
+{
+	int i;
+
+	for (i = 0; i < b->n_binaries; i++)
+		if (b->binaries[i].cksum == cksum)
+			return b->binaries[i].is_dynamic;
+	return false;
 }
 
 /*
@@ -388,9 +415,8 @@ take_refuse(struct bootstrap *b, const char *words)
 	b->refusal.is_set = true;
 	b->refusal.cksum = (uint32_t)cksum;
 	snprintf(b->refusal.why, sizeof(b->refusal.why),
-	    "relay does not run there: %.800s; if a loader or a library is missing, use a static "
-	    "relay here (make static), or name a relay there with -x",
-	    end + 1);
+	    "relay does not run there: %.800s; %sname a relay there with -x", end + 1,
+	    is_dynamic(b, b->refusal.cksum) ? MAKE_STATIC : "");
 	fail(b, b->refusal.why);
 }
 
@@ -565,4 +591,10 @@ size_t
 bootstrap_upload_size(const struct bootstrap *b)
 {
 	return b->upload_size;
+}
+
+bool
+bootstrap_upload_is_dynamic(const struct bootstrap *b)
+{
+	return b->upload_is_dynamic;
 }

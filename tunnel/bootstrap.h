@@ -49,9 +49,10 @@ struct bootstrap *bootstrap_new(void);
 /*
  * bootstrap_start(b, self, image, far_path, options):
  * Begin a start: prepare the script and enter BOOTSTRAP_ASKING.
- * ${self} is the path of this relay's binary; binaries for other systems are in
- * its directory and in ../lib/relay.  ${image} is a path from which the running
- * binary can be read.  The far relay is run with the words ${options}.  If
+ * ${self} is the path of this relay's binary; the binaries on offer are in
+ * ../lib/relay and in its directory.  ${image} is a path from which the running
+ * binary can be read: it is offered if no other is there, or if it is static and
+ * the other is not.  The far relay is run with the words ${options}.  If
  * ${far_path} is not NULL, only that relay is used and nothing is uploaded.
  * If the far system refused a binary in an earlier start of ${b}, that binary
  * is not sent again.  Return false if there is no memory.
@@ -94,6 +95,7 @@ bool bootstrap_has_output(const struct bootstrap *b);
  * bootstrap_why(b): in BOOTSTRAP_FAILED, cause and remedy as one sentence.
  * bootstrap_uploads(b): the number of uploads in this start, finished or not.
  * bootstrap_upload_size(b): the size in bytes of the last of them.
+ * bootstrap_upload_is_dynamic(b): the last of them needs a loader (elf.h).
  * The strings belong to ${b} and are valid until its next start.
  */
 enum bootstrap_state bootstrap_state(const struct bootstrap *b);
@@ -102,6 +104,7 @@ const char *bootstrap_path(const struct bootstrap *b);
 const char *bootstrap_why(const struct bootstrap *b);
 int bootstrap_uploads(const struct bootstrap *b);
 size_t bootstrap_upload_size(const struct bootstrap *b);
+bool bootstrap_upload_is_dynamic(const struct bootstrap *b);
 
 /*
  * bootstrap_strip(text):

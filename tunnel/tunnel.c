@@ -391,13 +391,16 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 static void
 log_upload(struct tunnel *t)
 {
-	char text[HOPS_PATH + 64];
+	char text[HOPS_PATH + 128];
 
 	if (t->uploads_logged >= bootstrap_uploads(t->bootstrap))
 		return;
 	t->uploads_logged = bootstrap_uploads(t->bootstrap);
-	snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s",
-	    (bootstrap_upload_size(t->bootstrap) + 1023) / 1024, tunnel_name(t));
+	snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s%s",
+	    (bootstrap_upload_size(t->bootstrap) + 1023) / 1024, tunnel_name(t),
+	    bootstrap_upload_is_dynamic(t->bootstrap)
+		? "; it is not static: it needs a C library there that is not older than here"
+		: "");
 	if (t->connects == 0)
 		log_status(text);
 }

@@ -221,13 +221,94 @@ START_TEST(own_file_is_offered_for_own_type)
 }
 END_TEST
 
-/* The order is lib/relay, the own file, the directory of the own file. */
+#define ELF_SIZE 68
+
+/* An ELF program of 64 bits; ${p_type} of its program header: 3 is PT_INTERP. */
+static const unsigned char *
+put_elf(const char *path, int p_type)
+{
+	static unsigned char elf[2][ELF_SIZE];
+	unsigned char *p = elf[p_type == 3];
+
+	memcpy(p, "\177ELF\2\1", 6);
+	p[32] = 64; /* e_phoff */
+	p[54] = 56; /* e_phentsize */
+	p[56] = 1;  /* e_phnum */
+	p[64] = (unsigned char)p_type;
+	put_file(path, p, ELF_SIZE, 0755);
+	return p;
+}
+
+static void
+make_prefix(void)
+{
+	mkdir("lib", 0755);
+	mkdir("lib/relay", 0755);
+	mkdir("bin", 0755);
+}
+
+START_TEST(static_binary_is_preferred)
+{
+	const unsigned char *dynamic, *fixed;
+	char beside[128], installed[128];
+
+	make_prefix();
+	snprintf(beside, sizeof(beside), "bin/relay-%s", type);
+	snprintf(installed, sizeof(installed), "lib/relay/relay-%s", type);
+	dynamic = put_elf(own_path(), 3);
+	start(own_path(), NULL);
+	take_script();
+	ck_assert(is_offered(type, dynamic, ELF_SIZE));
+	fixed = put_elf(own_path(), 1);
+	put_elf(installed, 3);
+	start(own_path(), NULL);
+	take_script();
+	ck_assert(is_offered(type, fixed, ELF_SIZE));
+	put_elf(own_path(), 3);
+	put_file(beside, "beside", 6, 0755);
+	start(own_path(), NULL);
+	take_script();
+	ck_assert(is_offered(type, "beside", 6));
+	put_file(installed, "installed", 9, 0755);
+	start(own_path(), NULL);
+	take_script();
+	ck_assert(is_offered(type, "installed", 9));
+	ck_assert_int_eq(n_offered(), 1);
+	run("rm -r lib bin", "");
+}
+END_TEST
+
+/* 0: a static binary, 1: a dynamic one */
+START_TEST(dynamic_binary_is_reported)
+{
+	char line[256];
+
+	make_prefix();
+	put_elf(own_path(), _i == 0 ? 1 : 3);
+	start(own_path(), NULL);
+	take_script();
+	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
+	feed(line);
+	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_UPLOADING);
+	ck_assert_int_eq(bootstrap_upload_is_dynamic(b), _i);
+	snprintf(line, sizeof(line), "relay:: refuse %lu /d: GLIBC_2.34 not found\n",
+	    (unsigned long)bootstrap_cksum(put_elf(own_path(), _i == 0 ? 1 : 3), ELF_SIZE));
+	feed(line);
+	HAS(bootstrap_why(b), "/d: GLIBC_2.34 not found; ");
+	if (_i == 1)
+		HAS(bootstrap_why(b), "make static && make install");
+	else
+		HAS_NOT(bootstrap_why(b), "make static");
+	run("rm -r lib bin", "");
+}
+END_TEST
+
+/* The order is lib/relay, the directory of the own file. */
 START_TEST(first_directory_with_a_type_is_used)
 {
 	char path[128];
 
-	mkdir("lib", 0755);
-	mkdir("lib/relay", 0755);
+	make_prefix();
 	put_file("lib/relay/relay-Linux-riscv64", "lib", 3, 0755);
 	put_file("bin/relay-Linux-riscv64", "beside", 6, 0755);
 	put_file("bin/relay-Darwin-arm64", "apple", 5, 0755);
@@ -1416,6 +1497,8 @@ TESTS("bootstrap")
 	tcase_add_test(tc, known_checksums);
 	tcase_add_loop_test(tc, checksums_agree_with_cksum, 0, 9);
 	tcase_add_test(tc, own_file_is_offered_for_own_type);
+	tcase_add_test(tc, static_binary_is_preferred);
+	tcase_add_loop_test(tc, dynamic_binary_is_reported, 0, 2);
 	tcase_add_test(tc, first_directory_with_a_type_is_used);
 	tcase_add_test(tc, binary_of_another_user_is_not_offered);
 	tcase_add_test(tc, only_usable_files_are_offered);
