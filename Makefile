@@ -1,4 +1,5 @@
 # Build:    all  static  cross  install  install-strip  uninstall  clean  distclean
+# Package:  source  deb
 # Test:     check  check-browser  check-faults  soak  fuzz  valgrind  coverage
 # Measure:  bench  lines
 # Examine:  lint  layers  analyse
@@ -21,6 +22,8 @@ DESTDIR ?=
 BINDIR = $(PREFIX)/bin
 LIBDIR = $(PREFIX)/lib
 MANDIR = $(PREFIX)/share/man
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+BASHDIR = $(PREFIX)/share/bash-completion/completions
 STRIP = strip
 POSIX = 0
 
@@ -237,8 +240,8 @@ completion/relay.bash: relay completion/generate completion/relay.bash.in
 BIN = $(DESTDIR)$(BINDIR)
 LIB = $(DESTDIR)$(LIBDIR)/relay
 MAN = $(DESTDIR)$(MANDIR)/man1
-ZSH = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
-BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH = $(DESTDIR)$(ZSHDIR)
+BASH = $(DESTDIR)$(BASHDIR)
 
 # Install what was built, whatever the flags are now.
 built:
@@ -265,6 +268,20 @@ install-strip: install
 uninstall:
 	rm -f $(BIN)/relay $(MAN)/relay.1 $(ZSH)/_relay $(BASH)/relay $(LIB)/relay-[A-Z]*-*
 	rmdir $(LIB) 2>/dev/null || :
+
+# ---- packages ----
+
+VERSION = $$(sed -n 's/^.define RELAY_VERSION "\(.*\)"/\1/p' relay.h)
+SOURCE = dist/relay-$(VERSION).tar.gz
+
+# The files of HEAD.
+source:
+	mkdir -p dist
+	git -c tar.umask=022 archive --format=tar --prefix=relay-$(VERSION)/ HEAD | \
+		gzip -9n >$(SOURCE)
+
+deb: source
+	packaging/make-deb $(VERSION)
 
 # ---- show and test ----
 
@@ -414,7 +431,7 @@ layers:
 	@t/layers
 
 SCRIPTS = tunnel/bootstrap.sh t/demo t/layers t/need t/units t/valgrind t/zig completion/generate \
-	completion/relay.bash examples/jupyter-slurm .ci/run
+	completion/relay.bash examples/jupyter-slurm packaging/make-deb .ci/run
 
 lint: layers $(COMPLETIONS)
 	@t/need mandoc shellcheck clang-format
@@ -430,4 +447,4 @@ clean:
 	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache
 
 distclean: clean
-	rm -rf .cross
+	rm -rf .cross dist

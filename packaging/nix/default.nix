@@ -1,0 +1,36 @@
+# nix-build -E 'with import <nixpkgs> {}; callPackage ./packaging/nix { }'
+{ lib, stdenv, pkgsStatic, check, pkg-config }:
+
+let
+  # Tunnels copy this one to a host of the same type that has no relay.
+  copied = pkgsStatic.callPackage
+    ({ stdenv }: stdenv.mkDerivation {
+      pname = "relay-static";
+      version = "0.1";
+      src = ../..;
+      buildPhase = "make static STATIC_CC=$CC";
+      installPhase = ''
+        mkdir -p $out
+        cp relay-[A-Z]*-* $out
+      '';
+    })
+    { };
+in
+stdenv.mkDerivation {
+  pname = "relay";
+  version = "0.1";
+  src = ../..;
+
+  preBuild = lib.optionalString stdenv.isLinux "cp ${copied}/* .";
+  buildFlags = [ "relay" "completion/_relay" "completion/relay.bash" ];
+  installFlags = [ "PREFIX=$(out)" ];
+  nativeCheckInputs = [ check pkg-config ];
+  checkTarget = "units";
+
+  meta = {
+    description = "Tunnels over ssh where the server forbids forwarding";
+    license = lib.licenses.isc;
+    platforms = lib.platforms.unix;
+    mainProgram = "relay";
+  };
+}
