@@ -1,5 +1,5 @@
 # Build:    all  static  cross  install  install-strip  uninstall  clean  distclean
-# Package:  source  deb
+# Package:  source  dist  deb
 # Test:     check  check-browser  check-faults  soak  fuzz  valgrind  coverage
 # Measure:  bench  lines
 # Examine:  lint  layers  analyse
@@ -279,6 +279,10 @@ source:
 	mkdir -p dist
 	git -c tar.umask=022 archive --format=tar --prefix=relay-$(VERSION)/ HEAD | \
 		gzip -9n >$(SOURCE)
+
+# The files of a release: see doc/RELEASING.
+dist: FORCE
+	packaging/make-dist "$(VERSION)" $(CROSSED)
 
 deb: source
 	packaging/make-deb $(VERSION)

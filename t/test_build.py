@@ -113,7 +113,7 @@ KINDS = ['relay', 'relay-static']
 def copy_tree(to):
     """A copy of the sources, without anything that make has built."""
     shutil.copytree(TOP, to, ignore=shutil.ignore_patterns(
-        '.git', '.cross', '*.o', '*.a', 'relay', 'relay-*', 'flags', 'guards*', '__pycache__',
+        '.git', '.cross', 'dist', '*.o', '*.a', 'relay', 'relay-*', 'flags', 'guards*', '__pycache__',
         'corpus', '*.gcno', '*.gcda', 'bootstrap_sh.h', '_relay', 'relay.bash', 'check_*[!c]'))
     return to
 
