@@ -1,6 +1,6 @@
 # Build:    all  static  cross  install  install-strip  uninstall  clean  distclean
 # Package:  source  dist  deb
-# Test:     check  check-browser  check-faults  soak  fuzz  valgrind  coverage
+# Test:     check  check-browser  check-faults  check-macos  soak  fuzz  valgrind  coverage
 # Measure:  bench  lines
 # Examine:  lint  layers  analyse
 # Show:     demo
@@ -292,7 +292,7 @@ deb: source
 demo: relay
 	@t/demo ./relay
 
-check: need relay units t/faults.so
+check: need relay units t/faults.so t/xnu.so
 	$(PYTHON) -m pytest -q $(E2E)
 
 need:
@@ -325,6 +325,17 @@ check-faults: relay t/nth.so
 
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
+
+# Run end-to-end tests with a poll that behaves as that of macOS.  If MACOS_ONLY
+# is empty, run all tests of these files.
+MACOS = t/test_macos.py t/test_ends.py t/test_link.py t/test_rules.py t/test_stdio_kinds.py
+MACOS_ONLY = half_close or client_closes or _resets or macos or stuck or (test_link and eof)
+check-macos: relay t/xnu.so
+	LD_PRELOAD=$$PWD/t/xnu.so $(PYTHON) -m pytest -q $(BESIDE) $(MACOS) \
+		-k '$(MACOS_ONLY)'
+
+t/xnu.so: t/xnu.c
+	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/xnu.c -ldl
 
 t/nth.so: t/nth.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/nth.c -ldl
@@ -445,7 +456,8 @@ lint: layers $(COMPLETIONS)
 
 clean:
 	rm -f relay relay-static relay-[A-Z]*-* libmux.a flags flags.new guards guards.* *.o */*.o
-	rm -f t/all.a $(UNITS) t/faults.so t/nth.so t/load t/mux/line t/mux/fuzz_near t/mux/fuzz_far
+	rm -f t/all.a $(UNITS) t/faults.so t/nth.so t/xnu.so t/load
+	rm -f t/mux/line t/mux/fuzz_near t/mux/fuzz_far
 	rm -f *.gcno *.gcda */*.gcno */*.gcda t/*/*.gcno t/*/*.gcda
 	rm -f $(COMPLETIONS) completion/*.new $(SCRIPT) $(SCRIPT).new
 	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache

@@ -69,6 +69,7 @@
 #define STUCK_FAR 2000000       /* the same, if the far side reports progress */
 #define UNSENT_CHECK 5000       /* between two checks for progress, after a reset */
 #define STALL_CHECK 100000      /* the same, for the other rules */
+#define UNREAD_CHECK 1000000    /* between two polls while bytes stay unread */
 #define FLUSH_EVERY 100000      /* between two writes by flush() */
 #define HANDSHAKE_TIME 60000000 /* in which a client of -D must send its request */
 
@@ -920,6 +921,7 @@ static bool
 waits_for_time(const struct conn *c)
 {
 	return c->state == CONN_HANDSHAKING || c->dial != NULL || c->stalled_at != 0 ||
+	       side_check_at(&c->a) != INT64_MAX || side_check_at(&c->b) != INT64_MAX ||
 	       (c->state == CONN_OPEN && flushes(c));
 }
 
@@ -929,9 +931,21 @@ has_reset(const struct conn *c)
 	return c->a.err != 0 || c->b.err != 0;
 }
 
+/*
+ * Once bytes are unread, the poll of macOS does not report a hang-up that comes
+ * while it waits.  The next poll does.
+ */
+static bool
+has_unread(const struct half *h)
+{
+	return h->src->stream == NULL && h->state == HALF_OPEN && !half_wants_read(h);
+}
+
 static void
 want(const struct conns *tab, struct conn *c, struct pollset *ps)
 {
+	pollset_until(ps, side_check_at(&c->a));
+	pollset_until(ps, side_check_at(&c->b));
 	switch (c->state) {
 	case CONN_HANDSHAKING:
 		side_want(&c->a, ps, tab->mux != NULL, false);
@@ -945,6 +959,8 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 	case CONN_OPEN:
 		if (flushes(c))
 			pollset_until(ps, c->flush_at);
+		if (has_unread(&c->ab) || has_unread(&c->ba))
+			pollset_until(ps, ps->now + UNREAD_CHECK);
 		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
 		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)

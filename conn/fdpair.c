@@ -29,12 +29,15 @@
 #include "base/poll.h"
 #include "conn/fdpair.h"
 
+#define RESET_CHECK 1000000 /* us between two checks that poll cannot do */
+
 void
 fdpair_none(struct fdpair *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->in = e->out = e->in_slot = e->out_slot = -1;
 	e->in_flags = e->out_flags = -1;
+	e->check_at = INT64_MAX;
 }
 
 void
@@ -224,6 +227,13 @@ fdpair_input_ends(const struct fdpair *e)
 	return e->in == -1 || (poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0);
 }
 
+/* An empty send fails if the peer reads no more.  It sends nothing. */
+static bool
+takes_bytes(int fd)
+{
+	return send(fd, "", 0, 0) == 0 || errno == EAGAIN || errno == EINTR;
+}
+
 int
 fdpair_failed(struct fdpair *e, const struct pollset *ps)
 {
@@ -231,21 +241,26 @@ fdpair_failed(struct fdpair *e, const struct pollset *ps)
 	short r = pollset_ready(ps, e->out != -1 ? e->out_slot : e->in_slot);
 	int err;
 
-	if ((r & (POLLERR | POLLHUP | POLLNVAL)) == 0)
+	if ((r & (POLLERR | POLLHUP | POLLNVAL)) == 0 && (e->out == -1 || ps->now < e->check_at))
 		return 0;
-	if (!e->single && e->out != -1)
+	if (e->out != -1 && !e->out_socket)
 		return EPIPE;
 	e->hup = true;
-	if (!e->single)
+	e->check_at = INT64_MAX;
+	if (fd == -1 || (e->out == -1 && !e->single))
 		return 0;
-	err = (r & POLLERR) != 0 ? os_error(fd) : 0;
+	err = os_error(fd);
 	if (err != 0)
-		return err;
-	/*
-	 * Before EOF was sent, POLLHUP means: TCP was reset, or a Unix peer
-	 * closed.
-	 */
-	return e->out != -1 ? (e->tcp ? ECONNRESET : EPIPE) : 0;
+		return e->single ? err : EPIPE;
+	if (e->out == -1)
+		return 0;
+	/* On macOS, a received EOF is POLLHUP, and hides a later reset. */
+	if (takes_bytes(e->out)) {
+		e->check_at = ps->now + RESET_CHECK;
+		return 0;
+	}
+	/* Before EOF was sent: TCP was reset, or a Unix peer closed. */
+	return e->tcp ? ECONNRESET : EPIPE;
 }
 
 /* ---- ending ---- */

@@ -3,12 +3,13 @@
  *
  * A side is one socket for both directions, or two descriptors: the pipes of a
  * command, or stdin and stdout.  The descriptor of a direction that has ended
- * is -1.  No function here blocks.
+ * is -1.  No function here blocks.  SIGPIPE must be ignored.
  */
 #ifndef CONN_FDPAIR_H
 #define CONN_FDPAIR_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct pollset;
 
@@ -26,6 +27,7 @@ struct fdpair {
 	bool out_splices;           /* bulk to out is faster with os_splice */
 	bool wants_in;              /* poll was asked for input in this turn */
 	bool hup;                   /* hung up: if idle, it is not watched again */
+	int64_t check_at;           /* next fdpair_failed without an event; INT64_MAX: none */
 };
 
 /* fdpair_none(e): Make ${e} a side without descriptors. */
@@ -72,7 +74,7 @@ bool fdpair_writable(const struct fdpair *e, const struct pollset *ps);
 
 /*
  * fdpair_failed(e, ps):
- * Return 0 if poll reported no failure.  EPIPE: bytes that are written to ${e}
+ * Return 0 if there is no failure.  A received EOF is none.  EPIPE: bytes that are written to ${e}
  * have no reader any more.  Another errno value: ${e} was reset.
  */
 int fdpair_failed(struct fdpair *e, const struct pollset *ps);

@@ -73,6 +73,12 @@ side_failed(struct side *e, const struct pollset *ps)
 	return e->stream == NULL ? fdpair_failed(&e->fds, ps) : 0;
 }
 
+int64_t
+side_check_at(const struct side *e)
+{
+	return e->err == 0 && e->fds.out != -1 ? e->fds.check_at : INT64_MAX;
+}
+
 bool
 side_resets(const struct side *e)
 {

@@ -49,11 +49,18 @@ bool side_has_event(const struct side *e, const struct pollset *ps);
 
 /*
  * side_failed(e, ps):
- * Return 0 if poll reported no failure, and for a stream.  EPIPE: bytes that
+ * Return 0 if there is no failure, and for a stream.  EPIPE: bytes that
  * are written to ${e} have no reader any more.  Another errno value: ${e} was
  * reset.
  */
 int side_failed(struct side *e, const struct pollset *ps);
+
+/*
+ * side_check_at(e):
+ * Return the time at which side_failed finds out what poll cannot report;
+ * INT64_MAX: poll reports all.
+ */
+int64_t side_check_at(const struct side *e);
 
 /* side_resets(e): Can the peer of ${e} receive a reset? */
 bool side_resets(const struct side *e);

@@ -83,7 +83,6 @@ START_TEST(the_end_of_in_leaves_out)
 	ck_assert_int_eq(write(e.out, "x", 1), 1);
 	WAIT_FOR(read(s[1], &c, 1) == 1);
 	if (!_i) { /* a write by a Unix peer gets EPIPE */
-		signal(SIGPIPE, SIG_IGN);
 		ck_assert_int_eq(write(s[1], "x", 1), -1);
 		ck_assert_int_eq(errno, EPIPE);
 	}
@@ -164,6 +163,27 @@ START_TEST(an_idle_socket_reports_its_reset)
 		look(false, false);
 	while (pollset_ready(&ps, e.out_slot) == 0);
 	ck_assert_int_eq(fdpair_failed(&e, &ps), ECONNRESET);
+}
+END_TEST
+
+/* macOS reports a received EOF as POLLHUP. */
+START_TEST(an_EOF_that_is_a_hang_up_hides_no_reset)
+{
+	int s[2];
+
+	_i ? tcp_pair(s) : socks(s);
+	fdpair_socket(&e, s[0], _i);
+	shutdown(s[1], SHUT_WR);
+	look(true, false);
+	ps.fds[e.out_slot].revents = POLLIN | POLLHUP;
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
+	look(false, false);
+	ck_assert_uint_eq(ps.n, 0);
+	ck_assert_int_eq(fdpair_failed(&e, &ps), 0);
+	ck_assert_int_ge(e.check_at, ps.now);
+	reset(s[1]);
+	UNTIL(fdpair_failed(&e, &ps) != 0, ps.now = e.check_at);
+	ck_assert(e.check_at == INT64_MAX);
 }
 END_TEST
 
@@ -411,6 +431,7 @@ END_TEST
 
 TESTS("fdpair")
 {
+	signal(SIGPIPE, SIG_IGN);
 	tcase_add_loop_test(tc, a_socket_is_both_directions, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_out_is_a_half_close, 0, 2);
 	tcase_add_loop_test(tc, the_end_of_in_leaves_out, 0, 2);
@@ -418,6 +439,7 @@ TESTS("fdpair")
 	tcase_add_loop_test(tc, a_close_sends_EOF_or_a_reset, 0, 16);
 	tcase_add_test(tc, a_reset_is_a_failure_and_a_half_close_is_not);
 	tcase_add_test(tc, an_idle_socket_reports_its_reset);
+	tcase_add_loop_test(tc, an_EOF_that_is_a_hang_up_hides_no_reset, 0, 2);
 	tcase_add_test(tc, a_unix_peer_that_closed_is_EPIPE_and_is_not_watched_again);
 	tcase_add_test(tc, pipes_are_two_descriptors);
 	tcase_add_test(tc, a_pipe_without_a_reader_is_EPIPE_while_idle);

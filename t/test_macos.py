@@ -1,0 +1,71 @@
+"""relay with a poll that behaves as that of macOS: see xnu.c.
+
+make check-macos runs tests of other files with it, too.
+"""
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+import rig
+from rig import ping
+from test_faults import asan
+from test_rules import joint
+from rules import Cell, grid
+
+
+@pytest.fixture(scope='module')
+def library():
+    cc = os.environ.get('CC', 'cc').split()
+    if not shutil.which(cc[0]):
+        pytest.skip('skipped: no C compiler')
+    path = tempfile.mkdtemp(prefix='rx', dir='/tmp')
+    so = path + '/xnu.so'
+    subprocess.run(cc + ['-shared', '-fPIC', '-o', so, os.path.join(rig.HERE, 'xnu.c'), '-ldl'],
+                   check=True)
+    seen = subprocess.run([rig.RELAY, '-V'], stdout=subprocess.PIPE, text=True,
+                          env=dict(os.environ, LD_PRELOAD=so, LD_DEBUG='files'),
+                          stderr=subprocess.STDOUT).stdout
+    if so in seen:
+        yield so
+    shutil.rmtree(path)
+    if so not in seen:
+        pytest.skip('skipped: this binary takes no preloaded library')
+
+
+@pytest.fixture(autouse=True)
+def macos(library, monkeypatch):
+    monkeypatch.setenv('LD_PRELOAD', library)
+    monkeypatch.setenv('ASAN_OPTIONS', asan())
+
+
+@grid(only=lambda c: 'pipes' not in c)
+def test_half_closes(joint, cell):
+    """Goal: each EOF passes alone, whichever comes first, and relay then
+    sleeps."""
+    j = joint(cell)
+    for first in (0, 1):
+        ends = j.connect()
+        one, other = ends if first == 0 else ends[::-1]
+        one.send(b'x' * 300000)
+        one.shut()
+        assert len(other.read_all()) == 300000
+        j.rest()
+        other.send(b'y' * 300000)
+        other.shut()
+        assert len(one.read_all()) == 300000
+        j.hang_up()
+
+
+@pytest.mark.parametrize('way', ['direct', 'm'])
+def test_reset_after_eof(joint, way):
+    """Goal: a client sends EOF, and later resets.  The poll reports only the
+    EOF, and the target sees the reset all the same."""
+    a, b = joint(Cell(way, 'tcp', 'tcp')).connect()
+    ping(a, b)
+    a.shut()
+    assert b.read_all() == b''
+    a.reset()
+    rig.wait_for(b.gone, what='a reset at the target')
