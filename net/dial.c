@@ -466,7 +466,9 @@ advice(const struct dial *d)
 			      "for its directories"
 			    : "";
 	case EAGAIN:
-		return path ? "; its server runs but accepts no connections: its backlog is full"
+		return path ? "; its server runs but accepts no connections: its backlog is full, "
+			      "or "
+			      "it does not listen yet"
 			    : "";
 	case EMFILE:
 		return "; raise the limit with ulimit -n";

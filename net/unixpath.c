@@ -2,8 +2,8 @@
  * unixpath.c - Unix sockets and their files.
  *
  * relay makes a socket file with mode 0600, and removes it at the end if the
- * path still leads to that file.  It replaces a socket file only after the file
- * refused a connect(2), which proves that no process listens on it.
+ * path still leads to that file.  It replaces a socket file only if no process
+ * has the socket open: see unixpath_connect.
  *
  * A socket that is bound and does not listen yet refuses a connect, too.  So
  * relay binds the socket to ".NAME.relay" beside the path NAME, and listens.
@@ -145,10 +145,25 @@ call_path(path_call *call, int fd, const char *path)
 	return fits_sun_path(path) ? call_short(call, fd, path) : call_from_dir(call, fd, path);
 }
 
+/*
+ * On macOS and the BSDs, a full backlog refuses a connect, too.  A datagram
+ * socket is refused only if no process has the socket of the file open.
+ * Otherwise it gets EPROTOTYPE, because the types differ.
+ */
 int
 unixpath_connect(int fd, const char *path)
 {
-	return call_path(connect, fd, path);
+	int r = call_path(connect, fd, path), other, saved;
+
+	if (r == 0 || errno != ECONNREFUSED)
+		return r;
+	other = socket(AF_UNIX, SOCK_DGRAM, 0);
+	if (other == -1)
+		return -1;
+	saved = call_path(connect, other, path) == 0 || errno == EPROTOTYPE ? EAGAIN : errno;
+	close(other);
+	errno = saved;
+	return -1;
 }
 
 /* ---- what is at a path ---- */
@@ -166,7 +181,7 @@ try_connect(const char *path)
 		return errno;
 	e = unixpath_connect(fd, path) == 0 ? 0 : errno;
 	close(fd);
-	/* EAGAIN: a process listens, and its backlog is full. */
+	/* EAGAIN: a process has the socket open. */
 	return e == EAGAIN || e == EINPROGRESS ? 0 : e;
 }
 

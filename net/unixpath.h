@@ -22,7 +22,9 @@ struct unixpath {
 
 /*
  * unixpath_connect(fd, path):
- * Call connect(2) for the Unix socket ${fd} and ${path}.
+ * Call connect(2) for the Unix stream socket ${fd} and ${path}.  EAGAIN: the
+ * backlog is full, or a process has bound the socket and does not listen yet.
+ * ECONNREFUSED: no process has the socket open.
  */
 int unixpath_connect(int fd, const char *path);
 

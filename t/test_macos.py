@@ -1,4 +1,4 @@
-"""relay with a poll that behaves as that of macOS: see xnu.c.
+"""relay with a poll and a connect that behave as those of macOS: see xnu.c.
 
 make check-macos runs tests of other files with it, too.
 """
@@ -69,3 +69,19 @@ def test_reset_after_eof(joint, way):
     assert b.read_all() == b''
     a.reset()
     rig.wait_for(b.gone, what='a reset at the target')
+
+
+def test_full_backlog_is_not_dead(run, relay, tmp):
+    """Goal: a socket whose backlog is full refuses a connect.  relay does not
+    replace it, and reports its state if it is the target."""
+    t = rig.UnixTarget(tmp + '/sock')
+    t.sock.listen(0)
+    waiting = rig.connect(t.path)
+    before = os.lstat(t.path)
+    r = run(t.path, tmp + '/none')
+    assert r.returncode == 3 and 'in use' in r.stderr, r.stderr
+    assert os.lstat(t.path).st_ino == before.st_ino
+    r = run('-t', '1', '-', t.path)
+    assert r.returncode == 1 and 'its server runs' in r.stderr, r.stderr
+    waiting.close()
+    t.close()

@@ -1,6 +1,5 @@
 /*
- * xnu.c - a preloaded library that replaces poll with one that behaves as the
- * poll of macOS (XNU).
+ * xnu.c - a preloaded library: poll and connect behave as those of macOS (XNU).
  *
  *   cc -shared -fPIC -o xnu.so xnu.c -ldl
  *   LD_PRELOAD=./xnu.so ./relay ...
@@ -25,12 +24,14 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define INPUT (POLLIN | POLLHUP)
 #define ENDED (POLLRDHUP | POLLHUP | POLLERR)
 
 typedef int poll_call(struct pollfd *p, nfds_t n, int timeout);
+typedef int connect_call(int fd, const struct sockaddr *sa, socklen_t len);
 
 static int
 is_relay(void)
@@ -123,5 +124,17 @@ poll(struct pollfd *p, nfds_t n, int timeout)
 	saved = errno;
 	free(q);
 	errno = saved;
+	return r;
+}
+
+/* A Unix socket whose backlog is full refuses a connect. */
+int
+connect(int fd, const struct sockaddr *sa, socklen_t len)
+{
+	connect_call *real = (connect_call *)dlsym(RTLD_NEXT, "connect");
+	int r = real(fd, sa, len);
+
+	if (r == -1 && errno == EAGAIN && sa->sa_family == AF_UNIX && is_relay())
+		errno = ECONNREFUSED;
 	return r;
 }

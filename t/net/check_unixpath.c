@@ -169,6 +169,24 @@ START_TEST(a_live_socket_is_refused_and_left_alone)
 }
 END_TEST
 
+/* It refuses a connect, as a full backlog does on macOS. */
+START_TEST(a_socket_that_is_bound_only_is_left_alone)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "./bound.sock" };
+	int fd = os_socket(AF_UNIX);
+
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	ck_assert_int_eq(connect_to("./bound.sock"), -1);
+	ck_assert_int_eq(errno, EAGAIN);
+	ck_assert_int_eq(listen_at("./bound.sock"), -1);
+	HAS(why, "the path is in use");
+	close(fd);
+	fd = listen_at("./bound.sock");
+	ck_assert_int_ne(fd, -1);
+	end_listening(fd);
+}
+END_TEST
+
 START_TEST(a_live_datagram_socket_is_refused)
 {
 	unix_listener("dgram.sock", SOCK_DGRAM, 0);
@@ -396,6 +414,7 @@ TESTS("unixpath")
 	tcase_add_test(tc, nothing_stays_beside_a_replaced_socket);
 	tcase_add_loop_test(tc, a_socket_of_another_user_is_left_alone, 0, 2);
 	tcase_add_loop_test(tc, a_live_socket_is_refused_and_left_alone, 0, 2);
+	tcase_add_test(tc, a_socket_that_is_bound_only_is_left_alone);
 	tcase_add_test(tc, a_live_datagram_socket_is_refused);
 	tcase_add_loop_test(tc, another_kind_of_file_is_refused_and_left_alone, 0, 4);
 	tcase_add_test(tc, a_missing_directory_is_reported);
