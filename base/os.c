@@ -112,11 +112,14 @@ os_reset(int fd)
 long
 os_raise_files(void)
 {
+	long most = os_most_files();
 	struct rlimit r;
 
 	if (getrlimit(RLIMIT_NOFILE, &old_files) == 0) {
 		r = old_files;
 		r.rlim_cur = r.rlim_max;
+		if (most != -1 && r.rlim_max > (rlim_t)most)
+			r.rlim_cur = (rlim_t)most;
 		setrlimit(RLIMIT_NOFILE, &r);
 	}
 	return sysconf(_SC_OPEN_MAX);

@@ -84,7 +84,8 @@ void os_reset(int fd);
 
 /*
  * os_raise_files():
- * Raise the limit of open descriptors to its hard limit.  Return how many the
+ * Raise the limit of open descriptors to its hard limit, or to os_most_files if
+ * that is lower.  Return how many the
  * process can open now, or -1 if there is no limit.  If the limit cannot be
  * raised, it stays.
  */
@@ -142,6 +143,13 @@ int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
  * Linux: the first call opens a descriptor that stays open.
  */
 int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
+
+/*
+ * os_most_files():
+ * Return the most descriptors that poll(2) and the system allow to a process,
+ * whatever its limits are.  -1: there is no such bound (portable).
+ */
+long os_most_files(void);
 
 /*
  * os_remote_file(path):

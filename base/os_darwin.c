@@ -6,11 +6,30 @@
  */
 #define _DARWIN_C_SOURCE
 
+#include <limits.h>
 #include <mach-o/dyld.h>
 #include <sys/mount.h>
 #include <sys/param.h>
+#include <sys/sysctl.h>
 
 #include "base/os.h"
+
+#define OS_HAS_MOST_FILES
+
+/*
+ * A higher limit than kern.maxfilesperproc is refused (EINVAL).  poll(2) refuses
+ * more than OPEN_MAX descriptors.
+ */
+long
+os_most_files(void)
+{
+	int most = OPEN_MAX;
+	size_t size = sizeof(most);
+
+	if (sysctlbyname("kern.maxfilesperproc", &most, &size, NULL, 0) == -1 || most > OPEN_MAX)
+		return OPEN_MAX;
+	return most;
+}
 
 #define OS_HAS_REMOTE_FILE
 

@@ -50,6 +50,15 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 }
 
 #endif
+#ifndef OS_HAS_MOST_FILES
+
+long
+os_most_files(void)
+{
+	return -1;
+}
+
+#endif
 #ifndef OS_HAS_REMOTE_FILE
 
 bool
