@@ -24,6 +24,10 @@
 
 #include "base/log.h"
 
+#ifndef PIPE_BUF /* it differs from pipe to pipe */
+#define PIPE_BUF _POSIX_PIPE_BUF
+#endif
+
 #define WAIT_MS 100
 #define LINE_SIZE 6144 /* a path of UNIXPATH_MAX and the text around it */
 

@@ -23,6 +23,12 @@
 static struct rlimit old_files;
 static int null = -1; /* a descriptor of /dev/null */
 
+socklen_t
+os_cmsg_len(struct cmsghdr *head, size_t n)
+{
+	return (socklen_t)((char *)CMSG_DATA(head) - (char *)head) + (socklen_t)n;
+}
+
 int
 os_setup(int fd)
 {

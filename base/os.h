@@ -30,7 +30,17 @@
 /* What os_unsent returns if the system cannot count the bytes. */
 #define OS_UNSENT_UNKNOWN UINT64_MAX
 
+/* Room for a control message with ${n} bytes.  The BSDs hide CMSG_SPACE. */
+#define OS_CMSG_ROOM(n) (sizeof(struct cmsghdr) + 32 + (n))
+
 /* ---- os.c: the same on every system ---- */
+
+/*
+ * os_cmsg_len(head, n):
+ * Return the length of the control message ${head} with ${n} bytes.  It is
+ * msg_controllen, too, if ${head} is the only one.  The BSDs hide CMSG_LEN.
+ */
+socklen_t os_cmsg_len(struct cmsghdr *head, size_t n);
 
 /*
  * os_setup(fd):

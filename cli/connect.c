@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "base/poll.h"
 #include "base/signals.h"
 #include "net/dial.h"
@@ -24,7 +25,7 @@ pass_descriptor(int fd)
 {
 	union {
 		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int))];
+		char room[OS_CMSG_ROOM(sizeof(int))];
 	} control;
 	char byte = 0;
 	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
@@ -45,7 +46,7 @@ pass_descriptor(int fd)
 	head = CMSG_FIRSTHDR(&msg);
 	head->cmsg_level = SOL_SOCKET;
 	head->cmsg_type = SCM_RIGHTS;
-	head->cmsg_len = CMSG_LEN(sizeof(int));
+	head->cmsg_len = msg.msg_controllen = os_cmsg_len(head, sizeof(int));
 	memcpy(CMSG_DATA(head), &fd, sizeof(int));
 	do
 		n = sendmsg(STDOUT_FILENO, &msg, 0);

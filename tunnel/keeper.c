@@ -38,7 +38,7 @@ struct keeper {
 /* Room for the descriptors of a claim, aligned as CMSG_FIRSTHDR expects. */
 union control {
 	struct cmsghdr head;
-	char bytes[CMSG_SPACE(sizeof(int) * FDS)];
+	char bytes[OS_CMSG_ROOM(sizeof(int) * FDS)];
 };
 
 /* ---- the place of a session ---- */
@@ -248,7 +248,7 @@ take_fds(struct msghdr *msg, int fds[FDS])
 
 	if (head == NULL || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
 		return 0;
-	n = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	n = (head->cmsg_len - os_cmsg_len(head, 0)) / sizeof(int);
 	if (n > FDS)
 		n = FDS;
 	memcpy(fds, CMSG_DATA(head), n * sizeof(int));
@@ -263,7 +263,7 @@ keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 	struct msghdr msg = { .msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = room.bytes,
-		.msg_controllen = sizeof(room.bytes) };
+		.msg_controllen = os_cmsg_len(&room.head, sizeof(int) * FDS) };
 	int fds[FDS], i, n;
 	ssize_t got;
 
@@ -393,7 +393,7 @@ send_claim(const char *path, struct keeper_claim *c, int64_t until)
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = room.bytes,
-		.msg_controllen = sizeof(room.bytes) };
+		.msg_controllen = os_cmsg_len(&room.head, sizeof(fds)) };
 	int fd = new_socket();
 	ssize_t n;
 
@@ -402,7 +402,7 @@ send_claim(const char *path, struct keeper_claim *c, int64_t until)
 	memset(&room, 0, sizeof(room));
 	room.head.cmsg_level = SOL_SOCKET;
 	room.head.cmsg_type = SCM_RIGHTS;
-	room.head.cmsg_len = CMSG_LEN(sizeof(fds));
+	room.head.cmsg_len = os_cmsg_len(&room.head, sizeof(fds));
 	memcpy(CMSG_DATA(&room.head), fds, sizeof(fds));
 	do
 		n = sendmsg(fd, &msg, 0);
