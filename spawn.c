@@ -187,9 +187,13 @@ fork_child(void)
 static void
 ignore_terminal(void)
 {
-	signal(SIGINT, SIG_IGN);
-	signal(SIGQUIT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
+	struct sigaction ignore;
+
+	memset(&ignore, 0, sizeof(ignore));
+	ignore.sa_handler = SIG_IGN;
+	sigaction(SIGINT, &ignore, NULL);
+	sigaction(SIGQUIT, &ignore, NULL);
+	sigaction(SIGHUP, &ignore, NULL);
 }
 
 /* In the child: execute ${argv}, or report the errno value and exit. */

@@ -356,6 +356,13 @@ sendmsg(int fd, const struct msghdr *m, int flags)
 }
 
 ssize_t
+recvmsg(int fd, struct msghdr *m, int flags)
+{
+	REAL(recvmsg);
+	return fails("recvmsg", what_of(fd), SITE) ? -1 : real(fd, m, flags);
+}
+
+ssize_t
 splice(int in, off64_t *inoff, int out, off64_t *outoff, size_t n, unsigned flags)
 {
 	char what[72];
@@ -673,6 +680,20 @@ unlink(const char *path)
 {
 	REAL(unlink);
 	return fails("unlink", "-", SITE) ? -1 : real(path);
+}
+
+int
+mkdir(const char *path, mode_t mode)
+{
+	REAL(mkdir);
+	return fails("mkdir", "-", SITE) ? -1 : real(path, mode);
+}
+
+int
+rmdir(const char *path)
+{
+	REAL(rmdir);
+	return fails("rmdir", "-", SITE) ? -1 : real(path);
 }
 
 int
