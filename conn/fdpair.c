@@ -227,6 +227,16 @@ fdpair_input_ends(const struct fdpair *e)
 	return e->in == -1 || (poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0);
 }
 
+/* The pending error of ${fd}.  0: none, or the system does not return it. */
+static int
+take_error(int fd)
+{
+	socklen_t len = sizeof(int);
+	int e = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == -1 ? 0 : e;
+}
+
 /* An empty send fails if the peer reads no more.  It sends nothing. */
 static bool
 takes_bytes(int fd)
@@ -249,7 +259,7 @@ fdpair_failed(struct fdpair *e, const struct pollset *ps)
 	e->check_at = INT64_MAX;
 	if (fd == -1 || (e->out == -1 && !e->single))
 		return 0;
-	err = os_error(fd);
+	err = take_error(fd);
 	if (err != 0)
 		return e->single ? err : EPIPE;
 	if (e->out == -1)
