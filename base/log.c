@@ -1,5 +1,5 @@
 /*
- * base/log.c - messages and the status line, on stderr.
+ * base/log.c - messages and the status line, on stderr or in a file.
  *
  * A message is one line that begins with "relay: ".  Up to PIPE_BUF bytes of it
  * are written by one write(2), so that lines of several processes do not mix.
@@ -13,6 +13,7 @@
  * non-blocking pipe with stdout, so a full pipe is not an error.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -20,6 +21,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -30,9 +33,22 @@
 
 #define WAIT_MS 100
 #define LINE_SIZE 6144 /* a path of UNIXPATH_MAX and the text around it */
+#define LAST_SIZE 512
+#define STAMP_SIZE 32
+#define PATH_SIZE 4608 /* UNIXPATH_MAX and more */
 
 static enum log_level shown = LOG_NOTICE;
 static bool status_shown;
+
+/* Where messages go: stderr, or the file of log_to_file. */
+static int log_fd = STDERR_FILENO;
+static const char *file_path; /* NULL: stderr */
+static off_t file_most;       /* 0: no limit */
+
+static struct {
+	char text[LAST_SIZE];
+	time_t at; /* by CLOCK_MONOTONIC */
+} last;
 
 void
 log_show(enum log_level level)
@@ -46,6 +62,89 @@ log_shows(enum log_level level)
 	return level <= shown;
 }
 
+/* ---- a file ---- */
+
+/*
+ * O_NONBLOCK: a FIFO without a reader is an error, and a full one does not
+ * block.  Another user could read the messages in a file that they own.
+ */
+static int
+open_file(const char *path)
+{
+	int fd = open(path,
+	    O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+	struct stat st;
+	int saved = EEXIST;
+
+	if (fd == -1)
+		return -1;
+	if (fstat(fd, &st) == -1)
+		saved = errno;
+	else if (S_ISCHR(st.st_mode) || st.st_uid == geteuid())
+		return fd;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+int
+log_to_file(const char *path, long most)
+{
+	int fd = open_file(path);
+
+	if (fd == -1)
+		return -1;
+	if (log_fd != STDERR_FILENO)
+		close(log_fd);
+	log_fd = fd;
+	file_path = path;
+	file_most = (off_t)most;
+	return 0;
+}
+
+const char *
+log_file(void)
+{
+	return file_path;
+}
+
+/*
+ * If the file has no room for ${n} bytes, begin a new one.  Return false if
+ * that fails: the line is dropped.
+ */
+static bool
+make_room(size_t n)
+{
+	char old[PATH_SIZE];
+	struct stat st;
+	int fd;
+
+	if (file_most == 0 || fstat(log_fd, &st) == -1 || st.st_size + (off_t)n <= file_most)
+		return true;
+	snprintf(old, sizeof(old), "%s.old", file_path);
+	/* ENOENT: renamed before, when the new file could not be opened. */
+	if (rename(file_path, old) == -1 && errno != ENOENT)
+		return false;
+	fd = open_file(file_path);
+	if (fd == -1)
+		return false;
+	close(log_fd);
+	log_fd = fd;
+	return true;
+}
+
+/* Begin a line with the time, in a file only.  Return its length. */
+static size_t
+write_stamp(char line[STAMP_SIZE])
+{
+	time_t now = time(NULL);
+	struct tm *utc = file_path == NULL ? NULL : gmtime(&now);
+
+	return utc == NULL ? 0 : strftime(line, STAMP_SIZE, "%Y-%m-%dT%H:%M:%SZ ", utc);
+}
+
+/* ---- lines ---- */
+
 /*
  * After POLLOUT, a write of PIPE_BUF bytes to a pipe does not block.  If the
  * reader has not read for WAIT_MS, lines are dropped without a wait until the
@@ -55,14 +154,14 @@ static void
 write_line(const char *p, size_t n)
 {
 	static bool stuck;
-	struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+	struct pollfd pfd = { .fd = log_fd, .events = POLLOUT };
 	ssize_t w;
 
 	while (n > 0) {
 		stuck = poll(&pfd, 1, stuck ? 0 : WAIT_MS) == 0;
 		if (stuck)
 			return;
-		w = write(STDERR_FILENO, p, n < PIPE_BUF ? n : PIPE_BUF);
+		w = write(log_fd, p, n < PIPE_BUF ? n : PIPE_BUF);
 		if (w > 0) {
 			p += w;
 			n -= (size_t)w;
@@ -112,18 +211,47 @@ log_plain(char *text, size_t n, char but)
 	}
 }
 
-/* Erase the status, then write the line. */
+static time_t
+clock_seconds(void)
+{
+	struct timespec ts;
+
+	return clock_gettime(CLOCK_MONOTONIC, &ts) == 0 ? ts.tv_sec : 0;
+}
+
 static void
-write_message(char *line, size_t n)
+remember(const char *text)
+{
+	snprintf(last.text, sizeof(last.text), "%s", text);
+	last.at = clock_seconds();
+}
+
+const char *
+log_last(long *seconds)
+{
+	*seconds = (long)(clock_seconds() - last.at);
+	return last.text;
+}
+
+/*
+ * Write the line of ${n} bytes, ${stamp} of which are its time.  Erase the
+ * status first.
+ */
+static void
+write_message(enum log_level level, char *line, size_t stamp, size_t n)
 {
 	static const char erase[] = "\r\033[K";
 
 	log_plain(line, n, ' ');
+	line[n] = '\0';
+	if (level <= LOG_NOTICE)
+		remember(line + stamp);
 	line[n++] = '\n';
 	if (status_shown)
 		write_line(erase, sizeof(erase) - 1);
 	status_shown = false;
-	write_line(line, n);
+	if (make_room(n))
+		write_line(line, n);
 }
 
 void
@@ -131,21 +259,23 @@ log_say(enum log_level level, const char *fmt, ...)
 {
 	static const char begin[] = LOG_PREFIX;
 	char line[LINE_SIZE];
-	size_t head = sizeof(begin) - 1, n;
+	size_t stamp, head, n;
 	int saved = errno;
 	va_list ap;
 	int len;
 
 	if (level > shown)
 		return;
-	memcpy(line, begin, head);
+	stamp = write_stamp(line);
+	head = stamp + sizeof(begin) - 1;
+	memcpy(line + stamp, begin, sizeof(begin) - 1);
 	va_start(ap, fmt);
 	len = vsnprintf(line + head, sizeof(line) - head - 1, fmt, ap);
 	va_end(ap);
 	n = len < 0 ? head : head + (size_t)len;
 	if (n > sizeof(line) - 2)
 		n = sizeof(line) - 2;
-	write_message(line, n);
+	write_message(level, line, stamp, n);
 	errno = saved;
 }
 
@@ -154,11 +284,13 @@ log_quote(enum log_level level, const char *text)
 {
 	char line[LINE_SIZE];
 	int saved = errno;
+	size_t stamp;
 
 	if (level > shown)
 		return;
-	snprintf(line, sizeof(line) - 1, "%s", text);
-	write_message(line, strlen(line));
+	stamp = write_stamp(line);
+	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s", text);
+	write_message(level, line, stamp, strlen(line));
 	errno = saved;
 }
 
@@ -172,7 +304,7 @@ log_status(const char *text)
 
 	if (shown < LOG_NOTICE)
 		return;
-	if (!isatty(STDERR_FILENO) || term == NULL || strcmp(term, "dumb") == 0) {
+	if (!isatty(log_fd) || term == NULL || strcmp(term, "dumb") == 0) {
 		log_say(LOG_NOTICE, "%s", text);
 	} else {
 		snprintf(shown_text, sizeof(shown_text), "%s", text);

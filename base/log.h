@@ -1,5 +1,5 @@
 /*
- * base/log.h - messages and the status line, on stderr.
+ * base/log.h - messages and the status line, on stderr or in a file.
  *
  * All functions keep errno.  None waits longer than 100 ms for a reader of
  * stderr.
@@ -25,6 +25,27 @@ void log_show(enum log_level level);
 
 /* log_shows(level): Return true if messages of ${level} are written. */
 bool log_shows(enum log_level level);
+
+/*
+ * log_to_file(path, most):
+ * From now on, write the messages to the end of the file ${path}, which is
+ * borrowed, each with its time.  The file is created with mode 0600; it can be
+ * a FIFO that has a reader, or a device.  If ${most} is not 0, the file has at
+ * most ${most} bytes: then it is renamed to PATH.old, and a new one begins.
+ * Symbolic links are not followed.  EEXIST: a file of another user.  A message
+ * that cannot be written is lost.
+ *
+ * log_file():
+ * Return the path of log_to_file, or NULL.
+ */
+int log_to_file(const char *path, long most);
+const char *log_file(void);
+
+/*
+ * log_last(seconds):
+ * Return the last message up to LOG_NOTICE, "" if there was none, and its age.
+ */
+const char *log_last(long *seconds);
 
 /*
  * log_say(level, fmt, ...):

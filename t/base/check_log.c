@@ -1,5 +1,7 @@
 /* check_log.c - messages and the status line */
 #define _XOPEN_SOURCE 700 /* posix_openpt */
+#include <sys/stat.h>
+
 #include "t/all.h"
 #include "t/check.h"
 
@@ -320,8 +322,68 @@ START_TEST(a_status_has_no_control_characters)
 }
 END_TEST
 
+/* Read the file ${path} into ${dst}. */
+static const char *
+text_of(const char *path, char dst[4096])
+{
+	FILE *f = fopen(path, "r");
+	size_t n;
+
+	ck_assert_ptr_nonnull(f);
+	n = fread(dst, 1, 4095, f);
+	dst[n] = '\0';
+	fclose(f);
+	return dst;
+}
+
+START_TEST(a_full_log_is_renamed_once)
+{
+	char path[] = "/tmp/relay-log-XXXXXX", old[64], text[4096];
+	int i;
+
+	close(mkstemp(path));
+	snprintf(old, sizeof(old), "%s.old", path);
+	capture();
+	ck_assert_int_eq(log_to_file(path, 200), 0);
+	ck_assert_str_eq(log_file(), path);
+	for (i = 1; i <= 20; i++)
+		log_say(LOG_ERROR, "message %d", i);
+	ck_assert_uint_le(strlen(text_of(old, text)), 200);
+	ck_assert_ptr_nonnull(strstr(text_of(path, text), "Z relay: message 20\n"));
+	ck_assert_uint_le(strlen(text), 200);
+	/* It does not grow if it cannot be renamed. */
+	unlink(old);
+	ck_assert_int_eq(mkdir(old, 0700), 0);
+	for (i = 21; i <= 40; i++)
+		log_say(LOG_ERROR, "message %d", i);
+	ck_assert_uint_le(strlen(text_of(path, text)), 200);
+	rmdir(old);
+	log_say(LOG_ERROR, "at last");
+	ck_assert_ptr_nonnull(strstr(text_of(path, text), "at last"));
+	ck_assert_str_eq(captured(), "");
+	unlink(path);
+	unlink(old);
+}
+END_TEST
+
+START_TEST(the_last_message_is_kept)
+{
+	long age;
+
+	capture();
+	log_show(LOG_INFO);
+	ck_assert_str_eq(log_last(&age), "");
+	log_say(LOG_NOTICE, "the link has ended\033");
+	log_say(LOG_INFO, "a detail");
+	ck_assert_str_eq(log_last(&age), "relay: the link has ended?");
+	ck_assert_int_le(age, 1);
+}
+END_TEST
+
 TESTS("log")
 {
+	tcase_add_test(tc, a_full_log_is_renamed_once);
+	tcase_add_test(tc, the_last_message_is_kept);
 	tcase_add_test(tc, a_quote_is_the_line_of_another_program);
 	tcase_add_loop_test(tc, a_status_on_a_terminal_is_replaced, 0, 2);
 	tcase_add_loop_test(tc, a_status_without_colour_is_erased_as_well, 0, 2);
