@@ -162,6 +162,13 @@ int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t
 long os_most_files(void);
 
 /*
+ * os_unix_uid(fd, uid):
+ * Find the user of the process at the other end of the Unix socket ${fd}.
+ * Return 1 with the user in ${*uid}, or 0 if this system has no way (portable).
+ */
+int os_unix_uid(int fd, uid_t *uid);
+
+/*
  * os_remote_file(path):
  * Return true if ${path} is on a network file system.  Return false if it is
  * not, if it cannot be examined, or if this system has no way (portable).

@@ -42,6 +42,16 @@ os_close_from(int fd)
 	closefrom(fd);
 }
 
+#define OS_HAS_UNIX_UID
+
+int
+os_unix_uid(int fd, uid_t *uid)
+{
+	gid_t gid;
+
+	return getpeereid(fd, uid, &gid) == 0 ? 1 : -1;
+}
+
 #if !defined(__NetBSD__) /* it has no statfs(2) */
 #define OS_HAS_REMOTE_FILE
 

@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/param.h>
 #include <sys/sysctl.h>
+#include <unistd.h>
 
 #include "base/os.h"
 
@@ -29,6 +30,16 @@ os_most_files(void)
 	if (sysctlbyname("kern.maxfilesperproc", &most, &size, NULL, 0) == -1 || most > OPEN_MAX)
 		return OPEN_MAX;
 	return most;
+}
+
+#define OS_HAS_UNIX_UID
+
+int
+os_unix_uid(int fd, uid_t *uid)
+{
+	gid_t gid;
+
+	return getpeereid(fd, uid, &gid) == 0 ? 1 : -1;
 }
 
 #define OS_HAS_REMOTE_FILE

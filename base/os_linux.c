@@ -175,6 +175,20 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	return 1;
 }
 
+#define OS_HAS_UNIX_UID
+
+int
+os_unix_uid(int fd, uid_t *uid)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1)
+		return -1;
+	*uid = peer.uid;
+	return 1;
+}
+
 #define OS_HAS_REMOTE_FILE
 
 /*

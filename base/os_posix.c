@@ -59,6 +59,17 @@ os_most_files(void)
 }
 
 #endif
+#ifndef OS_HAS_UNIX_UID
+
+int
+os_unix_uid(int fd, uid_t *uid)
+{
+	(void)fd;
+	(void)uid;
+	return 0;
+}
+
+#endif
 #ifndef OS_HAS_REMOTE_FILE
 
 bool

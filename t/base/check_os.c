@@ -239,6 +239,19 @@ START_TEST(addresses_of_two_families_are_an_error)
 }
 END_TEST
 
+START_TEST(the_user_of_a_unix_socket_is_found)
+{
+	uid_t uid = OTHER_USER;
+	int fd[2], file;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+	ck_assert_int_eq(os_unix_uid(fd[0], &uid), !PORTABLE);
+	ck_assert_uint_eq(uid, PORTABLE ? OTHER_USER : geteuid());
+	file = open("/dev/null", O_RDONLY);
+	ck_assert_int_eq(os_unix_uid(file, &uid), PORTABLE ? 0 : -1);
+}
+END_TEST
+
 START_TEST(setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags)
 {
 	int fd = open("/dev/null", O_WRONLY | O_APPEND);
@@ -616,6 +629,7 @@ TESTS("os")
 	tcase_add_test(tc, a_listener_is_not_taken_for_the_peer);
 	tcase_add_test(tc, a_socket_that_still_connects_is_not_the_peer);
 	tcase_add_test(tc, addresses_of_two_families_are_an_error);
+	tcase_add_test(tc, the_user_of_a_unix_socket_is_found);
 	tcase_add_test(tc, setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags);
 	tcase_add_loop_test(tc, new_sockets_are_nonblocking_and_close_on_exec, 0, 3);
 	tcase_add_test(tc, accepted_sockets_are_nonblocking_and_close_on_exec);
