@@ -1135,6 +1135,8 @@ conn_sweep(struct conns *tab, const struct pollset *ps)
 		}
 		if (c->status != STATUS_OK)
 			status = c->status;
+		tab->there += c->ab.moved;
+		tab->back += c->ba.moved;
 		dial_drop_target(c->target);
 		watch_remove(&tab->watches, w);
 		tab->n--;
@@ -1163,6 +1165,21 @@ conn_stop(struct conns *tab, int status, int64_t now)
 	for (w = tab->watches.active.first; w != NULL; w = w->next)
 		if (conn_of(w)->state != CONN_CLOSED)
 			stop(conn_of(w), status, now);
+}
+
+void
+conn_bytes(const struct conns *tab, uint64_t *there, uint64_t *back)
+{
+	const struct watch *w;
+	const struct conn *c;
+
+	*there = tab->there;
+	*back = tab->back;
+	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
+		c = (const struct conn *)w;
+		*there += c->ab.moved;
+		*back += c->ba.moved;
+	}
 }
 
 void

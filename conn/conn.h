@@ -34,6 +34,7 @@ struct conns {
 	bool behind;   /* a change by the mux was left for the next turn */
 	bool gave_up;  /* a connection ended by the rule "stuck": see conn.c */
 	unsigned long last_id;
+	uint64_t there, back; /* bytes of the connections that were freed */
 };
 
 /*
@@ -94,6 +95,13 @@ int conn_sweep(struct conns *tab, const struct pollset *ps);
  * Close all connections.  ${status} becomes the status of each.
  */
 void conn_stop(struct conns *tab, int status, int64_t now);
+
+/*
+ * conn_bytes(tab, there, back):
+ * Count the bytes that all connections, also the freed ones, have passed from
+ * side a to side b, and back.
+ */
+void conn_bytes(const struct conns *tab, uint64_t *there, uint64_t *back);
 
 /*
  * conn_table(tab, now):
