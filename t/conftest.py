@@ -100,12 +100,24 @@ def deadline(turn):
     signal.alarm(0)
 
 
+@pytest.fixture(scope='session')
+def home():
+    """The home of relays, so that their control sockets and logs are not those
+    of the user."""
+    path = tempfile.mkdtemp(prefix='rhome', dir='/tmp')
+    os.chmod(path, 0o1777)
+    yield path
+    shutil.rmtree(path)
+
+
 @pytest.fixture(autouse=True)
-def mark(turn, monkeypatch, findings):
+def mark(turn, monkeypatch, findings, home):
     """Mark the processes of this test.  At its end no marked process may be
     left, and the sanitizers must have found nothing in any of them."""
     name = '%d.%d' % (os.getpid(), next(counter))
     monkeypatch.setenv(rig.MARK, name)
+    monkeypatch.setenv('HOME', home)
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
     yield name
     try:
         rig.wait_for(lambda: not rig.marked(name), 5)

@@ -133,6 +133,9 @@ class Hosts:
         os.makedirs('/run/sshd', mode=0o755, exist_ok=True)
         self.env = {name: value for name, value in os.environ.items() if not name.startswith('XDG_')
                     and name != 'TMPDIR'}
+        # control sockets of relays on this side; ssh does not use HOME
+        self.env['HOME'] = self.dir + '/home'
+        os.mkdir(self.env['HOME'])
         self.env['PATH'] = '%s/bin:%s' % (self.dir, os.environ['PATH'])
         self._programs(bare)
         self._key('user')
