@@ -26,6 +26,7 @@
  * descriptor, and an interrupted connect() continues.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -715,6 +716,20 @@ rename(const char *from, const char *to)
 {
 	REAL(rename);
 	return fails("rename", "-", SITE) ? -1 : real(from, to);
+}
+
+int
+mkdir(const char *path, mode_t mode)
+{
+	REAL(mkdir);
+	return fails("mkdir", "-", SITE) ? -1 : real(path, mode);
+}
+
+DIR *
+opendir(const char *path)
+{
+	REAL(opendir);
+	return fails("opendir", "-", SITE) ? NULL : real(path);
 }
 
 int
