@@ -61,7 +61,7 @@ MUX = mux/cc.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
 TUNNEL = tunnel/bootstrap.o tunnel/elf.o tunnel/forward.o tunnel/hops.o tunnel/keeper.o \
 	tunnel/probe.o tunnel/remote.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
-CLI = cli/announce.o cli/connect.o cli/daemon.o cli/options.o
+CLI = cli/announce.o cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemon.o cli/options.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
 # mux/stream.o and base/os_system.o have no header of their own.  The second one
@@ -79,7 +79,8 @@ UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/ba
 	t/check_spawn \
 	t/conn/check_conn t/conn/check_fdpair t/conn/check_half t/conn/check_socks \
 	t/tunnel/check_bootstrap t/tunnel/check_elf t/tunnel/check_forward t/tunnel/check_hops t/tunnel/check_probe \
-	t/tunnel/check_remote t/tunnel/check_serve t/tunnel/check_tunnel
+	t/tunnel/check_remote t/tunnel/check_serve t/tunnel/check_tunnel \
+	t/cli/check_ask
 COMPLETIONS = completion/_relay completion/relay.bash
 CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \
 	echo -lcheck -lsubunit -lrt -lm -lpthread)

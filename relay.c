@@ -36,16 +36,18 @@
 #include "tunnel/probe.h"
 #include "tunnel/tunnel.h"
 #include "cli/announce.h"
+#include "cli/ask.h"
 #include "cli/connect.h"
+#include "cli/control.h"
 #include "cli/daemon.h"
 #include "cli/options.h"
 #include "relay.h"
 
 /*
  * Descriptors that belong to no connection: stdio, /dev/null, signals,
- * listeners, netlink, a spare pipe, the pid file.
+ * listeners, netlink, a spare pipe, the pid file, the log, the control socket.
  */
-#define FILES_OWN 14
+#define FILES_OWN (15 + CONTROL_FILES)
 #define FILES_SPAWN 6     /* more descriptors, while a command is started */
 #define ASK_AGAIN 5000000 /* us until a refused -R is tried again */
 
@@ -55,7 +57,8 @@ struct relay {
 	struct listeners listeners;
 	struct conns conns;
 	struct children kids;
-	struct tunnel *tunnel; /* carries all connections; NULL: no link */
+	struct tunnel *tunnel;   /* carries all connections; NULL: no link */
+	struct control *control; /* NULL: none */
 	struct pollset ps;
 	int signal_fd, signal_slot, stdout_slot;
 	struct probe_run *probe; /* -n; else NULL */
@@ -196,6 +199,20 @@ listen_on(struct relay *r, const struct endpoint *from, const struct forward *f)
 	return STATUS_LISTEN;
 }
 
+static void
+open_control(struct relay *r)
+{
+	const struct control_view view = {
+		.options = &r->opt,
+		.listeners = &r->listeners,
+		.conns = &r->conns,
+		.tunnel = r->tunnel,
+		.ready = &r->ready,
+	};
+
+	r->control = control_open(&view);
+}
+
 static int
 listen_for_forwards(struct relay *r)
 {
@@ -230,6 +247,8 @@ start_link(struct relay *r)
 		status = listen_on(r, &o->from, NULL);
 	if (status != STATUS_OK)
 		return status;
+	if (options_listens(o))
+		open_control(r);
 	if (o->mode == MODE_TUNNEL && !options_one_shot(o))
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&o->hops, path, sizeof(path)));
 	return tunnel_start(r->tunnel, pollset_clock());
@@ -247,7 +266,10 @@ start(struct relay *r)
 	if (r->opt.from.kind == ENDPOINT_STDIO)
 		return start_stdio(r);
 	status = listen_on(r, &r->opt.from, NULL);
-	return status == STATUS_OK ? report_ready(r) : status;
+	if (status != STATUS_OK)
+		return status;
+	open_control(r);
+	return report_ready(r);
 }
 
 /* ---- the loop ---- */
@@ -587,6 +609,7 @@ want(struct relay *r)
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
 	want_stdout(r);
 	listeners_want(&r->listeners, &r->ps, accepts(r));
+	control_want(r->control, &r->ps);
 	conn_want(&r->conns, &r->ps);
 }
 
@@ -601,6 +624,8 @@ loop(struct relay *r)
 		}
 		take_signals(r);
 		watch_stdout(r);
+		if (control_step(r->control, &r->ps))
+			stop(r, SIGTERM);
 		accept_connections(r);
 		step_tunnel(r);
 		conn_step(&r->conns, &r->ps);
@@ -619,6 +644,10 @@ main(int argc, char *argv[])
 	options_parse(o, argc, argv);
 	if (o->keep == KEEP_JOIN)
 		return keeper_join();
+	if (o->mode == MODE_CONTROL)
+		return ask_relays(o->action, o->name);
+	if (o->log_path != NULL && !daemon_open_log(o->log_path))
+		return STATUS_SYSTEM;
 	if (o->background && !daemon_fork(&r.daemon))
 		fail_system("cannot go to the background");
 	r.signal_fd = signals_open();
@@ -632,5 +661,6 @@ main(int argc, char *argv[])
 	if (r.status == STATUS_OK)
 		loop(&r);
 	daemon_remove_pid(&r.daemon);
+	control_close(r.control);
 	return r.status;
 }

@@ -48,7 +48,10 @@
  *   cli/options.c       the table of options, and which exclude others
  *   net/endpoint.c      an end as text: 8888, host:80, /path, -
  *   cli/announce.c      the addresses on stdout, the routes on stderr
- *   cli/daemon.c        -f and -P
+ *   cli/daemon.c        -f, -P and -E
+ *   cli/control.c       the control socket
+ *   cli/ask.c           -O
+ *   cli/cache.c         the directory of control sockets and logs
  *   cli/connect.c       -z and -F
  *
  * What all of them use:

@@ -1,6 +1,8 @@
 /*
- * cli/daemon.c - the background process of -f and the pid file of -P.
+ * cli/daemon.c - the background process of -f, the pid file of -P, the log of
+ * -E.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,14 +10,92 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
 #include "relay.h"
+#include "cli/cache.h"
 #include "cli/daemon.h"
 
 #define PID_TRIES 100 /* while other processes remove the pid file */
+
+/* Of the log of -f.  The file and its predecessor have at most 1 MiB. */
+#define LOG_MOST (512L * 1024)
+#define LOG_KEPT (7 * 24 * 3600) /* seconds */
+
+/* ---- -E ---- */
+
+bool
+daemon_open_log(const char *path)
+{
+	if (log_to_file(path, 0) == 0)
+		return true;
+	if (errno == EEXIST)
+		log_say(LOG_ERROR, "cannot write messages to %s: it belongs to another user", path);
+	else if (errno == ENXIO)
+		log_say(LOG_ERROR, "cannot write messages to %s: no process reads this FIFO", path);
+	else if (errno == ELOOP)
+		log_say(LOG_ERROR, "cannot write messages to %s: it is a symbolic link", path);
+	else
+		log_say(LOG_ERROR, "cannot write messages to %s: %s", path, strerror(errno));
+	return false;
+}
+
+/* Is the file ${name} in ${dir} the old log of a process that has ended? */
+static bool
+is_old_log(const char *dir, const char *name, char path[CACHE_PATH])
+{
+	const char *kind = "log";
+	long pid = cache_pid(name, kind);
+	struct stat st;
+
+	if (pid == 0)
+		pid = cache_pid(name, kind = "log.old");
+	if (pid == 0 || !cache_file(dir, pid, "sock", path) || lstat(path, &st) == 0)
+		return false;
+	return cache_file(dir, pid, kind, path) && lstat(path, &st) == 0 &&
+	       time(NULL) - st.st_mtime > LOG_KEPT;
+}
+
+static void
+remove_old_logs(const char *dir)
+{
+	char path[CACHE_PATH];
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+
+	while (d != NULL && (entry = readdir(d)) != NULL)
+		if (is_old_log(dir, entry->d_name, path))
+			unlink(path);
+	if (d != NULL)
+		closedir(d);
+}
+
+/* Open the log of -f. */
+static void
+keep_log(void)
+{
+	static char path[CACHE_PATH];
+	char dir[CACHE_PATH], why[CACHE_PATH];
+	int i;
+
+	for (i = 0; i < CACHE_DIRS; i++) {
+		if (!cache_dir(i, true, dir, why))
+			continue;
+		if (!cache_file(dir, (long)getpid(), "log", path))
+			snprintf(why, sizeof(why), "the path is too long");
+		else if (log_to_file(path, LOG_MOST) == 0)
+			break;
+		else
+			snprintf(why, sizeof(why), "%.900s: %s", path, strerror(errno));
+	}
+	if (i < CACHE_DIRS)
+		remove_old_logs(dir);
+	else
+		log_say(LOG_INFO, "no log, later messages are lost: %s", why);
+}
 
 /* ---- -f ---- */
 
@@ -67,8 +147,11 @@ daemon_detach(struct daemon *d)
 	setsid();
 	os_null(STDIN_FILENO);
 	/* If stderr is a pipe, its reader would get no EOF while relay runs. */
-	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode))
+	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode)) {
+		if (log_file() == NULL)
+			keep_log();
 		os_null(STDERR_FILENO);
+	}
 	n = write(d->ready_fd, "", 1);
 	(void)n; /* fails if the parent was killed */
 	close(d->ready_fd);

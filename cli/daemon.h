@@ -1,5 +1,6 @@
 /*
- * cli/daemon.h - the background process of -f and the pid file of -P.
+ * cli/daemon.h - the background process of -f, the pid file of -P, the log of
+ * -E.
  *
  * With -f, daemon_fork() forks at the start of relay, so that all commands are
  * children of the process that stays.  Until daemon_detach(), the parent waits,
@@ -22,6 +23,13 @@ struct daemon {
 };
 
 /*
+ * daemon_open_log(path):
+ * Write messages to the file ${path} of -E from now on.  Return false if it
+ * cannot be opened; the error was logged.
+ */
+bool daemon_open_log(const char *path);
+
+/*
  * daemon_fork(d):
  * Fork.  Return true in the child.  The parent does not return: it exits with
  * STATUS_OK once the child has called daemon_detach, or with the exit status of
@@ -41,8 +49,10 @@ bool daemon_write_pid(struct daemon *d);
 /*
  * daemon_detach(d):
  * Start a session without a terminal, replace stdin and stderr by /dev/null,
- * and let the parent exit.  If stderr is a regular file, it stays.  If no
- * parent waits, do nothing.
+ * and let the parent exit.  If stderr is a regular file, it stays.  Otherwise,
+ * without -E, messages go to a file in the directory of cli/cache.h.  Logs of
+ * ended processes that are a week old are removed there.  If no parent waits,
+ * do nothing.
  */
 void daemon_detach(struct daemon *d);
 

@@ -70,6 +70,7 @@ print_usage(void)
 	      "       relay -m [options] FROM -- COMMAND [ARG ...]\n"
 	      "       relay -m [options] - [TO]\n"
 	      "       relay -z | -F [options] TO\n"
+	      "       relay -O list | -O check NAME | -O exit NAME\n"
 	      "The source FROM and the target TO are PORT, HOST:PORT, [IPv6]:PORT, *:PORT,\n"
 	      "a path with a / (Unix socket), or - (stdin and stdout).\n"
 	      "A HOP is an ssh destination, or, if it contains a blank, a command that runs\n"
@@ -248,6 +249,22 @@ parse_target_only(struct options *o, int n, char *argv[])
 	o->from.kind = ENDPOINT_STDIO;
 }
 
+/* NAME is an address or a process ID. */
+static void
+parse_control(struct options *o, int n, char *argv[])
+{
+	bool list = strcmp(o->action, "list") == 0;
+
+	if (!list && strcmp(o->action, "check") != 0 && strcmp(o->action, "exit") != 0 &&
+	    strcmp(o->action, "stop") != 0)
+		fail_usage("write -O list, -O check NAME or -O exit NAME");
+	if (n != (list ? 0 : 1))
+		fail_usage(list ? "there are words after -O list"
+				: "-O check and -O exit need one NAME: the address on which the "
+				  "relay listens, or its process ID");
+	o->name = list ? NULL : argv[0];
+}
+
 static void
 parse_ends(struct options *o, int n, char *argv[])
 {
@@ -395,6 +412,10 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 static void
 check_table(struct options *o)
 {
+	if (o->action != NULL && (o->n_forwards > 0 || o->mode != MODE_DIRECT || o->background))
+		fail_usage("-O excludes -f, -F, -m, -n, -z, -L, -R, -D and -W");
+	if (o->action != NULL)
+		o->mode = MODE_CONTROL;
 	if (o->n_forwards > 0 && o->mode == MODE_DIRECT)
 		o->mode = MODE_TUNNEL;
 	if (o->n_forwards > 0 && o->mode == MODE_LINK_NEAR)
@@ -423,6 +444,9 @@ parse_words(struct options *o, int n, char *argv[], const char *name)
 	case MODE_FDPASS:
 		parse_target_only(o, n, argv);
 		break;
+	case MODE_CONTROL:
+		parse_control(o, n, argv);
+		break;
 	case MODE_DIRECT:
 		parse_ends(o, n, argv);
 		break;
@@ -441,6 +465,12 @@ options_parse(struct options *o, int argc, char *argv[])
 	if (o->background &&
 	    (o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO))
 		fail_usage("-f needs a listener: FROM and TO cannot be stdin and stdout");
+}
+
+bool
+options_listens(const struct options *o)
+{
+	return o->from.kind != ENDPOINT_STDIO && o->mode != MODE_CHECK;
 }
 
 bool

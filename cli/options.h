@@ -25,7 +25,8 @@ enum mode {
 	MODE_LINK_NEAR, /* -m FROM -- COMMAND */
 	MODE_LINK_FAR,  /* -m - [TO] */
 	MODE_TUNNEL,    /* -L, -R, -D, -W */
-	MODE_CHECK      /* -n: check a tunnel, forward nothing */
+	MODE_CHECK,     /* -n: check a tunnel, forward nothing */
+	MODE_CONTROL    /* -O: list, check or stop relays */
 };
 
 /*
@@ -46,6 +47,8 @@ enum mode {
 	    "serve at most NUMBER connections at a time") \
 	ROW('D', "[BIND:]PORT", FORWARD, forwards, 0, 0, \
 	    "listen here as a SOCKS proxy, connect from the last hop") \
+	ROW('E', "FILE", TEXT, log_path, 0, 0, \
+	    "append the messages to FILE") \
 	ROW('e', "COMMAND", TEXT, rsh, 0, 0, \
 	    "run COMMAND instead of ssh for the first hop") \
 	ROW('F', "", MODE, mode, MODE_FDPASS, 0, \
@@ -66,6 +69,8 @@ enum mode {
 	    "carry all connections over one command: a link") \
 	ROW('n', "", MODE, mode, MODE_CHECK, 0, \
 	    "check each step of a tunnel, report it, forward nothing") \
+	ROW('O', "ACTION", TEXT, action, 0, 0, \
+	    "list the running relays, check NAME or exit NAME") \
 	ROW('P', "FILE", TEXT, pid_path, 0, 0, \
 	    "write the process ID to FILE") \
 	ROW('q', "", LEVEL, level, LOG_ERROR, 0, \
@@ -110,6 +115,7 @@ struct options {
 	OPTIONS_TABLE(OPTIONS_FIELD)
 	enum mode mode;
 	enum log_level level;
+	const char *name; /* -O: the relay; NULL: list */
 	struct endpoint from;
 	struct dial_target target; /* a tunnel: the command through the hops */
 	struct forward forwards[OPTIONS_FORWARDS];
@@ -131,10 +137,12 @@ struct options {
 void options_parse(struct options *o, int argc, char *argv[]);
 
 /*
+ * options_listens(o): relay listens, on this host or on the last hop.
  * options_tunnel(o): there are hops (-L, -R, -D, -W, -n).
  * options_linked(o): all connections share one link (a tunnel or -m).
  * options_one_shot(o): relay serves one connection, and exits with its status.
  */
+bool options_listens(const struct options *o);
 bool options_tunnel(const struct options *o);
 bool options_linked(const struct options *o);
 bool options_one_shot(const struct options *o);

@@ -6,6 +6,8 @@
 #include "base/os.h"
 #include "base/poll.h"
 #include "base/signals.h"
+#include "cli/ask.h"
+#include "cli/cache.h"
 #include "cli/options.h"
 #include "conn/conn.h"
 #include "conn/fdpair.h"

@@ -1,0 +1,112 @@
+/*
+ * cli/cache.c - the directory of this user for control sockets and logs.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "cli/cache.h"
+
+#define HOST_SIZE 65
+
+/* Return false if the environment names no such directory. */
+static bool
+name_dir(int i, char *dst)
+{
+	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	int n;
+
+	if (i > 0)
+		n = snprintf(dst, CACHE_PATH, "/tmp/relay-%lu", (unsigned long)geteuid());
+	else if (cache != NULL && *cache == '/')
+		n = snprintf(dst, CACHE_PATH, "%s/relay", cache);
+	else if (home != NULL && *home == '/')
+		n = snprintf(dst, CACHE_PATH, "%s/.cache/relay", home);
+	else
+		return false;
+	return n > 0 && n < CACHE_PATH;
+}
+
+static int
+make_dir(const char *path)
+{
+	char parent[CACHE_PATH];
+
+	if (mkdir(path, 0700) == 0 || errno == EEXIST)
+		return 0;
+	if (errno != ENOENT)
+		return -1;
+	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
+	if (mkdir(parent, 0700) == -1 && errno != EEXIST)
+		return -1;
+	return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -1;
+}
+
+bool
+cache_dir(int i, bool make, char *dst, char *why)
+{
+	struct stat st;
+
+	if (!name_dir(i, dst)) {
+		snprintf(why, CACHE_PATH, "HOME and XDG_CACHE_HOME name no directory");
+		return false;
+	}
+	if ((make && make_dir(dst) == -1) || lstat(dst, &st) == -1) {
+		snprintf(why, CACHE_PATH, "%.512s: %s", dst, strerror(errno));
+		return false;
+	}
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 05777) != 0700) {
+		snprintf(
+		    why, CACHE_PATH, "%.512s is not a directory of mode 0700 of this user", dst);
+		return false;
+	}
+	if (os_remote_file(dst)) {
+		snprintf(why, CACHE_PATH, "%.512s is on a network file system", dst);
+		return false;
+	}
+	return true;
+}
+
+static void
+host_name(char dst[HOST_SIZE])
+{
+	char *p;
+
+	memset(dst, 0, HOST_SIZE);
+	if (gethostname(dst, HOST_SIZE - 1) == -1 || *dst == '\0')
+		memcpy(dst, "localhost", sizeof("localhost"));
+	for (p = dst; *p != '\0'; p++)
+		if (*p == '/')
+			*p = '_';
+}
+
+bool
+cache_file(const char *dir, long pid, const char *kind, char *dst)
+{
+	char host[HOST_SIZE];
+	int n;
+
+	host_name(host);
+	n = snprintf(dst, CACHE_PATH, "%s/%s.%ld.%s", dir, host, pid, kind);
+	return n > 0 && n < CACHE_PATH;
+}
+
+long
+cache_pid(const char *name, const char *kind)
+{
+	char host[HOST_SIZE], *end;
+	size_t n;
+	long pid;
+
+	host_name(host);
+	n = strlen(host);
+	if (strncmp(name, host, n) != 0 || name[n] != '.' || name[n + 1] < '1' || name[n + 1] > '9')
+		return 0;
+	pid = strtol(name + n + 1, &end, 10);
+	return *end == '.' && strcmp(end + 1, kind) == 0 ? pid : 0;
+}

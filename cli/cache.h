@@ -1,0 +1,42 @@
+/*
+ * cli/cache.h - the directory of this user for control sockets and logs.
+ *
+ * It is $XDG_CACHE_HOME/relay, else ~/.cache/relay, else /tmp/relay-UID: a
+ * directory of this user with mode 0700.  A directory on a network file system
+ * is not used: its sockets work on one host only, and a write can block.
+ *
+ * A file in it is named HOST.PID.KIND.  Hosts that share a home directory do
+ * not disturb each other.
+ */
+#ifndef CLI_CACHE_H
+#define CLI_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define CACHE_DIRS 2
+#define CACHE_PATH 1024 /* of a file */
+
+/*
+ * cache_dir(i, make, dst, why):
+ * Write the path of directory number ${i}, below CACHE_DIRS, to ${dst}.  If
+ * ${make}, create it.  Both buffers have CACHE_PATH bytes.  Return false with
+ * the reason in ${why} if it cannot be used.
+ */
+bool cache_dir(int i, bool make, char *dst, char *why);
+
+/*
+ * cache_file(dir, pid, kind, dst):
+ * Write the path of a file of process ${pid} to ${dst}, which has CACHE_PATH
+ * bytes.  Return false if it has no room.
+ */
+bool cache_file(const char *dir, long pid, const char *kind, char *dst);
+
+/*
+ * cache_pid(name, kind):
+ * Return the process ID of the file name ${name}, or 0 if it is not a file of
+ * this host and of this ${kind}.
+ */
+long cache_pid(const char *name, const char *kind);
+
+#endif

@@ -1,0 +1,355 @@
+/*
+ * cli/control.c - the control socket of a relay.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "net/endpoint.h"
+#include "net/listen.h"
+#include "net/unixpath.h"
+#include "conn/conn.h"
+#include "conn/listeners.h"
+#include "tunnel/forward.h"
+#include "tunnel/hops.h"
+#include "tunnel/tunnel.h"
+#include "cli/cache.h"
+#include "cli/options.h"
+#include "cli/control.h"
+
+/* In us. */
+#define CLIENT_TIME 1000000
+#define ACCEPT_PAUSE 1000000 /* after accept(2) has failed */
+
+#define CLIENTS (CONTROL_FILES - 1)
+#define LINE_SIZE 16 /* of a request */
+#define VALUE_SIZE (UNIXPATH_MAX + HOPS_PATH)
+#define KEY_WIDTH 12
+
+struct client {
+	int fd; /* -1: none */
+	int slot;
+	int64_t until;
+	bool leaving; /* requested the end: it waits for the end of this process */
+	char line[LINE_SIZE];
+	size_t line_used;
+	char *answer; /* NULL: the request is not complete */
+	size_t sent;
+};
+
+struct control {
+	struct control_view view;
+	char path[CACHE_PATH];
+	struct unixpath file;
+	int fd, slot;
+	int64_t began_at;
+	int64_t resume_at; /* no accept before this time */
+	struct client clients[CLIENTS];
+};
+
+/* ---- the report ---- */
+
+static void add(char report[CONTROL_REPORT], const char *key, const char *fmt, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 3, 4)))
+#endif
+    ;
+
+/* A line that has no room is left out. */
+static void
+add(char report[CONTROL_REPORT], const char *key, const char *fmt, ...)
+{
+	size_t used = strlen(report), room = CONTROL_REPORT - used;
+	char value[VALUE_SIZE];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	vsnprintf(value, sizeof(value), fmt, ap);
+	va_end(ap);
+	log_plain(value, strlen(value), ' ');
+	n = snprintf(report + used, room, "%-*s%s\n", KEY_WIDTH, key, value);
+	if (n < 0 || (size_t)n >= room)
+		report[used] = '\0';
+}
+
+static const char *
+state_name(const struct control_view *v)
+{
+	bool again = v->tunnel != NULL && tunnel_connects(v->tunnel) > 0;
+
+	if (v->tunnel == NULL)
+		return v->listeners->n > 0 ? "up" : "stopping";
+	switch (tunnel_state(v->tunnel)) {
+	case TUNNEL_STARTING:
+	case TUNNEL_FAILED:
+		return again ? "reconnecting" : "starting";
+	case TUNNEL_UP:
+		return *v->ready ? "up" : "waiting";
+	case TUNNEL_BACKOFF:
+		return "reconnecting";
+	case TUNNEL_STOPPING:
+	case TUNNEL_OVER:
+		break;
+	}
+	return "stopping";
+}
+
+/* A relative path means nothing to a process in another directory. */
+static void
+add_path(char report[CONTROL_REPORT], const char *key, const char *path)
+{
+	char here[UNIXPATH_MAX];
+
+	if (strchr(path, '/') == NULL || *path == '/' || getcwd(here, sizeof(here)) == NULL)
+		add(report, key, "%s", path);
+	else
+		add(report, key, "%s/%s", here, path);
+}
+
+static void
+add_routes(char report[CONTROL_REPORT], const struct control_view *v)
+{
+	const struct options *o = v->options;
+	const struct forward *f;
+	char text[ENDPOINT_NAME];
+	int i;
+
+	if (o->mode == MODE_TUNNEL)
+		add(report, "hops", "%s", hops_path(&o->hops, text, sizeof(text)));
+	else
+		add(report, "target", "%s", endpoint_name(&o->target.to, text, sizeof(text)));
+	for (i = 0; i < v->listeners->n; i++)
+		add_path(report, "listens", listener_name(&v->listeners->tab[i].l));
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
+		add(report, "forward", "-%c %s%s%s", f->kind, f->from_text,
+		    f->to_text != NULL ? ":" : "", f->to_text != NULL ? f->to_text : "");
+}
+
+static void
+write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
+{
+	const struct control_view *v = &c->view;
+	uint64_t there, back;
+	const char *event;
+	long age;
+
+	*report = '\0';
+	add(report, "pid", "%ld", (long)getpid());
+	add(report, "state", "%s", state_name(v));
+	add_routes(report, v);
+	conn_bytes(v->conns, &there, &back);
+	add(report, "connections", "%zu open, %lu in all", v->conns->n, v->conns->last_id);
+	add(report, "bytes", "%" PRIu64 " there, %" PRIu64 " back", there, back);
+	add(report, "age", "%" PRId64 " s", (now - c->began_at) / 1000000);
+	if (log_file() != NULL)
+		add_path(report, "log", log_file());
+	event = log_last(&age);
+	if (*event != '\0')
+		add(report, "event", "%ld s ago: %s", age, event);
+}
+
+/* ---- the socket ---- */
+
+static bool
+listen_in(struct control *c, int i, char why[CACHE_PATH])
+{
+	char dir[CACHE_PATH], long_why[LISTENER_WHY];
+
+	if (!cache_dir(i, true, dir, why))
+		return false;
+	if (!cache_file(dir, (long)getpid(), "sock", c->path)) {
+		snprintf(why, CACHE_PATH, "the path of its directory is too long");
+		return false;
+	}
+	c->fd = unixpath_listen(&c->file, c->path, 0, long_why, sizeof(long_why));
+	snprintf(why, CACHE_PATH, "%.900s", c->fd == -1 ? long_why : "");
+	return c->fd != -1;
+}
+
+struct control *
+control_open(const struct control_view *view)
+{
+	struct control *c = calloc(1, sizeof(*c));
+	char why[CACHE_PATH] = "out of memory";
+	int i;
+
+	for (i = 0; c != NULL && i < CACHE_DIRS; i++)
+		if (listen_in(c, i, why))
+			break;
+	if (c == NULL || i == CACHE_DIRS) {
+		log_say(LOG_INFO, "no control socket: %s", why);
+		free(c);
+		return NULL;
+	}
+	c->view = *view;
+	c->began_at = pollset_clock();
+	for (i = 0; i < CLIENTS; i++)
+		c->clients[i].fd = -1;
+	return c;
+}
+
+void
+control_close(struct control *c)
+{
+	if (c == NULL)
+		return;
+	unixpath_remove(&c->file, 0);
+	os_close(&c->fd);
+}
+
+static void
+drop(struct client *k)
+{
+	os_close(&k->fd);
+	free(k->answer);
+	k->answer = NULL;
+}
+
+static struct client *
+free_client(struct control *c)
+{
+	struct client *k;
+
+	for (k = c->clients; k < c->clients + CLIENTS; k++)
+		if (k->fd == -1)
+			return k;
+	return NULL;
+}
+
+/* poll reports a hang-up even if no event is wanted, so ${leaving} is left out. */
+void
+control_want(struct control *c, struct pollset *ps)
+{
+	struct client *k;
+
+	if (c == NULL)
+		return;
+	c->slot = -1;
+	if (free_client(c) != NULL && ps->now >= c->resume_at)
+		c->slot = pollset_add(ps, c->fd, POLLIN);
+	else if (free_client(c) != NULL)
+		pollset_until(ps, c->resume_at);
+	for (k = c->clients; k < c->clients + CLIENTS; k++) {
+		k->slot = -1;
+		if (k->fd == -1 || k->leaving)
+			continue;
+		k->slot = pollset_add(ps, k->fd, k->answer != NULL ? POLLOUT : POLLIN);
+		pollset_until(ps, k->until);
+	}
+}
+
+static void
+accept_client(struct control *c, const struct pollset *ps)
+{
+	struct client *k = free_client(c);
+	uid_t uid;
+	int known;
+
+	if (k == NULL || pollset_ready(ps, c->slot) == 0)
+		return;
+	memset(k, 0, sizeof(*k));
+	k->slot = -1;
+	k->fd = os_accept(c->fd, NULL, NULL);
+	if (k->fd == -1) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			c->resume_at = ps->now + ACCEPT_PAUSE;
+		return;
+	}
+	k->until = ps->now + CLIENT_TIME;
+	known = os_unix_uid(k->fd, &uid);
+	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
+		return;
+	log_say(LOG_INFO, "refused a client of the control socket: it is of another user");
+	drop(k);
+}
+
+/* Return true for a request to exit. */
+static bool
+take_request(struct control *c, struct client *k, int64_t now)
+{
+	ssize_t n;
+
+	k->line[k->line_used] = '\0';
+	if (strcmp(k->line, "exit\n") == 0) {
+		log_say(LOG_NOTICE, "stopped by relay -O exit");
+		/* Without it, the client asks again whether this process runs. */
+		n = write(k->fd, CONTROL_LEAVING, sizeof(CONTROL_LEAVING) - 1);
+		(void)n;
+		k->leaving = true;
+		return true;
+	}
+	if (strcmp(k->line, "status\n") == 0)
+		k->answer = malloc(CONTROL_REPORT);
+	if (k->answer != NULL)
+		write_report(c, now, k->answer);
+	else
+		drop(k);
+	return false;
+}
+
+/* Return true for a request to exit.  A line that is too long is refused. */
+static bool
+read_request(struct control *c, struct client *k, int64_t now)
+{
+	size_t room = sizeof(k->line) - 1 - k->line_used;
+	ssize_t n = read(k->fd, k->line + k->line_used, room);
+
+	if (n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return false;
+	if (n <= 0) {
+		drop(k);
+		return false;
+	}
+	k->line_used += (size_t)n;
+	if (k->line[k->line_used - 1] == '\n')
+		return take_request(c, k, now);
+	if ((size_t)n == room)
+		drop(k);
+	return false;
+}
+
+static void
+write_answer(struct client *k)
+{
+	size_t left = strlen(k->answer + k->sent);
+	ssize_t n = write(k->fd, k->answer + k->sent, left);
+
+	if (n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return;
+	if (n > 0)
+		k->sent += (size_t)n;
+	if (n <= 0 || (size_t)n == left)
+		drop(k);
+}
+
+bool
+control_step(struct control *c, const struct pollset *ps)
+{
+	struct client *k;
+	bool exits = false;
+
+	if (c == NULL)
+		return false;
+	for (k = c->clients; k < c->clients + CLIENTS; k++) {
+		if (k->fd == -1 || k->leaving)
+			continue;
+		if (ps->now >= k->until)
+			drop(k);
+		else if (pollset_ready(ps, k->slot) != 0 && k->answer != NULL)
+			write_answer(k);
+		else if (pollset_ready(ps, k->slot) != 0)
+			exits = read_request(c, k, ps->now) || exits;
+	}
+	accept_client(c, ps);
+	return exits;
+}
