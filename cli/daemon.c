@@ -140,6 +140,7 @@ void
 daemon_detach(struct daemon *d)
 {
 	struct stat st;
+	bool known;
 	ssize_t n;
 
 	if (d->ready_fd == 0)
@@ -147,8 +148,9 @@ daemon_detach(struct daemon *d)
 	setsid();
 	os_null(STDIN_FILENO);
 	/* If stderr is a pipe, its reader would get no EOF while relay runs. */
-	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode)) {
-		if (log_file() == NULL)
+	known = fstat(STDERR_FILENO, &st) == 0;
+	if (!known || !S_ISREG(st.st_mode)) {
+		if (known && log_file() == NULL)
 			keep_log();
 		os_null(STDERR_FILENO);
 	}
