@@ -34,7 +34,7 @@
 #define WAIT_MS 100
 #define LINE_SIZE 6144 /* a path of UNIXPATH_MAX and the text around it */
 #define LAST_SIZE 512
-#define STAMP_SIZE 32
+#define STAMP_SIZE 80  /* six numbers of any size */
 #define PATH_SIZE 4608 /* UNIXPATH_MAX and more */
 
 static enum log_level shown = LOG_NOTICE;
@@ -139,8 +139,14 @@ write_stamp(char line[STAMP_SIZE])
 {
 	time_t now = time(NULL);
 	struct tm *utc = file_path == NULL ? NULL : gmtime(&now);
+	int n = 0;
 
-	return utc == NULL ? 0 : strftime(line, STAMP_SIZE, "%Y-%m-%dT%H:%M:%SZ ", utc);
+	/* strftime would add the time zones of the C library to a static relay. */
+	if (utc != NULL)
+		n = snprintf(line, STAMP_SIZE, "%04d-%02d-%02dT%02d:%02d:%02dZ ",
+		    utc->tm_year + 1900, utc->tm_mon + 1, utc->tm_mday, utc->tm_hour, utc->tm_min,
+		    utc->tm_sec);
+	return n > 0 && n < STAMP_SIZE ? (size_t)n : 0;
 }
 
 /* ---- lines ---- */
