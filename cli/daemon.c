@@ -30,16 +30,18 @@
 bool
 daemon_open_log(const char *path)
 {
+	const char *why;
+
 	if (log_to_file(path, 0) == 0)
 		return true;
+	why = strerror(errno);
 	if (errno == EEXIST)
-		log_say(LOG_ERROR, "cannot write messages to %s: it belongs to another user", path);
+		why = "it belongs to another user";
 	else if (errno == ENXIO)
-		log_say(LOG_ERROR, "cannot write messages to %s: no process reads this FIFO", path);
+		why = "no process reads this FIFO";
 	else if (errno == ELOOP)
-		log_say(LOG_ERROR, "cannot write messages to %s: it is a symbolic link", path);
-	else
-		log_say(LOG_ERROR, "cannot write messages to %s: %s", path, strerror(errno));
+		why = "it is a symbolic link";
+	log_say(LOG_ERROR, "cannot write messages to %s: %s", path, why);
 	return false;
 }
 
