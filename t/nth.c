@@ -684,13 +684,6 @@ unlink(const char *path)
 }
 
 int
-mkdir(const char *path, mode_t mode)
-{
-	REAL(mkdir);
-	return fails("mkdir", "-", SITE) ? -1 : real(path, mode);
-}
-
-int
 rmdir(const char *path)
 {
 	REAL(rmdir);
