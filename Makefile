@@ -73,7 +73,8 @@ SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c
 SCRIPT = tunnel/bootstrap_sh.h
 
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/base/check_signals \
-	t/mux/check_cc t/mux/check_frame t/mux/check_mux t/mux/check_queue \
+	t/mux/check_cc t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
+	t/mux/check_retain \
 	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \
 	t/net/check_lookup t/net/check_unixpath \
 	t/check_spawn \

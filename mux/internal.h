@@ -88,6 +88,7 @@ struct mux {
 	int64_t read_at;           /* of the last byte */
 	int64_t alive_at;          /* of the last byte, or set by mux_woke */
 	int64_t ticked_at, pinged_at;
+	int64_t room_at; /* of the next try to get memory for what is sent */
 	bool due_hello, due_ack, due_ping, due_bye;
 	bool wait_peer_first;
 

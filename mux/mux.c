@@ -20,6 +20,7 @@
 
 #define VERSION_LEAST 1
 #define VERSION_NEWEST 2
+#define ROOM_WAIT 10000 /* without memory for what is to be sent */
 #define ACK_DELAY 5000
 #define ACK_EVERY_LEAST 1024
 #define ACK_EVERY_MOST 262144
@@ -64,15 +65,6 @@ die(struct mux *m, uint16_t code, const char *why)
 }
 
 void
-mux_bye(struct mux *m, uint16_t code, const char *why)
-{
-	if (m->state == MUX_DEAD)
-		return;
-	m->due_bye = m->state != MUX_DOWN && !m->due_hello;
-	die(m, code, why);
-}
-
-void
 mux_end(struct mux *m, uint16_t code, const char *why)
 {
 	if (m->state != MUX_DEAD)
@@ -80,6 +72,23 @@ mux_end(struct mux *m, uint16_t code, const char *why)
 	m->due_bye = false;
 	m->start_next = m->start_end;
 	retain_start(&m->retain, 0);
+}
+
+/*
+ * While a channel joins, the peer may already read what follows our greeting as
+ * the rest of a frame, so nothing follows it.
+ */
+void
+mux_bye(struct mux *m, uint16_t code, const char *why)
+{
+	if (m->state == MUX_DEAD)
+		return;
+	if (m->state == MUX_DOWN || (m->joins && m->state != MUX_UP)) {
+		mux_end(m, code, why);
+		return;
+	}
+	m->due_bye = !m->due_hello;
+	die(m, code, why);
 }
 
 void
@@ -385,9 +394,12 @@ produce(struct mux *m, size_t most)
 	size_t room, n = 0;
 	unsigned char *dst;
 
+	if (m->state == MUX_UP && retain_is_over(&m->retain))
+		breach(m, "it acknowledges nothing");
 	if (m->state == MUX_DEAD ? !m->due_bye : m->state != MUX_UP)
 		return;
 	dst = retain_room(&m->retain, MUX_PULL, &room);
+	m->room_at = dst != NULL ? 0 : m->now + ROOM_WAIT;
 	if (dst == NULL)
 		return;
 	if (m->state == MUX_DEAD) {
@@ -440,6 +452,8 @@ mux_has_output(const struct mux *m)
 {
 	if (hello_is_due(m) || m->start_next < m->start_end)
 		return true;
+	if (m->retain.next == m->retain.end && m->now < m->room_at)
+		return false;
 	if (m->state == MUX_DEAD)
 		return m->due_bye || m->retain.next < m->retain.end;
 	if (m->state != MUX_UP)
@@ -518,7 +532,6 @@ come_up(struct mux *m)
 		memcpy(m->session.id, theirs->id, FRAME_SESSION_ID);
 		m->session.keep = theirs->keep;
 	}
-	m->session.generation = theirs->generation;
 }
 
 /* The peer's greeting on a channel that continues the link. */
@@ -535,7 +548,8 @@ continue_link(struct mux *m)
 		breach(m, "a SESSION with a count of bytes that are not kept");
 		return;
 	}
-	m->session.generation = theirs->generation;
+	if (m->role == MUX_FAR)
+		m->session.generation = theirs->generation;
 	cc_restart(&m->cc, theirs->count, m->now);
 	retain_rewind(&m->retain, theirs->count);
 	retain_acked(&m->retain, theirs->count);
@@ -831,6 +845,8 @@ mux_deadline(const struct mux *m)
 		next = m->unacked_at + ACK_DELAY;
 	if (m->old_flows.first != NULL && cc_next(&m->cc, m->now) < next)
 		next = cc_next(&m->cc, m->now);
+	if (m->now < m->room_at && m->room_at < next)
+		next = m->room_at;
 	return next;
 }
 

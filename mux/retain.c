@@ -41,6 +41,12 @@ retain_is_full(const struct retain *r)
 	return r->end - r->acked >= RETAIN_MOST;
 }
 
+bool
+retain_is_over(const struct retain *r)
+{
+	return r->end - r->acked >= RETAIN_MOST + RETAIN_URGENT;
+}
+
 static struct piece *
 add_piece(struct retain *r)
 {

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define RETAIN_MOST (16 * 1024 * 1024) /* bytes; more are added only if urgent */
+#define RETAIN_URGENT (1024 * 1024)    /* so many more, at most */
 
 struct piece;
 
@@ -28,8 +29,12 @@ struct retain {
 /* retain_start(r, at): Free all bytes and continue at position ${at}. */
 void retain_start(struct retain *r, uint64_t at);
 
-/* retain_is_full(r): Are RETAIN_MOST bytes kept? */
+/*
+ * retain_is_full(r): Are RETAIN_MOST bytes kept?
+ * retain_is_over(r): Are the urgent ones too many as well?
+ */
 bool retain_is_full(const struct retain *r);
+bool retain_is_over(const struct retain *r);
 
 /*
  * retain_room(r, least, room), retain_add(r, n):

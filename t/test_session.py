@@ -181,6 +181,7 @@ def test_connections_survive(tunnel, hosts, echo, cut):
     half.shutdown(socket.SHUT_WR)
     bulks = [Bulk(address, 3 << 20, seed) for seed in range(2)]
     cuts = int(os.environ.get('CUTS', 4))
+    signal.alarm(90 + 10 * cuts)
     for i in range(cuts):
         for word in (b'a', b'bc'):
             keys.sendall(word)

@@ -133,6 +133,24 @@ put_hello(unsigned version, unsigned role, uint32_t memory, uint32_t most)
 	put_frame(FRAME_HELLO, 0, body, frame_encode_hello(body, &h));
 }
 
+/* The greeting of a peer that knows sessions. */
+static void
+put_greeting(unsigned role, struct session session)
+{
+	struct hello h = { .version = 1,
+		.role = (uint8_t)role,
+		.newest = 2,
+		.memory = MUX_MEMORY,
+		.streams = MUX_STREAMS,
+		.host = "peer" };
+	unsigned char body[FRAME_HELLO_FIXED + 255];
+
+	put(frame_magic, FRAME_MAGIC);
+	put_frame(FRAME_HELLO, 0, body, frame_encode_hello(body, &h));
+	frame_encode_session(body, &session);
+	put_frame(FRAME_SESSION, 0, body, FRAME_SESSION_SIZE);
+}
+
 static void
 put_number(unsigned type, uint32_t stream, uint64_t n, int bytes)
 {
@@ -1059,6 +1077,455 @@ START_TEST(random_schedules)
 	wire_free(&line[0]);
 	wire_free(&line[1]);
 	buf_trim();
+}
+END_TEST
+
+/* ---- sessions, one side ---- */
+
+#define GREETED (FRAME_HEAD + FRAME_HELLO_FIXED + 4 + FRAME_HEAD + FRAME_SESSION_SIZE)
+
+static const struct session new_session = { .kind = SESSION_NEW, .keep = 60 };
+
+/* A side with a session, which was greeted and has sent its greeting. */
+static struct mux *
+with_session(enum mux_role role)
+{
+	struct mux *m = mux_new(role, MUX_MEMORY, "here", now);
+
+	mux_keep(m, 60, session_id);
+	put_greeting(role == MUX_NEAR, new_session);
+	lives(m);
+	pull(m);
+	ck_assert_uint_eq(mux_keeps(m), 60);
+	return m;
+}
+
+static void
+join_with(struct mux *m, unsigned kind, uint64_t count)
+{
+	struct session s = { .kind = (uint8_t)kind, .count = count, .generation = 1 };
+
+	mux_lost(m, MUX_RESET, "cut");
+	ck_assert_int_eq(mux_state(m), MUX_DOWN);
+	ck_assert(!mux_has_output(m));
+	mux_attach(m, false, now);
+	pull(m);
+	memcpy(s.id, session_id, sizeof(s.id));
+	put_greeting(mux_role(m) == MUX_NEAR, s);
+	feed(m);
+}
+
+/* The SESSION of the last pull. */
+static struct session
+sent_session(void)
+{
+	const unsigned char *frame = find_frame(FRAME_SESSION, 0);
+	struct session s;
+
+	ck_assert_ptr_nonnull(frame);
+	frame_decode_session(&s, frame + FRAME_HEAD);
+	return s;
+}
+
+/* The session of ${*m} has ended: nothing is sent, and nothing is kept. */
+static void
+gone(struct mux **m, uint16_t code)
+{
+	ck_assert_int_eq(mux_state(*m), MUX_DEAD);
+	ck_assert_uint_eq(mux_code(*m), code);
+	ck_assert(!mux_has_output(*m));
+	ck_assert_uint_eq(pull(*m), 0);
+	done(m);
+}
+
+START_TEST(a_session_needs_kind_1_on_both_sides)
+{
+	enum mux_role role = _i < 256 ? MUX_NEAR : MUX_FAR;
+	struct session s = { .kind = (uint8_t)(_i % 256), .keep = UINT32_MAX };
+	struct mux *m = mux_new(role, MUX_MEMORY, "here", now);
+
+	mux_keep(m, 60, session_id);
+	put_greeting(role == MUX_NEAR, s);
+	lives(m);
+	if (s.kind == SESSION_NEW)
+		ck_assert_uint_eq(mux_keeps(m), role == MUX_NEAR ? UINT32_MAX : 60);
+	else
+		ck_assert_uint_eq(mux_keeps(m), 0);
+	mux_lost(m, MUX_RESET, "cut");
+	ck_assert_int_eq(mux_state(m), s.kind == SESSION_NEW ? MUX_DOWN : MUX_DEAD);
+	done(&m);
+}
+END_TEST
+
+START_TEST(a_side_that_asks_for_no_session_keeps_none)
+{
+	struct mux *m = mux_new(_i == 0 ? MUX_NEAR : MUX_FAR, MUX_MEMORY, "here", now);
+
+	put_greeting(_i == 0, new_session);
+	lives(m);
+	pull(m);
+	ck_assert_uint_eq(sent_session().kind, SESSION_NONE);
+	ck_assert_uint_eq(mux_keeps(m), 0);
+	mux_lost(m, MUX_RESET, "cut");
+	gone(&m, MUX_RESET);
+}
+END_TEST
+
+START_TEST(a_peer_of_version_1_has_no_session)
+{
+	struct mux *m = mux_new(_i == 0 ? MUX_NEAR : MUX_FAR, MUX_MEMORY, "here", now);
+
+	mux_keep(m, 60, session_id);
+	put(frame_magic, FRAME_MAGIC);
+	put_hello(1, _i == 0, MUX_MEMORY, MUX_STREAMS);
+	put_frame(FRAME_PING, 0, NULL, 0);
+	lives(m);
+	ck_assert_uint_eq(mux_keeps(m), 0);
+	mux_lost(m, MUX_RESET, "cut");
+	gone(&m, MUX_RESET);
+}
+END_TEST
+
+START_TEST(a_session_after_the_greeting_breaks_the_link)
+{
+	struct mux *m = with_session(_i == 0 ? MUX_NEAR : MUX_FAR);
+	unsigned char body[FRAME_SESSION_SIZE];
+
+	frame_encode_session(body, &new_session);
+	put_frame(FRAME_SESSION, 0, body, sizeof(body));
+	breaks(&m);
+}
+END_TEST
+
+#define ACKED (GREETED + 5)
+
+START_TEST(a_join_continues_at_each_byte_that_is_kept)
+{
+	unsigned char before[256];
+	uint64_t start, count;
+	size_t first;
+
+	for (count = 0; count < 30; count++) {
+		near = with_session(MUX_NEAR);
+		start = stats(near).sent;
+		open_stream("/a", &owner);
+		first = pull(near);
+		memcpy(before, sent, first);
+		put_ack(start, 0);
+		lives(near);
+		join_with(near, SESSION_JOIN, start + count);
+		if (count > first) {
+			gone(&near, MUX_PROTOCOL);
+			continue;
+		}
+		ck_assert_int_eq(mux_state(near), MUX_UP);
+		ck_assert_uint_ge(pull(near), first - count);
+		ck_assert_mem_eq(sent, before + count, first - count);
+		done(&near);
+	}
+}
+END_TEST
+
+START_TEST(a_join_with_a_count_out_of_range_ends_the_session)
+{
+	static const uint64_t counts[] = { 0, ACKED - 1, 100000, INT64_MAX, UINT64_MAX };
+	struct mux *m = with_session(_i < 5 ? MUX_NEAR : MUX_FAR);
+
+	now += 10000;
+	put_frame(FRAME_PING, 0, NULL, 0);
+	lives(m);
+	ck_assert_uint_gt(pull(m), 10);
+	put_ack(ACKED, 0);
+	lives(m);
+	join_with(m, SESSION_JOIN, counts[_i % 5]);
+	gone(&m, MUX_PROTOCOL);
+}
+END_TEST
+
+START_TEST(another_answer_than_a_join_ends_the_session)
+{
+	static const unsigned kinds[] = { SESSION_NONE, SESSION_NEW, SESSION_GONE, 4, 255 };
+	struct stream *s;
+
+	near = with_session(MUX_NEAR);
+	s = open_stream("/a", &owner);
+	join_with(near, kinds[_i], GREETED);
+	ck_assert(stream_is_closed(s));
+	stream_release(s);
+	gone(&near, MUX_GONE);
+}
+END_TEST
+
+START_TEST(only_a_newer_generation_of_the_same_id_is_accepted)
+{
+	struct session s = { .kind = SESSION_JOIN };
+	unsigned i;
+
+	far = with_session(MUX_FAR);
+	memcpy(s.id, session_id, sizeof(s.id));
+	for (i = 0; i < 256; i++) {
+		s.generation = 1;
+		s.kind = (uint8_t)i;
+		ck_assert(mux_accepts(far, &s) == (i == SESSION_JOIN));
+	}
+	s.kind = SESSION_JOIN;
+	for (i = 0; i < MUX_SESSION * 8; i++) {
+		s.id[i / 8] ^= (unsigned char)(1 << i % 8);
+		ck_assert(!mux_accepts(far, &s));
+		s.id[i / 8] ^= (unsigned char)(1 << i % 8);
+	}
+	ck_assert(mux_accepts(far, &s));
+	join_with(far, SESSION_JOIN, GREETED);
+	ck_assert_int_eq(mux_state(far), MUX_UP);
+	ck_assert(!mux_accepts(far, &s));
+	s.generation = 0;
+	ck_assert(!mux_accepts(far, &s));
+	s.generation = 2;
+	ck_assert(mux_accepts(far, &s));
+	mux_bye(far, MUX_END, "");
+	ck_assert(!mux_accepts(far, &s));
+	done(&far);
+}
+END_TEST
+
+START_TEST(a_mux_without_a_session_accepts_no_join)
+{
+	struct session s = { .kind = SESSION_JOIN, .generation = 1 };
+
+	greet(&far, MUX_FAR);
+	ck_assert(!mux_accepts(far, &s));
+	done(&far);
+}
+END_TEST
+
+START_TEST(the_near_side_alone_counts_generations)
+{
+	struct session s = new_session;
+	uint32_t i;
+
+	near = mux_new(MUX_NEAR, MUX_MEMORY, "here", now);
+	mux_keep(near, 0, NULL);
+	s.generation = UINT32_MAX;
+	put_greeting(1, s);
+	lives(near);
+	pull(near);
+	for (i = 1; i < 10; i++) {
+		mux_lost(near, MUX_RESET, "cut");
+		mux_attach(near, false, now);
+		pull(near);
+		ck_assert_uint_eq(sent_session().generation, i);
+		ck_assert_uint_eq(sent_session().kind, SESSION_JOIN);
+		s.kind = SESSION_JOIN;
+		s.count = GREETED;
+		put_greeting(1, s);
+		if (i % 2 == 0)
+			lives(near);
+		wired = 0;
+	}
+	done(&near);
+}
+END_TEST
+
+/* ---- sessions, both sides ---- */
+
+static void
+both_keep(void)
+{
+	near = mux_new(MUX_NEAR, MUX_MEMORY, "laptop", now);
+	far = mux_new(MUX_FAR, MUX_MEMORY, "node", now);
+	mux_keep(near, 0, NULL);
+	mux_keep(far, 3600, session_id);
+	cross();
+	ck_assert_uint_eq(mux_keeps(near), 3600);
+}
+
+/*
+ * The near side is stopped while its greeting is on its way.  The far side may
+ * be in the middle of a frame: any byte after the greeting would go into it.
+ */
+START_TEST(nothing_follows_the_greeting_of_a_join_that_is_stopped)
+{
+	struct stream *s, *t;
+
+	both_keep();
+	s = open_both(&t);
+	send_bytes(s, 5000);
+	pull(near);
+	mux_feed(far, sent, 1000, now);
+	ck_assert_uint_gt(held(t), 0);
+	send_bytes(s, 5000);
+	mux_lost(near, MUX_RESET, "cut");
+	mux_lost(far, MUX_RESET, "cut");
+	mux_attach(near, false, now);
+	mux_attach(far, false, now);
+	pull(near);
+	mux_feed(far, sent, sent_n, now);
+	ck_assert_int_eq(mux_state(far), MUX_UP);
+	take_bytes(t, held(t));
+	if (_i == 0)
+		mux_bye(near, MUX_RESET, "stopped by a signal");
+	else
+		mux_end(near, MUX_RESET, "stopped by a signal");
+	ck_assert_uint_eq(pull(near), 0);
+	mux_feed(far, sent, sent_n, now);
+	ck_assert_uint_eq(held(t), 0);
+	ck_assert_int_eq(mux_state(far), MUX_UP);
+	stream_release(s);
+	stream_release(t);
+	done(&near);
+	done(&far);
+}
+END_TEST
+
+/*
+ * Open a stream and let the far side refuse it with many words, which are
+ * retained: no ACK is sent to it.
+ */
+static void
+refuse_one(uint32_t id)
+{
+	static char text[FRAME_WORDS + 1];
+	struct stream *s;
+
+	memset(text, 'w', FRAME_WORDS);
+	put_open(id, 0, 0, "/a");
+	lives(far);
+	s = mux_accept(far);
+	ck_assert_ptr_nonnull(s);
+	stream_reset(s, MUX_REFUSED, text);
+	stream_release(s);
+	put_close(id, MUX_END);
+}
+
+static void
+fill(void)
+{
+	far = with_session(MUX_FAR);
+	while (stats(far).sent < 16 << 20) {
+		refuse_one(1);
+		pull(far);
+		lives(far);
+	}
+	now += 10000;
+	pull(far);
+}
+
+START_TEST(a_side_that_retains_its_most_sends_only_acks)
+{
+	uint64_t before;
+	int i;
+
+	fill();
+	ck_assert(!mux_has_output(far));
+	before = stats(far).sent;
+	refuse_one(3);
+	pull(far);
+	ck_assert_ptr_null(find_frame(FRAME_CLOSE, 3));
+	for (i = 0; i < 10; i++) {
+		put_frame(FRAME_PING, 0, NULL, 0);
+		lives(far);
+		ck_assert(mux_has_output(far));
+		ck_assert_uint_eq(pull(far), FRAME_HEAD + 12);
+		ck_assert(!mux_has_output(far));
+	}
+	now += 20 * (int64_t)SECOND; /* a PING is due, and waits too */
+	mux_tick(far, now);
+	ck_assert_uint_eq(pull(far), 0);
+	ck_assert(!mux_has_output(far));
+	ck_assert_int_gt(mux_deadline(far), now);
+	put_ack(before, 0);
+	lives(far);
+	pull(far);
+	ck_assert_ptr_nonnull(find_frame(FRAME_CLOSE, 3));
+	done(&far);
+}
+END_TEST
+
+START_TEST(a_full_side_can_end_the_link)
+{
+	fill();
+	if (_i == 0)
+		mux_bye(far, MUX_END, "done");
+	else
+		put_ack(UINT64_MAX, 0);
+	feed(far);
+	pull(far);
+	ck_assert_ptr_nonnull(find_frame(FRAME_BYE, 0));
+	done(&far);
+}
+END_TEST
+
+/* A peer that acknowledges nothing costs no memory without end. */
+START_TEST(a_peer_that_never_acknowledges_has_a_limit)
+{
+	uint64_t most;
+	int i;
+
+	fill();
+	most = stats(far).sent + (2 << 20);
+	for (i = 0; i < 1000000 && mux_state(far) == MUX_UP; i++) {
+		put_frame(FRAME_PING, 0, NULL, 0);
+		feed(far);
+		if (mux_state(far) == MUX_UP)
+			pull(far);
+		ck_assert_uint_le(stats(far).sent, most);
+	}
+	ck_assert_int_eq(mux_state(far), MUX_DEAD);
+	ck_assert_uint_eq(mux_code(far), MUX_PROTOCOL);
+	ck_assert_ptr_nonnull(find_frame(FRAME_BYE, 0));
+	done(&far);
+}
+END_TEST
+
+static long
+memory_used(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return u.ru_maxrss / 1024;
+}
+
+START_TEST(a_thousand_cuts_hold_no_memory)
+{
+	struct stream *s, *t;
+	long before = 0;
+	int i;
+
+	both_keep();
+	s = open_both(&t);
+	for (i = 0; i < 1000; i++) {
+		send_bytes(s, 100000);
+		send_bytes(t, 100000);
+		pull(near);
+		mux_feed(far, sent, sent_n / 2, now);
+		pull(far);
+		mux_feed(near, sent, sent_n / 3, now);
+		mux_lost(near, MUX_RESET, "cut");
+		mux_lost(far, MUX_RESET, "cut");
+		mux_attach(near, false, now);
+		mux_attach(far, i % 2 == 0, now);
+		if (i % 2 == 0)
+			mux_feed(near, frame_magic, FRAME_MAGIC, now);
+		do {
+			now += 10000;
+			cross();
+			take_bytes(s, held(s));
+			take_bytes(t, held(t));
+		} while (waiting(s) > 0 || waiting(t) > 0 || mux_has_output(near) ||
+			 mux_has_output(far));
+		ck_assert_int_eq(mux_state(near), MUX_UP);
+		if (i == 100)
+			before = memory_used();
+	}
+#ifndef __SANITIZE_ADDRESS__ /* it keeps freed memory */
+	ck_assert_int_le(memory_used(), before + 4);
+#endif
+	stream_release(s);
+	stream_release(t);
+	cross();
+	done(&near);
+	done(&far);
 }
 END_TEST
 
@@ -2429,6 +2896,38 @@ memory_again(void)
 
 #endif
 
+/* A side that cannot send for lack of memory does not ask for turns. */
+START_TEST(without_memory_a_side_waits_before_it_sends)
+{
+#ifndef __SANITIZE_ADDRESS__
+	struct stream *s, *t;
+
+	both_keep();
+	s = open_both(&t);
+	cross();
+	send_bytes(s, 300000);
+	if (no_memory()) {
+		while (pull(near) > 0)
+			;
+		ck_assert(!mux_has_output(near));
+		memory_again();
+		ck_assert_int_gt(mux_deadline(near), now);
+		ck_assert_int_le(mux_deadline(near), now + 100000);
+		now = mux_deadline(near);
+		mux_tick(near, now);
+		ck_assert(mux_has_output(near));
+		ck_assert_uint_gt(pull(near), 0);
+	}
+	memory_again();
+	stream_release(s);
+	stream_release(t);
+	cross();
+	done(&near);
+	done(&far);
+#endif
+}
+END_TEST
+
 /* ${_i}: the DATA frame is read at once, or in two pieces. */
 START_TEST(a_stream_without_memory_is_reset_alone)
 {
@@ -3736,6 +4235,7 @@ add_rules(TCase *tc)
 	R(a_stop_after_close_and_both_eofs);
 	R(codes_and_errnos);
 	tcase_add_loop_test(tc, a_stream_without_memory_is_reset_alone, 0, 2);
+	R(without_memory_a_side_waits_before_it_sends);
 	R(a_mux_and_its_streams_name_each_other);
 	tcase_add_loop_test(tc, an_accepted_stream_that_was_reset_sends_no_opened, 0, 2);
 	R(a_second_bye_changes_nothing);
@@ -3764,6 +4264,21 @@ add_rules(TCase *tc)
 	R(a_session_is_the_same_however_it_is_cut);
 	tcase_add_loop_test(tc, the_channel_may_end_at_every_byte, 0, 2);
 	tcase_add_loop_test(tc, every_byte_may_be_changed, 0, 2);
+	tcase_add_loop_test(tc, a_session_needs_kind_1_on_both_sides, 0, 512);
+	tcase_add_loop_test(tc, a_side_that_asks_for_no_session_keeps_none, 0, 2);
+	tcase_add_loop_test(tc, a_peer_of_version_1_has_no_session, 0, 2);
+	tcase_add_loop_test(tc, a_session_after_the_greeting_breaks_the_link, 0, 2);
+	R(a_join_continues_at_each_byte_that_is_kept);
+	tcase_add_loop_test(tc, a_join_with_a_count_out_of_range_ends_the_session, 0, 10);
+	tcase_add_loop_test(tc, another_answer_than_a_join_ends_the_session, 0, 5);
+	R(only_a_newer_generation_of_the_same_id_is_accepted);
+	R(a_mux_without_a_session_accepts_no_join);
+	R(the_near_side_alone_counts_generations);
+	tcase_add_loop_test(tc, nothing_follows_the_greeting_of_a_join_that_is_stopped, 0, 2);
+	R(a_side_that_retains_its_most_sends_only_acks);
+	tcase_add_loop_test(tc, a_full_side_can_end_the_link, 0, 2);
+	R(a_peer_that_never_acknowledges_has_a_limit);
+	R(a_thousand_cuts_hold_no_memory);
 	tcase_add_loop_test(tc, a_megabyte_of_random_bytes_breaks_the_link, 0, 4);
 	tcase_add_loop_test(tc, well_formed_random_frames_reserve_no_more_than_the_memory, 0, 2);
 }
