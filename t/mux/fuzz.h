@@ -2,8 +2,8 @@
  * fuzz.h - a mux and the owners of its streams, driven by the input.
  *
  * The input is a list of steps.  A step is one byte, which selects how many
- * bytes to feed or what else happens, and then the bytes to feed.  What an
- * owner does with its stream depends on that byte and on the stream's place.
+ * bytes to feed or what else happens, and then the bytes to feed.  An input of
+ * even length is read by a side that keeps a session.  What an owner does with its stream depends on that byte and on the stream's place.
  */
 #ifndef T_FUZZ_H
 #define T_FUZZ_H
@@ -138,6 +138,25 @@ fuzz_turn(unsigned what)
 	fuzz_check();
 }
 
+/*
+ * The channel is lost, or another one is attached: with a magic and a SESSION
+ * of the input, as soon as the next bytes are fed.
+ */
+static void
+fuzz_channel(unsigned what)
+{
+	if (what < 147)
+		mux_lost(fuzz, MUX_RESET, "lost");
+	if (mux_state(fuzz) != MUX_DOWN)
+		return;
+	FUZZ_MUST(!mux_has_output(fuzz));
+	FUZZ_MUST(mux_deadline(fuzz) == INT64_MAX);
+	if (what > 144)
+		mux_attach(fuzz, what % 2 == 0, fuzz_now);
+}
+
+static const unsigned char fuzz_id[MUX_SESSION] = "0123456789abcde";
+
 static void
 fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 {
@@ -151,6 +170,8 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 	fuzz = mux_new(role, FUZZ_MEMORY, "fuzz", fuzz_now);
 	FUZZ_MUST(fuzz != NULL);
 	mux_limit_streams(fuzz, FUZZ_STREAMS);
+	if (n % 2 == 0)
+		mux_keep(fuzz, 60, fuzz_id);
 	while (fuzz_left > 0) {
 		what = *fuzz_in++;
 		fuzz_left--;
@@ -164,6 +185,8 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 		} else if (what < 144) {
 			fuzz_now += (int64_t)1 << (what - 128) * 2;
 			fuzz_turn(what);
+		} else if (what < 150) {
+			fuzz_channel(what);
 		} else if (what == 255 && role == MUX_NEAR) {
 			struct stream *s = mux_open(fuzz, "/fuzz");
 
@@ -178,7 +201,7 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 		mux_bye(fuzz, MUX_END, "done");
 	fuzz_turn(1);
 	if (n % 5 == 0)
-		mux_lost(fuzz, MUX_RESET, "lost");
+		mux_end(fuzz, MUX_RESET, "lost");
 	freed = n % 7 == 0;
 	if (freed)
 		mux_free(fuzz); /* before the last release */
@@ -187,7 +210,7 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 			stream_release(fuzz_stream[i]);
 	memset(fuzz_stream, 0, sizeof(fuzz_stream));
 	if (!freed) {
-		mux_lost(fuzz, MUX_END, "");
+		mux_end(fuzz, MUX_END, "");
 		while (mux_accept(fuzz) != NULL)
 			;
 		mux_stats(fuzz, &stats);
