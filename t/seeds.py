@@ -5,6 +5,10 @@ here = os.path.dirname(os.path.abspath(__file__))
 MAGIC = bytes.fromhex('00f272654c41796c696e6b0d0a0afe00')
 def frame(t, s, body=b''): return struct.pack('>I', t << 24 | len(body)) + struct.pack('>I', s) + body
 def hello(role, mem=1 << 20, streams=256): return frame(1, 0, struct.pack('>BBHIIIQQ', 1, role, 0, 0, mem, streams, 0, 0) + b'peer')
+ID = b'0123456789abcde\0'
+def session(kind, generation=0, count=0): return frame(128, 0, struct.pack('>BBHIIQ', kind, 0, 0, generation, 60, count) + ID)
+def hello2(role): return frame(1, 0, struct.pack('>BBHIIIQQ', 1, role, 2 << 8, 0, 1 << 20, 256, 0, 0) + b'peer')
+def even(b): return b if len(b) % 2 == 0 else b + T[1:]
 def feed(b):
     out = b''
     while b:
@@ -22,6 +26,10 @@ def eof(i): return frame(5, i)
 def stop(i): return frame(6, i)
 T = b'\x83\xc8'          # 64 us pass; two turns
 OPEN = b'\xff'
+LOSE, ATTACH = b'\x90', b'\x92'
+JOIN = LOSE + T + ATTACH + T
+def joins(role, generation, count): return JOIN + feed(MAGIC + hello2(role) + session(2, generation, count)) + T
+GREETED = 44 + 44            # link bytes of our greeting
 far = MAGIC + hello(0)
 near = b'Last login: today\r\n' + MAGIC + hello(1)
 seeds = {
@@ -30,6 +38,9 @@ seeds = {
     'far/many': feed(far) + feed(b''.join(opens(i, 4096, 4096, b'') for i in range(1, 60, 2))) + T + feed(b''.join(data(i, 50) + eof(i) for i in range(1, 60, 2))) + T * 4 + feed(frame(200, 7, b'skipped')),
     'near/session': T + feed(near) + T + OPEN * 3 + T + feed(frame(3, 1) + data(1, 80) + frame(3, 3)) + T + feed(eof(1) + credit(1, 5000) + stop(3)) + T + feed(ack(47) + close(3) + ping) + T + feed(close(1, 0)) + OPEN + T + feed(bye),
     'near/reset': T + feed(near) + T + OPEN * 2 + T + feed(close(1, 2)) + T + OPEN + T + feed(data(3, 300) + close(3)) + T * 3,
+    'far/kept': even(feed(MAGIC + hello2(0) + session(1)) + T + feed(opens(1) + data(1, 80)) + T + joins(0, 1, GREETED) + feed(data(1, 40) + eof(1)) + T + joins(0, 2, GREETED) + feed(ack(GREETED) + close(1, 0)) + T),
+    'far/kept2': even(feed(MAGIC + hello2(0) + session(1)) + T + feed(opens(1) + data(1, 300)[:200]) + T + joins(0, 1, GREETED) + feed(data(1, 300)[200:]) + joins(0, 2, 1 << 40)),
+    'near/kept': even(T + feed(MAGIC + hello2(1) + session(1)) + T + OPEN * 3 + T + feed(frame(3, 1) + data(1, 80)) + T + joins(1, 1, GREETED) + feed(eof(1) + credit(1, 5000)) + T + joins(1, 2, GREETED + 10) + feed(close(3)) + T + JOIN + feed(MAGIC + hello2(1) + session(3))),
     'near/refused': T + feed(MAGIC + frame(1, 0, struct.pack('>BBHIIIQQ', 2, 1, 0, 0, 1, 1, 0, 0))) + T,
 }
 for name, body in seeds.items():

@@ -7,10 +7,12 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -393,3 +395,294 @@ def test_sleep(tunnel, echo):
     b.join(60)
     assert b.error is None and b.got == b.total, (b.error, r.err())
     assert r.stop() == 0
+
+
+def far_relays(mark):
+    return {pid: line for pid, line in rig.marked(mark).items()
+            if ' -k ' in line and line.endswith(' -')}
+
+
+def parent(pid):
+    with open('/proc/%d/stat' % pid) as f:
+        return int(f.read().rsplit(') ', 1)[1].split()[1])
+
+
+def keeper_of(mark):
+    """The pid of the one keeper of this test, before the first cut."""
+    found = far_relays(mark)
+    pid, = [pid for pid in found if parent(pid) in found]
+    return pid
+
+
+def waiters(mark):
+    """The processes that wait, of the channels of a hop without a host."""
+    return [pid for pid in far_relays(mark) if os.getsid(pid) != pid]
+
+
+def lose(mark):
+    """Cut the channel of a hop without a host."""
+    for pid in waiters(mark):
+        rig.kill(pid, signal.SIGKILL)
+
+
+def exchange(s, word):
+    s.sendall(word)
+    assert read_exactly(s, len(word)) == word
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        rig.kill(pid, signal.SIGCONT)
+
+
+def cpu(pid):
+    with open('/proc/%d/stat' % pid) as f:
+        fields = f.read().rsplit(') ', 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_process_of_the_channel_is_ended(tunnel, far, echo, mark, number):
+    """Goal: a signal ends the process that waits, as any other process, and the
+    connections go on over the next channel."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    exchange(a, b'x')
+    for i in range(2):
+        pid, = waiters(mark)
+        os.kill(pid, number)
+        wait_for(lambda: pid not in rig.marked(mark), 5)
+        exchange(a, b'y')
+        reconnected(r, i + 1)
+    assert r.stop() == 0
+
+
+def test_stopped_while_it_joins(tunnel, far, echo, mark, tmp):
+    """Goal: a stop during a reconnect reports how long the keeper remains."""
+    far.program('slow', '#!/bin/sh\n[ -e %s/flag ] && exec sleep 60\nexec "$@"\n' % tmp)
+    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, far.here('slow'))
+    a = dial(r.address)
+    exchange(a, b'x')
+    open(tmp + '/flag', 'w').close()
+    lose(mark)
+    wait_for(lambda: any('sleep 60' in line for line in rig.marked(mark).values()), 10)
+    assert r.stop() == 0
+    assert 'ends by itself after 2 s' in r.err(), r.err()
+    wait_for(lambda: not rig.marked(mark), 8)
+
+
+def test_keeper_that_is_busy(tunnel, hosts, echo, mark):
+    """Goal: while the queue of the keeper's socket is full, a later process
+    waits without using the processor."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
+    a = dial(r.address)
+    exchange(a, b'x')
+    place, = places(mark)
+    with stopped(keeper_of(mark)), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)
+        s.connect(place + '/s')
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                s.send(b'x')
+        CUTS['ssh is killed'](r, None)
+        wait_for(lambda: any(' -k join ' in line for line in far_relays(mark).values()), 10)
+        pid, = [pid for pid, line in far_relays(mark).items() if ' -k join ' in line]
+        before = cpu(pid)
+        threading.Event().wait(2)
+        assert cpu(pid) - before < 0.3
+    exchange(a, b'y')
+    assert r.stop() == 0
+
+
+MAGIC = bytes.fromhex('00f272654c41796c696e6b0d0a0afe00')
+
+
+def test_claims_without_end(tunnel, far, echo, mark, tmp):
+    """Goal: an old claim that is sent again is refused.  Thousands of claims a
+    second leave the keeper as it was, and the connections work."""
+    far.program('tap', '#!/bin/sh\ntee -a %s/sent | "$@"\n' % tmp)
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here('tap'))
+    a = dial(r.address)
+    exchange(a, b'x')
+    keeper = keeper_of(mark)
+    lose(mark)
+    reconnected(r, 1)
+    exchange(a, b'y')
+    with open(tmp + '/sent', 'rb') as f:
+        old = f.read().rsplit(MAGIC, 1)[1]
+    n = 8 + int.from_bytes(old[1:4], 'big')
+    old = MAGIC + old[:n + 8 + 36]
+    assert old[16 + n] == 128 and old[16 + n + 8] == 2    # SESSION, join
+    place, = places(mark)
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.connect(place + '/s')
+
+    def send(data):
+        ours, theirs = os.pipe()
+        socket.send_fds(s, [data], [theirs] * 4)
+        os.close(theirs)
+        return ours
+
+    def files():
+        return len(os.listdir('/proc/%d/fd' % keeper))
+
+    def resident():
+        with open('/proc/%d/statm' % keeper) as f:
+            return int(f.read().split()[1]) * 4096
+    at_start, before = files(), resident()
+    for i in range(30):
+        fd = send(old)
+        assert os.read(fd, 1) == b''    # refused: all four are closed
+        os.close(fd)
+    began, used = time.monotonic(), cpu(keeper)
+    count = 0
+    while time.monotonic() < began + 3:
+        for data in (old, old[:-1], MAGIC, b'', os.urandom(1024), os.urandom(5000)):
+            os.close(send(data))
+            count += 1
+    used = cpu(keeper) - used
+    print('%d claims a second, %.1f us of the processor for each' % (count / 3, used / count * 1e6))
+    exchange(a, b'z')
+    wait_for(lambda: files() == at_start, 5)
+    assert used / count < 0.0005
+    assert resident() < before + (1 << 20)
+    s.close()
+    assert r.stop() == 0
+
+
+def test_stderr_that_is_closed(tunnel, far, echo, mark):
+    """Goal: a keeper and its later processes work with a closed stderr."""
+    far.program('mute', '#!/bin/sh\nexec "$@" 2>&-\n')
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here('mute'))
+    a = dial(r.address)
+    for i in range(3):
+        exchange(a, b'x')
+        lose(mark)
+        reconnected(r, i + 1)
+    exchange(a, b'y')
+    assert places(mark)
+    assert r.stop() == 0
+
+
+NO_SESSION = {
+    'no process more': 'exec prlimit --nproc=0:0 %s "$@"',
+    '/tmp cannot be written':
+        "exec unshare -m sh -c 'mount -t tmpfs -o ro none /tmp && exec \"$0\" \"$@\"' %s \"$@\"",
+    '/tmp is full':
+        "exec unshare -m sh -c 'mount -t tmpfs -o nr_inodes=1 none /tmp && exec \"$0\" \"$@\"' "
+        '%s "$@"',
+}
+
+
+@pytest.mark.parametrize('what', NO_SESSION)
+def test_no_session_can_be_kept(tunnel, far, echo, what):
+    """Goal: where no keeper can live, relay works without one and reports it."""
+    if os.geteuid() != 0:
+        pytest.skip('needs root')
+    if what.startswith('/tmp') and subprocess.run(
+            ['unshare', '-m', 'mount', '-t', 'tmpfs', '-o', 'ro', 'none', '/mnt'],
+            stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip('tmpfs cannot be mounted')
+    far.program('relay', '#!/bin/sh\n%s\n' % NO_SESSION[what] % rig.RELAY)
+    if what == 'no process more':
+        far.user()
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    r.says('no session can be kept here: ')
+    a = dial(r.address)
+    exchange(a, b'x')
+    assert r.stop() == 0
+
+
+def test_background(tunnel, hosts, echo, mark, tmp):
+    """Goal: connections of a relay in the background survive too."""
+    r = tunnel('-f', '-P', tmp + '/pid', '-L', '127.0.0.1:0:' + echo.address, 'login')
+    address = r.address
+    assert r.wait() == 0
+    with open(tmp + '/pid') as f:
+        pid = int(f.read())
+    a = dial(address)
+    exchange(a, b'x')
+    for ssh in rig.children(pid):
+        rig.kill(ssh, signal.SIGKILL)
+    exchange(a, b'y')
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not rig.marked(mark), 3)
+
+
+def test_proxy_while_the_line_is_down(tunnel, hosts, echo):
+    """Goal: a client of -D that comes while the line is down is served later."""
+    r = tunnel('-D', '127.0.0.1:0', 'login')
+    port = int(echo.address.rsplit(':', 1)[1])
+    request = b'\5\1\0' + b'\5\1\0\1\x7f\0\0\1' + port.to_bytes(2, 'big')
+    a = dial(r.address)
+    a.sendall(request + b'x')
+    assert read_exactly(a, 13)[-1:] == b'x'
+    hosts.stop('login')
+    r.says('; reconnecting')
+    b = dial(r.address)
+    b.sendall(request + b'y')
+    a.sendall(b'z')
+    hosts.start('login')
+    assert read_exactly(b, 13)[-1:] == b'y'
+    assert read_exactly(a, 1) == b'z'
+    assert r.stop() == 0
+
+
+def test_client_that_ends_while_the_line_is_down(tunnel, hosts, echo):
+    """Goal: with -W, relay ends when its client ends, also without a line."""
+    r = tunnel('-k', '3', '-W', echo.address, 'login', stdin=subprocess.PIPE)
+    r.proc.stdin.write(b'x')
+    r.proc.stdin.flush()
+    assert r.proc.stdout.read(1) == b'x'
+    hosts.stop('login')
+    r.says('; reconnecting')
+    r.proc.stdin.close()
+    r.proc.stdout.close()
+    try:
+        assert r.wait(20) != 0
+    finally:
+        hosts.start('login')
+
+
+def test_binary_was_replaced(tunnel, far, echo, mark):
+    """Goal: a session goes on although relay there was replaced meanwhile."""
+    def install():
+        shutil.copy(rig.RELAY, far.bin + '/new')
+        os.rename(far.bin + '/new', far.bin + '/relay')
+    install()
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    for i in range(2):
+        exchange(a, b'x')
+        install()
+        lose(mark)
+        reconnected(r, i + 1)
+    exchange(a, b'y')
+    assert r.stop() == 0
+
+
+def test_name_that_leads_to_another_host(tunnel, far, echo, mark):
+    """Goal: if the reconnect leads to a host without the session, connections
+    are reset with a message, and new ones work."""
+    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    exchange(a, b'x')
+    place, = places(mark)
+    os.rename(place, place + '.away')
+    try:
+        lose(mark)
+        with pytest.raises(ConnectionResetError):
+            a.recv(1)
+        r.says('the session on ')
+        b = dial(r.address)
+        exchange(b, b'y')
+        assert r.stop() == 0
+        wait_for(lambda: not rig.marked(mark), 8)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place + '.away/s')
+        os.rmdir(place + '.away')

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "base/poll.h"
+#include "base/signals.h"
 #include "mux/greeting.h"
 #include "mux/mux.h"
 #include "net/endpoint.h"
@@ -25,12 +26,14 @@
 #define NAME 8 /* bytes of the id in the directory's name */
 #define PATH_SIZE 64
 #define JOIN_MOST 15000 /* ms for the near greeting, and for a busy keeper */
+#define PAUSE 20        /* ms before a keeper that was busy is tried again */
 #define FDS 4           /* of a claim */
 
 struct keeper {
 	unsigned char id[MUX_SESSION];
 	uint32_t seconds;
 	char dir[PATH_SIZE], path[PATH_SIZE];
+	bool placed;             /* dir and path exist */
 	int fd, slot;            /* receives claims */
 	int waiter, waiter_slot; /* to the process that waits; -1: none */
 };
@@ -74,27 +77,35 @@ new_socket(void)
 	return fd;
 }
 
-/* mkdir has to succeed: another user may have guessed the name. */
-static bool
-make_place(struct keeper *k)
-{
-	struct sockaddr_un sa;
-
-	if (!os_random(k->id, sizeof(k->id)))
-		return false;
-	name_place(k->id, k->dir, k->path);
-	if (mkdir(k->dir, 0700) == -1)
-		return false;
-	sa = address_of(k->path);
-	k->fd = new_socket();
-	return k->fd != -1 && bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0;
-}
-
 static void
 remove_place(const char *dir, const char *path)
 {
 	unlink(path);
 	rmdir(dir);
+}
+
+/* mkdir has to succeed: another user may have guessed the name. */
+static bool
+make_place(struct keeper *k)
+{
+	struct sockaddr_un sa;
+	int saved;
+
+	k->fd = new_socket();
+	if (k->fd == -1 || !os_random(k->id, sizeof(k->id)))
+		return false;
+	name_place(k->id, k->dir, k->path);
+	if (mkdir(k->dir, 0700) == -1)
+		return false;
+	sa = address_of(k->path);
+	if (bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0) {
+		k->placed = true;
+		return true;
+	}
+	saved = errno;
+	remove_place(k->dir, k->path);
+	errno = saved;
+	return false;
 }
 
 /* ---- the process that waits ---- */
@@ -124,6 +135,7 @@ be_waiter(int fd, pid_t keeper)
 {
 	int status, wstatus;
 
+	signals_child();
 	os_null(STDIN_FILENO);
 	os_null(STDOUT_FILENO);
 	os_null(STDERR_FILENO);
@@ -157,6 +169,7 @@ static struct keeper *
 new_keeper(uint32_t seconds)
 {
 	struct keeper *k = calloc(1, sizeof(*k));
+	int saved;
 
 	if (k == NULL)
 		return NULL;
@@ -164,7 +177,9 @@ new_keeper(uint32_t seconds)
 	k->fd = k->waiter = k->slot = k->waiter_slot = -1;
 	if (make_place(k))
 		return k;
+	saved = errno;
 	keeper_free(k);
+	errno = saved;
 	return NULL;
 }
 
@@ -325,7 +340,7 @@ keeper_free(struct keeper *k)
 {
 	if (k == NULL)
 		return;
-	if (k->fd != -1)
+	if (k->placed)
 		remove_place(k->dir, k->path);
 	os_close(&k->fd);
 	os_close(&k->waiter);
@@ -380,6 +395,21 @@ is_ours(const char *dir)
 	       (st.st_mode & 077) == 0;
 }
 
+/* Systems differ in the error of a socket whose queue is full. */
+static bool
+is_full(int err)
+{
+	return err == EAGAIN || err == EWOULDBLOCK || err == ENOBUFS;
+}
+
+/* poll does not wait for the queue of another socket.  False: the time is over. */
+static bool
+pause_once(int64_t until)
+{
+	poll(NULL, 0, PAUSE);
+	return pollset_clock() < until;
+}
+
 /* Send ${c} to the keeper at ${path}.  Return 0, or -1 with errno set. */
 static int
 send_claim(const char *path, struct keeper_claim *c, int64_t until)
@@ -406,7 +436,7 @@ send_claim(const char *path, struct keeper_claim *c, int64_t until)
 	memcpy(CMSG_DATA(&room.head), fds, sizeof(fds));
 	do
 		n = sendmsg(fd, &msg, 0);
-	while (n == -1 && (errno == EINTR || (errno == EAGAIN && ready(fd, POLLOUT, until))));
+	while (n == -1 && (errno == EINTR || (is_full(errno) && pause_once(until))));
 	os_close(&fd);
 	return n == -1 ? -1 : 0;
 }

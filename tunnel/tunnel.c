@@ -657,15 +657,21 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 
 /* The session's far side cannot be reached.  It has its own limit. */
 static void
+log_left(const struct tunnel *t)
+{
+	if (t->mux == NULL || t->config.role == MUX_FAR || mux_keeps(t->mux) == 0 ||
+	    mux_state(t->mux) == MUX_UP || mux_state(t->mux) == MUX_DEAD)
+		return;
+	log_say(LOG_NOTICE, "%s is not reachable now: relay there ends by itself after %u s",
+	    tunnel_name(t), (unsigned)mux_keeps(t->mux));
+}
+
+static void
 leave_session(struct tunnel *t)
 {
 	t->state = TUNNEL_OVER;
 	if (t->mux == NULL)
 		return;
-	if (t->config.role == MUX_NEAR)
-		log_say(LOG_NOTICE,
-		    "%s is not reachable now: relay there ends by itself after %u s",
-		    tunnel_name(t), (unsigned)mux_keeps(t->mux));
 	mux_end(t->mux, MUX_RESET, "stopped by a signal");
 	keeper_free(t->keeper);
 	t->keeper = NULL;
@@ -678,6 +684,7 @@ tunnel_stop(struct tunnel *t, int status)
 		return;
 	t->status = status;
 	t->report_at = 0;
+	log_left(t);
 	if (t->state == TUNNEL_BACKOFF) {
 		leave_session(t);
 		return;
