@@ -61,6 +61,8 @@ struct relay {
 	struct control *control; /* NULL: none */
 	struct pollset ps;
 	int signal_fd, signal_slot, stdout_slot;
+	int enter_slot;
+	bool no_terminal;        /* stdin is no terminal any more */
 	struct probe_run *probe; /* -n; else NULL */
 	bool ready;              /* the addresses were printed */
 	int64_t used_at;         /* when a connection was open last */
@@ -94,6 +96,7 @@ set_up_tunnel(struct relay *r)
 		.conns = &r->conns,
 		.target = &o->target,
 		.hops = options_tunnel(o) ? &o->hops : NULL,
+		.unattended = o->mode == MODE_TUNNEL ? &o->unattended : NULL,
 		.self = o->self,
 		.far_path = o->far_path,
 		.far_options = o->far_options,
@@ -594,6 +597,32 @@ is_over(const struct relay *r)
 	       tunnel_state(r->tunnel) == TUNNEL_OVER;
 }
 
+/*
+ * After a refused login, Enter at the terminal requests another one.  A read by a
+ * process in the background would stop it.
+ */
+static void
+want_enter(struct relay *r)
+{
+	bool reads = r->tunnel != NULL && tunnel_awaits_login(r->tunnel) && !r->no_terminal &&
+		     tcgetpgrp(STDIN_FILENO) == getpgrp();
+
+	r->enter_slot = pollset_add(&r->ps, reads ? STDIN_FILENO : -1, POLLIN);
+}
+
+static void
+watch_enter(struct relay *r)
+{
+	char line[256];
+
+	if (pollset_ready(&r->ps, r->enter_slot) == 0)
+		return;
+	if (read(STDIN_FILENO, line, sizeof(line)) > 0)
+		tunnel_login(r->tunnel, r->ps.now);
+	else if (errno != EINTR)
+		r->no_terminal = true;
+}
+
 /* Collect what this turn waits for. */
 static void
 want(struct relay *r)
@@ -608,6 +637,7 @@ want(struct relay *r)
 		r->status = status;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
 	want_stdout(r);
+	want_enter(r);
 	listeners_want(&r->listeners, &r->ps, accepts(r));
 	control_want(r->control, &r->ps);
 	conn_want(&r->conns, &r->ps);
@@ -624,6 +654,7 @@ loop(struct relay *r)
 		}
 		take_signals(r);
 		watch_stdout(r);
+		watch_enter(r);
 		if (control_step(r->control, &r->ps))
 			stop(r, SIGTERM);
 		accept_connections(r);

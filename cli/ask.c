@@ -295,9 +295,10 @@ ask_relays(const char *word, const char *name)
 		visit_all(list_one, NULL);
 	else
 		status = find(&s);
-	if (status == STATUS_OK && strcmp(word, "check") == 0)
+	if (status == STATUS_OK && strcmp(word, "check") == 0) {
 		fputs(s.found.report, stdout);
-	else if (status == STATUS_OK && strcmp(word, "list") != 0)
+		ask(s.found.path, "login\n", ANSWER_TIME, s.found.report);
+	} else if (status == STATUS_OK && strcmp(word, "list") != 0)
 		status = stop(&s.found);
 	return fflush(stdout) == 0 && !ferror(stdout) ? status : STATUS_SYSTEM;
 }

@@ -96,7 +96,7 @@ state_name(const struct control_view *v)
 	case TUNNEL_UP:
 		return *v->ready ? "up" : "waiting";
 	case TUNNEL_BACKOFF:
-		return "reconnecting";
+		return tunnel_awaits_login(v->tunnel) ? "login refused" : "reconnecting";
 	case TUNNEL_STOPPING:
 	case TUNNEL_OVER:
 		break;
@@ -288,12 +288,15 @@ take_request(struct control *c, struct client *k, int64_t now)
 		k->leaving = true;
 		return true;
 	}
-	if (strcmp(k->line, "status\n") == 0)
+	if (strcmp(k->line, "status\n") == 0 || strcmp(k->line, "login\n") == 0)
 		k->answer = malloc(CONTROL_REPORT);
-	if (k->answer != NULL)
-		write_report(c, now, k->answer);
-	else
+	if (k->answer == NULL) {
 		drop(k);
+		return false;
+	}
+	write_report(c, now, k->answer);
+	if (*k->line == 'l' && c->view.tunnel != NULL)
+		tunnel_login(c->view.tunnel, now);
 	return false;
 }
 

@@ -121,6 +121,8 @@ struct options {
 	struct forward forwards[OPTIONS_FORWARDS];
 	int n_forwards;
 	struct hops hops;
+	struct hops unattended; /* the same for logins that no person watches */
+	char unattended_rsh[HOPS_TEXT];
 	char jump_text[HOPS_TEXT];  /* -J, each HOP a string */
 	char *hop_list[HOPS_WORDS]; /* those of -J, then the others */
 	char self[BOOTSTRAP_PATH];  /* a tunnel: the path of this program */

@@ -504,6 +504,11 @@ def environ_of(pid):
         return []
 
 
+def environ_with(pid):
+    """The environment of a process."""
+    return dict(word.decode().split('=', 1) for word in environ_of(pid) if b'=' in word)
+
+
 def kill(pid, number):
     """Send a signal to a process that may have ended by itself."""
     with contextlib.suppress(ProcessLookupError):

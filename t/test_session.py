@@ -4,6 +4,7 @@ The line is cut in several ways while bytes pass.  Each client compares all
 bytes that it reads with those that its target has sent.
 """
 import contextlib
+import fcntl
 import hashlib
 import os
 import random
@@ -11,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import termios
 import threading
 import time
 
@@ -686,3 +688,95 @@ def test_name_that_leads_to_another_host(tunnel, far, echo, mark):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place + '.away/s')
         os.rmdir(place + '.away')
+
+
+# ---- logins that are refused ----
+
+@pytest.fixture
+def doubtful(far, hosts, tmp):
+    """Yields a path: while it exists, the login to the host `doubt` is refused.
+    The second path collects the number of logins."""
+    with open(hosts.dir + '/config') as f:
+        config = f.read()
+    refusing, logins = tmp + '/refusing', tmp + '/logins'
+    text = '''#!/bin/sh
+echo "$*" >>%s
+if [ -e %s ]; then
+    echo 'me@doubt: Permission denied (publickey,password).' >&2
+    exit 255
+fi
+exec ssh -F %s "$@"
+''' % (logins, refusing, tmp + '/config')
+    with open(tmp + '/config', 'w') as f:
+        f.write('Host doubt\n    HostName 127.0.0.1\n    Port %d\n%s'
+                % (hosts.ports['login'], config))
+    os.mkdir(tmp + '/near')
+    with open(tmp + '/near/ssh', 'w') as f:
+        f.write(text)
+    os.chmod(tmp + '/near/ssh', 0o755)
+    far.env['RELAY_SSH'] = tmp + '/near/ssh'
+    return refusing, logins
+
+
+def count(path):
+    with open(path) as f:
+        return len(f.readlines())
+
+
+def test_refused_login(tunnel, echo, doubtful):
+    """Goal: after a refused login relay makes no other one by itself, whatever
+    clients do.  relay -O check requests one, and the connections continue."""
+    refusing, logins = doubtful
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'doubt')
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    with open(logins) as f:
+        assert 'BatchMode' not in f.read()
+    open(refusing, 'w').close()
+    CUTS['ssh is killed'](r, None)
+    r.says('for another login press Enter')
+    made = count(logins)
+    clients = [dial(r.address) for _ in range(3)]    # they would shorten the wait
+    rig.quiet(r.pid)
+    assert count(logins) == made == 2
+    with open(logins) as f:
+        assert 'BatchMode=yes' in f.readlines()[1]
+    check = subprocess.run([rig.RELAY, '-O', 'check', str(r.pid)], stdout=subprocess.PIPE,
+                           text=True, env=rig.environ_with(r.pid), check=True)
+    assert 'login refused' in check.stdout
+    wait_for(lambda: r.err().count('for another login') == 2, what=r.err())
+    assert count(logins) == 3
+    os.unlink(refusing)
+    subprocess.run([rig.RELAY, '-O', 'check', str(r.pid)], stdout=subprocess.DEVNULL,
+                   env=rig.environ_with(r.pid), check=True)
+    a.sendall(b'y')
+    assert read_exactly(a, 1) == b'y'
+    with open(logins) as f:
+        assert 'BatchMode' not in f.readlines()[3]    # a person is there
+    for c in clients:
+        c.sendall(b'z')
+        assert read_exactly(c, 1) == b'z'
+    assert r.stop() == 0
+
+
+def test_enter_requests_a_login(tunnel, echo, doubtful):
+    """Goal: Enter at relay's terminal requests another login."""
+    refusing, _ = doubtful
+    ours, theirs = os.openpty()
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'doubt', stdin=theirs, start_new_session=True,
+               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    a = dial(r.address)
+    a.sendall(b'x')
+    assert read_exactly(a, 1) == b'x'
+    open(refusing, 'w').close()
+    CUTS['ssh is killed'](r, None)
+    r.says('for another login press Enter')
+    os.unlink(refusing)
+    rig.quiet(r.pid)
+    os.write(ours, b'\n')
+    a.sendall(b'y')
+    assert read_exactly(a, 1) == b'y'
+    assert r.stop() == 0
+    os.close(ours)

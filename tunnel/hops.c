@@ -269,6 +269,27 @@ hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t s
 	return true;
 }
 
+/* Is the first word of ${rsh} the program ssh? */
+static bool
+is_ssh(const char *rsh)
+{
+	size_t n = strcspn(rsh, " \t");
+
+	return n >= 3 && memcmp(rsh + n - 3, "ssh", 3) == 0 && (n == 3 || rsh[n - 4] == '/');
+}
+
+bool
+hops_unattended(struct hops *h, char *rsh, const struct hops_config *config)
+{
+	struct hops_config c = *config;
+	char why[512];
+
+	c.rsh = rsh;
+	snprintf(
+	    rsh, HOPS_TEXT, "%s%s", config->rsh, is_ssh(config->rsh) ? " -o BatchMode=yes" : "");
+	return hops_parse(h, &c, why, sizeof(why));
+}
+
 char *const *
 hops_argv(const struct hops *h)
 {
@@ -339,6 +360,14 @@ hops_find_named(const struct hops *h, const char *line)
 		if (!hops_is_command(c->hops[i]) && names_host(line, c->hops[i]))
 			return i;
 	return c->n == c->jumps + 1 ? c->jumps : -1;
+}
+
+bool
+hops_is_refusal(const char *line)
+{
+	return strstr(line, "Permission denied (") != NULL ||
+	       strstr(line, "Too many authentication failures") != NULL ||
+	       strstr(line, "Host key verification failed") != NULL;
 }
 
 bool

@@ -44,6 +44,11 @@ struct hops {
  * Make one command of the hops of ${config}, which is copied.  On failure write
  * a line into ${why} and return false.
  *
+ * hops_unattended(h, rsh, config):
+ * The same hops for a login that no person watches.  ${rsh}, HOPS_TEXT bytes,
+ * becomes the first word of the command.  If it is ssh, it does not ask for
+ * passwords.  Return false if the command is too long.
+ *
  * hops_argv(h): the command, as for execvp.
  * hops_name(h, i): the hop of index ${i} as the user wrote it.
  * hops_last(h): the last hop.
@@ -52,6 +57,7 @@ struct hops {
  * hops_any_command(h): at least one hop is a command.
  */
 bool hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size);
+bool hops_unattended(struct hops *h, char *rsh, const struct hops_config *config);
 char *const *hops_argv(const struct hops *h);
 const char *hops_name(const struct hops *h, int i);
 const char *hops_last(const struct hops *h);
@@ -66,6 +72,7 @@ bool hops_any_command(const struct hops *h);
  * hops_remedy(h, hop, line): ssh printed ${line} when it could not reach the
  * hop of index ${hop} (-1: not known).  Return the remedy to append to ${line},
  * or "".
+ * hops_is_refusal(line): in ${line}, ssh reports that a login was refused.
  * hops_is_proxy_end(line): in ${line}, ssh only reports that its ProxyCommand has
  * ended.
  * hops_own_line(h, line): if ${line} is a message of the relay that -J runs,
@@ -73,6 +80,7 @@ bool hops_any_command(const struct hops *h);
  */
 int hops_find_named(const struct hops *h, const char *line);
 const char *hops_remedy(const struct hops *h, int hop, const char *line);
+bool hops_is_refusal(const char *line);
 bool hops_is_proxy_end(const char *line);
 const char *hops_own_line(const struct hops *h, const char *line);
 

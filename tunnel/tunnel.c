@@ -56,6 +56,8 @@ struct tunnel {
 	struct bootstrap *bootstrap; /* with hops */
 	unsigned connects, retries;  /* retries: pauses since the last connect */
 	bool wanted;
+	bool refused;  /* the last login was refused: the next one needs a person */
+	bool attended; /* a person has requested the next login */
 	int uploads_logged;
 	bool silence_logged;
 	int64_t started_at;
@@ -248,6 +250,9 @@ start_near(struct tunnel *t, bool joins, int64_t now)
 {
 	const struct tunnel_config *c = &t->config;
 
+	if (c->hops != NULL && c->unattended != NULL && t->connects > 0)
+		endpoint_command(&c->target->to, hops_argv(t->attended ? c->hops : c->unattended));
+	t->attended = false;
 	if (c->hops != NULL) {
 		mux_wait_peer_first(t->mux);
 		if (!bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
@@ -586,6 +591,18 @@ start_failed(struct tunnel *t, const struct pollset *ps)
 	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
 }
 
+/*
+ * Browsers reconnect by themselves.  Unattended logins would continue until the
+ * account is locked.
+ */
+static void
+await_login(struct tunnel *t)
+{
+	t->refused = true;
+	log_say(LOG_NOTICE, "%s; for another login press Enter here, or run relay -O check %ld",
+	    t->loss, (long)getpid());
+}
+
 static void
 explain_start(struct tunnel *t, struct pollset *ps)
 {
@@ -599,10 +616,13 @@ explain_start(struct tunnel *t, struct pollset *ps)
 		explain_hops(t, ended);
 	else
 		explain_command(t, ended);
-	if (reconnects(t))
-		back_off(t, ps);
-	else
+	if (!reconnects(t)) {
 		be_over(t, STATUS_LINK, ps);
+		return;
+	}
+	if (hops_is_refusal(transport_last_line(t->transport)))
+		await_login(t);
+	back_off(t, ps);
 }
 
 /* The far side of the session has ended: start a new one at once. */
@@ -728,6 +748,9 @@ next_start(const struct tunnel *t)
 	int64_t pause = WANTED_PAUSE * (int64_t)t->retries;
 	int64_t wanted_at = t->started_at + (pause < WANTED_MOST ? pause : WANTED_MOST);
 
+	if (t->refused)
+		return INT64_MAX;
+
 	return t->wanted && wanted_at < t->retry_at ? wanted_at : t->retry_at;
 }
 
@@ -769,7 +792,7 @@ retry(struct tunnel *t, struct pollset *ps)
 		return;
 	if (ps->now >= next_start(t) && tunnel_start(t, ps->now) != STATUS_OK)
 		back_off(t, ps);
-	if (t->state == TUNNEL_BACKOFF)
+	if (t->state == TUNNEL_BACKOFF && !t->refused)
 		pollset_until(ps, next_start(t));
 }
 
@@ -927,6 +950,23 @@ tunnel_want_up(struct tunnel *t)
 }
 
 bool
+tunnel_awaits_login(const struct tunnel *t)
+{
+	return t->state == TUNNEL_BACKOFF && t->refused;
+}
+
+void
+tunnel_login(struct tunnel *t, int64_t now)
+{
+	if (!tunnel_awaits_login(t))
+		return;
+	t->refused = false;
+	t->attended = true;
+	t->retries = 0;
+	t->retry_at = now;
+}
+
+bool
 tunnel_wanted(const struct tunnel *t)
 {
 	return t->wanted;
@@ -1028,7 +1068,9 @@ tunnel_table(const struct tunnel *t, int64_t now)
 
 	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side",
 	    words[t->state]);
-	if (t->state == TUNNEL_BACKOFF)
+	if (tunnel_awaits_login(t))
+		log_say(LOG_ERROR, "%s; waiting for Enter, or for -O check", t->loss);
+	else if (t->state == TUNNEL_BACKOFF)
 		log_say(LOG_ERROR, "%s; reconnecting in %lld s, or at the next connection", t->loss,
 		    (long long)((next_start(t) - now + 999999) / 1000000));
 	if (t->state == TUNNEL_UP)

@@ -50,15 +50,16 @@ struct tunnel_config {
 	 * that name no other; its limits and kids also apply to look-ups. */
 	struct dial_target *target;
 
-	const struct hops *hops;     /* near: the hops; NULL: -m */
-	const char *self, *far_path; /* with hops: see bootstrap.h */
-	const char *far_options;     /* with hops: of the far relay */
-	const char *join_options;    /* the same, of one that continues a session */
-	int64_t keep;                /* seconds that a session lasts without a channel; 0: none */
-	bool probing;                /* near: for -n, see tunnel_set_hops */
-	bool one_shot;               /* near: the link ends with its only connection */
-	bool only_target;            /* far: refuse streams that name another target */
-	bool any_uid;                /* far: other users may connect to listeners of -R */
+	const struct hops *hops;       /* near: the hops; NULL: -m */
+	const struct hops *unattended; /* with hops: for logins that no person watches */
+	const char *self, *far_path;   /* with hops: see bootstrap.h */
+	const char *far_options;       /* with hops: of the far relay */
+	const char *join_options;      /* the same, of one that continues a session */
+	int64_t keep;                  /* seconds that a session lasts without a channel; 0: none */
+	bool probing;                  /* near: for -n, see tunnel_set_hops */
+	bool one_shot;                 /* near: the link ends with its only connection */
+	bool only_target;              /* far: refuse streams that name another target */
+	bool any_uid;                  /* far: other users may connect to listeners of -R */
 };
 
 /*
@@ -108,12 +109,17 @@ const char *tunnel_loss(const struct tunnel *t);
  * tunnel_want_up(t): TUNNEL_BACKOFF: a connection waits, so the next start is
  * earlier.
  * tunnel_wanted(t): tunnel_want_up was called after the last start.
+ * tunnel_awaits_login(t): TUNNEL_BACKOFF: the last login was refused.  The next
+ * one follows tunnel_login.
+ * tunnel_login(t, now): a person requests another login; ssh may ask questions.
  * tunnel_open(t, target): near: a new stream, or NULL; see mux_open.
  * tunnel_ask(t, f): near: request the listener of a -R; see remote_ask.
  * tunnel_probe(t, f): near: connect to the target of ${f} once; see probe.h.
  */
 void tunnel_want_up(struct tunnel *t);
 bool tunnel_wanted(const struct tunnel *t);
+bool tunnel_awaits_login(const struct tunnel *t);
+void tunnel_login(struct tunnel *t, int64_t now);
 struct stream *tunnel_open(struct tunnel *t, const char *target);
 bool tunnel_ask(struct tunnel *t, struct forward *f);
 bool tunnel_probe(struct tunnel *t, struct forward *f);
