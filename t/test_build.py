@@ -1,5 +1,5 @@
-"""What make builds and installs: the hardening flags of compiler and linker, as
-readelf shows them, one file for each system, and make as packagers use it.
+"""What make builds and installs: hardening, one source file for each system, and
+make as packagers use it.
 """
 import glob
 import os
@@ -119,8 +119,8 @@ def copy_tree(to):
 
 
 def make(tree, *words, tool='make', user=None, **env):
-    """What the tool prints.  No variable of the make that runs these tests is
-    inherited, and no tool of a cross-compiler is found, unless env has it."""
+    """What the tool prints.  Variables of the make that runs these tests are
+    removed from the environment; env is added."""
     clean = {name: value for name, value in os.environ.items()
              if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'CC', 'CFLAGS', 'LDFLAGS',
                              'CPPFLAGS', 'PREFIX', 'DESTDIR', 'OS', 'POSIX')}
@@ -144,7 +144,7 @@ def read(path):
 @pytest.fixture(scope='module', params=MAKES)
 def tree(request, tmp_path_factory):
     """(a tree that `make` has built, the name of that make).  The static copy
-    is a stand-in, because test_reproducible builds a real one."""
+    is a dummy, because test_reproducible builds a real one."""
     top = copy_tree(tmp_path_factory.mktemp('build') / 'relay')
     make(top, '-j2', 'relay', 'completion/_relay', 'completion/relay.bash', tool=request.param,
          CFLAGS=FLAGS)
@@ -245,8 +245,9 @@ def test_distclean(tmp_path):
 
 @pytest.mark.parametrize('tool', MAKES)
 def test_static_copy(tool, tmp_path):
-    """Goal: make builds the static relay that tunnels copy; a new ./relay
-    makes it again.  Without its compiler, make reports this and succeeds."""
+    """Goal: make builds the static relay that tunnels copy.  When ./relay is
+    built, the old static one is removed.  Without the compiler of the static
+    one, make reports this and succeeds."""
     top = str(copy_tree(tmp_path / 'relay'))
     copy = '%s/relay-%s-%s' % (top, os.uname().sysname, os.uname().machine)
     log = make(top, '-j2', 'STATIC_CC=no-musl', 'CROSSED=', tool=tool, CFLAGS=FLAGS)
@@ -263,7 +264,7 @@ def test_static_copy(tool, tmp_path):
 
 
 def test_syntax():
-    """Goal: the Makefile has nothing that GNU make 3.81 or bmake lacks."""
+    """Goal: the Makefile uses only features of GNU make 3.81 and bmake."""
     with open(TOP + '/Makefile') as f:
         text = f.read()
     assert not re.search(r'^\w+ *(!=|::=|:=|\+=)|^[ .]*(ifeq|ifdef|if |for |include)'

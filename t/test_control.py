@@ -171,8 +171,8 @@ def test_name_of_several(control, relay, target):
 
 
 def test_never_just_a_pid(control):
-    """Goal: a process that is no relay is not stopped, even if a socket with
-    its name is there."""
+    """Goal: other processes are not stopped, even if a control socket with
+    their process ID exists."""
     with subprocess.Popen(['sleep', '60']) as sleep:
         os.makedirs(control.dir, 0o700)
         with socket.socket(socket.AF_UNIX) as s:
@@ -212,8 +212,8 @@ def test_dead_sockets(control, relay, target):
 
 
 def test_no_answer(control, relay, target):
-    """Goal: a relay that does not run for a moment is listed, is not removed,
-    and delays list by two seconds at most."""
+    """Goal: while SIGSTOP stops a relay, list prints it, does not remove its
+    socket, and waits two seconds at most."""
     r = relay('127.0.0.1:0', *target('unix').words)
     r.address
     with frozen(r.pid):
@@ -329,8 +329,8 @@ def test_wrong_user(control, relay, target, tmp):
 @pytest.mark.skipif(os.getuid() != 0, reason='skipped: needs root')
 @pytest.mark.parametrize('what', ['owner', 'mode', 'link', 'file'])
 def test_foreign_directory(control, relay, target, tmp, what):
-    """Goal: a directory of another user, or open to others, or a link, is not
-    used: relay takes the next one, and works."""
+    """Goal: relay does not use a directory of another user, one that is open to
+    others, or a link.  It uses the next directory."""
     os.mkdir(control.base)
     if what == 'file':
         with open(control.dir, 'w'):
@@ -377,8 +377,7 @@ def test_no_directory(relay, target, tmp):
 
 def test_hostile_clients(control, relay, target):
     """Goal: clients that send nothing, send megabytes, or do not read are
-    closed within moments, do not make relay grow or spin, and delay no
-    connection."""
+    closed soon.  relay does not grow or spin, and connections go on."""
     t = target('unix')
     r = relay('127.0.0.1:0', *t.words)
     a, b = rig.connect(r.address), t.accept()
@@ -389,7 +388,7 @@ def test_hostile_clients(control, relay, target):
     assert len(os.listdir('/proc/%d/fd' % r.pid)) <= files + 4
     assert rig.cpu_grows(r.pid) < 0.2
     for s in silent:
-        assert s.recv(1) == b''         # five rounds of a second
+        assert s.recv(1) == b''         # four at a time, a second each
         s.close()
     for text in b'x' * 4096, b'status', b'status\nstatus\n', b'\n', b'\0' * 15, b'exit', b'exit\nx':
         with control.connect(r.pid) as s, contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -465,7 +464,7 @@ def test_log(relay, target, tmp):
 
 
 def test_log_of_a_failure(run, tmp):
-    """Goal: the cause of a failed start is in the file, too."""
+    """Goal: the cause of a failed start is also in the file."""
     r = run('-E', tmp + '/log', '-', tmp + '/none')
     assert (r.returncode, r.stderr) == (1, '')
     with open(tmp + '/log') as f:
@@ -474,8 +473,8 @@ def test_log_of_a_failure(run, tmp):
 
 @pytest.mark.parametrize('kind', ['link', 'directory', 'none', 'fifo', 'foreign', 'socket'])
 def test_log_that_cannot_be_opened(run, target, tmp, kind):
-    """Goal: each is an error with status 6 and one line, and relay does not
-    block."""
+    """Goal: each kind of file is an error with status 6 and one line, and relay
+    does not block."""
     path = tmp + '/log'
     if kind == 'link':
         os.symlink(tmp + '/to', path)
@@ -564,8 +563,8 @@ def background(control, *words):
 
 
 def test_background(control, target):
-    """Goal: with -f later messages are in a file of mode 0600, which list
-    names, and which stays after the end."""
+    """Goal: with -f, later messages go to a file of mode 0600.  list prints its
+    name, and the file stays after the end."""
     t = target('unix')
     pid, address = background(control, '127.0.0.1:0', *t.words)
     path = control.log(pid)

@@ -1,9 +1,8 @@
 """-J: every login is made from this host, through the hosts before it.
 
 Three sshds prohibit every kind of forwarding and have no relay: `login`, `gate`
-and `node`.  A fourth one, `vault`, accepts only a password.  `locked` is `node`
-for an ssh that has no key for it: the ssh of each host, but not the one that
-`near` describes.
+and `node`.  A fourth one, `vault`, accepts only a password.  `locked` is
+another name of `node`, and only the ssh of `near` has a key for it.
 """
 import contextlib
 import fcntl
@@ -58,8 +57,7 @@ class Terminal:
                 'preexec_fn': lambda: fcntl.ioctl(self.theirs, termios.TIOCSCTTY, 0)}
 
     def expect(self, pattern):
-        """Read until the pattern is there, and remove it and what is before
-        it."""
+        """Read until the pattern matches.  Remove the text up to its end."""
         while not re.search(pattern, self.text):
             self.text += self.end.recv()
         self.text = self.text[re.search(pattern, self.text).end():]
@@ -96,8 +94,8 @@ def lines(r):
     (['-J', 'login', 'gate', 'env A=B'], 'login -> gate -> env A=B'),
 ], ids=lambda v: v if isinstance(v, str) else ' '.join(v))
 def test_page(tunnel, far, web, hosts, mark, words, path):
-    """Goal: with -J, one command and empty homes are enough for a page.  The
-    messages show the whole path."""
+    """Goal: with -J, one command makes a page reachable, although the homes of
+    the hosts are empty.  The messages show the whole path."""
     r = tunnel(*forward(web), *words)
     shows_page(r.address)
     assert lines(r)[0] == 'relay: reaching ' + path
@@ -169,8 +167,8 @@ def test_password_on_the_way(tunnel, far, web, terminal):
 
 @asks_password
 def test_wrong_password(tunnel, far, web, terminal):
-    """Goal: after three wrong passwords relay exits with status 7.  The remedy
-    is not -J, which was used."""
+    """Goal: after three wrong passwords relay exits with status 7.  The message
+    does not recommend -J, which was used."""
     r = tunnel(*forward(web), '-J', 'login', 'vault', **terminal.words())
     for _ in range(3):
         terminal.expect(b'password: ')
@@ -190,7 +188,7 @@ def test_password_without_jump(tunnel, far, web):
 
 def test_host_keys_in_order(tunnel, far, web, hosts, tmp, terminal):
     """Goal: the questions about host keys come in the order of the path, and
-    Ctrl-C at the second one ends all."""
+    Ctrl-C at the second one ends all processes."""
     ssh = 'ssh -F %s/config -o BatchMode=no -o StrictHostKeyChecking=ask -o UserKnownHostsFile=%s/known' \
         % (hosts.dir, tmp)
     for answers in (('login', 'gate', 'node'), ('login', None)):
@@ -370,7 +368,7 @@ def test_failed_step(hosts, far, words, good, bad, part):
     (['-J', 'login', 'gate', 'locked'], ['cannot reach ', 'Permission denied', 'use -J']),
 ], ids=str)
 def test_no_way(tunnel, far, words, parts):
-    """Goal: the last line has the failed hop, the cause and the remedy once.
+    """Goal: the last line names the failed hop, the cause and the remedy once.
     ssh's messages about the end of its ProxyCommand are not shown.  The status
     is 7."""
     r = tunnel('-L', '127.0.0.1:0:/a', *words)
@@ -420,7 +418,7 @@ def test_interrupted_at_the_terminal(tunnel, far, web, hosts, mark):
 
 
 def test_stopped_while_it_starts(tunnel, far, hosts, mark):
-    """Goal: a signal while the first host is reached ends all."""
+    """Goal: a signal while relay starts on the first host ends all processes."""
     far.program('uname', '#!/bin/sh\n[ "$1" = -s ] && exec sleep 100\necho any\n')
     r = tunnel('-L', '127.0.0.1:0:/a', '-J', 'login', 'node')
     sleep, = wait_for(lambda: [pid for pid, line in rig.marked(mark).items() if line == 'sleep 100'])

@@ -43,8 +43,8 @@ def macos(library, monkeypatch):
 
 @grid(only=lambda c: 'pipes' not in c)
 def test_half_closes(joint, cell):
-    """Goal: each EOF passes alone, whichever comes first, and relay then
-    sleeps."""
+    """Goal: an EOF passes before the other direction ends, in either order.
+    relay then sleeps."""
     j = joint(cell)
     for first in (0, 1):
         ends = j.connect()
@@ -61,8 +61,8 @@ def test_half_closes(joint, cell):
 
 @pytest.mark.parametrize('way', ['direct', 'm'])
 def test_reset_after_eof(joint, way):
-    """Goal: a client sends EOF, and later resets.  The poll reports only the
-    EOF, and the target sees the reset all the same."""
+    """Goal: a client sends EOF, and later resets.  Although poll
+    reports only the EOF, the target sees the reset."""
     a, b = joint(Cell(way, 'tcp', 'tcp')).connect()
     ping(a, b)
     a.shut()

@@ -1,5 +1,5 @@
-"""packaging/: each file has the version of relay.h, and the tools that are here
-can read it.
+"""packaging/: each file has the version of relay.h, and installed tools can read
+it.
 """
 import glob
 import os
@@ -67,8 +67,8 @@ def test_syntax(name):
 
 
 def test_no_invented_address():
-    """Goal: every address is in a domain that never exists, or is that of a
-    format's description."""
+    """Goal: every address is in a domain that never exists, or belongs to the
+    description of a format."""
     for path in glob.glob(PACKAGING + '**', recursive=True):
         if os.path.isfile(path):
             for host in re.findall(r'(?:://|@)([\w.-]+\.\w+)', read(path)):

@@ -51,7 +51,7 @@ def tunnel(far, relay, mark):
 
 
 def places(mark):
-    """The directories of the keepers of this test that live now."""
+    """The directories of the running keepers of this test."""
     inodes = set()
     for pid in rig.marked(mark):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -234,7 +234,7 @@ def test_stdio_survives(tunnel, hosts, echo):
 
 
 def test_host_that_comes_back_later(tunnel, hosts, echo):
-    """Goal: clients wait while the host is down, and go on when it is back."""
+    """Goal: clients wait while the host is down, and continue when it is back."""
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login', 'node')
     a = dial(r.address)
     a.sendall(b'x')
@@ -249,8 +249,8 @@ def test_host_that_comes_back_later(tunnel, hosts, echo):
 
 
 def test_line_that_hangs(tunnel, hosts, echo):
-    """Goal: if the old channel hangs and a new one is made, the new one counts:
-    the far side closes the old one."""
+    """Goal: if the old channel hangs, the far side closes it when there is a new
+    one, and uses the new one."""
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
     a = dial(r.address)
     a.sendall(b'x')
@@ -294,8 +294,8 @@ def test_keeper_was_killed(tunnel, far, echo, mark):
 
 @pytest.mark.parametrize('keep', ['-k', 'RELAY_KEEP'])
 def test_no_session(tunnel, far, echo, mark, keep):
-    """Goal: with -k 0, or RELAY_KEEP=0 there, no keeper runs, and a lost line
-    resets the connections."""
+    """Goal: with -k 0, or RELAY_KEEP=0 on the far side, no keeper runs, and a
+    lost line resets the connections."""
     words = ('-k', '0') if keep == '-k' else ()
     r = tunnel(*words, '-L', '127.0.0.1:0:' + echo.address, far.here(),
                env={'RELAY_KEEP': '' if keep == '-k' else '0'})
@@ -345,7 +345,8 @@ def test_clean_stop(tunnel, echo, hosts, mark, number):
 
 
 def test_stopped_while_the_line_is_down(tunnel, hosts, echo, mark):
-    """Goal: a stop while the line is down says how long the keeper remains."""
+    """Goal: if relay is stopped while the line is down, it reports how long the
+    keeper remains."""
     r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, 'login')
     a = dial(r.address)
     a.sendall(b'x')
@@ -360,7 +361,7 @@ def test_stopped_while_the_line_is_down(tunnel, hosts, echo, mark):
 
 
 def test_claims_that_are_not_valid(tunnel, far, echo, mark):
-    """Goal: a keeper ignores what is no claim, and keeps no descriptor of it."""
+    """Goal: a keeper ignores invalid claims, and closes their descriptors."""
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
     a = dial(r.address)
     a.sendall(b'x')
@@ -387,7 +388,7 @@ def test_claims_that_are_not_valid(tunnel, far, echo, mark):
 
 
 def test_sleep(tunnel, echo):
-    """Goal: a near side that was stopped for a while goes on."""
+    """Goal: bulk continues if the line is lost while SIGSTOP stops relay."""
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
     b = Bulk(r.address, 8 << 20, 3)
     wait_for(lambda: b.got > 100000)

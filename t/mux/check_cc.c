@@ -30,8 +30,8 @@ static size_t waits_n;
 static double free_exact;
 static bool small_pieces; /* a quiet stream sends beside bulk */
 /*
- * What is sent at once is one packet, as with ssh: it arrives with its last
- * byte.
+ * Bytes that are sent at once are one packet, as with ssh.  It arrives when its
+ * last byte does.
  */
 static bool packs;
 static int64_t packed_at;

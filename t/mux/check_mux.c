@@ -484,7 +484,7 @@ put_some(struct flow *f, int i)
 	stream_push(a->s);
 }
 
-/* Nothing more is to be read from ${a}. */
+/* ${a} has nothing more to read. */
 static bool
 reads_no_more(struct side *a)
 {
@@ -554,7 +554,7 @@ check_dirty(const struct flow *f, const struct side *a)
 	    "flow %d: the mux has changed it without making it dirty", (int)(f - flow));
 }
 
-/* What a reset shows that the mux of ${a} has read. */
+/* Record the end of ${a} that its mux has read. */
 static void
 check_reset(struct flow *f, struct side *a)
 {
@@ -887,7 +887,7 @@ draw(void)
 	}
 }
 
-/* What a flow that has come to its end must have done. */
+/* Check a flow that has ended. */
 static void
 check_flow(const struct flow *f)
 {
@@ -1816,7 +1816,7 @@ START_TEST(only_the_hello_is_sent_before_the_far_hello)
 }
 END_TEST
 
-/* ---- what breaks the link: PROTOCOL section 8 ---- */
+/* ---- what breaks the link: PROTOCOL section 9 ---- */
 
 static struct stream *taken; /* the far side's stream 1, or the near side's */
 
@@ -2113,8 +2113,8 @@ START_TEST(no_more_streams_than_the_far_side_allows)
 END_TEST
 
 /*
- * What is read between our CLOSE and that of the peer is dropped, and reserves
- * nothing.
+ * DATA that is read between our CLOSE and that of the peer is dropped, and
+ * reserves no memory.
  */
 START_TEST(what_was_on_its_way_when_CLOSE_was_sent_is_dropped)
 {
@@ -2545,10 +2545,7 @@ START_TEST(a_mux_may_be_freed_before_its_last_stream_is_released)
 }
 END_TEST
 
-/*
- * The sender sees that its last bytes are taken, although EOF was sent long
- * ago.
- */
+/* After EOF, the sender still sees that its last bytes are taken. */
 START_TEST(credit_is_sent_after_eof_while_bytes_are_held)
 {
 	struct stream *s, *t;
@@ -2632,7 +2629,7 @@ far_with_both_eofs(size_t n)
 
 #define LOSS "not everything was delivered"
 
-/* ${_i}: how what was received is dropped. */
+/* ${_i}: how the received bytes are dropped. */
 START_TEST(a_close_after_both_eofs_reports_what_was_dropped)
 {
 	far_with_both_eofs(600);
@@ -2647,7 +2644,7 @@ START_TEST(a_close_after_both_eofs_reports_what_was_dropped)
 	pull(far);
 	sent_close(1, MUX_RESET, LOSS);
 	ck_assert_uint_eq(reserved(far), 0);
-	put_close(1, MUX_END); /* for what we sent was delivered */
+	put_close(1, MUX_END); /* the bytes that we sent were delivered */
 	lives(far);
 	ck_assert_uint_eq(streams(far), 0);
 	if (_i != 2) {
@@ -2659,8 +2656,8 @@ START_TEST(a_close_after_both_eofs_reports_what_was_dropped)
 END_TEST
 
 /*
- * ${_i}: 0 stop, 1 discard; DATA that comes afterwards is dropped, and is not
- * lost when there is none.
+ * ${_i}: 0 stop, 1 discard.  DATA that comes later is dropped, and CLOSE
+ * reports this.  Without such DATA, CLOSE has code 0.
  */
 START_TEST(a_close_reports_data_that_comes_after_stop_or_discard)
 {
@@ -2692,8 +2689,8 @@ START_TEST(a_close_reports_data_that_comes_after_stop_or_discard)
 END_TEST
 
 /*
- * A side that sent EOF and STOP waits for the peer's EOF, though its owner has
- * released it.
+ * A side that has sent EOF and STOP waits for the peer's EOF, also after its
+ * owner has released it.
  */
 START_TEST(a_released_stream_reports_what_it_dropped)
 {
@@ -2718,8 +2715,8 @@ START_TEST(a_released_stream_reports_what_it_dropped)
 END_TEST
 
 /*
- * ${_i}: the side that reads the report has taken all, or not yet: it sends its
- * own CLOSE when it has.
+ * The side that reads the report sends its own CLOSE when its owner has taken
+ * or discarded all bytes.
  */
 START_TEST(a_report_of_loss_leaves_the_other_direction_alone)
 {
@@ -2760,7 +2757,7 @@ START_TEST(a_close_with_code_0_after_both_eofs_does_not_reset)
 	ck_assert(stream_is_closed(taken));
 	ck_assert_uint_eq(stream_code(taken), MUX_END);
 	ck_assert_uint_eq(held(taken), 600);
-	mux_lost(far, MUX_RESET, "gone"); /* the end of the link neither */
+	mux_lost(far, MUX_RESET, "gone"); /* nor does the end of the link */
 	ck_assert_uint_eq(stream_code(taken), MUX_END);
 	take_bytes(taken, 600);
 	stream_release(taken);
@@ -2778,7 +2775,7 @@ START_TEST(a_stream_that_is_stopped_sends_eof_by_itself_and_no_data)
 	put_number(FRAME_CREDIT, 1, 1000, 4);
 	lives(far);
 	ck_assert(stream_is_stopped(taken));
-	ck_assert_uint_eq(waiting(taken), 4000); /* of its owner */
+	ck_assert_uint_eq(waiting(taken), 4000); /* the owner has sent them */
 	pull(far);
 	ck_assert_ptr_null(find_frame(FRAME_DATA, 1));
 	ck_assert_ptr_nonnull(find_frame(FRAME_EOF, 1));
@@ -2864,7 +2861,7 @@ END_TEST
 
 /*
  * No more memory can be mapped, so that DATA does not fit into rx.  False: this
- * system, or a sanitizer, knows no limit.
+ * system, or a sanitizer, has no such limit.
  */
 static bool
 no_memory(void)
@@ -3629,7 +3626,7 @@ START_TEST(acks_are_as_many_as_the_peer_asks_for)
 END_TEST
 
 /*
- * What near asks for, as PROTOCOL section 6 says, for the line that mux_stats
+ * The ACK_EVERY of near, by PROTOCOL section 6, for the line that mux_stats
  * reports.
  */
 static uint32_t
@@ -3747,7 +3744,7 @@ START_TEST(a_dead_line_is_noticed)
 	greet(&near, MUX_NEAR);
 	switch (_i) {
 	case 0: /* a sleep, then bytes, then silence */
-	case 1: /* the same, where bytes are seen before the time */
+	case 1: /* the same, but bytes are read before mux_tick */
 		now += 3600 * (int64_t)SECOND;
 		if (_i == 0)
 			mux_tick(near, now);

@@ -83,8 +83,8 @@ take_all(struct stream *s)
 }
 
 /*
- * ${trickle}: the sources give so many bytes per us each, in pieces of
- * ${piece}; 0: always full.
+ * Each source gives ${trickle} bytes per us, in pieces of ${piece}.  0: it is
+ * always full.
  */
 static void
 run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t start, int64_t span,
