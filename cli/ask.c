@@ -153,7 +153,7 @@ remove_dead(const char *path)
 	char none[CONTROL_REPORT];
 	struct stat st;
 
-	/* Look again: the process ID may be in use again since. */
+	/* Ask again: a new relay may have this process ID, and so this path. */
 	if (lstat(path, &st) == -1 || !S_ISSOCK(st.st_mode) ||
 	    ask(path, "status\n", ANSWER_TIME, none) != ASKED_DEAD)
 		return;
@@ -218,7 +218,7 @@ list_one(struct found *f, void *arg)
 	    *log != '\0' ? "  " : "", log);
 }
 
-/* The relays with one name. */
+/* The relays that ${name} matches. */
 struct search {
 	const char *name;
 	int n;
@@ -242,7 +242,7 @@ match(struct found *f, void *arg)
 		s->found = *f;
 }
 
-/* Find the one relay ${s}->name.  Return an exit status; a failure is logged. */
+/* Find the one relay ${s}->name.  Return an exit status; log a failure. */
 static int
 find(struct search *s)
 {

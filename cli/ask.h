@@ -1,7 +1,7 @@
 /*
  * cli/ask.h - -O: list, check and stop the relays of this user.
  *
- * Each relay that is asked has two seconds to answer.
+ * A relay has two seconds to send its report, and 20 seconds to exit.
  */
 #ifndef CLI_ASK_H
 #define CLI_ASK_H
@@ -11,16 +11,21 @@
 
 /*
  * ask_relays(word, name):
- * "list" the relays of this user on stdout and remove dead control sockets,
- * "check" the relay ${name}: print its report, or "exit": stop it and wait
- * for its end.  Return an exit status; a failure was logged.
+ * Perform the action ${word}:
+ *
+ *   list         Print one line for each relay of this user, and remove the
+ *                control sockets of relays that have ended.
+ *   check        Print the report of the relay ${name}.
+ *   exit, stop   Stop the relay ${name}, and wait until it has ended.
+ *
+ * Return an exit status; a failure was logged.
  */
 int ask_relays(const char *word, const char *name);
 
 /*
  * ask_field(report, key, nth, dst, size):
- * Copy the value of line number ${nth} with ${key}, from 0, to ${dst}.  Return
- * false, with ${dst} empty, if there is no such line.
+ * Copy the value of a line with ${key} to ${dst}.  ${nth} is 0 for the first
+ * such line.  Return false, with ${dst} empty, if there is no such line.
  */
 bool ask_field(const char *report, const char *key, int nth, char *dst, size_t size);
 

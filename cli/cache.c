@@ -14,7 +14,7 @@
 
 #define HOST_SIZE 65
 
-/* Return false if the environment names no such directory. */
+/* Return false if there is no such directory, or its path is too long. */
 static bool
 name_dir(int i, char *dst)
 {

@@ -15,13 +15,14 @@
 #include <stddef.h>
 
 #define CACHE_DIRS 2
-#define CACHE_PATH 1024 /* of a file */
+#define CACHE_PATH 1024 /* the size of a path, with its NUL */
 
 /*
  * cache_dir(i, make, dst, why):
- * Write the path of directory number ${i}, below CACHE_DIRS, to ${dst}.  If
- * ${make}, create it.  Both buffers have CACHE_PATH bytes.  Return false with
- * the reason in ${why} if it cannot be used.
+ * Write the path of directory number ${i} to ${dst}.  ${i} is less than
+ * CACHE_DIRS.  If ${make}, create the directory.  Both buffers have CACHE_PATH
+ * bytes.  Return false with the reason in ${why} if the directory cannot be
+ * used.
  */
 bool cache_dir(int i, bool make, char *dst, char *why);
 

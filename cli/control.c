@@ -39,7 +39,7 @@ struct client {
 	int fd; /* -1: none */
 	int slot;
 	int64_t until;
-	bool leaving; /* requested the end: it waits for the end of this process */
+	bool leaving; /* sent exit: it waits for the end of this process */
 	char line[LINE_SIZE];
 	size_t line_used;
 	char *answer; /* NULL: the request is not complete */
@@ -226,7 +226,7 @@ free_client(struct control *c)
 	return NULL;
 }
 
-/* poll reports a hang-up even if no event is wanted, so ${leaving} is left out. */
+/* A leaving client is left out: poll would report its hang-up in each turn. */
 void
 control_want(struct control *c, struct pollset *ps)
 {
@@ -282,7 +282,7 @@ take_request(struct control *c, struct client *k, int64_t now)
 	k->line[k->line_used] = '\0';
 	if (strcmp(k->line, "exit\n") == 0) {
 		log_say(LOG_NOTICE, "stopped by relay -O exit");
-		/* Without it, the client asks again whether this process runs. */
+		/* If the answer is lost, the client sends exit again. */
 		n = write(k->fd, CONTROL_LEAVING, sizeof(CONTROL_LEAVING) - 1);
 		(void)n;
 		k->leaving = true;

@@ -9,8 +9,8 @@
  *   exit     The answer is "stopping".  EOF follows when the process ends.
  *
  * Only processes of the same user and of root are served, at most four at a
- * time, and each for at most a second.  What they send and do not read is
- * bounded, so no client delays the connections.
+ * time.  A client has one second to send its line and to read the report.  The
+ * size of both is bounded, so no client delays the connections.
  */
 #ifndef CLI_CONTROL_H
 #define CLI_CONTROL_H
@@ -24,11 +24,11 @@ struct options;
 struct pollset;
 struct tunnel;
 
-#define CONTROL_FILES 5 /* the descriptors of a control socket */
+#define CONTROL_FILES 5 /* descriptors: the listener and four clients */
 #define CONTROL_REPORT 16384
 #define CONTROL_LEAVING "stopping\n" /* the answer to exit */
 
-/* What a report is made of.  All pointers are borrowed. */
+/* The sources of a report.  All pointers are borrowed. */
 struct control_view {
 	const struct options *options;
 	const struct listeners *listeners;
@@ -46,16 +46,16 @@ struct control *control_open(const struct control_view *view);
 
 /*
  * control_want(c, ps), control_step(c, ps):
- * Before the poll of each turn, and after it.  control_step returns true if a
- * client requests the end of this relay.  Neither blocks.
+ * Call control_want before the poll of each turn, and control_step after it.
+ * control_step returns true if a client has sent exit.  Neither blocks.
  */
 void control_want(struct control *c, struct pollset *ps);
 bool control_step(struct control *c, const struct pollset *ps);
 
 /*
  * control_close(c):
- * At exit: remove the socket file.  The system closes the clients, so that they
- * get EOF when the process has ended.
+ * At exit: remove the socket file.  The sockets of the clients stay open: a
+ * client gets EOF when the process has ended.
  */
 void control_close(struct control *c);
 

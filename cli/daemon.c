@@ -21,7 +21,7 @@
 
 #define PID_TRIES 100 /* while other processes remove the pid file */
 
-/* Of the log of -f.  The file and its predecessor have at most 1 MiB. */
+/* The log of -f and its predecessor have at most 1 MiB together. */
 #define LOG_MOST (512L * 1024)
 #define LOG_KEPT (7 * 24 * 3600) /* seconds */
 
@@ -101,7 +101,7 @@ keep_log(void)
 
 /* ---- -f ---- */
 
-/* In the parent: wait until the child is ready or has ended. */
+/* In the parent: wait until the child is ready or has ended, then exit. */
 static void
 exit_as_child(pid_t pid, int fd)
 {
@@ -164,7 +164,7 @@ daemon_detach(struct daemon *d)
 
 /* ---- -P ---- */
 
-/* EEXIST: the file is not a regular file of this user with one name. */
+/* EEXIST: daemon_write_pid does not allow this file. */
 static int
 open_pid_file(const char *path)
 {
@@ -178,8 +178,9 @@ open_pid_file(const char *path)
 	if (fd == -1)
 		return -1;
 	/*
-	 * Another user could write any process ID to a file that they own.  If
-	 * the file has no name, its owner has just removed it: os_lock returns
+	 * A file of another user can contain any process ID.  If a file
+	 * has a second name, its contents change under that name too.  If the
+	 * file has no name, another relay has just removed it: os_lock returns
 	 * ESTALE.
 	 */
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 &&
@@ -204,7 +205,7 @@ find_owner(int fd)
 	return (long)whole.l_pid;
 }
 
-/* EAGAIN: the process ${*owner} has locked the file; 0: an unknown process. */
+/* On EAGAIN, the process ${*owner} has locked the file; 0: not known. */
 static int
 lock_pid_file(const char *path, long *owner)
 {

@@ -33,16 +33,16 @@ bool daemon_open_log(const char *path);
  * daemon_fork(d):
  * Fork.  Return true in the child.  The parent does not return: it exits with
  * STATUS_OK once the child has called daemon_detach, or with the exit status of
- * the child if the child ends before.  Return false with errno set if there is
- * no process or descriptor.
+ * the child if the child ends before.  Return false with errno set if pipe(2)
+ * or fork(2) fails.
  */
 bool daemon_fork(struct daemon *d);
 
 /*
  * daemon_write_pid(d):
- * Write the process ID to the pid file and lock the file.  It is created, or
- * it must be a regular file of this user with one name.  If there is no
- * ${pid_path}, do nothing.  Return false if it fails; the error was logged.
+ * Write the process ID to the pid file and lock the file.  A file that exists
+ * must be a regular file of this user without a second name.  If there is no
+ * ${pid_path}, do nothing.  Return false after an error, which was logged.
  */
 bool daemon_write_pid(struct daemon *d);
 
@@ -50,9 +50,9 @@ bool daemon_write_pid(struct daemon *d);
  * daemon_detach(d):
  * Start a session without a terminal, replace stdin and stderr by /dev/null,
  * and let the parent exit.  If stderr is a regular file, it stays.  Otherwise,
- * without -E, messages go to a file in the directory of cli/cache.h.  Logs of
- * ended processes that are a week old are removed there.  If no parent waits,
- * do nothing.
+ * without -E, messages go to a file in the directory of cli/cache.h.  Logs
+ * there are removed if their process has ended and they are a week old.  If no
+ * parent waits, do nothing.
  */
 void daemon_detach(struct daemon *d);
 

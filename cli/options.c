@@ -1,7 +1,7 @@
 /*
  * cli/options.c - the command line: options, then ends or hops.
  *
- * It is checked as a whole before relay opens anything.
+ * The whole command line is checked before relay opens anything.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -249,7 +249,6 @@ parse_target_only(struct options *o, int n, char *argv[])
 	o->from.kind = ENDPOINT_STDIO;
 }
 
-/* NAME is an address or a process ID. */
 static void
 parse_control(struct options *o, int n, char *argv[])
 {

@@ -31,9 +31,9 @@ enum mode {
 
 /*
  * ROW(letter, argument, kind, field, least, most, help):
- * One row per option: its letter, its argument in relay -h ("": none), its
- * kind, its field in struct options, the bounds of a number, its line in
- * relay -h.  A LEVEL or MODE sets its field to ${least}.
+ * One row per option: letter, argument in relay -h ("": none), kind, field in
+ * struct options, bounds of a number, line in relay -h.  A LEVEL or MODE sets
+ * its field to ${least}.
  *
  * The fields, the string for getopt(3), relay -h and the completions follow
  * from this table.  A new option needs a row here, the code that reads its
@@ -131,10 +131,10 @@ struct options {
 
 /*
  * options_parse(o, argc, argv):
- * Parse the command line ${argv} into ${o}, which is all zeros and must stay
- * where it is.  ${o} borrows the strings of ${argv}.  Exit with STATUS_USAGE
- * and one line on stderr if the command line is wrong, and with STATUS_OK
- * after -h and -V.
+ * Parse the command line ${argv} into ${o}, which is all zeros.  ${o} borrows
+ * the strings of ${argv} and contains pointers into itself: do not copy it.  If
+ * the command line is wrong, log one line and exit with STATUS_USAGE.  After -h
+ * and -V, exit with STATUS_OK.
  */
 void options_parse(struct options *o, int argc, char *argv[]);
 

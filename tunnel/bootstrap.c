@@ -6,7 +6,7 @@
  * a binary, neither this start nor a later one sends that binary again.
  *
  * The script contains only one text of the user: the path of -x, in quotes.
- * Targets travel inside the link.
+ * Targets are sent over the link.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -198,8 +198,8 @@ add_binary(struct bootstrap *b, const char *path, const char *type)
 }
 
 /*
- * Add the binaries in the directory: ${n} bytes of ${dir}, then ${under}.
- * ${own} is the type of this system.
+ * Add the binaries of a directory.  Its path is the first ${n} bytes of ${dir},
+ * then ${under}.  ${own} is the type of this system.
  */
 static void
 add_directory(struct bootstrap *b, const char *own, const char *dir, int n, const char *under)
@@ -399,9 +399,7 @@ is_dynamic(const struct bootstrap *b, uint32_t cksum)
 	return false;
 }
 
-/*
- * ${words}: the checksum of the binary, a blank, the directory and its output.
- */
+/* ${words}: the checksum, a blank, the directory, the output of the binary. */
 static void
 take_refuse(struct bootstrap *b, const char *words)
 {
@@ -420,7 +418,7 @@ take_refuse(struct bootstrap *b, const char *words)
 	fail(b, b->refusal.why);
 }
 
-/* Answers that end the start.  The answer stands between before and after. */
+/* Answers that end the start.  The message is before + answer + after. */
 static const struct {
 	const char *word, *before;
 	int max; /* bytes of the answer that are logged */
@@ -485,10 +483,7 @@ end_answer(struct bootstrap *b)
 	take_answer(b, b->line);
 }
 
-/*
- * If a line is too long, drop the end of an answer, but the start of other
- * text.
- */
+/* If the line is full, an answer loses its end, and other text its start. */
 static void
 keep_byte(struct bootstrap *b, char c)
 {

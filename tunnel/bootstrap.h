@@ -16,8 +16,8 @@
  *   any other        FAILED      bootstrap_why() is the cause
  *
  * This module has no descriptor and no clock: bootstrap_feed() takes bytes,
- * bootstrap_output() gives bytes.  No function blocks, but bootstrap_start() and
- * bootstrap_feed() read local files of up to 16 MiB each.
+ * bootstrap_output() gives bytes.  No function blocks, but bootstrap_start()
+ * and bootstrap_feed() read local files of up to 16 MiB each.
  */
 #ifndef TUNNEL_BOOTSTRAP_H
 #define TUNNEL_BOOTSTRAP_H
@@ -49,11 +49,12 @@ struct bootstrap *bootstrap_new(void);
 /*
  * bootstrap_start(b, self, image, far_path, options):
  * Begin a start: prepare the script and enter BOOTSTRAP_ASKING.
- * ${self} is the path of this relay's binary; the binaries on offer are in
- * ../lib/relay and in its directory.  ${image} is a path from which the running
- * binary can be read: it is offered if no other is there, or if it is static and
- * the other is not.  The far relay is run with the words ${options}.  If
- * ${far_path} is not NULL, only that relay is used and nothing is uploaded.
+ * ${self} is the path of this relay's binary.  The binaries on offer are in the
+ * directory of ${self} and in its ../lib/relay.  ${image} is a path from which
+ * the running binary can be read.  For the type of this system, ${image} is
+ * offered if there is no other binary, or only a dynamic one and ${image} is
+ * static.  The far relay is run with the words ${options}.  If ${far_path} is
+ * not NULL, only that relay is used and nothing is uploaded.
  * If the far system refused a binary in an earlier start of ${b}, that binary
  * is not sent again.  Return false if there is no memory.
  */

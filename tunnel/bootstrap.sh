@@ -32,8 +32,8 @@ say() {
 	printf 'relay%s %s\n' :: "$*"
 }
 
-# A terminal changes bytes.  At a terminal, the end of the connection does not
-# end a shell, so the script ends it.
+# A terminal changes bytes.  A shell at a terminal can go on after the end of the
+# connection, so the script ends it.
 if [ -t 0 ]; then
 	say tty
 	exit 1

@@ -31,7 +31,7 @@ number(const unsigned char *p, size_t size, unsigned order)
 	return n;
 }
 
-/* Return NULL if this is no ELF file, or the header is not complete. */
+/* Return NULL if the file is not ELF, or its header is not complete. */
 static const struct layout *
 find_layout(const unsigned char *p, size_t n)
 {

@@ -195,7 +195,7 @@ forward_keep_port(struct forward *f)
 	f->from_text = text;
 }
 
-/* Write ${bound}, if it is a port, as a URL for a browser on this host. */
+/* If ${bound} has a port, write it as a URL for a browser, else unchanged. */
 static void
 write_url(const struct forward *f, const char *bound, char *dst, size_t size)
 {

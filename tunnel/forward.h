@@ -10,8 +10,8 @@
  *                      stream to the target of its request.
  *   -W TARGET          stdin and stdout are one stream to TARGET.
  *
- * Only the near side opens streams, so a far side can reach only the targets of
- * -R here.
+ * Only the near side opens streams.  So the far side can reach only the targets
+ * of -R on this host.
  *
  * struct forward is visible because struct options contains an array of them.
  */
@@ -35,7 +35,7 @@ enum forward_kind {
 
 enum forward_state {
 	FORWARD_DOWN,    /* the far side was not asked yet */
-	FORWARD_ASKED,   /* -R: to listen; with -w or -n: to connect to the target */
+	FORWARD_ASKED,   /* to listen (-R), or to connect to the target (-w, -n) */
 	FORWARD_READY,   /* it listens, or has reached the target */
 	FORWARD_REFUSED, /* it was refused, or has ended */
 	FORWARD_RETRY    /* -R: refused after a reconnect; asked again at retry_at */

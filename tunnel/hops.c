@@ -10,8 +10,8 @@
  *
  *   -J login,gate node   becomes   ssh -o ProxyCommand=... -T node sh
  *
- * where ... is relay -k 0 -e ssh -J login -W '[%h]:%p' gate.  This relay has
- * one hop less in its -J.
+ * where ... is relay -k 0 -W '[%h]:%p' -e ssh -J login gate.  The -J of this
+ * relay has one hop less.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -80,7 +80,7 @@ is_uri(const char *hop)
 	return strncmp(hop, "ssh://", 6) == 0;
 }
 
-/* ssh prints "me@login" or "login". */
+/* Return ${hop} without ssh:// and the user. */
 static const char *
 host_of(const char *hop)
 {
@@ -146,7 +146,7 @@ put(struct hops *h, const char *text)
 }
 
 /*
- * Append ${text} as a word that ssh and any shell change back into ${text}.
+ * Append ${text} as one word, quoted for ssh and for any shell.
  * ssh expands %.  In quotes, csh interprets ! and fish interprets a backslash.
  */
 static void
@@ -162,7 +162,7 @@ put_quoted(struct hops *h, const char *text)
 	put(h, "'");
 }
 
-/* Write the names of the first ${n} hops, with ${between}. */
+/* Write the names of the first ${n} hops, separated by ${between}. */
 static const char *
 join(const struct hops *h, int n, const char *between, char *dst, size_t size)
 {
@@ -176,7 +176,7 @@ join(const struct hops *h, int n, const char *between, char *dst, size_t size)
 	return dst;
 }
 
-/* The relay that carries the connection of ssh to the hop of index jumps. */
+/* Add the relay that carries the connection of ssh to hops[jumps]. */
 static bool
 add_proxy(struct hops *h)
 {

@@ -18,9 +18,9 @@
 #define HOPS_PATH 512
 
 /*
- * ${hops}[0] to ${hops}[jumps] are ssh destinations if jumps is not 0: the login
- * to each of them is made from here, through the ones before it.  Each later hop
- * is reached from the hop before it.  All pointers are borrowed.
+ * If jumps is not 0, hops[0] to hops[jumps] are ssh destinations.  The login to
+ * each of these is made from this host, through the hops before it.  The login
+ * to each later hop is made on the hop before it.  All pointers are borrowed.
  */
 struct hops_config {
 	char *const *hops; /* as the user wrote them */
@@ -66,15 +66,15 @@ bool hops_is_command(const char *hop);
 bool hops_any_command(const struct hops *h);
 
 /*
- * hops_find_named(h, line): the index of the last hop whose host name is in
- * ${line}, which the command printed.  If there is none: the index of the only
- * hop that the line can concern, else -1.
+ * hops_find_named(h, line): the command printed ${line}.  Return the index of
+ * the last hop whose host name is in it.  Hops before hops[jumps] are left out.
+ * If no name is found, return jumps if hops[jumps] is the last hop, else -1.
  * hops_remedy(h, hop, line): ssh printed ${line} when it could not reach the
  * hop of index ${hop} (-1: not known).  Return the remedy to append to ${line},
  * or "".
  * hops_is_refusal(line): in ${line}, ssh reports that a login was refused.
- * hops_is_proxy_end(line): in ${line}, ssh only reports that its ProxyCommand has
- * ended.
+ * hops_is_proxy_end(line): in ${line}, ssh only reports that its ProxyCommand
+ * has ended.
  * hops_own_line(h, line): if ${line} is a message of the relay that -J runs,
  * return its text, else NULL.
  */

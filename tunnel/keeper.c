@@ -84,7 +84,7 @@ remove_place(const char *dir, const char *path)
 	rmdir(dir);
 }
 
-/* mkdir has to succeed: another user may have guessed the name. */
+/* A directory that exists is not used: another user may have made it. */
 static bool
 make_place(struct keeper *k)
 {
@@ -183,7 +183,7 @@ new_keeper(uint32_t seconds)
 	return NULL;
 }
 
-/* Return in the child with the socket to its parent, or -1 without a child. */
+/* Fork.  Return only in the child: the socket to its parent.  -1: no child. */
 static int
 divide(void)
 {
@@ -254,7 +254,7 @@ keeper_lost(struct keeper *k, const struct pollset *ps)
 	return k->waiter != -1 && pollset_ready(ps, k->waiter_slot) != 0;
 }
 
-/* Take the descriptors of ${msg}.  Return how many. */
+/* Take the descriptors of ${msg}.  Return their number. */
 static int
 take_fds(struct msghdr *msg, int fds[FDS])
 {
@@ -363,7 +363,7 @@ ready(int fd, short events, int64_t until)
 	return n != 0 || ready(fd, events, until);
 }
 
-/* Read the near greeting into ${c} and ${g}.  False: it is not a join. */
+/* Read the near greeting into ${c} and ${g}.  False: no join was read. */
 static bool
 read_greeting(int fd, struct keeper_claim *c, struct greeting *g, int64_t until)
 {
@@ -402,7 +402,7 @@ is_full(int err)
 	return err == EAGAIN || err == EWOULDBLOCK || err == ENOBUFS;
 }
 
-/* poll does not wait for the queue of another socket.  False: the time is over. */
+/* poll cannot wait for room in the keeper's queue.  False: the time is over. */
 static bool
 pause_once(int64_t until)
 {
@@ -467,10 +467,10 @@ answer_gone(int fd)
 	frame_encode_session(out + n + FRAME_HEAD, &s);
 	n += FRAME_HEAD + FRAME_SESSION_SIZE;
 	wrote = write(fd, out, n);
-	(void)wrote; /* if this fails, the near side sees the end of the channel */
+	(void)wrote; /* if this fails, the near side reads the end of the channel */
 }
 
-/* Hand ${c} over, and wait for its end.  Return an exit status. */
+/* Send ${c} to the keeper, and wait for its release.  Return an exit status. */
 static int
 hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 {

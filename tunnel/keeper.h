@@ -1,18 +1,18 @@
 /*
  * tunnel/keeper.h - the far side of a session outlives its channel.
  *
- * The first far process of a session forks.  The child is the far side from
- * then on: the keeper.  Each process that the near side starts, the first one
- * included, only waits until the keeper has done with its channel:
+ * The first far process of a session forks.  The child is the keeper: it is the
+ * far side from then on.  Each process that the near side starts, the first one
+ * included, waits until the keeper has closed the channel of this process:
  *
  *   first process   keeper_start: fork; the child inherits the channel
  *   later process   keeper_join: read the near greeting, find the keeper, and
  *                   send it the greeting and the descriptors of the channel
  *
- * The keeper receives at a datagram socket in a directory of mode 0700 below
- * /tmp: $XDG_RUNTIME_DIR disappears at logout, which a lost line can cause.
- * Half of the session's id is the name of the directory, the other half is
- * never visible there.
+ * The keeper has a datagram socket in a directory of mode 0700 below /tmp.
+ * $XDG_RUNTIME_DIR is not used: it is removed at logout, and a lost line can
+ * end the login session.  The name of the directory contains half of the
+ * session's id.  The other half is not visible there.
  *
  * Times are microseconds.  Only keeper_join and the waiting process block.
  */
@@ -39,47 +39,48 @@ struct keeper_claim {
 
 /*
  * keeper_start(seconds):
- * Fork.  The child returns the keeper of a new session, which lives ${seconds}
- * without a channel, or less if RELAY_KEEP says so.  The parent waits, and exits
- * with the status of the child.  NULL, without a child: ${seconds} or
- * RELAY_KEEP is 0, or a keeper cannot exist here, which was logged.
+ * Fork, and return the keeper of a new session in the child.  The session lasts
+ * ${seconds} without a channel.  If RELAY_KEEP is less, it is used instead.
+ * The parent waits until the keeper releases the channel or ends, and exits.
+ * Return NULL, without a child, if the limit is 0, or after an error, which was
+ * logged.
  *
  * keeper_join():
- * Pass stdin, stdout and stderr to the keeper that the near side names, wait
- * until it has done with them, and return an exit status.
+ * Pass stdin, stdout and stderr to the keeper of the session that the near side
+ * names.  Wait until the keeper releases them, and return an exit status.
  */
 struct keeper *keeper_start(int64_t seconds);
 int keeper_join(void);
 
 /*
- * keeper_id(k), keeper_seconds(k): The id of the session, MUX_SESSION bytes, and
- * how long it lives without a channel.
+ * keeper_id(k): the id of the session, MUX_SESSION bytes.
+ * keeper_seconds(k): how long the session lasts without a channel.
  */
 const unsigned char *keeper_id(const struct keeper *k);
 uint32_t keeper_seconds(const struct keeper *k);
 
 /*
- * keeper_want(k, ps), keeper_take(k, ps, c):
- * Watch for a claim, and for the end of the waiting process.  Return true if ${c}
- * was read; its descriptors belong to the caller.
- * keeper_lost(k, ps): Has the waiting process ended?
+ * keeper_want(k, ps): add the events for the next two functions to ${ps}.
+ * keeper_take(k, ps, c): return true if a claim was read into ${c}.  Its
+ * descriptors belong to the caller.
+ * keeper_lost(k, ps): has the waiting process ended?
  */
 void keeper_want(struct keeper *k, struct pollset *ps);
 bool keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c);
 bool keeper_lost(struct keeper *k, const struct pollset *ps);
 
 /*
- * keeper_accept(k, c), keeper_refuse(c):
- * Use the stderr of ${c}, and let its process wait.  Or close all its
- * descriptors.
+ * keeper_accept(k, c): use the stderr of ${c}, and keep its process waiting.
+ * The caller still owns in and out of ${c}.
+ * keeper_refuse(c): close all descriptors of ${c}.
  */
 void keeper_accept(struct keeper *k, struct keeper_claim *c);
 void keeper_refuse(struct keeper_claim *c);
 
 /*
- * keeper_release(k):
- * The channel is closed: let the waiting process exit, and close stderr.
- * keeper_free(k): Remove the socket and the directory.  NULL is harmless.
+ * keeper_release(k): the channel is closed.  Make the waiting process exit, and
+ * replace stdout and stderr by /dev/null.
+ * keeper_free(k): remove the socket and the directory.  NULL is harmless.
  */
 void keeper_release(struct keeper *k);
 void keeper_free(struct keeper *k);

@@ -92,7 +92,7 @@ step(struct probe *p)
 	}
 	if (stream_is_opened(p->stream) && p->forward->state == FORWARD_ASKED) {
 		p->forward->state = FORWARD_READY;
-		/* A reset would reach the target, which may have sent bytes. */
+		/* A reset would be passed on to the target. */
 		stream_shutdown(p->stream);
 		stream_stop(p->stream);
 	}
@@ -229,7 +229,7 @@ probe_run_up(struct probe_run *p, int64_t now)
 	send_bytes(p, now);
 }
 
-/* Compare what has come back.  Return false if it differs from what was sent. */
+/* Return false if the bytes that have come back differ from those sent. */
 static bool
 take_bytes(struct probe_run *p)
 {
@@ -417,7 +417,7 @@ start_next(struct probe_run *p, int64_t now)
 	char why[512];
 
 	config.n = p->hops.config.n + 1;
-	/* It cannot fail: main has parsed all hops with the same function. */
+	/* This cannot fail: options_parse has parsed all hops already. */
 	hops_parse(&p->hops, &config, why, sizeof(why));
 	p->state = RUN_REACHES;
 	p->started_at = now;

@@ -56,18 +56,19 @@ void probe_step(struct probes *tab);
 
 /*
  * probe_run_new(t, all, forwards, n):
- * Prepare a run over ${all} with the ${n} forwards ${forwards}.  All are borrowed until exit.  ${t} is a tunnel that was never
- * started; from now on only the run starts and stops ${t}.  Return NULL if
- * there is no memory.
+ * Prepare a run over ${all} with ${n} forwards.  All pointers are borrowed
+ * until exit.  ${t} is a tunnel that was never started.  From now on, only the
+ * run starts and stops ${t}.  Return NULL if there is no memory.
  */
 struct probe_run *probe_run_new(
     struct tunnel *t, const struct hops *all, struct forward *forwards, int n);
 
 /*
  * probe_run_next(p, now):
- * Call it to begin, and each time that the tunnel is over.  Report the cause if
- * the tunnel failed, and start the next one.  Return false if no tunnel was
- * started: the status of ${t} is then the exit status of relay.
+ * Call it to begin, and each time that the tunnel is over.  If the tunnel
+ * failed, report the cause.  If the run goes on, start the next tunnel.  Return
+ * false if no tunnel was started: the status of ${t} is then the exit status of
+ * relay.
  */
 bool probe_run_next(struct probe_run *p, int64_t now);
 

@@ -195,7 +195,7 @@ report_refused(const struct remote_ask *ask)
 		    ask->forward->from_text, strerror(mux_errno_of(stream_code(ask->stream))));
 }
 
-/* Return false if the far side has refused to listen or has stopped. */
+/* Return false if the far side does not listen, or its answer is too long. */
 static bool
 step_ask(struct remotes *tab, struct remote_ask *ask, int64_t now)
 {
@@ -250,8 +250,8 @@ refuse(struct stream *s, uint16_t code, const char *why)
 }
 
 /*
- * A listener on the end ${text}.  On failure fill ${code} and ${why}, and
- * return NULL.
+ * A listener for the end ${text}, not yet open.  On failure fill ${code} and
+ * ${why}, and return NULL.
  */
 static struct remote_listener *
 new_listener(const char *text, uint16_t *code, char *why, size_t size)
@@ -310,7 +310,7 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	char why[512] = "";
 	int i, n;
 
-	/* Never wait for another process here: the loop serves other streams. */
+	/* Do not wait for another process: the loop serves other streams. */
 	n = l->at.kind != ENDPOINT_UNIX ? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
 					: listener_open(&l->at, 0, l->tab, why, sizeof(why));
 	if (n == -1) {

@@ -3,9 +3,9 @@
  *
  * The near side opens a stream that asks the far side to listen ("=listen").
  * It also opens a few streams in advance, each for one connection ("=accept");
- * see PROTOCOL, section 4.  So a connection needs no round trip, although the
- * far side opens no stream.  If no stream waits, connections stay in the
- * listener's backlog.
+ * see PROTOCOL, section 4.  The far side never opens a stream: a connection
+ * there takes a waiting one, and so needs no round trip.  If no stream waits,
+ * connections stay in the listener's backlog.
  *
  *   near   a -R:        asked --addresses, an empty line--> ready
  *          a stream:    waiting --OPENED--> a connection; its target is dialed

@@ -155,7 +155,7 @@ dial(struct serve *tab, struct stream *s, int64_t now)
 	}
 }
 
-/* Join ${s} to both ends of one pipe: what is read from it is sent back. */
+/* Join ${s} to both ends of one pipe, so that its bytes are sent back. */
 static void
 echo(struct serve *tab, struct stream *s, int64_t now)
 {

@@ -1,8 +1,9 @@
 /*
  * tunnel/serve.h - the far side: serves the streams of the near side.
  *
- * A stream is joined to a connection to its target, or passed to remote.h.  The
- * addresses of a host name are shared by its streams, and kept for a minute.
+ * A stream is joined to a connection to its target, passed to remote.h, or
+ * echoed.  All streams to a host name share its addresses, which are kept for a
+ * minute.
  */
 #ifndef TUNNEL_SERVE_H
 #define TUNNEL_SERVE_H

@@ -101,8 +101,8 @@ widen(const struct transport *t)
 
 /*
  * Only ssh gets a socket as its stdin.  Other commands get a pipe: Linux cannot
- * open a socket as /dev/stdin, and bash with a socket as stdin reads .bashrc,
- * as if rshd had started it.
+ * open a socket as /dev/stdin.  If stdin is a socket, bash reads .bashrc, as if
+ * rshd had started it.
  */
 static bool
 is_ssh(const struct endpoint *command)
@@ -140,7 +140,7 @@ changes_bytes(int fd)
 	return tcgetattr(fd, &term) == 0 && (term.c_oflag & OPOST) != 0;
 }
 
-/* Log it here, and let the near side log it too. */
+/* The near side reads the token and logs the cause too. */
 static void
 refuse_terminal(void)
 {

@@ -33,19 +33,19 @@ struct transport;
  * transport_far(m):
  * Use stdin and stdout as the channel of ${m}.  Later output to stdout goes to
  * stderr.  Return NULL after an error, which was logged.  It is an error if
- * stdin is a terminal, or stdout a terminal that changes bytes: then the token
+ * stdin is a terminal, or stdout a terminal that changes bytes.  Then the token
  * of PROTOCOL, section 1, is sent to the peer.
  *
  * transport_fds(m, in, out):
  * Use the descriptors ${in} and ${out}, which belong to the transport from then
  * on.  NULL: no memory; they are closed.
  *
- * transport_want(t, ps), transport_step(t, ps):
- * Add what ${t} waits for to ${ps}; read and feed the mux.  The end of the
+ * transport_want(t, ps): add what ${t} waits for to ${ps}.
+ * transport_step(t, ps): read the channel and feed the mux.  The end of the
  * channel calls mux_lost.
  *
  * transport_flush(t, now):
- * Write as many bytes of the mux as the channel takes.
+ * Write as many bytes of bootstrap or the mux as the channel takes.
  *
  * transport_free(t, now):
  * Close the channel and release the command.  Bytes that were not flushed are
@@ -63,15 +63,15 @@ void transport_free(struct transport *t, int64_t now);
 /*
  * transport_drained(t): Nothing is left to write, or nothing reads it.
  *
- * transport_runs(t):
- * Return true while the command runs.  transport_exit_status(t): its exit
- * status as spawn_exit returns it; -1 if it runs or never ran.
+ * transport_runs(t): true while the command runs.
+ * transport_exit_status(t): the exit status of the command as spawn_exit
+ * returns it; -1 if the command runs or never ran.
  *
  * transport_last_line(t):
  * Read what is left on the command's stderr, at most as much as a pipe holds.
- * Return its last line that is not empty, or "".  ${t} keeps it.  ssh reports
- * the end of a relay that is its ProxyCommand: these lines do not replace the
- * message of that relay, which has the cause.
+ * Return its last line that is not empty, or "".  ${t} owns it.  If a relay is
+ * the ProxyCommand of ssh, its last message has the cause of a failure.  Then
+ * ssh reports the end of its ProxyCommand; these lines are not returned.
  *
  * transport_set_quiet(t, quiet):
  * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).

@@ -26,16 +26,16 @@
 
 /* In us. */
 #define EXPLAIN_AFTER 500000 /* the exit status comes a moment after the end of stdout */
-#define REPORT_AFTER 200000  /* of a loss */
+#define REPORT_AFTER 200000  /* from a loss to its message */
 #define PAUSE_FIRST 1000000
 #define PAUSE_MOST 60000000
-#define WANTED_PAUSE 1000000 /* pause while a connection waits, per retry */
+#define WANTED_PAUSE 1000000 /* for each retry, while a connection waits */
 #define WANTED_MOST 10000000
 #define SLEPT 5000000        /* a jump of the time of day */
 #define START_MOST 120000000 /* a reconnect: no password can be typed */
 #define MAGIC_AFTER 10000000 /* from the start of the far relay to its magic */
 #define STOP_MOST 1000000    /* for BYE and what comes before it */
-#define LATER 5000000        /* the far side of a session ends so much earlier */
+#define LATER 5000000        /* added to the limit of a session on the near side */
 #define UNUSED_MOST 60000000 /* far: a session without a channel and without a stream */
 #define BANNER_SHOWN 400     /* bytes */
 
@@ -172,8 +172,8 @@ find_cause(const struct tunnel *t, int ended, const char *line, char *dst, size_
 }
 
 /*
- * A later start is retried, so its failure is logged with -v only.  A message of
- * the relay that -J runs was logged already.
+ * After the first connect, a failed start is retried, so it is logged with -v
+ * only.  A message of the relay that -J runs was logged already.
  */
 static void
 explain_hops(struct tunnel *t, int ended)
@@ -367,9 +367,9 @@ come_up(struct tunnel *t, int64_t now)
 /* ---- what a start with hops waits for ---- */
 
 /*
- * Only log: an ssh may be asking for a password, and a host may be slow.  A hop
- * that is a command may buffer its output.  If the far shell has answered, the
- * program named relay there may be a different one.
+ * Only log: ssh may wait for a password, and a host may be slow.  A hop that is
+ * a command may buffer its output.  If the far shell has answered, the program
+ * named relay there may be a different one that ignores -V.
  */
 static void
 watch_silence(struct tunnel *t, struct pollset *ps)
@@ -529,7 +529,7 @@ has_streams(const struct tunnel *t)
 	return s.streams > 0;
 }
 
-/* The first channel of an outage sets the end of the session. */
+/* In an outage, only the first lost channel sets the end of the session. */
 static void
 await_channel(struct tunnel *t, const struct pollset *ps)
 {
@@ -675,7 +675,7 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
 }
 
-/* The session's far side cannot be reached.  It has its own limit. */
+/* A far side that cannot be reached ends at its own limit. */
 static void
 log_left(const struct tunnel *t)
 {
@@ -716,8 +716,8 @@ tunnel_stop(struct tunnel *t, int status)
 
 /* ---- a turn ---- */
 
-/* Return true if this host slept since the last turn.  pollset_clock may stand
- * still meanwhile; the time of day does not. */
+/* Return true if this host slept since the last turn.  pollset_clock may stop
+ * in a sleep; the time of day does not. */
 static bool
 has_slept(struct tunnel *t, int64_t now)
 {
@@ -765,7 +765,7 @@ expire(struct tunnel *t, const struct pollset *ps)
 		free_link(t, ps);
 }
 
-/* The only connection ended while the line was down. */
+/* Has the only connection ended while the line was down? */
 static bool
 is_needless(const struct tunnel *t)
 {
@@ -836,7 +836,7 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 	enum tunnel_state before;
 
 	watch_sleep(t, ps);
-	/* Repeat until the state stays: the next turn may be far away. */
+	/* Repeat until the state stays: the next turn may be much later. */
 	do {
 		before = t->state;
 		step_state(t, ps);

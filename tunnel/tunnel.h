@@ -6,9 +6,9 @@
  *   up --channel ended--> over, or backoff --retry_at--> starting
  *
  * On the near side the link leads through hops (-L, -R, -D, -W), or the user's
- * command carries it (-m).  Only a link through hops reconnects.  Until then
- * the listeners stay open, and new connections wait in the backlog.  If both
- * sides keep a session, its streams wait too; if not, they are reset.
+ * command carries it (-m).  Only a link through hops reconnects.  While it is
+ * down, the listeners stay open, and new connections wait in the backlog.  If
+ * both sides keep a session, its streams wait too; if not, they are reset.
  *
  * The far side of a session is in the state backoff while it has no channel.
  *
@@ -35,7 +35,7 @@ struct tunnel;
 enum tunnel_state {
 	TUNNEL_OVER,     /* not started yet, or ended */
 	TUNNEL_STARTING, /* the channel is being made; until HELLO was read */
-	TUNNEL_FAILED,   /* near: a start has failed, and its exit status is awaited */
+	TUNNEL_FAILED,   /* near: a start has failed; its command may still run */
 	TUNNEL_UP,
 	TUNNEL_STOPPING, /* BYE is being sent */
 	TUNNEL_BACKOFF   /* the channel was lost; near: the next start is due later */
@@ -54,7 +54,7 @@ struct tunnel_config {
 	const struct hops *unattended; /* with hops: for logins that no person watches */
 	const char *self, *far_path;   /* with hops: see bootstrap.h */
 	const char *far_options;       /* with hops: of the far relay */
-	const char *join_options;      /* the same, of one that continues a session */
+	const char *join_options;      /* of a far relay that continues a session */
 	int64_t keep;                  /* seconds that a session lasts without a channel; 0: none */
 	bool probing;                  /* near: for -n, see tunnel_set_hops */
 	bool one_shot;                 /* near: the link ends with its only connection */
@@ -129,7 +129,7 @@ bool tunnel_probe(struct tunnel *t, struct forward *f);
  * tunnel_carries(t): the link is up, and its channel has not ended.
  * tunnel_status(t): TUNNEL_OVER: the exit status of relay.
  * tunnel_connects(t): how many times the link came up.
- * tunnel_resumed(t): TUNNEL_UP: the channel continues the session of the last one.
+ * tunnel_resumed(t): TUNNEL_UP: the channel continues an earlier session.
  * tunnel_name(t): the last hop as the user wrote it, or the far host's name.
  * tunnel_peer(t): TUNNEL_UP: the far side's name in messages.
  * tunnel_table(t, now): log the state and the traffic, for SIGUSR1.
