@@ -41,7 +41,7 @@ OS = $$(case $(POSIX)$$(uname -s) in (0Linux) echo linux ;; (0Darwin) echo darwi
 	(0*BSD | 0DragonFly) echo bsd ;; (*) echo posix ;; esac)
 
 # With _POSIX_C_SOURCE alone, macOS hides O_NOFOLLOW and O_DIRECTORY of
-# POSIX.1-2008, and CMSG_SPACE of POSIX.1-2024.
+# POSIX.1-2008.
 APPLE = -D_DARWIN_C_SOURCE
 STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L \
 	$(APPLE) -I.
@@ -90,7 +90,8 @@ CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \
 
 all: relay $(COMPLETIONS) copied
 
-# The static relay that a tunnel copies to machines of this type is older now.
+# The static relay, which a tunnel copies to machines of this type, is out of
+# date after this, so it is removed.
 TYPE = $$(uname -s)-$$(uname -m)
 
 relay: relay.o $(OBJECTS)
@@ -142,7 +143,8 @@ TRY = try() { for guard; do case '$(CFLAGS)' in *-fsanitize=*) return ;; esac; \
 	echo "$$guard"; done; true; }
 
 # No file name of this machine gets into the binary: the same source gives the
-# same binary in each directory.  cat guards would divide a name with a blank.
+# same binary in each directory.  Exception: a directory with a blank in its
+# name, which cat guards would split.
 MAP = $$(case $$PWD in (*[[:blank:]]*) ;; (*) echo "-ffile-prefix-map=$$PWD=." ;; esac)
 
 guards: flags
@@ -164,8 +166,8 @@ relay-static: $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 	t/need $(STATIC_CC)
 	$(STATIC_CC) $(STRICT) $(SMALL) -o $@ $(SOURCES) base/os_$(OS).c
 
-# Without a static relay, a tunnel copies ./relay itself.  On a machine whose C
-# library is older than that of this machine, that one does not start.
+# Without a static relay, a tunnel copies ./relay itself, which does not start
+# on a machine with an older C library.
 copied: relay
 	@[ "$$(uname -s)" = Linux ] && ! [ -f relay-$(TYPE) ] || exit 0; \
 	if command -v $(STATIC_CC) >/dev/null; then \

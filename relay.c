@@ -76,7 +76,7 @@ fail_system(const char *what)
 	exit(STATUS_SYSTEM);
 }
 
-/* Close all.  The loop ends as soon as no child is left. */
+/* The loop ends as soon as no child is left. */
 static void
 close_all(struct relay *r, int status)
 {
@@ -178,7 +178,7 @@ start_stdio(struct relay *r)
 	struct fdpair fds;
 	struct side a;
 
-	/* First: after a failure, stdin and stdout have their old flags. */
+	/* Before fdpair_stdio, which changes the flags of stdin and stdout. */
 	if (!daemon_write_pid(&r->daemon))
 		return STATUS_SYSTEM;
 	if (fdpair_stdio(&fds) == -1) {
@@ -279,7 +279,7 @@ start(struct relay *r)
 
 /*
  * While the link is down, connections wait in the backlog.  During backoff the
- * listeners are polled for a first connection, which makes the next start
+ * listeners are polled for a first connection.  It makes the next start
  * earlier.
  */
 static bool
@@ -549,7 +549,7 @@ step_tunnel(struct relay *r)
 
 /*
  * -W: until the link is up, no connection watches stdout.  Its reader may be an
- * ssh that was killed: it sends no signal to its ProxyCommand.
+ * ssh.  An ssh that is killed sends no signal to its ProxyCommand.
  */
 static void
 want_stdout(struct relay *r)
@@ -631,7 +631,7 @@ want(struct relay *r)
 
 	pollset_begin(&r->ps);
 	watch_idle(r);
-	want_tunnel(r); /* before spawn_turn: it may release the command */
+	want_tunnel(r); /* before spawn_turn: it may release its command */
 	status = spawn_turn(&r->kids, &r->ps);
 	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;

@@ -19,7 +19,9 @@
  *   mux/mux.c           all streams of a link; frames from and to bytes
  *   mux/queue.c         the streams that have something to send
  *   mux/cc.c            congestion control: how much may be in flight
+ *   mux/retain.c        the bytes that were sent and are not acknowledged
  *   mux/frame.c         the wire format
+ *   mux/greeting.c      what the peer sends first on a channel
  *   tunnel/transport.c  the channel of a link: a command or stdin and stdout
  *
  * How a target is reached:
@@ -36,10 +38,11 @@
  *   tunnel/tunnel.c     the states of a link: starting, up, backoff, over
  *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary;
  *                       bootstrap.sh is the script for the far shell
- *   tunnel/elf.c        does the binary to copy need a loader?
+ *   tunnel/elf.c        whether the binary to copy needs a loader
  *   tunnel/hops.c       makes one command of all hops
  *   tunnel/forward.c    parses -L, -R, -D and -W
  *   tunnel/remote.c     -R: listeners on the far side
+ *   tunnel/keeper.c     far side: keeps a session without a channel
  *   tunnel/serve.c      far side: connects the streams that were opened
  *   tunnel/probe.c      -n: tests each hop and target; -w: tests the targets
  *
@@ -50,7 +53,7 @@
  *   cli/announce.c      the addresses on stdout, the routes on stderr
  *   cli/daemon.c        -f, -P and -E
  *   cli/control.c       the control socket
- *   cli/ask.c           -O
+ *   cli/ask.c           -O: lists, checks and stops the relays of this user
  *   cli/cache.c         the directory of control sockets and logs
  *   cli/connect.c       -z and -F
  *
@@ -63,7 +66,7 @@
  *   base/os_*.c         what POSIX.1-2008 lacks: the file for this system is
  *                       built (linux, darwin, bsd or posix)
  *
- * The folders are layers, from top to bottom: cli, tunnel, conn, net, mux,
+ * The folders are layers, from top to bottom: cli, tunnel, conn, mux, net,
  * base.  spawn.c is between net and base.  A file uses its own layer and the
  * layers below it; make layers checks this.
  *

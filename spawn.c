@@ -12,9 +12,9 @@
  *
  * The owner may release a child in any state.  A child is freed when it has
  * ended and was released.  A release closes the descriptors that were not
- * taken.  If the child still runs after GRACE_TERM it gets SIGTERM, and after
- * GRACE_KILL more SIGKILL.  Signals go to the child alone, because its process
- * group is that of relay.
+ * taken.  A child that still runs gets SIGTERM after GRACE_TERM, and SIGKILL
+ * GRACE_KILL later.  Signals go to the child alone, because its process group
+ * is that of relay.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -82,8 +82,8 @@ make_pipe(int fd[2], int ours)
 }
 
 /*
- * A socket transfers up to 32 KiB at a time, a pipe one page.  A socket wakes
- * its writer only when most of its space is free again.
+ * A socket transfers up to 32 KiB at a time, a pipe one page.  A socket also
+ * wakes its writer less often: only when most of its space is free again.
  */
 static int
 make_sockets(int fd[2], int ours)

@@ -22,8 +22,8 @@ struct children {
  * The caller reads the pipe, and reports a failure of the child.  Without this
  * flag, the child has the stderr of relay.  SPAWN_WIRE: the child gets a socket
  * as its stdin, which is faster than a pipe for much data.  SPAWN_QUIET: the
- * child ignores SIGINT, SIGQUIT and SIGHUP.  A terminal sends them to all
- * processes, and relay still has something to send through the child.
+ * child ignores SIGINT, SIGQUIT and SIGHUP.  A terminal sends them to relay and
+ * to the child, but relay sends its last bytes through the child.
  */
 enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2, SPAWN_QUIET = 4 };
 
@@ -90,8 +90,8 @@ int spawn_exit(const struct child *c);
 /*
  * spawn_release(c, now):
  * Give ${c} back; the caller must not use it any more.  Descriptors that were
- * not taken are closed, which ends most programs.  If the child still runs
- * after 0.5 s it gets SIGTERM, and 2 s later SIGKILL.
+ * not taken are closed, which ends most programs.  A child that still runs gets
+ * SIGTERM after 0.5 s, and SIGKILL 2 s later.
  */
 void spawn_release(struct child *c, int64_t now);
 

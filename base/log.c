@@ -1,8 +1,9 @@
 /*
  * base/log.c - messages and the status line, on stderr or in a file.
  *
- * A message is one line that begins with "relay: ".  Up to PIPE_BUF bytes of it
- * are written by one write(2), so that lines of several processes do not mix.
+ * A message is one line: the time if it goes to a file, "relay: ", and a text.
+ * Up to PIPE_BUF bytes of it are written by one write(2), so that lines of
+ * several processes do not mix.
  * A status stays on the last line of a terminal until the next message.
  *
  * Paths and names may come from other users.  Each control character, of ASCII
@@ -27,7 +28,7 @@
 
 #include "base/log.h"
 
-#ifndef PIPE_BUF /* it differs from pipe to pipe */
+#ifndef PIPE_BUF /* POSIX: undefined if it differs from file to file */
 #define PIPE_BUF _POSIX_PIPE_BUF
 #endif
 
@@ -66,7 +67,7 @@ log_shows(enum log_level level)
 
 /*
  * O_NONBLOCK: a FIFO without a reader is an error, and a full one does not
- * block.  Another user could read the messages in a file that they own.
+ * block.  A file of another user is refused: its owner could read the messages.
  */
 static int
 open_file(const char *path)
@@ -133,7 +134,7 @@ make_room(size_t n)
 	return true;
 }
 
-/* Begin a line with the time, in a file only.  Return its length. */
+/* In a file, a line begins with the time: write it and return its length. */
 static size_t
 write_stamp(char line[STAMP_SIZE])
 {
@@ -141,7 +142,7 @@ write_stamp(char line[STAMP_SIZE])
 	struct tm *utc = file_path == NULL ? NULL : gmtime(&now);
 	int n = 0;
 
-	/* strftime would add the time zones of the C library to a static relay. */
+	/* strftime would add time zones to a static relay. */
 	if (utc != NULL)
 		n = snprintf(line, STAMP_SIZE, "%04d-%02d-%02dT%02d:%02d:%02dZ ",
 		    utc->tm_year + 1900, utc->tm_mon + 1, utc->tm_mday, utc->tm_hour, utc->tm_min,

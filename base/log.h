@@ -28,12 +28,12 @@ bool log_shows(enum log_level level);
 
 /*
  * log_to_file(path, most):
- * From now on, write the messages to the end of the file ${path}, which is
- * borrowed, each with its time.  The file is created with mode 0600; it can be
- * a FIFO that has a reader, or a device.  If ${most} is not 0, the file has at
- * most ${most} bytes: then it is renamed to PATH.old, and a new one begins.
- * Symbolic links are not followed.  EEXIST: a file of another user.  A message
- * that cannot be written is lost.
+ * From now on, append each message, with its time, to the file ${path}, which
+ * is borrowed.  The file is created with mode 0600; it can be a FIFO that has a
+ * reader, or a device.  A file that would exceed ${most} bytes is renamed to
+ * PATH.old, and a new one begins; ${most} 0: no limit.  Symbolic links are not
+ * followed.  EEXIST: a file of another user.  A message that cannot be written
+ * is lost.
  *
  * log_file():
  * Return the path of log_to_file, or NULL.
@@ -43,7 +43,8 @@ const char *log_file(void);
 
 /*
  * log_last(seconds):
- * Return the last message up to LOG_NOTICE, "" if there was none, and its age.
+ * Return the last error or notice, and its age in ${*seconds}.  "": there was
+ * none.
  */
 const char *log_last(long *seconds);
 

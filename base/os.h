@@ -37,8 +37,8 @@
 
 /*
  * os_cmsg_len(head, n):
- * Return the length of the control message ${head} with ${n} bytes.  It is
- * msg_controllen, too, if ${head} is the only one.  The BSDs hide CMSG_LEN.
+ * Return the length of the control message ${head} with ${n} bytes.  If ${head}
+ * is the only one, msg_controllen is the same.  The BSDs hide CMSG_LEN.
  */
 socklen_t os_cmsg_len(struct cmsghdr *head, size_t n);
 
@@ -95,9 +95,8 @@ void os_reset(int fd);
 /*
  * os_raise_files():
  * Raise the limit of open descriptors to its hard limit, or to os_most_files if
- * that is lower.  Return how many the
- * process can open now, or -1 if there is no limit.  If the limit cannot be
- * raised, it stays.
+ * that is lower.  If it cannot be raised, it stays.  Return how many
+ * descriptors the process can open now, or -1 if there is no limit.
  */
 long os_raise_files(void);
 
@@ -156,15 +155,16 @@ int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t
 
 /*
  * os_most_files():
- * Return the most descriptors that poll(2) and the system allow to a process,
- * whatever its limits are.  -1: there is no such bound (portable).
+ * Return how many descriptors poll(2) and the system allow to a process at
+ * most, even if its limit is higher.  -1: there is no such bound (portable).
  */
 long os_most_files(void);
 
 /*
  * os_unix_uid(fd, uid):
  * Find the user of the process at the other end of the Unix socket ${fd}.
- * Return 1 with the user in ${*uid}, or 0 if this system has no way (portable).
+ * Return 1 with the user in ${*uid}, 0 if this system has no way (portable), or
+ * -1 if the look-up failed.
  */
 int os_unix_uid(int fd, uid_t *uid);
 

@@ -18,8 +18,8 @@
 #define OS_HAS_MOST_FILES
 
 /*
- * A higher limit than kern.maxfilesperproc is refused (EINVAL).  poll(2) refuses
- * more than OPEN_MAX descriptors.
+ * setrlimit(2) refuses a limit above kern.maxfilesperproc (EINVAL).  poll(2)
+ * refuses more than OPEN_MAX descriptors.
  */
 long
 os_most_files(void)

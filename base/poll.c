@@ -100,7 +100,7 @@ pollset_add(struct pollset *ps, int fd, short events)
 		ps->fds = more;
 		ps->size = size;
 	}
-	/* Without events, macOS does not watch a descriptor.  POSIX: no effect. */
+	/* macOS does not watch a descriptor without events. */
 	if (events == 0)
 		events = POLLHUP;
 	ps->fds[ps->n] = (struct pollfd){ .fd = fd, .events = events };

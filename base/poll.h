@@ -32,9 +32,9 @@ void pollset_begin(struct pollset *ps);
 /*
  * pollset_add(ps, fd, events):
  * Watch ${fd} in this turn for ${events} of poll(2); 0: for POLLERR and POLLHUP
- * alone.  macOS reports a received EOF as POLLHUP too.  Return its slot, which is
- * valid in this turn, or -1 if ${fd} is -1.  If there is no memory, return -1
- * and limit the wait of this turn to 100 ms.
+ * alone.  macOS reports a received EOF as POLLHUP too.  Return its slot, which
+ * is valid in this turn, or -1 if ${fd} is -1.  If there is no memory, return
+ * -1 and limit the wait of this turn to 100 ms.
  */
 int pollset_add(struct pollset *ps, int fd, short events);
 

@@ -14,8 +14,8 @@
  *            the peer closes, at most LINGER without progress.
  *   stuck    If stdin is at its end and stdout has no reader, our parent is
  *            dead: the ssh of a ProxyCommand, for example.  If the target then
- *            does not read the rest, the connection ends after STUCK_LINGER
- *            without progress, or STUCK_FAR over a link.
+ *            does not read the rest, the connection ends after stuck_limit()
+ *            without progress.
  *   lost     If stdout has no reader for bytes that the target sent, and stdin
  *            is open, the connection ends.  Here another program would die of
  *            SIGPIPE.
@@ -75,16 +75,15 @@
 
 /*
  * If the system cannot count what a TCP peer has not received, slow progress is
- * not seen.  Then the limit of stuck is so many times as long.  So is that of
- * linger, if the peer still sends and may not have received everything.
+ * not seen.  Then the limit of stuck is so many times as long.  The limit of
+ * linger is too, if the peer still sends and may not have received everything.
  */
 #define UNSEEN 2
 
 /*
  * So many bytes fit into the first window that TCP sends (RFC 3390: 4380).  If
- * a connection carried no more, all of them are on their way before the reset,
- * and can only be lost with a packet.  FEW_LINGER is enough to send it again:
- * most systems wait 200 ms for that.
+ * a connection carried no more, all of them are on their way before the reset.
+ * Most systems send a lost packet again after 200 ms, within FEW_LINGER.
  */
 #define FEW 4096
 
@@ -511,9 +510,9 @@ write_unpolled(struct half *h)
 }
 
 /*
- * The peer of a stream has stopped reading, and ${in} holds bytes that it
- * sent.  It waits for their delivery, perhaps with a limit (stuck).  ${out} is
- * the half to the peer.
+ * The peer of a stream has stopped reading, and ${in} holds bytes that the peer
+ * sent.  The peer waits for their delivery, perhaps with a limit (stuck).
+ * ${out} is the half to the peer.
  */
 static bool
 is_flushing(const struct conn *c, const struct half *in, const struct half *out)
@@ -553,7 +552,7 @@ flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
 
 /*
  * ${fresh}: the target was reached in this turn, and the client was not polled.
- * Read from it all the same: it has mostly sent something by then.
+ * Read from the client anyway: mostly it has sent something by now.
  */
 static void
 move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
@@ -667,8 +666,8 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 }
 
 /*
- * The limit of the rule "reset", after a reset of ${e}.  ${few}: nothing but few
- * bytes of unknown fate is awaited.
+ * The limit of the rule "reset", after a reset of ${e}.  ${few}: few bytes were
+ * sent in all, and the system cannot report their delivery.
  */
 static int64_t
 reset_limit(const struct conn *c, const struct side *e, bool few)
@@ -762,7 +761,7 @@ output_is_lost(const struct half *out, const struct half *in)
 }
 
 /*
- * The limit of the rule "stuck".  If the system has all bytes of stdin, and the
+ * The limit of the rule "stuck".  If all bytes of stdin were written, but the
  * peer may not have received them, the limit is that of linger.
  */
 static int64_t
@@ -828,8 +827,8 @@ log_delivery(struct conn *c)
 }
 
 /*
- * Both directions have ended, and only the CLOSE of a stream is awaited.  The
- * descriptors are closed now: poll would look at them until it comes.
+ * Both directions have ended, and only the CLOSE of a stream is awaited.  Until
+ * it comes, poll would examine the descriptors, so they are closed now.
  */
 static void
 close_descriptors(struct conn *c)
@@ -1013,9 +1012,7 @@ serve(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 	return event;
 }
 
-/*
- * After the turn.  A bulk connection that was served is the last in the next.
- */
+/* A bulk connection that was served in this turn is the last in the next. */
 static void
 settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
 {
@@ -1023,7 +1020,7 @@ settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
 		watch_to_back(&tab->watches, &c->watch);
 	else if (!waits_for_time(c) && !c->dirty &&
 		 watch_to_idle(&tab->watches, &c->watch, ps->now)) {
-		/* Or a turn that has not polled it would find old events. */
+		/* A turn that does not poll it would find old events. */
 		side_unwatch(&c->a);
 		side_unwatch(&c->b);
 	}

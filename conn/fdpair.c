@@ -9,8 +9,8 @@
  * place.  So closing one of them really closes it, and no stray output gets
  * between the bytes.
  *
- * Other processes may share what stdin and stdout are: the file status flags
- * belong to the open file, not to the descriptor.  So O_NONBLOCK is set only on
+ * Other processes may share stdin and stdout with relay, and with them the file
+ * status flags, which belong to the open file.  So O_NONBLOCK is set only on
  * pipes and sockets, and the old flags are restored before they are closed.
  * Terminals, files and devices stay blocking.  A terminal, or a device other
  * than /dev/null, is used only when poll has reported it as ready.

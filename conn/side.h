@@ -49,7 +49,7 @@ bool side_has_event(const struct side *e, const struct pollset *ps);
 
 /*
  * side_failed(e, ps):
- * Return 0 if there is no failure, and for a stream.  EPIPE: bytes that
+ * Return 0 if there is no failure, or if ${e} is a stream.  EPIPE: bytes that
  * are written to ${e} have no reader any more.  Another errno value: ${e} was
  * reset.
  */
@@ -57,8 +57,8 @@ int side_failed(struct side *e, const struct pollset *ps);
 
 /*
  * side_check_at(e):
- * Return the time at which side_failed finds out what poll cannot report;
- * INT64_MAX: poll reports all.
+ * Return the time at which to call side_failed even if poll reports no event.
+ * INT64_MAX: poll reports each failure.
  */
 int64_t side_check_at(const struct side *e);
 
@@ -81,8 +81,8 @@ uint64_t side_unsent(const struct side *e);
 
 /*
  * side_is_done(e):
- * Can the peer send nothing more that reports whether all was delivered?  A
- * stream is done when CLOSE was read.
+ * Return false while the peer can still report whether all was delivered: ${e}
+ * is a stream, and CLOSE was not read yet.
  */
 bool side_is_done(const struct side *e);
 

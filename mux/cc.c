@@ -137,7 +137,7 @@ cc_sent(struct cc *c, size_t n, int64_t now)
 	if (c->sent - c->acked > c->cwnd - c->cwnd / 4)
 		c->cwnd_used = true;
 	if (c->marks == CC_MARKS) {
-		/* Too long a sample does less harm than too short a one. */
+		/* A sample that is too long harms less than a short one. */
 		c->mark[(last + CC_MARKS - 1) % CC_MARKS].end = c->sent;
 		return;
 	}

@@ -50,7 +50,7 @@ void cc_init(struct cc *c, int64_t now);
 /*
  * cc_restart(c, acked, now):
  * Another channel continues after the ${acked} bytes that the peer has read.
- * The rest of the bytes in flight is sent again, and is no sample.
+ * The other bytes in flight are sent again; they give no sample.
  */
 void cc_restart(struct cc *c, uint64_t acked, int64_t now);
 

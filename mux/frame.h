@@ -2,7 +2,7 @@
  * mux/frame.h - the wire format of a link: PROTOCOL 1 to 3.
  *
  * These functions have no state.  They refuse a frame that is never valid.
- * What a frame means at its time is decided by mux.c and stream.c.
+ * greeting.c, mux.c and stream.c check whether a frame may come at this time.
  */
 #ifndef MUX_FRAME_H
 #define MUX_FRAME_H
@@ -59,7 +59,7 @@ enum session_kind {
 
 struct session {
 	uint8_t kind;
-	uint32_t generation; /* near: of the channel; a newer one replaces it */
+	uint32_t generation; /* number of the channel; the highest is in use */
 	uint32_t keep;       /* far: seconds that the session lasts without a channel */
 	uint64_t count;      /* join: link bytes that the sender has read */
 	unsigned char id[FRAME_SESSION_ID];

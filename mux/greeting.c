@@ -1,4 +1,4 @@
-/* mux/greeting.c - reads what the peer sends first on a channel: PROTOCOL 1 to 3. */
+/* mux/greeting.c - reads the greeting of the peer: PROTOCOL 1 to 3. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,14 +43,14 @@ fail_channel(struct greeting *g, const char *why)
 
 /* ---- before the magic ---- */
 
-/* Do the ${n} bytes at ${p} begin with ${words}, or ${words} with them? */
+/* Are ${words} and the ${n} bytes at ${p} the same, as far as both go? */
 static bool
 begins(const char *words, const char *p, size_t n)
 {
 	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
 }
 
-/* Remove the changed magic from the end of the banner, which is shown. */
+/* The banner is shown, so the changed magic is removed from its end. */
 static void
 cut_magic(struct greeting *g)
 {
@@ -95,7 +95,8 @@ add_banner(struct greeting *g, char c)
 }
 
 /*
- * One byte of the magic or of the banner.  Only byte 0 of the magic starts it.
+ * ${c} is a byte of the magic or of the banner.  After a mismatch, only ${c}
+ * itself can start the magic: bytes 1 to 14 of the magic differ from byte 0.
  */
 static void
 take_magic(struct greeting *g, unsigned char c)

@@ -1,11 +1,11 @@
 /*
- * mux/greeting.h - reads what the peer sends first on a channel: PROTOCOL 1 to 3.
+ * mux/greeting.h - reads the greeting of the peer: PROTOCOL 1 to 3.
  *
  *   magic --magic--> hello --HELLO--> session --SESSION--> done
  *                      \-- HELLO of version 1 ---------------^
  *
- * A peer of version 1 sends no SESSION.  BYE instead of HELLO or SESSION, and
- * any fault, lead to the state failed.  No function blocks.
+ * A peer of version 1 sends no SESSION.  The state becomes failed after any
+ * fault, or if BYE comes instead of HELLO or SESSION.  No function blocks.
  */
 #ifndef MUX_GREETING_H
 #define MUX_GREETING_H
@@ -41,11 +41,14 @@ struct greeting {
 	/* GREETING_FAILED */
 	bool by_peer;  /* BYE was read */
 	bool lost;     /* the peer cannot read a BYE: the channel is not a link */
-	uint16_t code; /* of BYE; 0: the peer broke the protocol */
+	uint16_t code; /* of BYE, or MUX_PROTOCOL */
 	char why[FRAME_WORDS + 128];
 };
 
-/* greeting_start(g, far): Nothing was read yet. */
+/*
+ * greeting_start(g, far):
+ * Expect the greeting of a new channel.  ${g} is zeros, or was used before.
+ */
 void greeting_start(struct greeting *g, bool far);
 
 /*

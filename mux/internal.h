@@ -68,7 +68,7 @@ struct mux {
 	uint64_t rx_reserved; /* all rx_window, consumed and rx, and the rest of a DATA frame */
 
 	struct greeting greeting;     /* of the peer, on this channel */
-	unsigned char *start;         /* our own, while it is written */
+	unsigned char *start;         /* our own greeting, while it is written */
 	size_t start_next, start_end; /* bytes of it */
 	struct retain retain;         /* all later bytes that we send */
 
@@ -88,11 +88,11 @@ struct mux {
 	int64_t read_at;           /* of the last byte */
 	int64_t alive_at;          /* of the last byte, or set by mux_woke */
 	int64_t ticked_at, pinged_at;
-	int64_t room_at; /* of the next try to get memory for what is sent */
+	int64_t room_at; /* next try to get memory for output; 0: none */
 	bool due_hello, due_ack, due_ping, due_bye;
 	bool wait_peer_first;
 
-	uint16_t code; /* dead: why */
+	uint16_t code; /* down or dead: why */
 	char why[FRAME_WORDS + 128];
 	bool ended_by_peer; /* BYE was read */
 };

@@ -4,7 +4,7 @@
  *
  * Reading: all bytes are taken at once, because each window has memory
  * reserved.  So a stuck stream stops no other.  All windows together stay
- * within the memory that HELLO has promised: the more streams are open, the
+ * within the memory that our HELLO names: the more streams are open, the
  * smaller is a new window.
  *
  * Sending: first frames of the link and control frames.  Then the streams take
@@ -20,7 +20,7 @@
 
 #define VERSION_LEAST 1
 #define VERSION_NEWEST 2
-#define ROOM_WAIT 10000 /* without memory for what is to be sent */
+#define ROOM_WAIT 10000 /* until the next try to get memory for output */
 #define ACK_DELAY 5000
 #define ACK_EVERY_LEAST 1024
 #define ACK_EVERY_MOST 262144
@@ -75,8 +75,9 @@ mux_end(struct mux *m, uint16_t code, const char *why)
 }
 
 /*
- * While a channel joins, the peer may already read what follows our greeting as
- * the rest of a frame, so nothing follows it.
+ * On a channel that continues a link, the peer may read what follows our
+ * greeting as the rest of an earlier frame.  So no BYE is sent before the state
+ * is up.
  */
 void
 mux_bye(struct mux *m, uint16_t code, const char *why)
@@ -223,8 +224,8 @@ put_ack(struct mux *m, unsigned char *dst)
 
 /*
  * An ACK costs both hosts and the line as much as a chunk of DATA, so a fast
- * line should have few.  But cc.c measures round trips with them, so a cwnd
- * should have several.
+ * line should have few.  But cc.c measures round trips with them, so each cwnd
+ * of bytes should cause several.
  */
 static uint32_t
 ack_every_for(const struct cc *c)
@@ -318,8 +319,8 @@ hello_is_due(const struct mux *m)
 }
 
 /*
- * Our greeting.  Its frames are link bytes, but not on a channel that
- * continues a link.
+ * Our greeting.  On the first channel, its frames count as link bytes.  On a
+ * channel that continues a link, they do not.
  */
 static void
 put_start(struct mux *m)
@@ -641,7 +642,10 @@ on_bye(struct mux *m, const struct frame *f)
 	mux_end(m, (uint16_t)frame_get(m->body, 2), why);
 }
 
-/* On a new channel, ACKs that were sent on the last one come late. */
+/*
+ * A new channel repeats the bytes that the last one lost.  An ACK among them
+ * can be older than the count in the SESSION of the peer.
+ */
 static void
 on_ack(struct mux *m)
 {

@@ -3,16 +3,16 @@
  * wire.
  *
  * A mux is one side of a link.  Its caller gives it the bytes that were read
- * from the channel (mux_feed), writes the bytes that it returns (mux_output), and
- * lets time pass (mux_tick).  It uses no descriptor, no system call and no
- * clock, so two of them can run back to back in one process.
+ * from the channel (mux_feed), writes the bytes that it returns (mux_output),
+ * and lets time pass (mux_tick).  A mux uses no descriptor, no system call and
+ * no clock, so two of them can run back to back in one process.
  *
  *   starting --magic--> greeting --HELLO--> up --> dead
  *      ^-------- mux_attach -------- down <--'
  *
  * If both sides keep a session, a lost channel leads to the state down.  The
- * streams wait, and the next channel continues where the lost one has ended:
- * what was sent is retained until the peer has acknowledged it.
+ * streams wait until another channel continues the link.  For this, sent bytes
+ * are retained until the peer has acknowledged them.
  *
  * A stream has two queues.  Its owner appends to stream_tx() what is to be
  * sent, and takes from stream_rx() what was received.  The memory of a stream
@@ -39,7 +39,7 @@
 #define MUX_PULL 16384   /* the least ${most} of mux_output */
 #define MUX_SESSION 16   /* bytes of a session's id */
 
-/* A script may come instead of the near magic and begins so: PROTOCOL 1. */
+/* How a script begins that may come before the near magic: PROTOCOL 1. */
 #define MUX_SCRIPT "V='relay "
 
 struct mux;
@@ -93,7 +93,7 @@ void mux_limit_streams(struct mux *m, uint32_t n);
 
 /*
  * mux_wait_peer_first(m):
- * Send nothing until the peer's magic was read, on any channel.  Before the
+ * On each channel, send nothing until the peer's magic was read.  Before the
  * first mux_output.
  */
 void mux_wait_peer_first(struct mux *m);
@@ -101,19 +101,25 @@ void mux_wait_peer_first(struct mux *m);
 /*
  * mux_keep(m, seconds, id):
  * Before the first mux_output.  Near: request a session; the arguments are
- * ignored.  Far: keep a session for ${seconds} without a channel, under an
- * ${id} of MUX_SESSION bytes.
- * mux_keeps(m): MUX_UP: for how many seconds do both sides keep a session?
+ * ignored.  Far: keep a session for ${seconds} without a channel.  ${id} is its
+ * id, MUX_SESSION bytes.
+ *
+ * mux_keeps(m):
+ * Return how many seconds both sides keep a session without a channel.  0:
+ * there is no session, or the link was never up.
  */
 void mux_keep(struct mux *m, uint32_t seconds, const unsigned char *id);
 uint32_t mux_keeps(const struct mux *m);
 
 /*
  * mux_attach(m, skip_magic, now):
- * MUX_DOWN: bytes of another channel follow.  ${skip_magic}: our magic was sent
- * on it already.
- * mux_accepts(m, session): Far: is ${session}, of the peer's greeting on a new
- * channel, this session and newer than the last channel?
+ * After MUX_DOWN: continue on another channel.  ${skip_magic}: our magic was
+ * already sent on it.
+ *
+ * mux_accepts(m, session):
+ * Far: may the channel whose greeting has ${session} continue this link?  Its
+ * id must be that of our session, and its generation must be higher than that
+ * of the last channel.
  */
 struct session;
 void mux_attach(struct mux *m, bool skip_magic, int64_t now);
@@ -138,15 +144,17 @@ void mux_feed(struct mux *m, const void *p, size_t n, int64_t now);
  * mux_output(m, p, most, now), mux_wrote(m, n):
  * Return how many bytes are to be written to the channel now, and point ${*p}
  * to them.  If earlier ones were all written, these are new frames of ${most}
- * bytes at most; ${most} is at least MUX_PULL.  Then the caller reports how many
- * of them the channel has taken.
- * mux_has_output(m): Would mux_output return more than 0?
+ * bytes at most; ${most} is at least MUX_PULL.  mux_wrote: the channel has
+ * taken the first ${n} of these bytes.
+ *
+ * mux_has_output(m):
+ * Would mux_output return more than 0?
  */
 size_t mux_output(struct mux *m, const unsigned char **p, size_t most, int64_t now);
 void mux_wrote(struct mux *m, size_t n);
 bool mux_has_output(const struct mux *m);
 
-/* mux_tick(m, now): Let time pass: PING, and the end of a silent link. */
+/* mux_tick(m, now): Send PING if it is due, and detect a silent channel. */
 void mux_tick(struct mux *m, int64_t now);
 
 /*
@@ -157,8 +165,8 @@ int64_t mux_deadline(const struct mux *m);
 
 /*
  * mux_woke(m, now):
- * This host has slept, which its clock may not show.  Send PING at once, and
- * end the link if nothing is read for 15 s.
+ * This host has slept, which its clock may not show.  Send PING at once.  If
+ * nothing is read for 15 s, the channel is lost.
  */
 void mux_woke(struct mux *m, int64_t now);
 
@@ -166,7 +174,9 @@ void mux_woke(struct mux *m, int64_t now);
  * mux_lost(m, code, why):
  * The channel has ended.  If there is a session, the state is MUX_DOWN.  If
  * not, the link has ended: all streams are reset.
- * mux_end(m, code, why): The link has ended, and also its session.
+ *
+ * mux_end(m, code, why):
+ * The link has ended, and its session too.
  */
 void mux_lost(struct mux *m, uint16_t code, const char *why);
 void mux_end(struct mux *m, uint16_t code, const char *why);
@@ -193,7 +203,8 @@ bool mux_ended_by_peer(const struct mux *m);
 
 /*
  * mux_peer(m), mux_name_peer(m, name):
- * Return the peer's host name from HELLO, or "" before.  Use ${name} instead.
+ * Return the peer's host name: from HELLO, or "" before HELLO was read.
+ * mux_name_peer replaces it by ${name}.
  */
 const char *mux_peer(const struct mux *m);
 void mux_name_peer(struct mux *m, const char *name);

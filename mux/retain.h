@@ -6,7 +6,7 @@
  *
  * These positions count link bytes since the start of the link.  The bytes are
  * written to the channel from here, so keeping them costs no copy.  If the
- * channel is lost, the next one continues from any byte that was kept.
+ * channel is lost, the next one can continue from any byte that is kept.
  */
 #ifndef MUX_RETAIN_H
 #define MUX_RETAIN_H
@@ -15,8 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RETAIN_MOST (16 * 1024 * 1024) /* bytes; more are added only if urgent */
-#define RETAIN_URGENT (1024 * 1024)    /* so many more, at most */
+#define RETAIN_MOST (16 * 1024 * 1024) /* bytes; then only ACK and BYE */
+#define RETAIN_URGENT (1024 * 1024)    /* bytes of these, at most */
 
 struct piece;
 
@@ -30,17 +30,17 @@ struct retain {
 void retain_start(struct retain *r, uint64_t at);
 
 /*
- * retain_is_full(r): Are RETAIN_MOST bytes kept?
- * retain_is_over(r): Are the urgent ones too many as well?
+ * retain_is_full(r), retain_is_over(r):
+ * Are RETAIN_MOST bytes kept?  Are RETAIN_URGENT more kept?
  */
 bool retain_is_full(const struct retain *r);
 bool retain_is_over(const struct retain *r);
 
 /*
  * retain_room(r, least, room), retain_add(r, n):
- * Return where the next bytes are to be written, and set ${*room}, which is at
- * least ${least}, at most a quarter of a MiB.  NULL: no memory.  Then add the
- * ${n} bytes that were written there.
+ * Return where the next bytes are to be written, or NULL if there is no memory.
+ * ${*room} bytes fit there, at least ${least}, which is at most 256 KiB.  Then
+ * retain_add adds the ${n} bytes that were written there.
  */
 unsigned char *retain_room(struct retain *r, size_t least, size_t *room);
 void retain_add(struct retain *r, size_t n);
@@ -48,14 +48,17 @@ void retain_add(struct retain *r, size_t n);
 /*
  * retain_next(r, n), retain_wrote(r, n):
  * Return the next ${*n} bytes for the channel; ${*n} is 0 if there are none.
- * Then skip the ${n} bytes that the channel has taken.
+ * Then retain_wrote skips the ${n} bytes that the channel has taken.
  */
 const unsigned char *retain_next(const struct retain *r, size_t *n);
 void retain_wrote(struct retain *r, size_t n);
 
 /*
- * retain_acked(r, at): Free all bytes before ${at}, of which all were written.
- * retain_rewind(r, at): Write again from ${at}, which must be kept.
+ * retain_acked(r, at):
+ * The bytes before ${at} need not be kept any more.  All of them were written.
+ *
+ * retain_rewind(r, at):
+ * Write again from ${at}, which must be kept.
  */
 void retain_acked(struct retain *r, uint64_t at);
 void retain_rewind(struct retain *r, uint64_t at);

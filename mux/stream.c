@@ -199,8 +199,8 @@ void
 stream_release(struct stream *s)
 {
 	/*
-	 * After EOF and STOP only the peer's EOF is missing.  A reset would
-	 * drop its bytes.
+	 * After EOF and STOP, only the peer's EOF is missing.  The peer would
+	 * pass on a reset, which can destroy the last bytes that we sent.
 	 */
 	if (!(s->eof_sent && (s->stop_sent || s->eof_read)))
 		stream_reset(s, MUX_RESET, "");

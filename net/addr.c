@@ -1,5 +1,5 @@
 /*
- * addr.c - TCP addresses: a name to addresses, an address to text.
+ * net/addr.c - TCP addresses: a name to addresses, an address to text.
  */
 #include <arpa/inet.h>
 #include <netdb.h>

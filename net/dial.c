@@ -1,5 +1,5 @@
 /*
- * dial.c - from an endpoint to connected descriptors, without blocking.
+ * net/dial.c - from an endpoint to connected descriptors, without blocking.
  *
  *   RESOLVING   a name is being looked up, in a child process
  *   CONNECTING  one address after the other, each with its own deadline
@@ -107,7 +107,7 @@ static bool
 retry_if_full(struct dial *d, int err, int64_t now)
 {
 	bool full = is_system_full(err);
-	/* unix(7): EAGAIN of connect is a full backlog. */
+	/* EAGAIN: see unixpath_connect. */
 	bool backlog = err == EAGAIN && d->to->kind != ENDPOINT_COMMAND;
 
 	if ((!full && !backlog) || now >= d->full_until)

@@ -1,5 +1,6 @@
 /*
- * endpoint.c - the ends that the command line names: text to struct endpoint.
+ * net/endpoint.c - the ends that the command line names: text to struct
+ * endpoint.
  *
  * Each error names the wrong part and shows a correct example.
  */

@@ -1,5 +1,5 @@
 /*
- * listen.c - listening sockets, and the connections that they accept.
+ * net/listen.c - listening sockets, and the connections that they accept.
  *
  * Every user of a host can connect to its loopback ports.  So where the system
  * can find the user of a client, a loopback listener accepts only clients of

@@ -1,5 +1,5 @@
 /*
- * lookup.c - from a name to addresses, in a child process.
+ * net/lookup.c - from a name to addresses, in a child process.
  *
  * getaddrinfo(3) blocks until a name server answers.  So a child calls it,
  * writes the answer to a pipe and exits.

@@ -1,5 +1,5 @@
 /*
- * unixpath.c - Unix sockets and their files.
+ * net/unixpath.c - Unix sockets and their files.
  *
  * relay makes a socket file with mode 0600, and removes it at the end if the
  * path still leads to that file.  It replaces a socket file only if no process
@@ -146,9 +146,9 @@ call_path(path_call *call, int fd, const char *path)
 }
 
 /*
- * On macOS and the BSDs, a full backlog refuses a connect, too.  A datagram
- * socket is refused only if no process has the socket of the file open.
- * Otherwise it gets EPROTOTYPE, because the types differ.
+ * On macOS and the BSDs, a full backlog refuses a connect, too.  So connect a
+ * datagram socket as well: it is refused only if no process has the socket of
+ * the file open.  Otherwise it gets EPROTOTYPE, because the types differ.
  */
 int
 unixpath_connect(int fd, const char *path)
