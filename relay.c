@@ -571,13 +571,23 @@ watch_stdout(struct relay *r)
 
 /* ---- a turn ---- */
 
+static bool
+is_ending(const struct relay *r)
+{
+	enum tunnel_state state = tunnel_state(r->tunnel);
+
+	if (r->opt.n_forwards > 0)
+		return state == TUNNEL_STOPPING || state == TUNNEL_OVER;
+	return r->listeners.n == 0;
+}
+
 /* -i: exit after idle_us without a connection. */
 static void
 watch_idle(struct relay *r)
 {
 	int64_t idle_us = r->opt.idle_us;
 
-	if (idle_us == 0 || !r->ready || (r->listeners.n == 0 && r->opt.n_forwards == 0))
+	if (idle_us == 0 || !r->ready || is_ending(r))
 		return;
 	if (r->conns.n > 0 || r->used_at == 0)
 		r->used_at = r->ps.now;

@@ -68,6 +68,7 @@
 #define STUCK_LINGER 1000000    /* of stuck */
 #define STUCK_FAR 2000000       /* the same, if the far side reports progress */
 #define UNSENT_CHECK 5000       /* between two checks for progress, after a reset */
+#define DOWN_CHECK 1000000      /* the same, while the link has no channel */
 #define STALL_CHECK 100000      /* the same, for the other rules */
 #define UNREAD_CHECK 1000000    /* between two polls while bytes stay unread */
 #define FLUSH_EVERY 100000      /* between two writes by flush() */
@@ -589,7 +590,7 @@ side_is_down(const struct side *e)
 {
 	enum mux_state state = e->stream == NULL ? MUX_UP : mux_state(stream_mux(e->stream));
 
-	return state != MUX_UP && state != MUX_DEAD;
+	return state != MUX_UP && state != MUX_DEAD && !stream_is_closed(e->stream);
 }
 
 /*
@@ -940,6 +941,15 @@ has_unread(const struct half *h)
 	return h->src->stream == NULL && h->state == HALF_OPEN && !half_wants_read(h);
 }
 
+/* When the rules of ${c} that have a limit are applied again. */
+static int64_t
+stall_check(const struct conn *c)
+{
+	if (side_is_down(&c->a) || side_is_down(&c->b))
+		return DOWN_CHECK;
+	return has_reset(c) ? UNSENT_CHECK : STALL_CHECK;
+}
+
 static void
 want(const struct conns *tab, struct conn *c, struct pollset *ps)
 {
@@ -963,7 +973,7 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
 		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)
-			pollset_until(ps, ps->now + (has_reset(c) ? UNSENT_CHECK : STALL_CHECK));
+			pollset_until(ps, ps->now + stall_check(c));
 		break;
 	case CONN_CLOSED:
 		pollset_until(ps, ps->now); /* conn_sweep frees it */

@@ -104,8 +104,11 @@ void
 cc_restart(struct cc *c, uint64_t acked, int64_t now)
 {
 	uint64_t sent = c->sent;
+	int64_t rtt = c->rtt;
 
+	/* The first sample would count what is sent again before it. */
 	cc_init(c, now);
+	c->rtt = rtt;
 	c->sent = c->round_start = sent;
 	c->acked = acked;
 }

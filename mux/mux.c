@@ -55,7 +55,8 @@ die(struct mux *m, uint16_t code, const char *why)
 
 	m->state = MUX_DEAD;
 	m->code = code;
-	snprintf(m->why, sizeof(m->why), "%s", why);
+	if (why != m->why)
+		snprintf(m->why, sizeof(m->why), "%s", why);
 	for (i = 0; i < m->size; i++)
 		if (m->table[i] != NULL)
 			stream_lose(m->table[i]);
@@ -653,7 +654,7 @@ on_ack(struct mux *m)
 
 	if (m->joins && count < m->cc.acked)
 		return;
-	if (count > m->retain.next ||
+	if ((m->keeps && count < m->retain.acked) || count > m->retain.next ||
 	    !cc_acked(&m->cc, count, (int64_t)frame_get(m->body + 8, 4), m->now))
 		breach(m, "an ACK of bytes that were not sent");
 	else if (m->keeps)

@@ -1321,7 +1321,16 @@ def test_idle(tunnel, far, target, kind):
     since = time.monotonic()
     assert r.wait(5) == 0
     assert 0.8 < time.monotonic() - since < 3
-    r.says('exiting: no connection for 1 s')
+    assert r.err().count('exiting: no connection for 1 s') == 1
+
+
+def test_idle_with_a_slow_end(tunnel, far):
+    """Goal: -i exits once, although the hop ends later."""
+    far.program('slow', '#!/bin/sh\n"$@"\nsleep 0.3\n')
+    r = tunnel('-i', '1', '-L', '127.0.0.1:0:/a', far.here('slow'))
+    assert r.address
+    assert r.wait(8) == 0
+    assert r.err().count('exiting: no connection for 1 s') == 1
 
 
 def test_idle_from_the_start(tunnel, far):

@@ -111,18 +111,24 @@ make_place(struct keeper *k)
 /* ---- the process that waits ---- */
 
 /*
- * Return the status that the keeper has sent, or -1 if the keeper has ended
- * without one.
+ * Return the status that the keeper has sent.  -1: the keeper has ended without
+ * one, or it hangs and the channel ${out} has lost its reader.  ${out} -1: none.
  */
 static int
-wait_for_status(int fd)
+wait_for_status(int fd, int out)
 {
+	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = out, .events = 0 } };
 	unsigned char status;
-	ssize_t n;
+	ssize_t n = -1;
 
-	do
-		n = read(fd, &status, 1);
-	while (n == -1 && errno == EINTR);
+	while (n == -1) {
+		if (poll(p, 2, -1) > 0 && p[0].revents == 0)
+			return -1;
+		if (p[0].revents != 0)
+			n = read(fd, &status, 1);
+		if (n == -1 && errno != EINTR && errno != EAGAIN)
+			break;
+	}
 	return n == 1 ? status : -1;
 }
 
@@ -139,7 +145,7 @@ be_waiter(int fd, pid_t keeper)
 	os_null(STDIN_FILENO);
 	os_null(STDOUT_FILENO);
 	os_null(STDERR_FILENO);
-	status = wait_for_status(fd);
+	status = wait_for_status(fd, -1);
 	if (status == -1 && waitpid(keeper, &wstatus, 0) == keeper)
 		status =
 		    WIFEXITED(wstatus) ? WEXITSTATUS(wstatus) : STATUS_SIGNAL + WTERMSIG(wstatus);
@@ -157,8 +163,13 @@ limit_seconds(int64_t seconds)
 
 	if (text != NULL && *text != '\0') {
 		most = strtol(text, &end, 10);
-		if (*end != '\0' || most < 0)
+		if (*end != '\0' || most < 0) {
+			log_say(LOG_NOTICE,
+			    "connections end with the line: RELAY_KEEP=%.20s is not a number of "
+			    "seconds",
+			    text);
 			most = 0;
+		}
 		if (seconds > most)
 			seconds = most;
 	}
@@ -321,14 +332,14 @@ keeper_refuse(struct keeper_claim *c)
 }
 
 void
-keeper_release(struct keeper *k)
+keeper_release(struct keeper *k, int status)
 {
-	const unsigned char status = STATUS_OK;
+	const unsigned char byte = (unsigned char)status;
 	ssize_t n;
 
 	if (k->waiter == -1)
 		return;
-	n = write(k->waiter, &status, 1);
+	n = write(k->waiter, &byte, 1);
 	(void)n; /* the waiting process may have ended */
 	os_close(&k->waiter);
 	os_null(STDOUT_FILENO);
@@ -494,7 +505,7 @@ hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 	close(pair[1]);
 	if (status == -1)
 		return STATUS_SYSTEM;
-	status = wait_for_status(pair[0]);
+	status = wait_for_status(pair[0], c->out);
 	return status == -1 ? STATUS_LINK : status;
 }
 

@@ -78,11 +78,11 @@ void keeper_accept(struct keeper *k, struct keeper_claim *c);
 void keeper_refuse(struct keeper_claim *c);
 
 /*
- * keeper_release(k): the channel is closed.  Make the waiting process exit, and
- * replace stdout and stderr by /dev/null.
+ * keeper_release(k, status): the channel is closed.  Make the waiting process
+ * exit with ${status}, and replace stdout and stderr by /dev/null.
  * keeper_free(k): remove the socket and the directory.  NULL is harmless.
  */
-void keeper_release(struct keeper *k);
+void keeper_release(struct keeper *k, int status);
 void keeper_free(struct keeper *k);
 
 #endif

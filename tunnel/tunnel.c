@@ -289,6 +289,7 @@ static int
 start(struct tunnel *t, int64_t now)
 {
 	bool joins = t->mux != NULL;
+	int status;
 
 	t->state = TUNNEL_STARTING;
 	t->started_at = now;
@@ -300,8 +301,12 @@ start(struct tunnel *t, int64_t now)
 		log_say(LOG_ERROR, "cannot start a link: no memory");
 		return STATUS_SYSTEM;
 	}
-	if (t->config.role == MUX_NEAR)
-		return start_near(t, joins, now);
+	if (t->config.role == MUX_NEAR) {
+		status = start_near(t, joins, now);
+		if (joins && status != STATUS_OK)
+			mux_lost(t->mux, MUX_NO_ROOM, "no memory or descriptors");
+		return status;
+	}
 	t->transport = transport_far(t->mux);
 	return t->transport != NULL ? STATUS_OK : STATUS_LINK;
 }
@@ -456,6 +461,22 @@ watch_start(struct tunnel *t, struct pollset *ps)
 
 /* ---- end: one function for each transition ---- */
 
+/* Does the link wait for another channel? */
+static bool
+waits(const struct tunnel *t)
+{
+	return t->mux != NULL && mux_state(t->mux) == MUX_DOWN;
+}
+
+/* How many seconds the session lasts: both sides have a limit. */
+static int64_t
+keeps(const struct tunnel *t)
+{
+	int64_t theirs = mux_keeps(t->mux);
+
+	return theirs < t->config.keep ? theirs : t->config.keep;
+}
+
 static void
 drop_channel(struct tunnel *t, const struct pollset *ps)
 {
@@ -466,7 +487,7 @@ drop_channel(struct tunnel *t, const struct pollset *ps)
 	t->transport = NULL;
 	bootstrap_release(t->bootstrap);
 	if (t->keeper != NULL)
-		keeper_release(t->keeper);
+		keeper_release(t->keeper, waits(t) ? STATUS_OK : t->status);
 }
 
 /*
@@ -499,18 +520,11 @@ free_link(struct tunnel *t, const struct pollset *ps)
 static void
 be_over(struct tunnel *t, int status, const struct pollset *ps)
 {
+	t->status = status;
 	free_link(t, ps);
 	keeper_free(t->keeper);
 	t->keeper = NULL;
-	t->status = status;
 	t->state = TUNNEL_OVER;
-}
-
-/* Does the link wait for another channel? */
-static bool
-waits(const struct tunnel *t)
-{
-	return t->mux != NULL && mux_state(t->mux) == MUX_DOWN;
 }
 
 /* Has the channel ended? */
@@ -518,6 +532,14 @@ static bool
 is_lost(const struct tunnel *t)
 {
 	return waits(t) || mux_state(t->mux) == MUX_DEAD;
+}
+
+/* Has the far side of the session ended? */
+static bool
+is_gone(const struct tunnel *t)
+{
+	return t->mux_ups > 0 && mux_state(t->mux) == MUX_DEAD && mux_code(t->mux) == MUX_GONE &&
+	       !mux_ended_by_peer(t->mux);
 }
 
 static bool
@@ -533,7 +555,7 @@ has_streams(const struct tunnel *t)
 static void
 await_channel(struct tunnel *t, const struct pollset *ps)
 {
-	int64_t keep = (int64_t)mux_keeps(t->mux) * 1000000;
+	int64_t keep = keeps(t) * 1000000;
 
 	if (t->config.role == MUX_NEAR)
 		keep += LATER;
@@ -709,6 +731,8 @@ tunnel_stop(struct tunnel *t, int status)
 		leave_session(t);
 		return;
 	}
+	if (t->state == TUNNEL_STOPPING)
+		return;
 	t->state = TUNNEL_STOPPING;
 	t->stop_at = pollset_clock() + STOP_MOST;
 	mux_bye(t->mux, MUX_RESET, "stopped by a signal");
@@ -806,7 +830,7 @@ step_state(struct tunnel *t, struct pollset *ps)
 	case TUNNEL_STARTING:
 		if (t->config.hops != NULL)
 			watch_start(t, ps);
-		if (mux_code(t->mux) == MUX_GONE)
+		if (is_gone(t))
 			lose_session(t, ps);
 		else if (is_lost(t))
 			start_failed(t, ps);
@@ -844,7 +868,7 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 	report_loss(t, ps);
 	if (t->mux == NULL)
 		return;
-	if (t->transport != NULL)
+	if (t->transport != NULL && t->state != TUNNEL_FAILED)
 		transport_want(t->transport, ps);
 	if (mux_state(t->mux) == MUX_DEAD)
 		return;
@@ -1070,6 +1094,9 @@ tunnel_table(const struct tunnel *t, int64_t now)
 	    words[t->state]);
 	if (tunnel_awaits_login(t))
 		log_say(LOG_ERROR, "%s; waiting for Enter, or for -O check", t->loss);
+	else if (t->state == TUNNEL_BACKOFF && t->config.role == MUX_FAR)
+		log_say(LOG_ERROR, "waiting for another channel, %lld s at most",
+		    (long long)((t->expires_at - now + 999999) / 1000000));
 	else if (t->state == TUNNEL_BACKOFF)
 		log_say(LOG_ERROR, "%s; reconnecting in %lld s, or at the next connection", t->loss,
 		    (long long)((next_start(t) - now + 999999) / 1000000));

@@ -1242,6 +1242,20 @@ START_TEST(a_join_with_a_count_out_of_range_ends_the_session)
 }
 END_TEST
 
+/* Bytes before it were never kept: a join from there would send other memory. */
+START_TEST(an_ack_within_the_greeting_breaks_a_session)
+{
+	struct mux *m = with_session(_i == 0 ? MUX_NEAR : MUX_FAR);
+
+	now += 10000;
+	put_frame(FRAME_PING, 0, NULL, 0);
+	lives(m);
+	ck_assert_uint_gt(pull(m), 10);
+	put_ack(10, 0);
+	breaks(&m);
+}
+END_TEST
+
 START_TEST(another_answer_than_a_join_ends_the_session)
 {
 	static const unsigned kinds[] = { SESSION_NONE, SESSION_NEW, SESSION_GONE, 4, 255 };
@@ -4270,6 +4284,7 @@ add_rules(TCase *tc)
 	tcase_add_loop_test(tc, a_session_after_the_greeting_breaks_the_link, 0, 2);
 	R(a_join_continues_at_each_byte_that_is_kept);
 	tcase_add_loop_test(tc, a_join_with_a_count_out_of_range_ends_the_session, 0, 10);
+	tcase_add_loop_test(tc, an_ack_within_the_greeting_breaks_a_session, 0, 2);
 	tcase_add_loop_test(tc, another_answer_than_a_join_ends_the_session, 0, 5);
 	R(only_a_newer_generation_of_the_same_id_is_accepted);
 	R(a_mux_without_a_session_accepts_no_join);
