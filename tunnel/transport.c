@@ -216,6 +216,12 @@ transport_drained(const struct transport *t)
 }
 
 bool
+transport_readable(const struct transport *t, const struct pollset *ps)
+{
+	return t->state != TRANSPORT_CLOSED && fdpair_readable(&t->wire, ps);
+}
+
+bool
 transport_runs(const struct transport *t)
 {
 	return t->child != NULL && spawn_exit(t->child) == -1;

@@ -63,6 +63,8 @@ void transport_free(struct transport *t, int64_t now);
 /*
  * transport_drained(t): Nothing is left to write, or nothing reads it.
  *
+ * transport_readable(t, ps): bytes or EOF were there to be read in this turn.
+ *
  * transport_runs(t): true while the command runs.
  * transport_exit_status(t): the exit status of the command as spawn_exit
  * returns it; -1 if the command runs or never ran.
@@ -77,6 +79,7 @@ void transport_free(struct transport *t, int64_t now);
  * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).
  */
 bool transport_drained(const struct transport *t);
+bool transport_readable(const struct transport *t, const struct pollset *ps);
 bool transport_runs(const struct transport *t);
 int transport_exit_status(const struct transport *t);
 const char *transport_last_line(struct transport *t);

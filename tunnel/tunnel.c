@@ -903,12 +903,17 @@ take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 		mux_feed(t->mux, c->greeting, c->n, ps->now);
 }
 
+/*
+ * The waiting process can end because the channel has ended.  What is left in the
+ * channel, such as BYE, is read first.
+ */
 static void
 step_keeper(struct tunnel *t, const struct pollset *ps)
 {
+	bool reads = t->transport != NULL && transport_readable(t->transport, ps);
 	struct keeper_claim c;
 
-	if (keeper_lost(t->keeper, ps))
+	if (keeper_lost(t->keeper, ps) && !reads)
 		mux_lost(t->mux, MUX_RESET, "the process of the channel has ended");
 	if (keeper_take(t->keeper, ps, &c))
 		take_claim(t, &c, ps);
@@ -919,10 +924,10 @@ tunnel_step(struct tunnel *t, const struct pollset *ps)
 {
 	if (t->mux == NULL || t->state == TUNNEL_FAILED)
 		return false;
-	if (t->keeper != NULL && mux_state(t->mux) != MUX_DEAD)
-		step_keeper(t, ps);
 	if (t->transport != NULL)
 		transport_step(t->transport, ps);
+	if (t->keeper != NULL && mux_state(t->mux) != MUX_DEAD)
+		step_keeper(t, ps);
 	if (t->state != TUNNEL_STARTING || mux_state(t->mux) != MUX_UP)
 		return false;
 	come_up(t, ps->now);
