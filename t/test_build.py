@@ -118,13 +118,16 @@ def copy_tree(to):
     return to
 
 
+def own_environment():
+    """The environment without variables of the make that runs these tests."""
+    return {name: value for name, value in os.environ.items()
+            if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'CC', 'CFLAGS', 'LDFLAGS',
+                            'CPPFLAGS', 'PREFIX', 'DESTDIR', 'OS', 'POSIX')}
+
+
 def make(tree, *words, tool='make', user=None, **env):
-    """What the tool prints.  Variables of the make that runs these tests are
-    removed from the environment; env is added."""
-    clean = {name: value for name, value in os.environ.items()
-             if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'CC', 'CFLAGS', 'LDFLAGS',
-                             'CPPFLAGS', 'PREFIX', 'DESTDIR', 'OS', 'POSIX')}
-    clean.update(env)
+    """What the tool prints.  env is added to its environment."""
+    clean = dict(own_environment(), **env)
     done = subprocess.run([tool, *words], cwd=tree, env=clean, stdin=subprocess.DEVNULL, user=user,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
@@ -216,7 +219,7 @@ def test_install_where_relay_does_not_look(tree, tmp_path):
     """Goal: a LIBDIR that relay does not search is an error."""
     top, tool = tree
     done = subprocess.run([tool, 'install', 'DESTDIR=%s' % tmp_path, 'LIBDIR=/usr/local/lib64'],
-                          cwd=top, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                          cwd=top, env=own_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode != 0 and 'LIBDIR' in done.stdout, done.stdout
 
 

@@ -34,9 +34,13 @@ class Control:
         return '%s/%s.%d.log' % (self.dir, HOST, pid)
 
     def list(self):
+        """The lines of this test's relays.  Other tests run beside this one, and
+        some of their relays use the directory in /tmp."""
+        own = rig.marked(os.environ[rig.MARK])
         r = self('list')
         assert (r.returncode, r.stderr) == (0, '')
-        return [line.split('  ') for line in r.stdout.splitlines()]
+        lines = [line.split('  ') for line in r.stdout.splitlines()]
+        return [line for line in lines if int(line[1].split()[1]) in own]
 
     def check(self, name):
         """The report as a dictionary; a key can occur more than once."""
