@@ -127,6 +127,8 @@ role_of(int argc, char *argv[])
 
 	if (argc == 2 && strcmp(argv[1], "-V") == 0)
 		return "try";
+	if (argc > 2 && strcmp(argv[1], "-k") == 0 && strcmp(argv[2], "join") == 0)
+		return "join";
 	for (i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
 		link = link || strcmp(argv[i], "-m") == 0;
 		stdio = stdio || strcmp(argv[i], "-") == 0;
@@ -714,8 +716,13 @@ rename(const char *from, const char *to)
 int
 mkdir(const char *path, mode_t mode)
 {
+	int r;
+
 	REAL(mkdir);
-	return fails("mkdir", "-", SITE) ? -1 : real(path, mode);
+	r = fails("mkdir", "-", SITE) ? -1 : real(path, mode);
+	if (r == 0 && !inside)
+		log_line("made %s", path);
+	return r;
 }
 
 DIR *

@@ -21,7 +21,7 @@ import pytest
 import hosts as hosts_room
 import rig
 from rig import wait_for
-from test_tunnel import Far
+from test_tunnel import Far, cable    # noqa: F401
 
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
@@ -387,6 +387,32 @@ def test_claims_that_are_not_valid(tunnel, far, echo, mark):
     assert r.stop() == 0
 
 
+def test_silent_cut(tunnel, hosts, echo, cable):
+    """Goal: bytes that are on their way while the line is silent arrive once.
+    With SLOW=1 the silence takes 60 s, so that both sides give the line up."""
+    cut, restore = cable
+    slow = os.environ.get('SLOW') == '1'
+    signal.alarm(300)
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'cable')
+    idle, keys = dial(r.address), dial(r.address)
+    keys.settimeout(200)
+    bulk = Bulk(r.address, 32 << 20, 5)
+    bulk.socket.settimeout(200)
+    wait_for(lambda: bulk.got > 1 << 20, 30)
+    cut()
+    keys.sendall(b'while it is silent')
+    threading.Event().wait(60 if slow else 3)
+    restore()
+    assert read_exactly(keys, 18) == b'while it is silent'
+    bulk.join(100)
+    assert bulk.error is None and bulk.got == bulk.total, (bulk.error, bulk.got, r.err())
+    exchange(idle, b'still here')
+    if slow:
+        reconnected(r, 1)
+    assert 'reset' not in r.err()
+    assert r.stop() == 0
+
+
 def test_sleep(tunnel, echo):
     """Goal: bulk continues if the line is lost while SIGSTOP stops relay."""
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
@@ -464,6 +490,39 @@ def test_process_of_the_channel_is_ended(tunnel, far, echo, mark, number):
     assert r.stop() == 0
 
 
+def test_idle_tunnel_that_is_cut(tunnel, far, echo, mark):
+    """Goal: the session of an idle tunnel goes on too, so that a stop after the
+    cut leaves no keeper behind."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    with dial(r.address) as a:
+        exchange(a, b'x')
+    before = places(mark)
+    for i in range(3):
+        lose(mark)
+        reconnected(r, i + 1)
+        assert places(mark) == before
+    assert r.stop() == 0
+    wait_for(lambda: not rig.marked(mark), 2)
+    assert 'reset' not in r.err()
+
+
+def test_idle_session_that_ended(tunnel, far, echo, mark):
+    """Goal: if no connection was open, the end of the session is not reported."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    assert r.address
+    keeper = keeper_of(mark)
+    before = figures(keeper)[0][0]
+    with dial(r.address) as a:
+        exchange(a, b'x')
+    wait_for(lambda: figures(keeper)[0][0] <= before, 5)
+    os.kill(keeper, signal.SIGKILL)
+    reconnected(r, 1)
+    with dial(r.address) as a:
+        exchange(a, b'x')
+    assert 'the session on' not in r.err(), r.err()
+    assert r.stop() == 0
+
+
 def test_stopped_while_it_joins(tunnel, far, echo, mark, tmp):
     """Goal: a stop during a reconnect reports how long the keeper remains."""
     far.program('slow', '#!/bin/sh\n[ -e %s/flag ] && exec sleep 60\nexec "$@"\n' % tmp)
@@ -498,6 +557,45 @@ def test_keeper_that_is_busy(tunnel, hosts, echo, mark):
         threading.Event().wait(2)
         assert cpu(pid) - before < 0.3
     exchange(a, b'y')
+    assert r.stop() == 0
+
+
+def figures(*pids):
+    """Descriptors, and resident KiB, of each process."""
+    found = []
+    for pid in pids:
+        with open('/proc/%d/statm' % pid) as f:
+            found.append((len(os.listdir('/proc/%d/fd' % pid)), int(f.read().split()[1]) * 4))
+    return found
+
+
+@pytest.mark.alone
+def test_soak(tunnel, far, echo, mark):
+    """Goal: after many cuts under load, the memory and the descriptors of both
+    sides are as at the start.  The environment can set CUTS."""
+    cuts = int(os.environ.get('CUTS', 8))
+    signal.alarm(90 + 10 * cuts)
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    exchange(dial(r.address), b'x')
+    keeper = keeper_of(mark)
+    before = None
+    for i in range(cuts + 3):
+        bulks = [Bulk(r.address, 8 << 20, i * 10 + k) for k in range(3)]
+        wait_for(lambda: all(b.got > 1 << 20 for b in bulks), 30)
+        lose(mark)
+        reconnected(r, i + 1)
+        for b in bulks:
+            b.join(60)
+            assert b.error is None and b.got == b.total, (b.error, r.err())
+        if i == 2:
+            before = figures(r.pid, keeper)
+    wait_for(lambda: [n for n, _ in figures(r.pid, keeper)] == [n for n, _ in before], 5)
+    after = figures(r.pid, keeper)
+    print('%d cuts: near and keeper (descriptors, KiB): %s, then %s' % (cuts, before, after))
+    if not rig.SANITIZED:
+        for (_, old), (_, new) in zip(before, after):
+            assert new < old + 4096, (before, after)
+    assert 'reset' not in r.err()
     assert r.stop() == 0
 
 

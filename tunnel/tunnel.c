@@ -36,7 +36,7 @@
 #define MAGIC_AFTER 10000000 /* from the start of the far relay to its magic */
 #define STOP_MOST 1000000    /* for BYE and what comes before it */
 #define LATER 5000000        /* added to the limit of a session on the near side */
-#define UNUSED_MOST 60000000 /* far: a session without a channel and without a stream */
+#define UNUSED_MOST 60000000 /* a session without a channel and without a stream */
 #define BANNER_SHOWN 400     /* bytes */
 
 /* After so many failed starts, both pauses have reached their limits. */
@@ -58,6 +58,7 @@ struct tunnel {
 	bool wanted;
 	bool refused;  /* the last login was refused: the next one needs a person */
 	bool attended; /* a person has requested the next login */
+	bool unused;   /* no stream was open when the channel was lost */
 	int uploads_logged;
 	bool silence_logged;
 	int64_t started_at;
@@ -319,6 +320,8 @@ tunnel_start(struct tunnel *t, int64_t now)
 	t->status = start(t, now);
 	if (t->status == STATUS_OK)
 		return STATUS_OK;
+	if (t->mux != NULL)
+		mux_lost(t->mux, MUX_NO_ROOM, "no memory or descriptors");
 	keeper_free(t->keeper);
 	t->keeper = NULL;
 	t->state = TUNNEL_OVER;
@@ -551,16 +554,24 @@ has_streams(const struct tunnel *t)
 	return s.streams > 0;
 }
 
+/* How long the far side lives without a channel. */
+static int64_t
+keeps_us(const struct tunnel *t)
+{
+	int64_t keep = keeps(t) * 1000000;
+
+	return has_streams(t) || keep < UNUSED_MOST ? keep : UNUSED_MOST;
+}
+
 /* In an outage, only the first lost channel sets the end of the session. */
 static void
 await_channel(struct tunnel *t, const struct pollset *ps)
 {
-	int64_t keep = keeps(t) * 1000000;
+	int64_t keep = keeps_us(t);
 
+	t->unused = !has_streams(t);
 	if (t->config.role == MUX_NEAR)
-		keep += LATER;
-	else if (!has_streams(t) && keep > UNUSED_MOST)
-		keep = UNUSED_MOST;
+		keep += t->unused ? -LATER : LATER;
 	drop_channel(t, ps);
 	if (t->expires_at == 0)
 		t->expires_at = ps->now + keep;
@@ -656,8 +667,8 @@ lose_session(struct tunnel *t, const struct pollset *ps)
 		be_over(t, STATUS_LINK, ps);
 		return;
 	}
-	log_say(
-	    LOG_NOTICE, "the session on %s has ended: its connections are reset", tunnel_name(t));
+	log_say(t->unused ? LOG_INFO : LOG_NOTICE,
+	    "the session on %s has ended: its connections are reset", tunnel_name(t));
 	t->retries = 0;
 	back_off(t, ps);
 	t->retry_at = ps->now;
@@ -685,8 +696,6 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 		t->state = TUNNEL_BACKOFF;
 		return;
 	}
-	if (waits(t) && !has_streams(t))
-		mux_end(t->mux, mux_code(t->mux), mux_why(t->mux));
 	if (reconnects(t)) {
 		t->report_at = ps->now + REPORT_AFTER;
 		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
@@ -705,7 +714,7 @@ log_left(const struct tunnel *t)
 	    mux_state(t->mux) == MUX_UP || mux_state(t->mux) == MUX_DEAD)
 		return;
 	log_say(LOG_NOTICE, "%s is not reachable now: relay there ends by itself after %u s",
-	    tunnel_name(t), (unsigned)mux_keeps(t->mux));
+	    tunnel_name(t), (unsigned)(keeps_us(t) / 1000000));
 }
 
 static void
@@ -781,7 +790,8 @@ next_start(const struct tunnel *t)
 static void
 expire(struct tunnel *t, const struct pollset *ps)
 {
-	log_say(LOG_NOTICE, "the session with %s has expired", tunnel_name(t));
+	log_say(has_streams(t) ? LOG_NOTICE : LOG_INFO, "the session with %s has expired",
+	    tunnel_name(t));
 	t->expires_at = 0;
 	if (t->config.role == MUX_FAR || t->config.one_shot)
 		be_over(t, STATUS_LINK, ps);
