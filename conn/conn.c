@@ -950,6 +950,16 @@ stall_check(const struct conn *c)
 	return has_reset(c) ? UNSENT_CHECK : STALL_CHECK;
 }
 
+/* poll would report a reset in each turn until the other side has all bytes. */
+static void
+want_side(struct side *e, struct pollset *ps, bool reads, bool writes)
+{
+	if (e->err != 0 && !reads)
+		side_unwatch(e);
+	else
+		side_want(e, ps, reads, writes);
+}
+
 static void
 want(const struct conns *tab, struct conn *c, struct pollset *ps)
 {
@@ -970,8 +980,8 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 			pollset_until(ps, c->flush_at);
 		if (has_unread(&c->ab) || has_unread(&c->ba))
 			pollset_until(ps, ps->now + UNREAD_CHECK);
-		side_want(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
-		side_want(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
+		want_side(&c->a, ps, half_wants_read(&c->ab), half_wants_write(&c->ba));
+		want_side(&c->b, ps, half_wants_read(&c->ba), half_wants_write(&c->ab));
 		if (c->stalled_at != 0)
 			pollset_until(ps, ps->now + stall_check(c));
 		break;

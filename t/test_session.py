@@ -879,3 +879,30 @@ def test_enter_requests_a_login(tunnel, echo, doubtful):
     assert read_exactly(a, 1) == b'y'
     assert r.stop() == 0
     os.close(ours)
+
+
+def test_target_that_resets_while_the_line_is_down(tunnel, hosts, mark):
+    """Goal: a reset behind bytes that wait for the line costs no processor."""
+    server = socket.create_server(('127.0.0.1', 0))
+    r = tunnel('-L', '127.0.0.1:0:127.0.0.1:%d' % server.getsockname()[1], 'login')
+    a = dial(r.address)
+    t = server.accept()[0]
+    a.sendall(b'x')
+    assert read_exactly(t, 1) == b'x'
+    keeper = keeper_of(mark)
+    hosts.stop('login')
+    r.says('; reconnecting')
+    t.sendall(b'sent before the reset')
+    threading.Event().wait(0.2)
+    t.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\1\0\0\0\0\0\0\0')
+    t.close()
+    before = cpu(keeper), cpu(r.pid)
+    threading.Event().wait(3)
+    used = cpu(keeper) - before[0], cpu(r.pid) - before[1]
+    hosts.start('login')
+    assert max(used) < 0.5, used
+    dial(r.address).close()
+    assert read_exactly(a, 21) == b'sent before the reset'
+    with pytest.raises(ConnectionResetError):
+        a.recv(1)
+    assert r.stop() == 0
