@@ -320,8 +320,6 @@ tunnel_start(struct tunnel *t, int64_t now)
 	t->status = start(t, now);
 	if (t->status == STATUS_OK)
 		return STATUS_OK;
-	if (t->mux != NULL)
-		mux_lost(t->mux, MUX_NO_ROOM, "no memory or descriptors");
 	keeper_free(t->keeper);
 	t->keeper = NULL;
 	t->state = TUNNEL_OVER;
