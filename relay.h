@@ -78,7 +78,7 @@
 #ifndef RELAY_H
 #define RELAY_H
 
-#define RELAY_VERSION "0.1"
+#define RELAY_VERSION "0.2"
 
 /* The exit status: relay(1), EXIT STATUS. */
 enum status {

@@ -58,12 +58,26 @@ def test_link_of_two_versions(old, relay, echo, monkeypatch, near):
     assert r.wait() == 7, r.err()
 
 
-def test_tunnel_of_the_old_version(old, relay, echo, monkeypatch):
+def posing(tmp, binary, version, args='"$@"'):
+    """A relay that prints another version: bootstrap starts only its own."""
+    path = tmp + '/relay'
+    with open(path, 'w') as f:
+        f.write('#!/bin/sh\n[ "$1" = -V ] && echo relay %s && exit\nexec %s %s\n'
+                % (version, binary, args))
+    os.chmod(path, 0o755)
+    return path
+
+
+def version_of(binary):
+    return subprocess.run([binary, '-V'], stdout=subprocess.PIPE, text=True).stdout.split()[1]
+
+
+def test_tunnel_of_the_old_version(old, relay, echo, monkeypatch, tmp):
     """Goal: an old near side works with a new relay on the far host."""
     new = rig.RELAY
     monkeypatch.delenv('RELAY_KEEP')
     monkeypatch.setattr(rig, 'RELAY', old)
-    r = relay('-x', new, '-L', '127.0.0.1:0:' + echo.address, 'env A=B')
+    r = relay('-x', posing(tmp, new, version_of(old)), '-L', '127.0.0.1:0:' + echo.address, 'env A=B')
     with dial(r.address) as a:
         exchange(a, bytes(100000))
     assert r.stop() == 0
@@ -73,10 +87,8 @@ def test_session_that_the_far_side_does_not_know(old, relay, echo, monkeypatch, 
     """Goal: a near side that requests a session works without one if the far
     side skips the request."""
     monkeypatch.delenv('RELAY_KEEP')
-    with open(tmp + '/relay', 'w') as f:
-        f.write('#!/bin/sh\n[ "$1" = -V ] || set -- -m -t 10 -\nexec %s "$@"\n' % old)
-    os.chmod(tmp + '/relay', 0o755)
-    r = relay('-x', tmp + '/relay', '-L', '127.0.0.1:0:' + echo.address, 'env A=B')
+    path = posing(tmp, old, version_of(rig.RELAY), '-m -t 10 -')
+    r = relay('-x', path, '-L', '127.0.0.1:0:' + echo.address, 'env A=B')
     a = dial(r.address)
     exchange(a, bytes(100000))
     for pid in rig.children(r.pid):
