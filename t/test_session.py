@@ -134,9 +134,10 @@ class Bulk(threading.Thread):
             left -= n
 
     def send(self):
-        for piece in self.pieces():
-            self.socket.sendall(piece)
-        self.socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):    # run() reports the loss
+            for piece in self.pieces():
+                self.socket.sendall(piece)
+            self.socket.shutdown(socket.SHUT_WR)
 
     def run(self):
         try:

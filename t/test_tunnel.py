@@ -840,7 +840,7 @@ def test_machine_with_its_binary(far, web, tmp, place, hosts, logs):
         r.terminate()
         assert r.wait(rig.PATIENCE) == 0
     name, = os.listdir(far.cache)
-    assert name.startswith('relay-0.1-Linux-riscv64-')
+    assert name.startswith('relay-%s-Linux-riscv64-' % VERSION.split()[1])
     with open('%s/%s' % (far.cache, name), 'rb') as f:
         assert f.read().endswith(b'another one')
 
