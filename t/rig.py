@@ -578,8 +578,10 @@ def quiet(pid, timeout=PATIENCE):
     work is done, and it does not spin."""
     before, since, end = None, time.monotonic(), time.monotonic() + timeout
     while time.monotonic() < end:
-        now = switches(pid)
-        if stat_of(pid)[0] != 'S' or now != before:
+        now, state = switches(pid), stat_of(pid)[0]
+        if state == 'Z':
+            raise ProcessLookupError('process %d has exited' % pid)
+        if state != 'S' or now != before:
             before, since = now, time.monotonic()
         elif time.monotonic() - since > 0.1:
             return

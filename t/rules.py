@@ -172,7 +172,7 @@ class Joint:
         """Wait until all of them sleep."""
         for pid in self.pids():
             # the process has exited
-            with contextlib.suppress(FileNotFoundError, TypeError):
+            with contextlib.suppress(FileNotFoundError, TypeError, ProcessLookupError):
                 rig.quiet(pid)
 
     def close(self):

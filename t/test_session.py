@@ -651,7 +651,8 @@ def test_claims_without_end(tunnel, far, echo, mark, tmp):
     exchange(a, b'z')
     wait_for(lambda: files() == at_start, 5)
     assert used / count < 0.0005
-    assert resident() < before + (1 << 20)
+    # the sanitizers keep freed memory for a while
+    assert rig.SANITIZED or resident() < before + (1 << 20)
     s.close()
     assert r.stop() == 0
 
@@ -684,11 +685,13 @@ NO_SESSION = {
 def test_no_session_can_be_kept(tunnel, far, echo, what):
     """Goal: where no keeper can live, relay works without one and reports it."""
     if os.geteuid() != 0:
-        pytest.skip('needs root')
+        pytest.skip('skipped: needs root')
+    if what == 'no process more' and rig.SANITIZED:
+        pytest.skip('skipped: LeakSanitizer needs a process')
     if what.startswith('/tmp') and subprocess.run(
             ['unshare', '-m', 'mount', '-t', 'tmpfs', '-o', 'ro', 'none', '/mnt'],
             stderr=subprocess.DEVNULL).returncode != 0:
-        pytest.skip('tmpfs cannot be mounted')
+        pytest.skip('skipped: tmpfs cannot be mounted')
     far.program('relay', '#!/bin/sh\n%s\n' % NO_SESSION[what] % rig.RELAY)
     if what == 'no process more':
         far.user()
