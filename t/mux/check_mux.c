@@ -106,7 +106,8 @@ static void
 put(const void *p, size_t n)
 {
 	ck_assert_uint_le(wired + n, sizeof(wire));
-	memcpy(wire + wired, p, n);
+	if (n > 0)
+		memcpy(wire + wired, p, n);
 	wired += n;
 }
 
