@@ -42,7 +42,7 @@ struct client {
 	bool leaving; /* sent exit: it waits for the end of this process */
 	char line[LINE_SIZE];
 	size_t line_used;
-	char *answer; /* NULL: the request is not complete */
+	char answer[CONTROL_REPORT]; /* "": the request is not complete */
 	size_t sent;
 };
 
@@ -211,8 +211,7 @@ static void
 drop(struct client *k)
 {
 	os_close(&k->fd);
-	free(k->answer);
-	k->answer = NULL;
+	k->answer[0] = '\0';
 }
 
 static struct client *
@@ -243,7 +242,7 @@ control_want(struct control *c, struct pollset *ps)
 		k->slot = -1;
 		if (k->fd == -1 || k->leaving)
 			continue;
-		k->slot = pollset_add(ps, k->fd, k->answer != NULL ? POLLOUT : POLLIN);
+		k->slot = pollset_add(ps, k->fd, k->answer[0] != '\0' ? POLLOUT : POLLIN);
 		pollset_until(ps, k->until);
 	}
 }
@@ -278,6 +277,7 @@ static bool
 take_request(struct control *c, struct client *k, int64_t now)
 {
 	ssize_t n;
+	bool login;
 
 	k->line[k->line_used] = '\0';
 	if (strcmp(k->line, "exit\n") == 0) {
@@ -288,15 +288,13 @@ take_request(struct control *c, struct client *k, int64_t now)
 		k->leaving = true;
 		return true;
 	}
-	if (strcmp(k->line, "status\n") == 0 || strcmp(k->line, "login\n") == 0)
-		k->answer = malloc(CONTROL_REPORT);
-	if (k->answer == NULL) {
-		drop(k);
-		return false;
-	}
-	write_report(c, now, k->answer);
-	if (*k->line == 'l' && c->view.tunnel != NULL)
+	login = strcmp(k->line, "login\n") == 0;
+	if (login && c->view.tunnel != NULL)
 		tunnel_login(c->view.tunnel, now);
+	if (login || strcmp(k->line, "status\n") == 0)
+		write_report(c, now, k->answer);
+	else
+		drop(k);
 	return false;
 }
 
@@ -348,7 +346,7 @@ control_step(struct control *c, const struct pollset *ps)
 			continue;
 		if (ps->now >= k->until)
 			drop(k);
-		else if (pollset_ready(ps, k->slot) != 0 && k->answer != NULL)
+		else if (pollset_ready(ps, k->slot) != 0 && k->answer[0] != '\0')
 			write_answer(k);
 		else if (pollset_ready(ps, k->slot) != 0)
 			exits = read_request(c, k, ps->now) || exits;
