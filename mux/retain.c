@@ -4,6 +4,7 @@
 #include "mux/retain.h"
 
 #define PIECE (256 * 1024)
+#define SPARE 8 /* pieces that are kept while bytes are in flight */
 
 struct piece {
 	struct piece *next;
@@ -12,7 +13,7 @@ struct piece {
 	unsigned char bytes[PIECE];
 };
 
-/* One spare piece is kept, because its memory is still in the CPU's cache. */
+/* A dropped piece is used again.  A new one costs a page fault per page. */
 static void
 drop_first(struct retain *r)
 {
@@ -21,8 +22,22 @@ drop_first(struct retain *r)
 	r->first = p->next;
 	if (r->first == NULL)
 		r->last = NULL;
-	free(r->spare);
+	p->next = r->spare;
 	r->spare = p;
+}
+
+/* Free the spare pieces except the first ${n}. */
+static void
+trim(struct retain *r, int n)
+{
+	struct piece **at = &r->spare, *p;
+
+	for (; n > 0 && *at != NULL; n--)
+		at = &(*at)->next;
+	while ((p = *at) != NULL) {
+		*at = p->next;
+		free(p);
+	}
 }
 
 void
@@ -30,8 +45,7 @@ retain_start(struct retain *r, uint64_t at)
 {
 	while (r->first != NULL)
 		drop_first(r);
-	free(r->spare);
-	r->spare = NULL;
+	trim(r, 0);
 	r->acked = r->next = r->end = at;
 }
 
@@ -50,11 +64,14 @@ retain_is_over(const struct retain *r)
 static struct piece *
 add_piece(struct retain *r)
 {
-	struct piece *p = r->spare != NULL ? r->spare : malloc(sizeof(*p));
+	struct piece *p = r->spare;
 
+	if (p != NULL)
+		r->spare = p->next;
+	else
+		p = malloc(sizeof(*p));
 	if (p == NULL)
 		return NULL;
-	r->spare = NULL;
 	p->next = NULL;
 	p->at = r->end;
 	p->used = 0;
@@ -115,6 +132,7 @@ retain_acked(struct retain *r, uint64_t at)
 	while (r->first != NULL && r->first->at + r->first->used <= at &&
 	       (r->first != r->last || at == r->end))
 		drop_first(r);
+	trim(r, r->first == NULL ? 1 : SPARE);
 }
 
 void

@@ -1,5 +1,6 @@
 /* check_retain.c - bytes that were sent and are not acknowledged */
 #include "t/check.h"
+#include <sys/resource.h>
 
 #include "mux/retain.h"
 
@@ -172,6 +173,33 @@ START_TEST(a_new_start_forgets_all)
 }
 END_TEST
 
+static long
+page_faults(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return u.ru_minflt;
+}
+
+/* While bytes are in flight, a new piece would cost a fault for each page. */
+START_TEST(pieces_are_used_again)
+{
+	long before = 0;
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		add(6 * PIECE, PIECE);
+		take(6 * PIECE, PIECE);
+		retain_acked(&r, r.end - PIECE);
+		if (i == 20)
+			before = page_faults();
+	}
+	ck_assert_int_lt(page_faults() - before, 1000);
+	retain_start(&r, 0);
+}
+END_TEST
+
 START_TEST(positions_may_be_above_2_32)
 {
 	int i;
@@ -201,5 +229,6 @@ TESTS("retain")
 	tcase_add_test(tc, room_that_stays_unused);
 	tcase_add_test(tc, it_is_full_at_its_most);
 	tcase_add_test(tc, a_new_start_forgets_all);
+	tcase_add_test(tc, pieces_are_used_again);
 	tcase_add_test(tc, positions_may_be_above_2_32);
 }
