@@ -123,7 +123,7 @@ read_into(struct chunk *c, int fd)
 }
 
 /*
- * Return a list of up to ${most} chunks, or NULL if there is no memory for one.
+ * Return a list of up to ${most} chunks, or NULL if the memory runs out.
  */
 static struct chunk *
 take_chunks(int most)

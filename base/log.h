@@ -14,10 +14,11 @@ enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
 
 #define LOG_PREFIX "relay: " /* of each message */
 
+/* The arguments ${first} and later are those of the format ${format}. */
 #if defined(__GNUC__)
-#define LOG_FORMAT __attribute__((format(printf, 2, 3)))
+#define LOG_PRINTF(format, first) __attribute__((__format__(__printf__, format, first)))
 #else
-#define LOG_FORMAT
+#define LOG_PRINTF(format, first)
 #endif
 
 /* log_show(level): From now on, write the messages up to ${level}. */
@@ -52,7 +53,7 @@ const char *log_last(long *seconds);
  * log_say(level, fmt, ...):
  * Write one message: LOG_PREFIX, the text and a newline.
  */
-void log_say(enum log_level level, const char *fmt, ...) LOG_FORMAT;
+void log_say(enum log_level level, const char *fmt, ...) LOG_PRINTF(2, 3);
 
 /*
  * log_quote(level, line):

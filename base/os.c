@@ -23,12 +23,6 @@
 static struct rlimit old_files;
 static int null = -1; /* a descriptor of /dev/null */
 
-socklen_t
-os_cmsg_len(struct cmsghdr *head, size_t n)
-{
-	return (socklen_t)((char *)CMSG_DATA(head) - (char *)head) + (socklen_t)n;
-}
-
 int
 os_setup(int fd)
 {
@@ -175,4 +169,91 @@ os_random(void *p, size_t n)
 
 	os_close(&fd);
 	return got == (ssize_t)n;
+}
+
+bool
+os_own_dir(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
+	       (st.st_mode & 05777) == 0700;
+}
+
+/* ---- descriptors in a message ---- */
+
+/* Room for the descriptors.  The BSDs hide CMSG_SPACE and CMSG_LEN. */
+union control {
+	struct cmsghdr head;
+	char bytes[sizeof(struct cmsghdr) + 32 + sizeof(int) * OS_FDS];
+};
+
+/* The length of the control message ${head} with ${n} bytes. */
+static socklen_t
+control_length(struct cmsghdr *head, size_t n)
+{
+	return (socklen_t)((char *)CMSG_DATA(head) - (char *)head) + (socklen_t)n;
+}
+
+ssize_t
+os_send_fds(int fd, const void *p, size_t n, const int *fds, int count)
+{
+	size_t size = sizeof(int) * (size_t)count;
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)p, .iov_len = n };
+	union control control;
+	struct msghdr msg;
+	ssize_t sent;
+
+	memset(&control, 0, sizeof(control));
+	memset(&msg, 0, sizeof(msg));
+	msg.msg_iov = &iov;
+	msg.msg_iovlen = 1;
+	msg.msg_control = control.bytes;
+	msg.msg_controllen = control_length(&control.head, size);
+	control.head.cmsg_level = SOL_SOCKET;
+	control.head.cmsg_type = SCM_RIGHTS;
+	control.head.cmsg_len = control_length(&control.head, size);
+	memcpy(CMSG_DATA(&control.head), fds, size);
+	do
+		sent = sendmsg(fd, &msg, 0);
+	while (sent == -1 && errno == EINTR);
+	return sent;
+}
+
+/* Take the descriptors of ${msg}, ${most} at most.  Return their number. */
+static int
+take_fds(struct msghdr *msg, int *fds, int most)
+{
+	struct cmsghdr *head = CMSG_FIRSTHDR(msg);
+	size_t n;
+
+	if (head == NULL || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
+		return 0;
+	n = (head->cmsg_len - control_length(head, 0)) / sizeof(int);
+	if (n > (size_t)most)
+		n = (size_t)most;
+	memcpy(fds, CMSG_DATA(head), n * sizeof(int));
+	return (int)n;
+}
+
+ssize_t
+os_recv_fds(int fd, void *p, size_t size, int *fds, int *count)
+{
+	struct iovec iov = { .iov_base = p, .iov_len = size };
+	int most = *count;
+	union control control;
+	struct msghdr msg;
+	ssize_t got;
+
+	*count = 0;
+	memset(&msg, 0, sizeof(msg));
+	msg.msg_iov = &iov;
+	msg.msg_iovlen = 1;
+	msg.msg_control = control.bytes;
+	msg.msg_controllen = control_length(&control.head, sizeof(int) * (size_t)most);
+	got = recvmsg(fd, &msg, 0);
+	if (got == -1)
+		return -1;
+	*count = take_fds(&msg, fds, most);
+	return (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 ? got : -1;
 }

@@ -30,17 +30,9 @@
 /* What os_unsent returns if the system cannot count the bytes. */
 #define OS_UNSENT_UNKNOWN UINT64_MAX
 
-/* Room for a control message with ${n} bytes.  The BSDs hide CMSG_SPACE. */
-#define OS_CMSG_ROOM(n) (sizeof(struct cmsghdr) + 32 + (n))
+#define OS_FDS 4 /* descriptors in one message, at most */
 
 /* ---- os.c: the same on every system ---- */
-
-/*
- * os_cmsg_len(head, n):
- * Return the length of the control message ${head} with ${n} bytes.  If ${head}
- * is the only one, msg_controllen is the same.  The BSDs hide CMSG_LEN.
- */
-socklen_t os_cmsg_len(struct cmsghdr *head, size_t n);
 
 /*
  * os_setup(fd):
@@ -96,7 +88,7 @@ void os_reset(int fd);
  * os_raise_files():
  * Raise the limit of open descriptors to its hard limit, or to os_most_files if
  * that is lower.  If it cannot be raised, it stays.  Return how many
- * descriptors the process can open now, or -1 if there is no limit.
+ * descriptors the process can open now, or -1 without a limit.
  */
 long os_raise_files(void);
 
@@ -115,6 +107,25 @@ void os_restore_files(void);
  * room.
  */
 bool os_find_program(const char *name, char *dst, size_t size);
+
+/*
+ * os_own_dir(path):
+ * Is ${path} a directory of this user with mode 0700?  A setgid bit is allowed.
+ */
+bool os_own_dir(const char *path);
+
+/*
+ * os_send_fds(fd, p, n, fds, count):
+ * Send ${n} bytes and ${count} descriptors, OS_FDS at most, in one message over
+ * the Unix socket ${fd}.  Return as sendmsg(2); EINTR is retried.
+ *
+ * os_recv_fds(fd, p, size, fds, count):
+ * Receive such a message.  ${*count} is the room of ${fds}, and becomes the
+ * number of descriptors; they belong to the caller even if -1 is returned.
+ * Return the number of bytes, or -1: an error, or a message that has no room.
+ */
+ssize_t os_send_fds(int fd, const void *p, size_t n, const int *fds, int count);
+ssize_t os_recv_fds(int fd, void *p, size_t size, int *fds, int *count);
 
 /*
  * os_random(p, n):
@@ -156,7 +167,8 @@ int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t
 /*
  * os_most_files():
  * Return how many descriptors poll(2) and the system allow to a process at
- * most, even if its limit is higher.  -1: there is no such bound (portable).
+ * most, even if its limit is higher.  -1: the system has no such bound
+ * (portable).
  */
 long os_most_files(void);
 

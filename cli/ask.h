@@ -25,7 +25,7 @@ int ask_relays(const char *word, const char *name);
 /*
  * ask_field(report, key, nth, dst, size):
  * Copy the value of a line with ${key} to ${dst}.  ${nth} is 0 for the first
- * such line.  Return false, with ${dst} empty, if there is no such line.
+ * such line.  Return false, with ${dst} empty, if the report has no such line.
  */
 bool ask_field(const char *report, const char *key, int nth, char *dst, size_t size);
 

@@ -14,7 +14,7 @@
 
 #define HOST_SIZE 65
 
-/* Return false if there is no such directory, or its path is too long. */
+/* False: the environment names no directory, or its path is too long. */
 static bool
 name_dir(int i, char *dst)
 {
@@ -60,7 +60,7 @@ cache_dir(int i, bool make, char *dst, char *why)
 		snprintf(why, CACHE_PATH, "%.512s: %s", dst, strerror(errno));
 		return false;
 	}
-	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 05777) != 0700) {
+	if (!os_own_dir(dst)) {
 		snprintf(
 		    why, CACHE_PATH, "%.512s is not a directory of mode 0700 of this user", dst);
 		return false;

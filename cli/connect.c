@@ -6,8 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -23,35 +21,12 @@
 static int
 pass_descriptor(int fd)
 {
-	union {
-		struct cmsghdr align;
-		char room[OS_CMSG_ROOM(sizeof(int))];
-	} control;
-	char byte = 0;
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg;
-	struct cmsghdr *head;
 	int flags = fcntl(fd, F_GETFL);
-	ssize_t n;
 
 	/* ssh shares the file status flags.  It expects a blocking socket. */
 	if (flags == -1 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == -1)
 		return -1;
-	memset(&control, 0, sizeof(control));
-	memset(&msg, 0, sizeof(msg));
-	msg.msg_iov = &iov;
-	msg.msg_iovlen = 1;
-	msg.msg_control = &control;
-	msg.msg_controllen = sizeof(control.room);
-	head = CMSG_FIRSTHDR(&msg);
-	head->cmsg_level = SOL_SOCKET;
-	head->cmsg_type = SCM_RIGHTS;
-	head->cmsg_len = msg.msg_controllen = os_cmsg_len(head, sizeof(int));
-	memcpy(CMSG_DATA(head), &fd, sizeof(int));
-	do
-		n = sendmsg(STDOUT_FILENO, &msg, 0);
-	while (n == -1 && errno == EINTR);
-	return n == 1 ? 0 : -1;
+	return os_send_fds(STDOUT_FILENO, "", 1, &fd, 1) == 1 ? 0 : -1;
 }
 
 static int

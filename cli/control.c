@@ -59,10 +59,7 @@ struct control {
 /* ---- the report ---- */
 
 static void add(char report[CONTROL_REPORT], const char *key, const char *fmt, ...)
-#if defined(__GNUC__)
-    __attribute__((format(printf, 3, 4)))
-#endif
-    ;
+    LOG_PRINTF(3, 4);
 
 /* A line that has no room is left out. */
 static void

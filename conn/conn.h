@@ -40,7 +40,7 @@ struct conns {
 /*
  * conn_dial(tab, a, from, target, now):
  * Add a connection of the side ${a}, named ${from} in log lines, and start to
- * connect it to ${target}.  Return false if there is no memory; then the caller
+ * connect it to ${target}.  Return false if the memory runs out; then the caller
  * keeps ${a} and ${target}.  Otherwise the connection owns ${a}, and calls
  * dial_drop_target(${target}) when it is freed.
  */
@@ -50,7 +50,7 @@ bool conn_dial(struct conns *tab, const struct side *a, const char *from,
 /*
  * conn_join(tab, a, from, b, now):
  * Add a connection that is open at once, of the sides ${a} and ${b}.  Return
- * false if there is no memory; then the caller keeps both sides.
+ * false if the memory runs out; then the caller keeps both sides.
  */
 bool conn_join(
     struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now);
@@ -58,7 +58,7 @@ bool conn_join(
 /*
  * conn_socks(tab, a, from, now):
  * Add a connection of ${a}, a client of -D.  Its request is sent to
- * ${tab}->mux.  Return false if there is no memory; then the caller keeps
+ * ${tab}->mux.  Return false if the memory runs out; then the caller keeps
  * ${a}.
  */
 bool conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t now);

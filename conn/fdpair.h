@@ -74,7 +74,7 @@ bool fdpair_writable(const struct fdpair *e, const struct pollset *ps);
 
 /*
  * fdpair_failed(e, ps):
- * Return 0 if there is no failure.  A received EOF is not a failure.  EPIPE:
+ * Return 0 without a failure.  A received EOF is not a failure.  EPIPE:
  * bytes that are written to ${e} have no reader any more.  Another errno value:
  * ${e} was reset.
  */

@@ -49,7 +49,7 @@ bool side_has_event(const struct side *e, const struct pollset *ps);
 
 /*
  * side_failed(e, ps):
- * Return 0 if there is no failure, or if ${e} is a stream.  EPIPE: bytes that
+ * Return 0 without a failure, or if ${e} is a stream.  EPIPE: bytes that
  * are written to ${e} have no reader any more.  Another errno value: ${e} was
  * reset.
  */

@@ -54,7 +54,7 @@ enum session_kind {
 	SESSION_NONE, /* the link ends with its channel */
 	SESSION_NEW,  /* near: requests a session; far: keeps one */
 	SESSION_JOIN, /* this channel continues the session */
-	SESSION_GONE  /* far: there is no such session */
+	SESSION_GONE  /* far: the session does not exist */
 };
 
 struct session {

@@ -7,7 +7,6 @@
 #include "mux/mux.h"
 
 #define MIDDLE "reLAylink"
-#define BREACH "the other side broke the protocol: "
 
 void
 greeting_start(struct greeting *g, bool far)
@@ -26,11 +25,11 @@ greeting_free(struct greeting *g)
 }
 
 static void
-fail(struct greeting *g, uint16_t code, const char *before, const char *why)
+fail(struct greeting *g, uint16_t code, const char *why)
 {
 	g->state = GREETING_FAILED;
 	g->code = code;
-	snprintf(g->why, sizeof(g->why), "%s%s", before, why);
+	snprintf(g->why, sizeof(g->why), "%s", why);
 }
 
 /* This channel does not lead to a relay, so no BYE is sent. */
@@ -38,7 +37,7 @@ static void
 fail_channel(struct greeting *g, const char *why)
 {
 	g->lost = true;
-	fail(g, MUX_PROTOCOL, "", why);
+	fail(g, MUX_PROTOCOL, why);
 }
 
 /* ---- before the magic ---- */
@@ -131,7 +130,7 @@ take_bye(struct greeting *g, const struct frame *f)
 	memcpy(words, body + 2, f->length - 2);
 	words[f->length - 2] = '\0';
 	g->by_peer = true;
-	fail(g, (uint16_t)frame_get(body, 2), "", words);
+	fail(g, (uint16_t)frame_get(body, 2), words);
 }
 
 static void
@@ -164,7 +163,7 @@ is_expected(struct greeting *g, struct frame *f)
 					    : "another frame before SESSION";
 	if (wrong == NULL)
 		return true;
-	fail(g, MUX_PROTOCOL, BREACH, wrong);
+	fail(g, MUX_PROTOCOL, wrong);
 	return false;
 }
 
@@ -203,4 +202,24 @@ greeting_feed(struct greeting *g, const unsigned char *p, size_t n)
 			used += feed_frame(g, p + used, n - used);
 	}
 	return used;
+}
+
+size_t
+greeting_put(unsigned char *dst, const struct hello *h, const struct session *s)
+{
+	struct hello ours = *h;
+	struct frame f = { .type = FRAME_HELLO };
+	unsigned char *at = dst;
+
+	ours.version = GREETING_LEAST;
+	ours.newest = GREETING_NEWEST;
+	f.length = (uint32_t)frame_encode_hello(at + FRAME_HEAD, &ours);
+	frame_encode(at, &f);
+	at += FRAME_HEAD + f.length;
+	f.type = FRAME_SESSION;
+	f.length = FRAME_SESSION_SIZE;
+	frame_encode(at, &f);
+	frame_encode_session(at + FRAME_HEAD, s);
+	at += FRAME_HEAD + f.length;
+	return (size_t)(at - dst);
 }

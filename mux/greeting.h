@@ -16,6 +16,9 @@
 
 #include "mux/frame.h"
 
+#define GREETING_LEAST 1 /* versions of the protocol that this relay supports */
+#define GREETING_NEWEST 2
+#define GREETING_OURS (2 * FRAME_HEAD + FRAME_HELLO_FIXED + 255 + FRAME_SESSION_SIZE)
 #define GREETING_SIZE (FRAME_HEAD + 2 + FRAME_WORDS) /* of one frame, at most */
 
 enum greeting_state {
@@ -57,6 +60,13 @@ void greeting_start(struct greeting *g, bool far);
  * Return how many of the ${n} bytes were taken.
  */
 size_t greeting_feed(struct greeting *g, const unsigned char *p, size_t n);
+
+/*
+ * greeting_put(dst, h, s):
+ * Write the frames of our own greeting into ${dst}, which has GREETING_OURS
+ * bytes: HELLO of ${h} with our versions, and SESSION.  Return their length.
+ */
+size_t greeting_put(unsigned char *dst, const struct hello *h, const struct session *s);
 
 /* greeting_free(g): Free the banner. */
 void greeting_free(struct greeting *g);

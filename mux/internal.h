@@ -101,7 +101,7 @@ struct mux {
 
 /*
  * stream_new(m, id, target, length):
- * Add a stream to the table and return it.  NULL: there is no memory.
+ * Add a stream to the table and return it.  NULL: out of memory.
  */
 struct stream *stream_new(struct mux *m, uint32_t id, const char *target, size_t length);
 

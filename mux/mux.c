@@ -18,8 +18,6 @@
 
 #include "mux/internal.h"
 
-#define VERSION_LEAST 1
-#define VERSION_NEWEST 2
 #define ROOM_WAIT 10000 /* until the next try to get memory for output */
 #define ACK_DELAY 5000
 #define ACK_EVERY_LEAST 1024
@@ -35,7 +33,7 @@
 #define WINDOW_TOP INT32_MAX
 #define TARGET_LONG 512                          /* a longer target has a limit: see TARGET_FEW */
 #define TARGET_FEW 1024                          /* streams; targets have no memory reserved */
-#define START_SIZE (FRAME_MAGIC + GREETING_SIZE) /* of our greeting, at most */
+#define START_SIZE (FRAME_MAGIC + GREETING_OURS) /* of our greeting, at most */
 
 /* ---- the end of the link ---- */
 
@@ -110,9 +108,9 @@ mux_lost(struct mux *m, uint16_t code, const char *why)
 static void
 breach(struct mux *m, const char *what)
 {
-	char why[128];
+	char why[sizeof(m->why)];
 
-	snprintf(why, sizeof(why), "the other side broke the protocol: %s", what);
+	snprintf(why, sizeof(why), "the other side broke the protocol: %.500s", what);
 	mux_bye(m, MUX_PROTOCOL, why);
 }
 
@@ -333,17 +331,13 @@ put_start(struct mux *m)
 		memcpy(dst, frame_magic, FRAME_MAGIC);
 		dst += FRAME_MAGIC;
 	}
-	n = frame_encode_hello(dst + FRAME_HEAD, &m->ours);
-	dst = mux_put_head(dst, FRAME_HELLO, 0, n) + n;
 	m->session.count = m->read;
-	frame_encode_session(mux_put_head(dst, FRAME_SESSION, 0, FRAME_SESSION_SIZE), &m->session);
-	dst += FRAME_HEAD + FRAME_SESSION_SIZE;
+	n = greeting_put(dst, &m->ours, &m->session);
 	m->due_hello = false;
 	m->start_next = 0;
-	m->start_end = (size_t)(dst - m->start);
+	m->start_end = (size_t)(dst - m->start) + n;
 	if (m->joins)
 		return;
-	n = m->start_end - FRAME_MAGIC;
 	cc_sent(&m->cc, n, m->now);
 	retain_start(&m->retain, n);
 }
@@ -499,11 +493,11 @@ is_other_side(struct mux *m)
 {
 	char why[sizeof(m->why)];
 
-	if (m->theirs.version < VERSION_LEAST || m->theirs.version > VERSION_NEWEST) {
+	if (m->theirs.version < GREETING_LEAST || m->theirs.version > GREETING_NEWEST) {
 		snprintf(why, sizeof(why),
 		    "relay on %s has version %u of the link protocol, here it is version %d: "
 		    "install the same relay on both hosts",
-		    m->theirs.host, (unsigned)m->theirs.version, VERSION_NEWEST);
+		    m->theirs.host, (unsigned)m->theirs.version, GREETING_NEWEST);
 		mux_bye(m, MUX_VERSION, why);
 		return false;
 	}
@@ -569,7 +563,7 @@ fail_start(struct mux *m)
 	else if (g->lost)
 		mux_lost(m, g->code, g->why);
 	else
-		mux_bye(m, g->code, g->why);
+		breach(m, g->why);
 }
 
 static size_t
@@ -871,8 +865,6 @@ mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
 	}
 	greeting_start(&m->greeting, role == MUX_FAR);
 	m->role = role;
-	m->ours.version = VERSION_LEAST;
-	m->ours.newest = VERSION_NEWEST;
 	m->ours.role = (uint8_t)role;
 	m->ours.memory = memory;
 	m->ours.streams = MUX_STREAMS;

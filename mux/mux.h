@@ -79,7 +79,7 @@ struct mux_stats {
 
 /*
  * mux_new(role, memory, host, now):
- * Return a mux that starts, or NULL if there is no memory.  All its streams
+ * Return a mux that starts, or NULL if the memory runs out.  All its streams
  * together hold at most ${memory} received bytes.  HELLO carries ${host}, the
  * name of this host.
  */

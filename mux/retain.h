@@ -38,7 +38,7 @@ bool retain_is_over(const struct retain *r);
 
 /*
  * retain_room(r, least, room), retain_add(r, n):
- * Return where the next bytes are to be written, or NULL if there is no memory.
+ * Return where the next bytes are to be written, or NULL if the memory runs out.
  * ${*room} bytes fit there, at least ${least}, which is at most 256 KiB.  Then
  * retain_add adds the ${n} bytes that were written there.
  */

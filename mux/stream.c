@@ -32,7 +32,7 @@ stream_first_window(uint32_t memory, uint32_t n)
 	return w;
 }
 
-/* Return a copy of ${n} bytes and a NUL, or NULL if there is no memory. */
+/* Return a copy of ${n} bytes and a NUL, or NULL if the memory runs out. */
 static char *
 copy_text(const char *text, size_t n)
 {

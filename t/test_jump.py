@@ -19,7 +19,8 @@ import pytest
 import hosts as hosts_room
 import rig
 from rig import wait_for
-from test_tunnel import again, curl, far, needs, shows_page, tunnel, web, write    # noqa: F401
+from test_tunnel import (again, curl, far, joins_stdio, needs, shows_page, tunnel,    # noqa: F401
+                         web, write)
 
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
@@ -301,16 +302,7 @@ def test_proxy(tunnel, far, web):
 
 def test_stdio(tunnel, far, target):
     """Goal: -W passes half-closes; the status is 0."""
-    t = target('unix')
-    a, i, o = rig.end_of_pipe_pair()
-    r = tunnel('-W', t.words[0], '-J', 'login,gate', 'node', stdin=i, stdout=o)
-    os.close(i)
-    os.close(o)
-    b = t.accept()
-    rig.half_closes(a, b)
-    b.close()
-    assert r.wait() == 0, r.err()
-    a.close()
+    joins_stdio(tunnel, target('unix'), '-J', 'login,gate', 'node')
 
 
 def test_stdio_no_target(tunnel, far, tmp):

@@ -863,6 +863,20 @@ def test_refused_login(tunnel, echo, doubtful):
     assert r.stop() == 0
 
 
+def test_refused_login_of_W(tunnel, echo, doubtful):
+    """Goal: with -W no person can request a login, so relay ends with the cause."""
+    refusing, logins = doubtful
+    r = tunnel('-k', '1', '-W', echo.address, 'doubt', stdin=subprocess.PIPE)
+    r.proc.stdin.write(b'x')
+    r.proc.stdin.flush()
+    assert r.proc.stdout.read(1) == b'x'
+    open(refusing, 'w').close()
+    CUTS['ssh is killed'](r, None)
+    assert r.wait() == 4
+    assert 'Permission denied' in r.err(), r.err()
+    assert 'Enter' not in r.err() and count(logins) == 2
+
+
 def test_enter_requests_a_login(tunnel, echo, doubtful):
     """Goal: Enter at relay's terminal requests another login."""
     refusing, _ = doubtful

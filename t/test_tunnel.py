@@ -463,12 +463,10 @@ def test_proxy(tunnel, far, web):
 
 # ---- -W ----
 
-def test_stdio(tunnel, far, target, hosts):
-    """Goal: -W joins stdin and stdout to a target behind the hops and passes
-    half-closes; stdout has no other bytes."""
-    t = target('unix')
+def joins_stdio(tunnel, t, *hops):
+    """-W joins stdin and stdout to the target t and passes half-closes."""
     a, i, o = rig.end_of_pipe_pair()
-    r = tunnel('-W', t.words[0], 'login', 'node', stdin=i, stdout=o)
+    r = tunnel('-W', t.words[0], *hops, stdin=i, stdout=o)
     os.close(i)
     os.close(o)
     b = t.accept()
@@ -476,6 +474,12 @@ def test_stdio(tunnel, far, target, hosts):
     b.close()
     assert r.wait() == 0, r.err()
     a.close()
+
+
+def test_stdio(tunnel, far, target, hosts):
+    """Goal: -W joins stdin and stdout to a target behind the hops and passes
+    half-closes; stdout has no other bytes."""
+    joins_stdio(tunnel, target('unix'), 'login', 'node')
 
 
 def test_stdio_no_target(tunnel, far, tmp):

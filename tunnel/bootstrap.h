@@ -56,7 +56,7 @@ struct bootstrap *bootstrap_new(void);
  * static.  The far relay is run with the words ${options}.  If ${far_path} is
  * not NULL, only that relay is used and nothing is uploaded.
  * If the far system refused a binary in an earlier start of ${b}, that binary
- * is not sent again.  Return false if there is no memory.
+ * is not sent again.  Return false if the memory runs out.
  */
 bool bootstrap_start(struct bootstrap *b, const char *self, const char *image, const char *far_path,
     const char *options);

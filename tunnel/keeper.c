@@ -1,6 +1,5 @@
 /* tunnel/keeper.c - the far side of a session outlives its channel. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +16,6 @@
 #include "base/signals.h"
 #include "mux/greeting.h"
 #include "mux/mux.h"
-#include "net/endpoint.h"
 #include "conn/fdpair.h"
 #include "relay.h"
 #include "tunnel/keeper.h"
@@ -25,9 +23,11 @@
 #define DIR "/tmp/relay-"
 #define NAME 8 /* bytes of the id in the directory's name */
 #define PATH_SIZE 64
-#define JOIN_MOST 15000 /* ms for the near greeting, and for a busy keeper */
-#define PAUSE 20        /* ms before a keeper that was busy is tried again */
-#define FDS 4           /* of a claim */
+#define FDS 4 /* of a claim */
+
+/* In us. */
+#define JOIN_MOST 15000000 /* for the near greeting, and for a busy keeper */
+#define PAUSE 20000        /* before a keeper that was busy is tried again */
 
 struct keeper {
 	unsigned char id[MUX_SESSION];
@@ -36,12 +36,6 @@ struct keeper {
 	bool placed;             /* dir and path exist */
 	int fd, slot;            /* receives claims */
 	int waiter, waiter_slot; /* to the process that waits; -1: none */
-};
-
-/* Room for the descriptors of a claim, aligned as CMSG_FIRSTHDR expects. */
-union control {
-	struct cmsghdr head;
-	char bytes[OS_CMSG_ROOM(sizeof(int) * FDS)];
 };
 
 /* ---- the place of a session ---- */
@@ -265,42 +259,17 @@ keeper_lost(struct keeper *k, const struct pollset *ps)
 	return k->waiter != -1 && pollset_ready(ps, k->waiter_slot) != 0;
 }
 
-/* Take the descriptors of ${msg}.  Return their number. */
-static int
-take_fds(struct msghdr *msg, int fds[FDS])
-{
-	struct cmsghdr *head = CMSG_FIRSTHDR(msg);
-	size_t n;
-
-	if (head == NULL || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
-		return 0;
-	n = (head->cmsg_len - os_cmsg_len(head, 0)) / sizeof(int);
-	if (n > FDS)
-		n = FDS;
-	memcpy(fds, CMSG_DATA(head), n * sizeof(int));
-	return (int)n;
-}
-
 bool
 keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 {
-	union control room;
-	struct iovec iov = { .iov_base = c->greeting, .iov_len = sizeof(c->greeting) };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = room.bytes,
-		.msg_controllen = os_cmsg_len(&room.head, sizeof(int) * FDS) };
-	int fds[FDS], i, n;
+	int fds[FDS], i, n = FDS;
 	ssize_t got;
 
 	if (pollset_ready(ps, k->slot) == 0)
 		return false;
-	got = recvmsg(k->fd, &msg, 0);
-	if (got == -1)
-		return false;
-	n = take_fds(&msg, fds);
-	c->n = (size_t)got;
-	if (n == FDS && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0) {
+	got = os_recv_fds(k->fd, c->greeting, sizeof(c->greeting), fds, &n);
+	if (got >= 0 && n == FDS) {
+		c->n = (size_t)got;
 		c->in = fds[0];
 		c->out = fds[1];
 		c->err = fds[2];
@@ -360,18 +329,17 @@ keeper_free(struct keeper *k)
 
 /* ---- a later process ---- */
 
-/* Wait until ${fd} is ready for ${events}.  False: the time is over. */
+/* Wait until ${fd} can be read.  False: the time is over. */
 static bool
-ready(int fd, short events, int64_t until)
+readable(int fd, int64_t until)
 {
-	struct pollfd p = { .fd = fd, .events = events };
-	int64_t left = until - pollset_clock();
-	int n;
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int64_t left;
+	int n = 0;
 
-	if (left < 0)
-		return false;
-	n = poll(&p, 1, (int)(left / 1000 + 1));
-	return n != 0 || ready(fd, events, until);
+	while (n <= 0 && (left = until - pollset_clock()) > 0)
+		n = poll(&p, 1, (int)(left / 1000 + 1));
+	return n > 0;
 }
 
 /* Read the near greeting into ${c} and ${g}.  False: no join was read. */
@@ -386,7 +354,7 @@ read_greeting(int fd, struct keeper_claim *c, struct greeting *g, int64_t until)
 		n = read(fd, c->greeting + c->n, sizeof(c->greeting) - c->n);
 		if (n == -1 && errno == EINTR)
 			continue;
-		if (n == -1 && errno == EAGAIN && ready(fd, POLLIN, until))
+		if (n == -1 && errno == EAGAIN && readable(fd, until))
 			continue;
 		if (n <= 0)
 			return false;
@@ -394,16 +362,6 @@ read_greeting(int fd, struct keeper_claim *c, struct greeting *g, int64_t until)
 		c->n += (size_t)n;
 	}
 	return g->state == GREETING_DONE && g->session.kind == SESSION_JOIN && g->banner_have == 0;
-}
-
-/* Is ${dir} a directory of this user that no other user can change? */
-static bool
-is_ours(const char *dir)
-{
-	struct stat st;
-
-	return lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
-	       (st.st_mode & 077) == 0;
 }
 
 /* Systems differ in the error of a socket whose queue is full. */
@@ -417,38 +375,28 @@ is_full(int err)
 static bool
 pause_once(int64_t until)
 {
-	poll(NULL, 0, PAUSE);
+	poll(NULL, 0, PAUSE / 1000);
 	return pollset_clock() < until;
 }
 
 /* Send ${c} to the keeper at ${path}.  Return 0, or -1 with errno set. */
 static int
-send_claim(const char *path, struct keeper_claim *c, int64_t until)
+send_claim(const char *path, const struct keeper_claim *c, int64_t until)
 {
 	const int fds[FDS] = { c->in, c->out, c->err, c->waiter };
 	struct sockaddr_un sa = address_of(path);
-	union control room;
-	struct iovec iov = { .iov_base = c->greeting, .iov_len = c->n };
-	struct msghdr msg = { .msg_name = &sa,
-		.msg_namelen = sizeof(sa),
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = room.bytes,
-		.msg_controllen = os_cmsg_len(&room.head, sizeof(fds)) };
-	int fd = new_socket();
-	ssize_t n;
+	int fd = new_socket(), saved;
+	ssize_t n = -1;
 
 	if (fd == -1)
 		return -1;
-	memset(&room, 0, sizeof(room));
-	room.head.cmsg_level = SOL_SOCKET;
-	room.head.cmsg_type = SCM_RIGHTS;
-	room.head.cmsg_len = os_cmsg_len(&room.head, sizeof(fds));
-	memcpy(CMSG_DATA(&room.head), fds, sizeof(fds));
-	do
-		n = sendmsg(fd, &msg, 0);
-	while (n == -1 && (errno == EINTR || (is_full(errno) && pause_once(until))));
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
+		do
+			n = os_send_fds(fd, c->greeting, c->n, fds, FDS);
+		while (n == -1 && is_full(errno) && pause_once(until));
+	saved = errno;
 	os_close(&fd);
+	errno = saved;
 	return n == -1 ? -1 : 0;
 }
 
@@ -456,29 +404,14 @@ send_claim(const char *path, struct keeper_claim *c, int64_t until)
 static void
 answer_gone(int fd)
 {
-	struct hello h = { .version = 1,
-		.role = MUX_FAR,
-		.newest = 2,
-		.memory = MUX_MEMORY,
-		.streams = MUX_STREAMS };
+	struct hello h = { .role = MUX_FAR, .memory = MUX_MEMORY, .streams = MUX_STREAMS };
 	struct session s = { .kind = SESSION_GONE };
-	unsigned char out[2 * FRAME_HEAD + FRAME_HELLO_FIXED + 255 + FRAME_SESSION_SIZE];
-	struct frame f = { .type = FRAME_HELLO };
-	size_t n;
-	ssize_t wrote;
+	unsigned char out[GREETING_OURS];
+	ssize_t n;
 
 	gethostname(h.host, sizeof(h.host) - 1);
-	n = frame_encode_hello(out + FRAME_HEAD, &h);
-	f.length = (uint32_t)n;
-	frame_encode(out, &f);
-	n += FRAME_HEAD;
-	f.type = FRAME_SESSION;
-	f.length = FRAME_SESSION_SIZE;
-	frame_encode(out + n, &f);
-	frame_encode_session(out + n + FRAME_HEAD, &s);
-	n += FRAME_HEAD + FRAME_SESSION_SIZE;
-	wrote = write(fd, out, n);
-	(void)wrote; /* if this fails, the near side reads the end of the channel */
+	n = write(fd, out, greeting_put(out, &h, &s));
+	(void)n; /* if this fails, the near side reads the end of the channel */
 }
 
 /* Send ${c} to the keeper, and wait for its release.  Return an exit status. */
@@ -489,7 +422,7 @@ hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 	int pair[2], status;
 
 	name_place(g->session.id, dir, path);
-	if (!is_ours(dir)) {
+	if (!os_own_dir(dir)) {
 		answer_gone(c->out);
 		return STATUS_OK;
 	}
@@ -514,7 +447,7 @@ keeper_join(void)
 {
 	static struct greeting g;
 	static struct keeper_claim c;
-	int64_t until = pollset_clock() + JOIN_MOST * 1000;
+	int64_t until = pollset_clock() + JOIN_MOST;
 	struct fdpair fds;
 	int status = STATUS_LINK;
 

@@ -58,7 +58,7 @@ void probe_step(struct probes *tab);
  * probe_run_new(t, all, forwards, n):
  * Prepare a run over ${all} with ${n} forwards.  All pointers are borrowed
  * until exit.  ${t} is a tunnel that was never started.  From now on, only the
- * run starts and stops ${t}.  Return NULL if there is no memory.
+ * run starts and stops ${t}.  Return NULL if the memory runs out.
  */
 struct probe_run *probe_run_new(
     struct tunnel *t, const struct hops *all, struct forward *forwards, int n);

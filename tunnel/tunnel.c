@@ -49,7 +49,7 @@ struct tunnel {
 	struct mux *mux;             /* NULL: TUNNEL_OVER, or TUNNEL_BACKOFF without a session */
 	struct transport *transport; /* NULL: the same, or TUNNEL_BACKOFF */
 	struct keeper *keeper;       /* far: keeps a session; NULL: there is none */
-	unsigned mux_ups;            /* how many channels of this link came up */
+	bool joins;                  /* this channel continues the link of the last one */
 	struct remotes *remotes;
 	struct serve *serve;
 	struct probes probes;
@@ -247,7 +247,7 @@ tunnel_new(const struct tunnel_config *config)
 
 /* Return an exit status; a failure was logged. */
 static int
-start_near(struct tunnel *t, bool joins, int64_t now)
+start_near(struct tunnel *t, int64_t now)
 {
 	const struct tunnel_config *c = &t->config;
 
@@ -257,7 +257,7 @@ start_near(struct tunnel *t, bool joins, int64_t now)
 	if (c->hops != NULL) {
 		mux_wait_peer_first(t->mux);
 		if (!bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
-			joins ? c->join_options : c->far_options))
+			t->joins ? c->join_options : c->far_options))
 			goto fail;
 	}
 	t->transport = transport_near(t->mux, c->target, t->bootstrap, t->connects > 0, now);
@@ -269,7 +269,7 @@ fail:
 	return STATUS_SYSTEM;
 }
 
-/* Make the mux of a new link.  Return false if there is no memory. */
+/* Make the mux of a new link.  Return false if the memory runs out. */
 static bool
 new_link(struct tunnel *t, int64_t now)
 {
@@ -289,22 +289,22 @@ new_link(struct tunnel *t, int64_t now)
 static int
 start(struct tunnel *t, int64_t now)
 {
-	bool joins = t->mux != NULL;
 	int status;
 
+	t->joins = t->mux != NULL;
 	t->state = TUNNEL_STARTING;
 	t->started_at = now;
 	t->reached_at = t->magic_at = 0;
 	t->wanted = false;
-	if (joins) {
+	if (t->joins) {
 		mux_attach(t->mux, false, now);
 	} else if (!new_link(t, now)) {
 		log_say(LOG_ERROR, "cannot start a link: no memory");
 		return STATUS_SYSTEM;
 	}
 	if (t->config.role == MUX_NEAR) {
-		status = start_near(t, joins, now);
-		if (joins && status != STATUS_OK)
+		status = start_near(t, now);
+		if (t->joins && status != STATUS_OK)
 			mux_lost(t->mux, MUX_NO_ROOM, "no memory or descriptors");
 		return status;
 	}
@@ -357,7 +357,6 @@ take_name(struct tunnel *t)
 static void
 come_up(struct tunnel *t, int64_t now)
 {
-	t->mux_ups++;
 	t->state = TUNNEL_UP;
 	t->connects++;
 	t->retries = 0;
@@ -515,7 +514,6 @@ free_link(struct tunnel *t, const struct pollset *ps)
 	drop_channel(t, ps);
 	mux_free(t->mux);
 	t->mux = NULL;
-	t->mux_ups = 0;
 }
 
 static void
@@ -539,7 +537,7 @@ is_lost(const struct tunnel *t)
 static bool
 is_gone(const struct tunnel *t)
 {
-	return t->mux_ups > 0 && mux_state(t->mux) == MUX_DEAD && mux_code(t->mux) == MUX_GONE &&
+	return t->joins && mux_state(t->mux) == MUX_DEAD && mux_code(t->mux) == MUX_GONE &&
 	       !mux_ended_by_peer(t->mux);
 }
 
@@ -623,15 +621,23 @@ start_failed(struct tunnel *t, const struct pollset *ps)
 }
 
 /*
- * Browsers reconnect by themselves.  Unattended logins would continue until the
- * account is locked.
+ * Browsers reconnect by themselves: unattended logins would continue until the
+ * account is locked.  So a refused login waits for a person.  -W has no terminal
+ * and no control socket, and ends: return true.
  */
-static void
-await_login(struct tunnel *t)
+static bool
+refused_for_good(struct tunnel *t)
 {
-	t->refused = true;
-	log_say(LOG_NOTICE, "%s; for another login press Enter here, or run relay -O check %ld",
-	    t->loss, (long)getpid());
+	t->refused = hops_is_refusal(transport_last_line(t->transport));
+	if (!t->refused)
+		return false;
+	if (t->config.one_shot)
+		log_say(LOG_ERROR, "%s", t->loss);
+	else
+		log_say(LOG_NOTICE,
+		    "%s; for another login press Enter here, or run relay -O check %ld", t->loss,
+		    (long)getpid());
+	return t->config.one_shot;
 }
 
 static void
@@ -647,12 +653,10 @@ explain_start(struct tunnel *t, struct pollset *ps)
 		explain_hops(t, ended);
 	else
 		explain_command(t, ended);
-	if (!reconnects(t)) {
+	if (!reconnects(t) || refused_for_good(t)) {
 		be_over(t, STATUS_LINK, ps);
 		return;
 	}
-	if (hops_is_refusal(transport_last_line(t->transport)))
-		await_login(t);
 	back_off(t, ps);
 }
 
@@ -781,7 +785,6 @@ next_start(const struct tunnel *t)
 
 	if (t->refused)
 		return INT64_MAX;
-
 	return t->wanted && wanted_at < t->retry_at ? wanted_at : t->retry_at;
 }
 
@@ -886,15 +889,25 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 		keeper_want(t->keeper, ps);
 }
 
+/* Is ${c} a newer channel of the session? */
+static bool
+is_for_us(const struct tunnel *t, const struct keeper_claim *c)
+{
+	static struct greeting g;
+	bool accepted;
+
+	greeting_start(&g, true);
+	greeting_feed(&g, c->greeting, c->n);
+	accepted = g.state == GREETING_DONE && mux_accepts(t->mux, &g.session);
+	greeting_free(&g);
+	return accepted;
+}
+
 /* Another process hands over a channel, which replaces the one in use. */
 static void
 take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 {
-	static struct greeting g;
-
-	greeting_start(&g, true);
-	greeting_feed(&g, c->greeting, c->n);
-	if (g.state != GREETING_DONE || !mux_accepts(t->mux, &g.session)) {
+	if (!is_for_us(t, c)) {
 		keeper_refuse(c);
 		return;
 	}
@@ -1054,7 +1067,7 @@ tunnel_connects(const struct tunnel *t)
 bool
 tunnel_resumed(const struct tunnel *t)
 {
-	return t->mux_ups > 1;
+	return t->joins;
 }
 
 const char *

@@ -56,6 +56,62 @@ ask(int fd, const struct sockaddr_storage *peer, uid_t *uid)
 }
 
 /* ${kind} 0: IPv4, 1: IPv6, 2: IPv4 to an IPv6 socket, v4-mapped. */
+START_TEST(descriptors_pass_in_a_message)
+{
+	int pair[2], fd[2], got[OS_FDS], n = OS_FDS;
+	char text[8] = "", byte = 0;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
+	ck_assert_int_eq(pipe(fd), 0);
+	ck_assert_int_eq(os_send_fds(pair[0], "abc", 3, fd, 2), 3);
+	ck_assert_int_eq(os_recv_fds(pair[1], text, sizeof(text), got, &n), 3);
+	ck_assert_int_eq(n, 2);
+	ck_assert_str_eq(text, "abc");
+	ck_assert_int_eq(write(got[1], "x", 1), 1);
+	ck_assert_int_eq(read(fd[0], &byte, 1), 1);
+	close(got[0]);
+	close(got[1]);
+	/* No room for the bytes: the descriptors still belong to the caller. */
+	ck_assert_int_eq(os_send_fds(pair[0], "abc", 3, fd, 1), 3);
+	n = OS_FDS;
+	ck_assert_int_eq(os_recv_fds(pair[1], text, 1, got, &n), -1);
+	ck_assert_int_eq(n, 1);
+	close(got[0]);
+	/* No descriptors. */
+	ck_assert_int_eq(send(pair[0], "abc", 3, 0), 3);
+	n = OS_FDS;
+	ck_assert_int_eq(os_recv_fds(pair[1], text, sizeof(text), got, &n), 3);
+	ck_assert_int_eq(n, 0);
+	close(pair[0]);
+	close(pair[1]);
+	close(fd[0]);
+	close(fd[1]);
+}
+END_TEST
+
+START_TEST(a_directory_of_mode_0700_is_own)
+{
+	static const struct {
+		mode_t mode;
+		bool own;
+	} rows[] = { { 0700, true }, { 02700, true }, { 0710, false }, { 0701, false }, { 0500, false },
+		{ 01700, false } };
+	size_t i;
+
+	ck_assert(!os_own_dir("none"));
+	ck_assert_int_eq(mkdir("own", 0700), 0);
+	for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		ck_assert_int_eq(chmod("own", rows[i].mode), 0);
+		ck_assert_int_eq(os_own_dir("own"), rows[i].own);
+	}
+	ck_assert_int_eq(chmod("own", 0700), 0);
+	ck_assert_int_eq(symlink("own", "link"), 0);
+	ck_assert(!os_own_dir("link"));
+	unlink("link");
+	rmdir("own");
+}
+END_TEST
+
 static int
 listener(int kind, uint16_t *port)
 {
@@ -639,4 +695,6 @@ TESTS("os")
 	tcase_add_test(tc, a_follower_of_a_dead_parent_ends_at_once);
 	tcase_add_test(tc, no_file_of_this_host_is_remote);
 	tcase_add_test(tc, a_splice_moves_bytes_or_fails);
+	tcase_add_test(tc, descriptors_pass_in_a_message);
+	tcase_add_test(tc, a_directory_of_mode_0700_is_own);
 }
