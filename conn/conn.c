@@ -45,7 +45,6 @@
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
-#include "net/addr.h"
 #include "spawn.h"
 #include "conn/fdpair.h"
 #include "conn/half.h"
@@ -102,7 +101,6 @@ struct conn {
 	struct dial *dial;          /* connecting to target */
 	struct child *child;        /* the command that is side b */
 	struct socks *socks;        /* until the reply of -D is sent */
-	char from[ADDR_NAME];       /* the name of side a */
 	int status;                 /* its part in the exit status */
 	int64_t began_at;
 	int64_t handshake_until;
@@ -123,6 +121,7 @@ struct conn {
 	uint64_t unsent;  /* at the last try */
 
 	bool loss_logged; /* that a sink closed with bytes on their way to it */
+	char from[];      /* the name of side a */
 };
 
 /* The end of a connection, which several states lead to: see "closed". */
@@ -216,7 +215,8 @@ log_closed(const struct conn *c, int64_t now)
 static struct conn *
 add(struct conns *tab, const struct side *a, const char *from, int64_t now)
 {
-	struct conn *c = calloc(1, sizeof(*c));
+	size_t size = strlen(from) + 1;
+	struct conn *c = calloc(1, sizeof(*c) + size);
 
 	if (c == NULL)
 		return NULL;
@@ -224,7 +224,7 @@ add(struct conns *tab, const struct side *a, const char *from, int64_t now)
 	side_none(&c->b);
 	c->began_at = now;
 	c->id = ++tab->last_id;
-	snprintf(c->from, sizeof(c->from), "%s", from);
+	memcpy(c->from, from, size);
 	watch_add(&tab->watches, &c->watch, now);
 	tab->n++;
 	return c;
