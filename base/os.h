@@ -243,6 +243,31 @@ bool os_self(const char *name, char *dst, size_t size);
 const char *os_image(const char *self);
 
 /*
+ * os_confine(needs, dst, size):
+ * Give up for ever, for this process and its children, what a process that only
+ * connects to ${needs} does not need.  Descriptors that are open stay usable.
+ * Write to ${dst}, which has ${size} bytes, what the system enforces now and
+ * what it cannot enforce.  This never fails: less is enforced on an old system.
+ *
+ *   Linux     no privilege is gained by execve(2).  Landlock: files are read
+ *             below the directories of the system only, and none is written;
+ *             no TCP port is bound, and only that of ${needs} is connected to,
+ *             unless names are looked up; no process outside gets a signal.
+ *             seccomp: execve(2), ptrace(2), mount(2), setuid(2) and others that
+ *             act beyond this process fail with EPERM.
+ *   OpenBSD   pledge(2) and unveil(2)
+ *
+ * Portable, and with AddressSanitizer, which needs more: do nothing.
+ */
+struct os_needs {
+	const char *path; /* a Unix socket; NULL: none */
+	const char *dir;  /* a symbolic link in this directory; NULL: none */
+	uint16_t port;    /* a TCP port; 0: none */
+	bool names;       /* host names are looked up */
+};
+void os_confine(const struct os_needs *needs, char *dst, size_t size);
+
+/*
  * os_close_from(fd):
  * Close every descriptor from ${fd} up.  Portable: os_close_each.
  */

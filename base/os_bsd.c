@@ -16,6 +16,7 @@
 #include <sys/procctl.h>
 #endif
 
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -101,6 +102,44 @@ os_self(const char *name, char *dst, size_t size)
 	size_t n = size;
 
 	return sysctl(mib, 4, dst, &n, NULL, 0) == 0 || os_find_program(name, dst, size);
+}
+
+#endif
+
+#if defined(__OpenBSD__)
+#define OS_HAS_CONFINE
+
+/*
+ * "dns" includes the files of the resolver.  "error": a call that is not
+ * promised fails with ENOSYS, and does not kill the process.
+ */
+static const char *
+promises(const struct os_needs *needs)
+{
+	if (needs->dir != NULL)
+		return "stdio error proc unix rpath cpath";
+	if (needs->path != NULL)
+		return "stdio error proc unix rpath";
+	return needs->names ? "stdio error proc inet dns" : "stdio error proc inet";
+}
+
+static int
+show_paths(const struct os_needs *needs)
+{
+	if (needs->path != NULL && unveil(needs->path, "rw") == -1)
+		return -1;
+	if (needs->dir != NULL && (unveil(needs->dir, "rwc") == -1 || unveil(".", "r") == -1))
+		return -1;
+	return unveil(NULL, NULL);
+}
+
+void
+os_confine(const struct os_needs *needs, char *dst, size_t size)
+{
+	const char *shown = show_paths(needs) == 0 ? "unveil" : "no unveil";
+
+	snprintf(dst, size, "%s, %s", shown,
+	    pledge(promises(needs), NULL) == 0 ? "pledge" : "no pledge");
 }
 
 #endif

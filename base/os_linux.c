@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -320,5 +321,275 @@ os_close_from(int fd)
 	if (syscall(436, (unsigned)fd, UINT_MAX, 0) == -1)
 		os_close_each(fd);
 }
+
+/*
+ * LeakSanitizer traces the process at its end, and writes its report to a file.
+ * A build with it has the portable form.
+ */
+#if !HAS_ASAN
+#define OS_HAS_CONFINE
+
+/*
+ * The numbers and structures here are those of linux/prctl.h, linux/audit.h,
+ * linux/filter.h, linux/seccomp.h and linux/landlock.h, which the headers of a
+ * C library may lack.  Since Linux 5.1 a new system call has the same number on
+ * each of these machines.
+ */
+#if defined(__x86_64__) && !defined(__ILP32__)
+#define AUDIT_ARCH 0xc000003e
+#elif defined(__i386__)
+#define AUDIT_ARCH 0x40000003
+#elif defined(__aarch64__) && !defined(__AARCH64EB__)
+#define AUDIT_ARCH 0xc00000b7
+#elif defined(__ARM_EABI__) && !defined(__ARMEB__)
+#define AUDIT_ARCH 0x40000028
+#elif defined(__riscv) && __riscv_xlen == 64
+#define AUDIT_ARCH 0xc00000f3
+#elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
+#define AUDIT_ARCH 0xc0000015
+#elif defined(__powerpc64__)
+#define AUDIT_ARCH 0x80000015
+#elif defined(__s390x__)
+#define AUDIT_ARCH 0x80000016
+#elif defined(__loongarch64)
+#define AUDIT_ARCH 0xc0000102
+#endif
+
+#ifdef AUDIT_ARCH
+
+/* Headers of Linux 3.10 lack these calls, and so does that kernel. */
+#ifndef SYS_execveat
+#define SYS_execveat -1
+#endif
+#ifndef SYS_bpf
+#define SYS_bpf -1
+#endif
+#ifndef SYS_userfaultfd
+#define SYS_userfaultfd -1
+#endif
+
+/*
+ * All other calls are allowed, so that a new C library works.  The calls of
+ * libc in a look-up of a name are not among these.
+ */
+static const int denied[] = {
+	/* run a program, or control another process */
+	SYS_execve, SYS_execveat, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp,
+	438 /* pidfd_getfd */, 440 /* process_madvise */,
+	/* become another user */
+	SYS_setuid, SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid, SYS_setresgid,
+	SYS_setgroups, SYS_setfsuid, SYS_setfsgid, SYS_capset,
+#ifdef SYS_setuid32
+	SYS_setuid32, SYS_setgid32, SYS_setreuid32, SYS_setregid32, SYS_setresuid32,
+	SYS_setresgid32, SYS_setgroups32, SYS_setfsuid32, SYS_setfsgid32,
+#endif
+	/* change the file system or the namespace */
+	SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_unshare, SYS_setns,
+	428 /* open_tree */, 429 /* move_mount */, 430 /* fsopen */, 431 /* fsconfig */,
+	432 /* fsmount */, 433 /* fspick */, 442 /* mount_setattr */, SYS_open_by_handle_at,
+	/* give others access to a file, which Landlock does not prevent */
+	SYS_fchmod, SYS_fchmodat, 452 /* fchmodat2 */, SYS_fchown, SYS_fchownat, SYS_setxattr,
+	SYS_lsetxattr, SYS_fsetxattr, 463 /* setxattrat */,
+#ifdef SYS_chmod
+	SYS_chmod, SYS_chown, SYS_lchown,
+#endif
+	/* reach far into the kernel */
+	SYS_bpf, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_perf_event_open, SYS_userfaultfd,
+	SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_kexec_load, SYS_reboot,
+	SYS_swapon, SYS_swapoff, SYS_acct, SYS_quotactl, SYS_personality, 425 /* io_uring_setup */,
+	426 /* io_uring_enter */, 427 /* io_uring_register */
+};
+
+#define DENIED (sizeof(denied) / sizeof(denied[0]))
+#define FILTER_DENY (DENIED + 5) /* the index of the last operation */
+#define OTHER_ABI 0x40000000     /* x32: a second set of numbers on x86_64 */
+
+struct filter_op {
+	uint16_t code;
+	uint8_t jump_true, jump_false; /* operations to skip */
+	uint32_t k;
+};
+
+struct filter {
+	unsigned short n;
+	struct filter_op *ops;
+};
+
+/* From operation ${i}: if the comparison ${code} with ${k} is true, deny. */
+static struct filter_op
+deny_if(size_t i, uint16_t code, uint32_t k)
+{
+	return (struct filter_op){ code, (uint8_t)(FILTER_DENY - i - 1), 0, k };
+}
+
+/* The calls of another architecture have other numbers: deny all of them. */
+static int
+filter_calls(void)
+{
+	enum { LOAD = 0x20, EQUAL = 0x15, AT_LEAST = 0x35, RETURN = 0x06 };
+	struct filter_op ops[FILTER_DENY + 1] = {
+		{ LOAD, 0, 0, 4 /* the architecture */ },
+		{ EQUAL, 0, FILTER_DENY - 2, AUDIT_ARCH },
+		{ LOAD, 0, 0, 0 /* the number of the call */ },
+	};
+	struct filter filter = { FILTER_DENY + 1, ops };
+	size_t i = 3, call;
+
+	ops[i] = deny_if(i, AT_LEAST, OTHER_ABI);
+	for (call = 0; call < DENIED; call++) {
+		i++;
+		ops[i] = deny_if(i, EQUAL, (uint32_t)denied[call]);
+	}
+	ops[FILTER_DENY - 1] = (struct filter_op){ RETURN, 0, 0, 0x7fff0000 /* allow */ };
+	ops[FILTER_DENY] = (struct filter_op){ RETURN, 0, 0, 0x00050000 /* errno */ | EPERM };
+	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, &filter, 0, 0);
+}
+
+#else
+
+static int
+filter_calls(void)
+{
+	errno = ENOTSUP;
+	return -1;
+}
+
+#endif
+
+/* Landlock: system calls, kinds of rules, accesses. */
+enum { RULESET = 444, ADD_RULE = 445, RESTRICT = 446 };
+enum { RULE_PATH = 1, RULE_PORT = 2 };
+enum { READ_FILE = 1 << 2, READ_DIR = 1 << 3, REMOVE_FILE = 1 << 5, MAKE_SYM = 1 << 12 };
+enum { BIND_TCP = 1 << 0, CONNECT_TCP = 1 << 1 };
+enum { ABSTRACT_SOCKETS = 1 << 0, SIGNALS = 1 << 1 };
+
+/* What is denied without a rule.  A later version has more members. */
+struct ruleset {
+	uint64_t files, ports, scopes;
+};
+
+struct path_rule {
+	uint64_t access;
+	int32_t fd;
+};
+
+struct port_rule {
+	uint64_t access, port;
+};
+
+/* Allow ${access} below the directory ${path}, unless there is none. */
+static int
+allow_below(int ruleset, const char *path, uint64_t access)
+{
+	struct path_rule rule = { access, open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) };
+	long r;
+
+	if (rule.fd == -1)
+		return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? 0 : -1;
+	r = syscall(ADD_RULE, ruleset, RULE_PATH, &rule, 0);
+	close(rule.fd);
+	return (int)r;
+}
+
+/*
+ * The resolver loads its modules, and reads its configuration, from one of
+ * these.  In /run, the directories of users are left out.
+ */
+static int
+allow_system(int ruleset)
+{
+	static const char *const dirs[] = { "/etc", "/lib", "/lib32", "/lib64", "/usr", "/opt",
+		"/nix", "/gnu", "/cvmfs", "/var/lib/sss", "/var/db", "/var/yp", "/run/systemd",
+		"/run/resolvconf", "/run/NetworkManager", "/run/netconfig", "/run/connman",
+		"/run/nscd" };
+	size_t i;
+
+	for (i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+		if (allow_below(ruleset, dirs[i], READ_FILE | READ_DIR) == -1)
+			return -1;
+	return 0;
+}
+
+/* For a long path, the working directory is opened to return to it. */
+static int
+allow_needs(int ruleset, long version, const struct os_needs *needs)
+{
+	struct port_rule port = { CONNECT_TCP, needs->port };
+
+	if (needs->dir != NULL && (allow_below(ruleset, needs->dir, MAKE_SYM | REMOVE_FILE) == -1 ||
+				      allow_below(ruleset, ".", READ_DIR) == -1))
+		return -1;
+	if (version < 4 || needs->names || needs->port == 0)
+		return 0;
+	return (int)syscall(ADD_RULE, ruleset, RULE_PORT, &port, 0);
+}
+
+static struct ruleset
+ruleset_of(long version, bool names)
+{
+	struct ruleset set = { 0x1fff, 0, 0 };
+
+	if (version >= 2)
+		set.files |= 1 << 13; /* move to another directory */
+	if (version >= 3)
+		set.files |= 1 << 14; /* truncate */
+	if (version >= 4)
+		set.ports = names ? BIND_TCP : BIND_TCP | CONNECT_TCP;
+	if (version >= 5)
+		set.files |= 1 << 15; /* ioctl of devices */
+	if (version >= 6)
+		set.scopes = ABSTRACT_SOCKETS | SIGNALS;
+	return set;
+}
+
+/* Return the version of Landlock, which is not 0, or -1. */
+static long
+restrict_files(const struct os_needs *needs)
+{
+	long version = syscall(RULESET, NULL, 0, 1 /* return the version */), r;
+	struct ruleset set = ruleset_of(version, needs->names);
+	int fd, saved;
+
+	if (version == -1)
+		return -1;
+	fd = (int)syscall(RULESET, &set, sizeof(set), 0);
+	if (fd == -1)
+		return -1;
+	r = allow_system(fd);
+	if (r == 0)
+		r = allow_needs(fd, version, needs);
+	if (r == 0)
+		r = syscall(RESTRICT, fd, 0);
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return r == 0 ? version : -1;
+}
+
+static void
+put_phase(char *dst, size_t size, const char *name, long r)
+{
+	int e = errno;
+	size_t n = strlen(dst);
+	const char *comma = n > 0 ? ", " : "";
+
+	if (r == -1)
+		snprintf(dst + n, size - n, "%sno %s (%s)", comma, name, strerror(e));
+	else if (r == 0)
+		snprintf(dst + n, size - n, "%s%s", comma, name);
+	else
+		snprintf(dst + n, size - n, "%s%s %ld", comma, name, r);
+}
+
+void
+os_confine(const struct os_needs *needs, char *dst, size_t size)
+{
+	*dst = '\0';
+	put_phase(dst, size, "no_new_privs", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	put_phase(dst, size, "Landlock", restrict_files(needs));
+	put_phase(dst, size, "seccomp", filter_calls());
+}
+
+#endif
 
 #include "base/os_posix.c" /* the rest */

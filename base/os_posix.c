@@ -6,6 +6,7 @@
  * of its own.  So each form exists once, and no system lacks a function.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -151,6 +152,16 @@ const char *
 os_image(const char *self)
 {
 	return self;
+}
+
+#endif
+#ifndef OS_HAS_CONFINE
+
+void
+os_confine(const struct os_needs *needs, char *dst, size_t size)
+{
+	(void)needs;
+	snprintf(dst, size, "none");
 }
 
 #endif
