@@ -242,7 +242,7 @@ start_link(struct relay *r)
 {
 	const struct options *o = &r->opt;
 	int status = STATUS_OK;
-	char path[HOPS_PATH];
+	char path[HOPS_PATH], text[256];
 
 	if (o->mode == MODE_TUNNEL)
 		status = listen_for_forwards(r);
@@ -254,7 +254,10 @@ start_link(struct relay *r)
 		open_control(r);
 	if (o->mode == MODE_TUNNEL && !options_one_shot(o))
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&o->hops, path, sizeof(path)));
-	return tunnel_start(r->tunnel, pollset_clock());
+	status = tunnel_start(r->tunnel, pollset_clock());
+	if (status == STATUS_OK && o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO)
+		log_say(LOG_INFO, "confinement: %s", dial_confine(&o->target, text, sizeof(text)));
+	return status;
 }
 
 static int

@@ -299,6 +299,8 @@ parse_link(struct options *o, int n, char *argv[])
 			   "the far side");
 	if (n > 2)
 		fail_usage("there are words after TO; write options before FROM");
+	if (n == 2 && o->keep != KEEP_UNSET)
+		fail_usage("-k excludes TO on the far side");
 	if (o->keep == KEEP_UNSET)
 		o->keep = 0;
 	o->mode = MODE_LINK_FAR;

@@ -522,6 +522,24 @@ dial_free(struct dial *d, int64_t now)
 	free(d);
 }
 
+const char *
+dial_confine(const struct dial_target *target, char *dst, size_t size)
+{
+	const struct endpoint *to = &target->to;
+	struct os_needs needs = { .port = to->port };
+	struct addr_list addrs;
+	char dir[UNIXPATH_MAX];
+
+	if (to->kind == ENDPOINT_UNIX) {
+		needs.path = to->path;
+		needs.dir = unixpath_link_dir(to->path, dir);
+	} else {
+		needs.names = !addr_numeric(to, &addrs);
+	}
+	os_confine(&needs, dst, size);
+	return dst;
+}
+
 void
 dial_drop_target(struct dial_target *target)
 {

@@ -91,6 +91,14 @@ void dial_reset(struct dial *d);
 void dial_free(struct dial *d, int64_t now);
 
 /*
+ * dial_confine(target, dst, size):
+ * From now on, this process and its children can only do what dials of
+ * ${target}, which is no command, need: os_confine.  Write what the system
+ * enforces to ${dst}, which has ${size} bytes, and return ${dst}.
+ */
+const char *dial_confine(const struct dial_target *target, char *dst, size_t size);
+
+/*
  * dial_drop_target(target):
  * Give up a reference to ${target}; the last one frees it.  If ${target} is
  * NULL, do nothing.

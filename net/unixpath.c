@@ -51,6 +51,12 @@ fits_sun_path(const char *path)
 	return strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path);
 }
 
+static void
+dir_of(const char *path, char dst[UNIXPATH_MAX])
+{
+	snprintf(dst, UNIXPATH_MAX, "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
+}
+
 static int
 call_short(path_call *call, int fd, const char *path)
 {
@@ -122,8 +128,7 @@ call_from_dir(path_call *call, int fd, const char *path)
 
 	if (here == -1)
 		return -1;
-	memcpy(dir, path, (size_t)(name - path));
-	dir[name - path] = '\0';
+	dir_of(path, dir);
 	r = chdir(dir);
 	if (r == 0)
 		r = fits_sun_path(name) ? call_short(call, fd, name) : connect_alias(fd, name);
@@ -143,6 +148,15 @@ static int
 call_path(path_call *call, int fd, const char *path)
 {
 	return fits_sun_path(path) ? call_short(call, fd, path) : call_from_dir(call, fd, path);
+}
+
+const char *
+unixpath_link_dir(const char *path, char *dst)
+{
+	if (fits_sun_path(path))
+		return NULL;
+	dir_of(path, dst);
+	return dst;
 }
 
 /*
@@ -505,7 +519,7 @@ warn_of_others(const char *path)
 	char dir[UNIXPATH_MAX];
 	struct stat st;
 
-	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
+	dir_of(path, dir);
 	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & STICKY) == 0)
 		log_say(
 		    LOG_NOTICE, "other users may write to %s and replace the socket %s", dir, path);

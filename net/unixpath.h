@@ -29,6 +29,14 @@ struct unixpath {
 int unixpath_connect(int fd, const char *path);
 
 /*
+ * unixpath_link_dir(path, dst):
+ * If unixpath_connect needs a symbolic link for a moment, because ${path} is
+ * too long, write the directory of the link to ${dst}, which has UNIXPATH_MAX
+ * bytes, and return ${dst}.  Else return NULL.
+ */
+const char *unixpath_link_dir(const char *path, char *dst);
+
+/*
  * unixpath_listen(file, path, wait_us, why, size):
  * Make a socket file with mode 0600 at ${path}, which must outlive ${file}, and
  * listen on it.  Return a non-blocking socket, which belongs to the caller, and

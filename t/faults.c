@@ -31,6 +31,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,6 +284,23 @@ listen(int fd, int backlog)
 	while (ms > 0 && nanosleep(&left, &left) == -1 && errno == EINTR)
 		;
 	return real(fd, backlog);
+}
+
+/* Landlock would keep this library from writing its files. */
+long
+syscall(long number, ...)
+{
+	long a[6];
+	va_list ap;
+	int i;
+
+	REAL(syscall);
+	va_start(ap, number);
+	for (i = 0; i < 6; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	return number == 446 /* landlock_restrict_self */ ? 0
+			     : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 int

@@ -40,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -515,6 +516,23 @@ poll(struct pollfd *p, nfds_t n, int timeout)
 	return fails("poll", "-", SITE) ? -1 : real(p, n, timeout);
 }
 
+static const char *
+name_of_call(long number)
+{
+	switch (number) {
+	case 436:
+		return "close_range";
+	case 444:
+		return "landlock_ruleset";
+	case 445:
+		return "landlock_rule";
+	case 446:
+		return "landlock_restrict";
+	default:
+		return "-";
+	}
+}
+
 long
 syscall(long number, ...)
 {
@@ -527,9 +545,28 @@ syscall(long number, ...)
 	for (i = 0; i < 6; i++)
 		a[i] = va_arg(ap, long);
 	va_end(ap);
-	return fails("syscall", number == 436 ? "close_range" : "-", SITE)
-		   ? -1
-		   : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	if (fails("syscall", name_of_call(number), SITE))
+		return -1;
+	/* With Landlock, this library could not append to its log. */
+	return number == 446 ? 0 : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+int
+prctl(int option, ...)
+{
+	const char *what = option == PR_SET_NO_NEW_PRIVS ? "no_new_privs"
+			   : option == PR_SET_SECCOMP    ? "seccomp"
+							 : "-";
+	unsigned long a[4];
+	va_list ap;
+	int i;
+
+	REAL(prctl);
+	va_start(ap, option);
+	for (i = 0; i < 4; i++)
+		a[i] = va_arg(ap, unsigned long);
+	va_end(ap);
+	return fails("prctl", what, SITE) ? -1 : real(option, a[0], a[1], a[2], a[3]);
 }
 
 /* ---- sockets ---- */
