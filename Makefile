@@ -1,5 +1,6 @@
 # Build:    all  static  cross  install  install-strip  uninstall  clean  distclean
 # Package:  source  dist  deb
+# Prepare:  deps  deps-all
 # Test:     check  check-browser  check-faults  check-macos  soak  fuzz  valgrind  coverage
 # Measure:  bench  lines
 # Examine:  lint  layers  analyse
@@ -291,6 +292,24 @@ dist: FORCE
 deb: source
 	packaging/make-deb $(VERSION)
 
+# ---- tools ----
+
+# What make check uses, and what the other targets and .ci/run use.  Both lists
+# have names of tools and of Debian's packages: see t/need.
+TOOLS = cc check pytest sshd ssh curl
+MORE_TOOLS = bmake musl-gcc pkg-config clang libclang-rt-14-dev clang-format clang-tidy cppcheck \
+	valgrind binutils strace python3-pytest-xdist git debhelper lintian blhc mandoc shellcheck \
+	csh tcsh fish zsh dash busybox mksh ksh yash sudo
+
+# Install them: on Debian, as root.  Otherwise print those that are missing.
+deps:
+	@CC='$(CC)' PYTHON="$(PYTHON)" t/need -i $(TOOLS)
+deps-all:
+	@CC='$(CC)' PYTHON="$(PYTHON)" t/need -i $(TOOLS) $(MORE_TOOLS)
+
+need:
+	@CC='$(CC)' PYTHON="$(PYTHON)" t/need $(TOOLS)
+
 # ---- show and test ----
 
 demo: relay
@@ -298,9 +317,6 @@ demo: relay
 
 check: need relay units t/faults.so t/xnu.so
 	$(PYTHON) -m pytest -q $(E2E)
-
-need:
-	@CC='$(CC)' PYTHON="$(PYTHON)" t/need check pytest sshd ssh curl
 
 units: $(UNITS)
 	@t/units $(ROWS) $(UNITS)

@@ -294,3 +294,39 @@ def test_reproducible(kind, tmp_path):
         built.append(read('%s/%s' % (top, kind)))
     assert built[0] == built[1]
     assert str(tmp_path).encode() not in built[0]
+
+
+# ---- tools that are missing ----
+
+# install makes the tool "tool"; the first update finds the lock of another apt.
+APT_GET = '''#!/bin/sh
+cd "${0%/*}" && echo "$*" >>log
+case $1 in
+update) [ -e locked ] || { >locked; echo "E: Could not get lock /var/lib" >&2; exit 100; } ;;
+install) ln -s /bin/true tool ;;
+esac
+'''
+
+
+@pytest.mark.parametrize('words, system, status, out, log', [
+    ([], 'debian', 1, 'missing: tool; to install:\n    sudo apt-get install tool\n', ''),
+    (['-i'], 'debian', 0, 'waiting for another apt-get\n',
+     'update -qq\nupdate -qq\ninstall -y -qq --no-install-recommends '
+     '-o DPkg::Lock::Timeout=600 tool\n'),
+    (['-i'], 'other', 1, 'missing: tool (names of Debian); install them, or what this system has '
+     'instead\n', ''),
+])
+def test_missing_tool(tmp_path, words, system, status, out, log):
+    """Goal: make check installs nothing and prints the command; make deps
+    installs, and waits for another apt-get."""
+    if os.getuid() != 0:
+        pytest.skip('skipped: only root installs')
+    for name in ('sh', 'id', 'sleep'):
+        os.symlink(shutil.which(name), tmp_path / name)
+    (tmp_path / 'log').write_text('')
+    if system == 'debian':
+        (tmp_path / 'apt-get').write_text(APT_GET.replace('ln -s', shutil.which('ln') + ' -s'))
+        (tmp_path / 'apt-get').chmod(0o755)
+    r = subprocess.run([TOP + '/t/need', *words, 'tool', 'sh'], stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, text=True, env={'PATH': str(tmp_path)})
+    assert (r.returncode, r.stderr, (tmp_path / 'log').read_text()) == (status, out, log)
