@@ -241,7 +241,8 @@ def test_authorized_keys(plain_hosts, tmp, target):
     with open(EXAMPLES + '/authorized_keys') as f:
         line = f.read().splitlines()[-1]
     with open(path, 'w') as f:
-        line = line.replace('/home/me/app.sock', t.path)
+        # the host has relay in its PATH, and not in the home of this user
+        line = line.replace('bin/relay', 'relay').replace('/home/me/app.sock', t.path)
         f.write(line.replace('ssh-ed25519 AAAA... me@laptop', key) + '\n')
     for words in (['-L', '127.0.0.1:0:' + t.path, 'login'],
                   ['-m', '127.0.0.1:0', '--', 'ssh', 'login'],
