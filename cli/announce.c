@@ -20,10 +20,11 @@ void
 announce_addresses(const struct listeners *ls, const struct options *o)
 {
 	const struct forward *f;
-	int i;
+	const char *name;
+	int at = 0;
 
-	for (i = 0; i < ls->n; i++)
-		printf("%s\n", listener_name(&ls->tab[i].l));
+	while ((name = listeners_next_name(ls, &at)) != NULL)
+		printf("%s\n", name);
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
 		if (f->kind == FORWARD_FAR) /* not the empty last line */
 			printf("%.*s", (int)strlen(f->bound) - 1, f->bound);

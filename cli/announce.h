@@ -11,7 +11,7 @@ struct options;
 /*
  * announce_addresses(ls, o):
  * Print the address of each listener, here and on the far side (-R), one per
- * line.  Then replace stdout by /dev/null, so that its reader gets EOF.  May
+ * line, and localhost:PORT once for both loopback addresses.  Then replace stdout by /dev/null, so that its reader gets EOF.  May
  * block until the reader takes the lines.  A failure is logged.
  */
 void announce_addresses(const struct listeners *ls, const struct options *o);

@@ -55,6 +55,23 @@ is_same_file(const char *one, const char *other)
 	       a.st_ino == b.st_ino;
 }
 
+/* The port of ${name}, if its host can stand for that of ${address}. */
+static const char *
+port_of(const char *address, const char *name)
+{
+	static const char *const hosts[] = {
+		"localhost:", "*:", "127.0.0.1:", "[::1]:", "0.0.0.0:", "[::]:"
+	};
+	size_t i, n, wide = strncmp(address, "localhost:", 10) == 0 || *address == '*' ? 6 : 2;
+
+	for (i = 0; i < wide; i++) {
+		n = strlen(hosts[i]);
+		if (strncmp(name, hosts[i], n) == 0)
+			return name + n;
+	}
+	return name;
+}
+
 static bool
 is_address(const char *address, const char *name)
 {
@@ -64,11 +81,7 @@ is_address(const char *address, const char *name)
 		return true;
 	if (strchr(address, '/') != NULL)
 		return strchr(name, '/') != NULL && is_same_file(address, name);
-	if (strncmp(name, "localhost:", 10) == 0)
-		name += 10;
-	else if (strncmp(name, "*:", 2) == 0)
-		name += 2;
-	return port != NULL && strcmp(port + 1, name) == 0;
+	return port != NULL && strcmp(port + 1, port_of(address, name)) == 0;
 }
 
 bool

@@ -119,14 +119,15 @@ add_routes(char report[CONTROL_REPORT], const struct control_view *v)
 	const struct options *o = v->options;
 	const struct forward *f;
 	char text[ENDPOINT_NAME];
-	int i;
+	const char *name;
+	int at = 0;
 
 	if (o->mode == MODE_TUNNEL)
 		add(report, "hops", "%s", hops_path(&o->hops, text, sizeof(text)));
 	else
 		add(report, "target", "%s", endpoint_name(&o->target.to, text, sizeof(text)));
-	for (i = 0; i < v->listeners->n; i++)
-		add_path(report, "listens", listener_name(&v->listeners->tab[i].l));
+	while ((name = listeners_next_name(v->listeners, &at)) != NULL)
+		add_path(report, "listens", name);
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
 		add(report, "forward", "-%c %s%s%s", f->kind, f->from_text,
 		    f->to_text != NULL ? ":" : "", f->to_text != NULL ? f->to_text : "");

@@ -52,6 +52,16 @@ listeners_close(struct listeners *ls)
 		listener_close(&ls->tab[--ls->n].l, LISTENER_STOP);
 }
 
+const char *
+listeners_next_name(const struct listeners *ls, int *at)
+{
+	const char *name = *at < ls->n ? listener_name(&ls->tab[*at].l) : NULL;
+
+	while (*at < ls->n && strcmp(listener_name(&ls->tab[*at].l), name) == 0)
+		++*at;
+	return name;
+}
+
 void
 listeners_retry(struct listeners *ls)
 {

@@ -62,6 +62,13 @@ bool listeners_add(
 void listeners_close(struct listeners *ls);
 
 /*
+ * listeners_next_name(ls, at):
+ * Return the name of the listener ${*at}, and advance ${*at} to the next one
+ * with another name.  NULL: no listener is left.
+ */
+const char *listeners_next_name(const struct listeners *ls, int *at);
+
+/*
  * listeners_retry(ls):
  * Descriptors were closed: accept again at once even if accept has failed.
  */

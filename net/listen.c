@@ -21,7 +21,7 @@
 #include "net/unixpath.h"
 #include "net/listen.h"
 
-#define PORT_TRIES 16 /* for a port that is free on both addresses */
+#define PORT_TRIES 32 /* for a port that is free on both addresses */
 
 /* At most REFUSALS_MAX refusals are logged in REFUSALS_SPAN seconds. */
 #define REFUSALS_MAX 20
@@ -92,15 +92,17 @@ open_one(
  * Listen on all of ${addrs}.  For port 0 the system picks the port of the first
  * address, and all others get the same port.  If ${lenient}, leave out
  * addresses of a family that this host does not have.  Return how many
- * listeners there are, or -1 with the failed address in ${*failed}.
+ * listeners there are, or -1 with the failed address in ${*failed}.  Then
+ * ${*held} is the socket of the first address, or -1.
  */
 static int
-open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *failed)
+open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *failed, int *held)
 {
 	struct sockaddr_storage *sa, bound;
 	in_port_t port = 0;
 	int i, n = 0, saved;
 
+	*held = -1;
 	for (i = 0; i < addrs->n; i++) {
 		sa = &addrs->addr[i];
 		if (port != 0)
@@ -111,6 +113,10 @@ open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *faile
 			n++;
 		} else if (!lenient || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)) {
 			saved = errno;
+			if (n > 0) {
+				*held = tab[0].fd;
+				tab[0].fd = -1;
+			}
 			close_all(tab, n);
 			errno = saved;
 			*failed = i;
@@ -125,10 +131,13 @@ open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *faile
 }
 
 static const char *
-advice(int e)
+advice(int e, uint16_t port)
 {
 	switch (e) {
 	case EADDRINUSE:
+		if (port == 0)
+			return "; no port is free on all addresses: listen on one, as in "
+			       "127.0.0.1:0";
 		return "; another program has that port: choose another port, or 0 to let the "
 		       "system pick one";
 	case EADDRNOTAVAIL:
@@ -141,24 +150,43 @@ advice(int e)
 	}
 }
 
+/* The addresses of ${host} have one port: name the listeners as one. */
+static void
+join_names(struct listener *tab, int n, const char *host)
+{
+	const char *port = strrchr(tab[0].name, ':');
+	char name[ADDR_NAME];
+	int i;
+
+	snprintf(name, sizeof(name), "%.9s%s", host, port);
+	for (i = 0; i < n; i++)
+		strcpy(tab[i].name, name);
+}
+
 int
 listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
     struct listener tab[ADDR_MAX], char *why, size_t size)
 {
 	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
+	int held[PORT_TRIES], e, n, failed = 0, tries = 0;
 	struct addr_list tried;
 	char name[ADDR_NAME];
-	int e, n, failed = 0, tries = PORT_TRIES;
 
+	/* While a socket is held, the system does not pick its port again. */
 	do {
 		tried = *addrs;
-		n = open_all(&tried, lenient, tab, &failed);
-	} while (n == -1 && errno == EADDRINUSE && ep->port == 0 && --tries > 0);
-	if (n == -1) {
+		n = open_all(&tried, lenient, tab, &failed, &held[tries]);
 		e = errno;
+	} while (held[tries++] != -1 && e == EADDRINUSE && ep->port == 0 && tries < PORT_TRIES);
+	while (tries-- > 0)
+		os_close(&held[tries]);
+	if (n == -1) {
 		addr_name((struct sockaddr *)&tried.addr[failed], name);
-		snprintf(why, size, "cannot listen on %s: %s%s", name, strerror(e), advice(e));
+		snprintf(
+		    why, size, "cannot listen on %s: %s%s", name, strerror(e), advice(e, ep->port));
 	}
+	if (lenient && n > 1)
+		join_names(tab, n, ep->host);
 	return n;
 }
 

@@ -28,7 +28,7 @@ struct endpoint;
 struct listener {
 	int fd;               /* -1: closed */
 	bool check_uid;       /* accept only processes of this user and of root */
-	char name[ADDR_NAME]; /* TCP: the bound address */
+	char name[ADDR_NAME]; /* TCP: see listener_name */
 	struct unixpath file; /* Unix; path NULL: TCP */
 	int64_t resume;       /* set by the caller: time of next accept */
 };
@@ -80,7 +80,8 @@ void listener_close(struct listener *l, int64_t wait_us);
 /*
  * listener_name(l):
  * Return the address or path of ${l} in the form of the command line.  It
- * belongs to ${l}.
+ * belongs to ${l}.  If "localhost" or "*" has two listeners, both have the name
+ * localhost:PORT or *:PORT.
  */
 const char *listener_name(const struct listener *l);
 

@@ -79,6 +79,12 @@ def wait_for(condition, timeout=PATIENCE, what=None):
 
 # ---- ends ----
 
+def families(address):
+    """The addresses that relay prints as one: localhost:PORT and *:PORT."""
+    host, port = address.rsplit(':', 1)
+    return ['127.0.0.1:' + port, '[::1]:' + port] if host in ('localhost', '*') else [address]
+
+
 class End:
     """One end of a byte stream: a socket, or the descriptors of two pipes."""
 

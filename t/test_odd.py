@@ -269,23 +269,49 @@ def test_no_newer_call(odd, static, tmp, monkeypatch):
 
 # ---- IPv6 switched off ----
 
-@pytest.fixture
-def own_network():
-    """Give this thread and its children a network of their own, with 127.0.0.1
-    and with IPv6 switched off by sysctl."""
+@contextlib.contextmanager
+def network(**settings):
+    """Give this thread and its children a network of their own, with loopback
+    alone and with these settings of sysctl."""
     with open('/proc/thread-self/ns/net') as before:
         call('unshare', 0x40000000)     # CLONE_NEWNET
         try:
             with socket.socket() as s:
                 fcntl.ioctl(s, 0x8914,
                             struct.pack('16sH14x', b'lo', 1))        # SIOCSIFFLAGS, IFF_UP
-            with contextlib.suppress(FileNotFoundError):
-                for name in ('all', 'default', 'lo'):
-                    with open('/proc/sys/net/ipv6/conf/%s/disable_ipv6' % name, 'w') as f:
-                        f.write('1')
+            for name, value in settings.items():
+                with contextlib.suppress(FileNotFoundError), \
+                    open('/proc/sys/net/' + name, 'w') as f:
+                    f.write(value)
             yield
         finally:
             call('setns', before.fileno(), 0x40000000)
+
+
+@pytest.fixture
+def own_network():
+    """A network where IPv6 is switched off."""
+    with network(**{'ipv6/conf/%s/disable_ipv6' % name: '1' for name in ('all', 'default', 'lo')}):
+        yield
+
+
+@root
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason='skipped: no IPv6')
+def test_port_that_is_free_on_both_families(relay, run, target):
+    """Goal: port 0 is a port that is free on both families, even if most ports
+    of ::1 are taken.  If all are, the remedy is one family."""
+    t = target('unix')
+    with network(**{'ipv4/ip_local_port_range': '20000 20031'}), contextlib.ExitStack() as held:
+        for port in set(range(20000, 20032)) - {20021, 20026}:
+            s = held.enter_context(socket.socket(socket.AF_INET6))
+            s.bind(('::1', port))
+        found = set()
+        for _ in range(2):
+            r = relay('0', *t.words)
+            found.add(r.address)
+        assert found == {'localhost:20021', 'localhost:20026'}
+        r = run('0', *t.words)
+        assert r.returncode == 3 and 'as in 127.0.0.1:0' in r.stderr, r.stderr
 
 
 @root

@@ -158,7 +158,7 @@ def test_curl_over_two_hosts(relay, hosts, app, tmp, pool):
     """Goal: relay PORT -- ssh login ssh node relay - /path/app.sock serves
     several curls at the same time."""
     r = tunnel(relay, hosts, tmp + '/app.sock')
-    jobs = [pool.submit(hosts.run, 'curl', '-sS', 'http://%s/' % address) for address in r.addresses
+    jobs = [pool.submit(hosts.run, 'curl', '-sS', 'http://%s/' % address) for address in rig.families(r.address)
             for _ in range(2)]
     for job in jobs:
         assert job.result().stdout == PAGE.decode(), job.result().stderr

@@ -283,12 +283,14 @@ static void
 send_bound(const struct remote_listener *l)
 {
 	struct buf *tx = stream_tx(l->stream);
-	const char *name;
+	const char *name, *before = "";
 	bool fits = true;
 	int i;
 
-	for (i = 0; i < l->n; i++) {
+	for (i = 0; i < l->n; i++, before = name) {
 		name = listener_name(&l->tab[i]);
+		if (strcmp(name, before) == 0)
+			continue;
 		fits = fits && buf_put(tx, name, strlen(name)) && buf_put(tx, "\n", 1);
 	}
 	fits = fits && buf_put(tx, "\n", 1);

@@ -10,6 +10,7 @@ static const char report[] = "pid         77\n"
 			     "listens     127.0.0.1:8888\n"
 			     "listens     [::1]:8888\n"
 			     "listens     /tmp/a b.sock\n"
+			     "listens     localhost:9999\n"
 			     "event       3 s ago: relay: pid         1\n";
 
 START_TEST(a_field_is_found_by_key_and_number)
@@ -20,7 +21,7 @@ START_TEST(a_field_is_found_by_key_and_number)
 		const char *value; /* NULL: none */
 	} rows[] = { { "pid", 0, "77" }, { "pid", 1, NULL }, { "hops", 0, "login -> node" },
 		{ "listens", 1, "[::1]:8888" }, { "listens", 2, "/tmp/a b.sock" },
-		{ "listens", 3, NULL }, { "event", 0, "3 s ago: relay: pid         1" },
+		{ "listens", 4, NULL }, { "event", 0, "3 s ago: relay: pid         1" },
 		{ "p", 0, NULL }, { "relay:", 0, NULL }, { "", 0, NULL } };
 	char value[64] = "x";
 
@@ -49,6 +50,8 @@ START_TEST(a_relay_has_these_names)
 		bool is;
 	} rows[] = { { "77", true }, { "8888", true }, { "127.0.0.1:8888", true },
 		{ "[::1]:8888", true }, { "localhost:8888", true }, { "*:8888", true },
+		{ "localhost:9999", true }, { "127.0.0.1:9999", true }, { "[::1]:9999", true },
+		{ "0.0.0.0:8888", false }, { "127.0.0.2:9999", false },
 		{ "/tmp/a b.sock", true }, { "", false }, { "7", false }, { "888", false },
 		{ "88880", false }, { "127.0.0.2:8888", false }, { "localhost:77", false },
 		{ ":8888", false }, { "up", false }, { "/tmp/a", false }, { "/", false } };

@@ -29,15 +29,14 @@ port_of(const struct listener *l)
 
 START_TEST(port_0_is_one_port_on_both_loopback_families)
 {
-	char v4[ADDR_NAME], v6[ADDR_NAME];
+	char name[ADDR_NAME];
 	unsigned port;
 
 	ck_assert_int_eq(listen_on("0"), 2);
 	port = port_of(&tab[0]);
-	snprintf(v4, sizeof(v4), "127.0.0.1:%u", port);
-	snprintf(v6, sizeof(v6), "[::1]:%u", port);
-	ck_assert_str_eq(tab[0].name, v4);
-	ck_assert_str_eq(tab[1].name, v6);
+	snprintf(name, sizeof(name), "localhost:%u", port);
+	ck_assert_str_eq(tab[0].name, name);
+	ck_assert_str_eq(tab[1].name, name);
 	ck_assert(tab[0].check_uid && tab[1].check_uid);
 	ck_assert(tab[0].file.path == NULL && tab[0].resume == 0);
 	ck_assert(nonblocking(tab[0].fd) && cloexec(tab[0].fd) && nonblocking(tab[1].fd) &&
@@ -63,8 +62,8 @@ END_TEST
 START_TEST(every_address_accepts_every_user)
 {
 	ck_assert_int_eq(listen_on("*:0"), 2);
-	ck_assert(strncmp(tab[0].name, "0.0.0.0:", 8) == 0);
-	ck_assert(strncmp(tab[1].name, "[::]:", 5) == 0);
+	ck_assert(strncmp(tab[0].name, "*:", 2) == 0);
+	ck_assert_str_eq(tab[0].name, tab[1].name);
 	ck_assert(!tab[0].check_uid && !tab[1].check_uid);
 }
 END_TEST

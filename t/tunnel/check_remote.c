@@ -78,14 +78,13 @@ START_TEST(a_listener_there_is_ready_and_streams_wait)
 }
 END_TEST
 
-START_TEST(both_loopbacks_are_reported_a_line_each)
+START_TEST(both_loopbacks_are_reported_once)
 {
 	begin();
 	listen_there("0", "127.0.0.1:1");
 	ck_assert_int_eq(f.state, FORWARD_READY);
-	HAS(f.bound, "127.0.0.1:");
-	HAS(f.bound, "[::1]:");
-	ck_assert_ptr_eq(strstr(f.bound, "\n\n"), f.bound + strlen(f.bound) - 2);
+	ck_assert(strncmp(f.bound, "localhost:", 10) == 0);
+	ck_assert_ptr_eq(strchr(f.bound, '\n'), f.bound + strlen(f.bound) - 2);
 	lose_link();
 }
 END_TEST
@@ -734,7 +733,7 @@ TESTS("remote")
 	tcase_set_timeout(tc, 30);
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
 	tcase_add_test(tc, a_listener_there_is_ready_and_streams_wait);
-	tcase_add_test(tc, both_loopbacks_are_reported_a_line_each);
+	tcase_add_test(tc, both_loopbacks_are_reported_once);
 	tcase_add_loop_test(tc, connections_there_are_served_here, 0, 2);
 	tcase_add_test(tc, a_connection_there_waits_for_room_here);
 	tcase_add_test(tc, a_connection_whose_target_here_is_missing_is_reset_there);
