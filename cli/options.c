@@ -27,8 +27,10 @@ enum option_kind {
 	KIND_KEEP,
 	KIND_TEXT,
 	KIND_FORWARD,
+	KIND_SSH,
 	KIND_LEVEL,
 	KIND_MODE,
+	KIND_NONE,
 };
 
 struct option_row {
@@ -50,6 +52,9 @@ static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 #define KEEP_USUAL 3600
 #define KEEP_NEEDS "-k needs a tunnel: -L, -R, -D or -W"
 #define WIDEST 11 /* of an argument: [BIND:]PORT */
+
+/* The options of ssh(1) that relay does not have. */
+#define SSH_LETTERS "46ABbCGgIKMQSsXYy"
 
 static void
 fail_usage(const char *what)
@@ -96,15 +101,16 @@ show(const struct options *o)
 static long
 number(const struct option_row *row, const char *text)
 {
-	char why[160], *end;
+	char why[200], *end;
 	long n;
 
 	errno = 0;
 	n = strtol(text, &end, 10);
 	if (*text == '\0' || *end != '\0' || errno != 0 || n < row->least || n > row->most) {
 		snprintf(why, sizeof(why),
-		    "-%c \"%.40s\": write a whole number from %ld to %ld, as in -%c %ld",
-		    row->letter, text, row->least, row->most, row->letter, row->least + 9);
+		    "-%c \"%.40s\": write a whole number from %ld to %ld, as in -%c %ld%s",
+		    row->letter, text, row->least, row->most, row->letter, row->least + 9,
+		    row->letter == 'i' ? "; a key for ssh is -o IdentityFile=PATH" : "");
 		fail_usage(why);
 	}
 	return n;
@@ -122,6 +128,20 @@ add_forward(struct options *o, int kind, const char *text)
 	}
 	if (!forward_parse(&o->forwards[o->n_forwards++], (char)kind, text, why, sizeof(why)))
 		fail_usage(why);
+}
+
+static void
+add_ssh_word(struct options *o, char letter, const char *text)
+{
+	static const char *const words[] = { "-l", "-o", "-p" };
+	size_t i;
+
+	if (o->n_ssh_words == OPTIONS_SSH_WORDS)
+		fail_usage("there are too many of -l, -o and -p");
+	for (i = 0; words[i][1] != letter; i++)
+		;
+	o->ssh_words[o->n_ssh_words++] = words[i];
+	o->ssh_words[o->n_ssh_words++] = text;
 }
 
 static void
@@ -163,11 +183,16 @@ parse_option(struct options *o, const struct option_row *row, const char *text)
 	case KIND_FORWARD:
 		add_forward(o, row->letter, text);
 		break;
+	case KIND_SSH:
+		add_ssh_word(o, row->letter, text);
+		break;
 	case KIND_LEVEL:
 		set_level(o, (enum log_level)row->least);
 		break;
 	case KIND_MODE:
 		set_mode(o, (enum mode)row->least);
+		break;
+	case KIND_NONE:
 		break;
 	}
 }
@@ -198,30 +223,66 @@ getopt_string(char dst[2 * OPTIONS + 2])
 	*dst = '\0';
 }
 
-/* Return the index of the first word after the options. */
+static void
+fail_option(int c)
+{
+	char why[96];
+
+	if (c == ':')
+		snprintf(why, sizeof(why), "-%c requires an argument", optopt);
+	else if (optopt != 0 && strchr(SSH_LETTERS, optopt) != NULL)
+		snprintf(why, sizeof(why),
+		    "unknown option -%c; to pass it to ssh, write -e 'ssh -%c'", optopt, optopt);
+	else
+		snprintf(why, sizeof(why), "unknown option -%c", optopt);
+	fail_usage(why);
+}
+
+static void
+parse_long(struct options *o, const char *word)
+{
+	char why[96];
+
+	o->show_help = strcmp(word, "--help") == 0;
+	o->show_version = strcmp(word, "--version") == 0;
+	show(o);
+	snprintf(why, sizeof(why), "unknown option %.60s", word);
+	fail_usage(why);
+}
+
+/*
+ * Move the words that are not options to the front of ${argv}, and return their
+ * number.  As in ssh, an option may follow a word.  After "--" all are words: it
+ * is one itself, unless it is the first.
+ */
 static int
 parse_table(struct options *o, int argc, char *argv[])
 {
-	char letters[2 * OPTIONS + 2], why[64];
+	char letters[2 * OPTIONS + 2], *word;
 	const struct option_row *row;
-	int c;
+	int c, n = 0;
 
-	o->each_us = 10000000;
-	o->keep = KEEP_UNSET;
-	o->level = LOG_NOTICE;
 	getopt_string(letters);
-	while ((c = getopt(argc, argv, letters)) != -1) {
-		row = find_option(c);
-		if (row != NULL) {
-			parse_option(o, row, optarg);
-			show(o);
+	while ((word = argv[optind]) != NULL && strcmp(word, "--") != 0) {
+		if (*word != '-' || word[1] == '\0') {
+			argv[1 + n++] = argv[optind++];
 			continue;
 		}
-		snprintf(why, sizeof(why),
-		    c == ':' ? "-%c requires an argument" : "unknown option -%c", optopt);
-		fail_usage(why);
+		if (word[1] == '-')
+			parse_long(o, word);
+		c = getopt(argc, argv, letters);
+		row = find_option(c);
+		if (row == NULL)
+			fail_option(c);
+		parse_option(o, row, optarg);
+		show(o);
 	}
-	return optind;
+	if (n == 0 && word != NULL)
+		optind++;
+	while (optind < argc)
+		argv[1 + n++] = argv[optind++];
+	argv[1 + n] = NULL;
+	return n;
 }
 
 static void
@@ -277,8 +338,7 @@ parse_ends(struct options *o, int n, char *argv[])
 		return;
 	}
 	if (n > 2)
-		fail_usage(
-		    "there are words after TO; write options before FROM, and a command after --");
+		fail_usage("there are words after TO; a command follows --");
 	parse_end(&o->target.to, argv[1], false);
 	if (o->from.kind == ENDPOINT_STDIO && o->target.to.kind == ENDPOINT_STDIO)
 		fail_usage("FROM and TO are both stdin and stdout");
@@ -298,7 +358,7 @@ parse_link(struct options *o, int n, char *argv[])
 		fail_usage("with -m, write relay -m FROM -- COMMAND here and relay -m - [TO] on "
 			   "the far side");
 	if (n > 2)
-		fail_usage("there are words after TO; write options before FROM");
+		fail_usage("there are words after TO");
 	if (n == 2 && o->keep != KEEP_UNSET)
 		fail_usage("-k excludes TO on the far side");
 	if (o->keep == KEEP_UNSET)
@@ -349,15 +409,28 @@ split_jumps(struct options *o)
 
 /* With -J, ssh uses the ProxyCommand of -J unless an earlier word sets one. */
 static bool
-sets_proxy(const char *rsh)
+sets_proxy(const char *words)
 {
 	char text[HOPS_TEXT], *at;
 
-	snprintf(text, sizeof(text), "%s", rsh);
+	snprintf(text, sizeof(text), "%s", words);
 	for (at = text; *at != '\0'; at++)
 		*at = (char)tolower((unsigned char)*at);
 	return strstr(text, "proxycommand") != NULL || strstr(text, "proxyjump") != NULL ||
-	       strstr(rsh, " -J") != NULL;
+	       strstr(words, " -J") != NULL;
+}
+
+static void
+check_proxy(const struct options *o)
+{
+	bool sets = sets_proxy(o->rsh);
+	int i;
+
+	for (i = 0; i < o->n_ssh_words; i++)
+		sets = sets || sets_proxy(o->ssh_words[i]);
+	if (sets)
+		fail_usage(
+		    "-J sets ProxyCommand, and so does -o or the command of -e or RELAY_SSH");
 }
 
 static void
@@ -367,13 +440,15 @@ parse_hops(struct options *o, int n, char *argv[])
 		.hops = o->hop_list,
 		.jumps = split_jumps(o),
 		.rsh = o->rsh,
+		.ssh_words = o->ssh_words,
+		.n_ssh_words = o->n_ssh_words,
 		.self = o->self,
 		.level = o->level == LOG_ERROR ? "-q" : "",
 	};
 	char why[512];
 
-	if (config.jumps > 0 && sets_proxy(o->rsh))
-		fail_usage("-J sets ProxyCommand, and so does the command of -e or RELAY_SSH");
+	if (config.jumps > 0)
+		check_proxy(o);
 	config.n = config.jumps + n;
 	if (config.n > HOPS_WORDS)
 		fail_usage("there are too many hops");
@@ -424,9 +499,12 @@ check_table(struct options *o)
 	if (o->n_forwards > 0 && o->mode == MODE_LINK_NEAR)
 		fail_usage("-m needs a command, -L, -R, -D and -W need hops: use one of them");
 	if (o->n_forwards > 0 && !options_tunnel(o))
-		fail_usage("-z and -F exclude -L, -R, -D and -W");
-	if (!options_tunnel(o) && (o->rsh != NULL || o->far_path != NULL || o->jump != NULL))
-		fail_usage("-e, -J and -x need a tunnel: -L, -R, -D, -W or -n");
+		fail_usage(
+		    "-z and -F exclude -L, -R, -D and -W; a configuration for ssh is -e 'ssh "
+		    "-F FILE'");
+	if (!options_tunnel(o) &&
+	    (o->rsh != NULL || o->far_path != NULL || o->jump != NULL || o->n_ssh_words > 0))
+		fail_usage("-e, -J, -l, -o, -p and -x need a tunnel: -L, -R, -D, -W or -n");
 	if (o->keep != KEEP_UNSET && !options_tunnel(o) && o->mode != MODE_LINK_NEAR)
 		fail_usage(KEEP_NEEDS);
 }
@@ -459,10 +537,14 @@ parse_words(struct options *o, int n, char *argv[], const char *name)
 void
 options_parse(struct options *o, int argc, char *argv[])
 {
-	int at = parse_table(o, argc, argv);
+	int n;
 
+	o->each_us = 10000000;
+	o->keep = KEEP_UNSET;
+	o->level = LOG_NOTICE;
+	n = parse_table(o, argc, argv);
 	check_table(o);
-	parse_words(o, argc - at, argv + at, argv[0]);
+	parse_words(o, n, argv + 1, argv[0]);
 	if (o->background && o->mode == MODE_CHECK)
 		fail_usage("-n exits after its report: use it without -f");
 	if (o->background &&

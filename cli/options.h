@@ -17,6 +17,7 @@
 
 #define OPTIONS_MOST 1000000
 #define OPTIONS_FORWARDS 32
+#define OPTIONS_SSH_WORDS 128
 
 enum mode {
 	MODE_DIRECT,    /* FROM and TO are joined in this process */
@@ -56,7 +57,7 @@ enum mode {
 	ROW('f', "", FLAG, background, 0, 1, \
 	    "go to the background when ready") \
 	ROW('h', "", FLAG, show_help, 0, 1, \
-	    "print this help on stdout") \
+	    "print this help on stdout; so does --help") \
 	ROW('i', "SECONDS", SECONDS, idle_us, 1, OPTIONS_MOST, \
 	    "exit after SECONDS without a connection") \
 	ROW('J', "HOP[,HOP]", TEXT, jump, 0, 0, \
@@ -65,22 +66,32 @@ enum mode {
 	    "keep connections for SECONDS after the line is lost") \
 	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM here, connect to TO from the last hop") \
+	ROW('l', "USER", SSH, ssh_words, 0, 0, \
+	    "pass -l USER to the ssh of the first hop") \
 	ROW('m', "", MODE, mode, MODE_LINK_NEAR, 0, \
 	    "carry all connections over one command: a link") \
+	ROW('N', "", NONE, mode, 0, 0, \
+	    "accepted as in ssh, without effect") \
 	ROW('n', "", MODE, mode, MODE_CHECK, 0, \
 	    "check each step of a tunnel, report it, forward nothing") \
 	ROW('O', "ACTION", TEXT, action, 0, 0, \
 	    "list the running relays, check NAME or exit NAME") \
+	ROW('o', "OPTION", SSH, ssh_words, 0, 0, \
+	    "pass -o OPTION to the ssh of the first hop") \
 	ROW('P', "FILE", TEXT, pid_path, 0, 0, \
 	    "write the process ID to FILE") \
+	ROW('p', "PORT", SSH, ssh_words, 0, 0, \
+	    "pass -p PORT to the ssh of the first hop") \
 	ROW('q', "", LEVEL, level, LOG_ERROR, 0, \
 	    "log errors only") \
 	ROW('R', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM on the last hop, connect to TO from here") \
+	ROW('T', "", NONE, mode, 0, 0, \
+	    "accepted as in ssh, without effect") \
 	ROW('t', "SECONDS", SECONDS, each_us, 1, OPTIONS_MOST, \
 	    "try an address for SECONDS (default 10)") \
 	ROW('V', "", FLAG, show_version, 0, 1, \
-	    "print the version on stdout") \
+	    "print the version on stdout; so does --version") \
 	ROW('v', "", LEVEL, level, LOG_INFO, 0, \
 	    "log each connection") \
 	ROW('W', "TO", FORWARD, forwards, 0, 0, \
@@ -93,7 +104,7 @@ enum mode {
 	    "connect, transfer nothing, exit with status 0 or 1")
 /* clang-format on */
 
-/* The member of a row.  A forward, level or mode has no member of its own. */
+/* The member of a row.  Rows of the other kinds have no member of their own. */
 #define OPTIONS_FIELD(letter, argument, kind, field, least, most, help) OPTIONS_##kind(field)
 #define OPTIONS_FLAG(field) bool field;
 #define OPTIONS_COUNT(field) long field;      /* 0: not given */
@@ -101,6 +112,8 @@ enum mode {
 #define OPTIONS_KEEP(field) int64_t field;    /* in s; KEEP_JOIN */
 #define OPTIONS_TEXT(field) const char *field;
 #define OPTIONS_FORWARD(field)
+#define OPTIONS_SSH(field)
+#define OPTIONS_NONE(field)
 #define OPTIONS_LEVEL(field)
 #define OPTIONS_MODE(field)
 
@@ -120,6 +133,8 @@ struct options {
 	struct dial_target target; /* a tunnel: the command through the hops */
 	struct forward forwards[OPTIONS_FORWARDS];
 	int n_forwards;
+	const char *ssh_words[OPTIONS_SSH_WORDS]; /* -l USER -o OPTION -p PORT, as given */
+	int n_ssh_words;
 	struct hops hops;
 	struct hops unattended; /* the same for logins that no person watches */
 	char unattended_rsh[HOPS_TEXT];
@@ -131,10 +146,11 @@ struct options {
 
 /*
  * options_parse(o, argc, argv):
- * Parse the command line ${argv} into ${o}, which is all zeros.  ${o} borrows
- * the strings of ${argv} and contains pointers into itself: do not copy it.  If
- * the command line is wrong, log one line and exit with STATUS_USAGE.  After -h
- * and -V, exit with STATUS_OK.
+ * Parse the command line ${argv} into ${o}, which is all zeros, and move the
+ * words of ${argv} that are not options to its front.  ${o} borrows the strings
+ * of ${argv} and contains pointers into itself: do not copy it.  If the command
+ * line is wrong, log one line and exit with STATUS_USAGE.  After -h and -V, exit
+ * with STATUS_OK.
  */
 void options_parse(struct options *o, int argc, char *argv[]);
 

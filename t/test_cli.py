@@ -57,7 +57,8 @@ def test_wrong_ends(run, word):
                  '-t 99999999999999999999 8888 9999',
                  '-w -1 8888 9999', '-w x 8888 9999', '-P', '-f - 8888', '-f 8888 -', '-z', '-z -',
                  '-z - -', '-F -', '-F - -',
-                 '-z 8888 9999', '-F 8888 9999', '-z -- true', '-F -- true', '8888 -v 9999',
+                 '-z 8888 9999', '-F 8888 9999', '-z -- true', '-F -- true', '8888 9999 -y', '8888 9999 --foo',
+                 '8888 -x /r 9999', '-l me 8888 9999', '-o A=b -z 8888',
                  '-z *:80',
                  '-m', '-m 8888', '-m - -', '-m - 8888 9999', '-m -z 8888', '-m -F 8888',
                  '-m -L 8888:x:80 login',
@@ -85,11 +86,12 @@ def test_help_and_version(run):
     option. If stdout is full, the status is not 0."""
     h = run('-h')
     assert (h.returncode, h.stderr) == (0, '')
-    for option in 'acfFhPqtvVwz':
+    for option in 'acfFhlNopPqtTvVwz':
         assert '-' + option in h.stdout
     v = run('-V')
     assert (v.returncode, v.stderr, v.stdout.count('\n')) == (0, '', 1)
     assert re.match(r'relay \d', v.stdout)
+    assert run('--help').stdout == h.stdout and run('8888', '--version').stdout == v.stdout
     with open('/dev/full', 'w') as full:
         assert subprocess.run([rig.RELAY, '-h'], stdout=full).returncode != 0
 
@@ -115,6 +117,36 @@ def test_manual_has_each_option(run):
     described = re.findall(r'^\.It Fl (\w)( .+)?$', text, re.M)
     assert ([(letter, argument != '') for letter, argument in described] ==
             [(letter, argument != '') for letter, argument in shown])
+
+
+@TIMES('words, remedy', [
+    (['-L', '8888:9000', 'login'], 'TO lacks a host: write -L 8888:localhost:9000'),
+    (['-C', '-L', '8888:x:80', 'login'], "write -e 'ssh -C'"),
+    (['-i', '~/.ssh/id', '-L', '8888:x:80', 'login'], 'IdentityFile=PATH'),
+    (['-F', '~/cfg', '-L', '8888:x:80', 'login'], "ssh -F FILE"),
+    (['-e', "ssh 'a", '-L', '8888:x:80', 'login'], 'is not closed'),
+    (['-p', '22', '-L', '8888:x:80', 'docker exec x'], 'is a command'),
+    (['-o', 'ProxyCommand=x', '-J', 'a', '-L', '8888:x:80', 'b'], 'ProxyCommand'),
+    (['8888', '9999', '7777'], 'a command follows --'),
+], ids=str)
+def test_habits_of_ssh(run, words, remedy):
+    """Goal: where relay differs from ssh, the usage error shows how to write
+    it."""
+    r = run(*words)
+    assert r.returncode == 2 and one_line(r.stderr) and remedy in r.stderr, r.stderr
+
+
+def test_options_after_words(run, target):
+    """Goal: an option may follow the words, alone or in a cluster.  Words after
+    -- are those of the command."""
+    t = target()
+    word = t.words[0]
+    assert run(word, '-zNT').returncode == 0
+    assert 'relay' in run(word, '-Tzw', '1', '-V').stdout
+    r = run('-', '-v', '--', 'printf', '%s.', '-v', '--', '-h')
+    assert r.returncode == 0 and r.stdout == '-v.--.-h.' and 'exited' in r.stderr
+    r = run('--', '-', '--', 'printf', '%s.', '--help')
+    assert (r.returncode, r.stdout, r.stderr) == (0, '--help.', '')
 
 
 # ---- exit statuses ----
@@ -276,23 +308,38 @@ def test_failed_commands_end_no_other_connection(relay, tmp, source):
 
 def test_addresses(relay, target):
     """Goal: a bare port and localhost are 127.0.0.1 and ::1 with one port
-    number. Other hosts stay as they are. Each address that is printed can be
-    connected to."""
+    number, and are printed once. So is *. Other hosts stay as they are."""
     t = target()
-    for word, hosts in (('0', ['127.0.0.1', '::1']), ('localhost:0', ['127.0.0.1', '::1']),
-                        ('127.0.0.1:0', ['127.0.0.1']),
-                        ('[::1]:0', ['::1']), ('*:0', ['0.0.0.0', '::'])):
+    for word, host in (('0', 'localhost'), ('localhost:0', 'localhost'), ('127.0.0.1:0', '127.0.0.1'),
+                       ('[::1]:0', '::1'), ('*:0', '*')):
         r = relay(word, *t.words)
-        got = [rig.host_port(a) for a in r.addresses]
-        assert [host for host, _ in got] == hosts
-        assert len({port for _, port in got}) == 1 and got[0][1] > 0
-        for host, port in got:
-            a = rig.connect('%s:%d' % ({'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host), port))
+        assert len(r.addresses) == 1 and rig.host_port(r.address)[0] == host
+        for address in rig.families(r.address):
+            a = rig.connect(address)
             b = t.accept()
             ping(a, b)
             a.close()
             b.close()
         r.stop()
+
+
+@TIMES('words', [['0'], ['-x', rig.RELAY, '-L'], ['-x', rig.RELAY, '-R']], ids=str)
+def test_one_address_for_a_script(run, tmp, target, words):
+    """Goal: the output of relay -f is one address that can be connected to."""
+    t = target()
+    words = words[:-1] + (['0', t.words[0]] if len(words) == 1 else
+                          [words[-1], '0:' + t.words[0], 'env A=b'])
+    address = run('-f', '-P', tmp + '/pid', *words).stdout.rstrip('\n')
+    assert re.fullmatch(r'localhost:\d+', address)
+    for one in rig.families(address):
+        a = rig.connect(one)
+        b = t.accept()
+        ping(a, b)
+        a.close()
+        b.close()
+    with open(tmp + '/pid') as f:
+        os.kill(int(f.read()), signal.SIGTERM)
+    wait_for(lambda: not os.path.exists(tmp + '/pid'))
 
 
 def test_fixed_port_can_be_used_again_at_once(relay, target):
@@ -302,7 +349,7 @@ def test_fixed_port_can_be_used_again_at_once(relay, target):
     port = rig.free_port()
     for _ in range(3):
         r = relay(port, *t.words)
-        assert r.addresses == ['127.0.0.1:%d' % port, '[::1]:%d' % port]
+        assert r.addresses == ['localhost:%d' % port]
         a = rig.connect(r.address)
         b = t.accept()
         ping(a, b)

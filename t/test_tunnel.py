@@ -40,6 +40,7 @@ COPY = re.compile(r'relay-%s-%s-\d+$' % (re.escape(VERSION.split()[1]), re.escap
 COPIED = '%s-%s' % (rig.RELAY, MACHINE)
 if not os.path.exists(COPIED):
     COPIED = rig.RELAY
+ME = pwd.getpwuid(os.getuid()).pw_name
 PAGE = b'<p>the notebook</p>' * 1000
 uids = itertools.count(2000000 + os.getpid() % 100000 * 100)
 
@@ -288,10 +289,11 @@ def test_every_form_of_local(tunnel, far, web, tmp):
                '-L', '[::1]:0:' + web.path, '-L', '%s/a.sock:%s' % (tmp, web.path), '-L',
                '%s/b.sock:127.0.0.1:%s' % (tmp, port), '-L', '*:0:' + web.path, far.here())
     bound = r.addresses
-    assert bound[:4] == ['%s:%d' % (host, p) for p in ports for host in ('127.0.0.1', '[::1]')]
-    assert bound[4].startswith('127.0.0.1:') and bound[5].startswith('[::1]:')
-    assert bound[6:8] == [tmp + '/a.sock', tmp + '/b.sock']
-    for address in bound[:8] + ['127.0.0.1:' + bound[8].rsplit(':')[-1]]:
+    assert bound[:2] == ['localhost:%d' % p for p in ports]
+    assert bound[2].startswith('127.0.0.1:') and bound[3].startswith('[::1]:')
+    assert bound[4:6] == [tmp + '/a.sock', tmp + '/b.sock']
+    assert bound[6].startswith('*:') and len(bound) == 7
+    for address in bound[2:6] + sum(map(rig.families, bound[:2] + bound[6:]), []):
         shows_page(address)
     logged = r.err().splitlines()[2:]
     assert len(logged) == 7
@@ -1215,6 +1217,23 @@ def test_another_ssh(tunnel, far, web, hosts):
     shows_page(r.address)
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'ssh -p %d 127.0.0.1' % hosts.ports['login'])
     shows_page(r.address)
+
+
+def test_options_of_ssh(tunnel, far, web, hosts):
+    """Goal: -l, -o and -p are those of the first ssh, before or after the hops.
+    The file of -e may have a blank in its name."""
+    os.symlink(hosts.dir + '/config', far.home + '/a file')
+    r = tunnel('first', 'node', '-NT', '-l', ME, '-o', 'HostName=127.0.0.1', '-L',
+               '127.0.0.1:0:' + web.path, '-p', hosts.ports['login'],
+               '-e', "ssh -F '%s/a file'" % far.home)
+    shows_page(r.address)
+    assert r.err().splitlines()[-1].endswith(' -> first -> node:' + web.path)
+    os.unlink(far.home + '/a file')
+    r = tunnel('-J', 'login', 'second', '-o', 'HostName=127.0.0.1', '-p', hosts.ports['node'], '-l', ME,
+               '-L', '127.0.0.1:0:' + web.path)
+    shows_page(r.address)
+    r = tunnel('-l', 'no-such-user', '-L', '127.0.0.1:0:/a', 'login')
+    assert r.wait() == 7 and 'no-such-user@' in r.err()
 
 
 # ---- starts that fail ----

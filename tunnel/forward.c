@@ -83,11 +83,47 @@ wrong(char *why, size_t size, char kind, const char *text)
 }
 
 static bool
+is_number(const char *text, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++)
+		;
+	return n > 0 && i == n;
+}
+
+/* Is ${text} only [BIND:]PORT:PORT? */
+static bool
+lacks_host(const char *text)
+{
+	const char *first = end_of_field(text), *second = strrchr(text, ':');
+
+	if (first == NULL || is_path(text) || !is_number(second + 1, strlen(second + 1)))
+		return false;
+	if (first == second)
+		return is_number(text, (size_t)(first - text));
+	return !is_number(text, (size_t)(first - text)) &&
+	       is_number(first + 1, (size_t)(second - first - 1));
+}
+
+static bool
+no_host(char *why, size_t size, char kind, const char *text)
+{
+	const char *port = strrchr(text, ':');
+
+	snprintf(why, size, "-%c \"%s\": TO lacks a host: write -%c %.*s:localhost%s", kind, text,
+	    kind, (int)(port - text), text, port);
+	return false;
+}
+
+static bool
 parse_both(struct forward *f, const char *text, char *why, size_t size)
 {
 	const char *joint = find_joint(text);
 	struct endpoint to;
 
+	if (lacks_host(text))
+		return no_host(why, size, f->kind, text);
 	if (joint == NULL || joint == text || joint[1] == '\0')
 		return wrong(why, size, f->kind, text);
 	f->from_text = copy(text, (size_t)(joint - text));
@@ -203,7 +239,7 @@ write_url(const struct forward *f, const char *bound, char *dst, size_t size)
 		   *port = strrchr(bound, ':');
 	bool loopback = strncmp(bound, "127.0.0.1:", 10) == 0 || strncmp(bound, "[::1]:", 6) == 0;
 
-	if (strchr(bound, '/') != NULL || port == NULL)
+	if (strchr(bound, '/') != NULL || port == NULL || *bound == '*')
 		snprintf(dst, size, "%s", bound);
 	else if (loopback)
 		snprintf(dst, size, "%slocalhost%s", scheme, port);

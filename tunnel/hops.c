@@ -20,6 +20,8 @@
 #include "base/log.h"
 #include "tunnel/hops.h"
 
+#define BLANKS " \t\n" /* between the words of -e */
+
 bool
 hops_is_command(const char *hop)
 {
@@ -70,6 +72,84 @@ add_text(struct hops *h, const char *text)
 	char *copy = copy_text(h, text, strlen(text));
 
 	return copy != NULL && add_words(h, copy);
+}
+
+static bool
+add_word(struct hops *h, const char *word)
+{
+	char *copy = copy_text(h, word, strlen(word));
+
+	if (copy == NULL || h->words == HOPS_WORDS - 1)
+		return false;
+	h->argv[h->words++] = copy;
+	return true;
+}
+
+/* ---- a command with quotes ---- */
+
+/* In sh(1), does a backslash before ${c} quote it?  ${quote}: '\0' is none. */
+static bool
+escapes(char quote, char c)
+{
+	return c != '\0' && (quote == '\0' || (quote == '"' && strchr("\"\\$`", c) != NULL));
+}
+
+/*
+ * Remove quotes from the first word of ${*at}, end it, and return it.  Move
+ * ${*at} behind it; make it NULL if a quote is not closed.  NULL: no word.
+ */
+static char *
+next_word(char **at)
+{
+	char *from = *at + strspn(*at, BLANKS), *word = from, *to = from, quote = '\0';
+
+	if (*from == '\0')
+		return NULL;
+	for (; *from != '\0' && (quote != '\0' || strchr(BLANKS, *from) == NULL); from++) {
+		if (*from == quote)
+			quote = '\0';
+		else if (quote == '\0' && (*from == '\'' || *from == '"'))
+			quote = *from;
+		else if (*from == '\\' && escapes(quote, from[1]))
+			*to++ = *++from;
+		else
+			*to++ = *from;
+	}
+	*at = quote != '\0' ? NULL : *from != '\0' ? from + 1 : from;
+	*to = '\0';
+	return word;
+}
+
+static bool
+check_rsh(const char *rsh, char *why, size_t size)
+{
+	char text[HOPS_TEXT], *at = text;
+	bool empty;
+
+	snprintf(text, sizeof(text), "%s", rsh);
+	empty = next_word(&at) == NULL;
+	while (at != NULL && next_word(&at) != NULL)
+		;
+	if (empty)
+		snprintf(why, size, "the command of -e is empty");
+	else if (at == NULL)
+		snprintf(
+		    why, size, "a quote in the command of -e or RELAY_SSH is not closed: %s", rsh);
+	return !empty && at != NULL;
+}
+
+/* Add the words of ${rsh}, which check_rsh has passed. */
+static bool
+add_rsh(struct hops *h, const char *rsh)
+{
+	char *at = copy_text(h, rsh, strlen(rsh)), *word;
+
+	while (at != NULL && (word = next_word(&at)) != NULL) {
+		if (h->words == HOPS_WORDS - 1)
+			return false;
+		h->argv[h->words++] = word;
+	}
+	return at != NULL;
 }
 
 /* ---- a destination: [user@]host[:port] ---- */
@@ -214,7 +294,7 @@ check(const struct hops_config *c, int i, char *why, size_t size)
 		    "a hop is empty; it is an ssh destination, as in me@login, or the words of a "
 		    "command");
 	else if (hop[strspn(hop, " \t")] == '-')
-		snprintf(why, size, "\"%s\" is not a hop; options come before the first hop", hop);
+		snprintf(why, size, "\"%s\" is not a hop: a hop does not begin with a -", hop);
 	else if (c->jumps > 0 && i <= c->jumps && hops_is_command(hop))
 		snprintf(why, size,
 		    "\"%s\" is a command; the hops of -J, and the hop after them, are ssh "
@@ -225,24 +305,40 @@ check(const struct hops_config *c, int i, char *why, size_t size)
 		    "the hop \"%s\" contains a %c, which the shell on %s would interpret; give it "
 		    "a plain name in ~/.ssh/config there",
 		    hop, special, c->hops[i - 1]);
+	else if (i == c->jumps && c->n_ssh_words > 0 && hops_is_command(hop))
+		snprintf(why, size,
+		    "-l, -o and -p are for ssh, and the first hop, \"%s\", is a command", hop);
+	else if (i == c->jumps && !hops_is_command(hop))
+		return check_rsh(c->rsh, why, size);
 	else
 		return true;
 	return false;
 }
 
+/* Add the ssh to hops[jumps], which runs on this host. */
+static bool
+add_first_ssh(struct hops *h)
+{
+	const struct hops_config *c = &h->config;
+	bool fits = add_rsh(h, c->rsh);
+	int i;
+
+	if (c->jumps > 0)
+		fits = fits && add_word(h, "-o") && add_proxy(h);
+	for (i = 0; i < c->n_ssh_words; i++)
+		fits = fits && add_word(h, c->ssh_words[i]);
+	return fits;
+}
+
 static bool
 add_hop(struct hops *h, int i)
 {
-	const struct hops_config *c = &h->config;
-	const char *hop = c->hops[i];
+	const char *hop = h->config.hops[i];
 
 	if (hops_is_command(hop))
 		return add_text(h, hop);
-	if (!add_text(h, i == c->jumps ? c->rsh : "ssh"))
-		return false;
-	if (i == c->jumps && i > 0 && (!add_text(h, "-o") || !add_proxy(h)))
-		return false;
-	return add_text(h, "-T") && add_destination(h, hop);
+	return (i == h->config.jumps ? add_first_ssh(h) : add_word(h, "ssh")) &&
+	       add_word(h, "-T") && add_destination(h, hop);
 }
 
 bool
@@ -253,8 +349,10 @@ hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t s
 
 	memset(h, 0, sizeof(*h));
 	h->config = *config;
-	if (h->config.jumps > config->n - 1)
+	if (h->config.jumps > config->n - 1) {
 		h->config.jumps = config->n - 1;
+		h->config.n_ssh_words = 0;
+	}
 	for (i = 0; i < config->n; i++) {
 		if (!check(&h->config, i, why, size))
 			return false;
@@ -273,9 +371,14 @@ hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t s
 static bool
 is_ssh(const char *rsh)
 {
-	size_t n = strcspn(rsh, " \t");
+	char text[HOPS_TEXT], *at = text;
+	const char *word;
+	size_t n;
 
-	return n >= 3 && memcmp(rsh + n - 3, "ssh", 3) == 0 && (n == 3 || rsh[n - 4] == '/');
+	snprintf(text, sizeof(text), "%s", rsh);
+	word = next_word(&at);
+	n = word != NULL ? strlen(word) : 0;
+	return n >= 3 && strcmp(word + n - 3, "ssh") == 0 && (n == 3 || word[n - 4] == '/');
 }
 
 bool

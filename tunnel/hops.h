@@ -23,10 +23,12 @@
  * to each later hop is made on the hop before it.  All pointers are borrowed.
  */
 struct hops_config {
-	char *const *hops; /* as the user wrote them */
-	int n;             /* at least 1 */
-	int jumps;         /* the number of hops in -J */
-	const char *rsh;   /* the ssh that runs here, in words */
+	char *const *hops;            /* as the user wrote them */
+	int n;                        /* at least 1 */
+	int jumps;                    /* the number of hops in -J */
+	const char *rsh;              /* the ssh that runs here, quoted as in sh */
+	const char *const *ssh_words; /* more words for the ssh to hops[jumps] */
+	int n_ssh_words;
 	const char *self;  /* the path of this relay, which -J runs again */
 	const char *level; /* -J: "-q", or "" */
 };

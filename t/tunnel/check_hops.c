@@ -6,6 +6,8 @@ static struct hops all[4], h; /* all: keeps each parsed copy reachable */
 static char why[512];
 static bool with_jumps;
 static const char *level = "";
+static const char *const options[] = { "-p", "22", "-o", "A b" };
+static bool with_options;
 
 #define MOST 8
 
@@ -32,6 +34,10 @@ parse(const char *text, const char *rsh)
 	}
 	why[0] = '\0';
 	all[parsed++ % 4] = h;
+	if (with_options) {
+		config.ssh_words = options;
+		config.n_ssh_words = 4;
+	}
 	config.hops = hops;
 	config.n = n;
 	return hops_parse(&h, &config, why, sizeof(why));
@@ -64,7 +70,11 @@ static const struct {
 	{ "kubectl exec -i pod --", "ssh", "kubectl|exec|-i|pod|--|sh" },
 	{ "login", "ssh -F cfg", "ssh|-F|cfg|-T|login|sh" },
 	{ "login|node", "/opt/my/ssh -o A=b", "/opt/my/ssh|-o|A=b|-T|login|ssh|-T|node|sh" },
-	{ "sudo -u app|node", "ssh -F cfg", "sudo|-u|app|ssh|-T|node|sh" }, /* ${rsh} is for the first hop only */
+	{ "login", "ssh -i 'my key' \"a b\"\\ c d\\'e", "ssh|-i|my key|a b c|d'e|-T|login|sh" },
+	{ "login", " '/my ssh'\t-F\n''", "/my ssh|-F||-T|login|sh" },
+	{ "login", "ssh \"$HOME \\$ \\\" \\x\" '\\' ~ *", "ssh|$HOME $ \" \\x|\\|~|*|-T|login|sh" },
+	{ "login", "ssh a\\", "ssh|a\\|-T|login|sh" },
+	{ "sudo -u app|node", "ssh -F 'cfg", "sudo|-u|app|ssh|-T|node|sh" }, /* ${rsh} is for the first hop only */
 	{ "  docker  exec\t-i c ", "ssh", "docker|exec|-i|c|sh" },
 	{ "me@$HOME", "ssh", "ssh|-T|me@$HOME|sh" }, /* no shell reads the first hop */
 	{ "ssh -i it's login", "ssh", "ssh|-i|it's|login|sh" },
@@ -124,6 +134,61 @@ START_TEST(the_proxy_command_has_the_level_and_the_ssh)
 	ck_assert(parse("a!b", "ssh -F c"));
 	ck_assert_str_eq(words(),
 	    "ssh|-F|c|-o|ProxyCommand= '/a/relay' -k 0 -W '[%h]:%p' -e 'ssh -F c' '-q' 'a'|-T|b|sh");
+}
+END_TEST
+
+static const struct {
+	const char *hops, *words;
+} optioned[] = {
+	{ "login|node", "ssh|-p|22|-o|A b|-T|login|ssh|-T|node|sh" },
+	{ "login!node:23|last", NULL },
+};
+
+/* -p and the like are for the ssh that runs here, and not for the hops of -J. */
+START_TEST(options_of_ssh_are_for_the_first_hop)
+{
+	struct hops_config config;
+
+	with_jumps = with_options = true;
+	ck_assert_msg(parse(optioned[_i].hops, "ssh"), "%s", why);
+	if (_i == 0) {
+		ck_assert_str_eq(words(), optioned[0].words);
+		ck_assert(!parse("run x|node", "ssh"));
+		HAS(why, "\"run x\", is a command");
+		return;
+	}
+	HAS(words(), "'login'|-p|22|-o|A b|-T|-p|23|node|ssh|-T|last|sh");
+	config = h.config;
+	config.n = 1;
+	ck_assert(hops_parse(&h, &config, why, sizeof(why)));
+	ck_assert_str_eq(words(), "ssh|-T|login|sh");
+}
+END_TEST
+
+static const struct {
+	const char *rsh, *part, *unattended;
+} shells[] = {
+	{ "ssh -F 'x", "is not closed: ssh -F 'x", NULL },
+	{ "\"ssh", "is not closed", NULL },
+	{ "", "the command of -e is empty", NULL },
+	{ " \t", "the command of -e is empty", NULL },
+	{ "'/my dir/ssh' -v", NULL, "'/my dir/ssh' -v -o BatchMode=yes" },
+	{ "'my ssh' -v", NULL, "'my ssh' -v" },
+	{ "plink", NULL, "plink" },
+};
+#define SHELLS ((int)(sizeof(shells) / sizeof(shells[0])))
+
+START_TEST(the_command_of_e_is_split_as_in_sh)
+{
+	static char rsh[HOPS_TEXT];
+
+	ck_assert_int_eq(parse("login", shells[_i].rsh), shells[_i].part == NULL);
+	if (shells[_i].part != NULL) {
+		HAS(why, shells[_i].part);
+		return;
+	}
+	ck_assert(hops_unattended(&all[0], rsh, &h.config));
+	ck_assert_str_eq(rsh, shells[_i].unattended);
 }
 END_TEST
 
@@ -372,6 +437,8 @@ TESTS("hops")
 	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
 	tcase_add_loop_test(tc, jumps_become_a_proxy_command, 0, JUMPS);
 	tcase_add_test(tc, the_proxy_command_has_the_level_and_the_ssh);
+	tcase_add_loop_test(tc, options_of_ssh_are_for_the_first_hop, 0, 2);
+	tcase_add_loop_test(tc, the_command_of_e_is_split_as_in_sh, 0, SHELLS);
 	tcase_add_test(tc, a_prefix_has_fewer_jumps);
 	tcase_add_test(tc, long_jumps_are_refused);
 	tcase_add_test(tc, a_line_of_the_relay_of_a_jump_is_found);
