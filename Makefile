@@ -69,11 +69,12 @@ PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 # is compiled from the base/os_*.c of this system.
 OBJECTS = $(PARTS) mux/stream.o base/os_system.o
 SOURCES = relay.c $(PARTS:.o=.c) mux/stream.c
-HEADERS = relay.h $(PARTS:.o=.h) mux/internal.h
-SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c
+HEADERS = relay.h $(PARTS:.o=.h) mux/internal.h base/pcblist.h
+SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c base/pcblist.c
 SCRIPT = tunnel/bootstrap_sh.h
 
-UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_poll t/base/check_signals \
+UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_pcblist \
+	t/base/check_poll t/base/check_signals \
 	t/mux/check_cc t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
 	t/mux/check_retain \
 	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \

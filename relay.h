@@ -65,6 +65,7 @@
  *   base/os.c           system calls
  *   base/os_*.c         what POSIX.1-2008 lacks: the file for this system is
  *                       built (linux, darwin, bsd or posix)
+ *   base/pcblist.c      the TCP sockets of macOS and FreeBSD, with their users
  *
  * The folders are layers, from top to bottom: cli, tunnel, conn, mux, net,
  * base.  spawn.c is between net and base.  A file uses its own layer and the

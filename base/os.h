@@ -157,10 +157,11 @@ int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
  * os_peer_uid(peer, local, uid):
  * Find the user that owns the other end of a TCP connection within this host.
  * ${peer} is the address of that end, ${local} the address of our end.  Return
- * 1 with the user in ${*uid}, or 0 if this system has no way (macOS, the BSDs,
- * portable).  Return -1 if the look-up failed; ENOENT: no process has that
- * socket any more.
- * Linux: the first call opens a descriptor that stays open.
+ * 1 with the user in ${*uid}, or 0 if this system has no way (NetBSD,
+ * DragonFly, portable).  Return -1 if the look-up failed; ENOENT: no process
+ * has that socket any more.
+ * Linux: the first call opens a descriptor that stays open.  macOS, FreeBSD:
+ * takes longer if the host has many TCP sockets.
  */
 int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
 

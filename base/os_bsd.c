@@ -16,6 +16,22 @@
 #include <sys/procctl.h>
 #endif
 
+#if defined(__FreeBSD__) || defined(__OpenBSD__)
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#endif
+#if defined(__FreeBSD__)
+#include <sys/socketvar.h> /* before the next two */
+#include <netinet/in_pcb.h>
+#include <netinet/tcp.h>
+#include <netinet/tcp_var.h>
+#elif defined(__OpenBSD__)
+#include <netinet/tcp.h>
+#include <netinet/tcp_timer.h>
+#include <netinet/tcp_var.h>
+#endif
+
 #include <stdio.h>
 #include <unistd.h>
 
@@ -42,6 +58,68 @@ os_close_from(int fd)
 {
 	closefrom(fd);
 }
+
+/*
+ * DragonFly and NetBSD have no check.  NetBSD's net.inet6.tcp6.ident answers
+ * only to root, and a check of IPv4 alone would protect nothing.
+ */
+#if defined(__FreeBSD__)
+#include "base/pcblist.c"
+
+#define OS_HAS_PEER_UID
+#define AT(field) offsetof(struct xtcpcb, xt_inp.field)
+
+/*
+ * The kernel copies the list of the TCP sockets that this user may see
+ * (security.bsd.see_other_uids, jails).  To other sockets, it has no answer.
+ */
+int
+os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+{
+	static const struct pcblist_form form = { .head = sizeof(struct xinpgen),
+		.length = sizeof(((struct xtcpcb *)0)->xt_len),
+		.fport = AT(inp_inc.inc_ie.ie_fport),
+		.lport = AT(inp_inc.inc_ie.ie_lport),
+		.faddr = AT(inp_inc.inc_ie.ie_dependfaddr),
+		.laddr = AT(inp_inc.inc_ie.ie_dependladdr),
+		.vflag = AT(inp_vflag),
+		.socket = AT(xi_socket.xso_so),
+		.uid = AT(xi_socket.so_uid),
+		.state = offsetof(struct xtcpcb, t_state) };
+
+	return pcblist_ask("net.inet.tcp.pcblist", &form, peer, local, uid);
+}
+
+#elif defined(__OpenBSD__)
+#define OS_HAS_PEER_UID
+
+/*
+ * net.inet.tcp.ident, as of identd(8).  The addresses are those of the other
+ * end: its own is ${peer}.  The user is -1 if that end did not connect, or has
+ * gone.
+ */
+int
+os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+{
+	int mib[] = { CTL_NET, PF_INET, IPPROTO_TCP, TCPCTL_IDENT };
+	struct tcp_ident_mapping map;
+	size_t size = sizeof(map);
+
+	memset(&map, 0, sizeof(map));
+	memcpy(&map.laddr, peer, peer->sa_len);
+	memcpy(&map.faddr, local, local->sa_len);
+	map.rdomain = (u_int)getrtable();
+	if (sysctl(mib, 4, &map, &size, NULL, 0) == -1)
+		return -1;
+	if (map.euid == -1) {
+		errno = ENOENT;
+		return -1;
+	}
+	*uid = (uid_t)map.euid;
+	return 1;
+}
+
+#endif
 
 #define OS_HAS_UNIX_UID
 
@@ -87,7 +165,7 @@ os_follow(pid_t parent)
 {
 	int sig = SIGTERM;
 
-	procctl(P_PID, getpid(), PROC_PDEATHSIG_CTL, &sig);
+	procctl(P_PID, (id_t)getpid(), PROC_PDEATHSIG_CTL, &sig);
 	/* The parent may have died before the call. */
 	if (getppid() != parent)
 		raise(SIGTERM);

@@ -4,7 +4,7 @@
  * macOS cannot set the flags of a socket when it creates the socket.  It sends
  * no signal to a process whose parent has ended.
  */
-#define _DARWIN_C_SOURCE
+#define _DARWIN_C_SOURCE 1 /* as -D of the Makefile defines it */
 
 #include <limits.h>
 #include <mach-o/dyld.h>
@@ -14,6 +14,16 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "base/pcblist.c"
+
+#define OS_HAS_PEER_UID
+
+/* The kernel copies the list of all TCP sockets, for every user. */
+int
+os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+{
+	return pcblist_ask("net.inet.tcp.pcblist_n", &pcblist_darwin, peer, local, uid);
+}
 
 #define OS_HAS_MOST_FILES
 
