@@ -44,8 +44,10 @@ OS = $$(case $(POSIX)$$(uname -s) in (0Linux) echo linux ;; (0Darwin) echo darwi
 # With _POSIX_C_SOURCE alone, macOS hides O_NOFOLLOW and O_DIRECTORY of
 # POSIX.1-2008.
 APPLE = -D_DARWIN_C_SOURCE
+# Offsets of files have 64 bits on each system.
+WIDE = -D_FILE_OFFSET_BITS=64
 STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L \
-	$(APPLE) -I.
+	$(APPLE) $(WIDE) -I.
 
 # The target "guards" selects those that this compiler and linker accept.
 # CPPFLAGS, CFLAGS and LDFLAGS come later on the command line and override them.
@@ -322,7 +324,7 @@ check: need relay units t/faults.so t/xnu.so
 units: $(UNITS)
 	@t/units $(ROWS) $(UNITS)
 
-T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L \
+T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(WIDE) \
 	-DOS='"'$(OS)'"' -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
 
 $(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/pull.h t/mux/wire.h
@@ -363,7 +365,7 @@ t/nth.so: t/nth.c
 
 # Give each side of a link random frames, starting from those in t/corpus.  An
 # input that fails is written to t/corpus.
-FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I. -fsanitize=fuzzer,address,undefined \
+FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L $(WIDE) -I. -fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=undefined
 FUZZED = $(MUX:.o=.c) mux/stream.c base/buf.c base/os.c base/os_$(OS).c
 FUZZ_SECONDS = 60

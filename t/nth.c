@@ -26,6 +26,8 @@
  * descriptor, and an interrupted connect() continues.
  */
 #define _GNU_SOURCE
+/* As in relay: glibc then gives open() the name open64, and so on. */
+#define _FILE_OFFSET_BITS 64
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -72,13 +74,18 @@ static struct {
 } aim;
 static long seen;
 
+/* The function of that name, with files of 64 bits if there are two. */
 static void *
 find(const char *name)
 {
+	char name64[64];
 	void *p;
 
 	inside++;
-	p = dlsym(RTLD_NEXT, name);
+	snprintf(name64, sizeof(name64), "%s64", name);
+	p = dlsym(RTLD_NEXT, name64);
+	if (p == NULL)
+		p = dlsym(RTLD_NEXT, name);
 	inside--;
 	return p;
 }
