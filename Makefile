@@ -2,7 +2,7 @@
 # Package:  source  dist  deb
 # Prepare:  deps  deps-all
 # Test:     check  check-browser  check-faults  check-macos  soak  fuzz  valgrind  coverage
-# Measure:  bench  lines
+# Measure:  bench  lines  size
 # Examine:  lint  layers  analyse
 # Show:     demo
 #
@@ -159,9 +159,11 @@ guards: flags
 # A C compiler for musl.  A static program with glibc cannot look up names.
 STATIC_CC = $$(case $$($(CC) -dumpmachine 2>/dev/null) in \
 	(*-musl*) echo $(CC) ;; (*) echo musl-gcc ;; esac)
-SMALL = -Os -flto -static -s -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables \
-	-fno-pie -no-pie -fstack-protector-strong -Wl,-z,relro,-z,now -Wl,--gc-sections \
-	-Wl,-z,noseparate-code -Wl,--build-id=none
+OZ = $$($(STATIC_CC) -Oz -E -x c /dev/null >/dev/null 2>&1 && echo -Oz || echo -Os)
+SMALL = $(OZ) -flto -flto-partition=one -static -s -ffunction-sections -fdata-sections \
+	-fno-asynchronous-unwind-tables -fno-pie -no-pie -fstack-protector-strong \
+	-Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
+STATIC_MAX = 204800 # bytes
 
 static: relay-static
 	cp relay-static relay-$(TYPE)
@@ -169,6 +171,12 @@ static: relay-static
 relay-static: $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 	t/need $(STATIC_CC)
 	$(STATIC_CC) $(STRICT) $(SMALL) -o $@ $(SOURCES) base/os_$(OS).c
+
+# Print the lines of C and the size of the static relay.
+size: relay-static
+	@echo "$$(cat $(SOURCES) $(SYSTEMS) $(HEADERS) | wc -l) lines of C with headers"
+	@echo "$$(wc -c <relay-static) bytes in relay-static; the limit is $(STATIC_MAX)"
+	@[ $$(wc -c <relay-static) -le $(STATIC_MAX) ]
 
 # Without a static relay, a tunnel copies ./relay itself, which does not start
 # on a machine with an older C library.
