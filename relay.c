@@ -30,10 +30,12 @@
 #include "conn/fdpair.h"
 #include "conn/listeners.h"
 #include "conn/side.h"
+#include "tunnel/command.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "tunnel/keeper.h"
 #include "tunnel/probe.h"
+#include "tunnel/run.h"
 #include "tunnel/tunnel.h"
 #include "cli/announce.h"
 #include "cli/ask.h"
@@ -51,6 +53,13 @@
 #define FILES_SPAWN 6     /* more descriptors, while a command is started */
 #define ASK_AGAIN 5000000 /* us until a refused -R is tried again */
 
+/* Of COMMAND, in us. */
+#define WAIT_PAUSE 250000   /* between two attempts to reach a target */
+#define WAIT_QUIET 15000000 /* until the cause of the wait is logged, once */
+#define STOP_MOST 13000000  /* for SIGTERM, SIGKILL and the last output */
+#define KILL_MOST 3000000   /* for SIGKILL and the last output */
+#define DRAIN_MOST 2000000  /* for connections, when COMMAND has ended by itself */
+
 struct relay {
 	struct options opt;
 	struct daemon daemon;
@@ -59,6 +68,11 @@ struct relay {
 	struct children kids;
 	struct tunnel *tunnel;   /* carries all connections; NULL: no link */
 	struct control *control; /* NULL: none */
+	struct command *command; /* far: runs a COMMAND; NULL: may not */
+	struct run *run;         /* near: the COMMAND of a tunnel; NULL: none */
+	int64_t run_until;       /* COMMAND stops or has ended: end the link then; 0: neither */
+	int run_status;          /* of relay, when the link ends for this reason */
+	int64_t explain_at;      /* log why a target cannot be reached; 0: was logged */
 	struct pollset ps;
 	int signal_fd, signal_slot, stdout_slot;
 	int enter_slot;
@@ -76,10 +90,87 @@ fail_system(const char *what)
 	exit(STATUS_SYSTEM);
 }
 
+/* ---- the COMMAND of a tunnel ---- */
+
+/* Close all but the link, until COMMAND has ended.  Return false if it runs no
+ * more, or cannot be reached. */
+static bool
+stop_run(struct relay *r, int status)
+{
+	bool again = r->run_until != 0;
+
+	if (run_life(r->run) != RUN_ALIVE || !tunnel_carries(r->tunnel))
+		return false;
+	run_stop(r->run);
+	if (!again)
+		r->run_status = status;
+	log_say(LOG_NOTICE,
+	    again ? "stopping %s with SIGKILL" : "stopping %s; another Ctrl-C stops it at once",
+	    run_name(r->run));
+	r->run_until = r->ps.now + (again ? KILL_MOST : STOP_MOST);
+	listeners_close(&r->listeners);
+	conn_stop(&r->conns, status, r->ps.now);
+	return true;
+}
+
+/* COMMAND has ended by itself, or the far side has refused it. */
+static void
+end_run(struct relay *r)
+{
+	bool ended = run_life(r->run) == RUN_ENDED;
+
+	log_say(LOG_ERROR, "%s%s%s", ended ? run_name(r->run) : tunnel_peer(r->tunnel),
+	    ended ? " " : ": ", run_reason(r->run));
+	r->run_status = STATUS_COMMAND;
+	r->run_until = r->ps.now + DRAIN_MOST;
+	listeners_close(&r->listeners);
+}
+
+static void
+watch_run(struct relay *r)
+{
+	enum run_life life = run_life(r->run);
+
+	if (life == RUN_IDLE)
+		return;
+	if (r->run_until == 0 && life != RUN_ALIVE && tunnel_carries(r->tunnel))
+		end_run(r);
+	if (r->run_until == 0)
+		return;
+	pollset_until(&r->ps, r->run_until);
+	if ((life != RUN_ALIVE && r->conns.n == 0) || !tunnel_carries(r->tunnel) ||
+	    r->ps.now >= r->run_until) {
+		conn_stop(&r->conns, r->run_status, r->ps.now);
+		tunnel_stop(r->tunnel, r->run_status);
+		spawn_hurry(&r->kids, r->ps.now);
+	}
+}
+
+static void
+start_run(struct relay *r)
+{
+	const struct options *o = &r->opt;
+
+	if (!run_start(r->run, tunnel_mux(r->tunnel))) {
+		log_say(LOG_ERROR, "cannot run %s: no memory", run_name(r->run));
+		tunnel_stop(r->tunnel, STATUS_SYSTEM);
+		return;
+	}
+	r->explain_at = r->ps.now + WAIT_QUIET;
+	if (tunnel_keeps(r->tunnel))
+		return;
+	log_say(LOG_NOTICE, "%s ends when the line is lost: %s", run_name(r->run),
+	    o->keep != 0                 ? "the last hop keeps no session"
+	    : hops_any_command(&o->hops) ? "a hop is a command, which ends with the line"
+					 : "-k 0 keeps no session");
+}
+
 /* The loop ends as soon as no child is left. */
 static void
 close_all(struct relay *r, int status)
 {
+	if (stop_run(r, status))
+		return;
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, status, r->ps.now);
 	tunnel_stop(r->tunnel, status);
@@ -106,6 +197,8 @@ set_up_tunnel(struct relay *r)
 		.one_shot = options_one_shot(o),
 		.only_target = o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO,
 		.any_uid = o->any_uid,
+		.runs_command = o->command != NULL,
+		.command = r->command,
 	};
 
 	r->tunnel = tunnel_new(&config);
@@ -129,6 +222,10 @@ set_up(struct relay *r)
 		f->to.kids = &r->kids;
 		f->to.each_us = o->each_us;
 	}
+	r->run = o->command == NULL ? NULL : run_new(o->command);
+	r->command = o->runs_command ? command_new(&r->kids) : NULL;
+	if ((r->run == NULL) != (o->command == NULL) || (r->command == NULL) == o->runs_command)
+		fail_system("cannot start");
 	if (options_linked(o))
 		set_up_tunnel(r);
 }
@@ -352,6 +449,9 @@ stop(struct relay *r, int sig)
 	int status = r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK;
 
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
+	if (r->probe == NULL && stop_run(r, status))
+		return;
+	command_stop(r->command, r->ps.now);
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, STATUS_SIGNAL + sig, r->ps.now);
 	if (r->probe != NULL)
@@ -431,9 +531,9 @@ start_forward(struct relay *r, struct forward *f)
 	if (f->kind == FORWARD_FAR) {
 		forward_keep_port(f);
 		tunnel_ask(r->tunnel, f);
-	} else if (f->kind == FORWARD_NEAR && r->opt.wait_us > 0 && !r->ready) {
+	} else if (f->kind == FORWARD_NEAR && (r->opt.wait_us > 0 || r->run != NULL) && !r->ready) {
 		log_status("waiting for the target");
-		tunnel_probe(r->tunnel, f);
+		tunnel_probe(r->tunnel, f, r->run != NULL);
 	}
 }
 
@@ -450,6 +550,8 @@ link_up(struct relay *r)
 		log_say(LOG_INFO, "connected to %s", tunnel_peer(r->tunnel));
 	if (tunnel_resumed(r->tunnel))
 		return;
+	if (r->run != NULL) /* first: it makes the directory */
+		start_run(r);
 	if (o->from.kind == ENDPOINT_STDIO)
 		join_stdio(r);
 	else
@@ -459,11 +561,18 @@ link_up(struct relay *r)
 
 /*
  * At the first start a refusal ends the tunnel.  After a reconnect the refusal
- * is temporary: the old far relay may still have the port.
+ * is temporary: the old far relay may still have the port.  While COMMAND runs,
+ * its targets are awaited.
  */
 static void
 forward_refused(struct relay *r, struct forward *f)
 {
+	if (r->run != NULL && f->kind == FORWARD_NEAR) {
+		f->state = FORWARD_RETRY;
+		f->retry_at = r->ps.now + WAIT_PAUSE;
+		pollset_until(&r->ps, f->retry_at);
+		return;
+	}
 	if (r->ready) {
 		f->state = FORWARD_RETRY;
 		f->retry_at = r->ps.now + ASK_AGAIN;
@@ -477,9 +586,20 @@ forward_refused(struct relay *r, struct forward *f)
 static void
 retry_forward(struct relay *r, struct forward *f)
 {
-	if (r->ps.now < f->retry_at)
+	bool asked, quiet = r->explain_at == 0 || r->ps.now < r->explain_at;
+
+	if (r->ps.now < f->retry_at) {
 		pollset_until(&r->ps, f->retry_at);
-	else if (!tunnel_ask(r->tunnel, f))
+		return;
+	}
+	if (f->kind == FORWARD_NEAR) {
+		asked = tunnel_probe(r->tunnel, f, quiet);
+		if (!quiet)
+			r->explain_at = 0;
+	} else {
+		asked = tunnel_ask(r->tunnel, f);
+	}
+	if (!asked)
 		forward_refused(r, f);
 }
 
@@ -509,7 +629,7 @@ watch_forwards(struct relay *r)
 	struct forward *f, *end = r->opt.forwards + r->opt.n_forwards;
 	bool ready = true;
 
-	if (r->opt.from.kind == ENDPOINT_STDIO)
+	if (r->opt.from.kind == ENDPOINT_STDIO || r->run_until != 0)
 		return;
 	for (f = r->opt.forwards; f < end && tunnel_carries(r->tunnel); f++)
 		ready = watch_forward(r, f) && ready;
@@ -526,6 +646,8 @@ want_tunnel(struct relay *r)
 		probe_run_want(r->probe, &r->ps);
 	else
 		watch_forwards(r);
+	watch_run(r);
+	run_want(r->run, &r->ps);
 	tunnel_want(r->tunnel, &r->ps);
 	if (tunnel_state(r->tunnel) == TUNNEL_OVER && r->probe != NULL &&
 	    probe_run_next(r->probe, r->ps.now))
@@ -533,6 +655,10 @@ want_tunnel(struct relay *r)
 	if (tunnel_state(r->tunnel) != TUNNEL_OVER)
 		return;
 	listeners_close(&r->listeners);
+	command_stop(r->command, r->ps.now);
+	if (r->run_until == 0 &&
+	    (run_life(r->run) == RUN_ALIVE || run_life(r->run) == RUN_REFUSED))
+		log_say(LOG_ERROR, "%s ends with the link", run_name(r->run));
 	r->status = tunnel_status(r->tunnel);
 }
 
@@ -548,6 +674,7 @@ step_tunnel(struct relay *r)
 			link_up(r);
 	}
 	tunnel_serve(r->tunnel, &r->ps);
+	run_step(r->run);
 }
 
 /*
@@ -651,6 +778,7 @@ want(struct relay *r)
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
 	want_stdout(r);
 	want_enter(r);
+	command_want(r->command, &r->ps);
 	listeners_want(&r->listeners, &r->ps, accepts(r));
 	control_want(r->control, &r->ps);
 	conn_want(&r->conns, &r->ps);
@@ -672,6 +800,7 @@ loop(struct relay *r)
 			stop(r, SIGTERM);
 		accept_connections(r);
 		step_tunnel(r);
+		command_step(r->command, &r->ps);
 		conn_step(&r->conns, &r->ps);
 		sweep(r);
 	}
@@ -704,6 +833,7 @@ main(int argc, char *argv[])
 	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		loop(&r);
+	command_free(r.command);
 	daemon_remove_pid(&r.daemon);
 	control_close(r.control);
 	return r.status;

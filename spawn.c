@@ -103,8 +103,9 @@ make_pipes(int pipes[PIPES][2], unsigned flags)
 
 	for (i = 0; i < PIPES; i++)
 		pipes[i][0] = pipes[i][1] = -1;
-	if (((flags & SPAWN_WIRE) != 0 ? make_sockets(pipes[TO_STDIN], 1)
-				       : make_pipe(pipes[TO_STDIN], 1)) == -1)
+	if ((flags & SPAWN_WIRE) != 0 && make_sockets(pipes[TO_STDIN], 1) == -1)
+		return -1;
+	if ((flags & (SPAWN_WIRE | SPAWN_ALONE)) == 0 && make_pipe(pipes[TO_STDIN], 1) == -1)
 		return -1;
 	if (make_pipe(pipes[FROM_STDOUT], 0) == -1 || make_pipe(pipes[REPORT], 0) == -1)
 		return -1;
@@ -130,7 +131,8 @@ keep_pipes(struct child *c, int pipes[PIPES][2])
 	os_close(&pipes[FROM_STDOUT][1]);
 	os_close(&pipes[FROM_STDERR][1]);
 	os_close(&pipes[REPORT][1]);
-	os_pipe_size(pipes[TO_STDIN][1], OS_PIPE);
+	if (pipes[TO_STDIN][1] != -1)
+		os_pipe_size(pipes[TO_STDIN][1], OS_PIPE);
 	os_pipe_size(pipes[FROM_STDOUT][0], OS_PIPE);
 	c->out = pipes[TO_STDIN][1];
 	c->in = pipes[FROM_STDOUT][0];
@@ -196,17 +198,28 @@ ignore_terminal(void)
 	sigaction(SIGHUP, &ignore, NULL);
 }
 
-/* In the child: execute ${argv}, or report the errno value and exit. */
-static void
-exec_command(char *const argv[], int pipes[PIPES][2])
+/* In the child: put the pipes in place of stdin, stdout and stderr. */
+static bool
+take_pipes(int pipes[PIPES][2], unsigned flags)
 {
-	int err = pipes[FROM_STDERR][1], e;
+	bool alone = (flags & SPAWN_ALONE) != 0;
+	int err = alone ? pipes[FROM_STDOUT][1] : pipes[FROM_STDERR][1];
 
-	if (dup2(pipes[TO_STDIN][0], STDIN_FILENO) != -1 &&
-	    dup2(pipes[FROM_STDOUT][1], STDOUT_FILENO) != -1 &&
-	    (err == -1 || dup2(err, STDERR_FILENO) != -1)) {
+	if ((alone ? os_null(STDIN_FILENO) : dup2(pipes[TO_STDIN][0], STDIN_FILENO)) == -1)
+		return false;
+	return dup2(pipes[FROM_STDOUT][1], STDOUT_FILENO) != -1 &&
+	       (err == -1 || dup2(err, STDERR_FILENO) != -1);
+}
+
+/* In the child: execute ${path}, or report the errno value and exit. */
+static void
+exec_command(const char *path, char *const argv[], int pipes[PIPES][2], unsigned flags)
+{
+	int e;
+
+	if (take_pipes(pipes, flags)) {
 		os_restore_files();
-		execvp(argv[0], argv);
+		execvp(path, argv);
 	}
 	e = errno;
 	while (write(pipes[REPORT][1], &e, sizeof(e)) == -1 && errno == EINTR)
@@ -214,18 +227,24 @@ exec_command(char *const argv[], int pipes[PIPES][2])
 	_exit(e == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC);
 }
 
+static const char *
+last_part(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL && slash[1] != '\0' ? slash + 1 : path;
+}
+
 const char *
 spawn_name(char *const argv[])
 {
-	const char *slash = strrchr(argv[0], '/');
-
-	return slash != NULL && slash[1] != '\0' ? slash + 1 : argv[0];
+	return last_part(argv[0]);
 }
 
 struct child *
-spawn_start(struct children *kids, char *const argv[], unsigned flags)
+spawn_file(struct children *kids, const char *path, char *const argv[], unsigned flags)
 {
-	struct child *c = new_child(spawn_name(argv));
+	struct child *c = new_child(last_part(path));
 	int pipes[PIPES][2], saved;
 	pid_t self = getpid();
 
@@ -240,10 +259,12 @@ spawn_start(struct children *kids, char *const argv[], unsigned flags)
 		os_follow(self);
 		if ((flags & SPAWN_QUIET) != 0)
 			ignore_terminal();
-		exec_command(argv, pipes);
+		if ((flags & SPAWN_ALONE) != 0)
+			setsid();
+		exec_command(path, argv, pipes, flags);
 	}
 	keep_pipes(c, pipes);
-	c->captured = (flags & SPAWN_CAPTURE) != 0;
+	c->captured = (flags & (SPAWN_CAPTURE | SPAWN_ALONE)) != 0;
 	c->state = SPAWN_STARTING;
 	add_child(kids, c);
 	return c;
@@ -254,6 +275,12 @@ fail:
 	free(c);
 	errno = saved;
 	return NULL;
+}
+
+struct child *
+spawn_start(struct children *kids, char *const argv[], unsigned flags)
+{
+	return spawn_file(kids, argv[0], argv, flags);
 }
 
 struct child *
@@ -356,6 +383,23 @@ spawn_exit(const struct child *c)
 		return -1;
 	return WIFSIGNALED(c->wait_status) ? STATUS_SIGNAL + WTERMSIG(c->wait_status)
 					   : WEXITSTATUS(c->wait_status);
+}
+
+pid_t
+spawn_pid(const struct child *c)
+{
+	return c->pid;
+}
+
+bool
+spawn_owns(const struct children *kids, pid_t pid)
+{
+	const struct child *c;
+
+	for (c = kids->first; c != NULL; c = c->next)
+		if (c->pid == pid)
+			return true;
+	return false;
 }
 
 int

@@ -6,7 +6,9 @@
 #ifndef SPAWN_H
 #define SPAWN_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct child;
 struct pollset;
@@ -23,9 +25,11 @@ struct children {
  * flag, the child has the stderr of relay.  SPAWN_WIRE: the child gets a socket
  * as its stdin, which is faster than a pipe for much data.  SPAWN_QUIET: the
  * child ignores SIGINT, SIGQUIT and SIGHUP.  A terminal sends them to relay and
- * to the child, but relay sends its last bytes through the child.
+ * to the child, but relay sends its last bytes through the child.  SPAWN_ALONE:
+ * the child has /dev/null as its stdin, one pipe as its stdout and stderr, and a
+ * session and process group of its own.  The caller reports its end.
  */
-enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2, SPAWN_QUIET = 4 };
+enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2, SPAWN_QUIET = 4, SPAWN_ALONE = 8 };
 
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 
@@ -41,8 +45,13 @@ const char *spawn_name(char *const argv[]);
  * Start the command ${argv} with pipes as its stdin and stdout.  The child
  * belongs to ${kids}; after spawn_release, spawn_turn frees it.  Return NULL
  * with errno set if the system has no process, descriptor or memory left.
+ *
+ * spawn_file(kids, path, argv, flags):
+ * The same; the program is ${path}, and ${argv}[0] can be another text.
  */
 struct child *spawn_start(struct children *kids, char *const argv[], unsigned flags);
+struct child *spawn_file(
+    struct children *kids, const char *path, char *const argv[], unsigned flags);
 
 /*
  * spawn_call(kids, run, arg):
@@ -86,6 +95,13 @@ int spawn_errno(const struct child *c);
  * not ended.
  */
 int spawn_exit(const struct child *c);
+
+/*
+ * spawn_pid(c): the process ID of ${c}.
+ * spawn_owns(kids, pid): is ${pid} a child in ${kids}?
+ */
+pid_t spawn_pid(const struct child *c);
+bool spawn_owns(const struct children *kids, pid_t pid);
 
 /*
  * spawn_release(c, now):

@@ -40,6 +40,7 @@
 
 static enum log_level shown = LOG_NOTICE;
 static bool status_shown;
+static bool in_line; /* log_output has written a line without its end */
 
 /* Where messages go: stderr, or the file of log_to_file. */
 static int log_fd = STDERR_FILENO;
@@ -178,6 +179,14 @@ write_line(const char *p, size_t n)
 	}
 }
 
+static void
+end_line(void)
+{
+	if (in_line)
+		write_line("\n", 1);
+	in_line = false;
+}
+
 /*
  * Return the length of the UTF-8 character (RFC 3629) at the start of the ${n}
  * bytes ${p}.  Return 0 for a control character, and for bytes that are not
@@ -257,6 +266,7 @@ write_message(enum log_level level, char *line, size_t stamp, size_t n)
 	if (status_shown)
 		write_line(erase, sizeof(erase) - 1);
 	status_shown = false;
+	end_line();
 	if (make_room(n))
 		write_line(line, n);
 }
@@ -314,6 +324,7 @@ log_status(const char *text)
 	if (!isatty(log_fd) || term == NULL || strcmp(term, "dumb") == 0) {
 		log_say(LOG_NOTICE, "%s", text);
 	} else {
+		end_line();
 		snprintf(shown_text, sizeof(shown_text), "%s", text);
 		log_plain(shown_text, strlen(shown_text), ' ');
 		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m",
@@ -322,4 +333,36 @@ log_status(const char *text)
 		status_shown = true;
 	}
 	errno = saved;
+}
+
+int
+log_descriptor(void)
+{
+	return log_fd;
+}
+
+size_t
+log_output(const char *p, size_t n)
+{
+	static const char erase[] = "\r\033[K";
+	struct pollfd pfd = { .fd = log_fd, .events = POLLOUT };
+	int saved = errno;
+	ssize_t w;
+
+	if (n > PIPE_BUF)
+		n = PIPE_BUF;
+	if (n == 0 || poll(&pfd, 1, 0) != 1) {
+		errno = saved;
+		return 0;
+	}
+	if (status_shown)
+		write_line(erase, sizeof(erase) - 1);
+	status_shown = false;
+	w = make_room(n) ? write(log_fd, p, n) : (ssize_t)n;
+	if (w == -1)
+		w = errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK ? 0 : (ssize_t)n;
+	if (w > 0)
+		in_line = p[w - 1] != '\n';
+	errno = saved;
+	return (size_t)w;
 }

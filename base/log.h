@@ -69,6 +69,19 @@ void log_quote(enum log_level level, const char *line);
 void log_status(const char *text);
 
 /*
+ * log_output(p, n):
+ * Write output of another program, unchanged, where messages go.  A message
+ * that follows begins a new line.  Return how many bytes were taken; 0: the
+ * reader does not read, or ${n} is 0.  Does not wait.  If the output cannot be
+ * written, it is lost.
+ *
+ * log_descriptor():
+ * Return the descriptor on which to wait (POLLOUT) for more room.
+ */
+size_t log_output(const char *p, size_t n);
+int log_descriptor(void);
+
+/*
  * log_plain(text, n, but):
  * In ${n} bytes of foreign text, replace each control character except ${but}
  * by '?', so that the text cannot control a terminal.  The bytes 0x80

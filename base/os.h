@@ -197,6 +197,18 @@ bool os_remote_file(const char *path);
 void os_follow(pid_t parent);
 
 /*
+ * os_adopt():
+ * Become the parent of each descendant whose parent ends.  Portable: do
+ * nothing.
+ *
+ * os_children(pids, most):
+ * Write the processes whose parent is this process into ${pids}, ${most} at
+ * most.  Return their number.  Portable, or if they cannot be listed: 0.
+ */
+void os_adopt(void);
+int os_children(pid_t *pids, int most);
+
+/*
  * os_splice(in, out, max):
  * Move up to ${max} bytes from ${in} to ${out} within the kernel.  One of them
  * is a pipe.  Does not block if both are non-blocking.  Return how many bytes

@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -224,6 +225,50 @@ os_follow(pid_t parent)
 	/* The parent may have died before the call. */
 	if (getppid() != parent)
 		raise(SIGTERM);
+}
+
+#define OS_HAS_ADOPT
+
+void
+os_adopt(void)
+{
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+}
+
+/* The parent of the process ${pid}, from proc(5); -1: not known. */
+static long
+parent_of(const char *pid)
+{
+	char path[64], text[512], *at;
+	ssize_t n = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd == -1)
+		return -1;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	at = strrchr(text, ')'); /* the name of the program can contain a ')' */
+	return at == NULL || strlen(at) < 5 ? -1 : strtol(at + 4, NULL, 10);
+}
+
+int
+os_children(pid_t *pids, int most)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *entry;
+	int n = 0;
+
+	if (d == NULL)
+		return 0;
+	while (n < most && (entry = readdir(d)) != NULL)
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
+		    parent_of(entry->d_name) == (long)getpid())
+			pids[n++] = (pid_t)strtol(entry->d_name, NULL, 10);
+	closedir(d);
+	return n;
 }
 
 #define OS_HAS_SPLICE

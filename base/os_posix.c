@@ -90,6 +90,22 @@ os_follow(pid_t parent)
 }
 
 #endif
+#ifndef OS_HAS_ADOPT
+
+void
+os_adopt(void)
+{
+}
+
+int
+os_children(pid_t *pids, int most)
+{
+	(void)pids;
+	(void)most;
+	return 0;
+}
+
+#endif
 #ifndef OS_HAS_SPLICE
 
 ssize_t

@@ -15,6 +15,7 @@
 #include "base/os.h"
 #include "net/endpoint.h"
 #include "net/unixpath.h"
+#include "tunnel/command.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "relay.h"
@@ -50,6 +51,7 @@ static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 #define OPTIONS (sizeof(table) / sizeof(table[0]))
 #define KEEP_UNSET (-2)
 #define KEEP_USUAL 3600
+#define KEEP_COMMAND 86400 /* a day */
 #define KEEP_NEEDS "-k needs a tunnel: -L, -R, -D or -W"
 #define WIDEST 11 /* of an argument: [BIND:]PORT */
 
@@ -71,6 +73,7 @@ print_usage(void)
 	fputs("usage: relay [options] FROM TO\n"
 	      "       relay [options] FROM -- COMMAND [ARG ...]\n"
 	      "       relay [options] -L FROM:TO | -R FROM:TO | -D PORT | -W TO ... HOP ...\n"
+	      "             [-- COMMAND [ARG ...]]\n"
 	      "       relay -n [options] [-L FROM:TO ...] HOP ...\n"
 	      "       relay -m [options] FROM -- COMMAND [ARG ...]\n"
 	      "       relay -m [options] - [TO]\n"
@@ -79,7 +82,8 @@ print_usage(void)
 	      "The source FROM and the target TO are PORT, HOST:PORT, [IPv6]:PORT, *:PORT,\n"
 	      "a path with a / (Unix socket), or - (stdin and stdout).\n"
 	      "A HOP is an ssh destination, or, if it contains a blank, a command that runs\n"
-	      "its arguments on the next host: 'srun --jobid=7 --overlap -u'.\n",
+	      "its arguments on the next host: 'srun --jobid=7 --overlap -u'.\n"
+	      "A COMMAND runs on the last HOP.  There, @/ is a directory of this tunnel.\n",
 	    stdout);
 	for (row = table; row < table + OPTIONS; row++)
 		printf("  -%c %-*s  %s\n", row->letter, WIDEST, row->argument, row->help);
@@ -363,6 +367,8 @@ parse_link(struct options *o, int n, char *argv[])
 		fail_usage("-k excludes TO on the far side");
 	if (o->keep == KEEP_UNSET)
 		o->keep = 0;
+	if (o->runs_command && n == 2)
+		fail_usage("-r excludes TO: a far side with a fixed target runs no command");
 	o->mode = MODE_LINK_FAR;
 	o->from.kind = ENDPOINT_STDIO;
 	o->target.to.kind = ENDPOINT_STDIO; /* no TO */
@@ -383,8 +389,9 @@ far_options(struct options *o)
 		snprintf(keep, sizeof(keep), " -k %d", (int)o->keep);
 	if (o->wait_us > 0)
 		snprintf(wait, sizeof(wait), " -w %d", (int)(o->wait_us / 1000000));
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s%s -",
-	    (int)(o->each_us / 1000000), wait, keep, o->any_uid ? " -a" : "", level);
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s%s%s -",
+	    (int)(o->each_us / 1000000), wait, keep, o->any_uid ? " -a" : "",
+	    o->command != NULL ? " -r" : "", level);
 }
 
 /* Split -J at its commas.  Return the number of its hops. */
@@ -459,12 +466,73 @@ parse_hops(struct options *o, int n, char *argv[])
 		fail_usage("the hops have too many words");
 }
 
+static bool
+in_dir(const char *text)
+{
+	return strncmp(text, COMMAND_DIR, strlen(COMMAND_DIR)) == 0;
+}
+
+static void
+check_dir(const struct options *o, const struct forward *f)
+{
+	bool far = f->kind == FORWARD_FAR;
+
+	if (f->kind != FORWARD_SOCKS && in_dir(far ? f->to_text : f->from_text))
+		fail_usage("@/ is a directory on the last hop; write ./@/ for a directory here");
+	if (o->command == NULL && in_dir(far ? f->from_text : f->to_text))
+		fail_usage("@/ is the directory of a tunnel that runs a command: add -- COMMAND "
+			   "after the hops, or write ./@/");
+}
+
+/* Split off COMMAND at "--".  Return the number of words before it. */
+static int
+take_command(struct options *o, int n, char *argv[])
+{
+	size_t length = 0;
+	int i = 0, j;
+
+	while (i < n && strcmp(argv[i], "--") != 0)
+		i++;
+	if (i == n)
+		return n;
+	if (i + 1 == n || *argv[i + 1] == '\0')
+		fail_usage("the command after -- is missing");
+	for (j = i + 1; j < n; j++)
+		length += strlen(argv[j]) + 1;
+	if (length > COMMAND_WORDS_MOST)
+		fail_usage("the command after -- is longer than 64 KiB");
+	if (o->mode == MODE_CHECK)
+		fail_usage("-n runs no command: leave out -- and what follows it");
+	if (o->forwards[0].kind == FORWARD_STDIO)
+		fail_usage("-W excludes a command: use -L or -R");
+	o->command = argv + i + 1;
+	return i;
+}
+
+/*
+ * A hop that is a command ends with the line, and what runs in it too.  When it
+ * is run again, it can lead to another place.
+ */
+static void
+set_keep(struct options *o)
+{
+	if (o->mode == MODE_CHECK)
+		o->keep = 0;
+	else if (o->keep == KEEP_UNSET && o->command != NULL)
+		o->keep = hops_any_command(&o->hops) ? 0 : KEEP_COMMAND;
+	else if (o->keep == KEEP_UNSET)
+		o->keep = KEEP_USUAL;
+}
+
 static void
 parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 {
 	const char *rsh = getenv("RELAY_SSH");
 	int i;
 
+	n = take_command(o, n, argv);
+	for (i = 0; i < o->n_forwards; i++)
+		check_dir(o, &o->forwards[i]);
 	if (n == 0)
 		fail_usage("a tunnel needs a hop, as in relay -L 8888:localhost:8888 me@login");
 	for (i = 0; i < o->n_forwards && o->n_forwards > 1; i++)
@@ -475,11 +543,8 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 		o->rsh = rsh != NULL && *rsh != '\0' ? rsh : "ssh";
 	if (!os_self(name, o->self, sizeof(o->self)))
 		snprintf(o->self, sizeof(o->self), "%s", name);
-	if (o->mode == MODE_CHECK)
-		o->keep = 0;
-	else if (o->keep == KEEP_UNSET)
-		o->keep = KEEP_USUAL;
 	parse_hops(o, n, argv);
+	set_keep(o);
 	far_options(o);
 	endpoint_command(&o->target.to, o->hops.argv);
 	if (o->n_forwards > 0)
@@ -545,6 +610,8 @@ options_parse(struct options *o, int argc, char *argv[])
 	n = parse_table(o, argc, argv);
 	check_table(o);
 	parse_words(o, n, argv + 1, argv[0]);
+	if (o->runs_command && o->mode != MODE_LINK_FAR)
+		fail_usage("-r needs -m -: it is an option of the far side");
 	if (o->background && o->mode == MODE_CHECK)
 		fail_usage("-n exits after its report: use it without -f");
 	if (o->background &&

@@ -86,6 +86,8 @@ enum mode {
 	    "log errors only") \
 	ROW('R', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM on the last hop, connect to TO from here") \
+	ROW('r', "", FLAG, runs_command, 0, 1, \
+	    "with -m -: run the command that the near side requests") \
 	ROW('T', "", NONE, mode, 0, 0, \
 	    "accepted as in ssh, without effect") \
 	ROW('t', "SECONDS", SECONDS, each_us, 1, OPTIONS_MOST, \
@@ -140,6 +142,7 @@ struct options {
 	char unattended_rsh[HOPS_TEXT];
 	char jump_text[HOPS_TEXT];  /* -J, each HOP a string */
 	char *hop_list[HOPS_WORDS]; /* those of -J, then the others */
+	char *const *command;       /* a tunnel: what the last hop runs; NULL: nothing */
 	char self[BOOTSTRAP_PATH];  /* a tunnel: the path of this program */
 	char far_options[96];       /* a tunnel: for the relay on the last hop */
 };

@@ -24,6 +24,7 @@ struct probe {
 	struct probe *next;
 	struct forward *forward;
 	struct stream *stream;
+	bool quiet;
 };
 
 /*
@@ -50,7 +51,7 @@ struct probe_run {
 /* ---- target probes ---- */
 
 bool
-probe_target(struct probes *tab, struct mux *m, struct forward *f)
+probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet)
 {
 	struct probe *p = calloc(1, sizeof(*p));
 
@@ -64,6 +65,7 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f)
 		return false;
 	}
 	p->forward = f;
+	p->quiet = quiet;
 	f->state = FORWARD_ASKED;
 	p->next = tab->first;
 	tab->first = p;
@@ -71,12 +73,12 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f)
 }
 
 static void
-log_refusal(const struct stream *s)
+log_refusal(const struct stream *s, bool quiet)
 {
 	const struct mux *m = stream_mux(s);
 
 	if (mux_state(m) != MUX_DEAD && stream_code(s) != MUX_RESET && *stream_reason(s) != '\0')
-		log_say(LOG_ERROR, "%s: %s", mux_peer(m), stream_reason(s));
+		log_say(quiet ? LOG_INFO : LOG_ERROR, "%s: %s", mux_peer(m), stream_reason(s));
 }
 
 /* Return false once the stream can be released. */
@@ -85,7 +87,7 @@ step(struct probe *p)
 {
 	if (stream_is_closed(p->stream)) {
 		if (p->forward->state == FORWARD_ASKED) {
-			log_refusal(p->stream);
+			log_refusal(p->stream, p->quiet);
 			p->forward->state = FORWARD_REFUSED;
 		}
 		return false;
@@ -261,7 +263,7 @@ test_targets(struct probe_run *p)
 		if (f->kind == FORWARD_FAR)
 			tunnel_ask(t, f);
 		else if (f->kind != FORWARD_SOCKS)
-			tunnel_probe(t, f);
+			tunnel_probe(t, f, false);
 	}
 }
 

@@ -38,13 +38,14 @@ struct probes {
 };
 
 /*
- * probe_target(tab, m, f):
+ * probe_target(tab, m, f, quiet):
  * Near side.  Connect to the target of ${f} over ${m}, send nothing, and
  * close.  ${f} must stay until the result is in ${f}->state: FORWARD_ASKED
- * becomes FORWARD_READY or FORWARD_REFUSED.  A refusal is logged.  If no
+ * becomes FORWARD_READY or FORWARD_REFUSED.  A refusal is logged, at LOG_INFO if
+ * ${quiet}.  If no
  * stream can be opened, log that, set FORWARD_REFUSED and return false.
  */
-bool probe_target(struct probes *tab, struct mux *m, struct forward *f);
+bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
 
 /*
  * probe_step(tab):

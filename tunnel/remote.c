@@ -18,6 +18,7 @@
 #include "conn/conn.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
+#include "tunnel/command.h"
 #include "tunnel/forward.h"
 #include "tunnel/remote.h"
 
@@ -29,7 +30,8 @@
 struct remotes {
 	struct conns *conns;
 	const struct dial_target *rule;
-	bool any_uid; /* far */
+	bool any_uid;                  /* far */
+	const struct command *command; /* far: has the directory of "@/"; NULL: there is none */
 	struct remote_ask *asks;
 	struct remote_listener *listeners;
 	struct remote_waiter *waiters;
@@ -81,6 +83,12 @@ remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid)
 	tab->rule = rule;
 	tab->any_uid = any_uid;
 	return tab;
+}
+
+void
+remote_allow(struct remotes *tab, const struct command *command)
+{
+	tab->command = command;
 }
 
 bool
@@ -254,14 +262,17 @@ refuse(struct stream *s, uint16_t code, const char *why)
  * ${why}, and return NULL.
  */
 static struct remote_listener *
-new_listener(const char *text, uint16_t *code, char *why, size_t size)
+new_listener(const struct remotes *tab, const char *text, uint16_t *code, char *why, size_t size)
 {
 	struct remote_listener *l = calloc(1, sizeof(*l));
+	char resolved[UNIXPATH_MAX];
 
 	*code = MUX_NO_ROOM;
 	snprintf(why, size, "out of memory");
 	if (l == NULL)
 		return NULL;
+	if (command_resolve(tab->command, text, resolved, sizeof(resolved)))
+		text = resolved;
 	l->text = malloc(strlen(text) + 1);
 	if (l->text == NULL)
 		goto fail;
@@ -334,7 +345,7 @@ remote_listen(struct remotes *tab, struct stream *s, int64_t now)
 	char why[512];
 	uint16_t code;
 
-	l = new_listener(stream_target(s) + strlen(REMOTE_LISTEN), &code, why, sizeof(why));
+	l = new_listener(tab, stream_target(s) + strlen(REMOTE_LISTEN), &code, why, sizeof(why));
 	if (l == NULL) {
 		refuse(s, code, why);
 		stream_release(s);

@@ -25,6 +25,7 @@
 #define REMOTE_LISTEN "=listen "
 #define REMOTE_ACCEPT "=accept "
 
+struct command;
 struct conns;
 struct dial_target;
 struct forward;
@@ -40,9 +41,13 @@ struct stream;
  * far: with ${any_uid}, processes of other users may connect to the listeners.
  * near: while ${conns}->max connections are open, further ones wait.
  *
+ * remote_allow(tab, command): far: "@/" at the start of a listener's path is the
+ * directory of ${command}, which is borrowed.
+ *
  * remote_is_empty(tab): there is no -R, no listener and no stream that waits.
  */
 struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
+void remote_allow(struct remotes *tab, const struct command *command);
 bool remote_is_empty(const struct remotes *tab);
 
 /*

@@ -12,6 +12,8 @@
 #include "conn/conn.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
+#include "net/unixpath.h"
+#include "tunnel/command.h"
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"
 
@@ -30,6 +32,7 @@ struct serve {
 	struct remotes *remotes;
 	struct dial_target *target;
 	bool only_target;
+	struct command *command;         /* NULL: none is allowed */
 	struct shared_name names[NAMES]; /* the most recently used one first */
 };
 
@@ -48,6 +51,13 @@ serve_new(
 	return tab;
 }
 
+void
+serve_allow(struct serve *tab, struct command *command)
+{
+	tab->command = command;
+	remote_allow(tab->remotes, command);
+}
+
 static void
 refuse(struct stream *s, uint16_t code, const char *why)
 {
@@ -56,17 +66,27 @@ refuse(struct stream *s, uint16_t code, const char *why)
 	stream_release(s);
 }
 
-/* A target with one reference; NULL: no memory. */
+/*
+ * A target with one reference, and its own copy of the path, without "@/".
+ * NULL: no memory.
+ */
 static struct dial_target *
 new_target(const struct serve *tab, const struct endpoint *to)
 {
-	struct dial_target *t = malloc(sizeof(*t));
+	char path[UNIXPATH_MAX] = "";
+	struct dial_target *t;
 
+	if (to->kind == ENDPOINT_UNIX &&
+	    !command_resolve(tab->command, to->path, path, sizeof(path)))
+		snprintf(path, sizeof(path), "%s", to->path);
+	t = malloc(sizeof(*t) + strlen(path) + 1);
 	if (t == NULL)
 		return NULL;
 	*t = *tab->target;
 	t->to = *to;
 	t->users = 1;
+	if (to->kind == ENDPOINT_UNIX)
+		t->to.path = strcpy((char *)(t + 1), path);
 	return t;
 }
 
@@ -194,6 +214,8 @@ serve_streams(struct serve *tab, struct mux *m, int64_t now)
 			remote_listen(tab->remotes, s, now);
 		else if (begins(s, REMOTE_ACCEPT))
 			remote_wait(tab->remotes, s);
+		else if (strcmp(stream_target(s), COMMAND_TARGET) == 0 && !tab->only_target)
+			command_open(tab->command, s);
 		else if (strcmp(stream_target(s), SERVE_ECHO) == 0 && !tab->only_target)
 			echo(tab, s, now);
 		else

@@ -14,6 +14,7 @@
 /* The target of a stream whose bytes are sent back: PROTOCOL, section 4. */
 #define SERVE_ECHO "=echo"
 
+struct command;
 struct conns;
 struct dial_target;
 struct mux;
@@ -26,12 +27,17 @@ struct serve;
  * other.  Its time limits apply to all targets.  With ${only_target}, streams
  * that name another target are refused.  NULL: no memory.
  *
+ * serve_allow(tab, command):
+ * Pass streams that request a COMMAND to ${command}, which has the directory of
+ * "@/".  Borrowed.  Without this call they are refused.
+ *
  * serve_streams(tab, m, now):
  * Take up all streams that the peer of ${m} has opened.  A stream that cannot
  * be served is reset with a reason.  Does not wait.
  */
 struct serve *serve_new(
     struct conns *conns, struct remotes *remotes, struct dial_target *target, bool only_target);
+void serve_allow(struct serve *tab, struct command *command);
 void serve_streams(struct serve *tab, struct mux *m, int64_t now);
 
 #endif

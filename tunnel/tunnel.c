@@ -234,6 +234,8 @@ tunnel_new(const struct tunnel_config *config)
 	if (t->remotes != NULL)
 		t->serve =
 		    serve_new(config->conns, t->remotes, config->target, config->only_target);
+	if (t->serve != NULL)
+		serve_allow(t->serve, config->command);
 	if (config->hops != NULL)
 		t->bootstrap = bootstrap_new();
 	if (t->serve != NULL && (config->hops == NULL || t->bootstrap != NULL))
@@ -596,11 +598,18 @@ back_off(struct tunnel *t, const struct pollset *ps)
 	t->retry_at = ps->now + pause;
 }
 
+/* Is a link without its session of no use? */
+static bool
+needs_session(const struct tunnel *t)
+{
+	return t->config.one_shot || t->config.runs_command;
+}
+
 static bool
 reconnects(const struct tunnel *t)
 {
 	return t->config.hops != NULL && t->connects > 0 && !t->config.probing &&
-	       (!t->config.one_shot || waits(t));
+	       (!needs_session(t) || waits(t));
 }
 
 static void
@@ -664,7 +673,7 @@ explain_start(struct tunnel *t, struct pollset *ps)
 static void
 lose_session(struct tunnel *t, const struct pollset *ps)
 {
-	if (t->config.one_shot) {
+	if (needs_session(t)) {
 		log_end(t);
 		be_over(t, STATUS_LINK, ps);
 		return;
@@ -794,7 +803,7 @@ expire(struct tunnel *t, const struct pollset *ps)
 	log_say(has_streams(t) ? LOG_NOTICE : LOG_INFO, "the session with %s has expired",
 	    tunnel_name(t));
 	t->expires_at = 0;
-	if (t->config.role == MUX_FAR || t->config.one_shot)
+	if (t->config.role == MUX_FAR || needs_session(t))
 		be_over(t, STATUS_LINK, ps);
 	else
 		free_link(t, ps);
@@ -1035,9 +1044,9 @@ tunnel_ask(struct tunnel *t, struct forward *f)
 }
 
 bool
-tunnel_probe(struct tunnel *t, struct forward *f)
+tunnel_probe(struct tunnel *t, struct forward *f, bool quiet)
 {
-	return probe_target(&t->probes, t->mux, f);
+	return probe_target(&t->probes, t->mux, f, quiet);
 }
 
 enum tunnel_state
@@ -1092,6 +1101,18 @@ const char *
 tunnel_loss(const struct tunnel *t)
 {
 	return t->loss;
+}
+
+bool
+tunnel_keeps(const struct tunnel *t)
+{
+	return mux_keeps(t->mux) > 0;
+}
+
+struct mux *
+tunnel_mux(const struct tunnel *t)
+{
+	return t->mux;
 }
 
 static void

@@ -25,6 +25,7 @@
 #include "mux/mux.h"
 
 struct bootstrap;
+struct command;
 struct conns;
 struct dial_target;
 struct forward;
@@ -60,6 +61,8 @@ struct tunnel_config {
 	bool one_shot;                 /* near: the link ends with its only connection */
 	bool only_target;              /* far: refuse streams that name another target */
 	bool any_uid;                  /* far: other users may connect to listeners of -R */
+	bool runs_command;             /* near: the link ends with its session */
+	struct command *command;       /* far: for streams that request a COMMAND; NULL: none */
 };
 
 /*
@@ -114,7 +117,8 @@ const char *tunnel_loss(const struct tunnel *t);
  * tunnel_login(t, now): a person requests another login; ssh may ask questions.
  * tunnel_open(t, target): near: a new stream, or NULL; see mux_open.
  * tunnel_ask(t, f): near: request the listener of a -R; see remote_ask.
- * tunnel_probe(t, f): near: connect to the target of ${f} once; see probe.h.
+ * tunnel_probe(t, f, quiet): near: connect to the target of ${f} once; see
+ * probe.h.
  */
 void tunnel_want_up(struct tunnel *t);
 bool tunnel_wanted(const struct tunnel *t);
@@ -122,7 +126,7 @@ bool tunnel_awaits_login(const struct tunnel *t);
 void tunnel_login(struct tunnel *t, int64_t now);
 struct stream *tunnel_open(struct tunnel *t, const char *target);
 bool tunnel_ask(struct tunnel *t, struct forward *f);
-bool tunnel_probe(struct tunnel *t, struct forward *f);
+bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
 
 /*
  * tunnel_state(t): of a NULL ${t}: TUNNEL_OVER.
@@ -132,6 +136,8 @@ bool tunnel_probe(struct tunnel *t, struct forward *f);
  * tunnel_resumed(t): TUNNEL_UP: the channel continues an earlier session.
  * tunnel_name(t): the last hop as the user wrote it, or the far host's name.
  * tunnel_peer(t): TUNNEL_UP: the far side's name in messages.
+ * tunnel_keeps(t): TUNNEL_UP: a session outlives the channel.
+ * tunnel_mux(t): TUNNEL_UP: the mux of the link.
  * tunnel_table(t, now): log the state and the traffic, for SIGUSR1.
  */
 enum tunnel_state tunnel_state(const struct tunnel *t);
@@ -141,6 +147,8 @@ unsigned tunnel_connects(const struct tunnel *t);
 bool tunnel_resumed(const struct tunnel *t);
 const char *tunnel_name(const struct tunnel *t);
 const char *tunnel_peer(const struct tunnel *t);
+bool tunnel_keeps(const struct tunnel *t);
+struct mux *tunnel_mux(const struct tunnel *t);
 void tunnel_table(const struct tunnel *t, int64_t now);
 
 #endif

@@ -1,0 +1,72 @@
+/* base/tree.c - removes a directory and all that is in it. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/tree.h"
+
+static bool empty(int at, const char *name, int depth);
+
+/* Remove ${name} in the directory ${at}. */
+static bool
+remove_entry(int at, const char *name, int depth)
+{
+	if (unlinkat(at, name, 0) == 0 || errno == ENOENT)
+		return true;
+	/* POSIX: EPERM if it is a directory.  Linux: EISDIR. */
+	if ((errno != EPERM && errno != EISDIR) || !empty(at, name, depth))
+		return false;
+	return unlinkat(at, name, AT_REMOVEDIR) == 0;
+}
+
+/* The owner of a directory may have made it read-only. */
+static DIR *
+open_dir(int at, const char *name)
+{
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), saved;
+	DIR *d;
+
+	if (fd == -1)
+		return NULL;
+	fchmod(fd, 0700);
+	d = fdopendir(fd);
+	if (d != NULL)
+		return d;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return NULL;
+}
+
+/* Remove all that is in the directory ${name} in ${at}. */
+static bool
+empty(int at, const char *name, int depth)
+{
+	struct dirent *entry;
+	DIR *d = NULL;
+	int err = 0;
+
+	if (depth == 0)
+		errno = ELOOP;
+	else
+		d = open_dir(at, name);
+	if (d == NULL)
+		return false;
+	while ((entry = readdir(d)) != NULL)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+		    !remove_entry(dirfd(d), entry->d_name, depth - 1))
+			err = errno;
+	closedir(d);
+	errno = err;
+	return err == 0;
+}
+
+bool
+tree_remove(const char *path)
+{
+	return empty(AT_FDCWD, path, TREE_DEPTH) && rmdir(path) == 0;
+}

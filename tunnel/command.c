@@ -1,0 +1,707 @@
+/* tunnel/command.c - far: starts and watches the COMMAND of a tunnel. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "base/tree.h"
+#include "mux/mux.h"
+#include "spawn.h"
+#include "relay.h"
+#include "tunnel/command.h"
+
+#define DIR "/tmp/relay-"
+#define DIR_RANDOM 8 /* bytes in its name */
+#define DIR_TRIES 16
+#define DIR_SIZE 64
+#define READ_MOST 65536  /* bytes of a read */
+#define READS 4          /* in a turn, at most */
+#define PIECE_MOST 16384 /* bytes of a record of output */
+#define PIECE_ROOM 32    /* for two heads and COMMAND_DROPPED */
+#define ORPHANS 256      /* that are signalled one by one, at most */
+
+/* In us. */
+#define GRACE_KILL 10000000 /* from SIGTERM to SIGKILL */
+#define GRACE_LEFT 2000000  /* from SIGKILL until what is left is reported */
+#define LOOK_PAUSE 50000    /* between two looks for processes that are left */
+
+/* A login shell runs this line; sh, csh and fish read it in the same way. */
+#define LOGIN_LINE "exec /bin/sh -c 'eval \"unset RELAY_COMMAND; exec $RELAY_COMMAND\"'"
+
+enum state { COMMAND_NONE, COMMAND_WORDS, COMMAND_RUNS, COMMAND_ENDING, COMMAND_OVER };
+
+/* The newest bytes of a stream of bytes. */
+struct ring {
+	unsigned char *bytes; /* COMMAND_OUTPUT_MOST */
+	size_t start, used;
+	uint64_t dropped; /* before the first byte */
+};
+
+struct command {
+	struct children *kids;
+	enum state state;
+	struct stream *stream; /* NULL: the near side has left */
+	char dir[DIR_SIZE];    /* "": none */
+
+	unsigned char head[COMMAND_HEAD]; /* of the record that is being read */
+	size_t have, left;                /* bytes of the head; bytes of the body to read */
+	char *words;                      /* a NUL after each */
+	size_t length;                    /* of all words */
+	size_t room;                      /* for them */
+
+	struct child *child;
+	pid_t group;
+	bool group_ended;
+	int out, slot; /* reads the output; -1: it is at its end */
+	struct ring ring;
+
+	bool stopped; /* command_stop was called */
+	int64_t kill_at, look_at, give_up_at;
+	bool killed;
+	pid_t orphans[ORPHANS]; /* that have got SIGTERM */
+	int n_orphans;
+
+	int status;    /* COMMAND_OVER: as of a shell */
+	char end[256]; /* for people; "": it was sent */
+};
+
+/* ---- records ---- */
+
+void
+command_head(unsigned char head[COMMAND_HEAD], unsigned type, size_t length)
+{
+	head[0] = (unsigned char)type;
+	head[1] = (unsigned char)(length >> 16);
+	head[2] = (unsigned char)(length >> 8);
+	head[3] = (unsigned char)length;
+}
+
+size_t
+command_length(const unsigned char head[COMMAND_HEAD])
+{
+	return (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+}
+
+static void
+refuse(struct stream *s, uint16_t code, const char *why)
+{
+	log_say(LOG_INFO, "refused a stream: %s", why);
+	stream_reset(s, code, why);
+}
+
+/* A reset of the stream stops COMMAND. */
+static void
+put_record(struct command *c, unsigned type, const void *p, size_t n)
+{
+	unsigned char head[COMMAND_HEAD];
+
+	command_head(head, type, n);
+	if (!buf_put(stream_tx(c->stream), head, sizeof(head)) ||
+	    !buf_put(stream_tx(c->stream), p, n)) {
+		refuse(c->stream, MUX_NO_ROOM, "out of memory");
+		return;
+	}
+	stream_push(c->stream);
+}
+
+/* ---- the directory ---- */
+
+/* A directory that exists is not used: another user may have made it. */
+static bool
+make_dir(struct command *c)
+{
+	unsigned char random[DIR_RANDOM];
+	int tries, i, n;
+
+	for (tries = 0; tries < DIR_TRIES; tries++) {
+		if (!os_random(random, sizeof(random)))
+			break;
+		n = snprintf(c->dir, sizeof(c->dir), "%s", DIR);
+		for (i = 0; i < DIR_RANDOM; i++)
+			n += snprintf(c->dir + n, sizeof(c->dir) - (size_t)n, "%02x", random[i]);
+		if (mkdir(c->dir, 0700) == 0)
+			return true;
+		if (errno != EEXIST)
+			break;
+	}
+	c->dir[0] = '\0';
+	return false;
+}
+
+bool
+command_resolve(const struct command *c, const char *text, char *dst, size_t size)
+{
+	size_t mark = strlen(COMMAND_DIR);
+	int n;
+
+	if (strncmp(text, COMMAND_DIR, mark) != 0)
+		n = snprintf(dst, size, "%s", text);
+	else if (c == NULL || c->dir[0] == '\0')
+		return false;
+	else
+		n = snprintf(dst, size, "%s/%s", c->dir, text + mark);
+	return n >= 0 && (size_t)n < size;
+}
+
+/* ---- a text that grows ---- */
+
+struct text {
+	char *p;
+	size_t n, size;
+	bool failed; /* no memory */
+};
+
+static void
+append(struct text *t, const char *p, size_t n)
+{
+	size_t size = t->size == 0 ? 256 : t->size;
+	char *more;
+
+	while (size < t->n + n + 1)
+		size *= 2;
+	if (size != t->size && !t->failed) {
+		more = realloc(t->p, size);
+		if (more == NULL) {
+			t->failed = true;
+		} else {
+			t->p = more;
+			t->size = size;
+		}
+	}
+	if (t->failed)
+		return;
+	memcpy(t->p + t->n, p, n);
+	t->n += n;
+	t->p[t->n] = '\0';
+}
+
+static void
+append_text(struct text *t, const char *text)
+{
+	append(t, text, strlen(text));
+}
+
+/* Append ${word} in quotes of sh, with the directory of the tunnel for "@/". */
+static void
+append_word(const struct command *c, struct text *t, const char *word)
+{
+	size_t mark = strlen(COMMAND_DIR);
+	const char *at;
+	bool begins = true;
+
+	append_text(t, "'");
+	for (at = word; *at != '\0'; at++) {
+		if (begins && strncmp(at, COMMAND_DIR, mark) == 0) {
+			append_text(t, c->dir);
+			at += mark - 1;
+			append_text(t, "/");
+		} else if (*at == '\'') {
+			append_text(t, "'\\''");
+		} else {
+			append(t, at, 1);
+		}
+		begins = *at == '=';
+	}
+	append_text(t, "'");
+}
+
+/* ---- start ---- */
+
+/* Several words are run as they are.  One word with blanks is a shell line. */
+static bool
+is_line(const struct command *c)
+{
+	return strlen(c->words) + 1 == c->length && strpbrk(c->words, " \t\n") != NULL;
+}
+
+/* The line for the login shell; NULL: no memory.  The caller frees ${t}->p. */
+static const char *
+make_line(const struct command *c, struct text *t)
+{
+	const char *word;
+
+	if (is_line(c))
+		return c->words;
+	for (word = c->words; word < c->words + c->length; word += strlen(word) + 1) {
+		append_word(c, t, word);
+		append_text(t, " ");
+	}
+	if (t->failed || setenv("RELAY_COMMAND", t->p, 1) == -1)
+		return NULL;
+	return LOGIN_LINE;
+}
+
+/* A hop such as sudo can lead to an account without a login. */
+static const char *
+login_shell(void)
+{
+	const char *shell = getenv("SHELL");
+
+	if (shell == NULL || *shell != '/' || access(shell, X_OK) == -1 ||
+	    strstr(shell, "/nologin") != NULL || strstr(shell, "/false") != NULL)
+		return "/bin/sh";
+	return shell;
+}
+
+/* Return false with errno set. */
+static bool
+start_shell(struct command *c)
+{
+	const char *shell = login_shell(), *line, *slash = strrchr(shell, '/');
+	static char dash_c[] = "-c";
+	struct text text = { .p = NULL }, name = { .p = NULL };
+	char *argv[4] = { NULL };
+
+	errno = ENOMEM;
+	append_text(&name, "-");
+	append_text(&name, slash + 1);
+	line = make_line(c, &text);
+	if (!name.failed && line != NULL && setenv("RELAY_DIR", c->dir, 1) == 0) {
+		argv[0] = name.p;
+		argv[1] = dash_c;
+		argv[2] = malloc(strlen(line) + 1);
+		if (argv[2] != NULL) {
+			strcpy(argv[2], line);
+			c->child = spawn_file(c->kids, shell, argv, SPAWN_ALONE);
+		}
+		free(argv[2]);
+	}
+	unsetenv("RELAY_COMMAND");
+	free(text.p);
+	free(name.p);
+	return c->child != NULL;
+}
+
+static void
+cannot_start(struct command *c, int err)
+{
+	snprintf(c->end, sizeof(c->end), "cannot be started by %.128s: %s", login_shell(),
+	    strerror(err));
+	c->status = err == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC;
+	c->state = COMMAND_OVER;
+}
+
+static void
+start(struct command *c)
+{
+	c->ring.bytes = malloc(COMMAND_OUTPUT_MOST);
+	if (c->ring.bytes == NULL || c->length == 0) {
+		cannot_start(c, c->length == 0 ? EINVAL : ENOMEM);
+		return;
+	}
+	os_adopt();
+	if (!start_shell(c)) {
+		cannot_start(c, errno);
+		return;
+	}
+	free(c->words);
+	c->words = NULL;
+	c->group = spawn_pid(c->child);
+	c->out = spawn_take_in(c->child);
+	c->state = COMMAND_RUNS;
+}
+
+/* ---- stop ---- */
+
+static void
+begin_ending(struct command *c, int64_t now)
+{
+	if (c->state == COMMAND_NONE || c->state == COMMAND_WORDS)
+		c->state = COMMAND_OVER;
+	if (c->state != COMMAND_RUNS)
+		return;
+	c->state = COMMAND_ENDING;
+	c->kill_at = now + GRACE_KILL;
+	c->look_at = now;
+	/* Before setsid, the child has no group of its own. */
+	if (kill(-c->group, SIGTERM) == -1 && spawn_exit(c->child) == -1)
+		kill(c->group, SIGTERM);
+}
+
+void
+command_stop(struct command *c, int64_t now)
+{
+	if (c == NULL)
+		return;
+	begin_ending(c, now);
+	if (c->stopped && c->kill_at > now)
+		c->kill_at = c->look_at = now;
+	c->stopped = true;
+}
+
+/* Signal what is left of the process group.  Return false if nothing is left. */
+static bool
+signal_group(struct command *c)
+{
+	bool runs = spawn_exit(c->child) == -1;
+
+	/* When it is empty, its number can become that of another group. */
+	if (!c->group_ended && kill(-c->group, c->killed ? SIGKILL : 0) == -1 && errno == ESRCH)
+		c->group_ended = !runs;
+	if (c->killed && runs)
+		kill(c->group, SIGKILL);
+	return runs || !c->group_ended;
+}
+
+static bool
+has_signalled(const struct command *c, pid_t pid)
+{
+	int i;
+
+	for (i = 0; i < c->n_orphans; i++)
+		if (c->orphans[i] == pid)
+			return true;
+	return false;
+}
+
+/* Processes that have left the group, and whose parents have ended. */
+static bool
+signal_orphans(struct command *c)
+{
+	pid_t pids[ORPHANS];
+	int n = os_children(pids, ORPHANS), i;
+	bool left = false;
+
+	for (i = 0; i < n; i++) {
+		if (spawn_owns(c->kids, pids[i]))
+			continue;
+		left = true;
+		if (c->killed) {
+			kill(pids[i], SIGKILL);
+		} else if (!has_signalled(c, pids[i]) && c->n_orphans < ORPHANS) {
+			kill(pids[i], SIGTERM);
+			c->orphans[c->n_orphans++] = pids[i];
+		}
+	}
+	return left;
+}
+
+static void
+be_over(struct command *c, int64_t now)
+{
+	int status = spawn_exit(c->child);
+
+	c->status = status;
+	if (spawn_errno(c->child) != 0)
+		cannot_start(c, spawn_errno(c->child));
+	else if (status > STATUS_SIGNAL)
+		snprintf(c->end, sizeof(c->end), "was ended by signal %d (%s)",
+		    status - STATUS_SIGNAL, strsignal(status - STATUS_SIGNAL));
+	else if (status == -1)
+		snprintf(c->end, sizeof(c->end), "does not end");
+	else
+		snprintf(c->end, sizeof(c->end), "exited with status %d", status);
+	log_say(LOG_INFO, "COMMAND %s", c->end);
+	c->state = COMMAND_OVER;
+	spawn_release(c->child, now);
+	c->child = NULL;
+}
+
+static void
+step_ending(struct command *c, int64_t now)
+{
+	bool left;
+
+	if (now < c->look_at)
+		return;
+	if (now >= c->kill_at && !c->killed) {
+		c->killed = true;
+		c->give_up_at = now + GRACE_LEFT;
+	}
+	left = signal_group(c);
+	left = signal_orphans(c) || left;
+	c->look_at = now + LOOK_PAUSE;
+	if (left && (!c->killed || now < c->give_up_at))
+		return;
+	if (left)
+		log_say(LOG_ERROR, "a process of COMMAND does not end after SIGKILL");
+	be_over(c, now);
+}
+
+/* ---- output ---- */
+
+static bool
+is_empty(int err)
+{
+	return err == EAGAIN || err == EWOULDBLOCK;
+}
+
+static void
+ring_put(struct ring *r, const unsigned char *p, size_t n)
+{
+	size_t end, room;
+
+	for (; n > 0; p += room, n -= room) {
+		if (r->used == COMMAND_OUTPUT_MOST) {
+			room = n < PIECE_MOST ? n : PIECE_MOST;
+			r->start = (r->start + room) % COMMAND_OUTPUT_MOST;
+			r->used -= room;
+			r->dropped += room;
+		}
+		end = (r->start + r->used) % COMMAND_OUTPUT_MOST;
+		room = end < r->start ? r->start - end : COMMAND_OUTPUT_MOST - end;
+		if (room > n)
+			room = n;
+		memcpy(r->bytes + end, p, room);
+		r->used += room;
+	}
+}
+
+/*
+ * When COMMAND is over, its last output can wait in the pipe, and none is
+ * dropped.
+ */
+static bool
+may_read(const struct command *c)
+{
+	return c->state != COMMAND_OVER || c->ring.used + READ_MOST <= COMMAND_OUTPUT_MOST;
+}
+
+static void
+read_output(struct command *c)
+{
+	static unsigned char piece[READ_MOST];
+	bool over = c->state == COMMAND_OVER;
+	ssize_t n = 1;
+	int i;
+
+	for (i = 0; i < READS && n > 0 && c->out != -1 && may_read(c); i++) {
+		n = read(c->out, piece, sizeof(piece));
+		if (n > 0)
+			ring_put(&c->ring, piece, (size_t)n);
+		else if (n == 0 || (errno != EINTR && (over || !is_empty(errno))))
+			os_close(&c->out);
+	}
+}
+
+static void
+send_dropped(struct command *c)
+{
+	unsigned char body[8];
+	uint64_t n = c->ring.dropped;
+	int i;
+
+	for (i = 7; i >= 0; i--, n >>= 8)
+		body[i] = (unsigned char)n;
+	put_record(c, COMMAND_DROPPED, body, sizeof(body));
+	c->ring.dropped = 0;
+}
+
+/* Move the next piece of output to the stream.  Return false if that is not
+ * possible now. */
+static bool
+send_piece(struct command *c)
+{
+	size_t room = stream_room(c->stream), n = COMMAND_OUTPUT_MOST - c->ring.start;
+	struct ring *r = &c->ring;
+
+	if (r->used == 0 || stream_is_reset(c->stream) || room <= PIECE_ROOM)
+		return false;
+	if (r->dropped > 0)
+		send_dropped(c);
+	n = n < r->used ? n : r->used;
+	n = n < room - PIECE_ROOM ? n : room - PIECE_ROOM;
+	n = n < PIECE_MOST ? n : PIECE_MOST;
+	put_record(c, COMMAND_OUTPUT, r->bytes + r->start, n);
+	r->start = (r->start + n) % COMMAND_OUTPUT_MOST;
+	r->used -= n;
+	return true;
+}
+
+static void
+send_end(struct command *c)
+{
+	unsigned char body[sizeof(c->end) + 1];
+	size_t n = strlen(c->end);
+
+	body[0] = (unsigned char)c->status;
+	memcpy(body + 1, c->end, n);
+	c->end[0] = '\0';
+	put_record(c, COMMAND_END, body, n + 1);
+	if (!stream_is_reset(c->stream))
+		stream_shutdown(c->stream);
+}
+
+static void
+send_output(struct command *c)
+{
+	if (c->stream == NULL)
+		return;
+	while (send_piece(c))
+		;
+	if (c->state == COMMAND_OVER && c->out == -1 && c->ring.used == 0 && c->end[0] != '\0' &&
+	    !stream_is_reset(c->stream))
+		send_end(c);
+}
+
+/* ---- the stream ---- */
+
+static void
+add_word_byte(struct command *c, const char *p, size_t n)
+{
+	size_t size = c->room;
+	char *more;
+
+	if (c->length + n > COMMAND_WORDS_MOST) {
+		refuse(c->stream, MUX_UNUSABLE, "the words of COMMAND are too long");
+		return;
+	}
+	while (size < c->length + n)
+		size = size == 0 ? 1024 : size * 2;
+	more = size == c->room ? c->words : realloc(c->words, size);
+	if (more == NULL) {
+		refuse(c->stream, MUX_NO_ROOM, "out of memory");
+		return;
+	}
+	c->words = more;
+	c->room = size;
+	memcpy(c->words + c->length, p, n);
+	c->length += n;
+}
+
+static void
+end_record(struct command *c, int64_t now)
+{
+	switch (c->head[0]) {
+	case COMMAND_WORD:
+		if (c->state == COMMAND_WORDS)
+			add_word_byte(c, "", 1);
+		break;
+	case COMMAND_RUN:
+		if (c->state == COMMAND_WORDS)
+			start(c);
+		break;
+	case COMMAND_STOP:
+		command_stop(c, now);
+		break;
+	}
+	c->have = 0;
+}
+
+/* Read a part of one record.  Return false if there is no more to read. */
+static bool
+read_record(struct command *c, int64_t now)
+{
+	char body[1024];
+	size_t n;
+
+	if (c->have < COMMAND_HEAD) {
+		n = buf_take(stream_rx(c->stream), c->head + c->have, COMMAND_HEAD - c->have);
+		c->have += n;
+		c->left = command_length(c->head);
+	} else {
+		n = buf_take(
+		    stream_rx(c->stream), body, c->left < sizeof(body) ? c->left : sizeof(body));
+		c->left -= n;
+		if (c->head[0] == COMMAND_WORD && c->state == COMMAND_WORDS)
+			add_word_byte(c, body, n);
+	}
+	if (n > 0)
+		stream_consumed(c->stream, n);
+	if (c->have == COMMAND_HEAD && c->left == 0)
+		end_record(c, now);
+	return n > 0;
+}
+
+static void
+step_stream(struct command *c, int64_t now)
+{
+	while (c->stream != NULL && !stream_is_reset(c->stream) && read_record(c, now))
+		;
+	if (c->stream == NULL || (!stream_is_reset(c->stream) && !stream_eof_read(c->stream)))
+		return;
+	stream_release(c->stream);
+	c->stream = NULL;
+	begin_ending(c, now);
+}
+
+void
+command_open(struct command *c, struct stream *s)
+{
+	char why[128];
+
+	if (c == NULL)
+		refuse(s, MUX_FORBIDDEN, "this relay runs no command: it was started without -r");
+	else if (c->state != COMMAND_NONE)
+		refuse(s, MUX_FORBIDDEN, "this relay runs one command");
+	if (c == NULL || c->state != COMMAND_NONE) {
+		stream_release(s);
+		return;
+	}
+	if (!make_dir(c)) {
+		snprintf(why, sizeof(why), "cannot make a directory in /tmp: %s", strerror(errno));
+		refuse(s, MUX_UNUSABLE, why);
+		stream_release(s);
+		return;
+	}
+	c->stream = s;
+	c->state = COMMAND_WORDS;
+	stream_accept(s);
+}
+
+/* ---- life ---- */
+
+struct command *
+command_new(struct children *kids)
+{
+	struct command *c = calloc(1, sizeof(*c));
+
+	if (c == NULL)
+		return NULL;
+	c->kids = kids;
+	c->out = c->slot = -1;
+	return c;
+}
+
+void
+command_want(struct command *c, struct pollset *ps)
+{
+	if (c == NULL)
+		return;
+	c->slot = pollset_add(ps, may_read(c) ? c->out : -1, POLLIN);
+	if (c->state == COMMAND_ENDING)
+		pollset_until(ps, c->look_at);
+	if (c->stream != NULL && c->ring.used > 0 && stream_room(c->stream) > PIECE_ROOM)
+		pollset_until(ps, ps->now);
+	if (c->child != NULL)
+		spawn_want(c->child, ps);
+}
+
+void
+command_step(struct command *c, const struct pollset *ps)
+{
+	if (c == NULL)
+		return;
+	step_stream(c, ps->now);
+	if (c->child != NULL)
+		spawn_step(c->child, ps);
+	if (c->state == COMMAND_RUNS && spawn_exit(c->child) != -1)
+		begin_ending(c, ps->now);
+	if (c->state == COMMAND_ENDING)
+		step_ending(c, ps->now);
+	if (pollset_ready(ps, c->slot) != 0 || c->state == COMMAND_OVER)
+		read_output(c);
+	send_output(c);
+}
+
+void
+command_free(struct command *c)
+{
+	if (c == NULL)
+		return;
+	if (c->dir[0] != '\0' && !tree_remove(c->dir))
+		log_say(
+		    LOG_ERROR, "cannot remove %s: %s; remove it by hand", c->dir, strerror(errno));
+	os_close(&c->out);
+	free(c->ring.bytes);
+	free(c->words);
+	free(c);
+}

@@ -1,0 +1,87 @@
+/*
+ * tunnel/command.h - far: starts and watches the COMMAND of a tunnel.
+ *
+ * The near side asks for it on a stream to COMMAND_TARGET: run.h.  Records pass
+ * on that stream: PROTOCOL, section 4.
+ *
+ *   none --stream--> words --RUN--> runs --stop, or its end--> ending --> over
+ *
+ * COMMAND is started from the user's login shell, in a session of its own, with
+ * /dev/null as its stdin.  Its output never blocks it: without a line, or with
+ * a slow reader, the last COMMAND_OUTPUT_MOST bytes are kept.
+ *
+ * It stops with the stream, or if relay stops: its process group, and processes
+ * that have left the group and have become children of relay, get SIGTERM, and
+ * 10 s later SIGKILL.  When it ends by itself, what it has left running is
+ * stopped in the same way.
+ *
+ * The tunnel has a directory of mode 0700 below /tmp from the stream until
+ * command_free.  "@/" is this directory.
+ *
+ * Times are microseconds of pollset_clock.  No function waits, except for a
+ * file system.
+ */
+#ifndef TUNNEL_COMMAND_H
+#define TUNNEL_COMMAND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define COMMAND_TARGET "=command"
+#define COMMAND_DIR "@/"                 /* the directory of the tunnel */
+#define COMMAND_WORDS_MOST 65536         /* bytes of all words, a NUL after each */
+#define COMMAND_OUTPUT_MOST (256 * 1024) /* bytes that wait on the far side */
+#define COMMAND_HEAD 4                   /* bytes of u8 type and u24 length */
+
+/* The types of records. */
+enum {
+	COMMAND_WORD = 1,     /* near: one word */
+	COMMAND_RUN = 2,      /* near: there are no more words */
+	COMMAND_STOP = 3,     /* near: SIGTERM; again: SIGKILL */
+	COMMAND_OUTPUT = 16,  /* far: what COMMAND has printed */
+	COMMAND_DROPPED = 17, /* far: u64 bytes of its output were dropped here */
+	COMMAND_END = 18      /* far: u8 status as of a shell, and words for people */
+};
+
+struct children;
+struct command;
+struct pollset;
+struct stream;
+
+/*
+ * command_new(kids): no COMMAND yet; NULL: no memory.  ${kids} is borrowed.
+ *
+ * command_open(c, s): serve the stream ${s}, which belongs to ${c} from then on.
+ * If it cannot be served, reset it with a reason.  There is one COMMAND in the
+ * life of ${c}.
+ *
+ * command_resolve(c, text, dst, size): write ${text}, whose first bytes may be
+ * COMMAND_DIR, into ${dst}.  Return false if there is no room, or no directory.
+ *
+ * command_stop(c, now): stop COMMAND.  A second call: at once, with SIGKILL.
+ *
+ * command_want(c, ps), command_step(c, ps): once a turn, before and after poll.
+ * command_step comes after spawn_reap.
+ *
+ * command_free(c): remove the directory.  A failure is logged.
+ *
+ * Each function but command_new takes NULL, which refuses the stream and has no
+ * directory.
+ */
+struct command *command_new(struct children *kids);
+void command_open(struct command *c, struct stream *s);
+bool command_resolve(const struct command *c, const char *text, char *dst, size_t size);
+void command_stop(struct command *c, int64_t now);
+void command_want(struct command *c, struct pollset *ps);
+void command_step(struct command *c, const struct pollset *ps);
+void command_free(struct command *c);
+
+/*
+ * command_head(head, type, length): write the head of a record.
+ * command_length(head): the length in it.
+ */
+void command_head(unsigned char head[COMMAND_HEAD], unsigned type, size_t length);
+size_t command_length(const unsigned char head[COMMAND_HEAD]);
+
+#endif

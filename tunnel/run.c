@@ -1,0 +1,238 @@
+/* tunnel/run.c - near: the COMMAND that a tunnel runs on its last hop. */
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/poll.h"
+#include "mux/mux.h"
+#include "spawn.h"
+#include "tunnel/command.h"
+#include "tunnel/run.h"
+
+#define NAME_SIZE 64
+#define END_SIZE 512
+#define PIECE 4096     /* bytes of output that are held */
+#define PIECES 16      /* in a turn, at most */
+#define DROPPED_SIZE 8 /* bytes of the body of COMMAND_DROPPED */
+
+struct run {
+	char *const *words;
+	char name[NAME_SIZE];
+	enum run_life life;
+	struct stream *stream;
+
+	unsigned char head[COMMAND_HEAD]; /* of the record that is being read */
+	size_t have, left;                /* bytes of the head; bytes of the body to read */
+	unsigned char body[END_SIZE];     /* its first bytes, if it is no output */
+	size_t kept;
+
+	char piece[PIECE]; /* of output that is not written yet */
+	size_t at, used;
+	char reason[END_SIZE + 1];
+};
+
+static bool
+has_blank(const char *word)
+{
+	return strpbrk(word, " \t\n") != NULL;
+}
+
+struct run *
+run_new(char *const *words)
+{
+	struct run *r = calloc(1, sizeof(*r));
+
+	if (r == NULL)
+		return NULL;
+	r->words = words;
+	snprintf(r->name, sizeof(r->name), "%s",
+	    words[1] == NULL && has_blank(words[0]) ? "the command" : spawn_name(words));
+	return r;
+}
+
+static bool
+put_record(struct run *r, unsigned type, const char *p, size_t n)
+{
+	unsigned char head[COMMAND_HEAD];
+
+	command_head(head, type, n);
+	return buf_put(stream_tx(r->stream), head, sizeof(head)) &&
+	       buf_put(stream_tx(r->stream), p, n);
+}
+
+bool
+run_start(struct run *r, struct mux *m)
+{
+	bool fits = true;
+	int i;
+
+	r->stream = mux_open(m, COMMAND_TARGET);
+	if (r->stream == NULL)
+		return false;
+	for (i = 0; r->words[i] != NULL && fits; i++)
+		fits = put_record(r, COMMAND_WORD, r->words[i], strlen(r->words[i]));
+	fits = fits && put_record(r, COMMAND_RUN, "", 0);
+	if (!fits) {
+		stream_release(r->stream);
+		r->stream = NULL;
+		return false;
+	}
+	stream_push(r->stream);
+	r->life = RUN_ALIVE;
+	return true;
+}
+
+void
+run_stop(struct run *r)
+{
+	if (r->life != RUN_ALIVE || stream_is_reset(r->stream))
+		return;
+	if (put_record(r, COMMAND_STOP, "", 0))
+		stream_push(r->stream);
+	else /* this stops COMMAND, too */
+		stream_reset(r->stream, MUX_NO_ROOM, "out of memory");
+}
+
+/* ---- what the far side sends ---- */
+
+static void
+log_dropped(const struct run *r)
+{
+	uint64_t n = 0;
+	size_t i;
+
+	if (r->kept != DROPPED_SIZE)
+		return;
+	for (i = 0; i < DROPPED_SIZE; i++)
+		n = n << 8 | r->body[i];
+	log_say(LOG_NOTICE,
+	    "%llu bytes of the output of %s were dropped: it prints faster than "
+	    "they can be sent or shown here",
+	    (unsigned long long)n, r->name);
+}
+
+static void
+end_record(struct run *r)
+{
+	r->have = 0;
+	if (r->head[0] == COMMAND_DROPPED)
+		log_dropped(r);
+	if (r->head[0] == COMMAND_END && r->kept > 0 && r->reason[0] == '\0')
+		snprintf(r->reason, sizeof(r->reason), "%.*s", (int)r->kept - 1,
+		    (const char *)r->body + 1);
+	r->kept = 0;
+}
+
+/* Read a part of the body of a record. */
+static size_t
+read_body(struct run *r)
+{
+	struct buf *rx = stream_rx(r->stream);
+	unsigned char rest[PIECE];
+	size_t n = r->left < PIECE ? r->left : PIECE;
+
+	if (r->head[0] == COMMAND_OUTPUT) {
+		n = buf_take(rx, r->piece, n);
+		r->at = 0;
+		r->used = n;
+	} else {
+		n = buf_take(rx, rest, n);
+		if (r->kept + n <= sizeof(r->body)) {
+			memcpy(r->body + r->kept, rest, n);
+			r->kept += n;
+		}
+	}
+	r->left -= n;
+	return n;
+}
+
+/* Return false if there is no more to read. */
+static bool
+read_some(struct run *r)
+{
+	size_t n;
+
+	if (r->have < COMMAND_HEAD) {
+		n = buf_take(stream_rx(r->stream), r->head + r->have, COMMAND_HEAD - r->have);
+		r->have += n;
+		r->left = command_length(r->head);
+	} else {
+		n = read_body(r);
+	}
+	if (n > 0)
+		stream_consumed(r->stream, n);
+	if (r->have == COMMAND_HEAD && r->left == 0)
+		end_record(r);
+	return n > 0;
+}
+
+static void
+write_piece(struct run *r)
+{
+	size_t n = log_output(r->piece + r->at, r->used);
+
+	r->at += n;
+	r->used -= n;
+}
+
+static void
+end(struct run *r)
+{
+	r->life = r->reason[0] != '\0' ? RUN_ENDED : RUN_REFUSED;
+	if (r->life == RUN_REFUSED)
+		snprintf(r->reason, sizeof(r->reason), "%s", stream_reason(r->stream));
+	stream_release(r->stream);
+	r->stream = NULL;
+}
+
+void
+run_step(struct run *r)
+{
+	int i;
+
+	if (r == NULL || r->life != RUN_ALIVE)
+		return;
+	for (i = 0; i < PIECES; i++) {
+		write_piece(r);
+		if (r->used > 0)
+			return;
+		if (read_some(r))
+			continue;
+		if (stream_eof_read(r->stream) || stream_is_closed(r->stream))
+			end(r);
+		return;
+	}
+}
+
+void
+run_want(const struct run *r, struct pollset *ps)
+{
+	if (r == NULL || r->life != RUN_ALIVE)
+		return;
+	if (r->used > 0)
+		pollset_add(ps, log_descriptor(), POLLOUT);
+	else if (stream_rx(r->stream)->used > 0)
+		pollset_until(ps, ps->now);
+}
+
+enum run_life
+run_life(const struct run *r)
+{
+	return r == NULL ? RUN_IDLE : r->life;
+}
+
+const char *
+run_name(const struct run *r)
+{
+	return r->name;
+}
+
+const char *
+run_reason(const struct run *r)
+{
+	return r->reason;
+}
