@@ -62,7 +62,7 @@ BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o base/tree.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
 MUX = mux/cc.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
-TUNNEL = tunnel/bootstrap.o tunnel/command.o tunnel/elf.o tunnel/forward.o tunnel/hops.o tunnel/keeper.o \
+TUNNEL = tunnel/bootstrap.o tunnel/command.o tunnel/dir.o tunnel/elf.o tunnel/forward.o tunnel/hops.o tunnel/keeper.o \
 	tunnel/probe.o tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
 CLI = cli/announce.o cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemon.o cli/options.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)

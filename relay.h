@@ -44,6 +44,9 @@
  *   tunnel/remote.c     -R: listeners on the far side
  *   tunnel/keeper.c     far side: keeps a session without a channel
  *   tunnel/serve.c      far side: connects the streams that were opened
+ *   tunnel/run.c        near side: the COMMAND that the last hop runs
+ *   tunnel/command.c    far side: starts and watches it
+ *   tunnel/dir.c        its directory, "@/"
  *   tunnel/probe.c      -n: tests each hop and target; -w: tests the targets
  *
  * The command line:
@@ -62,6 +65,7 @@
  *   base/poll.c         the set of descriptors of one turn, the clock
  *   base/signals.c      signals as a descriptor
  *   base/log.c          messages on stderr
+ *   base/tree.c         removes a directory and what is in it
  *   base/os.c           system calls
  *   base/os_*.c         what POSIX.1-2008 lacks: the file for this system is
  *                       built (linux, darwin, bsd or posix)

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -257,10 +258,14 @@ parent_of(const char *pid)
 int
 os_children(pid_t *pids, int most)
 {
-	DIR *d = opendir("/proc");
 	struct dirent *entry;
+	siginfo_t info;
 	int n = 0;
+	DIR *d;
 
+	if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == -1)
+		return 0; /* ECHILD: there is none */
+	d = opendir("/proc");
 	if (d == NULL)
 		return 0;
 	while (n < most && (entry = readdir(d)) != NULL)

@@ -16,6 +16,7 @@
 #include "net/endpoint.h"
 #include "net/unixpath.h"
 #include "tunnel/command.h"
+#include "tunnel/dir.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "relay.h"
@@ -469,7 +470,7 @@ parse_hops(struct options *o, int n, char *argv[])
 static bool
 in_dir(const char *text)
 {
-	return strncmp(text, COMMAND_DIR, strlen(COMMAND_DIR)) == 0;
+	return strncmp(text, DIR_MARK, strlen(DIR_MARK)) == 0;
 }
 
 static void

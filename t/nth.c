@@ -776,6 +776,41 @@ opendir(const char *path)
 	return fails("opendir", "-", SITE) ? NULL : real(path);
 }
 
+DIR *
+fdopendir(int fd)
+{
+	REAL(fdopendir);
+	return fails("fdopendir", "-", SITE) ? NULL : real(fd);
+}
+
+int
+openat(int at, const char *path, int flags, ...)
+{
+	REAL(openat);
+	return fails("openat", "-", SITE) ? -1 : real(at, path, flags);
+}
+
+int
+unlinkat(int at, const char *path, int flags)
+{
+	REAL(unlinkat);
+	return fails("unlinkat", "-", SITE) ? -1 : real(at, path, flags);
+}
+
+int
+fchmod(int fd, mode_t mode)
+{
+	REAL(fchmod);
+	return fails("fchmod", "-", SITE) ? -1 : real(fd, mode);
+}
+
+int
+setenv(const char *name, const char *value, int overwrite)
+{
+	REAL(setenv);
+	return fails("setenv", "-", SITE) ? -1 : real(name, value, overwrite);
+}
+
 int
 chdir(const char *path)
 {

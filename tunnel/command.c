@@ -5,23 +5,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "base/poll.h"
-#include "base/tree.h"
 #include "mux/mux.h"
 #include "spawn.h"
 #include "relay.h"
 #include "tunnel/command.h"
+#include "tunnel/dir.h"
 
-#define DIR "/tmp/relay-"
-#define DIR_RANDOM 8 /* bytes in its name */
-#define DIR_TRIES 16
-#define DIR_SIZE 64
 #define READ_MOST 65536  /* bytes of a read */
 #define READS 4          /* in a turn, at most */
 #define PIECE_MOST 16384 /* bytes of a record of output */
@@ -49,7 +44,7 @@ struct command {
 	struct children *kids;
 	enum state state;
 	struct stream *stream; /* NULL: the near side has left */
-	char dir[DIR_SIZE];    /* "": none */
+	struct dir dir;        /* made with the stream */
 
 	unsigned char head[COMMAND_HEAD]; /* of the record that is being read */
 	size_t have, left;                /* bytes of the head; bytes of the body to read */
@@ -112,43 +107,12 @@ put_record(struct command *c, unsigned type, const void *p, size_t n)
 	stream_push(c->stream);
 }
 
-/* ---- the directory ---- */
-
-/* A directory that exists is not used: another user may have made it. */
-static bool
-make_dir(struct command *c)
-{
-	unsigned char random[DIR_RANDOM];
-	int tries, i, n;
-
-	for (tries = 0; tries < DIR_TRIES; tries++) {
-		if (!os_random(random, sizeof(random)))
-			break;
-		n = snprintf(c->dir, sizeof(c->dir), "%s", DIR);
-		for (i = 0; i < DIR_RANDOM; i++)
-			n += snprintf(c->dir + n, sizeof(c->dir) - (size_t)n, "%02x", random[i]);
-		if (mkdir(c->dir, 0700) == 0)
-			return true;
-		if (errno != EEXIST)
-			break;
-	}
-	c->dir[0] = '\0';
-	return false;
-}
-
 bool
 command_resolve(const struct command *c, const char *text, char *dst, size_t size)
 {
-	size_t mark = strlen(COMMAND_DIR);
-	int n;
+	static const struct dir none = { .fd = -1 };
 
-	if (strncmp(text, COMMAND_DIR, mark) != 0)
-		n = snprintf(dst, size, "%s", text);
-	else if (c == NULL || c->dir[0] == '\0')
-		return false;
-	else
-		n = snprintf(dst, size, "%s/%s", c->dir, text + mark);
-	return n >= 0 && (size_t)n < size;
+	return dir_resolve(c == NULL ? &none : &c->dir, text, dst, size);
 }
 
 /* ---- a text that grows ---- */
@@ -193,14 +157,14 @@ append_text(struct text *t, const char *text)
 static void
 append_word(const struct command *c, struct text *t, const char *word)
 {
-	size_t mark = strlen(COMMAND_DIR);
+	size_t mark = strlen(DIR_MARK);
 	const char *at;
 	bool begins = true;
 
 	append_text(t, "'");
 	for (at = word; *at != '\0'; at++) {
-		if (begins && strncmp(at, COMMAND_DIR, mark) == 0) {
-			append_text(t, c->dir);
+		if (begins && strncmp(at, DIR_MARK, mark) == 0) {
+			append_text(t, c->dir.path);
 			at += mark - 1;
 			append_text(t, "/");
 		} else if (*at == '\'') {
@@ -264,7 +228,7 @@ start_shell(struct command *c)
 	append_text(&name, "-");
 	append_text(&name, slash + 1);
 	line = make_line(c, &text);
-	if (!name.failed && line != NULL && setenv("RELAY_DIR", c->dir, 1) == 0) {
+	if (!name.failed && line != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0) {
 		argv[0] = name.p;
 		argv[1] = dash_c;
 		argv[2] = malloc(strlen(line) + 1);
@@ -362,13 +326,16 @@ has_signalled(const struct command *c, pid_t pid)
 	return false;
 }
 
-/* Processes that have left the group, and whose parents have ended. */
+/*
+ * Processes that have left the group, and whose parents have ended.  While
+ * COMMAND itself runs, it may stop its own.
+ */
 static bool
 signal_orphans(struct command *c)
 {
+	bool left = spawn_exit(c->child) == -1;
 	pid_t pids[ORPHANS];
-	int n = os_children(pids, ORPHANS), i;
-	bool left = false;
+	int n = left ? 0 : os_children(pids, ORPHANS), i;
 
 	for (i = 0; i < n; i++) {
 		if (spawn_owns(c->kids, pids[i]))
@@ -636,7 +603,7 @@ command_open(struct command *c, struct stream *s)
 		stream_release(s);
 		return;
 	}
-	if (!make_dir(c)) {
+	if (!dir_make(&c->dir)) {
 		snprintf(why, sizeof(why), "cannot make a directory in /tmp: %s", strerror(errno));
 		refuse(s, MUX_UNUSABLE, why);
 		stream_release(s);
@@ -657,7 +624,7 @@ command_new(struct children *kids)
 	if (c == NULL)
 		return NULL;
 	c->kids = kids;
-	c->out = c->slot = -1;
+	c->dir.fd = c->out = c->slot = -1;
 	return c;
 }
 
@@ -697,9 +664,7 @@ command_free(struct command *c)
 {
 	if (c == NULL)
 		return;
-	if (c->dir[0] != '\0' && !tree_remove(c->dir))
-		log_say(
-		    LOG_ERROR, "cannot remove %s: %s; remove it by hand", c->dir, strerror(errno));
+	dir_remove(&c->dir);
 	os_close(&c->out);
 	free(c->ring.bytes);
 	free(c->words);

@@ -15,8 +15,7 @@
  * 10 s later SIGKILL.  When it ends by itself, what it has left running is
  * stopped in the same way.
  *
- * The tunnel has a directory of mode 0700 below /tmp from the stream until
- * command_free.  "@/" is this directory.
+ * The tunnel has a directory (dir.h) from the stream until command_free.
  *
  * Times are microseconds of pollset_clock.  No function waits, except for a
  * file system.
@@ -29,7 +28,6 @@
 #include <stdint.h>
 
 #define COMMAND_TARGET "=command"
-#define COMMAND_DIR "@/"                 /* the directory of the tunnel */
 #define COMMAND_WORDS_MOST 65536         /* bytes of all words, a NUL after each */
 #define COMMAND_OUTPUT_MOST (256 * 1024) /* bytes that wait on the far side */
 #define COMMAND_HEAD 4                   /* bytes of u8 type and u24 length */
@@ -56,8 +54,7 @@ struct stream;
  * If it cannot be served, reset it with a reason.  There is one COMMAND in the
  * life of ${c}.
  *
- * command_resolve(c, text, dst, size): write ${text}, whose first bytes may be
- * COMMAND_DIR, into ${dst}.  Return false if there is no room, or no directory.
+ * command_resolve(c, text, dst, size): dir_resolve with the directory of ${c}.
  *
  * command_stop(c, now): stop COMMAND.  A second call: at once, with SIGKILL.
  *

@@ -1,0 +1,36 @@
+/*
+ * tunnel/dir.h - the directory of a tunnel on its last hop: "@/".
+ *
+ * It has mode 0700 and is below /tmp.  $XDG_RUNTIME_DIR is removed at logout,
+ * and a lost line can end the login session.
+ *
+ * A locked file in it shows that its relay runs.  If a relay was killed, the
+ * next one of this user removes its directory.
+ */
+#ifndef TUNNEL_DIR_H
+#define TUNNEL_DIR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define DIR_MARK "@/"
+#define DIR_SIZE 64
+
+/* Zeros and fd -1: there is none. */
+struct dir {
+	char path[DIR_SIZE];
+	int fd; /* of the locked file; -1: the file system has no locks */
+};
+
+/*
+ * dir_make(d): make a directory, and remove those that were left.
+ * dir_remove(d): remove it and all that is in it.  A failure is logged.
+ * dir_resolve(d, text, dst, size): copy ${text} to ${dst}; if it begins with
+ * DIR_MARK, with the path instead.  Return false if there is no room, or no
+ * directory.
+ */
+bool dir_make(struct dir *d);
+void dir_remove(struct dir *d);
+bool dir_resolve(const struct dir *d, const char *text, char *dst, size_t size);
+
+#endif
