@@ -513,6 +513,37 @@ START_TEST(a_wire_takes_much_at_once_and_passes_its_end)
 }
 END_TEST
 
+/* stdin is /dev/null, one pipe has both outputs, and the session is its own. */
+START_TEST(a_child_alone)
+{
+	char *argv[] = { (char *)"-name", (char *)"-c", (char *)"cat; echo $0 $$; echo err >&2; exec sleep 100", NULL };
+	struct child *c = spawn_file(&kids, "/bin/sh", argv, SPAWN_ALONE);
+	char got[64] = "", expected[64];
+	size_t n = 0;
+	ssize_t r;
+	int in;
+
+	ck_assert_ptr_nonnull(c);
+	ck_assert_int_eq(spawn_take_out(c), -1);
+	ck_assert_int_eq(spawn_take_stderr(c), -1);
+	in = spawn_take_in(c);
+	snprintf(expected, sizeof(expected), "-name %d\nerr\n", (int)spawn_pid(c));
+	UNTIL(n == strlen(expected), if ((r = read(in, got + n, sizeof(got) - 1 - n)) > 0) n += (size_t)r);
+	ck_assert_str_eq(got, expected);
+	ck_assert_int_eq(getsid(spawn_pid(c)), spawn_pid(c));
+	ck_assert(spawn_owns(&kids, spawn_pid(c)) && !spawn_owns(&kids, getpid()));
+	capture();
+	ck_assert_int_eq(kill(-spawn_pid(c), SIGKILL), 0);
+	WAIT_FOR((spawn_reap(&kids), spawn_exit(c) != -1));
+	ck_assert_int_eq(spawn_exit(c), 128 + 9);
+	ck_assert_str_eq(captured(), ""); /* its owner reports it */
+	spawn_release(c, pollset_clock());
+	close(in);
+	finish();
+	ck_assert_int_eq(status, STATUS_OK);
+}
+END_TEST
+
 /* ---- a captured stderr ---- */
 
 static struct child *
@@ -581,6 +612,7 @@ END_TEST
 TESTS("spawn")
 {
 	tcase_add_test(tc, a_wire_takes_much_at_once_and_passes_its_end);
+	tcase_add_test(tc, a_child_alone);
 	tcase_add_test(tc, a_captured_stderr_goes_to_its_reader_alone);
 	tcase_add_loop_test(tc, the_end_of_a_captured_child_is_logged_with_v, 0, 2);
 	tcase_add_test(tc, a_running_child_has_no_status);

@@ -14,6 +14,42 @@ START_TEST(a_message_is_one_line_that_begins_with_the_name)
 }
 END_TEST
 
+START_TEST(output_is_not_changed_and_a_message_begins_a_line)
+{
+	capture();
+	ck_assert_uint_eq(log_output("\033a\001\n", 4), 4);
+	log_say(LOG_ERROR, "one");
+	ck_assert_uint_eq(log_output("part", 4), 4);
+	log_say(LOG_INFO, "not shown");
+	ck_assert_uint_eq(log_output("", 0), 0);
+	log_say(LOG_ERROR, "two");
+	log_say(LOG_ERROR, "three");
+	ck_assert_str_eq(captured(), "\033a\001\nrelay: one\npart\nrelay: two\nrelay: three\n");
+}
+END_TEST
+
+START_TEST(output_waits_for_its_reader)
+{
+	static char much[100000];
+	int fd[2];
+	size_t n, sum = 0;
+
+	ck_assert_int_eq(pipe(fd), 0);
+	ck_assert_int_eq(dup2(fd[1], 2), 2);
+	ck_assert_int_eq(log_descriptor(), 2);
+	while ((n = log_output(much, sizeof(much))) > 0)
+		sum += n;
+	ck_assert_uint_gt(sum, 4000);
+	ck_assert_int_gt(read(fd[0], much, sizeof(much)), 0);
+	ck_assert_uint_gt(log_output(much, sizeof(much)), 0);
+	signal(SIGPIPE, SIG_IGN);
+	close(fd[0]);
+	errno = 77;
+	ck_assert_uint_gt(log_output(much, sizeof(much)), 0); /* it is lost */
+	ck_assert_int_eq(errno, 77);
+}
+END_TEST
+
 START_TEST(a_level_includes_the_graver_ones)
 {
 	static const char *const seen[] = { "relay: e\n", "relay: e\nrelay: n\n",
@@ -392,6 +428,8 @@ TESTS("log")
 	tcase_add_test(tc, a_long_status_is_cut);
 	tcase_add_test(tc, a_status_has_no_control_characters);
 	tcase_add_test(tc, a_message_is_one_line_that_begins_with_the_name);
+	tcase_add_test(tc, output_is_not_changed_and_a_message_begins_a_line);
+	tcase_add_test(tc, output_waits_for_its_reader);
 	tcase_add_loop_test(tc, a_level_includes_the_graver_ones, 0, 3);
 	tcase_add_test(tc, by_default_notices_are_shown_and_infos_are_not);
 	tcase_add_loop_test(tc, no_control_character_reaches_the_terminal, 1, 256);

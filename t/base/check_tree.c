@@ -1,0 +1,91 @@
+/* check_tree.c - removing a directory and what is in it. */
+#include <sys/stat.h>
+
+#include "t/all.h"
+#include "t/check.h"
+
+static char top[64];
+
+static void
+sh(const char *line)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "cd %s && %s", top, line);
+	ck_assert_int_eq(system(command), 0);
+}
+
+static void
+begin(void)
+{
+	snprintf(top, sizeof(top), "/tmp/relay-check-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(top));
+}
+
+static bool
+removed(const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", top, name);
+	return tree_remove(path);
+}
+
+START_TEST(all_that_is_in_it_goes)
+{
+	begin();
+	sh("mkdir -p a/b/c a/ro; touch a/x a/b/.y a/b/c/z a/ro/r; mkfifo a/p; chmod 500 a/ro; chmod 0 a/x");
+	ck_assert(removed("a"));
+	sh("test ! -e a");
+	ck_assert(tree_remove(top));
+	ck_assert_int_eq(access(top, F_OK), -1);
+}
+END_TEST
+
+START_TEST(links_are_not_followed)
+{
+	begin();
+	sh("mkdir a kept; touch kept/x; ln -s ../kept a/dir; ln -s ../kept/x a/file; ln -s . a/loop; ln -s a link; ln kept/x a/hard");
+	ck_assert(!removed("link"));
+	sh("test -L link && test -e a/hard");
+	ck_assert(removed("a"));
+	sh("test -e kept/x && test ! -e a");
+	ck_assert(tree_remove(top));
+}
+END_TEST
+
+START_TEST(what_is_no_directory_stays)
+{
+	begin();
+	sh("touch x");
+	ck_assert(!removed("x"));
+	ck_assert_int_eq(errno, ENOTDIR);
+	ck_assert(!removed("none"));
+	ck_assert_int_eq(errno, ENOENT);
+	ck_assert(tree_remove(top));
+}
+END_TEST
+
+START_TEST(the_depth_is_limited)
+{
+	char line[128];
+	int fds = fds_open();
+
+	begin();
+	snprintf(line, sizeof(line), "i=0; while [ $i -lt %d ]; do mkdir d && cd d && i=$((i + 1)) || exit; done", TREE_DEPTH + 1);
+	sh(line);
+	ck_assert(!tree_remove(top));
+	ck_assert_int_eq(errno, ELOOP);
+	ck_assert_int_eq(fds_open(), fds);
+	sh("rm -r d");
+	ck_assert(tree_remove(top));
+}
+END_TEST
+
+TESTS("tree")
+{
+	tcase_add_test(tc, all_that_is_in_it_goes);
+	tcase_add_test(tc, links_are_not_followed);
+	tcase_add_test(tc, what_is_no_directory_stays);
+	tcase_add_test(tc, the_depth_is_limited);
+}
