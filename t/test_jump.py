@@ -354,10 +354,13 @@ def test_failed_step(hosts, far, words, good, bad, part):
     (['-J', 'nowhere.invalid', 'node'], ['cannot reach nowhere.invalid: ', 'Could not resolve', 'is the name right?']),
     (['-J', 'closed', 'node'], ['cannot reach closed: ', 'Connection refused']),
     (['-J', 'locked', 'node'], ['cannot reach locked: ', 'Permission denied']),
-    (['-J', 'login,closed', 'node'], ['login: ', 'Connection refused']),
+    (['-J', 'login,closed', 'node'],
+     ['cannot reach closed: login: ', 'Connection refused; no sshd listens there']),
     (['-J', 'login,locked', 'node'], ['cannot reach locked: ', 'Permission denied']),
-    (['-J', 'login', 'closed'], ['login: ', 'Connection refused']),
-    (['-J', 'login', 'nowhere.invalid'], ['login: ', 'nowhere.invalid']),
+    (['-J', 'login', 'closed'],
+     ['cannot reach closed: login: ', 'Connection refused; no sshd listens there']),
+    (['-J', 'login', 'nowhere.invalid'],
+     ['cannot reach nowhere.invalid: login: ', 'The hop before looks it up']),
     (['-J', 'login', 'locked'], ['cannot reach locked: ', 'Permission denied']),
     (['-J', 'login', 'gate', 'locked'], ['cannot reach ', 'Permission denied', 'use -J']),
 ], ids=str)
@@ -369,6 +372,7 @@ def test_no_way(tunnel, far, words, parts):
     assert r.wait() == 7, r.err()
     assert r.proc.stdout.read() == b''
     assert lines(r)[-1].startswith('relay: ') and all(p in lines(r)[-1] for p in parts), r.err()
+    assert '-w SECONDS' not in r.err() and len(lines(r)) <= 3, r.err()
     assert 'UNKNOWN port' not in r.err() and 'kex_exchange' not in r.err(), r.err()
     assert len(lines(r)) == len(set(lines(r))), r.err()
     assert '-J' in parts[-1] or 'use -J' not in r.err()

@@ -95,12 +95,12 @@ def test_unknown_host(probe, hops, hop):
 
 @pytest.mark.parametrize('hops', [('locked',), ('login', 'locked'), ('nowhere',), ('login', 'nowhere')])
 def test_same_words_as_a_tunnel(probe, hosts, hops):
-    """Goal: if a hop cannot be reached, -n reports the cause and the remedy
-    that the tunnel logs."""
+    """Goal: if a hop cannot be reached, -n reports the cause that the tunnel
+    logs, with a remedy.  The tunnel may not find out which hop it is."""
     r, tunnel = probe('-L', '8888:/a', *hops), hosts.run(rig.RELAY, '-L', '127.0.0.1:0:/a', *hops)
-    cause = re.search('cannot reach .*?%s: (.*)' % hops[-1], tunnel.stderr).group(1)
-    reports(r, 'FAIL', hops[-1], re.escape(cause) + '$')
-    assert (hops == ('locked',)) == ('; ' not in cause), cause
+    cause = re.search('cannot reach .*?%s: ([^;]*; )' % hops[-1], tunnel.stderr).group(1)
+    reports(r, 'FAIL', hops[-1], 'cannot reach %s: %s' % (hops[-1], re.escape(cause)))
+    assert 'relay -n' not in r.stdout and cause not in r.stderr
 
 
 def test_many_words_on_stderr(probe, hop):
@@ -108,7 +108,7 @@ def test_many_words_on_stderr(probe, hop):
     It is whole and has its remedy."""
     wordy = hop('printf "%0600d\\n" 1 2 3 >&2; printf "Host key verification failed.\\r\\n" >&2; exec >&-; exit 255\n')
     r = probe('-L', '8888:/a', wordy)
-    reports(r, 'FAIL', wordy, 'Host key verification failed.; log in by hand once, and accept the key$')
+    reports(r, 'FAIL', wordy, 'Host key verification failed; log in by hand once: ssh asks about a new key, .*$')
 
 
 def test_terminal(probe):

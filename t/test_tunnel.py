@@ -309,14 +309,15 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     (['-L', '8888:localhost:99999', 'login'], '"99999"'),
     (['-L', '8888:/a'], 'a tunnel needs a hop'),
     (['-L', '8888:/a', 'login', ''], 'a hop is empty'),
-    (['-L', '8888:/a', 'login', '-v'], '"-v" is not a hop'),
+    (['-L', '8888:/a', 'login', '-y'], "-y; to pass it to ssh, write -e 'ssh -y'"),
+    (['-L', '8888:/a', 'login', ' -v'], '" -v" is not a hop'),
     (['-L', '8888:/a', 'login', 'n;reboot'], 'contains a ;'),
     (['-L', '8888:/a', 'login', "ssh -o 'a b' node"], "contains a '"),
     (['-W', 'node:22', '-L', '8888:/a', 'login'], '-W excludes'),
     (['-D', '-', 'login'], 'a proxy listens on a port'),
     (['-f', '-W', 'node:22', 'login'], '-f needs a listener'),
     (['-m', '-L', '8888:/a', 'login'], 'use one of them'),
-    (['-x', '/a', '8888', '/a'], '-e, -J and -x need a tunnel'),
+    (['-x', '/a', '8888', '/a'], '-e, -J, -l, -o, -p and -x need a tunnel'),
 ])
 def test_wrong_words(run, words, expected):
     """Goal: contradictory or malformed arguments give one line and status 2,
@@ -1242,22 +1243,33 @@ def test_options_of_ssh(tunnel, far, web, hosts):
     (['no.such.host.invalid'],
      ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'is the name right?']),
     (['login', 'no.such.host.invalid'],
-     ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'as the hop before it knows it']),
-    (['closed'], ['cannot reach closed: ', 'Connection refused']),
-    (['login', 'closed'], ['cannot reach login -> closed: ', 'Connection refused']),
-    (['locked'], ['cannot reach locked: ', 'Permission denied']),
+     ['cannot reach no.such.host.invalid: ', 'Could not resolve', 'The hop before looks it up']),
+    (['closed'], ['cannot reach closed: 127.0.0.1 port ', ': Connection refused; ', '(-p)']),
+    (['login', 'closed'], ['cannot reach login -> closed: ', 'Connection refused', 'relay -n']),
+    (['locked'], ['cannot reach locked: ', 'Permission denied', 'ssh -v shows the keys']),
     (['login', 'locked'],
      ['cannot reach login -> locked: ', 'Permission denied', 'put a key for it on the hop before']),
-    (['login', 'none at all'], ['cannot reach login -> none at all: ', 'not found']),
+    (['login', 'none at all'], ['cannot reach login -> none at all: ', 'not found', 'whole path']),
+    (['-o', 'ProxyJump=login', 'node'], ['cannot reach node: ', 'use -J of relay']),
+    (['-o', 'Port=x', 'login'], ['cannot reach login: ', 'Bad port']),
 ])
 def test_no_way(tunnel, far, hops, expected):
     """Goal: if a hop cannot be reached, one line names it, the cause and the
-    remedy.  The status is 7 and stdout is empty."""
+    remedy, and nothing else is logged.  The status is 7 and stdout is empty."""
     r = tunnel('-L', '127.0.0.1:0:/a', *hops)
     assert r.wait() == 7, r.err()
     assert r.proc.stdout.read() == b''
-    own = [line for line in r.err().splitlines() if line.startswith('relay: ')]
-    assert len(own) == 2 and all(words in own[1] for words in expected), r.err()
+    lines = r.err().splitlines()
+    assert len(lines) == 2 and all(words in lines[1] for words in expected), r.err()
+
+
+def test_login_shell_that_runs_nothing(tunnel, far):
+    """Goal: if the login shell prints a line and exits, this line is the
+    cause."""
+    r = tunnel('-L', '127.0.0.1:0:/a', 'login', env={'FAR_COMMAND': 'echo closed today; exit 1'})
+    assert r.wait() == 7
+    assert 'cannot reach login: ssh ended with status 1 after this output: "closed today"; ' \
+        in r.err(), r.err()
 
 
 def test_cannot_listen_here(tunnel, far, web, tmp):
@@ -1322,10 +1334,13 @@ def test_wait_for_target(tunnel, far, tmp, target):
 
 def test_wait_in_vain(tunnel, far, tmp):
     """Goal: with -w and no target, the status is 1 and the error names the
-    target."""
+    target.  -w does not apply to the target of -R, so it is not the remedy."""
     r = tunnel('-w', '1', '-L', '127.0.0.1:0:%s/none' % tmp, far.here())
     assert r.wait() == 1, r.err()
-    assert tmp + '/none: No such file' in r.err()
+    assert tmp + '/none: No such file' in r.err() and 'raise the SECONDS of -w' in r.err()
+    r = tunnel('-R', '127.0.0.1:0:%s/none' % tmp, far.here())
+    assert rig.fate_at(r.address) == 'reset'
+    assert r.says('/none').endswith('; start its server')
 
 
 @pytest.mark.parametrize('kind', ['-L', '-R'])

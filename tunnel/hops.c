@@ -488,22 +488,126 @@ hops_own_line(const struct hops *h, const char *line)
 	return h->config.jumps > 0 && strncmp(line, LOG_PREFIX, n) == 0 ? line + n : NULL;
 }
 
+static const char *
+skip(const char *text, const char *start)
+{
+	size_t n = strlen(start);
+
+	return strncmp(text, start, n) == 0 ? text + n : text;
+}
+
+const char *
+hops_cause(const struct hops *h, int hop, const char *line, char *dst, size_t size)
+{
+	const char *name = hop == -1 ? "" : hops_name(h, hop), *at, *rest;
+	char host[HOPS_PATH], text[HOPS_PATH + 64];
+	size_t n;
+
+	at = bare_host(name, &n);
+	snprintf(host, sizeof(host), "%.*s", (int)n, at);
+	line = skip(skip(line, "ssh: "), "connect to host ");
+	snprintf(text, sizeof(text), "%s port ", host);
+	if (skip(line, text) != line)
+		line += n + 1;
+	snprintf(text, sizeof(text), "Could not resolve hostname %s:", host);
+	rest = skip(line, text);
+	snprintf(dst, size, "%s%s", rest != line ? "Could not resolve the name:" : "", rest);
+	at = line + strcspn(line, "@ ");
+	snprintf(text, sizeof(text), "@%s: ", host);
+	rest = skip(at, text);
+	if (rest != at && strchr(name, '@') != NULL)
+		snprintf(dst, size, "%s", rest);
+	else if (rest != at)
+		snprintf(dst, size, "user %.*s: %s", (int)(at - line), line, rest);
+	n = strlen(dst);
+	if (n > 0 && dst[n - 1] == '.')
+		dst[n - 1] = '\0';
+	return dst;
+}
+
+#define ASKS "ssh asks about a new key, and shows what to do if a key has changed"
+
+/*
+ * What to do about a line of ssh or of a shell.  here: the login is made from
+ * this host; jump: the same, through -J; far: it is made on the hop before;
+ * unknown: the line names no hop.  NULL: as here, or relay -n.
+ */
+static const struct {
+	const char *part, *here, *jump, *far, *unknown;
+} remedies[] = {
+	{ "Permission denied (", "is the user name right? ssh -v shows the keys that it tried",
+	    NULL,
+	    "no password can be typed there: use -J, which makes this login from here (relay(1), "
+	    "EXAMPLES), or put a key for it on the hop before",
+	    "relay -n shows which login it is; after the first hop, use -J, or put a key for it on "
+	    "the hop before" },
+	{ "Too many authentication failures",
+	    "ssh tried too many keys: name one with -o IdentitiesOnly=yes -o IdentityFile=PATH",
+	    NULL, "on the hop before, set IdentitiesOnly and IdentityFile in ~/.ssh/config", NULL },
+	{ "Host key verification failed", "log in by hand once: " ASKS,
+	    "start relay once at a terminal: " ASKS, "log in by hand once, hop by hop: " ASKS,
+	    "log in by hand once, hop by hop: " ASKS },
+	{ "Could not resolve", "is the name right?", NULL,
+	    "is the name right? The hop before looks it up", NULL },
+	{ "Network is unreachable", "is this host online, and does it need a VPN?", NULL,
+	    "the hop before has no route to it: is the name right?", NULL },
+	{ "No route to host", "is this host online, and does it need a VPN?", NULL,
+	    "the hop before has no route to it: is the name right?", NULL },
+	{ "timed out", "is that host up, and does this one need a VPN?", NULL,
+	    "is that host up, and can the hop before reach it?", NULL },
+	{ "Connection refused", "no sshd listens there: is the port right (-p)?",
+	    "no sshd listens there: is the port right (HOST:PORT)?",
+	    "no sshd listens there: is the port right (HOST:PORT)?", NULL },
+	{ "cannot be resolved", NULL, "is the name right? The hop before looks it up", NULL, NULL },
+	{ "no answer within", NULL, "is that host up, and can the hop before reach it?", NULL,
+	    NULL },
+	{ "no matching ",
+	    "the two ssh have too little in common: see KexAlgorithms and HostKeyAlgorithms in "
+	    "ssh_config(5)",
+	    NULL, NULL, NULL },
+	{ "UNKNOWN port 65535",
+	    "its ProxyCommand or ProxyJump has failed: if sshd forbids forwarding, use -J", NULL,
+	    NULL, NULL },
+	{ "stdio forwarding failed",
+	    "its sshd or the one before it forbids forwarding: use -J of relay, without ProxyJump",
+	    NULL, NULL, NULL },
+	{ "exchange_identification: ",
+	    "its sshd refuses this address, or has too many connections: try again later", NULL,
+	    "its sshd refuses the hop before, or has too many connections: try again later", NULL },
+	{ "sudo: a ", "no password can be typed there: allow the command with NOPASSWD", NULL, NULL,
+	    NULL },
+	{ "nvalid job", "is the job running? squeue lists the jobs", NULL, NULL, NULL },
+	{ "not found", HOPS_NOT_FOUND, NULL, NULL, NULL },
+};
+
 const char *
 hops_remedy(const struct hops *h, int hop, const char *line)
 {
-	bool from_here = hop != -1 && hop <= h->config.jumps;
+	const char *there;
+	size_t i;
 
-	if (strstr(line, "Permission denied") != NULL && !from_here)
-		return "; no password can be typed there: use -J, which makes this login from here "
-		       "(relay(1), EXAMPLES), or put a key for it on the hop before";
-	if (strstr(line, "Host key verification failed") != NULL)
-		return hop == 0    ? "; log in by hand once, and accept the key"
-		       : from_here ? "; start relay once at a terminal, and accept the key"
-				   : "; log in by hand once, hop by hop, and accept the key";
-	if (strstr(line, "Could not resolve") != NULL)
-		return from_here ? "; is the name right?"
-				 : "; is the name right, as the hop before it knows it?";
 	if (h->config.jumps > 0 && hops_is_proxy_end(line))
-		return "; relay -n with the same hops shows the cause";
-	return "";
+		return "relay -n with the same hops shows the cause";
+	for (i = 0; i < sizeof(remedies) / sizeof(remedies[0]); i++)
+		if (strstr(line, remedies[i].part) != NULL)
+			break;
+	if (i == sizeof(remedies) / sizeof(remedies[0]))
+		return "";
+	if (hop == -1 && remedies[i].unknown != NULL)
+		return remedies[i].unknown;
+	if (hop == -1 && remedies[i].far != NULL)
+		return "relay -n with the same hops shows which hop it is";
+	there = hop > h->config.jumps ? remedies[i].far : hop > 0 ? remedies[i].jump : NULL;
+	return there != NULL ? there : remedies[i].here != NULL ? remedies[i].here : "";
+}
+
+bool
+hops_is_cause(const struct hops *h, const char *line)
+{
+	const char *own = hops_own_line(h, line);
+
+	if (own != NULL)
+		return strstr(own, "cannot ") != NULL;
+	return *hops_remedy(h, -1, line) != '\0' || skip(line, "ssh: ") != line ||
+	       skip(line, "Bad ") != line || skip(line, "command-line") != line;
 }

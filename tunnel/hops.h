@@ -17,6 +17,9 @@
 #define HOPS_TEXT 16384
 #define HOPS_PATH 512
 
+/* The remedy if a command was not found on a hop. */
+#define HOPS_NOT_FOUND "is it in the PATH of a login without a terminal? Else write its whole path"
+
 /*
  * If jumps is not 0, hops[0] to hops[jumps] are ssh destinations.  The login to
  * each of these is made from this host, through the hops before it.  The login
@@ -71,9 +74,11 @@ bool hops_any_command(const struct hops *h);
  * hops_find_named(h, line): the command printed ${line}.  Return the index of
  * the last hop whose host name is in it.  Hops before hops[jumps] are left out.
  * If no name is found, return jumps if hops[jumps] is the last hop, else -1.
- * hops_remedy(h, hop, line): ssh printed ${line} when it could not reach the
- * hop of index ${hop} (-1: not known).  Return the remedy to append to ${line},
- * or "".
+ * hops_is_cause(h, line): ${line} shows why a hop cannot be reached.
+ * hops_cause(h, hop, line, dst, size): ssh printed ${line} when it could not
+ * reach the hop of index ${hop} (-1: not known).  Write it without the name of
+ * this hop into ${dst}, and return ${dst}.
+ * hops_remedy(h, hop, line): return the remedy, or "".
  * hops_is_refusal(line): in ${line}, ssh reports that a login was refused.
  * hops_is_proxy_end(line): in ${line}, ssh only reports that its ProxyCommand
  * has ended.
@@ -81,6 +86,8 @@ bool hops_any_command(const struct hops *h);
  * return its text, else NULL.
  */
 int hops_find_named(const struct hops *h, const char *line);
+bool hops_is_cause(const struct hops *h, const char *line);
+const char *hops_cause(const struct hops *h, int hop, const char *line, char *dst, size_t size);
 const char *hops_remedy(const struct hops *h, int hop, const char *line);
 bool hops_is_refusal(const char *line);
 bool hops_is_proxy_end(const char *line);

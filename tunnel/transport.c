@@ -33,6 +33,7 @@
 #include "tunnel/transport.h"
 
 #define LAST_OUTPUT 500000 /* us */
+#define HOLD 2000000       /* us from a line of stderr to its log */
 #define STDERR_SIZE 4096
 #define STDERR_PIPE (64 * 1024) /* may be left after its writer ended */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
@@ -67,10 +68,12 @@ struct transport {
 	bool full;
 
 	struct bootstrap *bootstrap; /* near: starts the far end; NULL: the command does */
+	const struct hops *hops;     /* with bootstrap; NULL: not known */
 	int stderr_fd, stderr_slot;  /* with bootstrap: of the command; -1: none */
 	bool quiet;
 	char line[512];      /* a line that is being read */
 	char last_line[512]; /* the last complete one */
+	int64_t held_until;  /* to log the last line; 0: it was logged */
 	size_t line_have;
 };
 
@@ -113,14 +116,15 @@ is_ssh(const struct endpoint *command)
 }
 
 struct transport *
-transport_near(
-    struct mux *m, struct dial_target *target, struct bootstrap *bootstrap, bool quiet, int64_t now)
+transport_near(struct mux *m, struct dial_target *target, struct bootstrap *bootstrap,
+    const struct hops *hops, bool quiet, int64_t now)
 {
 	struct transport *t = new_transport(m);
 
 	if (t == NULL)
 		return NULL;
 	t->bootstrap = bootstrap;
+	t->hops = hops;
 	t->quiet = quiet;
 	target->how = (is_ssh(&target->to) ? SPAWN_WIRE : 0U) |
 		      (bootstrap != NULL ? SPAWN_CAPTURE | SPAWN_QUIET : 0U);
@@ -233,20 +237,39 @@ transport_exit_status(const struct transport *t)
 	return t->child == NULL ? -1 : spawn_exit(t->child);
 }
 
+/* ---- the command's stderr ---- */
+
+static void
+log_held(struct transport *t)
+{
+	if (t->held_until != 0)
+		log_quote(t->quiet ? LOG_INFO : LOG_ERROR, t->last_line);
+	t->held_until = 0;
+}
+
+bool
+transport_drop_line(struct transport *t)
+{
+	bool held = t->held_until != 0;
+
+	t->held_until = 0;
+	return held;
+}
+
 void
 transport_set_quiet(struct transport *t, bool quiet)
 {
+	log_held(t);
 	t->quiet = quiet;
 }
 
-/* ---- the command's stderr ---- */
-
-/* Does ssh report in ${line} that the relay of last_line has ended? */
+/* Does ssh report in ${line} that the proxy that wrote last_line has ended? */
 static bool
 repeats_last_line(const struct transport *t, const char *line)
 {
-	return strncmp(t->last_line, LOG_PREFIX, strlen(LOG_PREFIX)) == 0 &&
-	       hops_is_proxy_end(line);
+	return hops_is_proxy_end(line) &&
+	       (strncmp(t->last_line, LOG_PREFIX, strlen(LOG_PREFIX)) == 0 ||
+		   strcmp(t->last_line, "stdio forwarding failed") == 0);
 }
 
 /* Log the first ${n} bytes of line: a line, or a piece of a long one. */
@@ -261,9 +284,15 @@ log_line(struct transport *t, size_t n)
 	t->line_have -= n;
 	memmove(t->line, t->line + n, t->line_have);
 	repeats = repeats_last_line(t, line);
-	log_quote(t->quiet || repeats ? LOG_INFO : LOG_ERROR, line);
-	if (!repeats)
-		memcpy(t->last_line, line, n + 1);
+	if (repeats) {
+		log_quote(LOG_INFO, line);
+		return;
+	}
+	log_held(t);
+	memcpy(t->last_line, line, n + 1);
+	t->held_until = pollset_clock() + HOLD;
+	if (t->hops == NULL || !hops_is_cause(t->hops, line))
+		log_held(t);
 }
 
 static bool
@@ -339,6 +368,8 @@ void
 transport_want(struct transport *t, struct pollset *ps)
 {
 	t->stderr_slot = pollset_add(ps, t->stderr_fd, POLLIN);
+	if (t->held_until != 0)
+		pollset_until(ps, t->held_until);
 	switch (t->state) {
 	case TRANSPORT_DIALING:
 		dial_want(t->dial, ps);
@@ -415,7 +446,7 @@ read_wire(struct transport *t, int64_t now)
 	if (n > 0)
 		feed(t, (size_t)n, now);
 	else if (n == 0)
-		mux_lost(t->mux, MUX_END, "the other side has ended");
+		mux_lost(t->mux, MUX_END, "its channel was closed");
 	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
 		mux_lost(t->mux, MUX_RESET, strerror(errno));
 }
@@ -440,7 +471,7 @@ step_wire(struct transport *t, const struct pollset *ps)
 	if (fdpair_failed(&t->wire, ps) != 0)
 		start_draining(t, ps->now);
 	if (t->state == TRANSPORT_DRAINING && ps->now >= t->give_up_at)
-		mux_lost(t->mux, MUX_END, "the other side does not read");
+		mux_lost(t->mux, MUX_END, "its channel is not read any more");
 	mux_tick(t->mux, ps->now);
 }
 
@@ -449,6 +480,8 @@ transport_step(struct transport *t, const struct pollset *ps)
 {
 	if (pollset_ready(ps, t->stderr_slot) != 0)
 		read_stderr(t, STDERR_READS);
+	if (t->held_until != 0 && ps->now >= t->held_until)
+		log_held(t);
 	if (t->state == TRANSPORT_DIALING)
 		step_dial(t, ps);
 	if (t->state == TRANSPORT_OPEN || t->state == TRANSPORT_DRAINING)
@@ -491,6 +524,7 @@ transport_free(struct transport *t, int64_t now)
 {
 	if (t == NULL)
 		return;
+	log_held(t);
 	fdpair_close(&t->wire, false);
 	dial_free(t->dial, now);
 	if (t->child != NULL)

@@ -19,16 +19,18 @@
 
 struct bootstrap;
 struct dial_target;
+struct hops;
 struct mux;
 struct pollset;
 struct transport;
 
 /*
- * transport_near(m, target, bootstrap, quiet, now):
+ * transport_near(m, target, bootstrap, hops, quiet, now):
  * Run the command ${target} as the channel of ${m}.  If ${bootstrap} is given,
  * it starts the far end, and the command's stderr is logged: at LOG_INFO if
- * ${quiet}, else at LOG_ERROR.  ${m}, ${target} and ${bootstrap} are borrowed
- * until transport_free.  Return NULL if no memory or descriptors are left.
+ * ${quiet}, else at LOG_ERROR.  ${hops} are those of the command, or NULL.  All
+ * pointers are borrowed until transport_free.  Return NULL if no memory or
+ * descriptors are left.
  *
  * transport_far(m):
  * Use stdin and stdout as the channel of ${m}.  Later output to stdout goes to
@@ -52,7 +54,7 @@ struct transport;
  * lost.  NULL is harmless.
  */
 struct transport *transport_near(struct mux *m, struct dial_target *target,
-    struct bootstrap *bootstrap, bool quiet, int64_t now);
+    struct bootstrap *bootstrap, const struct hops *hops, bool quiet, int64_t now);
 struct transport *transport_far(struct mux *m);
 struct transport *transport_fds(struct mux *m, int in, int out);
 void transport_want(struct transport *t, struct pollset *ps);
@@ -75,6 +77,12 @@ void transport_free(struct transport *t, int64_t now);
  * the ProxyCommand of ssh, its last message has the cause of a failure.  Then
  * ssh reports the end of its ProxyCommand; these lines are not returned.
  *
+ * A line that shows why a hop cannot be reached is not logged for up to 2 s.
+ *
+ * transport_drop_line(t):
+ * Do not log the last line, because another message contains it.  Return false
+ * if it was logged already.
+ *
  * transport_set_quiet(t, quiet):
  * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).
  */
@@ -83,6 +91,7 @@ bool transport_readable(const struct transport *t, const struct pollset *ps);
 bool transport_runs(const struct transport *t);
 int transport_exit_status(const struct transport *t);
 const char *transport_last_line(struct transport *t);
+bool transport_drop_line(struct transport *t);
 void transport_set_quiet(struct transport *t, bool quiet);
 
 #endif

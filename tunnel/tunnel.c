@@ -73,7 +73,7 @@ struct tunnel {
 	int64_t expires_at; /* TUNNEL_BACKOFF with a session: its end */
 	int64_t stop_at;    /* TUNNEL_STOPPING: end although bytes are left to write */
 	int64_t report_at;  /* log a loss; 0: none */
-	char loss[1024];    /* why the link was lost, or could not be made */
+	char loss[2048];    /* why the link was lost, or could not be made */
 };
 
 /* ---- names and messages ---- */
@@ -101,20 +101,29 @@ tunnel_banner(struct tunnel *t, size_t *n)
 	return banner;
 }
 
-static void
-log_banner(struct tunnel *t)
+/* Write the end of the banner in one line into ${text}.  False: it is empty. */
+static bool
+end_of_banner(struct tunnel *t, char text[BANNER_SHOWN + 1])
 {
-	char text[BANNER_SHOWN + 1];
 	size_t n, first, i;
 	const char *banner = tunnel_banner(t, &n);
 
-	if (n == 0)
-		return;
+	while (n > 0 && (banner[n - 1] == '\n' || banner[n - 1] == '\r'))
+		n--;
 	first = n > BANNER_SHOWN ? n - BANNER_SHOWN : 0;
 	for (i = first; i < n; i++)
 		text[i - first] = banner[i] == '\n' ? '|' : banner[i];
 	text[i - first] = '\0';
-	log_say(LOG_ERROR, "its output before that: %s", text);
+	return n > 0;
+}
+
+static void
+log_banner(struct tunnel *t)
+{
+	char text[BANNER_SHOWN + 1];
+
+	if (end_of_banner(t, text))
+		log_say(LOG_ERROR, "its output before that: %s", text);
 }
 
 /*
@@ -132,7 +141,10 @@ explain_command(struct tunnel *t, int ended)
 		log_say(LOG_ERROR, "no link: the far command was not found; is relay there, and in "
 				   "the PATH of a remote command?");
 	else if (ended == 255)
-		log_say(LOG_ERROR, "no link: %s could not connect, or the far command broke", name);
+		log_say(LOG_ERROR,
+		    "no link: %s could not connect, or lost the connection; its own message has "
+		    "the cause",
+		    name);
 	else if (ended >= 0)
 		log_say(LOG_ERROR,
 		    "no link: the command ended with status %d and without a sign of a relay; "
@@ -144,49 +156,95 @@ explain_command(struct tunnel *t, int ended)
 	log_banner(t);
 }
 
-/* Write into ${dst} why a start over hops failed. */
+/* The relay of -J printed ${own}.  Its remedy for a target is wrong for a hop. */
 static void
-find_cause(const struct tunnel *t, int ended, const char *line, char *dst, size_t size)
+explain_jump(const struct hops *h, const char *own, char *dst, size_t size)
+{
+	int hop = h->config.jumps;
+	const char *remedy = hops_remedy(h, hop, own);
+
+	if (strstr(own, ": cannot connect to ") == NULL || strncmp(own, "cannot ", 7) == 0)
+		snprintf(dst, size, "%s", own);
+	else
+		snprintf(dst, size, "cannot reach %s: %.*s%s%s", hops_name(h, hop),
+		    (int)strcspn(own, ";"), own, *remedy != '\0' ? "; " : "", remedy);
+}
+
+/* ssh or another command has printed ${line}. */
+static void
+explain_line(const struct tunnel *t, const char *line, char *dst, size_t size)
 {
 	const struct hops *h = t->config.hops;
-	char path[HOPS_PATH];
-	const char *own = hops_own_line(h, line);
 	int hop = hops_find_named(h, line);
+	char path[HOPS_PATH], cause[1024];
+	const char *remedy;
+
+	/* -n has reached the hops before. */
+	if (hop == -1 && t->config.probing)
+		hop = h->config.n - 1;
+	remedy = hops_remedy(h, hop, line);
+	snprintf(dst, size, "cannot reach %s: %s%s%s",
+	    hop == -1 ? hops_path(h, path, sizeof(path)) : hops_name(h, hop),
+	    hops_cause(h, hop, line, cause, sizeof(cause)), *remedy != '\0' ? "; " : "", remedy);
+}
+
+/* The command ended with status ${ended}, or -1, and without a message. */
+static void
+explain_end(struct tunnel *t, int ended, char *dst, size_t size)
+{
+	const struct hops *h = t->config.hops;
+	const char *program = bootstrap_path(t->bootstrap);
+	char path[HOPS_PATH], output[BANNER_SHOWN + 1];
+	bool prints = end_of_banner(t, output);
 
 	hops_path(h, path, sizeof(path));
-	if (mux_code(t->mux) != MUX_END)
-		snprintf(dst, size, "%s", mux_why(t->mux));
-	else if (own != NULL)
-		snprintf(dst, size, "%s", own);
-	else if (*line != '\0')
-		snprintf(dst, size, "cannot reach %s: %s%s", hop == -1 ? path : hops_name(h, hop),
-		    line, hops_remedy(h, hop, line));
+	if (bootstrap_answered(t->bootstrap))
+		snprintf(dst, size,
+		    "%s was reached, but %s there ended before the link was up%s%s%s; does it run, "
+		    "with -V?",
+		    path, *program != '\0' ? program : "sh",
+		    prints ? ", after this output: \"" : "", output, prints ? "\"" : "");
 	else if (ended == 127)
 		snprintf(dst, size,
-		    "cannot reach %s: a command was not found there, with status 127", path);
+		    "cannot reach %s: a command was not found there (status 127); " HOPS_NOT_FOUND,
+		    path);
 	else if (ended >= 0)
-		snprintf(dst, size, "cannot reach %s: %s ended with status %d", path,
-		    hops_argv(h)[0], ended);
+		snprintf(dst, size,
+		    "cannot reach %s: %s ended with status %d%s%s%s; does the login shell there "
+		    "run "
+		    "commands, as in ssh HOST true?",
+		    path, hops_argv(h)[0], ended, prints ? " after this output: \"" : "", output,
+		    prints ? "\"" : "");
 	else
-		snprintf(
-		    dst, size, "cannot reach %s: it closed the channel without a message", path);
+		snprintf(dst, size, "cannot reach %s: %s closed its stdout without a message", path,
+		    hops_argv(h)[0]);
 }
 
 /*
  * After the first connect, a failed start is retried, so it is logged with -v
- * only.  A message of the relay that -J runs was logged already.
+ * only.  A message of the relay that -J runs may have been logged already.
  */
 static void
 explain_hops(struct tunnel *t, int ended)
 {
-	const char *line = transport_last_line(t->transport);
-	bool answered = mux_code(t->mux) != MUX_END;
-	bool logged = !answered && hops_own_line(t->config.hops, line) != NULL;
+	const struct hops *h = t->config.hops;
+	const char *line = transport_last_line(t->transport), *own = hops_own_line(h, line);
+	bool answered = mux_code(t->mux) != MUX_END, logged = false;
+	bool there = answered && mux_code(t->mux) != MUX_NO_FILE;
 
-	find_cause(t, ended, line, t->loss, sizeof(t->loss));
+	if (answered)
+		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
+	else if (own != NULL)
+		explain_jump(h, own, t->loss, sizeof(t->loss));
+	else if (*line != '\0')
+		explain_line(t, line, t->loss, sizeof(t->loss));
+	else
+		explain_end(t, ended, t->loss, sizeof(t->loss));
+	if (!answered)
+		logged = !transport_drop_line(t->transport) && own != NULL;
 	log_say(t->connects > 0 || t->config.probing || logged ? LOG_INFO : LOG_ERROR, "%s%s%s",
-	    answered ? tunnel_name(t) : "", answered ? ": " : "", t->loss);
-	if (t->connects == 0)
+	    there ? tunnel_name(t) : "", there ? ": " : "", t->loss);
+	if (t->connects == 0 && (answered || *line != '\0'))
 		log_banner(t);
 }
 
@@ -262,12 +320,13 @@ start_near(struct tunnel *t, int64_t now)
 			t->joins ? c->join_options : c->far_options))
 			goto fail;
 	}
-	t->transport = transport_near(t->mux, c->target, t->bootstrap, t->connects > 0, now);
+	t->transport =
+	    transport_near(t->mux, c->target, t->bootstrap, c->hops, t->connects > 0, now);
 	if (t->transport != NULL)
 		return STATUS_OK;
 
 fail:
-	log_say(LOG_ERROR, "cannot start the command: no memory or descriptors");
+	log_say(LOG_ERROR, "cannot start the command: no memory or descriptors; raise ulimit -n");
 	return STATUS_SYSTEM;
 }
 
@@ -734,7 +793,7 @@ leave_session(struct tunnel *t)
 	t->state = TUNNEL_OVER;
 	if (t->mux == NULL)
 		return;
-	mux_end(t->mux, MUX_RESET, "stopped by a signal");
+	mux_end(t->mux, MUX_RESET, "its relay was stopped by a signal");
 	keeper_free(t->keeper);
 	t->keeper = NULL;
 }
@@ -755,7 +814,7 @@ tunnel_stop(struct tunnel *t, int status)
 		return;
 	t->state = TUNNEL_STOPPING;
 	t->stop_at = pollset_clock() + STOP_MOST;
-	mux_bye(t->mux, MUX_RESET, "stopped by a signal");
+	mux_bye(t->mux, MUX_RESET, "its relay was stopped by a signal");
 }
 
 /* ---- a turn ---- */
@@ -800,8 +859,8 @@ next_start(const struct tunnel *t)
 static void
 expire(struct tunnel *t, const struct pollset *ps)
 {
-	log_say(has_streams(t) ? LOG_NOTICE : LOG_INFO, "the session with %s has expired",
-	    tunnel_name(t));
+	log_say(has_streams(t) ? LOG_NOTICE : LOG_INFO,
+	    "the session with %s has expired (-k): its connections are reset", tunnel_name(t));
 	t->expires_at = 0;
 	if (t->config.role == MUX_FAR || needs_session(t))
 		be_over(t, STATUS_LINK, ps);

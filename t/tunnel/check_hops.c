@@ -387,22 +387,31 @@ static const struct {
 	int hop;
 	const char *words, *remedy;
 } remedies[] = {
-	{ "a|b", 0, "me@login: Permission denied (publickey,password).", NULL },
+	{ "a|b", 0, "me@login: Permission denied (publickey,password).", "ssh -v shows the keys" },
 	{ "a|b", 1, "me@node: Permission denied (publickey,password).", "use -J, which makes this login from here" },
-	{ "a|b", -1, "Permission denied (password).", "put a key for it on the hop before" },
-	{ "a!b", 1, "Permission denied (password).", NULL },
+	{ "a|b", -1, "Permission denied (password).", "relay -n shows which login it is; after the first hop, use -J" },
+	{ "a!b", 1, "Permission denied (password).", "ssh -v shows" },
 	{ "a!b|c", 2, "Permission denied (password).", "use -J" },
 	{ "a!b|c", -1, "Permission denied (password).", "use -J" },
-	{ "a|b", 0, "Host key verification failed.", "; log in by hand once, and accept the key" },
-	{ "a|b", 1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
-	{ "a|b", -1, "Host key verification failed.", "; log in by hand once, hop by hop, and accept the key" },
-	{ "a!b", 1, "Host key verification failed.", "; start relay once at a terminal, and accept the key" },
-	{ "a|b", 0, "ssh: Could not resolve hostname login: Name or service not known", "; is the name right?" },
-	{ "a|b", 1, "ssh: Could not resolve hostname node: Name or service not known", "as the hop before it knows it?" },
-	{ "a!b", 1, "kex_exchange_identification: Connection closed by remote host", "; relay -n with the same hops" },
-	{ "a!b", 1, "Connection closed by UNKNOWN port 65535", "; relay -n with the same hops" },
-	{ "a|b", 0, "kex_exchange_identification: Connection closed by remote host", NULL },
-	{ "a|b", 0, "Connection refused", NULL },
+	{ "a|b", 0, "Host key verification failed.", "log in by hand once: ssh asks" },
+	{ "a|b", 1, "Host key verification failed.", "log in by hand once, hop by hop: ssh asks" },
+	{ "a|b", -1, "Host key verification failed.", "log in by hand once, hop by hop: ssh asks" },
+	{ "a!b", 1, "Host key verification failed.", "start relay once at a terminal: ssh asks" },
+	{ "a|b", 0, "ssh: Could not resolve hostname login: Name or service not known", "is the name right?" },
+	{ "a|b", 1, "ssh: Could not resolve hostname node: Name or service not known", "The hop before looks it up" },
+	{ "a!b", 1, "kex_exchange_identification: Connection closed by remote host", "relay -n with the same hops" },
+	{ "a!b", 1, "Connection closed by UNKNOWN port 65535", "relay -n with the same hops" },
+	{ "a|b", 0, "kex_exchange_identification: Connection closed by remote host", "refuses this address" },
+	{ "a|b", 1, "kex_exchange_identification: Connection closed by remote host", "refuses the hop before" },
+	{ "a|b", 0, "Connection closed by UNKNOWN port 65535", "use -J" },
+	{ "a|b", 0, "Connection refused", "is the port right (-p)?" },
+	{ "a|b", 1, "Connection refused", "(HOST:PORT)" },
+	{ "a!b", 1, "login: cannot connect to 10.0.0.1:22: Connection refused", "(HOST:PORT)" },
+	{ "a|b", -1, "ssh: connect to host 10.0.0.1 port 22: Connection refused", "relay -n with the same hops shows which" },
+	{ "a", 0, "ssh: connect to host a port 22: Network is unreachable", "is this host online" },
+	{ "a|b", 1, "ssh: connect to host b port 22: No route to host", "the hop before has no route" },
+	{ "a|b", -1, "bash: line 1: srun: command not found", "whole path" },
+	{ "a|b", 0, "something else", NULL },
 	{ "a|b", -1, "", NULL },
 };
 #define REMEDIES ((int)(sizeof(remedies) / sizeof(remedies[0])))
@@ -418,6 +427,44 @@ START_TEST(a_cause_has_its_remedy)
 		ck_assert_str_eq(remedy, "");
 	else
 		HAS(remedy, remedies[_i].remedy);
+}
+END_TEST
+
+static const struct {
+	const char *hops;
+	int hop;
+	const char *line, *cause;
+	bool is_cause;
+} causes[] = {
+	{ "login", 0, "ssh: connect to host login port 22: Connection refused", "port 22: Connection refused", true },
+	{ "login", 0, "ssh: connect to host 10.0.0.1 port 22: Connection refused", "10.0.0.1 port 22: Connection refused", true },
+	{ "login1", 0, "ssh: connect to host login port 22: E", "login port 22: E", true },
+	{ "[::1]:23", 0, "ssh: connect to host ::1 port 23: E", "port 23: E", true },
+	{ "me@login", 0, "ssh: Could not resolve hostname login: E", "Could not resolve the name: E", true },
+	{ "login", 0, "ssh: Could not resolve hostname node: E", "Could not resolve hostname node: E", true },
+	{ "me@login", 0, "me@login: Permission denied (publickey).", "Permission denied (publickey)", true },
+	{ "login", 0, "me@login: Permission denied (publickey).", "user me: Permission denied (publickey)", true },
+	{ "login", 0, "me@10.0.0.1: Permission denied (x).", "me@10.0.0.1: Permission denied (x)", true },
+	{ "login|node", -1, "ssh: connect to host login port 22: E.", "login port 22: E", true },
+	{ "login|node", -1, "me@login: Permission denied (x).", "me@login: Permission denied (x)", true },
+	{ "login", 0, "Bad port 'x'", "Bad port 'x'", true },
+	{ "login", 0, "Welcome to login", "Welcome to login", false },
+	{ "login", 0, "Permission denied, please try again.", "Permission denied, please try again", false },
+	{ "a!b", 1, "relay: cannot reach a: E", "relay: cannot reach a: E", true },
+	{ "a!b", 1, "relay: copying relay (800 KiB) to a", "relay: copying relay (800 KiB) to a", false },
+	{ "@|.", 0, ".", "", false },
+	{ "login", 0, "", "", false },
+};
+#define CAUSES ((int)(sizeof(causes) / sizeof(causes[0])))
+
+START_TEST(a_cause_names_the_hop_once)
+{
+	char cause[200];
+
+	with_jumps = true;
+	ck_assert(parse(causes[_i].hops, "ssh"));
+	ck_assert_str_eq(hops_cause(&h, causes[_i].hop, causes[_i].line, cause, sizeof(cause)), causes[_i].cause);
+	ck_assert_int_eq(hops_is_cause(&h, causes[_i].line), causes[_i].is_cause);
 }
 END_TEST
 
@@ -448,5 +495,6 @@ TESTS("hops")
 	tcase_add_loop_test(tc, so_many_words_and_no_more_are_taken, 0, 4);
 	tcase_add_test(tc, the_path_is_cut_to_its_room);
 	tcase_add_loop_test(tc, the_hop_that_a_line_names_is_found, 0, NAMED);
+	tcase_add_loop_test(tc, a_cause_names_the_hop_once, 0, CAUSES);
 	tcase_add_loop_test(tc, a_cause_has_its_remedy, 0, REMEDIES);
 }

@@ -262,7 +262,7 @@ START_TEST(a_command_is_not_started_again)
 	up();
 	cut_line();
 	over(STATUS_LINK);
-	HAS(captured(), "relay: the link to node7 has ended: the other side has ended\n");
+	HAS(captured(), "relay: the link to node7 has ended: its channel was closed\n");
 }
 END_TEST
 
@@ -273,24 +273,23 @@ END_TEST
 static const struct {
 	const char *hops, *script, *part;
 } failures[] = {
-	{ "login", "exit 127", "cannot reach login: a command was not found there, with status 127" },
+	{ "login", "exit 127", "cannot reach login: a command was not found there (status 127); is it in the PATH" },
 	{ "login", "exit 3", "cannot reach login: ssh ended with status 3" },
 	{ "login node", "exit 3", "cannot reach login -> node: ssh ended with status 3" },
-	{ "login", "exec >&-; cat >/dev/null", "it closed the channel without a message" },
+	{ "login", "exec >&-; cat >/dev/null", "cannot reach login: ssh closed its stdout without a message" },
 	{ "login node", SSH("ssh: Could not resolve hostname node: Name or service not known"),
-	    "cannot reach node: ssh: Could not resolve hostname node: Name or service not known; is the name right, as the hop "
-	    "before" },
+	    "relay: cannot reach node: Could not resolve the name: Name or service not known; is the name right? The hop before looks it up\n" },
 	{ "login node", SSH("ssh: Could not resolve hostname login: Name or service not known"),
 	    "not known; is the name right?\n" },
 	{ "login node", SSH("me@node: Permission denied (publickey)."), "no password can be typed there" },
-	{ "login node", SSH("me@login: Permission denied (publickey)."), "cannot reach login: me@login: Permission denied (publickey).\n" },
-	{ "login node", SSH("Host key verification failed."), "hop by hop, and accept the key" },
-	{ "login", SSH("Host key verification failed."), "failed.; log in by hand once, and accept the key" },
+	{ "login node", SSH("me@login: Permission denied (publickey)."), "relay: cannot reach login: user me: Permission denied (publickey); is the user name right? ssh -v shows the keys that it tried\n" },
+	{ "login node", SSH("Host key verification failed."), "hop by hop: ssh asks about a new key" },
+	{ "login", SSH("Host key verification failed."), "failed; log in by hand once: ssh asks" },
 	{ "login", "echo one >&2; echo two >&2; exit 1", "cannot reach login: two\n" },
 	{ "login", "read line; echo 'relay:: none Plan9-mips'; cat >/dev/null", "Plan9-mips" },
 	{ "login", "cat", "came back" },
-	{ "login", "echo This account is closed.; exit 1", "its output before that: This account is closed.|\n" },
-	{ "login", "read line; echo Hi; echo 'relay:: at /x'; exit 1", "its output before that: Hi|\n" },
+	{ "login", "echo This account is closed.; exit 1", "with status 1 after this output: \"This account is closed.\"; does the login shell there run commands" },
+	{ "login", "read line; echo Hi; echo 'relay:: here'; echo 'relay:: at /x'; exit 1", "login was reached, but /x there ended before the link was up, after this output: \"Hi\"; does it run" },
 	{ "login", "printf '%2000s\\n' x >&2; printf '%2000sx' >&2; exit 1", "cannot reach login:  " },
 	{ NULL, "exit 127", "no link: the far command was not found" },
 	{ NULL, "exit 255", "no link: sh could not connect" },
@@ -309,6 +308,39 @@ START_TEST(a_first_start_that_fails_is_explained_and_ends)
 	over(STATUS_LINK);
 	HAS(captured(), failures[_i].part);
 	ck_assert_uint_eq(tunnel_connects(t), 0);
+}
+END_TEST
+
+/* The line of ssh is not logged beside the message that contains it. */
+START_TEST(a_cause_is_logged_once)
+{
+	const char *line;
+
+	begin("login node", SSH("Welcome!\nssh: connect to host node port 22: Connection refused"));
+	over(STATUS_LINK);
+	line = strstr(captured(), "Connection refused");
+	ck_assert_ptr_nonnull(line);
+	ck_assert_ptr_null(strstr(line + 1, "Connection refused"));
+	HAS(captured(), "Welcome!\nrelay: cannot reach node: port 22: Connection refused; no sshd");
+}
+END_TEST
+
+/* A line that looks like a cause is logged when the link comes up, or after 2 s. */
+START_TEST(a_line_that_is_no_cause_in_the_end_is_logged)
+{
+	begin("login", _i == 0 ? "echo 'x: command not found' >&2; " LIVES : "echo 'x: command not found' >&2; cat >/dev/null");
+	if (_i == 0) {
+		up();
+	} else {
+		TURN_UNTIL(wakes_at() <= ps.now + 2000000);
+		HAS_NOT(captured(), "not found");
+		shift += 2100000;
+		turn();
+	}
+	HAS(captured(), "x: command not found\n");
+	HAS_NOT(captured(), "relay: x");
+	tunnel_stop(t, 0);
+	over(0);
 }
 END_TEST
 
@@ -392,7 +424,7 @@ START_TEST(a_lost_link_is_reported_and_reconnects)
 	ck_assert_int_gt(wakes_at(), ps.now);
 	ck_assert_str_eq(captured(), "");
 	TURN_UNTIL(*captured() != '\0');
-	ck_assert_str_eq(captured(), "relay: the link to node has ended: the other side has ended; reconnecting\n");
+	ck_assert_str_eq(captured(), "relay: the link to node has ended: its channel was closed; reconnecting\n");
 	ck_assert_int_eq(tunnel_status(t), STATUS_OK);
 	up();
 	ck_assert_uint_eq(tunnel_connects(t), 2);
@@ -591,7 +623,7 @@ START_TEST(a_one_shot_tunnel_does_not_reconnect)
 	cut_line();
 	conns.n = 0;
 	over(STATUS_LINK);
-	HAS(captured(), "has ended: the other side has ended\n");
+	HAS(captured(), "has ended: its channel was closed\n");
 }
 END_TEST
 
@@ -762,6 +794,8 @@ TESTS("tunnel")
 	tcase_add_loop_test(tc, a_first_start_that_fails_is_explained_and_ends, 0, FAILURES);
 	tcase_add_loop_test(tc, a_command_that_is_not_there_is_explained, 0, 2);
 	tcase_add_test(tc, lines_on_stderr_are_logged_unchanged);
+	tcase_add_test(tc, a_cause_is_logged_once);
+	tcase_add_loop_test(tc, a_line_that_is_no_cause_in_the_end_is_logged, 0, 2);
 	tcase_add_test(tc, a_far_relay_that_does_not_answer_has_10_s);
 	tcase_add_test(tc, a_first_start_has_all_the_time);
 	tcase_add_test(tc, a_copy_is_reported_once);
