@@ -221,6 +221,7 @@ set_up(struct relay *r)
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
 		f->to.kids = &r->kids;
 		f->to.each_us = o->each_us;
+		f->to.no_wait = true; /* the far side dials those of -L, -D and -W */
 	}
 	r->run = o->command == NULL ? NULL : run_new(o->command);
 	r->command = o->runs_command ? command_new(&r->kids) : NULL;

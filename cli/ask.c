@@ -274,7 +274,9 @@ find(struct search *s)
 	}
 	if (s->found.asked == ASKED_OK)
 		return STATUS_OK;
-	log_say(LOG_ERROR, "process %ld does not answer on %s", s->found.pid, s->found.path);
+	log_say(LOG_ERROR,
+	    "process %ld does not answer on %s: is it suspended? kill -CONT %ld continues it",
+	    s->found.pid, s->found.path, s->found.pid);
 	return STATUS_CONNECT;
 }
 
@@ -293,7 +295,8 @@ stop(struct found *f)
 			break;
 		/* The relay closed the socket: it was busy, or it has ended. */
 	}
-	log_say(LOG_ERROR, "process %ld has not ended within %d s", f->pid, EXIT_TIME / 1000000);
+	log_say(LOG_ERROR, "process %ld has not ended within %d s; kill -KILL %ld ends it", f->pid,
+	    EXIT_TIME / 1000000, f->pid);
 	return STATUS_CONNECT;
 }
 

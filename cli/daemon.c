@@ -41,7 +41,7 @@ daemon_open_log(const char *path)
 		why = "no process reads this FIFO";
 	else if (errno == ELOOP)
 		why = "it is a symbolic link";
-	log_say(LOG_ERROR, "cannot write messages to %s: %s", path, why);
+	log_say(LOG_ERROR, "cannot write messages to %s: %s; name another file with -E", path, why);
 	return false;
 }
 
@@ -246,7 +246,7 @@ log_pid_failure(const char *path, int err, long owner)
 		    "it is the pid file of a process on another host or in another container; "
 		    "choose another name");
 	else
-		snprintf(why, sizeof(why), "%s", strerror(err));
+		snprintf(why, sizeof(why), "%s; name another file with -P", strerror(err));
 	log_say(LOG_ERROR, "cannot write %s: %s", path, why);
 }
 

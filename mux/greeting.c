@@ -73,7 +73,9 @@ add_banner(struct greeting *g, char c)
 	if (g->banner == NULL)
 		g->banner = malloc(MUX_BANNER + 1);
 	if (g->banner == NULL || g->banner_have == MUX_BANNER) {
-		fail_channel(g, "64 KiB of other output came before relay started there");
+		fail_channel(g,
+		    "64 KiB of other output came before relay started there: what does its "
+		    "login shell print?");
 		return;
 	}
 	g->banner[g->banner_have++] = c;

@@ -432,6 +432,16 @@ dial_errno(const struct dial *d)
 	return d->gai == 0 ? d->err : 0;
 }
 
+/* What to do if no server runs. */
+static const char *
+start_server(const struct dial *d)
+{
+	if (d->target->no_wait)
+		return "start its server";
+	return d->target->wait_us > 0 ? "start its server, or raise the SECONDS of -w"
+				      : "start its server, or wait for it with -w SECONDS";
+}
+
 static void
 explain_refused_path(const struct dial *d, char *dst, size_t size)
 {
@@ -447,7 +457,7 @@ explain_refused_path(const struct dial *d, char *dst, size_t size)
 	    os_remote_file(d->to->path)
 		? "the file is on a network file system: if its server runs "
 		  "on another host, run relay there"
-		: "start its server, or wait for it with -w SECONDS");
+		: start_server(d));
 }
 
 static const char *
@@ -457,21 +467,23 @@ advice(const struct dial *d)
 
 	switch (d->err) {
 	case ENOENT:
-		return path ? "; start its server, or wait for it with -w SECONDS" : "";
+		return d->to->kind == ENDPOINT_COMMAND ? "is it installed, and in the PATH?"
+						       : start_server(d);
 	case ECONNREFUSED:
-		return "; no process listens on that port: start its server, or wait for it "
-		       "with -w SECONDS";
+		return start_server(d);
 	case EACCES:
-		return path ? "; relay needs write permission for the socket and search permission "
+		return path ? "relay needs write permission for the socket and search permission "
 			      "for its directories"
 			    : "";
 	case EAGAIN:
-		return path ? "; its server runs but accepts no connections: its backlog is full, "
-			      "or "
+		return path ? "its server runs but accepts no connections: its backlog is full, or "
 			      "it does not listen yet"
 			    : "";
+	case ENETUNREACH:
+	case EHOSTUNREACH:
+		return "is the address right, and the network up?";
 	case EMFILE:
-		return "; raise the limit with ulimit -n";
+		return "raise the limit with ulimit -n";
 	default:
 		return "";
 	}
@@ -491,14 +503,17 @@ dial_explain(const struct dial *d, char *dst, size_t size)
 	dst += n;
 	size -= n;
 	if (d->gai != 0)
-		snprintf(dst, size, "the name cannot be resolved: %s", gai_strerror(d->gai));
+		snprintf(dst, size, "the name cannot be resolved: %s; is it right?",
+		    gai_strerror(d->gai));
 	else if (d->err == ECONNREFUSED && d->to->kind == ENDPOINT_UNIX)
 		explain_refused_path(d, dst, size);
 	else if (d->err == ETIMEDOUT)
 		snprintf(dst, size, "no answer within %d s; -t SECONDS waits longer",
 		    (int)(d->target->each_us / 1000000));
 	else
-		snprintf(dst, size, "%s%s", strerror(d->err), advice(d));
+		snprintf(dst, size, "%s%s%s%s", strerror(d->err),
+		    d->err == ECONNREFUSED ? ", no process listens on that port" : "",
+		    *advice(d) != '\0' ? "; " : "", advice(d));
 	return dst - n;
 }
 

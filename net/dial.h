@@ -9,6 +9,7 @@
 #ifndef NET_DIAL_H
 #define NET_DIAL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,7 @@ struct dial_target {
 	struct endpoint to;
 	int64_t each_us;       /* time limit of a look-up, and of each address */
 	int64_t wait_us;       /* -w: time for new attempts; 0: one attempt */
+	bool no_wait;          /* -w does not apply to this target */
 	struct children *kids; /* the owner of commands and look-ups */
 	unsigned how;          /* flags of spawn_start, for a command */
 	size_t users;          /* references; 0: dial_drop_target does not free it */

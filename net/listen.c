@@ -199,8 +199,8 @@ open_addrs(const struct endpoint *ep, struct listener *tab, char *why, size_t si
 
 	if (e == 0)
 		return listener_open_at(ep, &addrs, tab, why, size);
-	snprintf(why, size, "cannot listen on %s: %s", endpoint_name(ep, name, sizeof(name)),
-	    gai_strerror(e));
+	snprintf(why, size, "cannot listen on %s: %s; a source is an address of this host",
+	    endpoint_name(ep, name, sizeof(name)), gai_strerror(e));
 	return -1;
 }
 

@@ -215,7 +215,8 @@ examine_socket(const char *path, char *why, size_t size)
 		    path);
 	else
 		snprintf(why, size,
-		    "cannot listen on %s: cannot find out whether the socket there is in use: %s",
+		    "cannot listen on %s: cannot find out whether the socket there is in use: %s; "
+		    "choose another path",
 		    path, strerror(e));
 	return FOUND_TAKEN;
 }
@@ -229,7 +230,8 @@ examine(const char *path, char *why, size_t size)
 	if (lstat(path, &st) == -1) {
 		if (errno == ENOENT)
 			return FOUND_NOTHING;
-		snprintf(why, size, "cannot listen on %s: cannot examine the path: %s", path,
+		snprintf(why, size,
+		    "cannot listen on %s: cannot examine the path: %s; choose another path", path,
 		    strerror(errno));
 		return FOUND_TAKEN;
 	}
@@ -448,11 +450,28 @@ give_name(const struct place *p, enum found found)
 	return rename(p->temp, p->path);
 }
 
+static const char *
+advice(int e)
+{
+	switch (e) {
+	case ENOENT:
+		return "; make its directory first, or choose another path";
+	case EACCES:
+	case EPERM:
+		return "; relay needs write permission for its directory";
+	case EMFILE:
+		return "; raise the limit with ulimit -n";
+	default:
+		return "; choose a path on another file system, such as /tmp";
+	}
+}
+
 static void
 explain(const char *path, enum found found, int e, char *why, size_t size)
 {
-	snprintf(why, size, "cannot listen on %s: %s%s", path,
-	    found == FOUND_DEAD ? "the dead socket there cannot be replaced: " : "", strerror(e));
+	snprintf(why, size, "cannot listen on %s: %s%s%s", path,
+	    found == FOUND_DEAD ? "the dead socket there cannot be replaced: " : "", strerror(e),
+	    advice(e));
 }
 
 static void
@@ -521,8 +540,10 @@ warn_of_others(const char *path)
 
 	dir_of(path, dir);
 	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & STICKY) == 0)
-		log_say(
-		    LOG_NOTICE, "other users may write to %s and replace the socket %s", dir, path);
+		log_say(LOG_NOTICE,
+		    "other users may write to %s and replace the socket %s: use a directory of "
+		    "your own",
+		    dir, path);
 }
 
 int

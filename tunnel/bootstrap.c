@@ -427,7 +427,7 @@ static const struct {
 	{ "none", "there is no relay here for its type, ", 60,
 	    ": install relay " RELAY_VERSION " in the PATH there, or name its path with -x" },
 	{ "fail", "relay is not installed there, and no directory can store and run it: ", 800,
-	    "; make room in one of these, or name a relay there with -x" },
+	    "; make room in one of these (not noexec), or name a relay there with -x" },
 	{ "lack", "relay is not installed there, and the system lacks ", 200,
 	    ", which an upload needs: install it, or name a relay there with -x" },
 	{ "no", "-x has to name a relay of version " RELAY_VERSION " there; with -V it prints: ",

@@ -159,8 +159,8 @@ limit_seconds(int64_t seconds)
 		most = strtol(text, &end, 10);
 		if (*end != '\0' || most < 0) {
 			log_say(LOG_NOTICE,
-			    "connections end with the line: RELAY_KEEP=%.20s is not a number of "
-			    "seconds",
+			    "connections end with the line: RELAY_KEEP=%.20s on the last hop must "
+			    "be a number of seconds",
 			    text);
 			most = 0;
 		}
@@ -226,7 +226,7 @@ keeper_start(int64_t seconds)
 		k->waiter = divide();
 	if (k != NULL && k->waiter != -1)
 		return k;
-	log_say(LOG_NOTICE, "connections end with the line: no session can be kept here: %s",
+	log_say(LOG_NOTICE, "connections end with the line: the last hop cannot keep a session: %s",
 	    strerror(errno));
 	keeper_free(k);
 	return NULL;
