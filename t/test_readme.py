@@ -307,7 +307,20 @@ def jupyter(room, command):
         server.wait(rig.PATIENCE)
 
 
+def started(room, command):
+    """COMMAND is a notebook, which answers."""
+    if not shutil.which('jupyter-notebook'):
+        pytest.skip('skipped: no jupyter-notebook')
+    os.mkdir(room.home + '/.jupyter')
+    with open(room.home + '/.jupyter/jupyter_notebook_config.py', 'w') as f:
+        f.write('c.NotebookApp.allow_root = True\n')
+    room.start(command)
+    with urllib.request.urlopen('http://localhost:%s/api' % room.near['8888']) as answer:
+        assert b'version' in answer.read()
+
+
 CHECKS = [
+    (r'relay .* -- jupyter ', started),
     (r'make |ln ', targets),
     (r'jupyter ', jupyter),
     (r'(?s)ssh -L.*\n *relay -R', each),
