@@ -47,9 +47,10 @@
 
 /*
  * Descriptors that belong to no connection: stdio, /dev/null, signals,
- * listeners, netlink, a spare pipe, the pid file, the log, the control socket.
+ * listeners, netlink, a spare pipe, the pid file, the log, the control socket,
+ * the output and the directory of COMMAND.
  */
-#define FILES_OWN (15 + CONTROL_FILES)
+#define FILES_OWN (17 + CONTROL_FILES)
 #define FILES_SPAWN 6     /* more descriptors, while a command is started */
 #define ASK_AGAIN 5000000 /* us until a refused -R is tried again */
 
@@ -706,6 +707,8 @@ is_ending(const struct relay *r)
 {
 	enum tunnel_state state = tunnel_state(r->tunnel);
 
+	if (r->run_until != 0)
+		return true;
 	if (r->opt.n_forwards > 0)
 		return state == TUNNEL_STOPPING || state == TUNNEL_OVER;
 	return r->listeners.n == 0;

@@ -11,8 +11,7 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
-import threading
+import tempfile
 import time
 import urllib.request
 
@@ -390,6 +389,16 @@ def test_background(run, far, tmp, mark):
     assert 'bye' in lines and lines[-1].endswith('relay: server exited with status 0'), lines
 
 
+def test_idle(tunnel, far, mark):
+    """Goal: -i stops COMMAND as a signal does."""
+    r = tunnel('-i', '1', '-L', '127.0.0.1:0:@/s', far.here(), '--',
+               'trap "sleep 0.3; echo bye; exit" TERM; %s $RELAY_DIR/s & echo on; while :; do '
+               'sleep 0.05; done' % far.server)
+    assert page(r.address) == PAGE
+    assert r.wait() == 0
+    assert r.err().splitlines().count('bye') == 2, r.err()
+
+
 # ---- the line ----
 
 COUNTER = '''#!/usr/bin/python3 -IS
@@ -442,7 +451,7 @@ def test_lost_session(tunnel, far, mark):
     assert r.wait() == 7
     assert r.err().splitlines()[-1] == 'relay: server ends with the link'
     silent(mark)
-    assert os.path.exists(here)    # until the next start
+    # the next start removes what was left, that of another test too
     assert tunnel('-L', '127.0.0.1:0:@/s', far.here(), '--', 'true').wait() == 5
     assert not os.path.exists(here)
 
@@ -519,6 +528,99 @@ def test_srun(tunnel, far, hosts, mark):
     interrupt(r)
     assert r.wait(4) == 0 and r.err().splitlines()[-1] == 'bye'
     silent(mark)
+
+
+SLURM = '''
+ClusterName=t
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+AuthInfo=socket={dir}/munge.sock
+CredType=cred/munge
+StateSaveLocation={dir}/state
+SlurmdSpoolDir={dir}/spool
+SlurmctldPidFile={dir}/a.pid
+SlurmdPidFile={dir}/b.pid
+SlurmctldLogFile={dir}/ctld.log
+SlurmdLogFile={dir}/d.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=p Nodes=ALL Default=YES State=UP OverSubscribe=FORCE:8
+'''
+DAEMONS = [['munged', '-F', '--force', '--socket={dir}/munge.sock', '--key-file={dir}/key',
+            '--pid-file={dir}/m.pid', '--log-file={dir}/munge.log', '--seed-file={dir}/seed'],
+           ['slurmctld', '-D'], ['slurmd', '-D', '-N', '{host}']]
+
+
+@pytest.fixture
+def slurm():
+    """A Slurm with one node: squeue() returns its jobs."""
+    for words in DAEMONS + [['srun']]:
+        if not shutil.which(words[0]):
+            pytest.skip('skipped: no ' + words[0])
+    facts = {'dir': tempfile.mkdtemp(prefix='slurm', dir='/tmp'),
+             'host': os.uname().nodename.split('.')[0],
+             'ports': [rig.free_port(), rig.free_port()]}
+    os.chmod(facts['dir'], 0o755)
+    for name in ('state', 'spool'):
+        os.mkdir(facts['dir'] + '/' + name)
+    write(facts['dir'] + '/key', os.urandom(1024), 0o600)
+    write(facts['dir'] + '/conf', SLURM.format(**facts))
+    env = {name: value for name, value in os.environ.items() if name != rig.MARK}
+    env['SLURM_CONF'] = facts['dir'] + '/conf'
+    procs, words = [], ['sinfo', '-h', '-t', 'idle']
+
+    def answer():
+        return subprocess.run(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True).stdout
+    try:
+        for daemon in DAEMONS:
+            procs.append(subprocess.Popen([w.format(**facts) for w in daemon], env=env,
+                                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                          stderr=subprocess.DEVNULL))
+            if daemon[0] == 'munged':
+                wait_for(lambda: os.path.exists(facts['dir'] + '/munge.sock'))
+        try:
+            wait_for(answer)
+        except AssertionError:
+            pytest.skip('skipped: Slurm does not start here')
+        words = ['squeue', '-h']
+        yield env['SLURM_CONF'], answer
+    finally:
+        for p in reversed(procs):
+            p.terminate()
+            p.wait(rig.PATIENCE)
+        shutil.rmtree(facts['dir'])
+
+
+def test_slurm(tunnel, far, hosts, mark, slurm):
+    """Goal: under a real srun, Ctrl-C ends COMMAND, the step and the job; a
+    lost line does so too."""
+    conf, squeue = slurm
+    hop = 'srun -u -t 5 env -u XDG_CACHE_HOME'
+    with open(far.home + '/.profile', 'a') as f:
+        f.write('export SLURM_CONF=%s\n' % conf)
+    far.program('srun', '#!/bin/sh\nSLURM_CONF=%s exec %s "$@"\n' % (conf, shutil.which('srun')))
+    for how in ('stop', 'cut'):
+        r = tunnel('-L', '127.0.0.1:0:@/s', 'login', hop, '--', 'server', '@/s',
+                   start_new_session=True)
+        assert page(r.address) == PAGE and squeue()
+        here = os.path.dirname(words_of(r)[0])
+        if how == 'stop':
+            interrupt(r)
+            assert r.wait(5) == 0
+            assert 'bye' in r.err().splitlines()
+            assert not os.path.exists(here)
+        else:
+            CUTS['ssh is killed'](r, hosts)
+            assert r.wait() == 7
+        wait_for(lambda: not squeue())
+        silent(mark, 5)
 
 
 def test_nothing_is_left(tunnel, far, hosts, mark, pool):
