@@ -71,6 +71,8 @@ struct relay {
 	struct control *control; /* NULL: none */
 	struct command *command; /* far: runs a COMMAND; NULL: may not */
 	struct run *run;         /* near: the COMMAND of a tunnel; NULL: none */
+	bool far_stopped;        /* far: a signal has stopped this relay */
+	int run_stops;           /* near: how often COMMAND was asked to stop */
 	int64_t run_until;       /* COMMAND stops or has ended: end the link then; 0: neither */
 	int run_status;          /* of relay, when the link ends for this reason */
 	int64_t explain_at;      /* log why a target cannot be reached; 0: was logged */
@@ -93,15 +95,18 @@ fail_system(const char *what)
 
 /* ---- the COMMAND of a tunnel ---- */
 
-/* Close all but the link, until COMMAND has ended.  Return false if it runs no
- * more, or cannot be reached. */
+/*
+ * Close all but the link, until COMMAND has ended.  Return false if it runs no
+ * more, cannot be reached, or was asked twice.
+ */
 static bool
 stop_run(struct relay *r, int status)
 {
-	bool again = r->run_until != 0;
+	bool again = r->run_stops > 0;
 
-	if (run_life(r->run) != RUN_ALIVE || !tunnel_carries(r->tunnel))
+	if (run_life(r->run) != RUN_ALIVE || !tunnel_carries(r->tunnel) || r->run_stops == 2)
 		return false;
+	r->run_stops++;
 	run_stop(r->run);
 	if (!again)
 		r->run_status = status;
@@ -136,14 +141,13 @@ watch_run(struct relay *r)
 		return;
 	if (r->run_until == 0 && life != RUN_ALIVE && tunnel_carries(r->tunnel))
 		end_run(r);
-	if (r->run_until == 0)
+	if (r->run_until == 0 || tunnel_state(r->tunnel) == TUNNEL_STOPPING)
 		return;
 	pollset_until(&r->ps, r->run_until);
 	if ((life != RUN_ALIVE && r->conns.n == 0) || !tunnel_carries(r->tunnel) ||
 	    r->ps.now >= r->run_until) {
 		conn_stop(&r->conns, r->run_status, r->ps.now);
 		tunnel_stop(r->tunnel, r->run_status);
-		spawn_hurry(&r->kids, r->ps.now);
 	}
 }
 
@@ -453,7 +457,11 @@ stop(struct relay *r, int sig)
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	if (r->probe == NULL && stop_run(r, status))
 		return;
-	command_stop(r->command, r->ps.now);
+	if (r->far_stopped)
+		command_kill(r->command, r->ps.now);
+	else
+		command_stop(r->command, r->ps.now);
+	r->far_stopped = true;
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, STATUS_SIGNAL + sig, r->ps.now);
 	if (r->probe != NULL)

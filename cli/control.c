@@ -124,7 +124,9 @@ add_routes(char report[CONTROL_REPORT], const struct control_view *v)
 
 	if (o->mode == MODE_TUNNEL)
 		add(report, "hops", "%s", hops_path(&o->hops, text, sizeof(text)));
-	else
+	if (o->command != NULL)
+		add(report, "command", "%s", o->command[0]);
+	if (o->mode != MODE_TUNNEL)
 		add(report, "target", "%s", endpoint_name(&o->target.to, text, sizeof(text)));
 	while ((name = listeners_next_name(v->listeners, &at)) != NULL)
 		add_path(report, "listens", name);

@@ -58,7 +58,7 @@ struct command {
 	int out, slot; /* reads the output; -1: it is at its end */
 	struct ring ring;
 
-	bool stopped; /* command_stop was called */
+	bool stopped; /* COMMAND_STOP was read */
 	int64_t kill_at, look_at, give_up_at;
 	bool killed;
 	pid_t orphans[ORPHANS]; /* that have got SIGTERM */
@@ -223,6 +223,7 @@ start_shell(struct command *c)
 	static char dash_c[] = "-c";
 	struct text text = { .p = NULL }, name = { .p = NULL };
 	char *argv[4] = { NULL };
+	int saved;
 
 	errno = ENOMEM;
 	append_text(&name, "-");
@@ -236,11 +237,13 @@ start_shell(struct command *c)
 			strcpy(argv[2], line);
 			c->child = spawn_file(c->kids, shell, argv, SPAWN_ALONE);
 		}
-		free(argv[2]);
 	}
+	saved = errno;
 	unsetenv("RELAY_COMMAND");
+	free(argv[2]);
 	free(text.p);
 	free(name.p);
+	errno = saved;
 	return c->child != NULL;
 }
 
@@ -293,12 +296,16 @@ begin_ending(struct command *c, int64_t now)
 void
 command_stop(struct command *c, int64_t now)
 {
-	if (c == NULL)
-		return;
-	begin_ending(c, now);
-	if (c->stopped && c->kill_at > now)
+	if (c != NULL)
+		begin_ending(c, now);
+}
+
+void
+command_kill(struct command *c, int64_t now)
+{
+	command_stop(c, now);
+	if (c != NULL && c->state == COMMAND_ENDING && c->kill_at > now)
 		c->kill_at = c->look_at = now;
-	c->stopped = true;
 }
 
 /* Signal what is left of the process group.  Return false if nothing is left. */
@@ -547,7 +554,11 @@ end_record(struct command *c, int64_t now)
 			start(c);
 		break;
 	case COMMAND_STOP:
-		command_stop(c, now);
+		if (c->stopped)
+			command_kill(c, now);
+		else
+			command_stop(c, now);
+		c->stopped = true;
 		break;
 	}
 	c->have = 0;
