@@ -476,8 +476,10 @@ analyse-tidy:
 layers:
 	@t/layers
 
+EXAMPLES = examples/code-server examples/jupyter examples/jupyter-apptainer examples/jupyter-slurm \
+	examples/pbs examples/rstudio examples/tensorboard examples/vnc
 SCRIPTS = tunnel/bootstrap.sh t/demo t/layers t/need t/units t/valgrind t/zig completion/generate \
-	completion/relay.bash examples/jupyter-slurm packaging/make-deb .ci/run
+	completion/relay.bash $(EXAMPLES) packaging/make-deb .ci/run
 
 lint: layers $(COMPLETIONS)
 	@t/need mandoc shellcheck clang-format

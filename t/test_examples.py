@@ -1,14 +1,23 @@
-"""The files in examples/.  jupyter-slurm runs against the two sshds, with
-programs that behave like Slurm's and Jupyter's.  The other files are read by
-the programs that they are for.
+"""The files in examples/ run against the two sshds.
+
+Jupyter, Slurm and Xvnc are the real programs if they are installed.  The fakes of
+srun, qsub, kubectl, apptainer and the servers check their arguments, and execute
+what they are given.  So they prove that the words arrive, and not that the
+program accepts them.  The real kubectl parses its words without a cluster.  The
+files that are no scripts are read by the programs that they are for.
 """
+import http.server
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
+import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -26,6 +35,27 @@ BARE = True
 
 # ---- a cluster: Slurm's programs with one job, number 41, which starts at the
 # second squeue ----
+
+PAGE = '''
+import http.server, os, signal, socketserver, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+def option(name):
+    value, = [word.split('=', 1)[1] for word in sys.argv if word.startswith(name + '=')]
+    return value
+
+def serve(address, page, token=''):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path.endswith('?token=' + token) or not token else 403)
+            self.end_headers()
+            self.wfile.write(page.encode())
+        def log_message(self, *_):
+            pass
+    unix = isinstance(address, str)
+    kind = socketserver.UnixStreamServer if unix else http.server.HTTPServer
+    kind(address, Handler).serve_forever()
+'''
 
 PROGRAMS = {
     'sbatch': '''#!/bin/sh
@@ -50,10 +80,11 @@ else touch asked; echo PD; fi
     # -u: the task's stdout is a terminal in raw mode, its stdin is a pipe.
     'srun': '''#!/usr/bin/python3
 import os, subprocess, sys, termios
-assert sys.argv[1:4] == ['--jobid=41', '--overlap', '-u']
 home = os.environ['HOME']
-os.kill(int(open(home + '/slurm/pid').read()), 0)
-open(home + '/slurm/srun', 'w').close()
+if sys.argv[1:4] != ['-u', '-t', '4:00:00']:
+    assert sys.argv[1:4] == ['--jobid=41', '--overlap', '-u']
+    os.kill(int(open(home + '/slurm/pid').read()), 0)
+    open(home + '/slurm/srun', 'w').close()
 here, there = os.openpty()
 modes = termios.tcgetattr(there)
 modes[1] &= ~termios.OPOST
@@ -72,43 +103,129 @@ except OSError:
 cd "$HOME/slurm" && touch cancelled && [ "$1" = 41 ] && kill -- "-$(cat pid)"
 ''',
     'jupyter': '''#!/usr/bin/python3
-import http.server, os, signal, socketserver, sys
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+import os, sys
+from page import serve, option
 assert sys.argv[1] == 'notebook' and '--no-browser' in sys.argv
-token = os.environ['JUPYTER_TOKEN']
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if self.path.endswith('?token=' + token) else 403)
-        self.end_headers()
-        self.wfile.write(b'the notebook of job ' + os.environ['SLURM_JOB_ID'].encode())
-    def log_message(self, *_):
-        pass
-path, = [word[7:] for word in sys.argv if word.startswith('--sock=')]
-server = socketserver.UnixStreamServer(path, Handler)
-server.serve_forever()
-'''}
+serve(option('--sock'), 'the notebook of job ' + os.environ.get('SLURM_JOB_ID', 'none'),
+      os.environ.get('JUPYTER_TOKEN', ''))
+''',
+    'page.py': PAGE}
+
+
+# ---- PBS with one job, number 77, which starts at the second qstat; a pod; the
+# servers of the other examples ----
+
+PROGRAMS.update({
+    'qsub': '''#!/bin/sh
+[ "$*" = "-N relay -j oe -o /dev/null -l walltime=4:00:00" ] || { echo "qsub: $*" >&2; exit 1; }
+mkdir -p "$HOME/pbs" && cat >"$HOME/pbs/script" && echo 77.server
+''',
+    'qstat': '''#!/bin/sh
+[ "$*" = "-f 77.server" ] && cd "$HOME/pbs" || exit 1
+echo "Job Id: 77.server"
+echo "    Job_Name = relay"
+if [ -e asked ]; then
+	setsid sh script >/dev/null 2>&1 </dev/null & echo $! >pid
+	echo "    job_state = R"
+	echo "    exec_host = node/0*4+node/1*4"
+else touch asked; echo "    job_state = Q"; fi
+''',
+    'qdel': '''#!/bin/sh
+[ "$*" = 77.server ] && cd "$HOME/pbs" && touch deleted && kill "$(cat pid)"
+''',
+    'kubectl': '''#!/bin/sh
+[ "$1 $2 $3 $4" = "exec -i pod --" ] && shift 4 || exit 1
+cd "$FAR_HOME" && exec env HOME="$FAR_HOME" PATH="$FAR_BIN:/usr/bin:/bin" "$@"
+''',
+    'apptainer': '''#!/bin/sh
+[ "$1 $2" = "exec --bind=$RELAY_DIR/" ] || exit 1
+[ "$3" = docker://quay.io/jupyter/minimal-notebook ] && shift 3 && exec "$@"
+''',
+    'code-server': '''#!/usr/bin/python3
+import sys
+from page import serve, option
+assert sys.argv[1:] == ['--auth=password', '--socket=' + option('--socket'), '--socket-mode=600',
+                        '--disable-telemetry', '--disable-update-check']
+serve(option('--socket'), 'code-server')
+''',
+    # python3 with modules that have the interface of TensorBoard and Werkzeug
+    'python3': '''#!/bin/sh
+PYTHONPATH="${0%/*}/modules" exec /usr/bin/python3 "$@"
+''',
+    'modules/tensorboard/program.py': '''
+import abc
+class TensorBoardServer(abc.ABC):
+    @abc.abstractmethod
+    def __init__(self, wsgi_app, flags): ...
+    @abc.abstractmethod
+    def serve_forever(self): ...
+    @abc.abstractmethod
+    def get_url(self): ...
+class TensorBoard:
+    def __init__(self, plugins=None, assets_zip_provider=None, server_class=None, subcommands=None):
+        self.server_class = server_class
+    def configure(self, argv):
+        self.app = argv
+    def main(self):
+        server = self.server_class(self.app, None)
+        print(server.get_url())
+        server.serve_forever()
+''',
+    'modules/werkzeug/serving.py': '''
+import page, types
+def make_server(host, port, app, threaded):
+    assert host.startswith('unix:///') and threaded and app[:2] == ['tensorboard', '--logdir']
+    return types.SimpleNamespace(serve_forever=lambda: page.serve(host[7:], app[2]))
+''',
+    'modules/page.py': PAGE,
+    'modules/tensorboard/__init__.py': '',
+    'modules/werkzeug/__init__.py': '',
+    # These options are in server-options.json of rstudio.
+    'rserver': '''#!/usr/bin/python3
+import os, subprocess, sys
+from page import serve, option
+known = ['server-daemonize', 'server-user', 'server-data-dir', 'server-pid-file',
+         'secure-cookie-key-file', 'database-config-file', 'www-socket', 'auth-none',
+         'auth-pam-helper-path']
+assert sorted(word[2:].split('=')[0] for word in sys.argv[1:]) == sorted(known)
+assert option('--auth-none') == '0' and option('--server-daemonize') == '0'
+user, helper = option('--server-user'), option('--auth-pam-helper-path')
+password = open(os.path.dirname(helper) + '/password').read().strip()
+assert len(password) == 24
+for given, word, status in ((user, password, 0), (user, 'x', 1), ('x', password, 1)):
+    assert subprocess.run([helper, given], input=word, text=True).returncode == status
+serve(option('--www-socket'), 'rstudio')
+''',
+    'desktop': '''#!/bin/sh
+xauth list | grep -q "$DISPLAY " && exec sleep 1000
+'''})
 
 
 class Cluster:
-    """The home and the programs of the account there.  start(word, ...) runs
-    jupyter-slurm here."""
+    """The home and the programs of the account there.  start(word, ...) runs an
+    example here."""
 
     def __init__(self, hosts, tmp):
         self.hosts, self.home, self.tmp = hosts, tmp + '/home', tmp
         for path in (self.home, tmp + '/far', tmp + '/near', tmp + '/tmp'):
             os.mkdir(path)
         for name, text in PROGRAMS.items():
+            os.makedirs(os.path.dirname('%s/far/%s' % (tmp, name)), exist_ok=True)
             with open('%s/far/%s' % (tmp, name), 'w') as f:
                 f.write(text)
             os.chmod(f.name, 0o755)
+        # A login shell sets PATH again.  That of -- COMMAND has RELAY_DIR.
+        with open(self.home + '/.profile', 'w') as f:
+            f.write('PATH="%s/far:$PATH"\necho "$RELAY_DIR" >~/.cache/dir\n' % tmp)
         os.symlink(rig.RELAY, tmp + '/near/relay')
+        os.symlink(tmp + '/far/kubectl', tmp + '/near/kubectl')
         self.procs = []
 
-    def start(self, *words):
+    def start(self, *words, example='jupyter-slurm', **env):
         self.log = open(self.tmp + '/err', 'w+')
         env = dict(self.hosts.env, FAR_HOME=self.home, FAR_BIN=self.tmp + '/far',
-                   TMPDIR=self.tmp + '/tmp', PATH='%s/near:%s' % (self.tmp, self.hosts.env['PATH']))
-        self.procs.append(self.hosts.popen(EXAMPLES + '/jupyter-slurm', *words, env=env,
+                   TMPDIR=self.tmp + '/tmp', PATH='%s/near:%s' % (self.tmp, self.hosts.env['PATH']), **env)
+        self.procs.append(self.hosts.popen(EXAMPLES + '/' + example, *words, env=env,
                                            stdin=subprocess.DEVNULL, text=True,
                                            stdout=subprocess.PIPE, stderr=self.log,
                                            start_new_session=True))
@@ -120,8 +237,8 @@ class Cluster:
 
     def left(self):
         """The files that the account has now and had not before, without the
-        cache and the files of Slurm."""
-        home = set(os.listdir(self.home)) - {'.cache', 'slurm'}
+        cache and the files of Slurm and PBS."""
+        home = set(os.listdir(self.home)) - {'.cache', '.profile', 'slurm', 'pbs'}
         return sorted(home) + os.listdir(self.tmp + '/tmp')
 
     def close(self):
@@ -204,6 +321,196 @@ def test_job_ends_early(cluster):
 def test_the_script_is_short():
     with open(EXAMPLES + '/jupyter-slurm') as f:
         assert len(f.readlines()) <= 60
+
+
+# ---- one command: relay ... -- COMMAND ----
+
+HOPS = {
+    'slurm': ['login', 'srun -u -t 4:00:00'],
+    'kubernetes': ['kubectl exec -i pod --']}
+PAGES = {
+    'jupyter': b'the notebook of job none',
+    'jupyter-apptainer': b'the notebook of job none',
+    'rstudio': b'rstudio',
+    'code-server': b'code-server',
+    'tensorboard': b'runs',
+    'vnc': None}
+
+
+def is_vnc(port):
+    """A VNC server answers, and accepts no client without a password."""
+    with socket.create_connection(('localhost', port), rig.PATIENCE) as s, s.makefile('rwb') as f:
+        assert f.read(12) == b'RFB 003.008\n'
+        f.write(b'RFB 003.008\n')
+        f.flush()
+        assert f.read(2) == b'\x01\x02'    # one method: VncAuth
+        f.write(b'\x02')
+        f.flush()
+        assert len(f.read(16)) == 16
+        f.write(bytes(16))
+        f.flush()
+        assert f.read(4) == b'\x00\x00\x00\x01'    # refused
+
+
+@pytest.mark.parametrize('system', ['slurm', 'pbs', 'kubernetes'])
+@pytest.mark.parametrize('example', PAGES)
+def test_one_command(cluster, example, system):
+    """Goal: one command starts the program on the last hop, and its page is
+    here.  After Ctrl-C nothing is left there."""
+    if example == 'vnc' and not (shutil.which('Xvnc') and shutil.which('vncpasswd')):
+        pytest.skip('skipped: no Xvnc: apt-get install tigervnc-standalone-server tigervnc-tools')
+    port = rig.free_port()
+    words = ['runs'] if example == 'tensorboard' else []
+    env = {'PORT': str(port), 'DESKTOP': 'desktop'}
+    if system == 'pbs':
+        if example != 'jupyter':    # the job starts at once
+            os.mkdir(cluster.home + '/pbs')
+            open(cluster.home + '/pbs/asked', 'w').close()
+        p = cluster.start('login', '-l', 'walltime=4:00:00', '--', EXAMPLES + '/' + example, *words,
+                          example='pbs', **env)
+    else:
+        p = cluster.start(*words, *HOPS[system], example=example, **env)
+    assert p.stdout.readline(), cluster.err()
+    if example == 'vnc':
+        is_vnc(port)
+    else:
+        assert get('http://localhost:%d/' % port) == PAGES[example]
+    os.killpg(p.pid, signal.SIGINT)
+    assert p.wait(rig.PATIENCE) in (0, 130), cluster.err()
+    assert os.path.exists(cluster.home + '/pbs/deleted') == (system == 'pbs')
+    with open(cluster.home + '/.cache/dir') as f:
+        path = f.read().strip()
+    assert path.startswith('/')
+    wait_for(lambda: not cluster.left() and not os.path.exists(path), 5, path)
+
+
+SLURM_CONF = '''
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld}
+SlurmdPort={slurmd}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge.sock
+StateSaveLocation={dir}
+SlurmdSpoolDir={dir}/spool
+SlurmctldPidFile={dir}/slurmctld.pid
+SlurmdPidFile={dir}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2
+PartitionName=all Nodes={host} Default=YES
+'''
+
+
+@pytest.fixture(scope='module')
+def slurm():
+    """slurm(program, word, ...) runs a program of a real Slurm with one node."""
+    path = 'PATH=%s:/usr/sbin' % os.environ['PATH']
+    if not all(shutil.which(name, path=path) for name in ('slurmctld', 'slurmd', 'munged', 'srun')):
+        pytest.skip('skipped: no Slurm: apt-get install slurm-wlm')
+    top = tempfile.mkdtemp(prefix='rsl', dir='/tmp')
+    os.chmod(top, 0o755)
+    os.mkdir(top + '/spool')
+    with open(top + '/key', 'wb') as f:
+        os.chmod(f.name, 0o400)
+        f.write(os.urandom(1024))
+    with open(top + '/slurm.conf', 'w') as f:
+        f.write(SLURM_CONF.format(dir=top, host=os.uname().nodename.split('.')[0],
+                                  ctld=rig.free_port(), slurmd=rig.free_port()))
+    env = dict(os.environ, SLURM_CONF=f.name, PATH=path[5:])
+    env.pop(rig.MARK, None)
+
+    def run(*words):
+        return subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              text=True, timeout=rig.PATIENCE).stdout
+    run.conf, daemons = f.name, []
+
+    def start(*words):
+        daemons.append(subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    try:
+        start('munged', '--foreground', '--force', '--key-file=%s/key' % top,
+              '--socket=%s/munge.sock' % top, '--pid-file=%s/munge.pid' % top,
+              '--log-file=%s/munge.log' % top, '--seed-file=%s/seed' % top)
+        wait_for(lambda: os.path.exists(top + '/munge.sock'))
+        start('slurmctld', '-D', '-i')
+        start('slurmd', '-D')
+        wait_for(lambda: run('sinfo', '-h', '-o', '%t') == 'idle\n', what='a node of Slurm')
+        yield run
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(rig.PATIENCE)
+        shutil.rmtree(top)
+
+
+@pytest.mark.parametrize('example', ['jupyter', 'jupyter-slurm'])
+def test_real(cluster, slurm, example):
+    """Goal: the real Jupyter in a job of the real Slurm.  The last part of the
+    URL that it prints opens it here.  After Ctrl-C there is no job."""
+    if not shutil.which('jupyter-notebook'):
+        pytest.skip('skipped: no jupyter-notebook')
+    wrapper = '#!/bin/sh\nexec %s "$@"%s\n'
+    for name in ('srun', 'sbatch', 'squeue', 'scancel'):
+        with open('%s/far/%s' % (cluster.tmp, name), 'w') as f:
+            f.write(wrapper % ('env SLURM_CONF=%s /usr/bin/%s' % (slurm.conf, name), ''))
+    with open(cluster.tmp + '/far/jupyter', 'w') as f:
+        f.write(wrapper % ('/usr/bin/jupyter', ' --allow-root'))
+    port = rig.free_port()
+    if example == 'jupyter':
+        p = cluster.start(*HOPS['slurm'], example=example, PORT=str(port))
+        assert p.stdout.readline(), cluster.err()
+        pattern = r'(?:%2Fsock|localhost:8888)/(\S*\?token=\w+)'
+        path = wait_for(lambda: re.search(pattern, cluster.err()), what=cluster.err())[1]
+    else:
+        p = cluster.start('-p', port, 'login', '--time=1:00')
+        path = p.stdout.readline().strip().split('/')[-1]
+    assert slurm('squeue', '-h', '-o', '%t') == 'R\n', cluster.err()
+    assert b'logout' in get('http://localhost:%d/%s' % (port, path))
+    os.killpg(p.pid, signal.SIGINT)
+    p.wait(rig.PATIENCE)
+    wait_for(lambda: not slurm('squeue', '-h'), 10, 'the job is still there')
+
+
+def test_kubectl(tmp):
+    """Goal: the real kubectl splits the hop from the words after it as the fake
+    does.  The server here has one pod, and refuses the exec request."""
+    if not shutil.which('kubectl'):
+        pytest.skip('skipped: no kubectl')
+    requests = []
+
+    answers = {
+        '/api': {'kind': 'APIVersions', 'versions': ['v1']},
+        '/apis': {'kind': 'APIGroupList', 'apiVersion': 'v1', 'groups': []},
+        '/api/v1': {'kind': 'APIResourceList', 'groupVersion': 'v1', 'resources': [
+            {'name': 'pods', 'namespaced': True, 'kind': 'Pod', 'verbs': ['get']}]},
+        '/api/v1/namespaces/default/pods/pod': {
+            'kind': 'Pod', 'apiVersion': 'v1', 'metadata': {'name': 'pod', 'namespace': 'default'},
+            'spec': {'containers': [{'name': 'c'}]}, 'status': {'phase': 'Running'}}}
+
+    class Api(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            answer = answers.get(self.path.split('?')[0])
+            self.send_response(200 if answer else 403)
+            self.send_header('Content-Type', 'application/json')
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(('127.0.0.1', 0), Api) as server, rig.serving(server):
+        subprocess.run(['kubectl', '--server', 'http://127.0.0.1:%d' % server.server_port,
+                        *HOPS['kubernetes'][0].split()[1:], 'sh', '-c', 'a b'],
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, timeout=rig.PATIENCE)
+    words = urllib.parse.parse_qs(urllib.parse.urlsplit(requests[-1]).query)
+    assert '/namespaces/default/pods/pod/exec?' in requests[-1]
+    assert words['command'] == ['sh', '-c', 'a b'] and words['stdin'] == ['true']
 
 
 # ---- the other examples ----
