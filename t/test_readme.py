@@ -375,3 +375,26 @@ def test_readme_is_short():
     with open(TOP + '/README') as f:
         lines = f.read().splitlines()
     assert len(lines) <= 220 and max(map(len, lines)) <= 80
+
+
+def test_demo(tmp, mark):
+    """Goal: make demo shows a page through a tunnel.  On a terminal it waits for
+    Enter; then nothing is left."""
+    here, there = os.openpty()
+    p = subprocess.Popen([TOP + '/t/demo', rig.RELAY], stdin=there, stdout=there, stderr=there,
+                         env=dict(os.environ, TMPDIR=tmp, TERM='xterm'), start_new_session=True)
+    os.close(there)
+    shown = b''
+    while b'Enter ends the demo' not in shown:
+        shown += os.read(here, 4096)
+    assert b'<h1>It works</h1>' in shown, shown
+    assert re.search(rb'node/\.cache/relay/relay-', shown), shown
+    os.write(here, b'\n')
+    while p.poll() is None:
+        try:
+            os.read(here, 4096)
+        except OSError:
+            break
+    assert p.wait(rig.PATIENCE) == 0
+    os.close(here)
+    assert not os.listdir(tmp)
