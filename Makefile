@@ -58,13 +58,14 @@ LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 # The layers from the lowest to the highest.  A layer uses itself and the layers
 # before it; make layers checks this.  spawn.c is a layer between BASE and NET.
 # Each file here has a header.
-BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o base/tree.o
+BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o base/status.o base/tree.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
 MUX = mux/cc.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
 TUNNEL = tunnel/bootstrap.o tunnel/command.o tunnel/dir.o tunnel/elf.o tunnel/forward.o \
 	tunnel/hops.o tunnel/keeper.o tunnel/probe.o tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
-CLI = cli/announce.o cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemon.o cli/options.o
+CLI = cli/announce.o cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemon.o cli/options.o \
+	cli/progress.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
 # mux/stream.o and base/os_system.o have no header of their own.  The second one
@@ -76,7 +77,7 @@ SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c base/pc
 SCRIPT = tunnel/bootstrap_sh.h
 
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_pcblist \
-	t/base/check_poll t/base/check_signals t/base/check_tree \
+	t/base/check_poll t/base/check_signals t/base/check_status t/base/check_tree \
 	t/mux/check_cc t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
 	t/mux/check_retain \
 	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \

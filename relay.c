@@ -22,6 +22,7 @@
 #include "base/os.h"
 #include "base/poll.h"
 #include "base/signals.h"
+#include "base/status.h"
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
@@ -43,6 +44,7 @@
 #include "cli/control.h"
 #include "cli/daemon.h"
 #include "cli/options.h"
+#include "cli/progress.h"
 #include "relay.h"
 
 /*
@@ -76,6 +78,7 @@ struct relay {
 	int64_t run_until;       /* COMMAND stops or has ended: end the link then; 0: neither */
 	int run_status;          /* of relay, when the link ends for this reason */
 	int64_t explain_at;      /* log why a target cannot be reached; 0: was logged */
+	struct progress progress;
 	struct pollset ps;
 	int signal_fd, signal_slot, stdout_slot;
 	int enter_slot;
@@ -261,14 +264,19 @@ report_ready(struct relay *r)
 {
 	const struct options *o = &r->opt;
 
+	progress_show(&r->progress, &r->ps);
 	r->ready = true;
 	if (!daemon_write_pid(&r->daemon)) {
 		close_all(r, STATUS_SYSTEM);
 		return STATUS_SYSTEM;
 	}
 	if (o->target.to.kind != ENDPOINT_STDIO && o->from.kind != ENDPOINT_STDIO) {
+		/* stdout may be the terminal too: the URL comes last there. */
+		if (log_on_terminal())
+			announce_addresses(&r->listeners, o);
 		announce_routes(&r->listeners, o);
-		announce_addresses(&r->listeners, o);
+		if (!log_on_terminal())
+			announce_addresses(&r->listeners, o);
 	}
 	daemon_detach(&r->daemon);
 	return STATUS_OK;
@@ -340,6 +348,19 @@ start_probe(struct relay *r)
 	return probe_run_next(r->probe, pollset_clock()) ? STATUS_OK : tunnel_status(r->tunnel);
 }
 
+/* Nothing is drawn for -W: the ssh that runs it may ask for a password. */
+static void
+start_progress(struct relay *r)
+{
+	const struct options *o = &r->opt;
+
+	if (o->mode != MODE_TUNNEL || options_one_shot(o) || !log_on_terminal())
+		return;
+	r->progress.options = o;
+	r->progress.tunnel = r->tunnel;
+	r->progress.ready = &r->ready;
+}
+
 static int
 start_link(struct relay *r)
 {
@@ -357,6 +378,7 @@ start_link(struct relay *r)
 		open_control(r);
 	if (o->mode == MODE_TUNNEL && !options_one_shot(o))
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&o->hops, path, sizeof(path)));
+	start_progress(r);
 	status = tunnel_start(r->tunnel, pollset_clock());
 	if (status == STATUS_OK && o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO)
 		log_say(LOG_INFO, "confinement: %s", dial_confine(&o->target, text, sizeof(text)));
@@ -542,7 +564,8 @@ start_forward(struct relay *r, struct forward *f)
 		forward_keep_port(f);
 		tunnel_ask(r->tunnel, f);
 	} else if (f->kind == FORWARD_NEAR && (r->opt.wait_us > 0 || r->run != NULL) && !r->ready) {
-		log_status("waiting for the target");
+		if (r->progress.tunnel == NULL)
+			log_say(LOG_NOTICE, "waiting for the target");
 		tunnel_probe(r->tunnel, f, r->run != NULL);
 	}
 }
@@ -554,6 +577,7 @@ link_up(struct relay *r)
 	struct options *o = &r->opt;
 	struct forward *f;
 
+	progress_show(&r->progress, &r->ps);
 	if (tunnel_connects(r->tunnel) > 1)
 		log_say(LOG_NOTICE, "reconnected to %s", tunnel_peer(r->tunnel));
 	else
@@ -783,6 +807,7 @@ want(struct relay *r)
 	pollset_begin(&r->ps);
 	watch_idle(r);
 	want_tunnel(r); /* before spawn_turn: it may release its command */
+	progress_show(&r->progress, &r->ps);
 	status = spawn_turn(&r->kids, &r->ps);
 	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;
@@ -844,7 +869,9 @@ main(int argc, char *argv[])
 	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		loop(&r);
+	status_clear();
 	command_free(r.command);
+	log_counts();
 	daemon_remove_pid(&r.daemon);
 	control_close(r.control);
 	return r.status;

@@ -54,6 +54,7 @@
  *   cli/options.c       the table of options, and which exclude others
  *   net/endpoint.c      an end as text: 8888, host:80, /path, -
  *   cli/announce.c      the addresses on stdout, the routes on stderr
+ *   cli/progress.c      what a tunnel is doing, on a terminal
  *   cli/daemon.c        -f, -P and -E
  *   cli/control.c       the control socket
  *   cli/ask.c           -O: lists, checks and stops the relays of this user
@@ -65,6 +66,7 @@
  *   base/poll.c         the set of descriptors of one turn, the clock
  *   base/signals.c      signals as a descriptor
  *   base/log.c          messages on stderr
+ *   base/status.c       what relay is doing, as one line of a terminal
  *   base/tree.c         removes a directory and what is in it
  *   base/os.c           system calls
  *   base/os_*.c         what POSIX.1-2008 lacks: the file for this system is

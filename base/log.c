@@ -1,10 +1,11 @@
 /*
- * base/log.c - messages and the status line, on stderr or in a file.
+ * base/log.c - messages, on stderr or in a file.
  *
  * A message is one line: the time if it goes to a file, "relay: ", and a text.
  * Up to PIPE_BUF bytes of it are written by one write(2), so that lines of
  * several processes do not mix.
- * A status stays on the last line of a terminal until the next message.
+ * On a terminal the remedy of an error has a line of its own.  A live line
+ * stays below all messages.
  *
  * Paths and names may come from other users.  Each control character, of ASCII
  * or from U+0080 to U+009F, is replaced by '?', so that no text controls the
@@ -23,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,10 +39,20 @@
 #define LAST_SIZE 512
 #define STAMP_SIZE 80  /* six numbers of any size */
 #define PATH_SIZE 4608 /* UNIXPATH_MAX and more */
+#define LIVE_SIZE 2048
+#define FAILURES 8     /* that are counted at the same time */
+#define COUNTED_FOR 60 /* seconds: then a failure is written again */
+
+#define ERASE "\r\033[K"
+#define RED "\033[31m"
+#define BOLD "\033[1;36m"
+#define NORMAL "\033[0m"
+#define INDENT "\n    "
 
 static enum log_level shown = LOG_NOTICE;
-static bool status_shown;
-static bool in_line; /* log_output has written a line without its end */
+static char live[LIVE_SIZE]; /* the line below the messages; "": none */
+static bool drawn;           /* it is the last line of the terminal */
+static bool in_line;         /* log_output has written a line without its end */
 
 /* Where messages go: stderr, or the file of log_to_file. */
 static int log_fd = STDERR_FILENO;
@@ -51,6 +63,12 @@ static struct {
 	char text[LAST_SIZE];
 	time_t at; /* by CLOCK_MONOTONIC */
 } last;
+
+static struct failure {
+	char text[LAST_SIZE];
+	time_t at;      /* when it was written, by CLOCK_MONOTONIC */
+	unsigned times; /* since then */
+} failures[FAILURES];
 
 void
 log_show(enum log_level level)
@@ -179,14 +197,6 @@ write_line(const char *p, size_t n)
 	}
 }
 
-static void
-end_line(void)
-{
-	if (in_line)
-		write_line("\n", 1);
-	in_line = false;
-}
-
 /*
  * Return the length of the UTF-8 character (RFC 3629) at the start of the ${n}
  * bytes ${p}.  Return 0 for a control character, and for bytes that are not
@@ -249,50 +259,193 @@ log_last(long *seconds)
 	return last.text;
 }
 
+/* ---- a terminal ---- */
+
+bool
+log_on_terminal(void)
+{
+	const char *term = getenv("TERM");
+
+	return shown == LOG_NOTICE && file_path == NULL && term != NULL && *term != '\0' &&
+	       strcmp(term, "dumb") != 0 && isatty(STDERR_FILENO);
+}
+
+bool
+log_in_colour(void)
+{
+	const char *no_color = getenv("NO_COLOR");
+
+	return (no_color == NULL || *no_color == '\0') && log_on_terminal();
+}
+
+/* In the background, the last line of the terminal is the shell's prompt. */
+static bool
+is_foreground(void)
+{
+	pid_t group = tcgetpgrp(STDERR_FILENO);
+
+	return group == -1 || group == getpgrp();
+}
+
+/* Without echo, the last line probably is a prompt for a password. */
+static bool
+shows_prompt(void)
+{
+	struct termios term;
+
+	return log_on_terminal() && tcgetattr(STDERR_FILENO, &term) == 0 &&
+	       (term.c_lflag & ECHO) == 0;
+}
+
+static void
+erase(void)
+{
+	if (!drawn)
+		return;
+	if (is_foreground() && log_on_terminal())
+		write_line(ERASE, strlen(ERASE));
+	else
+		live[0] = '\0';
+	drawn = false;
+}
+
+static void
+draw(void)
+{
+	if (live[0] == '\0' || in_line)
+		return;
+	write_line(live, strlen(live));
+	drawn = true;
+}
+
+static void
+begin_line(void)
+{
+	if (drawn)
+		erase();
+	else if (in_line)
+		write_line("\n", 1);
+	else if (shows_prompt())
+		write_line("\r\n", 2);
+	in_line = false;
+}
+
+bool
+log_live(const char *text)
+{
+	int saved = errno;
+
+	if (strcmp(text, live) != 0) {
+		erase();
+		snprintf(live, sizeof(live), "%s", is_foreground() ? text : "");
+		draw();
+	}
+	errno = saved;
+	return live[0] != '\0';
+}
+
+void
+log_above(const char *line)
+{
+	int saved = errno;
+
+	begin_line();
+	write_line(line, strlen(line));
+	write_line("\n", 1);
+	draw();
+	errno = saved;
+}
+
+/* The remedy of an error is behind the last "; ". */
+static size_t
+find_remedy(const char *line, size_t n)
+{
+	size_t i;
+
+	for (i = n; i > 2; i--)
+		if (line[i - 2] == ';' && line[i - 1] == ' ')
+			return i;
+	return n;
+}
+
 /*
- * Write the line of ${n} bytes, ${stamp} of which are its time.  Erase the
- * status first.
+ * Copy the line of ${n} bytes for a terminal: the first ${lit} bytes in
+ * ${colour}, and the remedy on a line of its own.  Return the new length.
+ */
+static size_t
+decorate(char *dst, size_t size, const char *line, size_t n, size_t lit, const char *colour)
+{
+	bool coloured = lit > 0 && log_in_colour();
+	size_t remedy = strcmp(colour, RED) == 0 ? find_remedy(line, n) : n;
+	size_t cut = remedy < n ? remedy - 2 : n; /* before "; " */
+	int len;
+
+	if (lit > cut)
+		lit = cut;
+	len = snprintf(dst, size, "%s%.*s%s%.*s%s%.*s\n", coloured ? colour : "", (int)lit, line,
+	    coloured ? NORMAL : "", (int)(cut - lit), line + lit, remedy < n ? INDENT : "",
+	    (int)(n - remedy), line + remedy);
+	return len < 0 ? 0 : (size_t)len;
+}
+
+/* ---- messages ---- */
+
+/*
+ * Write the line of ${n} bytes, ${stamp} of which are its time.  On a terminal,
+ * its first ${lit} bytes have the colour ${colour}.
  */
 static void
-write_message(enum log_level level, char *line, size_t stamp, size_t n)
+write_message(
+    enum log_level level, char *line, size_t stamp, size_t n, size_t lit, const char *colour)
 {
-	static const char erase[] = "\r\033[K";
+	char decorated[LINE_SIZE + 64];
 
 	log_plain(line, n, ' ');
 	line[n] = '\0';
-	if (level <= LOG_NOTICE)
+	if (level == LOG_ERROR || level == LOG_NOTICE)
 		remember(line + stamp);
-	line[n++] = '\n';
-	if (status_shown)
-		write_line(erase, sizeof(erase) - 1);
-	status_shown = false;
-	end_line();
+	if (lit > 0 && log_on_terminal()) {
+		n = decorate(decorated, sizeof(decorated), line, n, lit, colour);
+		line = decorated;
+	} else {
+		line[n++] = '\n';
+	}
+	begin_line();
 	if (make_room(n))
 		write_line(line, n);
+	draw();
+}
+
+static void
+say(enum log_level level, const char *fmt, va_list ap)
+{
+	static const char begin[] = LOG_PREFIX;
+	char line[LINE_SIZE];
+	size_t stamp, head, n;
+	int len;
+
+	stamp = write_stamp(line);
+	head = stamp + sizeof(begin) - 1;
+	memcpy(line + stamp, begin, sizeof(begin) - 1);
+	len = vsnprintf(line + head, sizeof(line) - head - 1, fmt, ap);
+	n = len < 0 ? head : head + (size_t)len;
+	if (n > sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	write_message(level, line, stamp, n, level == LOG_ERROR ? n : 0, RED);
 }
 
 void
 log_say(enum log_level level, const char *fmt, ...)
 {
-	static const char begin[] = LOG_PREFIX;
-	char line[LINE_SIZE];
-	size_t stamp, head, n;
 	int saved = errno;
 	va_list ap;
-	int len;
 
 	if (level > shown)
 		return;
-	stamp = write_stamp(line);
-	head = stamp + sizeof(begin) - 1;
-	memcpy(line + stamp, begin, sizeof(begin) - 1);
+	log_counts();
 	va_start(ap, fmt);
-	len = vsnprintf(line + head, sizeof(line) - head - 1, fmt, ap);
+	say(level, fmt, ap);
 	va_end(ap);
-	n = len < 0 ? head : head + (size_t)len;
-	if (n > sizeof(line) - 2)
-		n = sizeof(line) - 2;
-	write_message(level, line, stamp, n);
 	errno = saved;
 }
 
@@ -307,31 +460,113 @@ log_quote(enum log_level level, const char *text)
 		return;
 	stamp = write_stamp(line);
 	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s", text);
-	write_message(level, line, stamp, strlen(line));
+	write_message(level, line, stamp, strlen(line), 0, "");
 	errno = saved;
 }
 
 void
-log_status(const char *text)
+log_link(const char *text, size_t n)
 {
-	const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
-	bool plain = no_color != NULL && *no_color != '\0';
-	char line[256], shown_text[201];
-	int saved = errno, n;
+	char line[LINE_SIZE];
+	int saved = errno;
+	size_t stamp;
 
 	if (shown < LOG_NOTICE)
 		return;
-	if (!isatty(log_fd) || term == NULL || strcmp(term, "dumb") == 0) {
-		log_say(LOG_NOTICE, "%s", text);
-	} else {
-		end_line();
-		snprintf(shown_text, sizeof(shown_text), "%s", text);
-		log_plain(shown_text, strlen(shown_text), ' ');
-		n = snprintf(line, sizeof(line), "\r\033[K%s%s%s", plain ? "" : "\033[2m",
-		    shown_text, plain ? "" : "\033[0m");
-		write_line(line, (size_t)n);
-		status_shown = true;
+	stamp = write_stamp(line);
+	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s", text);
+	write_message(LOG_NOTICE, line, stamp, strlen(line), n, BOLD);
+	errno = saved;
+}
+
+/* ---- failures of connections ---- */
+
+static void
+write_failure(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say(LOG_ERROR, fmt, ap);
+	va_end(ap);
+}
+
+/* Write how often the failure came since it was written, if ever. */
+static void
+write_count(struct failure *f)
+{
+	unsigned times = f->times;
+
+	f->times = 0;
+	if (times > 0)
+		write_failure("%s (repeated %u time%s)", f->text, times, times == 1 ? "" : "s");
+}
+
+void
+log_counts(void)
+{
+	int saved = errno, i;
+
+	for (i = 0; i < FAILURES; i++)
+		write_count(&failures[i]);
+	errno = saved;
+}
+
+/* Return the failure with this text, or the one to replace. */
+static struct failure *
+find_failure(const char *text)
+{
+	struct failure *oldest = &failures[0];
+	int i;
+
+	for (i = 0; i < FAILURES; i++) {
+		if (strcmp(failures[i].text, text) == 0)
+			return &failures[i];
+		if (failures[i].at < oldest->at)
+			oldest = &failures[i];
 	}
+	write_count(oldest);
+	oldest->text[0] = '\0';
+	return oldest;
+}
+
+static void
+count_failure(const char *text)
+{
+	struct failure *f = find_failure(text);
+	bool known = f->text[0] != '\0';
+	time_t now = clock_seconds();
+
+	if (known && now - f->at < COUNTED_FOR) {
+		f->times++;
+		return;
+	}
+	if (known && f->times > 0) {
+		f->times++;
+		write_count(f);
+	} else {
+		write_failure("%s", text);
+	}
+	snprintf(f->text, sizeof(f->text), "%s", text);
+	f->at = now;
+}
+
+void
+log_failure(const char *fmt, ...)
+{
+	char text[LAST_SIZE];
+	int saved = errno, len;
+	va_list ap;
+
+	va_start(ap, fmt);
+	len = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	va_start(ap, fmt);
+	if (shown > LOG_NOTICE || len <= 0 || (size_t)len >= sizeof(text))
+		say(LOG_ERROR, fmt, ap);
+	else
+		count_failure(text);
+	va_end(ap);
 	errno = saved;
 }
 
@@ -344,7 +579,6 @@ log_descriptor(void)
 size_t
 log_output(const char *p, size_t n)
 {
-	static const char erase[] = "\r\033[K";
 	struct pollfd pfd = { .fd = log_fd, .events = POLLOUT };
 	int saved = errno;
 	ssize_t w;
@@ -355,14 +589,13 @@ log_output(const char *p, size_t n)
 		errno = saved;
 		return 0;
 	}
-	if (status_shown)
-		write_line(erase, sizeof(erase) - 1);
-	status_shown = false;
+	erase();
 	w = make_room(n) ? write(log_fd, p, n) : (ssize_t)n;
 	if (w == -1)
 		w = errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK ? 0 : (ssize_t)n;
 	if (w > 0)
 		in_line = p[w - 1] != '\n';
+	draw();
 	errno = saved;
 	return (size_t)w;
 }

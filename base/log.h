@@ -1,5 +1,5 @@
 /*
- * base/log.h - messages and the status line, on stderr or in a file.
+ * base/log.h - messages, on stderr or in a file.
  *
  * All functions keep errno.  None waits longer than 100 ms for a reader of
  * stderr.
@@ -10,7 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum log_level { LOG_ERROR, LOG_NOTICE, LOG_INFO }; /* -q, default, -v */
+/* LOG_TABLE: what a signal asked for.  The others: -q, default, -v. */
+enum log_level { LOG_TABLE = -1, LOG_ERROR, LOG_NOTICE, LOG_INFO };
 
 #define LOG_PREFIX "relay: " /* of each message */
 
@@ -62,11 +63,46 @@ void log_say(enum log_level level, const char *fmt, ...) LOG_PRINTF(2, 3);
 void log_quote(enum log_level level, const char *line);
 
 /*
- * log_status(text):
- * On a terminal, show what relay is doing now, until the next message or
- * status.  Elsewhere, write a message.  The level is LOG_NOTICE.
+ * log_link(text, n):
+ * Write a line at LOG_NOTICE, without LOG_PREFIX.  On a terminal, its first
+ * ${n} bytes are highlighted.
  */
-void log_status(const char *text);
+void log_link(const char *text, size_t n);
+
+/*
+ * log_failure(fmt, ...):
+ * As log_say at LOG_ERROR, for a failure that each connection can repeat.
+ * Within a minute after the message, the same message is only counted.  With
+ * -v each one is written.
+ *
+ * log_counts():
+ * Write the counts now.  log_say does it too.
+ */
+void log_failure(const char *fmt, ...) LOG_PRINTF(1, 2);
+void log_counts(void);
+
+/*
+ * log_on_terminal():
+ * Return true if messages go to a terminal that can be drawn on, and the level
+ * is LOG_NOTICE.
+ *
+ * log_in_colour():
+ * Return true if log_on_terminal does and NO_COLOR is not set.
+ *
+ * log_live(text):
+ * If log_on_terminal: show ${text}, which may contain escape sequences, below
+ * all messages until the next call; "": no longer.  ${text} must fit into one
+ * line of the terminal.  Return false if nothing is shown: relay may run in the
+ * background.
+ *
+ * log_above(line):
+ * If log_on_terminal: write ${line}, which may contain escape sequences, above
+ * the live line.
+ */
+bool log_on_terminal(void);
+bool log_in_colour(void);
+bool log_live(const char *text);
+void log_above(const char *line);
 
 /*
  * log_output(p, n):

@@ -227,9 +227,16 @@ int os_pipe_size(int fd, int size);
 /*
  * os_unsent(fd):
  * Return how many bytes were written to the TCP socket ${fd} and are not
- * acknowledged by the peer's system.  Portable: OS_UNSENT_UNKNOWN.
+ * acknowledged by the peer's system.  Linux: if ${fd} is a Unix socket or a
+ * pipe, return how many its reader has not read.  Portable: OS_UNSENT_UNKNOWN.
  */
 uint64_t os_unsent(int fd);
+
+/*
+ * os_columns(fd):
+ * Return the width of the terminal ${fd}, or 0 if it is not known (portable).
+ */
+int os_columns(int fd);
 
 /*
  * os_pages(size), os_free_pages(p, size):

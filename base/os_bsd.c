@@ -51,6 +51,16 @@ os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
 	return accept4(lfd, peer, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
+#define OS_HAS_COLUMNS
+
+int
+os_columns(int fd)
+{
+	struct winsize size;
+
+	return ioctl(fd, TIOCGWINSZ, &size) == -1 ? 0 : size.ws_col;
+}
+
 #define OS_HAS_CLOSE_FROM
 
 void

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <mach-o/dyld.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/param.h>
 #include <sys/sysctl.h>
@@ -23,6 +24,16 @@ int
 os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 {
 	return pcblist_ask("net.inet.tcp.pcblist_n", &pcblist_darwin, peer, local, uid);
+}
+
+#define OS_HAS_COLUMNS
+
+int
+os_columns(int fd)
+{
+	struct winsize size;
+
+	return ioctl(fd, TIOCGWINSZ, &size) == -1 ? 0 : size.ws_col;
 }
 
 #define OS_HAS_MOST_FILES

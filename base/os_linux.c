@@ -299,13 +299,25 @@ os_pipe_size(int fd, int size)
 
 #define OS_HAS_UNSENT
 
-/* TIOCOUTQ is another name of SIOCOUTQ: tcp(7). */
+/* TIOCOUTQ is another name of SIOCOUTQ: tcp(7), unix(7).  FIONREAD: pipe(7). */
 uint64_t
 os_unsent(int fd)
 {
 	int n;
 
-	return ioctl(fd, TIOCOUTQ, &n) == -1 || n < 0 ? 0 : (uint64_t)n;
+	if (ioctl(fd, TIOCOUTQ, &n) == -1 && ioctl(fd, FIONREAD, &n) == -1)
+		return 0;
+	return n < 0 ? 0 : (uint64_t)n;
+}
+
+#define OS_HAS_COLUMNS
+
+int
+os_columns(int fd)
+{
+	struct winsize size;
+
+	return ioctl(fd, TIOCGWINSZ, &size) == -1 ? 0 : size.ws_col;
 }
 
 #if defined(__has_feature)

@@ -137,6 +137,16 @@ os_unsent(int fd)
 }
 
 #endif
+#ifndef OS_HAS_COLUMNS
+
+int
+os_columns(int fd)
+{
+	(void)fd;
+	return 0;
+}
+
+#endif
 #ifndef OS_HAS_PAGES
 
 void *

@@ -176,7 +176,7 @@ log_far_reason(const struct conn *c, const struct stream *s)
 	if (mux_role(stream_mux(s)) != MUX_NEAR || mux_state(stream_mux(s)) == MUX_DEAD)
 		return;
 	if (stream_code(s) != MUX_RESET && *reason != '\0')
-		log_say(LOG_ERROR, "%s: %s", peer, reason);
+		log_failure("%s: %s", peer, reason);
 	else if (stream_code(s) == MUX_RESET && has_stdio(c))
 		log_say(LOG_ERROR, "%s: the connection broke: %s", peer,
 		    *reason != '\0' ? reason : "it was reset");
@@ -449,7 +449,10 @@ dial_failed(struct conn *c, int64_t now)
 
 	dial_explain(c->dial, why, sizeof(why));
 	/* The near side logs what the far side writes into CLOSE. */
-	log_say(is_far_stream(&c->a) ? LOG_INFO : LOG_ERROR, "%s", why);
+	if (is_far_stream(&c->a))
+		log_say(LOG_INFO, "%s", why);
+	else
+		log_failure("%s", why);
 	cut(c, dial_status(c->dial), dial_code(c->dial), why, now);
 }
 
@@ -1206,10 +1209,10 @@ conn_table(const struct conns *tab, int64_t now)
 	const struct conn *c;
 	char to[ENDPOINT_NAME];
 
-	log_say(LOG_ERROR, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
+	log_say(LOG_TABLE, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
 	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
 		c = (const struct conn *)w;
-		log_say(LOG_ERROR,
+		log_say(LOG_TABLE,
 		    "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64
 		    " s old",
 		    c->id, c->from, to_name(c, to), c->state == CONN_OPEN ? "" : " (connecting)",

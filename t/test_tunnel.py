@@ -245,32 +245,6 @@ def test_from_nothing_to_a_page(tunnel, far, web, hosts, mark):
     assert far.files() == [os.path.relpath(path, far.home)]
 
 
-@pytest.mark.parametrize('env, plain, dim',
-                         [({'TERM': 'xterm'}, False, True),
-                          ({'TERM': 'xterm', 'NO_COLOR': '1'}, False, False),
-                          ({'TERM': 'dumb'}, True, False)])
-def test_at_a_terminal(tunnel, far, web, env, plain, dim):
-    """Goal: on a terminal the progress is one dim line that is erased at the
-    end.  NO_COLOR and a dumb terminal are respected."""
-    ours, theirs = os.openpty()
-    r = tunnel('-L', '127.0.0.1:0:' + web.path, far.here(), env=dict({'NO_COLOR': ''}, **env),
-               stderr=theirs)
-    os.close(theirs)
-    shows_page(r.address)
-    assert r.stop() == 0
-    terminal = rig.End(ours)
-    text = b''
-    with contextlib.suppress(OSError):    # EIO: the terminal was closed
-        while True:
-            text += terminal.recv()
-    terminal.close()
-    text = text.decode()
-    assert ('relay: copying' in text) == plain and 'copying relay' in text
-    assert ('\r\x1b[K' in text) == (not plain)
-    assert ('\x1b[2m' in text) == dim
-    assert text.count('\n') == (3 if plain else 2), text
-
-
 def test_quiet(tunnel, far, web):
     """Goal: with -q a working tunnel logs nothing, on either side."""
     r = tunnel('-q', '-L', '127.0.0.1:0:' + web.path, far.here())

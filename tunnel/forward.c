@@ -251,8 +251,12 @@ void
 forward_log(const struct forward *f, const char *bound, const char *path)
 {
 	char here[UNIXPATH_MAX + 16], line[2 * UNIXPATH_MAX + HOPS_PATH];
+	size_t lit;
 
 	write_url(f, bound, here, sizeof(here));
+	lit = strlen(here);
+	if (f->kind == FORWARD_FAR)
+		lit = 0;
 	if (f->kind == FORWARD_NEAR)
 		snprintf(line, sizeof(line), "%s -> %s:%s", here, path, f->to_text);
 	else if (f->kind == FORWARD_SOCKS)
@@ -261,5 +265,5 @@ forward_log(const struct forward *f, const char *bound, const char *path)
 		snprintf(line, sizeof(line), "%s:%s -> here:%s", path, bound, f->to_text);
 	else
 		return;
-	log_quote(LOG_NOTICE, line);
+	log_link(line, lit);
 }

@@ -418,6 +418,16 @@ hops_path(const struct hops *h, char *dst, size_t size)
 }
 
 bool
+hops_can_ask(const struct hops *h)
+{
+	int i;
+
+	for (i = 0; i < h->words && strcmp(h->argv[i], "BatchMode=yes") != 0; i++)
+		;
+	return i == h->words;
+}
+
+bool
 hops_any_command(const struct hops *h)
 {
 	int i;

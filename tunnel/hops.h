@@ -59,6 +59,7 @@ struct hops {
  * hops_last(h): the last hop.
  * hops_path(h, dst, size): write "login -> node" into ${dst}, and return it.
  * hops_is_command(hop): ${hop} is a command, not an ssh destination.
+ * hops_can_ask(h): the command may ask for passwords at the terminal.
  * hops_any_command(h): at least one hop is a command.
  */
 bool hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size);
@@ -68,6 +69,7 @@ const char *hops_name(const struct hops *h, int i);
 const char *hops_last(const struct hops *h);
 const char *hops_path(const struct hops *h, char *dst, size_t size);
 bool hops_is_command(const char *hop);
+bool hops_can_ask(const struct hops *h);
 bool hops_any_command(const struct hops *h);
 
 /*

@@ -237,6 +237,14 @@ transport_exit_status(const struct transport *t)
 	return t->child == NULL ? -1 : spawn_exit(t->child);
 }
 
+size_t
+transport_unsent(const struct transport *t)
+{
+	uint64_t n = os_unsent(t->wire.out);
+
+	return n == OS_UNSENT_UNKNOWN ? 0 : (size_t)n;
+}
+
 /* ---- the command's stderr ---- */
 
 static void

@@ -15,6 +15,7 @@
 #define TUNNEL_TRANSPORT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct bootstrap;
@@ -71,6 +72,9 @@ void transport_free(struct transport *t, int64_t now);
  * transport_exit_status(t): the exit status of the command as spawn_exit
  * returns it; -1 if the command runs or never ran.
  *
+ * transport_unsent(t):
+ * Return how many bytes the command has not read, or 0 if it is not known.
+ *
  * transport_last_line(t):
  * Read what is left on the command's stderr, at most as much as a pipe holds.
  * Return its last line that is not empty, or "".  ${t} owns it.  If a relay is
@@ -90,6 +94,7 @@ bool transport_drained(const struct transport *t);
 bool transport_readable(const struct transport *t, const struct pollset *ps);
 bool transport_runs(const struct transport *t);
 int transport_exit_status(const struct transport *t);
+size_t transport_unsent(const struct transport *t);
 const char *transport_last_line(struct transport *t);
 bool transport_drop_line(struct transport *t);
 void transport_set_quiet(struct transport *t, bool quiet);

@@ -55,6 +55,7 @@ struct tunnel {
 	struct probes probes;
 	struct bootstrap *bootstrap; /* with hops */
 	unsigned connects, retries;  /* retries: pauses since the last connect */
+	const struct hops *used;     /* of the last start: hops or unattended */
 	bool wanted;
 	bool refused;  /* the last login was refused: the next one needs a person */
 	bool attended; /* a person has requested the next login */
@@ -311,8 +312,11 @@ start_near(struct tunnel *t, int64_t now)
 {
 	const struct tunnel_config *c = &t->config;
 
+	t->used = c->hops;
+	if (c->unattended != NULL && t->connects > 0 && !t->attended)
+		t->used = c->unattended;
 	if (c->hops != NULL && c->unattended != NULL && t->connects > 0)
-		endpoint_command(&c->target->to, hops_argv(t->attended ? c->hops : c->unattended));
+		endpoint_command(&c->target->to, hops_argv(t->used));
 	t->attended = false;
 	if (c->hops != NULL) {
 		mux_wait_peer_first(t->mux);
@@ -472,8 +476,8 @@ log_upload(struct tunnel *t)
 	    bootstrap_upload_is_dynamic(t->bootstrap)
 		? "; it is not static: it needs a C library there that is not older than here"
 		: "");
-	if (t->connects == 0)
-		log_status(text);
+	if (t->connects == 0 && (t->config.one_shot || t->config.probing || !log_on_terminal()))
+		log_say(LOG_NOTICE, "%s", text);
 }
 
 static void
@@ -1061,6 +1065,28 @@ tunnel_flush(struct tunnel *t, int status)
 
 /* ---- for callers ---- */
 
+bool
+tunnel_can_ask(const struct tunnel *t)
+{
+	return hops_can_ask(t->used);
+}
+
+size_t
+tunnel_copied(const struct tunnel *t)
+{
+	size_t size = bootstrap_upload_size(t->bootstrap);
+	const unsigned char *p;
+	size_t left = bootstrap_output(t->bootstrap, &p) + transport_unsent(t->transport);
+
+	return left > size ? 0 : size - left;
+}
+
+int64_t
+tunnel_next_start(const struct tunnel *t)
+{
+	return next_start(t);
+}
+
 void
 tunnel_want_up(struct tunnel *t)
 {
@@ -1182,9 +1208,9 @@ log_traffic(const struct tunnel *t, int64_t now)
 	struct mux_stats s;
 
 	mux_stats(t->mux, &s);
-	log_say(LOG_ERROR, "round trip %lld us, at most %llu bytes in flight, %llu bytes reserved",
+	log_say(LOG_TABLE, "round trip %lld us, at most %llu bytes in flight, %llu bytes reserved",
 	    (long long)s.rtt_us, (unsigned long long)s.cwnd, (unsigned long long)s.reserved);
-	log_say(LOG_ERROR, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second",
+	log_say(LOG_TABLE, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second",
 	    (unsigned long long)s.sent, (unsigned long long)s.received, (long long)up,
 	    (unsigned long long)(s.sent / seconds), (unsigned long long)(s.received / seconds));
 }
@@ -1196,15 +1222,15 @@ tunnel_table(const struct tunnel *t, int64_t now)
 		"down" };
 	const char *name = tunnel_name(t);
 
-	log_say(LOG_ERROR, "the link to %s is %s", *name != '\0' ? name : "the far side",
+	log_say(LOG_TABLE, "the link to %s is %s", *name != '\0' ? name : "the far side",
 	    words[t->state]);
 	if (tunnel_awaits_login(t))
-		log_say(LOG_ERROR, "%s; waiting for Enter, or for -O check", t->loss);
+		log_say(LOG_TABLE, "%s; waiting for Enter, or for -O check", t->loss);
 	else if (t->state == TUNNEL_BACKOFF && t->config.role == MUX_FAR)
-		log_say(LOG_ERROR, "waiting for another channel, %lld s at most",
+		log_say(LOG_TABLE, "waiting for another channel, %lld s at most",
 		    (long long)((t->expires_at - now + 999999) / 1000000));
 	else if (t->state == TUNNEL_BACKOFF)
-		log_say(LOG_ERROR, "%s; reconnecting in %lld s, or at the next connection", t->loss,
+		log_say(LOG_TABLE, "%s; reconnecting in %lld s, or at the next connection", t->loss,
 		    (long long)((next_start(t) - now + 999999) / 1000000));
 	if (t->state == TUNNEL_UP)
 		log_traffic(t, now);

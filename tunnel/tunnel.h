@@ -134,6 +134,9 @@ bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
  * tunnel_status(t): TUNNEL_OVER: the exit status of relay.
  * tunnel_connects(t): how many times the link came up.
  * tunnel_resumed(t): TUNNEL_UP: the channel continues an earlier session.
+ * tunnel_can_ask(t): TUNNEL_STARTING: the login may ask for a password.
+ * tunnel_copied(t): TUNNEL_STARTING: bytes of the upload that were sent.
+ * tunnel_next_start(t): TUNNEL_BACKOFF: when the next login is due.
  * tunnel_name(t): the last hop as the user wrote it, or the far host's name.
  * tunnel_peer(t): TUNNEL_UP: the far side's name in messages.
  * tunnel_keeps(t): TUNNEL_UP: a session outlives the channel.
@@ -145,6 +148,9 @@ bool tunnel_carries(const struct tunnel *t);
 int tunnel_status(const struct tunnel *t);
 unsigned tunnel_connects(const struct tunnel *t);
 bool tunnel_resumed(const struct tunnel *t);
+bool tunnel_can_ask(const struct tunnel *t);
+size_t tunnel_copied(const struct tunnel *t);
+int64_t tunnel_next_start(const struct tunnel *t);
 const char *tunnel_name(const struct tunnel *t);
 const char *tunnel_peer(const struct tunnel *t);
 bool tunnel_keeps(const struct tunnel *t);

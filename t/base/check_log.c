@@ -1,4 +1,4 @@
-/* check_log.c - messages and the status line */
+/* check_log.c - messages, and the line below them */
 #define _XOPEN_SOURCE 700 /* posix_openpt */
 #include <sys/stat.h>
 
@@ -241,7 +241,7 @@ START_TEST(a_quote_is_the_line_of_another_program)
 }
 END_TEST
 
-/* ---- status ---- */
+/* ---- a terminal ---- */
 
 /* From now on stderr is a terminal.  Return its other side. */
 static int
@@ -271,90 +271,152 @@ shown_on(int fd)
 	return text;
 }
 
-START_TEST(a_status_on_a_terminal_is_replaced)
+#define ERASED "\r\033[K"
+
+START_TEST(a_live_line_stays_below_the_messages)
 {
 	int fd = terminal();
 
 	errno = ERANGE;
-	log_status("one");
+	log_live("one");
 	ck_assert_int_eq(errno, ERANGE);
-	ck_assert_str_eq(shown_on(fd), "\r\033[K\033[2mone\033[0m");
-	log_status("two");
-	ck_assert_str_eq(shown_on(fd), "\r\033[K\033[2mtwo\033[0m");
+	ck_assert_str_eq(shown_on(fd), "one");
+	log_live("one");
+	ck_assert_str_eq(shown_on(fd), "");
+	log_live("two");
+	ck_assert_str_eq(shown_on(fd), ERASED "two");
 	log_say(LOG_INFO, "hidden");
 	ck_assert_str_eq(shown_on(fd), "");
-	if (_i == 0)
-		log_say(LOG_ERROR, "text");
-	else
-		log_quote(LOG_ERROR, "text");
-	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Krelay: text\r\n" : "\r\033[Ktext\r\n");
-	log_say(LOG_ERROR, "more");
+	log_say(LOG_NOTICE, "text");
+	ck_assert_str_eq(shown_on(fd), ERASED "relay: text\r\ntwo");
+	log_quote(LOG_ERROR, "text");
+	ck_assert_str_eq(shown_on(fd), ERASED "text\r\ntwo");
+	log_above("done");
+	ck_assert_str_eq(shown_on(fd), ERASED "done\r\ntwo");
+	log_live("");
+	ck_assert_str_eq(shown_on(fd), ERASED);
+	log_say(LOG_NOTICE, "more");
 	ck_assert_str_eq(shown_on(fd), "relay: more\r\n");
 }
 END_TEST
 
-START_TEST(a_status_without_colour_is_erased_as_well)
+START_TEST(a_live_line_waits_for_the_end_of_the_output)
+{
+	int fd = terminal();
+
+	log_live("one");
+	shown_on(fd);
+	ck_assert_uint_eq(log_output("a\nb", 3), 3);
+	ck_assert_str_eq(shown_on(fd), ERASED "a\r\nb");
+	log_live("two");
+	ck_assert_str_eq(shown_on(fd), "");
+	ck_assert_uint_eq(log_output("c\n", 2), 2);
+	ck_assert_str_eq(shown_on(fd), "c\r\ntwo");
+	log_output("d", 1);
+	log_say(LOG_NOTICE, "e");
+	ck_assert_str_eq(shown_on(fd), ERASED "d\r\nrelay: e\r\ntwo");
+	log_output("d", 1);
+	log_live("");
+	ck_assert_str_eq(shown_on(fd), ERASED "d");
+}
+END_TEST
+
+/* What is drawn on: ${_i} 0: a terminal, 1: a file, 2: a dumb terminal, 3: a
+ * terminal of unknown type, 4: a terminal with -q, 5: with -v. */
+START_TEST(only_a_terminal_is_drawn_on)
+{
+	int fd = terminal();
+
+	if (_i == 1)
+		capture();
+	else if (_i == 2)
+		setenv("TERM", "dumb", 1);
+	else if (_i == 3)
+		unsetenv("TERM");
+	else if (_i >= 4)
+		log_show(_i == 4 ? LOG_ERROR : LOG_INFO);
+	ck_assert_int_eq(log_on_terminal(), _i == 0);
+	ck_assert_int_eq(log_in_colour(), _i == 0);
+	log_say(LOG_ERROR, "cause; remedy");
+	log_link("http://here -> there", 11);
+	if (_i == 0)
+		ck_assert_str_eq(shown_on(fd), "\033[31mrelay: cause\033[0m\r\n    remedy\r\n"
+					       "\033[1;36mhttp://here\033[0m -> there\r\n");
+	else if (_i == 1)
+		ck_assert_str_eq(captured(), "relay: cause; remedy\nhttp://here -> there\n");
+	else if (_i == 4)
+		ck_assert_str_eq(shown_on(fd), "relay: cause; remedy\r\n");
+	else
+		ck_assert_str_eq(
+		    shown_on(fd), "relay: cause; remedy\r\nhttp://here -> there\r\n");
+}
+END_TEST
+
+START_TEST(without_colour_the_remedy_still_has_a_line)
 {
 	int fd = terminal();
 
 	setenv("NO_COLOR", _i == 0 ? "1" : "", 1);
-	log_status("one");
-	ck_assert_str_eq(shown_on(fd), _i == 0 ? "\r\033[Kone" : "\r\033[K\033[2mone\033[0m");
-	log_say(LOG_ERROR, "two");
-	ck_assert_str_eq(shown_on(fd), "\r\033[Krelay: two\r\n");
+	ck_assert_int_eq(log_in_colour(), _i == 1);
+	log_say(LOG_ERROR, "one; two; three");
+	ck_assert_str_eq(shown_on(fd),
+	    _i == 0 ? "relay: one; two\r\n    three\r\n"
+		    : "\033[31mrelay: one; two\033[0m\r\n    three\r\n");
+	log_say(LOG_NOTICE, "one; two");
+	log_say(LOG_TABLE, "one; two");
+	ck_assert_str_eq(shown_on(fd), "relay: one; two\r\nrelay: one; two\r\n");
 }
 END_TEST
 
-/* ${_i} 0: a file, 1: a dumb terminal, 2: a terminal of unknown type. */
-START_TEST(a_status_elsewhere_is_a_line)
-{
-	int fd = terminal();
+/* ---- failures ---- */
 
-	if (_i == 0)
-		capture();
-	else if (_i == 1)
-		setenv("TERM", "dumb", 1);
-	else
-		unsetenv("TERM");
-	log_status("one");
-	log_say(LOG_ERROR, "two");
-	ck_assert_str_eq(_i == 0 ? captured() : shown_on(fd),
-	    _i == 0 ? "relay: one\nrelay: two\n" : "relay: one\r\nrelay: two\r\n");
+START_TEST(a_repeated_failure_is_counted)
+{
+	int i;
+
+	capture();
+	for (i = 0; i < 4; i++) {
+		log_failure("%s", "a; do this");
+		log_failure("%s", "b");
+	}
+	ck_assert_str_eq(captured(), "relay: a; do this\nrelay: b\n");
+	log_say(LOG_NOTICE, "c");
+	ck_assert_str_eq(captured(),
+	    "relay: a; do this\nrelay: b\n"
+	    "relay: a; do this (repeated 3 times)\nrelay: b (repeated 3 times)\nrelay: c\n");
+	log_counts();
+	log_failure("b");
+	log_counts();
+	HAS(captured(), "c\nrelay: b (repeated 1 time)\n");
 }
 END_TEST
 
-START_TEST(a_status_is_not_shown_with_q)
+START_TEST(the_count_of_a_forgotten_failure_is_written)
 {
-	int fd = terminal();
+	char text[8];
+	int i;
 
-	log_show(LOG_ERROR);
-	log_status("one");
-	log_say(LOG_ERROR, "two");
-	ck_assert_str_eq(shown_on(fd), "relay: two\r\n");
+	capture();
+	log_failure("first");
+	log_failure("first");
+	for (i = 0; i < 8; i++) {
+		snprintf(text, sizeof(text), "%d", i);
+		log_failure("%s", text);
+	}
+	HAS(captured(), "relay: first (repeated 1 time)\n");
+	log_failure("first");
+	HAS(captured(), "relay: 7\nrelay: first\n");
 }
 END_TEST
 
-START_TEST(a_long_status_is_cut)
+START_TEST(each_failure_is_written_with_v)
 {
-	int fd = terminal();
-	char text[2000];
-
-	memset(text, 's', sizeof(text) - 1);
-	text[sizeof(text) - 1] = '\0';
-	log_status(text);
-	ck_assert_uint_le(strspn(strchr(shown_on(fd), 's'), "s"), 200);
-}
-END_TEST
-
-/* It may contain a host name from the command line. */
-START_TEST(a_status_has_no_control_characters)
-{
-	int fd = terminal();
-	const char *s;
-
-	log_status("copying to a\033]0;b\007\nc");
-	s = shown_on(fd);
-	HAS(s, "copying to a?]0;b??c");
+	capture();
+	log_show(LOG_INFO);
+	log_failure("a");
+	log_failure("a");
+	log_counts();
+	ck_assert_str_eq(captured(), "relay: a\nrelay: a\n");
 }
 END_TEST
 
@@ -420,13 +482,14 @@ TESTS("log")
 {
 	tcase_add_test(tc, a_full_log_is_renamed_once);
 	tcase_add_test(tc, the_last_message_is_kept);
+	tcase_add_test(tc, a_live_line_stays_below_the_messages);
+	tcase_add_test(tc, a_live_line_waits_for_the_end_of_the_output);
+	tcase_add_loop_test(tc, only_a_terminal_is_drawn_on, 0, 6);
+	tcase_add_loop_test(tc, without_colour_the_remedy_still_has_a_line, 0, 2);
+	tcase_add_test(tc, a_repeated_failure_is_counted);
+	tcase_add_test(tc, the_count_of_a_forgotten_failure_is_written);
+	tcase_add_test(tc, each_failure_is_written_with_v);
 	tcase_add_test(tc, a_quote_is_the_line_of_another_program);
-	tcase_add_loop_test(tc, a_status_on_a_terminal_is_replaced, 0, 2);
-	tcase_add_loop_test(tc, a_status_without_colour_is_erased_as_well, 0, 2);
-	tcase_add_loop_test(tc, a_status_elsewhere_is_a_line, 0, 3);
-	tcase_add_test(tc, a_status_is_not_shown_with_q);
-	tcase_add_test(tc, a_long_status_is_cut);
-	tcase_add_test(tc, a_status_has_no_control_characters);
 	tcase_add_test(tc, a_message_is_one_line_that_begins_with_the_name);
 	tcase_add_test(tc, output_is_not_changed_and_a_message_begins_a_line);
 	tcase_add_test(tc, output_waits_for_its_reader);

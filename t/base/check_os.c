@@ -3,6 +3,8 @@
  *
  * OS is the name of the system's file: linux, darwin, bsd or posix.
  */
+#define _XOPEN_SOURCE 700 /* posix_openpt */
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -489,6 +491,33 @@ START_TEST(bytes_that_wait_for_the_peer_are_counted)
 }
 END_TEST
 
+START_TEST(bytes_that_wait_for_a_command_are_counted)
+{
+	int p[2], s[2];
+
+	ck_assert_int_eq(pipe(p), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+	ck_assert_int_eq(write(p[1], "abc", 3), 3);
+	ck_assert_int_eq(write(s[0], "abc", 3), 3);
+	if (ON_LINUX) {
+		ck_assert_uint_eq(os_unsent(p[1]), 3);
+		ck_assert_uint_gt(os_unsent(s[0]), 0);
+	}
+}
+END_TEST
+
+START_TEST(the_width_of_a_terminal_is_read)
+{
+	struct winsize size = { .ws_col = 77 };
+	int fd = posix_openpt(O_RDWR | O_NOCTTY), p[2];
+
+	ck_assert_int_eq(ioctl(fd, TIOCSWINSZ, &size), 0);
+	ck_assert_int_eq(os_columns(fd), PORTABLE ? 0 : 77);
+	ck_assert_int_eq(pipe(p), 0);
+	ck_assert_int_eq(os_columns(p[0]), 0);
+}
+END_TEST
+
 START_TEST(pages_are_usable_or_refused)
 {
 	size_t size = 65536 + 24;
@@ -672,6 +701,8 @@ TESTS("os")
 	tcase_add_loop_test(tc, a_lock_of_a_file_without_its_name_is_stale, 0, 2);
 	tcase_add_test(tc, pages_are_usable_or_refused);
 	tcase_add_test(tc, bytes_that_wait_for_the_peer_are_counted);
+	tcase_add_test(tc, bytes_that_wait_for_a_command_are_counted);
+	tcase_add_test(tc, the_width_of_a_terminal_is_read);
 	tcase_add_loop_test(tc, null_takes_the_place_of_stdout_when_no_descriptor_is_left, 0, 2);
 	tcase_add_test(tc, the_running_program_is_found);
 	tcase_add_loop_test(tc, a_program_is_found_as_a_shell_does, 0, 8);

@@ -479,8 +479,26 @@ START_TEST(a_line_of_the_relay_of_a_jump_is_found)
 }
 END_TEST
 
+START_TEST(only_ssh_can_be_kept_from_asking)
+{
+	static struct hops unattended;
+	static char rsh[HOPS_TEXT];
+	static const struct {
+		const char *hops, *rsh;
+		bool asks;
+	} rows[] = { { "a|b", "ssh", false }, { "a", "/usr/bin/ssh -v", false },
+		{ "a", "plink", true }, { "sudo -u b|a", "ssh", true } };
+
+	ck_assert(parse(rows[_i].hops, rows[_i].rsh));
+	ck_assert(hops_can_ask(&h));
+	ck_assert(hops_unattended(&unattended, rsh, &h.config));
+	ck_assert_int_eq(hops_can_ask(&unattended), rows[_i].asks);
+}
+END_TEST
+
 TESTS("hops")
 {
+	tcase_add_loop_test(tc, only_ssh_can_be_kept_from_asking, 0, 4);
 	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
 	tcase_add_loop_test(tc, jumps_become_a_proxy_command, 0, JUMPS);
 	tcase_add_test(tc, the_proxy_command_has_the_level_and_the_ssh);

@@ -1,0 +1,249 @@
+/*
+ * base/status.c - what relay is doing now, as one line of a terminal.
+ *
+ * The last column stays empty: a character there makes some terminals wrap.
+ * Each character counts as one column.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "base/status.h"
+
+#define FRAME 100000 /* us between two pictures of the spinner */
+#define SECOND 1000000
+#define WIDTH 80      /* columns, if the terminal does not report them */
+#define WIDTH_MAX 200 /* columns that are used */
+#define BAR_LEAST 5   /* columns; a shorter bar is left out */
+#define BAR_MOST 24
+#define TEXT_SIZE 1024
+#define LINE_SIZE 2000
+
+#define CYAN "\033[36m"
+#define GREEN "\033[32m"
+#define FAINT "\033[2m"
+#define NORMAL "\033[0m"
+
+struct signs {
+	const char *spinner[10];
+	unsigned spinners;
+	const char *tick, *pause, *full, *empty, *cut;
+};
+
+static const struct signs utf8 = {
+	.spinner = { "⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏" },
+	.spinners = 10,
+	.tick = "✓",
+	.pause = "·",
+	.full = "━",
+	.empty = "─",
+	.cut = "…",
+};
+
+static const struct signs ascii = {
+	.spinner = { "|", "/", "-", "\\" },
+	.spinners = 4,
+	.tick = "+",
+	.pause = ".",
+	.full = "#",
+	.empty = "-",
+	.cut = "~",
+};
+
+/* ---- the terminal ---- */
+
+/* The console of Linux has no font for these signs. */
+static const struct signs *
+choose_signs(void)
+{
+	static const char *const names[] = { "LC_ALL", "LC_CTYPE", "LANG" };
+	const char *locale = NULL, *term = getenv("TERM"), *codeset;
+	size_t i;
+
+	for (i = 0; i < 3 && (locale == NULL || *locale == '\0'); i++)
+		locale = getenv(names[i]);
+	if (locale == NULL || (term != NULL && strcmp(term, "linux") == 0))
+		return &ascii;
+	codeset = strrchr(locale, '.');
+	codeset = codeset == NULL ? locale : codeset + 1;
+	return strncasecmp(codeset, "UTF-8", 5) == 0 || strncasecmp(codeset, "UTF8", 4) == 0
+		   ? &utf8
+		   : &ascii;
+}
+
+static size_t
+read_width(void)
+{
+	const char *columns = getenv("COLUMNS");
+	long width = os_columns(STDERR_FILENO);
+
+	if (width <= 0 && columns != NULL)
+		width = strtol(columns, NULL, 10);
+	if (width <= 0)
+		width = WIDTH;
+	return width > WIDTH_MAX ? WIDTH_MAX : (size_t)width;
+}
+
+/* ---- the parts of a line ---- */
+
+static bool
+is_continued(char c)
+{
+	return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+static size_t
+columns(const char *text)
+{
+	size_t n = 0;
+
+	for (; *text != '\0'; text++)
+		n += !is_continued(*text);
+	return n;
+}
+
+/* Cut ${text} to ${width} columns, the last of which shows that it was cut. */
+static void
+cut(char *text, size_t size, size_t width)
+{
+	size_t n = 0, at = 0;
+
+	if (columns(text) <= width)
+		return;
+	while (is_continued(text[at]) || ++n < width)
+		at++;
+	snprintf(text + at, size - at, "%s", width > 0 ? choose_signs()->cut : "");
+}
+
+/* Append ${n} times ${sign}. */
+static void
+repeat(char dst[TEXT_SIZE], const char *sign, size_t n)
+{
+	size_t at = strlen(dst);
+
+	while (n-- > 0 && at + 4 < TEXT_SIZE)
+		at += (size_t)snprintf(dst + at, TEXT_SIZE - at, "%s", sign);
+}
+
+static void
+write_bar(char dst[TEXT_SIZE], const struct step *s, size_t room)
+{
+	const struct signs *signs = choose_signs();
+	size_t full;
+
+	if (s->all == 0 || room < BAR_LEAST + 2)
+		return;
+	room = room - 2 > BAR_MOST ? BAR_MOST : room - 2;
+	full = s->done >= s->all ? room : s->done * room / s->all;
+	repeat(dst, " ", 2);
+	repeat(dst, signs->full, full);
+	repeat(dst, signs->empty, room - full);
+}
+
+/* Write the numbers behind the bar. */
+static void
+write_tail(char *dst, size_t size, const struct step *s, bool done, int64_t now)
+{
+	int64_t took = s->ends_at > 0 ? s->ends_at - now + SECOND - 1 : now - s->began_at;
+	int n = 0;
+
+	dst[0] = '\0';
+	if (took < 0)
+		took = 0;
+	if (s->all > 0)
+		n = snprintf(dst, size, done ? "  %zu KiB" : "  %zu/%zu KiB",
+		    ((done ? s->all : s->done) + 1023) / 1024, (s->all + 1023) / 1024);
+	if (done && took < 10 * SECOND)
+		snprintf(dst + n, size - (size_t)n, "  %d.%d s", (int)(took / SECOND),
+		    (int)(took / (SECOND / 10) % 10));
+	else if (took >= SECOND)
+		snprintf(dst + n, size - (size_t)n, "  %lld s", (long long)(took / SECOND));
+}
+
+/* Append ${text} in ${colour}. */
+static void
+append(char line[LINE_SIZE], const char *text, const char *colour)
+{
+	bool coloured = *text != '\0' && *colour != '\0' && log_in_colour();
+	size_t n = strlen(line);
+
+	snprintf(line + n, LINE_SIZE - n, "%s%s%s", coloured ? colour : "", text,
+	    coloured ? NORMAL : "");
+}
+
+/* Write the name and the action.  A long name leaves room for the action. */
+static void
+write_text(char dst[TEXT_SIZE], const struct step *s, size_t room)
+{
+	size_t what = columns(s->what) + 2;
+	char name[TEXT_SIZE / 2];
+
+	snprintf(name, sizeof(name), "%s", s->name);
+	cut(name, sizeof(name), room > what + room / 3 ? room - what : room / 3);
+	snprintf(dst, TEXT_SIZE, "%s  %s", name, s->what);
+	log_plain(dst, strlen(dst), ' ');
+	cut(dst, TEXT_SIZE, room);
+}
+
+/*
+ * The name and the action get the columns that the numbers leave, and the bar
+ * gets what these leave.
+ */
+static void
+compose(char line[LINE_SIZE], const struct step *s, const char *sign, bool done, int64_t now)
+{
+	char text[TEXT_SIZE], bar[TEXT_SIZE] = "", tail[64];
+	size_t width = read_width() - 1, room;
+
+	write_tail(tail, sizeof(tail), s, done, now);
+	if (columns(tail) + 2 > width)
+		tail[0] = '\0';
+	room = width > 2 ? width - 2 - columns(tail) : 0;
+	write_text(text, s, room);
+	if (!done)
+		write_bar(bar, s, room - columns(text));
+	line[0] = '\0';
+	append(line, sign, done ? GREEN : CYAN);
+	append(line, " ", "");
+	append(line, text, "");
+	append(line, bar, CYAN);
+	append(line, tail, FAINT);
+}
+
+/* ---- the line ---- */
+
+int64_t
+status_draw(const struct step *s, int64_t now)
+{
+	const struct signs *signs = choose_signs();
+	bool waits = s->ends_at > 0;
+	char line[LINE_SIZE];
+
+	if (!log_on_terminal())
+		return INT64_MAX;
+	compose(line, s, waits ? signs->pause : signs->spinner[now / FRAME % signs->spinners],
+	    false, now);
+	return now + (log_live(line) && !waits ? FRAME : SECOND);
+}
+
+void
+status_done(const struct step *s, int64_t now)
+{
+	char line[LINE_SIZE];
+
+	if (!log_on_terminal())
+		return;
+	compose(line, s, choose_signs()->tick, true, now);
+	log_above(line);
+}
+
+void
+status_clear(void)
+{
+	log_live("");
+}

@@ -1,0 +1,137 @@
+/* cli/progress.c - what a tunnel is doing, on a terminal. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/poll.h"
+#include "base/status.h"
+#include "tunnel/bootstrap.h"
+#include "tunnel/forward.h"
+#include "tunnel/hops.h"
+#include "tunnel/tunnel.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+
+#define TARGET_SIZE 256
+
+static bool
+is_waited_for(const struct forward *f)
+{
+	return f->kind == FORWARD_NEAR && f->state != FORWARD_READY;
+}
+
+static bool
+waits_for_targets(const struct progress *p)
+{
+	const struct options *o = p->options;
+	int i;
+
+	if (*p->ready || (o->wait_us == 0 && o->command == NULL))
+		return false;
+	for (i = 0; i < o->n_forwards && !is_waited_for(&o->forwards[i]); i++)
+		;
+	return i < o->n_forwards;
+}
+
+static enum progress_phase
+find_phase(const struct progress *p)
+{
+	const struct bootstrap *b = tunnel_bootstrap(p->tunnel);
+
+	switch (tunnel_state(p->tunnel)) {
+	case TUNNEL_STARTING:
+		if (!bootstrap_answered(b))
+			return PROGRESS_LOGIN;
+		return bootstrap_state(b) == BOOTSTRAP_UPLOADING ? PROGRESS_COPY : PROGRESS_START;
+	case TUNNEL_UP:
+		return waits_for_targets(p) ? PROGRESS_WAIT : PROGRESS_NONE;
+	case TUNNEL_BACKOFF:
+		return tunnel_awaits_login(p->tunnel) ? PROGRESS_NONE : PROGRESS_DOWN;
+	case TUNNEL_OVER:
+	case TUNNEL_FAILED:
+	case TUNNEL_STOPPING:
+		break;
+	}
+	return PROGRESS_NONE;
+}
+
+/* Write the target of -w, or how many there are. */
+static const char *
+name_targets(const struct options *o, char *dst, size_t size)
+{
+	const struct forward *f, *last = NULL;
+	int n = 0;
+
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
+		if (f->kind == FORWARD_NEAR) {
+			last = f;
+			n++;
+		}
+	if (n == 1)
+		snprintf(dst, size, "%s", last->to_text);
+	else
+		snprintf(dst, size, "%d targets", n);
+	return dst;
+}
+
+/* Show the phase, or write that it has ended. */
+static void
+report(const struct progress *p, struct pollset *ps, bool done)
+{
+	struct step s = { .name = tunnel_name(p->tunnel), .began_at = p->began_at };
+	char path[HOPS_PATH], targets[TARGET_SIZE], what[TARGET_SIZE + 32] = "";
+
+	switch (p->phase) {
+	case PROGRESS_LOGIN:
+		s.name = hops_path(&p->options->hops, path, sizeof(path));
+		snprintf(what, sizeof(what), done ? "reached" : "reaching");
+		break;
+	case PROGRESS_COPY:
+		s.all = bootstrap_upload_size(tunnel_bootstrap(p->tunnel));
+		s.done = done ? s.all : tunnel_copied(p->tunnel);
+		snprintf(what, sizeof(what), done ? "relay copied" : "copying relay");
+		break;
+	case PROGRESS_START:
+		snprintf(what, sizeof(what), "starting relay");
+		break;
+	case PROGRESS_WAIT:
+		name_targets(p->options, targets, sizeof(targets));
+		snprintf(what, sizeof(what), done ? "%s: ready" : "waiting for %s", targets);
+		break;
+	case PROGRESS_DOWN:
+		s.ends_at = tunnel_next_start(p->tunnel);
+		snprintf(what, sizeof(what), "reconnecting in");
+		break;
+	case PROGRESS_NONE:
+		return;
+	}
+	s.what = what;
+	if (done)
+		status_done(&s, ps->now);
+	else
+		pollset_until(ps, status_draw(&s, ps->now));
+}
+
+static void
+change_phase(struct progress *p, enum progress_phase next, struct pollset *ps)
+{
+	enum tunnel_state state = tunnel_state(p->tunnel);
+	bool works = state == TUNNEL_STARTING || state == TUNNEL_UP;
+
+	status_clear();
+	if (works && p->phase != PROGRESS_START && p->phase != PROGRESS_DOWN)
+		report(p, ps, true);
+	p->phase = next;
+	p->began_at = ps->now;
+}
+
+void
+progress_show(struct progress *p, struct pollset *ps)
+{
+	enum progress_phase phase = p->tunnel == NULL ? PROGRESS_NONE : find_phase(p);
+
+	if (phase != p->phase)
+		change_phase(p, phase, ps);
+	if (phase != PROGRESS_NONE && (phase != PROGRESS_LOGIN || !tunnel_can_ask(p->tunnel)))
+		report(p, ps, false);
+}
