@@ -79,11 +79,11 @@ choose_signs(void)
 static size_t
 read_width(void)
 {
-	const char *columns = getenv("COLUMNS");
+	const char *text = getenv("COLUMNS");
 	long width = os_columns(STDERR_FILENO);
 
-	if (width <= 0 && columns != NULL)
-		width = strtol(columns, NULL, 10);
+	if (width <= 0 && text != NULL)
+		width = strtol(text, NULL, 10);
 	if (width <= 0)
 		width = WIDTH;
 	return width > WIDTH_MAX ? WIDTH_MAX : (size_t)width;

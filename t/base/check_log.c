@@ -393,7 +393,7 @@ END_TEST
 
 START_TEST(the_count_of_a_forgotten_failure_is_written)
 {
-	char text[8];
+	char text[16];
 	int i;
 
 	capture();
