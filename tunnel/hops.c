@@ -549,7 +549,7 @@ static const struct {
 	    NULL,
 	    "no password can be typed there: use -J, which makes this login from here (relay(1), "
 	    "EXAMPLES), or put a key for it on the hop before",
-	    "relay -n shows which login it is; after the first hop, use -J, or put a key for it on "
+	    "relay -n shows which login it is: after the first hop, use -J, or put a key for it on "
 	    "the hop before" },
 	{ "Too many authentication failures",
 	    "ssh tried too many keys: name one with -o IdentitiesOnly=yes -o IdentityFile=PATH",

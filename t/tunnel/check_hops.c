@@ -389,7 +389,7 @@ static const struct {
 } remedies[] = {
 	{ "a|b", 0, "me@login: Permission denied (publickey,password).", "ssh -v shows the keys" },
 	{ "a|b", 1, "me@node: Permission denied (publickey,password).", "use -J, which makes this login from here" },
-	{ "a|b", -1, "Permission denied (password).", "relay -n shows which login it is; after the first hop, use -J" },
+	{ "a|b", -1, "Permission denied (password).", "relay -n shows which login it is: after the first hop, use -J" },
 	{ "a!b", 1, "Permission denied (password).", "ssh -v shows" },
 	{ "a!b|c", 2, "Permission denied (password).", "use -J" },
 	{ "a!b|c", -1, "Permission denied (password).", "use -J" },
