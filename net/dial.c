@@ -511,9 +511,8 @@ dial_explain(const struct dial *d, char *dst, size_t size)
 		snprintf(dst, size, "no answer within %d s; -t SECONDS waits longer",
 		    (int)(d->target->each_us / 1000000));
 	else
-		snprintf(dst, size, "%s%s%s%s", strerror(d->err),
-		    d->err == ECONNREFUSED ? ", no process listens on that port" : "",
-		    *advice(d) != '\0' ? "; " : "", advice(d));
+		snprintf(dst, size, "%s%s%s%s", strerror(d->err), *advice(d) != '\0' ? "; " : "",
+		    d->err == ECONNREFUSED ? "no process listens on that port: " : "", advice(d));
 	return dst - n;
 }
 
