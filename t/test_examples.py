@@ -138,7 +138,7 @@ else touch asked; echo "    job_state = Q"; fi
 cd "$FAR_HOME" && exec env HOME="$FAR_HOME" PATH="$FAR_BIN:/usr/bin:/bin" "$@"
 ''',
     'apptainer': '''#!/bin/sh
-[ "$1 $2" = "exec --bind=$RELAY_DIR/" ] || exit 1
+[ "$1 $2" = "exec --bind=$RELAY_DIR" ] || exit 1
 [ "$3" = docker://quay.io/jupyter/minimal-notebook ] && shift 3 && exec "$@"
 ''',
     'code-server': '''#!/usr/bin/python3
@@ -225,7 +225,7 @@ class Cluster:
         self.log = open(self.tmp + '/err', 'w+')
         env = dict(self.hosts.env, FAR_HOME=self.home, FAR_BIN=self.tmp + '/far',
                    TMPDIR=self.tmp + '/tmp', PATH='%s/near:%s' % (self.tmp, self.hosts.env['PATH']), **env)
-        self.procs.append(self.hosts.popen(EXAMPLES + '/' + example, *words, env=env,
+        self.procs.append(self.hosts.popen(os.path.join(EXAMPLES, example), *words, env=env,
                                            stdin=subprocess.DEVNULL, text=True,
                                            stdout=subprocess.PIPE, stderr=self.log,
                                            start_new_session=True))
@@ -352,6 +352,12 @@ def is_vnc(port):
         assert f.read(4) == b'\x00\x00\x00\x01'    # refused
 
 
+def url(cluster, port):
+    """The URL of the page, with the token if the example prints one."""
+    found = re.search(r'^open (http://localhost:%d/\?token=[0-9a-f]{48})$' % port, cluster.err(), re.M)
+    return found[1] if found else 'http://localhost:%d/' % port
+
+
 @pytest.mark.parametrize('system', ['slurm', 'pbs', 'kubernetes'])
 @pytest.mark.parametrize('example', PAGES)
 def test_one_command(cluster, example, system):
@@ -374,7 +380,7 @@ def test_one_command(cluster, example, system):
     if example == 'vnc':
         is_vnc(port)
     else:
-        assert get('http://localhost:%d/' % port) == PAGES[example]
+        assert get(url(cluster, port)) == PAGES[example]
     os.killpg(p.pid, signal.SIGINT)
     assert p.wait(rig.PATIENCE) in (0, 130), cluster.err()
     assert os.path.exists(cluster.home + '/pbs/deleted') == (system == 'pbs')
@@ -446,10 +452,11 @@ def slurm():
         shutil.rmtree(top)
 
 
-@pytest.mark.parametrize('example', ['jupyter', 'jupyter-slurm'])
+@pytest.mark.parametrize('example', ['README', 'jupyter', 'jupyter-slurm'])
 def test_real(cluster, slurm, example):
-    """Goal: the real Jupyter in a job of the real Slurm.  The last part of the
-    URL that it prints opens it here.  After Ctrl-C there is no job."""
+    """Goal: the real Jupyter in a job of the real Slurm.  The URL that an example
+    prints opens it.  With the command of README, the last part of the URL that
+    Jupyter prints opens it.  After Ctrl-C there is no job."""
     if not shutil.which('jupyter-notebook'):
         pytest.skip('skipped: no jupyter-notebook')
     wrapper = '#!/bin/sh\nexec %s "$@"%s\n'
@@ -459,16 +466,21 @@ def test_real(cluster, slurm, example):
     with open(cluster.tmp + '/far/jupyter', 'w') as f:
         f.write(wrapper % ('/usr/bin/jupyter', ' --allow-root'))
     port = rig.free_port()
-    if example == 'jupyter':
+    if example == 'README':
+        p = cluster.start('-L', '%d:@/sock' % port, *HOPS['slurm'], '--', 'jupyter', 'notebook',
+                          '--no-browser', '--sock=@/sock', example=rig.RELAY)
+        pattern = r'(?:http\+unix://%2F\S*%2Fsock|http://localhost:8888)(/\S*\?token=\w+)'
+        page = 'http://localhost:%d%s' % (port, wait_for(lambda: re.search(pattern, cluster.err()))[1])
+        assert p.stdout.readline(), cluster.err()
+    elif example == 'jupyter':
         p = cluster.start(*HOPS['slurm'], example=example, PORT=str(port))
         assert p.stdout.readline(), cluster.err()
-        pattern = r'(?:%2Fsock|localhost:8888)/(\S*\?token=\w+)'
-        path = wait_for(lambda: re.search(pattern, cluster.err()), what=cluster.err())[1]
+        page = url(cluster, port)
     else:
         p = cluster.start('-p', port, 'login', '--time=1:00')
-        path = p.stdout.readline().strip().split('/')[-1]
+        page = p.stdout.readline().strip()
     assert slurm('squeue', '-h', '-o', '%t') == 'R\n', cluster.err()
-    assert b'logout' in get('http://localhost:%d/%s' % (port, path))
+    assert b'logout' in get(page)
     os.killpg(p.pid, signal.SIGINT)
     p.wait(rig.PATIENCE)
     wait_for(lambda: not slurm('squeue', '-h'), 10, 'the job is still there')
