@@ -153,12 +153,12 @@ class Room:
         return dict(self.hosts.env, FAR_HOME=self.home, FAR_BIN=self.tmp + '/far', PATH=path,
                     HOME=self.home)
 
-    def start(self, command):
+    def start(self, command, stderr=None, **env):
         """Run a command that listens here until the test ends; return its
         addresses."""
-        p = self.hosts.popen('sh', '-c', 'exec ' + self.real(command), env=self.env(),
+        p = self.hosts.popen('sh', '-c', 'exec ' + self.real(command), env=dict(self.env(), **env),
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                             stderr=open(self.tmp + '/err', 'w'))
+                             stderr=stderr or open(self.tmp + '/err', 'w'))
         self.procs.append(p)
         addresses = p.stdout.read().split()
         assert addresses, self.err()
@@ -197,21 +197,31 @@ def get(port):
 
 # ---- what a block must do ----
 
-def forward(room, command):
+def forward(room, command, **kw):
     """relay -L: the page of the target is at the port."""
-    room.start(command)
+    room.start(command, **kw)
     port = room.near[re.search(r'(?:-L |relay )(\d+)', command)[1]]
     expected = re.search(r'/(\w+\.sock)|:(\d+) |(?<= )(jupyter) ', command)
     assert get(port) == (expected[1] or expected[2] or expected[3])
 
 
 def shown(room, block):
-    """The same, and stderr has the lines that README shows."""
+    """The same at a terminal.  It shows the lines of README, with other times and
+    sizes."""
     command, *lines = block.replace('\\\n', ' ').splitlines()
-    forward(room, command[2:])
+    os.unlink(room.home + '/bin/relay')    # one is copied
+    here, there = os.openpty()
+    forward(room, command[2:], stderr=there, TERM='xterm', LC_ALL='C')
+    os.close(there)
+    text = b''
+    while b'\nhttp://' not in re.sub(rb'\x1b\[[0-9;]*[mK]', b'', text):
+        text += os.read(here, 4096)
+    text = re.sub(r'\x1b\[[0-9;]*[mK]|[^\n]*\r(?!\n)', '', text.decode())
+    os.close(here)
     for line in lines:
-        line = line.replace('me@', '').replace('/home/me', room.home)
-        assert line.replace('8888', room.near['8888']) in room.err().splitlines()
+        line = line.replace('me@', '').replace('8888', room.near['8888'])
+        line = re.sub(r'\d+(\\\.\d)?(?=\\ (KiB|s)\b)', r'[\\d.]+', re.escape(line))
+        assert re.search('^%s\\r?$' % line, text, re.M), (line, text)
 
 
 def back(room, command):
@@ -319,20 +329,7 @@ def examples(room, block):
         assert os.access('%s/%s' % (TOP, name), os.X_OK)
 
 
-def started(room, command):
-    """COMMAND is a notebook, which answers."""
-    if not shutil.which('jupyter-notebook'):
-        pytest.skip('skipped: no jupyter-notebook')
-    os.mkdir(room.home + '/.jupyter')
-    with open(room.home + '/.jupyter/jupyter_notebook_config.py', 'w') as f:
-        f.write('c.NotebookApp.allow_root = True\n')
-    room.start(command)
-    with urllib.request.urlopen('http://localhost:%s/api' % room.near['8888']) as answer:
-        assert b'version' in answer.read()
-
-
 CHECKS = [
-    (r'relay .* -- jupyter ', started),
     (r'make |ln ', targets),
     (r'ssh me@login sbatch', batch),
     (r'examples/', examples),
