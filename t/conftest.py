@@ -23,6 +23,7 @@ import pytest
 
 import hosts as hosts_room
 import rig
+import slurm as slurm_room
 
 counter = itertools.count()
 # the directory of the locks that the workers of pytest -n share
@@ -206,6 +207,15 @@ def hosts(request):
                          passwords=getattr(request.module, 'PASSWORDS', ()))
     yield h
     h.close()
+
+
+@pytest.fixture(scope='module')
+def slurm():
+    """A real Slurm: see slurm.running()."""
+    if slurm_room.missing():
+        pytest.skip(slurm_room.missing())
+    with slurm_room.running() as s:
+        yield s or pytest.skip('skipped: Slurm does not start here')
 
 
 @pytest.fixture

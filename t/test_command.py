@@ -11,7 +11,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 import urllib.request
 
@@ -540,78 +539,10 @@ def test_srun(tunnel, far, hosts, mark):
     silent(mark)
 
 
-SLURM = '''
-ClusterName=t
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser=root
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
-AuthInfo=socket={dir}/munge.sock
-CredType=cred/munge
-StateSaveLocation={dir}/state
-SlurmdSpoolDir={dir}/spool
-SlurmctldPidFile={dir}/a.pid
-SlurmdPidFile={dir}/b.pid
-SlurmctldLogFile={dir}/ctld.log
-SlurmdLogFile={dir}/d.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-MpiDefault=none
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=p Nodes=ALL Default=YES State=UP OverSubscribe=FORCE:8
-'''
-DAEMONS = [['munged', '-F', '--force', '--socket={dir}/munge.sock', '--key-file={dir}/key',
-            '--pid-file={dir}/m.pid', '--log-file={dir}/munge.log', '--seed-file={dir}/seed'],
-           ['slurmctld', '-D'], ['slurmd', '-D', '-N', '{host}']]
-
-
-@pytest.fixture
-def slurm():
-    """A Slurm with one node: squeue() returns its jobs."""
-    for words in DAEMONS + [['srun']]:
-        if not shutil.which(words[0]):
-            pytest.skip('skipped: no ' + words[0])
-    facts = {'dir': tempfile.mkdtemp(prefix='slurm', dir='/tmp'),
-             'host': os.uname().nodename.split('.')[0],
-             'ports': [rig.free_port(), rig.free_port()]}
-    os.chmod(facts['dir'], 0o755)
-    for name in ('state', 'spool'):
-        os.mkdir(facts['dir'] + '/' + name)
-    write(facts['dir'] + '/key', os.urandom(1024), 0o600)
-    write(facts['dir'] + '/conf', SLURM.format(**facts))
-    env = {name: value for name, value in os.environ.items() if name != rig.MARK}
-    env['SLURM_CONF'] = facts['dir'] + '/conf'
-    procs, words = [], ['sinfo', '-h', '-t', 'idle']
-
-    def answer():
-        return subprocess.run(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True).stdout
-    try:
-        for daemon in DAEMONS:
-            procs.append(subprocess.Popen([w.format(**facts) for w in daemon], env=env,
-                                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                          stderr=subprocess.DEVNULL))
-            if daemon[0] == 'munged':
-                wait_for(lambda: os.path.exists(facts['dir'] + '/munge.sock'))
-        try:
-            wait_for(answer)
-        except AssertionError:
-            pytest.skip('skipped: Slurm does not start here')
-        words = ['squeue', '-h']
-        yield env['SLURM_CONF'], answer
-    finally:
-        for p in reversed(procs):
-            p.terminate()
-            p.wait(rig.PATIENCE)
-        shutil.rmtree(facts['dir'])
-
-
 def test_slurm(tunnel, far, hosts, mark, slurm):
     """Goal: under a real srun, Ctrl-C ends COMMAND, the step and the job; a
     lost line does so too."""
-    conf, squeue = slurm
+    conf, run = slurm
     hop = 'srun -u -t 5 env -u XDG_CACHE_HOME'
     with open(far.home + '/.profile', 'a') as f:
         f.write('export SLURM_CONF=%s\n' % conf)
@@ -619,7 +550,7 @@ def test_slurm(tunnel, far, hosts, mark, slurm):
     for how in ('stop', 'cut'):
         r = tunnel('-L', '127.0.0.1:0:@/s', 'login', hop, '--', 'server', '@/s',
                    start_new_session=True)
-        assert page(r.address) == PAGE and squeue()
+        assert page(r.address) == PAGE and run('squeue', '-h')
         here = os.path.dirname(words_of(r)[0])
         if how == 'stop':
             interrupt(r)
@@ -629,7 +560,7 @@ def test_slurm(tunnel, far, hosts, mark, slurm):
         else:
             CUTS['ssh is killed'](r, hosts)
             assert r.wait() == 7
-        wait_for(lambda: not squeue())
+        wait_for(lambda: not run('squeue', '-h'))
         silent(mark, 5)
 
 

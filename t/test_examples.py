@@ -15,7 +15,6 @@ import signal
 import socket
 import stat
 import subprocess
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -390,68 +389,6 @@ def test_one_command(cluster, example, system):
     wait_for(lambda: not cluster.left() and not os.path.exists(path), 5, path)
 
 
-SLURM_CONF = '''
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ctld}
-SlurmdPort={slurmd}
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={dir}/munge.sock
-StateSaveLocation={dir}
-SlurmdSpoolDir={dir}/spool
-SlurmctldPidFile={dir}/slurmctld.pid
-SlurmdPidFile={dir}/slurmd.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2
-PartitionName=all Nodes={host} Default=YES
-'''
-
-
-@pytest.fixture(scope='module')
-def slurm():
-    """slurm(program, word, ...) runs a program of a real Slurm with one node."""
-    path = 'PATH=%s:/usr/sbin' % os.environ['PATH']
-    if not all(shutil.which(name, path=path) for name in ('slurmctld', 'slurmd', 'munged', 'srun')):
-        pytest.skip('skipped: no Slurm: apt-get install slurm-wlm')
-    top = tempfile.mkdtemp(prefix='rsl', dir='/tmp')
-    os.chmod(top, 0o755)
-    os.mkdir(top + '/spool')
-    with open(top + '/key', 'wb') as f:
-        os.chmod(f.name, 0o400)
-        f.write(os.urandom(1024))
-    with open(top + '/slurm.conf', 'w') as f:
-        f.write(SLURM_CONF.format(dir=top, host=os.uname().nodename.split('.')[0],
-                                  ctld=rig.free_port(), slurmd=rig.free_port()))
-    env = dict(os.environ, SLURM_CONF=f.name, PATH=path[5:])
-    env.pop(rig.MARK, None)
-
-    def run(*words):
-        return subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              text=True, timeout=rig.PATIENCE).stdout
-    run.conf, daemons = f.name, []
-
-    def start(*words):
-        daemons.append(subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    try:
-        start('munged', '--foreground', '--force', '--key-file=%s/key' % top,
-              '--socket=%s/munge.sock' % top, '--pid-file=%s/munge.pid' % top,
-              '--log-file=%s/munge.log' % top, '--seed-file=%s/seed' % top)
-        wait_for(lambda: os.path.exists(top + '/munge.sock'))
-        start('slurmctld', '-D', '-i')
-        start('slurmd', '-D')
-        wait_for(lambda: run('sinfo', '-h', '-o', '%t') == 'idle\n', what='a node of Slurm')
-        yield run
-    finally:
-        for daemon in reversed(daemons):
-            daemon.terminate()
-            daemon.wait(rig.PATIENCE)
-        shutil.rmtree(top)
-
-
 @pytest.mark.parametrize('example', ['README', 'jupyter', 'jupyter-slurm'])
 def test_real(cluster, slurm, example):
     """Goal: the real Jupyter in a job of the real Slurm.  The URL that an example
@@ -459,10 +396,11 @@ def test_real(cluster, slurm, example):
     Jupyter prints opens it.  After Ctrl-C there is no job."""
     if not shutil.which('jupyter-notebook'):
         pytest.skip('skipped: no jupyter-notebook')
+    conf, run = slurm
     wrapper = '#!/bin/sh\nexec %s "$@"%s\n'
     for name in ('srun', 'sbatch', 'squeue', 'scancel'):
         with open('%s/far/%s' % (cluster.tmp, name), 'w') as f:
-            f.write(wrapper % ('env SLURM_CONF=%s /usr/bin/%s' % (slurm.conf, name), ''))
+            f.write(wrapper % ('env SLURM_CONF=%s /usr/bin/%s' % (conf, name), ''))
     with open(cluster.tmp + '/far/jupyter', 'w') as f:
         f.write(wrapper % ('/usr/bin/jupyter', ' --allow-root'))
     port = rig.free_port()
@@ -479,11 +417,11 @@ def test_real(cluster, slurm, example):
     else:
         p = cluster.start('-p', port, 'login', '--time=1:00')
         page = p.stdout.readline().strip()
-    assert slurm('squeue', '-h', '-o', '%t') == 'R\n', cluster.err()
+    assert run('squeue', '-h', '-o', '%t') == 'R\n', cluster.err()
     assert b'logout' in get(page)
     os.killpg(p.pid, signal.SIGINT)
     p.wait(rig.PATIENCE)
-    wait_for(lambda: not slurm('squeue', '-h'), 10, 'the job is still there')
+    wait_for(lambda: not run('squeue', '-h'), 10, 'the job is still there')
 
 
 def test_kubectl(tmp):
