@@ -342,7 +342,8 @@ listen_for_forwards(struct relay *r)
 static int
 start_probe(struct relay *r)
 {
-	r->probe = probe_run_new(r->tunnel, &r->opt.hops, r->opt.forwards, r->opt.n_forwards);
+	r->probe = probe_run_new(
+	    r->tunnel, &r->opt.hops, r->opt.forwards, r->opt.n_forwards, r->opt.end_after);
 	if (r->probe == NULL)
 		fail_system("cannot start");
 	return probe_run_next(r->probe, pollset_clock()) ? STATUS_OK : tunnel_status(r->tunnel);

@@ -517,6 +517,7 @@ take_command(struct options *o, int n, char *argv[])
 static void
 set_keep(struct options *o)
 {
+	o->end_after = o->keep == KEEP_UNSET ? -1 : o->keep;
 	if (o->mode == MODE_CHECK)
 		o->keep = 0;
 	else if (o->keep == KEEP_UNSET && o->command != NULL)

@@ -137,6 +137,7 @@ struct options {
 	int n_forwards;
 	const char *ssh_words[OPTIONS_SSH_WORDS]; /* -l USER -o OPTION -p PORT, as given */
 	int n_ssh_words;
+	int64_t end_after; /* -n: sessions without a channel for so many s; -1: none */
 	struct hops hops;
 	struct hops unattended; /* the same for logins that no person watches */
 	char unattended_rsh[HOPS_TEXT];

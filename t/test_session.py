@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -668,6 +669,129 @@ def test_stderr_that_is_closed(tunnel, far, echo, mark):
         reconnected(r, i + 1)
     exchange(a, b'y')
     assert places(mark)
+    assert r.stop() == 0
+
+
+def place_of(uid, name):
+    """A directory for a session of that user, as a keeper makes it."""
+    path = '/tmp/relay-' + name
+    os.mkdir(path, 0o700)
+    os.chown(path, uid, uid)
+    return path
+
+
+class OldKeeper:
+    """A keeper that does not know questions, and closes their descriptors."""
+
+    def __init__(self, uid, name):
+        self.place = place_of(uid, name)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.place + '/s')
+        os.chown(self.place + '/s', uid, uid)
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.socket, 1024, 4)
+            for fd in fds:
+                os.close(fd)
+            if not data:
+                return
+
+    def close(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.sendto(b'', self.place + '/s')
+        self.thread.join()
+        self.socket.close()
+        shutil.rmtree(self.place)
+
+
+@pytest.fixture
+def sessions(far):
+    """sessions(word, ...): the sessions that relay -n lists: {name: text}.  They
+    are those of a user of this test alone."""
+    if os.geteuid() != 0:
+        pytest.skip('skipped: needs root')
+    far.user()
+
+    def run(*words):
+        out = subprocess.run([rig.RELAY, '-n', *words, far.here()], env=far.env, timeout=30,
+                             stdout=subprocess.PIPE, text=True)
+        assert out.returncode == 0 and 'FAIL' not in out.stdout, out.stdout
+        lines = [line.split(' session ')[1] for line in out.stdout.splitlines()
+                 if ' session ' in line]
+        return dict(line.split(': ', 1) for line in lines)
+    return run
+
+
+def test_list(tunnel, far, echo, mark, sessions):
+    """Goal: relay -n lists the sessions of this user on the last hop, also those
+    of another version of relay.  It removes what killed keepers left."""
+    uid, host = int(far.env['FAR_UID']), socket.gethostname()
+    assert sessions() == {}
+    old, young, dead = ('%016x' % (uid << 20 | i) for i in range(3))
+    keeper = OldKeeper(uid, old)
+    try:
+        young, dead = place_of(uid, young), place_of(uid, dead)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.bind(dead + '/s')
+        os.chown(dead + '/s', uid, uid)
+        r = tunnel('-k', '600', '-L', '127.0.0.1:0:' + echo.address, far.here())
+        a = dial(r.address)
+        exchange(a, b'x')
+        place, = places(mark)
+        name = place.split('-')[1]
+        got = sessions()
+        assert set(got) == {name, old}
+        assert re.fullmatch('[0-9]+ s old, from %s, 1 connections' % re.escape(host), got[name])
+        assert got[old].endswith(' old, its relay does not answer')
+        assert not os.path.exists(dead)
+        assert os.path.exists(young)    # its keeper may be about to make the socket
+        os.utime(young, (1, 1))
+        r.kill()
+        lose(mark)
+        wait_for(lambda: 'without a line' in sessions()[name])
+        assert re.fullmatch('.*, without a line for [0-9]+ s, ends in [0-9]+ s', sessions()[name])
+        assert not os.path.exists(young)
+    finally:
+        keeper.close()
+    assert set(sessions('-k', '0')) == {name}
+    wait_for(lambda: not rig.marked(mark), 5)
+    assert sessions() == {} and not os.path.exists(place)
+
+
+def test_end(tunnel, far, echo, mark, sessions):
+    """Goal: relay -n -k SECONDS ends the sessions that have had no line for so
+    long, and no other one."""
+    kept = [tunnel('-L', '127.0.0.1:0:' + echo.address, far.here()) for _ in range(2)]
+    clients = [dial(r.address) for r in kept]
+    for a in clients:
+        exchange(a, b'x')
+    before = places(mark)
+    assert all('1 connections' in text for text in sessions('-k', '0').values())
+    assert places(mark) == before
+    kept[1].kill()
+    wait_for(lambda: sum('without a line' in text for text in sessions('-k', '1000').values()) == 1)
+    ended = [text for text in sessions('-k', '0').values() if text.endswith(', now ended')]
+    assert len(ended) == 1
+    wait_for(lambda: len(sessions()) == 1)
+    exchange(clients[0], b'y')
+    assert kept[0].stop() == 0
+    assert sessions() == {}
+
+
+def test_keeper_that_hangs(tunnel, far, echo, mark, sessions):
+    """Goal: a keeper that does not run is listed too."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+    exchange(dial(r.address), b'x')
+    keeper = keeper_of(mark)
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        text, = sessions('-k', '0').values()
+        assert text.endswith('does not answer')
+    finally:
+        os.kill(keeper, signal.SIGCONT)
     assert r.stop() == 0
 
 

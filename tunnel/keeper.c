@@ -1,4 +1,5 @@
 /* tunnel/keeper.c - the far side of a session outlives its channel. */
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -20,10 +22,13 @@
 #include "relay.h"
 #include "tunnel/keeper.h"
 
-#define DIR "/tmp/relay-"
+#define PARENT "/tmp"
+#define PREFIX "relay-"
 #define NAME 8 /* bytes of the id in the directory's name */
 #define PATH_SIZE 64
 #define FDS 4 /* of a claim */
+#define ANSWER 256
+#define PLACE_MOST 60 /* s, from the directory to its socket */
 
 /* In us. */
 #define JOIN_MOST 15000000 /* for the near greeting, and for a busy keeper */
@@ -43,7 +48,7 @@ struct keeper {
 static void
 name_place(const unsigned char *id, char *dir, char *path)
 {
-	int i, n = snprintf(dir, PATH_SIZE, "%s", DIR);
+	int i, n = snprintf(dir, PATH_SIZE, "%s", PARENT "/" PREFIX);
 
 	for (i = 0; i < NAME; i++)
 		n += snprintf(dir + n, PATH_SIZE - (size_t)n, "%02x", id[i]);
@@ -259,6 +264,20 @@ keeper_lost(struct keeper *k, const struct pollset *ps)
 	return k->waiter != -1 && pollset_ready(ps, k->waiter_slot) != 0;
 }
 
+static bool
+begins_with(const unsigned char *text, ssize_t n, const char *word)
+{
+	size_t len = strlen(word);
+
+	return n >= (ssize_t)len && memcmp(text, word, len) == 0;
+}
+
+static bool
+is_question(const unsigned char *text, ssize_t n)
+{
+	return begins_with(text, n, KEEPER_LIST) || begins_with(text, n, KEEPER_END);
+}
+
 bool
 keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 {
@@ -268,6 +287,12 @@ keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 	if (pollset_ready(ps, k->slot) == 0)
 		return false;
 	got = os_recv_fds(k->fd, c->greeting, sizeof(c->greeting), fds, &n);
+	if (n == 1 && is_question(c->greeting, got)) {
+		c->n = (size_t)got;
+		c->in = -1;
+		c->out = fds[0];
+		return true;
+	}
 	if (got >= 0 && n == FDS) {
 		c->n = (size_t)got;
 		c->in = fds[0];
@@ -464,4 +489,105 @@ keeper_join(void)
 	greeting_free(&g);
 	fdpair_close(&fds, false);
 	return status;
+}
+
+/* ---- questions ---- */
+
+static void
+write_line(int fd, const char *name, const char *text)
+{
+	char line[ANSWER];
+	int n = snprintf(line, sizeof(line), "%s %s", name, text);
+	ssize_t w;
+
+	if (n >= ANSWER)
+		n = ANSWER - 1;
+	line[n] = '\n';
+	w = write(fd, line, (size_t)n + 1);
+	(void)w; /* the reader may have ended */
+}
+
+int64_t
+keeper_end_after(const struct keeper_claim *c)
+{
+	const size_t word = strlen(KEEPER_END);
+	char text[32] = "";
+
+	if (c->n >= sizeof(text) || !begins_with(c->greeting, (ssize_t)c->n, KEEPER_END))
+		return -1;
+	memcpy(text, c->greeting + word, c->n - word);
+	return strtol(text, NULL, 10);
+}
+
+void
+keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text)
+{
+	write_line(c->out, k->dir + strlen(PARENT "/" PREFIX), text);
+	os_close(&c->out);
+}
+
+/* Ask the keeper at ${path}.  False: no process has the socket open. */
+static bool
+ask(const char *path, int out, const char *question)
+{
+	struct sockaddr_un sa = address_of(path);
+	int fd = new_socket();
+	bool lives;
+
+	if (fd == -1)
+		return true;
+	lives = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno != ECONNREFUSED;
+	if (lives)
+		os_send_fds(fd, question, strlen(question), &out, 1);
+	os_close(&fd);
+	return lives;
+}
+
+/* A keeper makes its directory a moment before its socket. */
+static void
+ask_at(const char *name, int out, const char *question)
+{
+	char dir[PATH_SIZE], path[PATH_SIZE], age[32];
+	struct stat st;
+	long seconds;
+
+	snprintf(dir, sizeof(dir), "%s%.*s", PARENT "/" PREFIX, NAME * 2, name);
+	snprintf(path, sizeof(path), "%s%.*s/s", PARENT "/" PREFIX, NAME * 2, name);
+	if (!os_own_dir(dir) || stat(dir, &st) == -1)
+		return;
+	seconds = (long)(time(NULL) - st.st_mtime);
+	if (lstat(path, &st) == -1) {
+		if (errno == ENOENT && seconds > PLACE_MOST)
+			rmdir(dir);
+		return;
+	}
+	snprintf(age, sizeof(age), "%ld", seconds);
+	if (ask(path, out, question))
+		write_line(out, name, age);
+	else
+		remove_place(dir, path);
+}
+
+/* Is ${name} that of a session's directory? */
+static bool
+is_place(const char *name)
+{
+	const char *digits = name + strlen(PREFIX);
+
+	return strncmp(name, PREFIX, strlen(PREFIX)) == 0 && strlen(digits) == NAME * 2 &&
+	       strspn(digits, "0123456789abcdef") == NAME * 2;
+}
+
+void
+keeper_ask_all(int fd, const char *question)
+{
+	const struct dirent *entry;
+	DIR *parent = opendir(PARENT);
+
+	if (parent == NULL)
+		return;
+	while ((entry = readdir(parent)) != NULL)
+		if (is_place(entry->d_name))
+			ask_at(entry->d_name + strlen(PREFIX), fd, question);
+	closedir(parent);
 }

@@ -29,12 +29,15 @@
 struct keeper;
 struct pollset;
 
-/* A channel that another process hands over. */
+/*
+ * A channel that another process hands over.  in -1: the question of another
+ * process instead, which reads the answer from ${out}.
+ */
 struct keeper_claim {
-	int in, out, err; /* of the channel */
-	int waiter;       /* to the process that waits */
-	unsigned char greeting[KEEPER_GREETING];
-	size_t n; /* bytes of it */
+	int in, out, err;                        /* of the channel */
+	int waiter;                              /* to the process that waits */
+	unsigned char greeting[KEEPER_GREETING]; /* or the question */
+	size_t n;                                /* bytes of it */
 };
 
 /*
@@ -76,6 +79,26 @@ bool keeper_lost(struct keeper *k, const struct pollset *ps);
  */
 void keeper_accept(struct keeper *k, struct keeper_claim *c);
 void keeper_refuse(struct keeper_claim *c);
+
+/*
+ * keeper_ask_all(fd, question):
+ * Find the sessions of this user on this host, and write a line to ${fd} for
+ * each: its name and its age in seconds.  Send ${question} to each keeper, which
+ * adds a line: the name and its answer.  Keepers of other versions may add none.
+ * All have closed ${fd} after that.  Remove what killed keepers left.  Does not
+ * block if ${fd} does not.
+ *
+ * keeper_end_after(c):
+ * After how many seconds without a channel does the question ${c} end the
+ * session?  -1: it ends none.
+ *
+ * keeper_answer(k, c, text): write the answer ${text} to ${c}, and close it.
+ */
+#define KEEPER_LIST "list"
+#define KEEPER_END "end " /* and seconds */
+void keeper_ask_all(int fd, const char *question);
+int64_t keeper_end_after(const struct keeper_claim *c);
+void keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text);
 
 /*
  * keeper_release(k, status): the channel is closed.  Make the waiting process

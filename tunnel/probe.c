@@ -11,14 +11,18 @@
 #include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
+#include "tunnel/keeper.h"
 #include "tunnel/serve.h"
 #include "tunnel/tunnel.h"
 #include "relay.h"
 #include "tunnel/probe.h"
 
 #define BYTE_VALUES 256
-#define BYTES_WAIT 10000000 /* us, until all byte values have come back */
+#define BYTES_WAIT 10000000   /* us, until all byte values have come back */
+#define SESSIONS_WAIT 2000000 /* us, until each keeper has answered */
+#define SESSIONS 16384
 #define BANNER_SHOWN 80
+#define DIGITS "0123456789"
 
 struct probe {
 	struct probe *next;
@@ -28,12 +32,21 @@ struct probe {
 };
 
 /*
- *   reaches --shell answers--> starts --link up--> bytes --> targets --> done
+ *   reaches --shell answers--> starts --link up--> bytes --> sessions -->
+ *   targets --> done
  *
- * Only the last hop has targets.  done: the next tunnel may start.  A tunnel
+ * Only the last hop has sessions and targets.  done: the next tunnel may start.  A tunnel
  * that ends in another state ends the run, except if is_only_passed().
  */
-enum run_state { RUN_REACHES, RUN_STARTS, RUN_BYTES, RUN_TARGETS, RUN_DONE, RUN_FAILED };
+enum run_state {
+	RUN_REACHES,
+	RUN_STARTS,
+	RUN_BYTES,
+	RUN_SESSIONS,
+	RUN_TARGETS,
+	RUN_DONE,
+	RUN_FAILED
+};
 
 struct probe_run {
 	enum run_state state;
@@ -42,10 +55,13 @@ struct probe_run {
 	struct forward *forwards;
 	int n_forwards;
 	struct hops hops;      /* the first hops of ${all}: the tunnel leads through these */
-	struct stream *stream; /* RUN_BYTES: to the echo of the far side */
+	int64_t end_after;     /* in s; -1: end no session */
+	struct stream *stream; /* RUN_BYTES: to the echo, RUN_SESSIONS: to the list */
 	unsigned back;         /* RUN_BYTES: how many byte values have come back */
+	char list[SESSIONS];   /* RUN_SESSIONS */
+	size_t listed;         /* bytes of it */
 	int64_t started_at;    /* of the tunnel */
-	int64_t give_up_at;    /* RUN_BYTES: fail at this time */
+	int64_t give_up_at;    /* of the stream */
 };
 
 /* ---- target probes ---- */
@@ -267,9 +283,106 @@ test_targets(struct probe_run *p)
 	}
 }
 
+/* ---- the sessions on the last hop ---- */
+
+static void
+ask_for_sessions(struct probe_run *p, int64_t now)
+{
+	char target[64] = SERVE_SESSIONS KEEPER_LIST;
+
+	if (p->end_after >= 0)
+		snprintf(target, sizeof(target), SERVE_SESSIONS KEEPER_END "%lld",
+		    (long long)p->end_after);
+	p->state = RUN_SESSIONS;
+	p->listed = 0;
+	p->give_up_at = now + SESSIONS_WAIT;
+	p->stream = tunnel_open(p->tunnel, target);
+	if (p->stream == NULL) {
+		report(p, false, "no memory");
+		stop(p, STATUS_SYSTEM);
+		return;
+	}
+	stream_shutdown(p->stream);
+}
+
+static void
+take_list(struct probe_run *p)
+{
+	size_t n =
+	    buf_take(stream_rx(p->stream), p->list + p->listed, sizeof(p->list) - 1 - p->listed);
+
+	stream_consumed(p->stream, n);
+	p->listed += n;
+}
+
+/* Return what the keeper of ${name} has answered. */
+static const char *
+find_answer(char *const lines[], size_t n, const char *name)
+{
+	size_t i, len = strlen(name);
+
+	for (i = 0; i < n; i++)
+		if (strncmp(lines[i], name, len) == 0 && lines[i][len] == ' ' &&
+		    strspn(lines[i] + len + 1, DIGITS) != strlen(lines[i] + len + 1))
+			return lines[i] + len + 1;
+	return "its relay does not answer";
+}
+
+static const char *
+age(long seconds, char *dst, size_t size)
+{
+	if (seconds < 120)
+		snprintf(dst, size, "%ld s", seconds);
+	else if (seconds < 120 * 60)
+		snprintf(dst, size, "%ld min", seconds / 60);
+	else if (seconds < 48 * 3600)
+		snprintf(dst, size, "%ld h", seconds / 3600);
+	else
+		snprintf(dst, size, "%ld days", seconds / 86400);
+	return dst;
+}
+
+/* A line has the name of a session, and its age or the answer of its keeper. */
+static void
+report_sessions(struct probe_run *p)
+{
+	char *lines[SESSIONS / 16], *at, text[32];
+	size_t n = 0, i;
+
+	p->list[p->listed] = '\0';
+	for (at = strtok(p->list, "\n"); at != NULL; at = strtok(NULL, "\n"))
+		if (n < sizeof(lines) / sizeof(lines[0]) && strchr(at, ' ') != NULL)
+			lines[n++] = at;
+	for (i = 0; i < n; i++) {
+		at = strchr(lines[i], ' ') + 1;
+		if (strspn(at, DIGITS) != strlen(at))
+			continue;
+		at[-1] = '\0';
+		note(p, "session %s: %s old, %s", lines[i],
+		    age(strtol(at, NULL, 10), text, sizeof(text)), find_answer(lines, n, lines[i]));
+		at[-1] = ' ';
+	}
+}
+
+static void
+watch_sessions(struct probe_run *p, struct pollset *ps)
+{
+	take_list(p);
+	if (!stream_eof_read(p->stream) && !stream_is_closed(p->stream) &&
+	    p->listed < sizeof(p->list) - 1 && ps->now < p->give_up_at) {
+		pollset_until(ps, p->give_up_at);
+		return;
+	}
+	drop_stream(p);
+	report_sessions(p);
+	test_targets(p);
+}
+
+/* ---- the state of the run ---- */
+
 /* All byte values have come back. */
 static void
-end_bytes(struct probe_run *p, int64_t rtt_us)
+end_bytes(struct probe_run *p, int64_t rtt_us, int64_t now)
 {
 	drop_stream(p);
 	report(p, true, "round trip %lld.%03lld ms", (long long)(rtt_us / 1000),
@@ -278,7 +391,7 @@ end_bytes(struct probe_run *p, int64_t rtt_us)
 	if (p->hops.config.n < p->all->config.n)
 		stop(p, STATUS_OK);
 	else
-		test_targets(p);
+		ask_for_sessions(p, now);
 }
 
 static void
@@ -291,7 +404,7 @@ watch_bytes(struct probe_run *p, struct pollset *ps)
 		report(p, false, "not all byte values come back unchanged");
 		stop(p, STATUS_LINK);
 	} else if (has_all_bytes(p) && stats.rtt_us != 0) {
-		end_bytes(p, stats.rtt_us);
+		end_bytes(p, stats.rtt_us, ps->now);
 	} else if (stream_is_closed(p->stream) && !has_all_bytes(p)) {
 		report(
 		    p, false, "the relay there sends no bytes back: %s", stream_reason(p->stream));
@@ -342,6 +455,8 @@ probe_run_want(struct probe_run *p, struct pollset *ps)
 		return;
 	if (p->state == RUN_BYTES)
 		watch_bytes(p, ps);
+	if (p->state == RUN_SESSIONS)
+		watch_sessions(p, ps);
 	if (p->state == RUN_TARGETS)
 		watch_targets(p);
 }
@@ -355,7 +470,8 @@ probe_run_stop(struct probe_run *p)
 /* ---- from hop to hop ---- */
 
 struct probe_run *
-probe_run_new(struct tunnel *t, const struct hops *all, struct forward *forwards, int n)
+probe_run_new(
+    struct tunnel *t, const struct hops *all, struct forward *forwards, int n, int64_t end_after)
 {
 	struct probe_run *p = calloc(1, sizeof(*p));
 
@@ -366,6 +482,7 @@ probe_run_new(struct tunnel *t, const struct hops *all, struct forward *forwards
 	p->all = all;
 	p->forwards = forwards;
 	p->n_forwards = n;
+	p->end_after = end_after;
 	return p;
 }
 

@@ -8,7 +8,8 @@
  * hops, and so on to the last hop.  Each tunnel starts as any other tunnel
  * does: the bootstrap starts a far relay, and copies one if there is none.
  * Over each tunnel all byte values are sent to the far relay and back.  Over
- * the last tunnel, the targets and the listeners of all forwards are tested.
+ * the last tunnel, the sessions of this user on that host are listed, and the
+ * targets and the listeners of all forwards are tested.
  * The run writes its report to stdout, one line for each result:
  *
  *   ok    login: reached in 240 ms
@@ -56,13 +57,14 @@ bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool qui
 void probe_step(struct probes *tab);
 
 /*
- * probe_run_new(t, all, forwards, n):
- * Prepare a run over ${all} with ${n} forwards.  All pointers are borrowed
+ * probe_run_new(t, all, forwards, n, end_after):
+ * Prepare a run over ${all} with ${n} forwards.  Sessions on the last hop that
+ * have had no channel for ${end_after} seconds are ended; -1: none is ended.  All pointers are borrowed
  * until exit.  ${t} is a tunnel that was never started.  From now on, only the
  * run starts and stops ${t}.  Return NULL if the memory runs out.
  */
 struct probe_run *probe_run_new(
-    struct tunnel *t, const struct hops *all, struct forward *forwards, int n);
+    struct tunnel *t, const struct hops *all, struct forward *forwards, int n, int64_t end_after);
 
 /*
  * probe_run_next(p, now):

@@ -14,6 +14,7 @@
 #include "conn/side.h"
 #include "net/unixpath.h"
 #include "tunnel/command.h"
+#include "tunnel/keeper.h"
 #include "tunnel/remote.h"
 #include "tunnel/serve.h"
 
@@ -175,24 +176,39 @@ dial(struct serve *tab, struct stream *s, int64_t now)
 	}
 }
 
-/* Join ${s} to both ends of one pipe, so that its bytes are sent back. */
-static void
-echo(struct serve *tab, struct stream *s, int64_t now)
+/*
+ * Join ${s} to the read end of a pipe, and to the write end if it ${echoes}.
+ * Return the write end.  -1: the stream was refused.
+ */
+static int
+join_pipe(struct serve *tab, struct stream *s, bool echoes, int64_t now)
 {
 	struct side a = side_of_stream(s), b;
 	int fd[2] = { -1, -1 };
 
 	side_none(&b);
 	if (pipe(fd) != -1 && os_setup(fd[0]) != -1 && os_setup(fd[1]) != -1) {
-		fdpair_pipes(&b.fds, fd[0], fd[1]);
+		fdpair_pipes(&b.fds, fd[0], echoes ? fd[1] : -1);
 		if (conn_join(tab->conns, &a, mux_peer(stream_mux(s)), &b, now)) {
 			stream_accept(s);
-			return;
+			return fd[1];
 		}
 	}
 	os_close(&fd[0]);
 	os_close(&fd[1]);
 	refuse(s, MUX_NO_ROOM, "out of memory or descriptors");
+	return -1;
+}
+
+static void
+list_sessions(struct serve *tab, struct stream *s, int64_t now)
+{
+	int fd = join_pipe(tab, s, false, now);
+
+	if (fd == -1)
+		return;
+	keeper_ask_all(fd, stream_target(s) + strlen(SERVE_SESSIONS));
+	os_close(&fd);
 }
 
 static bool
@@ -217,7 +233,9 @@ serve_streams(struct serve *tab, struct mux *m, int64_t now)
 		else if (strcmp(stream_target(s), COMMAND_TARGET) == 0 && !tab->only_target)
 			command_open(tab->command, s);
 		else if (strcmp(stream_target(s), SERVE_ECHO) == 0 && !tab->only_target)
-			echo(tab, s, now);
+			join_pipe(tab, s, true, now);
+		else if (begins(s, SERVE_SESSIONS) && !tab->only_target)
+			list_sessions(tab, s, now);
 		else
 			dial(tab, s, now);
 	}

@@ -13,6 +13,8 @@
 
 /* The target of a stream whose bytes are sent back: PROTOCOL, section 4. */
 #define SERVE_ECHO "=echo"
+/* The same for the list of sessions, with a question for each keeper. */
+#define SERVE_SESSIONS "=sessions "
 
 struct command;
 struct conns;

@@ -72,6 +72,7 @@ struct tunnel {
 	int64_t magic_at;   /* TUNNEL_STARTING: for the far relay's magic; 0: none */
 	int64_t retry_at;   /* near, TUNNEL_BACKOFF: start again */
 	int64_t expires_at; /* TUNNEL_BACKOFF with a session: its end */
+	int64_t lost_at;    /* the same: when it lost its channel */
 	int64_t stop_at;    /* TUNNEL_STOPPING: end although bytes are left to write */
 	int64_t report_at;  /* log a loss; 0: none */
 	char loss[2048];    /* why the link was lost, or could not be made */
@@ -634,8 +635,10 @@ await_channel(struct tunnel *t, const struct pollset *ps)
 	if (t->config.role == MUX_NEAR)
 		keep += t->unused ? -LATER : LATER;
 	drop_channel(t, ps);
-	if (t->expires_at == 0)
-		t->expires_at = ps->now + keep;
+	if (t->expires_at != 0)
+		return;
+	t->lost_at = ps->now;
+	t->expires_at = ps->now + keep;
 }
 
 static void
@@ -996,6 +999,26 @@ take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 		mux_feed(t->mux, c->greeting, c->n, ps->now);
 }
 
+/* relay -n asks for the state of the session, or for its end. */
+static void
+answer(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
+{
+	int64_t end_after = keeper_end_after(c), lost = (ps->now - t->lost_at) / 1000000;
+	bool waiting = t->state == TUNNEL_BACKOFF;
+	char text[256], state[128] = "";
+
+	if (waiting && end_after >= 0 && lost >= end_after) {
+		t->expires_at = ps->now;
+		snprintf(state, sizeof(state), ", now ended");
+	} else if (waiting) {
+		snprintf(state, sizeof(state), ", without a line for %lld s, ends in %lld s",
+		    (long long)lost, (long long)(t->expires_at - ps->now) / 1000000);
+	}
+	snprintf(text, sizeof(text), "from %.100s, %zu connections%s", tunnel_name(t),
+	    t->config.conns->n, state);
+	keeper_answer(t->keeper, c, text);
+}
+
 /*
  * The waiting process can end because the channel has ended.  What is left in the
  * channel, such as BYE, is read first.
@@ -1008,7 +1031,11 @@ step_keeper(struct tunnel *t, const struct pollset *ps)
 
 	if (keeper_lost(t->keeper, ps) && !reads)
 		mux_lost(t->mux, MUX_RESET, "the process of the channel has ended");
-	if (keeper_take(t->keeper, ps, &c))
+	if (!keeper_take(t->keeper, ps, &c))
+		return;
+	if (c.in == -1)
+		answer(t, &c, ps);
+	else
 		take_claim(t, &c, ps);
 }
 
