@@ -432,8 +432,15 @@ reached:
 # Compare relay with other relays, and a link with ssh -L and the bare channel:
 # 40 minutes, see doc/BENCHMARKS.
 bench: relay t/load
-	t/bench --load t/load ./relay
-	t/bench-link --load t/load ./relay
+	@t/need gnuplot
+	rm -f doc/bench.json doc/bench-link.json
+	t/bench --load t/load --keep doc/bench.json ./relay
+	t/bench-link --load t/load --keep doc/bench-link.json ./relay
+	$(MAKE) doc/bench.svg
+
+doc/bench.svg: t/bench-draw t/measure.py doc/bench.json doc/bench-link.json
+	t/bench-draw doc/bench.json doc/bench-link.json >$@.new
+	mv $@.new $@
 
 t/load: t/load.c
 	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -O2 -o $@ t/load.c

@@ -261,7 +261,7 @@ def take_rounds(jobs):
         print(f"{options.bench}: round {i + 1} of {options.rounds} done", file=sys.stderr)
         if options.keep:
             with open(options.keep, "w") as file:
-                json.dump(rounds, file)
+                json.dump(rounds, file, indent=1)
     return rounds
 
 def rows_of(rounds, names):

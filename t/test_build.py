@@ -267,6 +267,23 @@ def test_static_copy(tool, tmp_path):
     assert not os.path.exists(copy)
 
 
+def test_image_of_the_bench(tmp_path):
+    """Goal: doc/bench.svg is what gnuplot draws of the values beside it, and
+    relay has a bar in each panel."""
+    draw = [TOP + '/t/bench-draw', TOP + '/doc/bench.json', TOP + '/doc/bench-link.json']
+    script = subprocess.run([*draw, '--commands'], stdout=subprocess.PIPE, check=True, text=True).stdout
+    panels = re.findall(r'^\$data\d+ << EOD\n(.*?)^EOD', script, re.M | re.S)
+    assert len(panels) == 15 and all('relay"' in panel for panel in panels)
+    if shutil.which('gnuplot') is None:
+        pytest.skip('skipped: no gnuplot: apt-get install gnuplot-nox')
+
+    def parts(svg):
+        return re.sub(r'<desc>.*?</desc>', '', svg, flags=re.S)    # the version of gnuplot
+    drawn = subprocess.run(draw, stdout=subprocess.PIPE, check=True, text=True).stdout
+    with open(TOP + '/doc/bench.svg') as f:
+        assert parts(drawn) == parts(f.read())
+
+
 def test_syntax():
     """Goal: the Makefile uses only features of GNU make 3.81 and bmake."""
     with open(TOP + '/Makefile') as f:
