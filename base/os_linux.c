@@ -494,7 +494,6 @@ filter_calls(void)
 		{ EQUAL, 0, FILTER_DENY - 2, AUDIT_ARCH },
 		{ LOAD, 0, 0, 0 /* the number of the call */ },
 	};
-	struct filter filter = { FILTER_DENY + 1, ops };
 	size_t i = 3, call;
 
 	ops[i] = deny_if(i, AT_LEAST, OTHER_ABI);
@@ -504,7 +503,8 @@ filter_calls(void)
 	}
 	ops[FILTER_DENY - 1] = (struct filter_op){ RETURN, 0, 0, 0x7fff0000 /* allow */ };
 	ops[FILTER_DENY] = (struct filter_op){ RETURN, 0, 0, 0x00050000 /* errno */ | EPERM };
-	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, &filter, 0, 0);
+	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */,
+	    &(struct filter){ FILTER_DENY + 1, ops }, 0, 0);
 }
 
 #else
