@@ -132,7 +132,8 @@ def test_banner(probe, hop, tmp):
 # of a link needs.
 @pytest.mark.parametrize('filter, words', [
     (r'"$@" | stdbuf -o0 tr -d "\r"', 'the line changes bytes'),
-    (r'stdbuf -o0 tr -d "\r" | "$@"', 'does the line change bytes'),
+    (r'stdbuf -o0 tr -d "\r" | "$@"',
+     'not all byte values come back|.*does the line change bytes'),
     (r'"$@" | stdbuf -o0 tr "\250" "\251"', 'not all byte values come back unchanged'),
     (r'stdbuf -o0 tr "\250" "\251" | "$@"', 'not all byte values come back unchanged'),
     (r'stdbuf -o0 tr -d "\250" | "$@"',
