@@ -820,7 +820,7 @@ def test_no_session_can_be_kept(tunnel, far, echo, what):
     if what == 'no process more':
         far.user()
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
-    r.says('no session can be kept here: ')
+    r.says('the last hop cannot keep a session: ')
     a = dial(r.address)
     exchange(a, b'x')
     assert r.stop() == 0
