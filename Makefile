@@ -60,7 +60,8 @@ LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 # Each file here has a header.
 BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o base/status.o base/tree.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
-MUX = mux/cc.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o
+MUX = mux/cc.o mux/early.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o \
+	mux/slot.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
 TUNNEL = tunnel/bootstrap.o tunnel/command.o tunnel/dir.o tunnel/elf.o tunnel/forward.o \
 	tunnel/hops.o tunnel/keeper.o tunnel/probe.o tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
@@ -68,10 +69,11 @@ CLI = cli/announce.o cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemo
 	cli/progress.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
-# mux/stream.o and base/os_system.o have no header of their own.  The second one
-# is compiled from the base/os_*.c of this system.
-OBJECTS = $(PARTS) mux/stream.o base/os_system.o
-SOURCES = relay.c $(PARTS:.o=.c) mux/stream.c
+# These have no header of their own.  The last one is compiled from the
+# base/os_*.c of this system.
+LINK = mux/stream.o mux/tail.o
+OBJECTS = $(PARTS) $(LINK) base/os_system.o
+SOURCES = relay.c $(PARTS:.o=.c) $(LINK:.o=.c)
 HEADERS = relay.h $(PARTS:.o=.h) mux/internal.h base/pcblist.h
 SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c base/pcblist.c
 SCRIPT = tunnel/bootstrap_sh.h
@@ -127,9 +129,9 @@ base/os_system.o: $(SYSTEMS)
 
 # The mux is a library.  It uses $(MUX_BASE) and no other object.
 MUX_BASE = base/buf.o base/os.o base/os_system.o
-libmux.a: $(MUX) mux/stream.o
+libmux.a: $(MUX) $(LINK)
 	rm -f $@
-	$(AR) rc $@ $(MUX) mux/stream.o
+	$(AR) rc $@ $(MUX) $(LINK)
 
 # For unit tests: the linker takes only the objects that a test uses.
 t/all.a: $(OBJECTS)
@@ -376,7 +378,7 @@ t/nth.so: t/nth.c
 # input that fails is written to t/corpus.
 FUZZ = clang -g -O1 -std=c99 -D_POSIX_C_SOURCE=200809L $(WIDE) -I. -fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=undefined
-FUZZED = $(MUX:.o=.c) mux/stream.c base/buf.c base/os.c base/os_$(OS).c
+FUZZED = $(MUX:.o=.c) $(LINK:.o=.c) base/buf.c base/os.c base/os_$(OS).c
 FUZZ_SECONDS = 60
 
 fuzz: t/mux/fuzz_near t/mux/fuzz_far

@@ -9,28 +9,38 @@
 const unsigned char frame_magic[FRAME_MAGIC] = { 0x00, 0xf2, 'r', 'e', 'L', 'A', 'y', 'l', 'i', 'n',
 	'k', '\r', '\n', '\n', 0xfe, 0x00 };
 
-/* The lengths that a body may have; whether the frame concerns a stream. */
+/* What a frame concerns. */
+enum about { ABOUT_LINK, ABOUT_STREAM, ABOUT_SLOT };
+
+/* The lengths that a body may have. */
 struct rule {
 	uint32_t least, most;
-	bool stream;
+	enum about about;
 };
 
 static const struct rule rules[] = {
-	[FRAME_HELLO] = { FRAME_HELLO_FIXED, FRAME_HELLO_FIXED + 255, false },
-	[FRAME_OPEN] = { 8, 8 + FRAME_TARGET, true },
-	[FRAME_OPENED] = { 0, 0, true },
-	[FRAME_DATA] = { 1, FRAME_DATA_MAX, true },
-	[FRAME_EOF] = { 0, 0, true },
-	[FRAME_STOP] = { 0, 0, true },
-	[FRAME_CLOSE] = { 2, 2 + FRAME_WORDS, true },
-	[FRAME_CREDIT] = { 4, 4, true },
-	[FRAME_ACK] = { 12, 12, false },
-	[FRAME_PING] = { 0, 0, false },
-	[FRAME_BYE] = { 2, 2 + FRAME_WORDS, false },
-	[FRAME_ACK_EVERY] = { 4, 4, false },
+	[FRAME_HELLO] = { FRAME_HELLO_FIXED, FRAME_HELLO_FIXED + 255, ABOUT_LINK },
+	[FRAME_OPEN] = { 8, 8 + FRAME_TARGET, ABOUT_STREAM },
+	[FRAME_OPENED] = { 0, 0, ABOUT_STREAM },
+	[FRAME_DATA] = { 1, FRAME_DATA_MAX, ABOUT_STREAM },
+	[FRAME_EOF] = { 0, 0, ABOUT_STREAM },
+	[FRAME_STOP] = { 0, 0, ABOUT_STREAM },
+	[FRAME_CLOSE] = { 2, 2 + FRAME_WORDS, ABOUT_STREAM },
+	[FRAME_CREDIT] = { 4, 4, ABOUT_STREAM },
+	[FRAME_ACK] = { 12, 12, ABOUT_LINK },
+	[FRAME_PING] = { 0, 0, ABOUT_LINK },
+	[FRAME_BYE] = { 2, 2 + FRAME_WORDS, ABOUT_LINK },
+	[FRAME_ACK_EVERY] = { 4, 4, ABOUT_LINK },
+	[FRAME_DATA_AT] = { FRAME_AT + 1, FRAME_AT + FRAME_DATA_MAX, ABOUT_STREAM },
+	[FRAME_FINAL] = { 8, 8, ABOUT_STREAM },
+	[FRAME_FREE] = { 0, 0, ABOUT_STREAM },
+	[FRAME_LOST] = { 12, 12, ABOUT_SLOT },
+	[FRAME_TAIL] = { FRAME_TAIL_AT, FRAME_TAIL_AT + FRAME_DATA_MAX, ABOUT_SLOT },
+	[FRAME_DRAIN] = { 4, 4, ABOUT_SLOT },
+	[FRAME_LIMITED] = { 4, 4, ABOUT_LINK },
 };
 
-static const struct rule session_rule = { FRAME_SESSION_SIZE, FRAME_SESSION_SIZE, false };
+static const struct rule session_rule = { FRAME_SESSION_SIZE, FRAME_SESSION_SIZE, ABOUT_LINK };
 
 void
 frame_put(unsigned char *dst, uint64_t n, int bytes)
@@ -82,10 +92,63 @@ frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
 		return "a frame of unknown type";
 	if (f->length < r->least || f->length > r->most)
 		return "a length that this type of frame cannot have";
-	if ((f->stream != 0) != r->stream)
-		return r->stream ? "a frame of a stream without a stream id"
-				 : "a frame of the link with a stream id";
+	if (r->about == ABOUT_STREAM && f->stream == 0)
+		return "a frame of a stream without a stream id";
+	if (r->about == ABOUT_LINK && f->stream != 0)
+		return "a frame of the link with a stream id";
 	return NULL;
+}
+
+uint32_t
+frame_fixed(const struct frame *f)
+{
+	switch (f->type) {
+	case FRAME_DATA:
+		return 0;
+	case FRAME_DATA_AT:
+		return FRAME_AT;
+	case FRAME_TAIL:
+		return FRAME_TAIL_AT;
+	default:
+		return f->length;
+	}
+}
+
+unsigned char *
+frame_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length)
+{
+	struct frame f = { .type = type, .length = (uint32_t)length, .stream = stream };
+
+	frame_encode(dst, &f);
+	return dst + FRAME_HEAD;
+}
+
+size_t
+frame_put_bare(unsigned char *dst, unsigned type, uint32_t stream)
+{
+	frame_put_head(dst, type, stream, 0);
+	return FRAME_HEAD;
+}
+
+size_t
+frame_put_number(unsigned char *dst, unsigned type, uint32_t stream, uint64_t n, int bytes)
+{
+	frame_put(frame_put_head(dst, type, stream, (size_t)bytes), n, bytes);
+	return FRAME_HEAD + (size_t)bytes;
+}
+
+size_t
+frame_put_words(
+    unsigned char *dst, unsigned type, uint32_t stream, uint16_t code, const char *words)
+{
+	size_t n = words == NULL ? 0 : strnlen(words, FRAME_WORDS);
+	unsigned char *body;
+
+	body = frame_put_head(dst, type, stream, 2 + n);
+	frame_put(body, code, 2);
+	if (n > 0)
+		memcpy(body + 2, words, n);
+	return FRAME_HEAD + 2 + n;
 }
 
 size_t
@@ -124,6 +187,8 @@ frame_encode_session(unsigned char *dst, const struct session *s)
 {
 	memset(dst, 0, FRAME_SESSION_SIZE);
 	dst[0] = s->kind;
+	dst[1] = s->slot;
+	dst[2] = s->slots;
 	frame_put(dst + 4, s->generation, 4);
 	frame_put(dst + 8, s->keep, 4);
 	frame_put(dst + 12, s->count, 8);
@@ -134,6 +199,8 @@ void
 frame_decode_session(struct session *s, const unsigned char *src)
 {
 	s->kind = src[0];
+	s->slot = src[1];
+	s->slots = src[2];
 	s->generation = (uint32_t)frame_get(src + 4, 4);
 	s->keep = (uint32_t)frame_get(src + 8, 4);
 	s->count = frame_get(src + 12, 8);

@@ -12,7 +12,9 @@
 
 #define FRAME_MAGIC 16
 #define FRAME_HEAD 8
-#define FRAME_DATA_MAX 65536 /* body of DATA */
+#define FRAME_DATA_MAX 65536 /* bytes in DATA, DATA_AT and TAIL */
+#define FRAME_AT 8           /* bytes of DATA_AT before these */
+#define FRAME_TAIL_AT 12     /* the same of TAIL */
 #define FRAME_BODY 8192      /* body of any other frame */
 #define FRAME_TARGET 4352    /* in OPEN: a host and a port, or a socket path */
 #define FRAME_WORDS 512      /* in CLOSE and BYE */
@@ -34,13 +36,20 @@ enum frame_type {
 	FRAME_PING,
 	FRAME_BYE,
 	FRAME_ACK_EVERY,
+	FRAME_DATA_AT,
+	FRAME_FINAL,
+	FRAME_FREE,
+	FRAME_LOST,
+	FRAME_TAIL,
+	FRAME_DRAIN,
+	FRAME_LIMITED,
 	FRAME_SESSION = 128 /* a peer of version 1 skips it */
 };
 
 struct frame {
 	unsigned type;
 	uint32_t length; /* of the body */
-	uint32_t stream; /* 0: the frame concerns the link */
+	uint32_t stream; /* 0: the frame concerns the link; LOST to DRAIN: a slot */
 };
 
 struct hello {
@@ -59,9 +68,11 @@ enum session_kind {
 
 struct session {
 	uint8_t kind;
-	uint32_t generation; /* number of the channel; the highest is in use */
+	uint8_t slot;        /* that this channel carries */
+	uint8_t slots;       /* that the sender allows; 0: 1 */
+	uint32_t generation; /* number of the channel of this slot; the highest is in use */
 	uint32_t keep;       /* far: seconds that the session lasts without a channel */
-	uint64_t count;      /* join: link bytes that the sender has read */
+	uint64_t count;      /* join: link bytes of this slot that the sender has read */
 	unsigned char id[FRAME_SESSION_ID];
 };
 
@@ -78,11 +89,33 @@ void frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f);
 const char *frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD]);
 
 /*
+ * frame_fixed(f):
+ * Return how many bytes of the body come before those that are passed on as
+ * they arrive.
+ */
+uint32_t frame_fixed(const struct frame *f);
+
+/*
  * frame_put(dst, n, bytes), frame_get(src, bytes):
  * Write or read a number of ${bytes} bytes in network byte order.
  */
 void frame_put(unsigned char *dst, uint64_t n, int bytes);
 uint64_t frame_get(const unsigned char *src, int bytes);
+
+/*
+ * frame_put_head(dst, type, stream, length):
+ * Write the head of a frame into ${dst}; return where its body begins.
+ *
+ * frame_put_bare(dst, type, stream), frame_put_number(dst, type, stream, n,
+ * bytes), frame_put_words(dst, type, stream, code, words):
+ * Write a frame without a body, with a number, or with a code and a text; return
+ * its length.
+ */
+unsigned char *frame_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length);
+size_t frame_put_bare(unsigned char *dst, unsigned type, uint32_t stream);
+size_t frame_put_number(unsigned char *dst, unsigned type, uint32_t stream, uint64_t n, int bytes);
+size_t frame_put_words(
+    unsigned char *dst, unsigned type, uint32_t stream, uint16_t code, const char *words);
 
 /*
  * frame_encode_hello(dst, h):

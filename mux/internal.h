@@ -1,24 +1,25 @@
 /*
- * mux/internal.h - the structs of a link, for mux.c and stream.c only.
+ * mux/internal.h - the structs of a link, for mux.c, stream.c and tail.c only.
  *
- * mux.c reads and writes the bytes of the channel, decides which stream sends
+ * mux.c reads and writes the frames of each slot, decides which stream sends
  * next, and lets time pass.  stream.c has the life of one stream: its windows,
- * the frames that it sends, and what the frames of the peer change.
+ * the frames that it sends, and what the frames of the peer change.  tail.c
+ * ends slots: what a lost channel has not delivered travels on other slots.
  */
 #ifndef MUX_INTERNAL_H
 #define MUX_INTERNAL_H
 
-#include "mux/cc.h"
+#include "mux/early.h"
 #include "mux/frame.h"
-#include "mux/greeting.h"
 #include "mux/mux.h"
 #include "mux/queue.h"
-#include "mux/retain.h"
+#include "mux/slot.h"
 
 struct stream {
 	struct mux *mux;
 	void *owner;
 	struct buf tx, rx;
+	struct early *early; /* DATA that came before the DATA in front of it */
 	struct queue_node control, flow, accept, dirty;
 	char *target;      /* of OPEN; NULL: freed */
 	char *reason;      /* of CLOSE; NULL: none */
@@ -26,7 +27,13 @@ struct stream {
 	int64_t credit_at; /* of the last CREDIT */
 	uint64_t sent;     /* DATA bytes */
 	uint64_t progress; /* see stream_progress */
+	uint64_t rx_begun; /* bytes of all DATA whose reading has begun */
+	uint64_t rx_count; /* bytes of DATA that were read, kept or dropped */
+	uint64_t rx_plain; /* the same of DATA without an offset, begun */
+	uint64_t rx_next;  /* offset of the next byte for rx */
+	uint64_t rx_final; /* of FINAL; UINT64_MAX: not read */
 	uint32_t id;
+	uint8_t home;        /* slot of all frames except DATA_AT */
 	uint32_t tx_window;  /* DATA bytes that may be sent */
 	uint32_t rx_window;  /* DATA bytes that the peer may still send */
 	uint32_t window;     /* CREDIT raises rx_window up to this */
@@ -35,62 +42,46 @@ struct stream {
 	int32_t deficit;     /* of deficit round robin */
 	uint16_t code;       /* see stream_code */
 	uint16_t close_code; /* of the CLOSE to send */
+	uint16_t code_seen;  /* of the CLOSE that was read */
 	bool released;
-	bool opened;   /* OPENED was read */
-	bool shutdown; /* EOF follows what tx holds */
-	bool discards; /* DATA that is read is dropped */
-	bool lost;     /* bytes of the peer were dropped */
+	bool opened;               /* OPENED was read */
+	bool shutdown;             /* EOF follows what tx holds */
+	bool discards;             /* DATA that is read is dropped */
+	bool lost;                 /* bytes of the peer were dropped */
+	bool scattered;            /* DATA was sent on more than one slot */
+	bool eof_seen, close_seen; /* read, but DATA before them may be missing */
 	bool eof_sent, eof_read, stop_sent, stop_read, close_sent, close_read;
-	bool due_open, due_opened, due_credit, due_stop, due_close; /* frames to send */
+	bool final_sent, free_seen; /* FINAL, FREE */
+	bool gone;                  /* not in the table any more */
+	bool due_open, due_opened, due_credit, due_stop, due_close, due_free; /* frames to send */
 };
 
 struct mux {
 	enum mux_role role;
 	enum mux_state state;
 	struct hello ours, theirs;
-	struct session session; /* what our next SESSION carries */
-	bool keeps;             /* the link outlives its channel */
-	bool joins;             /* this channel continues the link */
-	bool skip_magic;        /* another process has sent it on this channel */
+	struct session session; /* what is the same in each SESSION that we send */
+	bool keeps;             /* the link outlives its channels */
+	unsigned slots;         /* that both sides allow */
+	struct slot *slot[MUX_SLOTS];
+	uint32_t generation[MUX_SLOTS];    /* of the last channel of each slot */
+	uint64_t sent_before, read_before; /* on slots that are free again */
 	int64_t now;
-	struct stream **table;  /* by id / 2 */
-	uint32_t size;          /* of the table */
-	uint32_t n;             /* streams in it */
-	uint32_t next_id;       /* near: where the search for a free id starts */
-	uint32_t structs;       /* streams that are not freed yet */
-	bool freed;             /* mux_free was called; the last stream frees the mux */
-	struct queue control;   /* streams with control frames to send */
-	struct queue new_flows; /* quiet streams with DATA or EOF to send */
-	struct queue old_flows; /* busy streams with DATA or EOF to send */
-	struct queue accept;    /* opened by the peer, not yet accepted */
-	struct queue dirty;     /* changed: see mux_next_dirty */
-	struct cc cc;
-	uint64_t rx_reserved; /* all rx_window, consumed and rx, and the rest of a DATA frame */
-
-	struct greeting greeting;     /* of the peer, on this channel */
-	unsigned char *start;         /* our own greeting, while it is written */
-	size_t start_next, start_end; /* bytes of it */
-	struct retain retain;         /* all later bytes that we send */
-
-	/* reading */
-	unsigned char head[FRAME_HEAD];
-	size_t head_have;
-	struct frame frame;  /* the one whose body is being read */
-	struct stream *data; /* of a DATA frame; NULL: its body is dropped */
-	size_t left;         /* of the body */
-	unsigned char body[FRAME_BODY];
-
-	/* time and acknowledgements */
-	uint64_t read, read_acked; /* link bytes */
-	uint32_t ack_every;        /* link bytes read before an ACK is due */
-	uint32_t ack_every_sent;   /* in our last ACK_EVERY */
-	int64_t unacked_at;        /* of the first byte without an ACK; 0: none */
-	int64_t read_at;           /* of the last byte */
-	int64_t alive_at;          /* of the last byte, or set by mux_woke */
-	int64_t ticked_at, pinged_at;
-	int64_t room_at; /* next try to get memory for output; 0: none */
-	bool due_hello, due_ack, due_ping, due_bye;
+	struct stream **table; /* by id / 2 */
+	uint32_t size;         /* of the table */
+	uint32_t n;            /* streams in it */
+	uint32_t next_id;      /* near: where the search for a free id starts */
+	uint32_t structs;      /* streams that are not freed yet */
+	bool freed;            /* mux_free was called; the last stream frees the mux */
+	struct queue flows[2]; /* new and old: quiet and busy streams with DATA or EOF to send */
+	struct queue accept;   /* opened by the peer, not yet accepted */
+	struct queue dirty;    /* changed: see mux_next_dirty */
+	uint64_t
+	    rx_reserved;  /* all rx_window, consumed, rx and early, and the rest of DATA frames */
+	uint32_t earlies; /* pieces in all early lists */
 	bool wait_peer_first;
+	bool limited, due_limited; /* what LIMITED reports */
+	int64_t peer_limited_at;   /* INT64_MAX: bulk of the peer does not wait */
 
 	uint16_t code; /* down or dead: why */
 	char why[FRAME_WORDS + 128];
@@ -122,6 +113,19 @@ void stream_free_if_done(struct stream *s);
 void stream_lose(struct stream *s);
 
 /*
+ * stream_move(m, from, to):
+ * Streams that sent on ${from} send on ${to} from now on.
+ */
+void stream_move(struct mux *m, struct slot *from, struct slot *to);
+
+/*
+ * stream_flows(s):
+ * Return the queues for ${s}: those of the link, or those of its home slot if it
+ * may send only there.
+ */
+struct queue *stream_flows(struct stream *s);
+
+/*
  * stream_can_send_data(s), stream_eof_is_due(s), stream_can_send(s):
  * May ${s} send DATA now?  EOF?  One of them?
  */
@@ -130,45 +134,85 @@ bool stream_eof_is_due(const struct stream *s);
 bool stream_can_send(const struct stream *s);
 
 /*
- * stream_put_control(s, dst), stream_put_data(s, dst, room), stream_put_eof:
+ * stream_put_control(s, dst), stream_put_data(s, slot, dst, room),
+ * stream_put_eof(s, dst):
  * Write frames of ${s} into ${dst}; return how many bytes.  Control frames take
- * at most MUX_PULL / 2 bytes.
+ * at most MUX_PULL / 2 bytes.  They and EOF are for the home slot.
  */
 size_t stream_put_control(struct stream *s, unsigned char *dst);
-size_t stream_put_data(struct stream *s, unsigned char *dst, size_t room);
+size_t stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, size_t room);
 size_t stream_put_eof(struct stream *s, unsigned char *dst);
 
+/* stream_need_control(s): ${s} has control frames to send. */
+void stream_need_control(struct stream *s);
+
 /*
- * stream_start_data(s, length), stream_take_data(s, p, n):
- * The head of a DATA frame was read, or ${n} bytes of its body.
- * stream_on_frame(s, f): The whole body of another frame was read.
+ * stream_start_data(s, slot), stream_take_data(s, slot, p, n),
+ * stream_end_data(s, slot):
+ * On ${slot}, what comes before the bytes of DATA or DATA_AT was read, or ${n} of
+ * the bytes, or the last one.
+ *
+ * stream_on_frame(s, slot): The whole body of another frame was read.
  * Return NULL, or a text that names how the peer broke the protocol.
  */
-const char *stream_start_data(struct stream *s, uint32_t length);
-void stream_take_data(struct stream *s, const unsigned char *p, size_t n);
-const char *stream_on_frame(struct stream *s, const struct frame *f);
+const char *stream_start_data(struct stream *s, struct slot *slot);
+void stream_take_data(struct stream *s, struct slot *slot, const unsigned char *p, size_t n);
+void stream_end_data(struct stream *s, struct slot *slot);
+const char *stream_on_frame(struct stream *s, struct slot *slot);
 
 /* stream_mark_dirty(s): mux_next_dirty returns ${s}, if it has an owner. */
 void stream_mark_dirty(struct stream *s);
 
-/* ---- mux.c, for stream.c ---- */
+/* ---- tail.c, for mux.c ---- */
 
 /*
- * mux_put_head(dst, type, stream, length):
- * Write the head of a frame into ${dst}; return where its body begins.
+ * tail_lose(m, s, code, why):
+ * The channel of ${s} is lost, and the session continues.
  */
-unsigned char *mux_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length);
+void tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why);
+
+/* tail_check(m): Lose the slots that are drained. */
+void tail_check(struct mux *m);
 
 /*
- * mux_put_bare(dst, type, stream), mux_put_words(dst, type, stream, code,
- * words):
- * Write a frame without a body, or with a code and a text; return its length.
+ * tail_is_due(m, s), tail_put_link(m, s, dst):
+ * Has ${s} LOST and DRAIN of other slots to send?  Write them into ${dst}.
+ *
+ * tail_has_piece(m, s), tail_put(m, s, dst, room):
+ * Has ${s} TAIL to send?  Write one into ${dst}.
  */
-size_t mux_put_bare(unsigned char *dst, unsigned type, uint32_t stream);
-size_t mux_put_words(
-    unsigned char *dst, unsigned type, uint32_t stream, uint16_t code, const char *words);
+bool tail_is_due(const struct mux *m, const struct slot *s);
+size_t tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst);
+bool tail_has_piece(const struct mux *m, const struct slot *s);
+size_t tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room);
+
+/*
+ * tail_on_lost(m, s), tail_on_drain(m, s), tail_start(m, s):
+ * On ${s}, LOST or DRAIN was read, or what comes before the bytes of TAIL.
+ * Return NULL, or a text that names how the peer broke the protocol.
+ */
+const char *tail_on_lost(struct mux *m, const struct slot *s);
+const char *tail_on_drain(struct mux *m, const struct slot *s);
+const char *tail_start(struct mux *m, struct slot *s);
+
+/* tail_forget(m, s): No frame that is being read is for ${s} any more. */
+void tail_forget(struct mux *m, const struct slot *s);
+
+/* ---- mux.c ---- */
 
 /* mux_schedule(m, s): If ${s} can send DATA or EOF, queue it as a flow. */
 void mux_schedule(struct mux *m, struct stream *s);
+
+/* mux_settle(m): The state of a slot has changed: compute that of the link. */
+void mux_settle(struct mux *m);
+
+/*
+ * mux_takes_data(m, s): May DATA be sent on ${s}?  A slot that drains is used
+ * only if no other slot is up.
+ */
+bool mux_takes_data(const struct mux *m, const struct slot *s);
+
+/* mux_rtt(m): Return the smallest round trip of all slots; 0: none is known. */
+int64_t mux_rtt(const struct mux *m);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * mux/mux.c - one link: the bytes of the channel, the order in which streams
+ * mux/mux.c - one link: the bytes of its channels, the order in which streams
  * send, and time.
  *
  * Reading: all bytes are taken at once, because each window has memory
@@ -11,6 +11,10 @@
  * turns by bytes (deficit round robin), new flows before old ones, as in
  * fq_codel (RFC 8290).  The first piece of a quiet stream may exceed the bytes
  * in flight that cc.c allows, because it is small and a person waits for it.
+ *
+ * A channel that can take bytes asks for them, so bulk goes to the slots that
+ * have room, and a channel that stalls gets no more than cwnd.  The first piece
+ * of a quiet stream waits for the slot with the fewest bytes in flight.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,21 +23,142 @@
 #include "mux/internal.h"
 
 #define ROOM_WAIT 10000 /* until the next try to get memory for output */
-#define ACK_DELAY 5000
 #define ACK_EVERY_LEAST 1024
-#define ACK_EVERY_MOST 262144
-#define ACK_EVERY_TIME 250 /* us between two ACKs, at least */
-#define ACKS_IN_CWND 8     /* at least */
-#define PING_AFTER 15000000
-#define DEAD_AFTER 45000000
-#define SLEPT_AFTER 20000000 /* no tick for so long: this host slept */
-#define WOKE_WAIT 15000000   /* for a byte of the peer after that */
-#define QUIET_SPAN 10000     /* quiet: less than a slice in this time */
-#define KEYSTROKE 512        /* bytes of a quiet stream that never wait */
+#define RETAINED (16 * 1024 * 1024) /* bytes of all slots; then only ACK, BYE and TAIL */
+#define RETAINED_MOST (RETAINED + 1024 * 1024)
+#define SILENT_MOST 5000000   /* of a slot while others answer */
+#define LIMITED_AFTER 1000000 /* until the far side reports it */
+#define QUIET_SPAN 10000      /* quiet: less than a slice in this time */
+#define KEYSTROKE 512         /* bytes of a quiet stream that never wait */
 #define WINDOW_TOP INT32_MAX
-#define TARGET_LONG 512                          /* a longer target has a limit: see TARGET_FEW */
-#define TARGET_FEW 1024                          /* streams; targets have no memory reserved */
-#define START_SIZE (FRAME_MAGIC + GREETING_OURS) /* of our greeting, at most */
+#define TARGET_LONG 512                  /* a longer target has a limit: see TARGET_FEW */
+#define TARGET_FEW 1024                  /* streams; targets have no memory reserved */
+#define ENDS (2 * FRAME_HEAD + FRAME_AT) /* FINAL and EOF */
+
+/* ---- slots ---- */
+
+static struct slot *
+slot_of(const struct mux *m, unsigned slot)
+{
+	return slot < MUX_SLOTS ? m->slot[slot] : NULL;
+}
+
+void
+mux_settle(struct mux *m)
+{
+	static const enum mux_state states[] = { [MUX_SLOT_FREE] = MUX_DOWN,
+		[MUX_SLOT_STARTING] = MUX_STARTING,
+		[MUX_SLOT_GREETING] = MUX_GREETING,
+		[MUX_SLOT_UP] = MUX_UP,
+		[MUX_SLOT_CLOSING] = MUX_DOWN,
+		[MUX_SLOT_DOWN] = MUX_DOWN };
+	enum mux_state all = MUX_DOWN, one;
+	unsigned i;
+
+	for (i = 0; i < MUX_SLOTS; i++) {
+		one = m->slot[i] == NULL ? MUX_DOWN : states[m->slot[i]->state];
+		if (one != MUX_DOWN && (all == MUX_DOWN || one > all))
+			all = one;
+	}
+	if (m->state != MUX_DEAD)
+		m->state = all;
+}
+
+static void
+set_state(struct mux *m, struct slot *s, enum mux_slot_state state)
+{
+	s->state = state;
+	mux_settle(m);
+}
+
+bool
+mux_takes_data(const struct mux *m, const struct slot *s)
+{
+	const struct slot *other;
+	unsigned i;
+
+	if (s->state != MUX_SLOT_UP || !s->drains)
+		return s->state == MUX_SLOT_UP;
+	for (i = 0; i < m->slots; i++) {
+		other = m->slot[i];
+		if (other != NULL && other->state == MUX_SLOT_UP && !other->drains)
+			return false;
+	}
+	return true;
+}
+
+/* Does ${s} have fewer bytes in flight than any other slot that can send now? */
+static bool
+is_best(const struct mux *m, const struct slot *s)
+{
+	const struct slot *other;
+	unsigned i;
+
+	if (!mux_takes_data(m, s))
+		return false;
+	for (i = 0; i < m->slots; i++) {
+		other = m->slot[i];
+		if (other != NULL && other != s && mux_takes_data(m, other) &&
+		    other->retain.next == other->retain.end && slot_flight(other) < slot_flight(s))
+			return false;
+	}
+	return true;
+}
+
+int64_t
+mux_rtt(const struct mux *m)
+{
+	int64_t rtt = 0;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL && m->slot[i]->cc.rtt > 0 &&
+		    (rtt == 0 || m->slot[i]->cc.rtt < rtt))
+			rtt = m->slot[i]->cc.rtt;
+	return rtt;
+}
+
+/*
+ * Since when are as many bytes in flight on all slots as may be?  INT64_MAX: on
+ * one of them, there are fewer.
+ */
+static int64_t
+limited_at(const struct mux *m)
+{
+	const struct slot *s;
+	int64_t at = 0;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++) {
+		s = m->slot[i];
+		if (s == NULL || !mux_takes_data(m, s))
+			continue;
+		if (s->limited_at == 0 || slot_flight(s) < s->cc.cwnd / 4)
+			return INT64_MAX;
+		if (s->limited_at > at)
+			at = s->limited_at;
+	}
+	return at == 0 ? INT64_MAX : at;
+}
+
+/* How many bytes do the slots retain that are up, or all slots? */
+static uint64_t
+retained(const struct mux *m, bool all)
+{
+	uint64_t n = 0;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL && (all || m->slot[i]->state == MUX_SLOT_UP))
+			n += retain_kept(&m->slot[i]->retain);
+	return n;
+}
+
+static bool
+is_full(const struct mux *m)
+{
+	return retained(m, true) >= RETAINED;
+}
 
 /* ---- the end of the link ---- */
 
@@ -44,6 +169,14 @@ free_queue(struct queue *q)
 
 	while ((s = queue_pop(q)) != NULL)
 		stream_free_if_done(s);
+}
+
+static void
+free_slot_queues(struct slot *s)
+{
+	free_queue(&s->control);
+	free_queue(&s->flows[0]);
+	free_queue(&s->flows[1]);
 }
 
 static void
@@ -58,19 +191,31 @@ die(struct mux *m, uint16_t code, const char *why)
 	for (i = 0; i < m->size; i++)
 		if (m->table[i] != NULL)
 			stream_lose(m->table[i]);
-	free_queue(&m->control);
-	free_queue(&m->new_flows);
-	free_queue(&m->old_flows);
+	for (i = 0; i < 2; i++)
+		free_queue(&m->flows[i]);
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL)
+			free_slot_queues(m->slot[i]);
+}
+
+static void
+drop_output(struct slot *s)
+{
+	s->due_bye = false;
+	s->start_next = s->start_end;
+	retain_start(&s->retain, 0);
 }
 
 void
 mux_end(struct mux *m, uint16_t code, const char *why)
 {
+	unsigned i;
+
 	if (m->state != MUX_DEAD)
 		die(m, code, why);
-	m->due_bye = false;
-	m->start_next = m->start_end;
-	retain_start(&m->retain, 0);
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL)
+			drop_output(m->slot[i]);
 }
 
 /*
@@ -78,31 +223,43 @@ mux_end(struct mux *m, uint16_t code, const char *why)
  * greeting as the rest of an earlier frame.  So no BYE is sent before the state
  * is up.
  */
+static bool
+can_send_bye(const struct slot *s)
+{
+	return s->state == MUX_SLOT_UP || (!s->joins && s->state != MUX_SLOT_DOWN && !s->due_hello);
+}
+
 void
 mux_bye(struct mux *m, uint16_t code, const char *why)
 {
+	unsigned i;
+
 	if (m->state == MUX_DEAD)
 		return;
-	if (m->state == MUX_DOWN || (m->joins && m->state != MUX_UP)) {
-		mux_end(m, code, why);
-		return;
+	for (i = 0; i < m->slots; i++) {
+		if (m->slot[i] == NULL)
+			continue;
+		if (can_send_bye(m->slot[i]))
+			m->slot[i]->due_bye = true;
+		else
+			drop_output(m->slot[i]);
 	}
-	m->due_bye = !m->due_hello;
 	die(m, code, why);
 }
 
 void
-mux_lost(struct mux *m, uint16_t code, const char *why)
+mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why)
 {
-	if (!m->keeps || m->state == MUX_DEAD) {
+	struct slot *s = slot_of(m, slot);
+
+	if (s == NULL)
+		return;
+	if (m->state == MUX_DEAD)
+		drop_output(s);
+	else if (m->keeps)
+		tail_lose(m, s, code, why);
+	else
 		mux_end(m, code, why);
-		return;
-	}
-	if (m->state == MUX_DOWN)
-		return;
-	m->state = MUX_DOWN;
-	m->code = code;
-	snprintf(m->why, sizeof(m->why), "%s", why);
 }
 
 static void
@@ -121,6 +278,7 @@ mux_open(struct mux *m, const char *target)
 {
 	uint32_t i, at, window = stream_first_window(m->ours.memory, m->n);
 	struct stream *s;
+	unsigned k;
 
 	if (m->state != MUX_UP || m->n >= m->size || strlen(target) > FRAME_TARGET ||
 	    m->rx_reserved + window > m->ours.memory)
@@ -135,7 +293,10 @@ mux_open(struct mux *m, const char *target)
 	s->rx_window = s->window = window;
 	m->rx_reserved += window;
 	s->due_open = true;
-	queue_append(&m->control, &s->control);
+	for (k = 0; m->slot[k] == NULL || !is_best(m, m->slot[k]); k++)
+		;
+	s->home = (uint8_t)k;
+	stream_need_control(s);
 	return s;
 }
 
@@ -163,302 +324,325 @@ mux_next_dirty(struct mux *m)
 	return s;
 }
 
+/* With several slots, EOF is sent as a control frame: its slot may be another. */
+static bool
+has_flow(const struct mux *m, const struct stream *s)
+{
+	return stream_can_send_data(s) || (m->slots == 1 && stream_eof_is_due(s));
+}
+
 void
 mux_schedule(struct mux *m, struct stream *s)
 {
-	uint64_t slice = cc_slice(&m->cc);
-	uint64_t faded = (uint64_t)(m->now - s->sent_at) * slice / QUIET_SPAN;
+	uint64_t slice, faded;
 
-	if (s->flow.queued || !stream_can_send(s))
+	if (m->slots > 1 && stream_eof_is_due(s))
+		stream_need_control(s);
+	if (s->flow.queued || !has_flow(m, s))
 		return;
+	slice = cc_slice(&m->slot[s->home]->cc);
+	faded = (uint64_t)(m->now - s->sent_at) * slice / QUIET_SPAN;
 	s->burst = s->burst > faded ? s->burst - (uint32_t)faded : 0;
 	s->sent_at = m->now;
 	s->deficit = (int32_t)slice;
-	queue_append(s->burst < slice ? &m->new_flows : &m->old_flows, &s->flow);
+	queue_append(&stream_flows(s)[s->burst < slice ? 0 : 1], &s->flow);
 }
 
 /* ---- sending ---- */
 
-unsigned char *
-mux_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length)
-{
-	struct frame f = { .type = type, .length = (uint32_t)length, .stream = stream };
-
-	frame_encode(dst, &f);
-	return dst + FRAME_HEAD;
-}
-
-size_t
-mux_put_bare(unsigned char *dst, unsigned type, uint32_t stream)
-{
-	mux_put_head(dst, type, stream, 0);
-	return FRAME_HEAD;
-}
-
-size_t
-mux_put_words(unsigned char *dst, unsigned type, uint32_t stream, uint16_t code, const char *words)
-{
-	size_t n = words == NULL ? 0 : strnlen(words, FRAME_WORDS);
-	unsigned char *body;
-
-	body = mux_put_head(dst, type, stream, 2 + n);
-	frame_put(body, code, 2);
-	if (n > 0)
-		memcpy(body + 2, words, n);
-	return FRAME_HEAD + 2 + n;
-}
-
-static size_t
-put_ack(struct mux *m, unsigned char *dst)
-{
-	unsigned char *body = mux_put_head(dst, FRAME_ACK, 0, 12);
-
-	frame_put(body, m->read, 8);
-	frame_put(body + 8, (uint64_t)(m->now - m->read_at), 4);
-	m->read_acked = m->read;
-	m->unacked_at = 0;
-	m->due_ack = false;
-	return FRAME_HEAD + 12;
-}
-
 /*
- * An ACK costs both hosts and the line as much as a chunk of DATA, so a fast
- * line should have few.  But cc.c measures round trips with them, so each cwnd
- * of bytes should cause several.
+ * The first one in ${flows} sends DATA, EOF, or both.  ${fresh}: these are new
+ * flows.
  */
-static uint32_t
-ack_every_for(const struct cc *c)
-{
-	int64_t acks =
-	    c->rtt < ACK_EVERY_TIME * ACKS_IN_CWND ? ACKS_IN_CWND : c->rtt / ACK_EVERY_TIME;
-	uint32_t every = ACK_EVERY_LEAST;
-
-	while (every < ACK_EVERY_MOST && every * 2 <= c->cwnd / (uint64_t)acks)
-		every *= 2;
-	return every;
-}
-
 static size_t
-put_ack_every(struct mux *m, unsigned char *dst)
+put_stream(
+    struct mux *m, struct slot *s, struct queue *flows, bool fresh, unsigned char *dst, size_t room)
 {
-	uint32_t every = ack_every_for(&m->cc);
-
-	if (every == m->ack_every_sent)
-		return 0;
-	frame_put(mux_put_head(dst, FRAME_ACK_EVERY, 0, 4), every, 4);
-	m->ack_every_sent = every;
-	return FRAME_HEAD + 4;
-}
-
-/* ${s}, the first one in ${flows}, sends DATA, EOF, or both. */
-static size_t
-put_stream(struct mux *m, struct queue *flows, struct stream *s, unsigned char *dst, size_t room)
-{
+	struct stream *t = queue_first(flows);
 	size_t n = 0;
 
-	if (stream_can_send_data(s))
-		n = stream_put_data(s, dst, room);
-	if (n > 0 && n <= FRAME_HEAD + KEYSTROKE && flows == &m->new_flows)
-		cc_sent_small(&m->cc, m->now);
-	if (stream_eof_is_due(s) && room - n >= FRAME_HEAD)
-		n += stream_put_eof(s, dst + n);
-	stream_mark_dirty(s);
-	if (!stream_can_send(s)) {
+	if (stream_can_send_data(t))
+		n = stream_put_data(t, s, dst, room);
+	if (n > 0 && n <= FRAME_HEAD + KEYSTROKE && fresh)
+		cc_sent_small(&s->cc, m->now);
+	if (stream_eof_is_due(t) && t->home == s->number && room - n >= ENDS)
+		n += stream_put_eof(t, dst + n);
+	stream_mark_dirty(t);
+	if (!has_flow(m, t)) {
 		queue_pop(flows);
-		stream_free_if_done(s);
+		mux_schedule(m, t);
+		stream_free_if_done(t);
 	}
 	return n;
 }
 
 /*
- * Write what the next stream may send.  Return 0 if no stream has anything to
- * send, or if no more bytes may be in flight.
+ * Return the flows that send next on ${s}: those of this slot or those of the
+ * link.  NULL: none.
+ */
+static struct queue *
+next_flows(struct mux *m, struct slot *s, bool *fresh)
+{
+	*fresh = true;
+	if (s->flows[0].first != NULL)
+		return &s->flows[0];
+	if (m->flows[0].first != NULL && is_best(m, s))
+		return &m->flows[0];
+	*fresh = false;
+	if (m->flows[1].first == NULL || !mux_takes_data(m, s))
+		return s->flows[1].first != NULL ? &s->flows[1] : NULL;
+	if (s->flows[1].first == NULL)
+		return &m->flows[1];
+	return s->turn++ % 2 == 0 ? &m->flows[1] : &s->flows[1];
+}
+
+/*
+ * Write what the next stream may send on ${s}.  Return 0 if no stream has
+ * anything to send, or if no more bytes may be in flight.
  */
 static size_t
-put_turn(struct mux *m, unsigned char *dst, size_t room)
+put_turn(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 {
 	struct queue *flows;
-	struct stream *s;
+	struct stream *t;
+	bool fresh;
 
 	for (;;) {
-		flows = m->new_flows.first != NULL ? &m->new_flows : &m->old_flows;
-		s = queue_first(flows);
-		if (s == NULL)
+		flows = next_flows(m, s, &fresh);
+		if (flows == NULL)
 			return 0;
-		if (!stream_can_send(s)) {
+		t = queue_first(flows);
+		if (!has_flow(m, t)) {
 			queue_pop(flows);
-			stream_free_if_done(s);
-		} else if (s->deficit <= 0) {
-			s->deficit += (int32_t)cc_slice(&m->cc);
+			stream_free_if_done(t);
+		} else if (t->deficit <= 0) {
+			t->deficit += (int32_t)cc_slice(&s->cc);
 			queue_pop(flows);
-			queue_append(&m->old_flows, &s->flow);
-		} else if (flows == &m->old_flows && cc_room(&m->cc, m->now) == 0) {
+			queue_append(&stream_flows(t)[1], &t->flow);
+		} else if (!fresh && cc_room(&s->cc, m->now) == 0) {
 			return 0;
-		} else if (flows == &m->new_flows && s->tx.used > KEYSTROKE && cc_is_over(&m->cc)) {
+		} else if (fresh && t->tx.used > KEYSTROKE && cc_is_over(&s->cc)) {
 			queue_pop(flows);
-			queue_append(&m->old_flows, &s->flow);
+			queue_append(&stream_flows(t)[1], &t->flow);
 		} else {
-			return put_stream(m, flows, s, dst, room);
+			return put_stream(m, s, flows, fresh, dst, room);
 		}
 	}
 }
 
 static bool
-ack_is_due(const struct mux *m)
+hello_is_due(const struct mux *m, const struct slot *s)
 {
-	return m->due_ack || m->read - m->read_acked >= m->ack_every ||
-	       (m->unacked_at != 0 && m->now - m->unacked_at >= ACK_DELAY);
+	return s->due_hello && s->state != MUX_SLOT_DOWN && m->state != MUX_DEAD &&
+	       !(m->wait_peer_first && s->state == MUX_SLOT_STARTING);
 }
 
-static bool
-hello_is_due(const struct mux *m)
-{
-	return m->due_hello && m->state != MUX_DOWN && m->state != MUX_DEAD &&
-	       !(m->wait_peer_first && m->state == MUX_STARTING);
-}
-
-/*
- * Our greeting.  On the first channel, its frames count as link bytes.  On a
- * channel that continues a link, they do not.
- */
 static void
-put_start(struct mux *m)
+put_start(struct mux *m, struct slot *s)
 {
-	unsigned char *dst = m->start;
-	size_t n;
+	struct session session = m->session;
 
-	if (!m->skip_magic) {
-		memcpy(dst, frame_magic, FRAME_MAGIC);
-		dst += FRAME_MAGIC;
+	session.slot = (uint8_t)s->number;
+	session.slots = session.kind == SESSION_NONE ? 0 : MUX_SLOTS;
+	if (s->joins) {
+		session.kind = SESSION_JOIN;
+		session.generation = m->generation[s->number];
+		session.count = s->read;
 	}
-	m->session.count = m->read;
-	n = greeting_put(dst, &m->ours, &m->session);
-	m->due_hello = false;
-	m->start_next = 0;
-	m->start_end = (size_t)(dst - m->start) + n;
-	if (m->joins)
-		return;
-	cc_sent(&m->cc, n, m->now);
-	retain_start(&m->retain, n);
+	slot_put_start(s, &m->ours, &session, m->now);
+}
+
+static size_t
+put_limited(struct mux *m, unsigned char *dst)
+{
+	int64_t at = limited_at(m);
+
+	m->due_limited = false;
+	return frame_put_number(
+	    dst, FRAME_LIMITED, 0, m->limited ? (uint64_t)(m->now - at) / 1000 : 0, 4);
 }
 
 /* Frames that ignore the limit of bytes in flight. */
 static size_t
-put_urgent(struct mux *m, unsigned char *dst, size_t room)
+put_urgent(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 {
-	struct stream *s;
+	struct stream *t;
 	size_t n = 0;
 
-	if (ack_is_due(m))
-		n += put_ack(m, dst);
-	if (m->due_ping)
-		n += mux_put_bare(dst + n, FRAME_PING, 0);
-	m->due_ping = false;
-	n += put_ack_every(m, dst + n);
-	while (m->control.first != NULL && room - n >= MUX_PULL / 2) {
-		s = queue_pop(&m->control);
-		n += stream_put_control(s, dst + n);
-		stream_free_if_done(s);
+	if (slot_ack_is_due(s, m->now))
+		n += slot_put_ack(s, dst, m->now);
+	n += tail_put_link(m, s, dst + n);
+	if (s->due_ping)
+		n += frame_put_bare(dst + n, FRAME_PING, 0);
+	s->due_ping = false;
+	n += slot_put_ack_every(s, dst + n);
+	if (m->due_limited)
+		n += put_limited(m, dst + n);
+	while (s->control.first != NULL && room - n >= MUX_PULL / 2) {
+		t = queue_pop(&s->control);
+		n += stream_put_control(t, dst + n);
+		stream_free_if_done(t);
 	}
 	if (n > 0)
-		cc_sent(&m->cc, n, m->now);
+		slot_sent(s, n, m->now);
 	return n;
 }
 
-/* Frames of ${most} bytes at most, into ${dst}.  Return how many bytes. */
+/* TAIL of other slots.  Their streams wait for it. */
 static size_t
-put_frames(struct mux *m, unsigned char *dst, size_t most)
+put_tails(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 {
-	size_t n = put_urgent(m, dst, most), turn = 1;
+	size_t n = 0, one;
 
-	while (turn > 0 && m->control.first == NULL && most - n > FRAME_HEAD + CC_SLICE_LEAST) {
-		turn = put_turn(m, dst + n, most - n);
+	while (room - n > FRAME_HEAD + CC_SLICE_LEAST && tail_has_piece(m, s) &&
+	       cc_room(&s->cc, m->now) > 0) {
+		one = tail_put(m, s, dst + n, room - n);
+		slot_sent(s, one, m->now);
+		n += one;
+	}
+	return n;
+}
+
+/* Pieces of streams. */
+static size_t
+put_turns(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
+{
+	size_t n = 0, turn = 1;
+
+	while (turn > 0 && s->control.first == NULL && room - n > FRAME_HEAD + CC_SLICE_LEAST) {
+		turn = put_turn(m, s, dst + n, room - n);
 		if (turn > 0)
-			cc_sent(&m->cc, turn, m->now);
+			slot_sent(s, turn, m->now);
 		n += turn;
 	}
 	return n;
 }
 
 /*
- * While no more bytes can be retained, only ACKs are sent.  Without them, two
- * sides that wait for each other's ACKs would wait for ever.
+ * While no more bytes can be retained, only ACKs and the frames of lost slots are
+ * sent.  Without ACKs, two sides that wait for each other's ACKs would wait for
+ * ever.  TAIL is retained already.
  */
-static void
-produce(struct mux *m, size_t most)
+static size_t
+put_frames(struct mux *m, struct slot *s, unsigned char *dst, size_t most)
 {
-	size_t room, n = 0;
+	size_t n = 0, turns;
+
+	if (!is_full(m)) {
+		n = put_urgent(m, s, dst, most);
+	} else {
+		if (slot_ack_is_due(s, m->now))
+			n = slot_put_ack(s, dst, m->now);
+		n += tail_put_link(m, s, dst + n);
+		if (n > 0)
+			slot_sent(s, n, m->now);
+	}
+	n += put_tails(m, s, dst + n, most - n);
+	if (is_full(m))
+		return n;
+	turns = put_turns(m, s, dst + n, most - n);
+	if (turns > 0)
+		s->data_end = s->retain.end + n + turns;
+	return n + turns;
+}
+
+static void
+produce(struct mux *m, struct slot *s, size_t most)
+{
+	size_t room, n;
 	unsigned char *dst;
 
-	if (m->state == MUX_UP && retain_is_over(&m->retain))
+	if (s->state == MUX_SLOT_UP && retained(m, false) >= RETAINED_MOST)
 		breach(m, "it acknowledges nothing");
-	if (m->state == MUX_DEAD ? !m->due_bye : m->state != MUX_UP)
+	if (m->state == MUX_DEAD ? !s->due_bye : s->state != MUX_SLOT_UP)
 		return;
-	dst = retain_room(&m->retain, MUX_PULL, &room);
-	m->room_at = dst != NULL ? 0 : m->now + ROOM_WAIT;
+	dst = retain_room(&s->retain, MUX_PULL, &room);
+	s->room_at = dst != NULL ? 0 : m->now + ROOM_WAIT;
 	if (dst == NULL)
 		return;
 	if (m->state == MUX_DEAD) {
-		m->due_bye = false;
-		n = mux_put_words(dst, FRAME_BYE, 0, m->code, m->why);
-	} else if (!retain_is_full(&m->retain)) {
-		n = put_frames(m, dst, most < room ? most : room);
-	} else if (ack_is_due(m)) {
-		n = put_ack(m, dst);
-		cc_sent(&m->cc, n, m->now);
+		s->due_bye = false;
+		n = frame_put_words(dst, FRAME_BYE, 0, m->code, m->why);
+	} else {
+		n = put_frames(m, s, dst, most < room ? most : room);
 	}
-	retain_add(&m->retain, n);
+	retain_add(&s->retain, n);
 }
 
 size_t
-mux_output(struct mux *m, const unsigned char **p, size_t most, int64_t now)
+mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, int64_t now)
 {
+	struct slot *s = slot_of(m, slot);
 	size_t n;
 
-	m->now = now;
-	if (hello_is_due(m))
-		put_start(m);
-	*p = m->start + m->start_next;
-	if (m->start_next < m->start_end)
-		return m->start_end - m->start_next;
-	if (m->state != MUX_UP && m->state != MUX_DEAD)
+	*p = NULL;
+	if (s == NULL)
 		return 0;
-	*p = retain_next(&m->retain, &n);
+	m->now = now;
+	if (hello_is_due(m, s))
+		put_start(m, s);
+	*p = s->start + s->start_next;
+	if (s->start_next < s->start_end)
+		return s->start_end - s->start_next;
+	if (s->state != MUX_SLOT_UP && m->state != MUX_DEAD)
+		return 0;
+	*p = retain_next(&s->retain, &n);
 	if (n > 0)
 		return n;
-	produce(m, most);
-	*p = retain_next(&m->retain, &n);
+	produce(m, s, most);
+	*p = retain_next(&s->retain, &n);
 	return n;
 }
 
 void
-mux_wrote(struct mux *m, size_t n)
+mux_wrote(struct mux *m, unsigned slot, size_t n)
 {
-	if (m->start_next < m->start_end) {
-		m->start_next += n;
+	struct slot *s = slot_of(m, slot);
+
+	if (s == NULL)
+		return;
+	if (s->start_next < s->start_end) {
+		s->start_next += n;
 		return;
 	}
-	retain_wrote(&m->retain, n);
+	retain_wrote(&s->retain, n);
 	if (!m->keeps)
-		retain_acked(&m->retain, m->retain.next);
+		retain_acked(&s->retain, s->retain.next);
+}
+
+/* Has ${s}, which is up, new frames to send? */
+static bool
+has_frames(const struct mux *m, const struct slot *s)
+{
+	bool room = cc_room(&s->cc, m->now) > 0;
+
+	if (slot_ack_is_due(s, m->now) || tail_is_due(m, s) || (room && tail_has_piece(m, s)))
+		return true;
+	if (is_full(m))
+		return false;
+	if (s->due_ping || m->due_limited || s->control.first != NULL ||
+	    s->flows[0].first != NULL || (m->flows[0].first != NULL && is_best(m, s)))
+		return true;
+	return room &&
+	       (s->flows[1].first != NULL || (m->flows[1].first != NULL && mux_takes_data(m, s)));
 }
 
 bool
-mux_has_output(const struct mux *m)
+mux_has_output(const struct mux *m, unsigned slot)
 {
-	if (hello_is_due(m) || m->start_next < m->start_end)
+	const struct slot *s = slot_of(m, slot);
+
+	if (s == NULL)
+		return false;
+	if (hello_is_due(m, s) || s->start_next < s->start_end)
 		return true;
-	if (m->retain.next == m->retain.end && m->now < m->room_at)
+	if (s->retain.next == s->retain.end && m->now < s->room_at)
 		return false;
 	if (m->state == MUX_DEAD)
-		return m->due_bye || m->retain.next < m->retain.end;
-	if (m->state != MUX_UP)
+		return s->due_bye || s->retain.next < s->retain.end;
+	if (s->state != MUX_SLOT_UP)
 		return false;
-	if (m->retain.next < m->retain.end || ack_is_due(m))
-		return true;
-	return !retain_is_full(&m->retain) &&
-	       (m->due_ping || m->control.first != NULL || m->new_flows.first != NULL ||
-		   (m->old_flows.first != NULL && cc_room(&m->cc, m->now) > 0));
+	return s->retain.next < s->retain.end || has_frames(m, s);
 }
 
 /* ---- reading: frames ---- */
@@ -503,7 +687,7 @@ is_other_side(struct mux *m)
 	}
 	if (m->theirs.role != m->role)
 		return true;
-	mux_lost(m, MUX_PROTOCOL,
+	mux_lost(m, 0, MUX_PROTOCOL,
 	    m->role == MUX_NEAR ? "the command sends back its input, or is a near side: "
 				  "the command must end with relay -m -"
 				: "both sides are far sides (relay -m -): one of them must be "
@@ -513,79 +697,100 @@ is_other_side(struct mux *m)
 
 /* The peer's first greeting. */
 static void
-come_up(struct mux *m)
+come_up(struct mux *m, struct slot *s)
 {
-	const struct session *theirs = &m->greeting.session;
+	const struct session *theirs = &s->greeting.session;
 
-	m->theirs = m->greeting.hello;
-	m->read = m->greeting.length;
+	m->theirs = s->greeting.hello;
+	s->read = s->greeting.length;
 	if (!is_other_side(m) || !take_limits(m))
 		return;
-	m->state = MUX_UP;
-	m->unacked_at = m->now;
+	set_state(m, s, MUX_SLOT_UP);
+	s->unacked_at = m->now;
 	m->keeps = m->session.kind == SESSION_NEW && theirs->kind == SESSION_NEW;
+	if (m->keeps && theirs->slots > 1)
+		m->slots = theirs->slots < MUX_SLOTS ? theirs->slots : MUX_SLOTS;
 	if (m->keeps && m->role == MUX_NEAR) {
 		memcpy(m->session.id, theirs->id, FRAME_SESSION_ID);
 		m->session.keep = theirs->keep;
 	}
 }
 
+/*
+ * The channel of ${s} does not lead to the session.  While other slots are up,
+ * the session goes on there.
+ */
+static void
+fail_join(struct mux *m, struct slot *s, uint16_t code, const char *why)
+{
+	if (m->state == MUX_UP)
+		tail_lose(m, s, code, why);
+	else
+		mux_end(m, code, why);
+}
+
 /* The peer's greeting on a channel that continues the link. */
 static void
-continue_link(struct mux *m)
+continue_link(struct mux *m, struct slot *s)
 {
-	const struct session *theirs = &m->greeting.session;
+	const struct session *theirs = &s->greeting.session;
+	int64_t rtt = mux_rtt(m);
 
-	if (theirs->kind != SESSION_JOIN) {
-		mux_end(m, MUX_GONE, "the far side has ended meanwhile");
+	if (theirs->kind != SESSION_JOIN || theirs->slot != s->number) {
+		fail_join(m, s, MUX_GONE, "the far side has ended meanwhile");
 		return;
 	}
-	if (theirs->count < m->retain.acked || theirs->count > m->retain.next) {
+	if (theirs->count < s->retain.acked || theirs->count > s->retain.next) {
 		breach(m, "a SESSION with a count of bytes that are not kept");
 		return;
 	}
 	if (m->role == MUX_FAR)
-		m->session.generation = theirs->generation;
-	cc_restart(&m->cc, theirs->count, m->now);
-	retain_rewind(&m->retain, theirs->count);
-	retain_acked(&m->retain, theirs->count);
-	m->state = MUX_UP;
+		m->generation[s->number] = theirs->generation;
+	cc_restart(&s->cc, theirs->count, m->now);
+	s->cc.rtt = rtt;
+	retain_rewind(&s->retain, theirs->count);
+	retain_acked(&s->retain, theirs->count);
+	set_state(m, s, MUX_SLOT_UP);
 }
 
 static void
-fail_start(struct mux *m)
+fail_start(struct mux *m, struct slot *s)
 {
-	const struct greeting *g = &m->greeting;
+	const struct greeting *g = &s->greeting;
 
+	if (s->joins && m->state == MUX_UP) {
+		tail_lose(m, s, g->code, g->why);
+		return;
+	}
 	m->ended_by_peer = g->by_peer;
 	if (g->by_peer)
 		mux_end(m, g->code, g->why);
 	else if (g->lost)
-		mux_lost(m, g->code, g->why);
+		mux_lost(m, s->number, g->code, g->why);
 	else
 		breach(m, g->why);
 }
 
 static size_t
-feed_greeting(struct mux *m, const unsigned char *p, size_t n)
+feed_greeting(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 {
-	size_t used = greeting_feed(&m->greeting, p, n);
+	size_t used = greeting_feed(&s->greeting, p, n);
 
-	switch (m->greeting.state) {
+	switch (s->greeting.state) {
 	case GREETING_MAGIC:
 		break;
 	case GREETING_HELLO:
 	case GREETING_SESSION:
-		m->state = MUX_GREETING;
+		set_state(m, s, MUX_SLOT_GREETING);
 		break;
 	case GREETING_FAILED:
-		fail_start(m);
+		fail_start(m, s);
 		break;
 	case GREETING_DONE:
-		if (m->joins)
-			continue_link(m);
+		if (s->joins)
+			continue_link(m, s);
 		else
-			come_up(m);
+			come_up(m, s);
 		break;
 	}
 	return used;
@@ -599,200 +804,285 @@ refuse(struct stream *s, const char *why)
 }
 
 static void
-on_open(struct mux *m, const struct frame *f)
+on_open(struct mux *m, const struct slot *s)
 {
-	uint32_t send = (uint32_t)frame_get(m->body, 4), recv = (uint32_t)frame_get(m->body + 4, 4);
-	struct stream *s;
+	const struct frame *f = &s->frame;
+	uint32_t send = (uint32_t)frame_get(s->body, 4), recv = (uint32_t)frame_get(s->body + 4, 4);
+	struct stream *t;
 
 	if (m->role == MUX_NEAR || (f->stream & 1) == 0 || f->stream / 2 >= m->size ||
 	    find(m, f->stream) != NULL || send > MUX_WINDOW_FIRST || recv > WINDOW_TOP) {
 		breach(m, "an OPEN that is not allowed");
 		return;
 	}
-	s = stream_new(m, f->stream, (const char *)m->body + 8, f->length - 8);
-	if (s == NULL) {
+	t = stream_new(m, f->stream, (const char *)s->body + 8, f->length - 8);
+	if (t == NULL) {
 		mux_bye(m, MUX_NO_ROOM, "no memory for a stream");
 		return;
 	}
-	s->tx_window = recv;
-	s->rx_window = s->window = send;
+	t->home = (uint8_t)s->number;
+	t->tx_window = recv;
+	t->rx_window = t->window = send;
 	m->rx_reserved += send;
 	if (m->rx_reserved > m->ours.memory) {
-		refuse(s, "no memory for the window of another stream");
+		refuse(t, "no memory for the window of another stream");
 	} else if (f->length - 8 > TARGET_LONG && m->n > TARGET_FEW) {
-		refuse(s, "too many streams are open for so long a target");
+		refuse(t, "too many streams are open for so long a target");
 	} else {
-		queue_append(&m->accept, &s->accept);
+		queue_append(&m->accept, &t->accept);
 	}
 }
 
 static void
-on_bye(struct mux *m, const struct frame *f)
+on_bye(struct mux *m, const struct slot *s)
 {
 	char why[FRAME_WORDS + 1];
 
-	memcpy(why, m->body + 2, f->length - 2);
-	why[f->length - 2] = '\0';
+	memcpy(why, s->body + 2, s->frame.length - 2);
+	why[s->frame.length - 2] = '\0';
 	m->ended_by_peer = true;
-	mux_end(m, (uint16_t)frame_get(m->body, 2), why);
+	mux_end(m, (uint16_t)frame_get(s->body, 2), why);
 }
 
-/*
- * A new channel repeats the bytes that the last one lost.  An ACK among them
- * can be older than the count in the SESSION of the peer.
- */
-static void
-on_ack(struct mux *m)
+static const char *
+on_limited(struct mux *m, const struct slot *s)
 {
-	uint64_t count = frame_get(m->body, 8);
+	uint32_t ms = (uint32_t)frame_get(s->body, 4);
 
-	if (m->joins && count < m->cc.acked)
-		return;
-	if ((m->keeps && count < m->retain.acked) || count > m->retain.next ||
-	    !cc_acked(&m->cc, count, (int64_t)frame_get(m->body + 8, 4), m->now))
-		breach(m, "an ACK of bytes that were not sent");
-	else if (m->keeps)
-		retain_acked(&m->retain, count);
+	if (m->role == MUX_FAR)
+		return "a LIMITED from the near side";
+	m->peer_limited_at = ms == 0 ? INT64_MAX : m->now - (int64_t)ms * 1000;
+	return NULL;
 }
 
-static void
-on_link_frame(struct mux *m, const struct frame *f)
+/* ACK and PING of a slot that was lost concern no channel any more. */
+static const char *
+on_slot_frame(struct mux *m, struct slot *s)
 {
 	uint32_t every;
 
-	switch (f->type) {
+	switch (s->frame.type) {
 	case FRAME_ACK:
-		on_ack(m);
+		if (s->state == MUX_SLOT_UP && !slot_on_ack(s, m->keeps, m->now))
+			return "an ACK of bytes that were not sent";
 		break;
 	case FRAME_PING:
-		m->due_ack = true;
+		s->due_ack = true;
 		break;
 	case FRAME_ACK_EVERY:
-		every = (uint32_t)frame_get(m->body, 4);
-		m->ack_every = every < ACK_EVERY_LEAST ? ACK_EVERY_LEAST : every;
+		every = (uint32_t)frame_get(s->body, 4);
+		s->ack_every = every < ACK_EVERY_LEAST ? ACK_EVERY_LEAST : every;
 		break;
+	}
+	return NULL;
+}
+
+static const char *
+on_link_frame(struct mux *m, struct slot *s)
+{
+	switch (s->frame.type) {
 	case FRAME_BYE:
-		on_bye(m, f);
-		break;
+		on_bye(m, s);
+		return NULL;
+	case FRAME_LOST:
+		return tail_on_lost(m, s);
+	case FRAME_DRAIN:
+		return tail_on_drain(m, s);
+	case FRAME_LIMITED:
+		return on_limited(m, s);
+	default:
+		return on_slot_frame(m, s);
 	}
 }
 
-/* The whole body of a frame other than DATA was read. */
+static bool
+is_of_link(const struct frame *f)
+{
+	return f->stream == 0 || f->type == FRAME_LOST || f->type == FRAME_DRAIN;
+}
+
+static const char *
+on_stream_frame(struct mux *m, struct slot *s)
+{
+	struct stream *t = find(m, s->frame.stream);
+
+	return t == NULL ? "a frame for a stream that is not open" : stream_on_frame(t, s);
+}
+
+/* The whole body of a frame was read that has no bytes to pass on. */
 static void
-on_frame(struct mux *m, const struct frame *f)
+on_frame(struct mux *m, struct slot *s)
 {
 	const char *wrong;
-	struct stream *s;
 
-	if (f->type >= FRAME_SKIPPED)
+	if (s->frame.type >= FRAME_SKIPPED)
 		return;
-	if (f->stream == 0) {
-		on_link_frame(m, f);
-		return;
-	}
-	if (f->type == FRAME_OPEN) {
-		on_open(m, f);
+	if (s->frame.type == FRAME_OPEN) {
+		on_open(m, s);
 		return;
 	}
-	s = find(m, f->stream);
-	wrong = s == NULL ? "a frame for a stream that is not open" : stream_on_frame(s, f);
+	wrong = is_of_link(&s->frame) ? on_link_frame(m, s) : on_stream_frame(m, s);
 	if (wrong != NULL)
 		breach(m, wrong);
 }
 
 /* ---- reading: bytes ---- */
 
-static void
-start_data(struct mux *m)
+/* What comes before the bytes of DATA, DATA_AT or TAIL was read. */
+static const char *
+start_bytes(struct mux *m, struct slot *s)
 {
-	struct stream *s = find(m, m->frame.stream);
+	struct stream *t;
+
+	if (s->frame.type == FRAME_TAIL)
+		return tail_start(m, s);
+	t = find(m, s->frame.stream);
+	return t == NULL ? "DATA for a stream that is not open" : stream_start_data(t, s);
+}
+
+static bool
+passes_on(const struct frame *f)
+{
+	return f->type == FRAME_DATA || f->type == FRAME_DATA_AT || f->type == FRAME_TAIL;
+}
+
+/* The head was read, and all of the body that is gathered. */
+static void
+on_fixed(struct mux *m, struct slot *s)
+{
 	const char *wrong;
 
-	m->data = NULL;
-	wrong = s == NULL ? "DATA for a stream that is not open"
-			  : stream_start_data(s, m->frame.length);
+	if (!passes_on(&s->frame)) {
+		on_frame(m, s);
+		return;
+	}
+	s->data = NULL;
+	s->early = NULL;
+	s->tail = NULL;
+	wrong = start_bytes(m, s);
 	if (wrong != NULL)
 		breach(m, wrong);
 }
 
-static void
-start_frame(struct mux *m)
+/* Frames that need several slots do not exist without them. */
+static const char *
+check_frame(const struct mux *m, const struct frame *f)
 {
-	const char *wrong = frame_decode(&m->frame, m->head);
+	if (f->type == FRAME_HELLO || f->type == FRAME_SESSION)
+		return "a second HELLO or SESSION";
+	if (f->type >= FRAME_DATA_AT && f->type < FRAME_SKIPPED && m->slots == 1)
+		return "a frame of unknown type";
+	return NULL;
+}
 
-	m->head_have = 0;
+static void
+start_frame(struct mux *m, struct slot *s)
+{
+	const char *wrong = frame_decode(&s->frame, s->head);
+
+	s->head_have = 0;
+	if (wrong == NULL)
+		wrong = check_frame(m, &s->frame);
 	if (wrong != NULL) {
 		breach(m, wrong);
-		return;
-	}
-	if (m->frame.type == FRAME_HELLO || m->frame.type == FRAME_SESSION) {
-		breach(m, "a second HELLO or SESSION");
 		return;
 	}
 	/*
 	 * An ACK needs no ACK, or two idle sides would send ACKs without end.
 	 */
-	if (m->frame.type != FRAME_ACK && m->unacked_at == 0)
-		m->unacked_at = m->now;
-	m->left = m->frame.length;
-	if (m->frame.type == FRAME_DATA)
-		start_data(m);
-	else if (m->left == 0)
-		on_frame(m, &m->frame);
+	if (s->frame.type != FRAME_ACK && s->unacked_at == 0)
+		s->unacked_at = m->now;
+	s->left = s->frame.length;
+	s->fixed = frame_fixed(&s->frame);
+	if (s->fixed == 0)
+		on_fixed(m, s);
 }
 
 static size_t
-take_body(struct mux *m, const unsigned char *p, size_t n)
+gather(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 {
-	if (n > m->left)
-		n = m->left;
-	m->left -= n;
-	if (m->data != NULL)
-		stream_take_data(m->data, p, n);
-	else if (m->frame.type != FRAME_DATA && m->frame.type < FRAME_SKIPPED)
-		memcpy(m->body + (m->frame.length - m->left - n), p, n);
-	if (m->left > 0)
-		return n;
-	m->data = NULL;
-	if (m->frame.type != FRAME_DATA)
-		on_frame(m, &m->frame);
+	if (n > s->fixed)
+		n = s->fixed;
+	memcpy(s->body + (s->frame.length - s->left), p, n);
+	s->fixed -= n;
+	s->left -= n;
+	if (s->fixed == 0)
+		on_fixed(m, s);
+	return n;
+}
+
+static void feed_tail(struct mux *m, struct slot *s, const unsigned char *p, size_t n);
+
+/* Pass on bytes of DATA, DATA_AT or TAIL. */
+static size_t
+pass_on(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
+{
+	if (n > s->left)
+		n = s->left;
+	s->left -= n;
+	if (s->data != NULL)
+		stream_take_data(s->data, s, p, n);
+	else if (s->tail != NULL)
+		feed_tail(m, s->tail, p, n);
+	if (s->left == 0 && s->data != NULL)
+		stream_end_data(s->data, s);
 	return n;
 }
 
 static size_t
-feed_frames(struct mux *m, const unsigned char *p, size_t n)
+feed_frames(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 {
 	size_t used;
 
-	if (m->left > 0) {
-		used = take_body(m, p, n);
+	if (s->fixed > 0) {
+		used = gather(m, s, p, n);
+	} else if (s->left > 0) {
+		used = pass_on(m, s, p, n);
 	} else {
-		used = FRAME_HEAD - m->head_have < n ? FRAME_HEAD - m->head_have : n;
-		memcpy(m->head + m->head_have, p, used);
-		m->head_have += used;
-		if (m->head_have == FRAME_HEAD)
-			start_frame(m);
+		used = FRAME_HEAD - s->head_have < n ? FRAME_HEAD - s->head_have : n;
+		memcpy(s->head + s->head_have, p, used);
+		s->head_have += used;
+		if (s->head_have == FRAME_HEAD)
+			start_frame(m, s);
 	}
-	m->read += used;
+	s->read += used;
 	return used;
 }
 
+/* ${n} bytes continue the frames of ${s}, whose channel was lost. */
+static void
+feed_tail(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
+{
+	const unsigned char *end = p + n;
+
+	s->feeding = true;
+	while (p < end && m->state != MUX_DEAD)
+		p += feed_frames(m, s, p, (size_t)(end - p));
+	s->feeding = false;
+}
+
 void
-mux_feed(struct mux *m, const void *p, size_t n, int64_t now)
+mux_feed(struct mux *m, unsigned slot, const void *p, size_t n, int64_t now)
 {
 	const unsigned char *at = p, *end = at + n;
+	struct slot *s = slot_of(m, slot);
 
+	if (s == NULL)
+		return;
 	m->now = now;
 	if (n > 0) {
-		m->alive_at = m->read_at = now;
-		m->pinged_at = 0;
+		s->alive_at = s->read_at = now;
+		s->pinged_at = 0;
 	}
-	while (at < end && m->state != MUX_DEAD && m->state != MUX_DOWN) {
-		if (m->state == MUX_UP)
-			at += feed_frames(m, at, (size_t)(end - at));
+	s->feeding = true;
+	while (at < end && m->state != MUX_DEAD && s->state != MUX_SLOT_DOWN) {
+		if (s->state == MUX_SLOT_UP)
+			at += feed_frames(m, s, at, (size_t)(end - at));
 		else
-			at += feed_greeting(m, at, (size_t)(end - at));
+			at += feed_greeting(m, s, at, (size_t)(end - at));
 	}
+	s->feeding = false;
+	tail_check(m);
 }
 
 /* ---- time ---- */
@@ -800,52 +1090,107 @@ mux_feed(struct mux *m, const void *p, size_t n, int64_t now)
 void
 mux_woke(struct mux *m, int64_t now)
 {
-	if (m->state != MUX_UP)
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL)
+			slot_woke(m->slot[i], now);
+}
+
+/* When is ${s} silent for too long?  INT64_MAX: no bytes are in flight. */
+static int64_t
+silent_at(const struct slot *s)
+{
+	int64_t from = s->alive_at > s->flight_at ? s->alive_at : s->flight_at;
+
+	if (s->state != MUX_SLOT_UP || slot_flight(s) == 0)
+		return INT64_MAX;
+	return from + SILENT_MOST;
+}
+
+/*
+ * Does another slot answer while ${s} is silent?  If none has sent a byte lately,
+ * a PING shows it.
+ */
+static bool
+others_answer(struct mux *m, const struct slot *s)
+{
+	struct slot *other;
+	bool answer = false;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++) {
+		other = m->slot[i];
+		if (other == NULL || other == s || other->state != MUX_SLOT_UP)
+			continue;
+		if (other->alive_at > s->alive_at && other->alive_at > s->flight_at)
+			answer = true;
+		else if (m->now - other->pinged_at >= SILENT_MOST)
+			slot_ping(other, m->now);
+	}
+	return answer;
+}
+
+static void
+tick_slot(struct mux *m, struct slot *s)
+{
+	if (!slot_tick(s, m->now))
+		mux_lost(
+		    m, s->number, MUX_TIMEOUT, "nothing was received from the other side for 45 s");
+	else if (m->slots > 1 && m->now >= silent_at(s) && others_answer(m, s))
+		mux_lost(m, s->number, MUX_TIMEOUT, "this channel is silent, and others are not");
+}
+
+/* The near side adds slots, so it needs to know. */
+static void
+watch_limit(struct mux *m)
+{
+	int64_t at = limited_at(m);
+	bool limited = at != INT64_MAX && m->now - at >= LIMITED_AFTER;
+
+	if (m->role == MUX_NEAR || m->slots == 1 || limited == m->limited)
 		return;
-	m->alive_at = now - (DEAD_AFTER - WOKE_WAIT);
-	m->pinged_at = now;
-	m->due_ping = true;
+	m->limited = limited;
+	m->due_limited = true;
 }
 
 void
 mux_tick(struct mux *m, int64_t now)
 {
-	int64_t gap = now - (m->ticked_at > m->alive_at ? m->ticked_at : m->alive_at);
+	unsigned i;
 
 	m->now = now;
-	m->ticked_at = now;
-	/* Before the magic, a person may be typing a password. */
-	if (m->state != MUX_UP && m->state != MUX_GREETING)
-		return;
-	if (gap > SLEPT_AFTER)
-		mux_woke(m, now);
-	if (now - m->alive_at >= DEAD_AFTER) {
-		mux_lost(m, MUX_TIMEOUT, "nothing was received from the other side for 45 s");
-	} else if (m->state == MUX_UP && now - m->alive_at >= PING_AFTER &&
-		   now - m->pinged_at >= PING_AFTER) {
-		m->due_ping = true;
-		m->pinged_at = now;
-	}
+	for (i = 0; i < m->slots && m->state != MUX_DEAD; i++)
+		if (m->slot[i] != NULL)
+			tick_slot(m, m->slot[i]);
+	watch_limit(m);
+	tail_check(m);
 }
 
 int64_t
 mux_deadline(const struct mux *m)
 {
-	int64_t next;
+	int64_t next = INT64_MAX, at;
+	const struct slot *s;
+	unsigned i;
 
-	if (m->state == MUX_GREETING)
-		return m->alive_at + DEAD_AFTER;
-	if (m->state != MUX_UP)
-		return INT64_MAX;
-	next = (m->pinged_at > m->alive_at ? m->pinged_at : m->alive_at) + PING_AFTER;
-	if (m->alive_at + DEAD_AFTER < next)
-		next = m->alive_at + DEAD_AFTER;
-	if (m->unacked_at != 0 && !ack_is_due(m) && m->unacked_at + ACK_DELAY < next)
-		next = m->unacked_at + ACK_DELAY;
-	if (m->old_flows.first != NULL && cc_next(&m->cc, m->now) < next)
-		next = cc_next(&m->cc, m->now);
-	if (m->now < m->room_at && m->room_at < next)
-		next = m->room_at;
+	for (i = 0; i < m->slots && m->state != MUX_DEAD; i++) {
+		s = m->slot[i];
+		if (s == NULL)
+			continue;
+		at = slot_deadline(s, m->now);
+		next = at < next ? at : next;
+		if (s->state != MUX_SLOT_UP)
+			continue;
+		at = m->slots > 1 ? silent_at(s) : INT64_MAX;
+		next = at > m->now && at < next ? at : next;
+		at = cc_next(&s->cc, m->now);
+		if (m->flows[1].first != NULL || s->flows[1].first != NULL || tail_has_piece(m, s))
+			next = at < next ? at : next;
+	}
+	at = limited_at(m);
+	if (m->role == MUX_FAR && !m->limited && at != INT64_MAX && at + LIMITED_AFTER > m->now)
+		next = at + LIMITED_AFTER < next ? at + LIMITED_AFTER : next;
 	return next;
 }
 
@@ -858,21 +1203,19 @@ mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
 
 	if (m == NULL)
 		return NULL;
-	m->start = malloc(START_SIZE);
-	if (m->start == NULL) {
+	m->slots = 1;
+	m->slot[0] = slot_new(0, role == MUX_FAR, now);
+	if (m->slot[0] == NULL) {
 		free(m);
 		return NULL;
 	}
-	greeting_start(&m->greeting, role == MUX_FAR);
 	m->role = role;
 	m->ours.role = (uint8_t)role;
 	m->ours.memory = memory;
 	m->ours.streams = MUX_STREAMS;
 	snprintf(m->ours.host, sizeof(m->ours.host), "%s", host);
-	m->ack_every = m->ack_every_sent = ACK_EVERY_LEAST;
-	m->due_hello = true;
-	m->now = m->alive_at = m->ticked_at = m->read_at = now;
-	cc_init(&m->cc, now);
+	m->now = now;
+	m->peer_limited_at = INT64_MAX;
 	return m;
 }
 
@@ -904,45 +1247,123 @@ mux_keeps(const struct mux *m)
 	return m->keeps ? m->session.keep : 0;
 }
 
-bool
-mux_accepts(const struct mux *m, const struct session *session)
+unsigned
+mux_slots(const struct mux *m)
 {
-	return m->keeps && m->state != MUX_DEAD && session->kind == SESSION_JOIN &&
-	       session->generation > m->session.generation &&
-	       memcmp(session->id, m->session.id, FRAME_SESSION_ID) == 0;
+	return m->slots;
+}
+
+enum mux_slot_state
+mux_slot_state(const struct mux *m, unsigned slot)
+{
+	const struct slot *s = slot_of(m, slot);
+
+	if (s == NULL)
+		return MUX_SLOT_FREE;
+	if (s->state == MUX_SLOT_UP)
+		return s->drains ? MUX_SLOT_CLOSING : MUX_SLOT_UP;
+	/* The far side may have read TAIL, so no channel can continue it. */
+	if (s->state == MUX_SLOT_DOWN && m->role == MUX_NEAR && s->lost_read)
+		return MUX_SLOT_CLOSING;
+	return s->state;
 }
 
 void
-mux_attach(struct mux *m, bool skip_magic, int64_t now)
+mux_attach(struct mux *m, unsigned slot, bool skip_magic, int64_t now)
 {
-	m->state = MUX_STARTING;
-	m->joins = true;
-	m->skip_magic = skip_magic;
-	m->session.kind = SESSION_JOIN;
+	struct slot *s = m->slot[slot];
+
+	m->now = now;
 	if (m->role == MUX_NEAR)
-		m->session.generation++;
-	m->due_hello = true;
-	m->due_ping = false;
-	m->start_next = m->start_end;
-	m->unacked_at = m->pinged_at = 0;
-	m->read_acked = m->read;
-	m->now = m->alive_at = m->ticked_at = m->read_at = now;
-	greeting_start(&m->greeting, m->role == MUX_FAR);
+		m->generation[slot]++;
+	slot_attach(s, m->role == MUX_FAR, skip_magic, now);
+	tail_forget(m, s);
+	mux_settle(m);
+}
+
+int
+mux_down_slot(const struct mux *m)
+{
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (mux_slot_state(m, i) == MUX_SLOT_DOWN)
+			return (int)i;
+	return -1;
+}
+
+int
+mux_add_slot(struct mux *m, int64_t now)
+{
+	struct slot *s;
+	unsigned i;
+
+	if (m->role != MUX_NEAR || m->state != MUX_UP)
+		return -1;
+	for (i = 0; i < m->slots && m->slot[i] != NULL; i++)
+		;
+	s = i < m->slots ? slot_new(i, false, now) : NULL;
+	if (s == NULL)
+		return -1;
+	m->slot[i] = s;
+	mux_attach(m, i, false, now);
+	return (int)i;
+}
+
+int
+mux_claimed_slot(const struct mux *m, const struct session *session)
+{
+	if (!m->keeps || m->state == MUX_DEAD || session->kind != SESSION_JOIN ||
+	    session->slot >= m->slots || session->generation <= m->generation[session->slot] ||
+	    memcmp(session->id, m->session.id, FRAME_SESSION_ID) != 0)
+		return -1;
+	return session->slot;
+}
+
+int
+mux_accept_slot(struct mux *m, const struct session *session, bool skip_magic, int64_t now)
+{
+	int slot = mux_claimed_slot(m, session);
+
+	if (slot == -1)
+		return -1;
+	if (m->slot[slot] == NULL)
+		m->slot[slot] = slot_new((unsigned)slot, true, now);
+	if (m->slot[slot] == NULL)
+		return -1;
+	mux_attach(m, (unsigned)slot, skip_magic, now);
+	return slot;
+}
+
+void
+mux_close_slot(struct mux *m, unsigned slot)
+{
+	struct slot *s = slot_of(m, slot);
+
+	if (s == NULL || m->role != MUX_NEAR)
+		return;
+	if (s->state == MUX_SLOT_UP)
+		s->drains = s->due_drain = true;
+	else
+		tail_lose(m, s, MUX_END, "closed");
 }
 
 void
 mux_free(struct mux *m)
 {
+	unsigned i;
+
 	if (m == NULL)
 		return;
 	mux_end(m, MUX_END, "");
 	while (mux_accept(m) != NULL)
 		; /* all are closed, so mux_accept releases them */
-	greeting_free(&m->greeting);
+	for (i = 0; i < MUX_SLOTS; i++) {
+		slot_free(m->slot[i]);
+		m->slot[i] = NULL;
+	}
 	free(m->table);
-	free(m->start);
 	m->table = NULL;
-	m->start = NULL;
 	m->size = 0;
 	m->freed = true;
 	if (m->structs == 0)
@@ -992,19 +1413,53 @@ mux_name_peer(struct mux *m, const char *name)
 }
 
 char *
-mux_banner(struct mux *m, size_t *n)
+mux_banner(struct mux *m, unsigned slot, size_t *n)
 {
-	*n = m->greeting.banner_have;
-	return m->greeting.banner;
+	struct slot *s = slot_of(m, slot);
+
+	*n = s == NULL ? 0 : s->greeting.banner_have;
+	return s == NULL ? NULL : s->greeting.banner;
+}
+
+void
+mux_slot_stats(const struct mux *m, unsigned slot, struct mux_slot_stats *stats)
+{
+	const struct slot *s = slot_of(m, slot);
+
+	memset(stats, 0, sizeof(*stats));
+	if (s == NULL)
+		return;
+	stats->sent = s->cc.sent;
+	stats->received = s->read;
+	stats->cwnd = s->cc.cwnd;
+	stats->in_flight = slot_flight(s);
+	stats->rtt_us = s->cc.rtt;
 }
 
 void
 mux_stats(const struct mux *m, struct mux_stats *s)
 {
+	struct mux_slot_stats one;
+	unsigned i;
+
 	s->streams = m->n;
 	s->reserved = m->rx_reserved;
-	s->sent = m->cc.sent;
-	s->received = m->read;
-	s->cwnd = m->cc.cwnd;
-	s->rtt_us = m->cc.rtt;
+	s->sent = m->sent_before;
+	s->received = m->read_before;
+	s->cwnd = 0;
+	s->rtt_us = mux_rtt(m);
+	for (i = 0; i < m->slots; i++) {
+		mux_slot_stats(m, i, &one);
+		s->sent += one.sent;
+		s->received += one.received;
+		s->cwnd += one.cwnd;
+	}
+}
+
+int64_t
+mux_limited_at(const struct mux *m)
+{
+	int64_t at = limited_at(m);
+
+	return at < m->peer_limited_at ? at : m->peer_limited_at;
 }

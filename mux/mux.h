@@ -1,18 +1,23 @@
 /*
- * mux/mux.h - many streams over one byte channel: doc/PROTOCOL describes the
- * wire.
+ * mux/mux.h - many streams over byte channels: doc/PROTOCOL describes the wire.
  *
  * A mux is one side of a link.  Its caller gives it the bytes that were read
- * from the channel (mux_feed), writes the bytes that it returns (mux_output),
- * and lets time pass (mux_tick).  A mux uses no descriptor, no system call and
- * no clock, so two of them can run back to back in one process.
+ * from a channel (mux_feed), writes the bytes that it returns (mux_output), and
+ * lets time pass (mux_tick).  A mux uses no descriptor, no system call and no
+ * clock, so two of them can run back to back in one process.
  *
- *   starting --magic--> greeting --HELLO--> up --> dead
- *      ^-------- mux_attach -------- down <--'
+ * A link has slots.  Each slot is a stream of whole frames in both directions,
+ * and one channel at a time carries it.  A link starts with slot 0.  If both
+ * sides keep a session, the near side can add more slots.
  *
- * If both sides keep a session, a lost channel leads to the state down.  The
- * streams wait until another channel continues the link.  For this, sent bytes
- * are retained until the peer has acknowledged them.
+ *   free --mux_add_slot--> starting --magic--> greeting --SESSION--> up
+ *     ^                       ^----- mux_attach ----- down <--lost--'|
+ *     '----------------------------- closing <----- mux_close_slot --'
+ *
+ * If a channel is lost while other slots are up, they carry what it has lost.
+ * Then its slot is free.  If all channels are lost, the streams wait until
+ * another channel continues a slot.  For this, sent bytes are retained until
+ * the peer has acknowledged them.
  *
  * A stream has two queues.  Its owner appends to stream_tx() what is to be
  * sent, and takes from stream_rx() what was received.  The memory of a stream
@@ -34,10 +39,11 @@
 #define MUX_MEMORY (64 * 1024 * 1024) /* the usual ${memory} of mux_new */
 #define MUX_WINDOW_FIRST (256 * 1024) /* of a new stream, at most */
 #define MUX_WINDOW_LEAST 4096
-#define MUX_WINDOW_MOST (16 * 1024 * 1024)
+#define MUX_WINDOW_MOST (32 * 1024 * 1024)
 #define MUX_BANNER 65536 /* bytes that are skipped before the peer's magic */
 #define MUX_PULL 16384   /* the least ${most} of mux_output */
 #define MUX_SESSION 16   /* bytes of a session's id */
+#define MUX_SLOTS 8
 
 /* How a script begins that may come before the near magic: PROTOCOL 1. */
 #define MUX_SCRIPT "V='relay "
@@ -47,6 +53,16 @@ struct stream;
 
 enum mux_role { MUX_NEAR, MUX_FAR };
 enum mux_state { MUX_STARTING, MUX_GREETING, MUX_UP, MUX_DOWN, MUX_DEAD };
+
+/* Only MUX_SLOT_DOWN and MUX_SLOT_FREE need no channel. */
+enum mux_slot_state {
+	MUX_SLOT_FREE,
+	MUX_SLOT_STARTING,
+	MUX_SLOT_GREETING,
+	MUX_SLOT_UP,
+	MUX_SLOT_CLOSING, /* it will be free; its channel, if there is one, goes on */
+	MUX_SLOT_DOWN     /* its channel is lost */
+};
 
 /* Codes of CLOSE and BYE: PROTOCOL 4. */
 enum mux_code {
@@ -70,9 +86,15 @@ enum mux_code {
 struct mux_stats {
 	uint32_t streams;        /* open on the wire */
 	uint64_t reserved;       /* memory for what was received or may still come */
-	uint64_t sent, received; /* link bytes */
-	uint64_t cwnd;           /* bytes that may be in flight */
-	int64_t rtt_us;          /* of the line; 0: not measured yet */
+	uint64_t sent, received; /* link bytes, on all slots */
+	uint64_t cwnd;           /* bytes that may be in flight, on all slots */
+	int64_t rtt_us;          /* the smallest of all slots; 0: not measured yet */
+};
+
+struct mux_slot_stats {
+	uint64_t sent, received; /* link bytes since the slot was free */
+	uint64_t cwnd, in_flight;
+	int64_t rtt_us; /* 0: not measured yet */
 };
 
 /* ---- the link: life ---- */
@@ -112,18 +134,47 @@ void mux_keep(struct mux *m, uint32_t seconds, const unsigned char *id);
 uint32_t mux_keeps(const struct mux *m);
 
 /*
- * mux_attach(m, skip_magic, now):
- * After MUX_DOWN: continue on another channel.  ${skip_magic}: our magic was
- * already sent on it.
+ * mux_attach(m, slot, skip_magic, now):
+ * Another channel continues ${slot}, which is down.  ${skip_magic}: our magic
+ * was already sent on it.
  *
- * mux_accepts(m, session):
- * Far: may the channel whose greeting has ${session} continue this link?  Its
- * id must be that of our session, and its generation must be higher than that
- * of the last channel.
+ * mux_down_slot(m):
+ * Near, in the state MUX_DOWN: return the slot for mux_attach.
+ *
+ * mux_claimed_slot(m, session), mux_accept_slot(m, session, skip_magic, now):
+ * Far: a channel whose greeting has ${session} claims a slot.  Return its
+ * number, or -1 if the claim is refused: its id must be that of our session, and
+ * its generation must be higher than the last one of the slot.  mux_accept_slot
+ * then uses the new channel; -1 also if the memory runs out.  If the slot has
+ * another channel, the caller first calls mux_lost and closes it.  Afterwards it
+ * feeds the greeting.
  */
 struct session;
-void mux_attach(struct mux *m, bool skip_magic, int64_t now);
-bool mux_accepts(const struct mux *m, const struct session *session);
+void mux_attach(struct mux *m, unsigned slot, bool skip_magic, int64_t now);
+int mux_down_slot(const struct mux *m);
+int mux_claimed_slot(const struct mux *m, const struct session *session);
+int mux_accept_slot(struct mux *m, const struct session *session, bool skip_magic, int64_t now);
+
+/*
+ * mux_slots(m):
+ * Return how many slots both sides allow: 1 if there is no session.
+ *
+ * mux_add_slot(m, now):
+ * Near, in the state MUX_UP: start a free slot on another channel.  Return its
+ * number, or -1: no slot is free, or there is no memory.
+ *
+ * mux_close_slot(m, slot):
+ * Near: send no more DATA on ${slot}, and free it when both sides have read all
+ * of it.  The peer does the same.  Then the caller closes the channel.  While
+ * no other slot is up, it stays in use.
+ *
+ * mux_slot_state(m, slot):
+ * MUX_SLOT_FREE also for a number that is out of range.
+ */
+unsigned mux_slots(const struct mux *m);
+int mux_add_slot(struct mux *m, int64_t now);
+void mux_close_slot(struct mux *m, unsigned slot);
+enum mux_slot_state mux_slot_state(const struct mux *m, unsigned slot);
 
 /*
  * mux_free(m):
@@ -135,26 +186,27 @@ void mux_free(struct mux *m);
 /* ---- the link: bytes and time ---- */
 
 /*
- * mux_feed(m, p, n, now):
- * Take ${n} bytes that were read from the channel.  All are taken.
+ * mux_feed(m, slot, p, n, now):
+ * Take ${n} bytes that were read from the channel of ${slot}.  All are taken.
  */
-void mux_feed(struct mux *m, const void *p, size_t n, int64_t now);
+void mux_feed(struct mux *m, unsigned slot, const void *p, size_t n, int64_t now);
 
 /*
- * mux_output(m, p, most, now), mux_wrote(m, n):
- * Return how many bytes are to be written to the channel now, and point ${*p}
- * to them.  If earlier ones were all written, these are new frames of ${most}
- * bytes at most; ${most} is at least MUX_PULL.  mux_wrote: the channel has
- * taken the first ${n} of these bytes.
+ * mux_output(m, slot, p, most, now), mux_wrote(m, slot, n):
+ * Return how many bytes are to be written to the channel of ${slot} now, and
+ * point ${*p} to them.  If earlier ones were all written, these are new frames
+ * of ${most} bytes at most; ${most} is at least MUX_PULL.  So a channel that can
+ * take bytes gets the next piece.  mux_wrote: the channel has taken the first
+ * ${n} of these bytes.
  *
- * mux_has_output(m):
+ * mux_has_output(m, slot):
  * Would mux_output return more than 0?
  */
-size_t mux_output(struct mux *m, const unsigned char **p, size_t most, int64_t now);
-void mux_wrote(struct mux *m, size_t n);
-bool mux_has_output(const struct mux *m);
+size_t mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, int64_t now);
+void mux_wrote(struct mux *m, unsigned slot, size_t n);
+bool mux_has_output(const struct mux *m, unsigned slot);
 
-/* mux_tick(m, now): Send PING if it is due, and detect a silent channel. */
+/* mux_tick(m, now): Send PING if it is due, and detect silent channels. */
 void mux_tick(struct mux *m, int64_t now);
 
 /*
@@ -165,25 +217,26 @@ int64_t mux_deadline(const struct mux *m);
 
 /*
  * mux_woke(m, now):
- * This host has slept, which its clock may not show.  Send PING at once.  If
- * nothing is read for 15 s, the channel is lost.
+ * This host has slept, which its clock may not show.  Send PING at once.  A
+ * channel from which nothing is read for 15 s is lost.
  */
 void mux_woke(struct mux *m, int64_t now);
 
 /*
- * mux_lost(m, code, why):
- * The channel has ended.  If there is a session, the state is MUX_DOWN.  If
- * not, the link has ended: all streams are reset.
+ * mux_lost(m, slot, code, why):
+ * The channel of ${slot} has ended.  If there is a session and no other slot is
+ * in use, the state is MUX_DOWN.  If there is no session, the link has ended:
+ * all streams are reset.
  *
  * mux_end(m, code, why):
  * The link has ended, and its session too.
  */
-void mux_lost(struct mux *m, uint16_t code, const char *why);
+void mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why);
 void mux_end(struct mux *m, uint16_t code, const char *why);
 
 /*
  * mux_bye(m, code, why):
- * End the link: reset all streams.  BYE is the last output.
+ * End the link: reset all streams.  BYE is the last output of each slot.
  */
 void mux_bye(struct mux *m, uint16_t code, const char *why);
 
@@ -194,8 +247,8 @@ enum mux_state mux_state(const struct mux *m);
 
 /*
  * mux_code(m), mux_why(m), mux_ended_by_peer(m):
- * Why the link has ended or its channel was lost: a code, a text, and whether
- * both are from a BYE of the peer.
+ * Why the link has ended or the last channel was lost: a code, a text, and
+ * whether both are from a BYE of the peer.
  */
 uint16_t mux_code(const struct mux *m);
 const char *mux_why(const struct mux *m);
@@ -210,17 +263,24 @@ const char *mux_peer(const struct mux *m);
 void mux_name_peer(struct mux *m, const char *name);
 
 /*
- * mux_banner(m, n):
- * Return what was read before the peer's magic, ${*n} bytes and a NUL, or NULL
- * if that was nothing.  It belongs to ${m}; the caller may change the bytes.
+ * mux_banner(m, slot, n):
+ * Return what was read before the peer's magic on ${slot}, ${*n} bytes and a
+ * NUL, or NULL if that was nothing.  It belongs to ${m}; the caller may change
+ * the bytes.
  */
-char *mux_banner(struct mux *m, size_t *n);
+char *mux_banner(struct mux *m, unsigned slot, size_t *n);
 
 /*
- * mux_stats(m, s):
+ * mux_stats(m, s), mux_slot_stats(m, slot, s):
  * Fill ${s}.  reserved is 0 when no stream is open and all are released.
+ *
+ * mux_limited_at(m):
+ * Since when does bulk of either side wait because no more bytes may be in
+ * flight on any slot?  INT64_MAX: it does not wait.
  */
 void mux_stats(const struct mux *m, struct mux_stats *s);
+void mux_slot_stats(const struct mux *m, unsigned slot, struct mux_slot_stats *s);
+int64_t mux_limited_at(const struct mux *m);
 
 /* ---- streams: life ---- */
 

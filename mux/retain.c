@@ -49,16 +49,10 @@ retain_start(struct retain *r, uint64_t at)
 	r->acked = r->next = r->end = at;
 }
 
-bool
-retain_is_full(const struct retain *r)
+uint64_t
+retain_kept(const struct retain *r)
 {
-	return r->end - r->acked >= RETAIN_MOST;
-}
-
-bool
-retain_is_over(const struct retain *r)
-{
-	return r->end - r->acked >= RETAIN_MOST + RETAIN_URGENT;
+	return r->end - r->acked;
 }
 
 static struct piece *

@@ -15,9 +15,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RETAIN_MOST (16 * 1024 * 1024) /* bytes; then only ACK and BYE */
-#define RETAIN_URGENT (1024 * 1024)    /* bytes of these, at most */
-
 struct piece;
 
 /* A retain of zeros is empty, at position 0. */
@@ -29,12 +26,8 @@ struct retain {
 /* retain_start(r, at): Free all bytes and continue at position ${at}. */
 void retain_start(struct retain *r, uint64_t at);
 
-/*
- * retain_is_full(r), retain_is_over(r):
- * Are RETAIN_MOST bytes kept?  Are RETAIN_URGENT more kept?
- */
-bool retain_is_full(const struct retain *r);
-bool retain_is_over(const struct retain *r);
+/* retain_kept(r): Return how many bytes are kept. */
+uint64_t retain_kept(const struct retain *r);
 
 /*
  * retain_room(r, least, room), retain_add(r, n):

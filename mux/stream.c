@@ -7,8 +7,13 @@
  * was read leaves rx as it is, because its bytes were received before the
  * reset.
  *
- * A stream leaves the table when CLOSE was sent and read.  Its memory is freed
- * when its owner has released it and no queue holds it.
+ * If the link has several slots, DATA may be read before the DATA in front of it.
+ * EOF and CLOSE take effect when all DATA before them was read.
+ *
+ * A stream leaves the table when CLOSE was sent and read.  With several slots,
+ * the far side then sends FREE: the near side may use the id again when no frame
+ * of this stream is on its way.  The memory of a stream is freed when its owner
+ * has released it and no queue holds it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +24,7 @@
 #define WINDOW_TOP INT32_MAX
 #define TX_ALL (16 * 1024 * 1024) /* of the tx queues of all streams, about */
 #define TX_ONE (128 * 1024)       /* of one tx queue, about */
+#define EARLIES 16384             /* pieces in all early lists */
 
 /* ---- life ---- */
 
@@ -61,6 +67,7 @@ stream_new(struct mux *m, uint32_t id, const char *target, size_t length)
 	s->control.item = s->flow.item = s->accept.item = s->dirty.item = s;
 	s->id = id;
 	s->credit_at = m->now;
+	s->rx_final = UINT64_MAX;
 	m->table[id / 2] = s;
 	m->n++;
 	m->structs++;
@@ -72,8 +79,7 @@ stream_free_if_done(struct stream *s)
 {
 	struct mux *m = s->mux;
 
-	if (!s->close_sent || !s->close_read || !s->released || s->control.queued ||
-	    s->flow.queued || s->accept.queued)
+	if (!s->gone || !s->released || s->control.queued || s->flow.queued || s->accept.queued)
 		return;
 	buf_clear(&s->rx);
 	buf_clear(&s->tx);
@@ -85,13 +91,26 @@ stream_free_if_done(struct stream *s)
 		free(m);
 }
 
+void
+stream_need_control(struct stream *s)
+{
+	queue_append(&s->mux->slot[s->home]->control, &s->control);
+}
+
 static void
 leave_table(struct stream *s)
 {
 	struct mux *m = s->mux;
 
-	if (!s->close_sent || !s->close_read || m->table == NULL || m->table[s->id / 2] != s)
+	if (!s->close_sent || !s->close_read || s->gone)
 		return;
+	if (m->slots > 1 && !s->free_seen && m->state != MUX_DEAD) {
+		s->due_free = m->role == MUX_FAR;
+		if (s->due_free)
+			stream_need_control(s);
+		return;
+	}
+	s->gone = true;
 	m->table[s->id / 2] = NULL;
 	m->n--;
 }
@@ -103,12 +122,6 @@ stream_mark_dirty(struct stream *s)
 		queue_append(&s->mux->dirty, &s->dirty);
 }
 
-static void
-need_control(struct stream *s)
-{
-	queue_append(&s->mux->control, &s->control);
-}
-
 /* The peer may send nothing more: free what its window and CREDIT reserve. */
 static void
 forget_window(struct stream *s)
@@ -118,20 +131,44 @@ forget_window(struct stream *s)
 	s->rx_window = s->consumed = 0;
 }
 
-/* Drop what rx holds, and the rest of a DATA frame that is being read. */
+static void
+drop_early(struct stream *s)
+{
+	while (s->early != NULL) {
+		s->mux->rx_reserved -= s->early->have;
+		early_pop(&s->early, &s->mux->earlies);
+		s->lost = true;
+	}
+}
+
+/* Drop the rest of each frame with DATA of ${s} that is being read. */
+static void
+drop_rest(struct stream *s)
+{
+	struct mux *m = s->mux;
+	struct slot *slot;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++) {
+		slot = m->slot[i];
+		if (slot == NULL || slot->data != s)
+			continue;
+		m->rx_reserved -= slot->left;
+		s->rx_count += slot->left;
+		s->lost = true;
+		slot->data = NULL;
+		slot->early = NULL;
+	}
+}
+
 static void
 drop_rx(struct stream *s)
 {
-	struct mux *m = s->mux;
-
-	m->rx_reserved -= s->rx.used;
+	s->mux->rx_reserved -= s->rx.used;
 	s->lost = s->lost || s->rx.used > 0;
 	buf_clear(&s->rx);
-	if (m->data != s)
-		return;
-	m->rx_reserved -= m->left;
-	m->data = NULL;
-	s->lost = true;
+	drop_early(s);
+	drop_rest(s);
 }
 
 /* Send CLOSE if both directions have ended and rx was taken or dropped. */
@@ -142,7 +179,7 @@ close_if_ended(struct stream *s)
 		return;
 	s->close_code = s->lost ? MUX_RESET : MUX_END;
 	s->due_close = true;
-	need_control(s);
+	stream_need_control(s);
 }
 
 static void
@@ -156,10 +193,8 @@ void
 stream_lose(struct stream *s)
 {
 	forget_window(s);
-	if (s->mux->data == s) {
-		s->mux->rx_reserved -= s->mux->left;
-		s->mux->data = NULL;
-	}
+	drop_rest(s);
+	drop_early(s);
 	if (!s->close_read) {
 		set_code(s, MUX_RESET);
 		free(s->reason); /* of a CLOSE that will not be sent */
@@ -185,14 +220,16 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 	s->discards = true;
 	set_code(s, code);
 	s->close_code = code;
-	free(s->reason);
-	s->reason = copy_text(words, n > FRAME_WORDS ? FRAME_WORDS : n);
+	if (!s->close_seen) {
+		free(s->reason);
+		s->reason = copy_text(words, n > FRAME_WORDS ? FRAME_WORDS : n);
+	}
 	if (!s->due_open) {
 		free(s->target);
 		s->target = NULL;
 	}
 	s->due_close = true;
-	need_control(s);
+	stream_need_control(s);
 }
 
 void
@@ -241,7 +278,7 @@ take_credit(struct stream *s)
 			s->window -= give / 2;
 			give -= give / 2;
 		}
-	} else if (s->rx.used < s->window / 4 && m->now - s->credit_at < 2 * m->cc.rtt) {
+	} else if (s->rx.used < s->window / 4 && m->now - s->credit_at < 2 * mux_rtt(m)) {
 		/*
 		 * A quarter of the window was used within two round trips, and
 		 * the owner keeps up: the window limits the rate.
@@ -281,7 +318,7 @@ stream_consumed(struct stream *s, size_t n)
 	    (s->consumed < s->window / 4 && !((s->eof_read || s->stop_read) && s->rx.used > 0)))
 		return;
 	s->due_credit = true;
-	need_control(s);
+	stream_need_control(s);
 }
 
 void
@@ -295,7 +332,7 @@ stream_show_progress(struct stream *s)
 			s->mux->rx_reserved++;
 	}
 	s->due_credit = true;
-	need_control(s);
+	stream_need_control(s);
 }
 
 /* ---- for the owner ---- */
@@ -306,7 +343,7 @@ stream_accept(struct stream *s)
 	if (s->close_sent)
 		return;
 	s->due_opened = true;
-	need_control(s);
+	stream_need_control(s);
 }
 
 void
@@ -350,7 +387,7 @@ stream_stop(struct stream *s)
 	if (s->stop_sent || s->eof_read || s->close_sent || s->due_close)
 		return;
 	s->stop_sent = s->due_stop = true;
-	need_control(s);
+	stream_need_control(s);
 }
 
 struct mux *
@@ -457,6 +494,33 @@ stream_reason(const struct stream *s)
 
 /* ---- frames to send ---- */
 
+/* Until the far side has the stream, its frames must not overtake OPEN. */
+struct queue *
+stream_flows(struct stream *s)
+{
+	struct mux *m = s->mux;
+
+	if (m->slots > 1 && (m->role == MUX_FAR || s->opened))
+		return m->flows;
+	return m->slot[s->home]->flows;
+}
+
+void
+stream_move(struct mux *m, struct slot *from, struct slot *to)
+{
+	struct stream *s;
+	uint32_t i;
+
+	for (i = 0; i < m->size; i++)
+		if (m->table[i] != NULL && m->table[i]->home == from->number)
+			m->table[i]->home = (uint8_t)to->number;
+	while ((s = queue_pop(&from->control)) != NULL)
+		queue_append(&to->control, &s->control);
+	for (i = 0; i < 2; i++)
+		while ((s = queue_pop(&from->flows[i])) != NULL)
+			queue_append(&to->flows[i], &s->flow);
+}
+
 bool
 stream_can_send_data(const struct stream *s)
 {
@@ -481,7 +545,7 @@ static size_t
 put_open(struct stream *s, unsigned char *dst)
 {
 	size_t n = strlen(s->target);
-	unsigned char *body = mux_put_head(dst, FRAME_OPEN, s->id, 8 + n);
+	unsigned char *body = frame_put_head(dst, FRAME_OPEN, s->id, 8 + n);
 
 	frame_put(body, s->tx_window, 4);
 	frame_put(body + 4, s->rx_window, 4);
@@ -496,26 +560,44 @@ put_credit(struct stream *s, unsigned char *dst)
 	uint32_t give = s->eof_read ? s->consumed : take_credit(s);
 
 	s->consumed = 0;
-	frame_put(mux_put_head(dst, FRAME_CREDIT, s->id, 4), give, 4);
-	return FRAME_HEAD + 4;
+	return frame_put_number(dst, FRAME_CREDIT, s->id, give, 4);
+}
+
+/* DATA that travels on other slots may arrive after EOF or CLOSE. */
+static size_t
+put_final(struct stream *s, unsigned char *dst)
+{
+	if (!s->scattered || s->final_sent)
+		return 0;
+	s->final_sent = true;
+	return frame_put_number(dst, FRAME_FINAL, s->id, s->sent, 8);
 }
 
 static size_t
 put_close(struct stream *s, unsigned char *dst)
 {
 	const char *words = s->reason;
-	size_t n;
+	size_t n = put_final(s, dst);
 
-	if (s->close_read)
+	if (s->close_seen)
 		words = NULL;
 	else if (s->lost && words == NULL)
 		words = "not everything was delivered";
-	n = mux_put_words(
-	    dst, FRAME_CLOSE, s->id, s->close_code, s->close_code == MUX_END ? NULL : words);
+	n += frame_put_words(
+	    dst + n, FRAME_CLOSE, s->id, s->close_code, s->close_code == MUX_END ? NULL : words);
 	s->due_close = false;
 	s->close_sent = true;
 	leave_table(s);
 	return n;
+}
+
+static size_t
+put_free(struct stream *s, unsigned char *dst)
+{
+	s->due_free = false;
+	s->free_seen = true;
+	leave_table(s);
+	return frame_put_bare(dst, FRAME_FREE, s->id);
 }
 
 size_t
@@ -527,30 +609,40 @@ stream_put_control(struct stream *s, unsigned char *dst)
 	if (s->due_open)
 		n += put_open(s, dst);
 	if (s->due_opened && open)
-		n += mux_put_bare(dst + n, FRAME_OPENED, s->id);
+		n += frame_put_bare(dst + n, FRAME_OPENED, s->id);
 	if (s->due_stop && open && !s->eof_read)
-		n += mux_put_bare(dst + n, FRAME_STOP, s->id);
+		n += frame_put_bare(dst + n, FRAME_STOP, s->id);
 	if (s->due_credit && open && !s->stop_sent && s->consumed > 0)
 		n += put_credit(s, dst + n);
+	if (s->mux->slots > 1 && stream_eof_is_due(s))
+		n += stream_put_eof(s, dst + n);
 	if (s->due_close)
 		n += put_close(s, dst + n);
+	if (s->due_free)
+		n += put_free(s, dst + n);
 	s->due_opened = s->due_stop = s->due_credit = false;
 	return n;
 }
 
 size_t
-stream_put_data(struct stream *s, unsigned char *dst, size_t room)
+stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, size_t room)
 {
-	size_t n = s->tx.used, slice = cc_slice(&s->mux->cc);
+	size_t n = s->tx.used, slice = cc_slice(&slot->cc), head = FRAME_HEAD;
 
+	s->scattered = s->scattered || slot->number != s->home;
+	if (s->scattered)
+		head += FRAME_AT;
 	if (n > s->tx_window)
 		n = s->tx_window;
 	if (n > slice)
 		n = slice;
-	if (n > room - FRAME_HEAD)
-		n = room - FRAME_HEAD;
-	mux_put_head(dst, FRAME_DATA, s->id, n);
-	buf_take(&s->tx, dst + FRAME_HEAD, n);
+	if (n > room - head)
+		n = room - head;
+	if (s->scattered)
+		frame_put_number(dst, FRAME_DATA_AT, s->id, s->sent, FRAME_AT);
+	frame_put_head(
+	    dst, s->scattered ? FRAME_DATA_AT : FRAME_DATA, s->id, head - FRAME_HEAD + n);
+	buf_take(&s->tx, dst + head, n);
 	s->tx_window -= (uint32_t)n;
 	s->sent += n;
 	s->progress++;
@@ -558,53 +650,22 @@ stream_put_data(struct stream *s, unsigned char *dst, size_t room)
 	if (s->burst > 2 * slice)
 		s->burst = (uint32_t)(2 * slice); /* or it would not be quiet for long */
 	s->deficit -= (int32_t)(n + FRAME_HEAD);
-	return FRAME_HEAD + n;
+	return head + n;
 }
 
 size_t
 stream_put_eof(struct stream *s, unsigned char *dst)
 {
-	mux_put_bare(dst, FRAME_EOF, s->id);
+	size_t n = put_final(s, dst);
+
+	n += frame_put_bare(dst + n, FRAME_EOF, s->id);
 	s->eof_sent = true;
-	close_if_ended(s);
-	return FRAME_HEAD;
-}
-
-/* ---- frames read ---- */
-
-const char *
-stream_start_data(struct stream *s, uint32_t length)
-{
-	struct mux *m = s->mux;
-
-	if (s->eof_read || s->close_read)
-		return "DATA for a stream that is not open";
-	if (s->close_sent || s->due_close)
-		return NULL; /* the peer has not read our CLOSE yet */
-	if (length > s->rx_window)
-		return "DATA beyond the window";
-	s->rx_window -= length;
-	if (s->discards) {
-		m->rx_reserved -= length;
-		s->lost = true;
-	} else {
-		m->data = s;
-	}
-	return NULL;
-}
-
-void
-stream_take_data(struct stream *s, const unsigned char *p, size_t n)
-{
-	size_t had = s->rx.used;
-
 	stream_mark_dirty(s);
-	if (buf_put(&s->rx, p, n))
-		return;
-	/* m->left does not count this piece any more. */
-	s->mux->rx_reserved -= n - (s->rx.used - had);
-	stream_reset(s, MUX_NO_ROOM, "out of memory");
+	close_if_ended(s);
+	return n;
 }
+
+/* ---- DATA read ---- */
 
 static void
 on_eof(struct stream *s)
@@ -615,36 +676,191 @@ on_eof(struct stream *s)
 }
 
 static void
-on_close(struct stream *s, const struct frame *f)
+on_close(struct stream *s)
 {
-	const unsigned char *body = s->mux->body;
-	uint16_t code = (uint16_t)frame_get(body, 2);
 	bool ended = s->eof_read && s->eof_sent;
 
 	forget_window(s);
 	s->close_read = true;
-	free(s->reason);
-	s->reason = code == MUX_END ? NULL : copy_text((const char *)body + 2, f->length - 2);
 	/*
 	 * A code before both EOFs is a reset, even 0.  After them, it reports a
 	 * loss.
 	 */
-	if (code != MUX_END || !ended)
-		set_code(s, code);
+	if (s->code_seen != MUX_END || !ended)
+		set_code(s, s->code_seen);
 	if (ended) {
 		close_if_ended(s);
 	} else if (!s->close_sent && !s->due_close) {
 		s->close_code = s->code;
 		s->due_close = true;
-		need_control(s);
+		stream_need_control(s);
 	}
 	leave_table(s);
 }
 
-static const char *
-on_credit(struct stream *s)
+/* If all DATA was read, what followed it takes effect. */
+static void
+take_ends(struct stream *s)
 {
-	uint32_t n = (uint32_t)frame_get(s->mux->body, 4);
+	if (s->rx_count != s->rx_final)
+		return;
+	stream_mark_dirty(s);
+	if (s->eof_seen && !s->eof_read && !s->close_sent && !s->due_close)
+		on_eof(s);
+	if (s->close_seen && !s->close_read)
+		on_close(s);
+}
+
+/* ${n} bytes are dropped as they are read. */
+static void
+skip(struct stream *s, size_t n)
+{
+	s->rx_count += n;
+	s->lost = true;
+	take_ends(s);
+	stream_free_if_done(s);
+}
+
+/* Is a slot reading the bytes in front of all others, or some of these? */
+static bool
+overlaps(const struct stream *s, uint64_t at, size_t n)
+{
+	const struct slot *slot;
+	unsigned i;
+
+	if (at < s->rx_next)
+		return true;
+	for (i = 0; i < s->mux->slots; i++) {
+		slot = s->mux->slot[i];
+		if (slot != NULL && slot->data == s && slot->early == NULL &&
+		    at < s->rx_next + slot->left)
+			return true;
+	}
+	return early_overlaps(s->early, at, n);
+}
+
+/* The bytes of this frame are kept until those in front of them were read. */
+static void
+keep_early(struct stream *s, struct slot *slot, uint64_t at)
+{
+	struct mux *m = s->mux;
+
+	if (m->earlies < EARLIES)
+		slot->early = early_add(&s->early, at, slot->left, &m->earlies);
+	if (slot->early == NULL)
+		stream_reset(s, MUX_NO_ROOM, "out of memory");
+}
+
+/* Does DATA from ${at} break a rule? */
+static const char *
+check_data(const struct stream *s, const struct slot *slot, uint64_t at)
+{
+	uint64_t limit = s->rx_begun + s->rx_window;
+
+	if (s->close_sent || s->due_close)
+		return NULL; /* the peer has not read our CLOSE yet */
+	if (slot->left > s->rx_window || at > limit || slot->left > limit - at)
+		return "DATA beyond the window";
+	return !s->discards && s->mux->slots > 1 && overlaps(s, at, slot->left)
+		   ? "DATA that was read before"
+		   : NULL;
+}
+
+const char *
+stream_start_data(struct stream *s, struct slot *slot)
+{
+	bool plain = slot->frame.type == FRAME_DATA;
+	uint64_t at = plain ? s->rx_plain : frame_get(slot->body, FRAME_AT);
+	size_t n = slot->left;
+	const char *wrong;
+
+	if (plain ? s->rx_final != UINT64_MAX : at > s->rx_final || n > s->rx_final - at)
+		return "DATA for a stream that is not open";
+	wrong = check_data(s, slot, at);
+	if (wrong != NULL)
+		return wrong;
+	if (plain)
+		s->rx_plain += n;
+	s->rx_begun += n;
+	if (s->close_sent || s->due_close) {
+		skip(s, n);
+		return NULL;
+	}
+	s->rx_window -= (uint32_t)n;
+	if (s->discards) {
+		s->mux->rx_reserved -= n;
+		skip(s, n);
+		return NULL;
+	}
+	slot->data = s;
+	if (at != s->rx_next || (!plain && s->mux->role == MUX_NEAR && !s->opened))
+		keep_early(s, slot, at);
+	return NULL;
+}
+
+/* Move the bytes that have no gap in front of them any more to rx. */
+static void
+advance(struct stream *s)
+{
+	struct mux *m = s->mux;
+	struct early *e;
+	size_t had;
+	unsigned i;
+
+	while ((e = s->early) != NULL && e->at == s->rx_next) {
+		stream_mark_dirty(s);
+		had = s->rx.used;
+		if (!buf_put(&s->rx, e->bytes, e->have)) {
+			m->rx_reserved += s->rx.used - had; /* these are counted in e, too */
+			stream_reset(s, MUX_NO_ROOM, "out of memory");
+			return;
+		}
+		s->rx_next += e->have;
+		for (i = 0; i < m->slots; i++)
+			if (m->slot[i] != NULL && m->slot[i]->early == e)
+				m->slot[i]->early = NULL;
+		early_pop(&s->early, &m->earlies);
+	}
+}
+
+void
+stream_take_data(struct stream *s, struct slot *slot, const unsigned char *p, size_t n)
+{
+	struct early *e = slot->early;
+	size_t had = s->rx.used;
+
+	s->rx_count += n;
+	if (e != NULL) {
+		memcpy(e->bytes + e->have, p, n);
+		e->have += n;
+		return;
+	}
+	stream_mark_dirty(s);
+	s->rx_next += n;
+	if (buf_put(&s->rx, p, n))
+		return;
+	/* slot->left does not count this piece any more. */
+	s->mux->rx_reserved -= n - (s->rx.used - had);
+	stream_reset(s, MUX_NO_ROOM, "out of memory");
+}
+
+void
+stream_end_data(struct stream *s, struct slot *slot)
+{
+	slot->data = NULL;
+	slot->early = NULL;
+	if (s->early != NULL)
+		advance(s);
+	take_ends(s);
+	stream_free_if_done(s);
+}
+
+/* ---- other frames read ---- */
+
+static const char *
+on_credit(struct stream *s, const struct slot *slot)
+{
+	uint32_t n = (uint32_t)frame_get(slot->body, 4);
 
 	if (n == 0 || n > WINDOW_TOP || s->tx_window > WINDOW_TOP - n)
 		return "a CREDIT of 0, or beyond the largest window";
@@ -653,43 +869,114 @@ on_credit(struct stream *s)
 	return NULL;
 }
 
-static const char *
-on_open_stream(struct stream *s, const struct frame *f)
+static void
+on_opened(struct stream *s)
 {
-	switch (f->type) {
+	s->opened = true;
+	advance(s);
+	mux_schedule(s->mux, s);
+}
+
+static const char *
+on_open_stream(struct stream *s, const struct slot *slot)
+{
+	switch (slot->frame.type) {
 	case FRAME_OPENED:
 		if (s->mux->role == MUX_FAR || s->opened)
 			return "an OPENED that is not allowed";
-		s->opened = true;
-		break;
-	case FRAME_EOF:
-		on_eof(s);
+		on_opened(s);
 		break;
 	case FRAME_STOP:
 		s->stop_read = true;
 		mux_schedule(s->mux, s);
 		break;
 	case FRAME_CREDIT:
-		return on_credit(s);
+		return on_credit(s, slot);
 	}
 	return NULL;
 }
 
-const char *
-stream_on_frame(struct stream *s, const struct frame *f)
+/* What ends the direction of the peer is read even after our own CLOSE. */
+static const char *
+on_final(struct stream *s, const struct slot *slot)
 {
-	const char *wrong = NULL;
+	if (s->rx_final != UINT64_MAX)
+		return "a second FINAL, or one after EOF";
+	s->rx_final = frame_get(slot->body, 8);
+	return NULL;
+}
+
+static void
+on_end(struct stream *s, const struct slot *slot)
+{
+	uint16_t code;
+
+	if (s->rx_final == UINT64_MAX)
+		s->rx_final = s->rx_plain;
+	if (slot->frame.type == FRAME_EOF) {
+		s->eof_seen = true;
+		return;
+	}
+	code = (uint16_t)frame_get(slot->body, 2);
+	s->close_seen = true;
+	s->code_seen = code;
+	free(s->reason);
+	s->reason = code == MUX_END
+			? NULL
+			: copy_text((const char *)slot->body + 2, slot->frame.length - 2);
+}
+
+static const char *
+on_free(struct stream *s)
+{
+	if (s->mux->role == MUX_FAR || !s->close_sent || !s->close_seen || s->free_seen)
+		return "a FREE that is not allowed";
+	s->free_seen = true;
+	leave_table(s);
+	return NULL;
+}
+
+static const char *
+take_frame(struct stream *s, const struct slot *slot)
+{
+	const char *wrong;
+
+	if (slot->frame.type == FRAME_FREE)
+		return on_free(s);
+	if (s->close_seen)
+		return "a frame after CLOSE";
+	switch (slot->frame.type) {
+	case FRAME_EOF:
+		if (s->eof_seen)
+			return "a second EOF";
+		/* fall through */
+	case FRAME_CLOSE:
+		on_end(s, slot);
+		break;
+	case FRAME_FINAL:
+		wrong = on_final(s, slot);
+		if (wrong != NULL)
+			return wrong;
+		break;
+	default:
+		if (s->close_sent || s->due_close)
+			return NULL; /* the peer has not read our CLOSE yet */
+		return on_open_stream(s, slot);
+	}
+	if (s->rx_begun > s->rx_final)
+		return "an end before the last DATA";
+	take_ends(s);
+	return NULL;
+}
+
+const char *
+stream_on_frame(struct stream *s, struct slot *slot)
+{
+	const char *wrong;
 
 	stream_mark_dirty(s);
 	s->progress++;
-	if (s->close_read)
-		wrong = "a frame after CLOSE";
-	else if (f->type == FRAME_CLOSE)
-		on_close(s, f);
-	else if (f->type == FRAME_EOF && s->eof_read)
-		wrong = "a second EOF";
-	else if (!s->close_sent && !s->due_close) /* else the peer has not read CLOSE yet */
-		wrong = on_open_stream(s, f);
+	wrong = take_frame(s, slot);
 	stream_free_if_done(s);
 	return wrong;
 }

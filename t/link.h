@@ -14,7 +14,7 @@ link_cross_one(struct mux *from, struct mux *to, int64_t now)
 	static unsigned char wire[1 << 17];
 	size_t n = pull_into(from, wire, sizeof(wire), now);
 
-	mux_feed(to, wire, n, now);
+	mux_feed(to, 0, wire, n, now);
 	return n;
 }
 
@@ -54,8 +54,8 @@ link_up(uint32_t streams, int64_t now)
 static inline void
 link_cut(void)
 {
-	mux_lost(link_near, MUX_RESET, "the line is cut");
-	mux_lost(link_far, MUX_RESET, "the line is cut");
+	mux_lost(link_near, 0, MUX_RESET, "the line is cut");
+	mux_lost(link_far, 0, MUX_RESET, "the line is cut");
 }
 
 static inline void

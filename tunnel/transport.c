@@ -209,7 +209,7 @@ transport_fds(struct mux *m, int in, int out)
 static bool
 has_output(const struct transport *t)
 {
-	return mux_has_output(t->mux) ||
+	return mux_has_output(t->mux, 0) ||
 	       (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap));
 }
 
@@ -411,7 +411,7 @@ fail_dial(struct transport *t)
 	char why[ENDPOINT_NAME + 512];
 
 	t->state = TRANSPORT_CLOSED;
-	mux_lost(t->mux, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
+	mux_lost(t->mux, 0, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
 	    dial_explain(t->dial, why, sizeof(why)));
 }
 
@@ -439,11 +439,11 @@ feed(struct transport *t, size_t n, int64_t now)
 	if (t->bootstrap != NULL && mux_state(t->mux) == MUX_STARTING) {
 		bootstrap_feed(t->bootstrap, t->in, n);
 		if (bootstrap_state(t->bootstrap) == BOOTSTRAP_FAILED) {
-			mux_lost(t->mux, MUX_COMMAND, bootstrap_why(t->bootstrap));
+			mux_lost(t->mux, 0, MUX_COMMAND, bootstrap_why(t->bootstrap));
 			return;
 		}
 	}
-	mux_feed(t->mux, t->in, n, now);
+	mux_feed(t->mux, 0, t->in, n, now);
 }
 
 static void
@@ -454,9 +454,9 @@ read_wire(struct transport *t, int64_t now)
 	if (n > 0)
 		feed(t, (size_t)n, now);
 	else if (n == 0)
-		mux_lost(t->mux, MUX_END, "its channel was closed");
+		mux_lost(t->mux, 0, MUX_END, "its channel was closed");
 	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
-		mux_lost(t->mux, MUX_RESET, strerror(errno));
+		mux_lost(t->mux, 0, MUX_RESET, strerror(errno));
 }
 
 static void
@@ -479,7 +479,7 @@ step_wire(struct transport *t, const struct pollset *ps)
 	if (fdpair_failed(&t->wire, ps) != 0)
 		start_draining(t, ps->now);
 	if (t->state == TRANSPORT_DRAINING && ps->now >= t->give_up_at)
-		mux_lost(t->mux, MUX_END, "its channel is not read any more");
+		mux_lost(t->mux, 0, MUX_END, "its channel is not read any more");
 	mux_tick(t->mux, ps->now);
 }
 
@@ -503,7 +503,7 @@ write_wire(struct transport *t, int64_t now)
 	bool script = t->bootstrap != NULL && bootstrap_has_output(t->bootstrap);
 	const unsigned char *p;
 	size_t size =
-	    script ? bootstrap_output(t->bootstrap, &p) : mux_output(t->mux, &p, WRITE_SIZE, now);
+	    script ? bootstrap_output(t->bootstrap, &p) : mux_output(t->mux, 0, &p, WRITE_SIZE, now);
 	ssize_t n = size > 0 ? write(t->wire.out, p, size) : 0;
 
 	if (n == -1 && errno == EINTR)
@@ -516,7 +516,7 @@ write_wire(struct transport *t, int64_t now)
 	if (script)
 		bootstrap_wrote(t->bootstrap, (size_t)n);
 	else
-		mux_wrote(t->mux, (size_t)n);
+		mux_wrote(t->mux, 0, (size_t)n);
 	return true;
 }
 

@@ -91,7 +91,7 @@ tunnel_name(const struct tunnel *t)
 const char *
 tunnel_banner(struct tunnel *t, size_t *n)
 {
-	char *banner = mux_banner(t->mux, n);
+	char *banner = mux_banner(t->mux, 0, n);
 	size_t i;
 
 	if (banner == NULL)
@@ -363,7 +363,7 @@ start(struct tunnel *t, int64_t now)
 	t->reached_at = t->magic_at = 0;
 	t->wanted = false;
 	if (t->joins) {
-		mux_attach(t->mux, false, now);
+		mux_attach(t->mux, 0, false, now);
 	} else if (!new_link(t, now)) {
 		log_say(LOG_ERROR, "cannot start a link: no memory");
 		return STATUS_SYSTEM;
@@ -371,7 +371,7 @@ start(struct tunnel *t, int64_t now)
 	if (t->config.role == MUX_NEAR) {
 		status = start_near(t, now);
 		if (t->joins && status != STATUS_OK)
-			mux_lost(t->mux, MUX_NO_ROOM, "no memory or descriptors");
+			mux_lost(t->mux, 0, MUX_NO_ROOM, "no memory or descriptors");
 		return status;
 	}
 	t->transport = transport_far(t->mux);
@@ -489,7 +489,7 @@ watch_magic(struct tunnel *t, struct pollset *ps)
 	if (t->magic_at == 0)
 		t->magic_at = ps->now + MAGIC_AFTER;
 	if (ps->now >= t->magic_at)
-		mux_lost(t->mux, MUX_TIMEOUT,
+		mux_lost(t->mux, 0, MUX_TIMEOUT,
 		    "the relay there was started and does not answer: does a hop buffer its "
 		    "output until a line is complete (srun without -u)?");
 	pollset_until(ps, t->magic_at);
@@ -520,7 +520,7 @@ watch_start(struct tunnel *t, struct pollset *ps)
 	if ((t->connects == 0 && !t->config.probing) || mux_state(t->mux) == MUX_DEAD)
 		return;
 	if (ps->now >= give_up_at)
-		mux_lost(t->mux, MUX_TIMEOUT, "no answer within two minutes");
+		mux_lost(t->mux, 0, MUX_TIMEOUT, "no answer within two minutes");
 	else
 		pollset_until(ps, give_up_at);
 }
@@ -964,39 +964,30 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 		keeper_want(t->keeper, ps);
 }
 
-/* Is ${c} a newer channel of the session? */
-static bool
-is_for_us(const struct tunnel *t, const struct keeper_claim *c)
-{
-	static struct greeting g;
-	bool accepted;
-
-	greeting_start(&g, true);
-	greeting_feed(&g, c->greeting, c->n);
-	accepted = g.state == GREETING_DONE && mux_accepts(t->mux, &g.session);
-	greeting_free(&g);
-	return accepted;
-}
-
 /* Another process hands over a channel, which replaces the one in use. */
 static void
 take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 {
-	if (!is_for_us(t, c)) {
+	static struct greeting g;
+
+	greeting_start(&g, true);
+	greeting_feed(&g, c->greeting, c->n);
+	greeting_free(&g);
+	if (g.state != GREETING_DONE || mux_claimed_slot(t->mux, &g.session) != 0) {
 		keeper_refuse(c);
 		return;
 	}
-	mux_lost(t->mux, MUX_RESET, "the near side has opened another channel");
+	mux_lost(t->mux, 0, MUX_RESET, "the near side has opened another channel");
 	await_channel(t, ps);
 	t->expires_at = 0;
 	keeper_accept(t->keeper, c);
-	mux_attach(t->mux, true, ps->now);
+	mux_accept_slot(t->mux, &g.session, true, ps->now);
 	t->state = TUNNEL_STARTING;
 	t->transport = transport_fds(t->mux, c->in, c->out);
 	if (t->transport == NULL)
-		mux_lost(t->mux, MUX_NO_ROOM, "no memory");
+		mux_lost(t->mux, 0, MUX_NO_ROOM, "no memory");
 	else
-		mux_feed(t->mux, c->greeting, c->n, ps->now);
+		mux_feed(t->mux, 0, c->greeting, c->n, ps->now);
 }
 
 /* relay -n asks for the state of the session, or for its end. */
@@ -1030,7 +1021,7 @@ step_keeper(struct tunnel *t, const struct pollset *ps)
 	struct keeper_claim c;
 
 	if (keeper_lost(t->keeper, ps) && !reads)
-		mux_lost(t->mux, MUX_RESET, "the process of the channel has ended");
+		mux_lost(t->mux, 0, MUX_RESET, "the process of the channel has ended");
 	if (!keeper_take(t->keeper, ps, &c))
 		return;
 	if (c.in == -1)

@@ -47,7 +47,7 @@ banner_length(struct mux *m)
 {
 	size_t n;
 
-	mux_banner(m, &n);
+	mux_banner(m, 0, &n);
 	return n;
 }
 
@@ -200,7 +200,7 @@ put_data(uint32_t id, size_t n)
 static void
 feed(struct mux *m)
 {
-	mux_feed(m, wire, wired, now);
+	mux_feed(m, 0, wire, wired, now);
 	wired = 0;
 }
 
@@ -290,12 +290,12 @@ broken(struct mux **m)
 	ck_assert_uint_eq(mux_code(*m), MUX_PROTOCOL);
 	ck_assert(!mux_ended_by_peer(*m));
 	ck_assert_uint_gt(strlen(mux_why(*m)), 10);
-	ck_assert(mux_has_output(*m));
+	ck_assert(mux_has_output(*m, 0));
 	pull(*m);
 	bye = find_frame(FRAME_BYE, 0);
 	ck_assert_ptr_nonnull(bye);
 	ck_assert_uint_eq(frame_get(bye + 8, 2), 12);
-	ck_assert(!mux_has_output(*m));
+	ck_assert(!mux_has_output(*m, 0));
 	ck_assert_uint_eq(pull(*m), 0);
 	done(m);
 }
@@ -334,9 +334,9 @@ cross(void)
 
 	do {
 		n = pull(near);
-		mux_feed(far, sent, sent_n, now);
+		mux_feed(far, 0, sent, sent_n, now);
 		n += pull(far);
-		mux_feed(near, sent, sent_n, now);
+		mux_feed(near, 0, sent, sent_n, now);
 	} while (n > 0);
 }
 
@@ -676,7 +676,7 @@ next_event(void)
 			next = earliest(next, mux_deadline(end_of(i)));
 		if (mux_state(end_of(1 - i)) != MUX_DOWN)
 			next = earliest(next, wire_next(&line[i]));
-		if (mux_has_output(end_of(i)))
+		if (mux_has_output(end_of(i), 0))
 			next = earliest(next, wire_room_at(&line[i], MUX_PULL, now));
 	}
 	for (k = 0; k < flows; k++) {
@@ -708,7 +708,7 @@ deliver(int i)
 	for (turns = 0; turns < 64 && (n = wire_take(&line[i], &p, now)) > 0; turns++) {
 		if (one_in(8))
 			n = 1 + upto((uint32_t)n - 1);
-		mux_feed(end_of(1 - i), p, n, now);
+		mux_feed(end_of(1 - i), 0, p, n, now);
 		wire_drop(&line[i], n, now);
 	}
 }
@@ -745,7 +745,7 @@ send_out(int i)
 	static unsigned char x[65536];
 	size_t n, room;
 
-	while (mux_has_output(end_of(i)) && wire_room(&line[i], now) >= MUX_PULL) {
+	while (mux_has_output(end_of(i), 0) && wire_room(&line[i], now) >= MUX_PULL) {
 		room = MUX_PULL + upto((uint32_t)(wire_room(&line[i], now) < sizeof(x)
 						      ? wire_room(&line[i], now)
 						      : sizeof(x)) -
@@ -813,7 +813,7 @@ lose_channel(void)
 		line[i].waits = 0;
 		if (mux_state(end_of(i)) == MUX_STARTING || mux_state(end_of(i)) == MUX_GREETING ||
 		    mux_state(end_of(i)) == MUX_UP)
-			mux_lost(end_of(i), MUX_RESET, "cut");
+			mux_lost(end_of(i), 0, MUX_RESET, "cut");
 		CHECK(mux_state(end_of(i)) == MUX_DOWN, "mux %d has not kept its session: %s", i,
 		    mux_why(end_of(i)));
 		attach_at[i] = now + upto(one_in(2) ? 0 : SECOND);
@@ -833,7 +833,7 @@ step_session(void)
 		lose_at = now + 50000;
 	for (i = 0; i < 2; i++)
 		if (now >= attach_at[i]) {
-			mux_attach(end_of(i), false, now);
+			mux_attach(end_of(i), 0, false, now);
 			attach_at[i] = WIRE_NEVER;
 		}
 }
@@ -976,7 +976,7 @@ describe(void)
 		n += (size_t)snprintf(text + n, sizeof(text) - n,
 		    "mux %d: %u streams, deadline %+ld wire %+ld output %d;", i, streams(end_of(i)),
 		    (long)(mux_deadline(end_of(i)) - now), (long)(wire_next(&line[i]) - now),
-		    mux_has_output(end_of(i)));
+		    mux_has_output(end_of(i), 0));
 	for (k = 0; k < flows && n < 3800; k++)
 		for (i = 0; i < 2; i++)
 			if (!flow[k].side[i].released)
@@ -1001,7 +1001,7 @@ schedule(void)
 	cut_at = one_in(8) ? now + upto(2 * SECOND) : WIRE_NEVER;
 	until = now + 3600 * (int64_t)SECOND;
 	while (!all_done(true) || wire_next(&line[0]) != WIRE_NEVER ||
-	       wire_next(&line[1]) != WIRE_NEVER || mux_has_output(near) || mux_has_output(far) ||
+	       wire_next(&line[1]) != WIRE_NEVER || mux_has_output(near, 0) || mux_has_output(far, 0) ||
 	       mux_state(near) != MUX_UP || mux_state(far) != MUX_UP) {
 		next = earliest(next_event(), next_of_session());
 		CHECK(next != WIRE_NEVER && now < until && ++steps < 1000000,
@@ -1107,10 +1107,10 @@ join_with(struct mux *m, unsigned kind, uint64_t count)
 {
 	struct session s = { .kind = (uint8_t)kind, .count = count, .generation = 1 };
 
-	mux_lost(m, MUX_RESET, "cut");
+	mux_lost(m, 0, MUX_RESET, "cut");
 	ck_assert_int_eq(mux_state(m), MUX_DOWN);
-	ck_assert(!mux_has_output(m));
-	mux_attach(m, false, now);
+	ck_assert(!mux_has_output(m, 0));
+	mux_attach(m, 0, false, now);
 	pull(m);
 	memcpy(s.id, session_id, sizeof(s.id));
 	put_greeting(mux_role(m) == MUX_NEAR, s);
@@ -1135,7 +1135,7 @@ gone(struct mux **m, uint16_t code)
 {
 	ck_assert_int_eq(mux_state(*m), MUX_DEAD);
 	ck_assert_uint_eq(mux_code(*m), code);
-	ck_assert(!mux_has_output(*m));
+	ck_assert(!mux_has_output(*m, 0));
 	ck_assert_uint_eq(pull(*m), 0);
 	done(m);
 }
@@ -1153,7 +1153,7 @@ START_TEST(a_session_needs_kind_1_on_both_sides)
 		ck_assert_uint_eq(mux_keeps(m), role == MUX_NEAR ? UINT32_MAX : 60);
 	else
 		ck_assert_uint_eq(mux_keeps(m), 0);
-	mux_lost(m, MUX_RESET, "cut");
+	mux_lost(m, 0, MUX_RESET, "cut");
 	ck_assert_int_eq(mux_state(m), s.kind == SESSION_NEW ? MUX_DOWN : MUX_DEAD);
 	done(&m);
 }
@@ -1168,7 +1168,7 @@ START_TEST(a_side_that_asks_for_no_session_keeps_none)
 	pull(m);
 	ck_assert_uint_eq(sent_session().kind, SESSION_NONE);
 	ck_assert_uint_eq(mux_keeps(m), 0);
-	mux_lost(m, MUX_RESET, "cut");
+	mux_lost(m, 0, MUX_RESET, "cut");
 	gone(&m, MUX_RESET);
 }
 END_TEST
@@ -1183,7 +1183,7 @@ START_TEST(a_peer_of_version_1_has_no_session)
 	put_frame(FRAME_PING, 0, "", 0);
 	lives(m);
 	ck_assert_uint_eq(mux_keeps(m), 0);
-	mux_lost(m, MUX_RESET, "cut");
+	mux_lost(m, 0, MUX_RESET, "cut");
 	gone(&m, MUX_RESET);
 }
 END_TEST
@@ -1285,24 +1285,24 @@ START_TEST(only_a_newer_generation_of_the_same_id_is_accepted)
 	for (i = 0; i < 256; i++) {
 		s.generation = 1;
 		s.kind = (uint8_t)i;
-		ck_assert(mux_accepts(far, &s) == (i == SESSION_JOIN));
+		ck_assert(mux_claimed_slot(far, &s) == (i == SESSION_JOIN ? 0 : -1));
 	}
 	s.kind = SESSION_JOIN;
 	for (i = 0; i < MUX_SESSION * 8; i++) {
 		s.id[i / 8] ^= (unsigned char)(1 << i % 8);
-		ck_assert(!mux_accepts(far, &s));
+		ck_assert(mux_claimed_slot(far, &s) == -1);
 		s.id[i / 8] ^= (unsigned char)(1 << i % 8);
 	}
-	ck_assert(mux_accepts(far, &s));
+	ck_assert_int_eq(mux_claimed_slot(far, &s), 0);
 	join_with(far, SESSION_JOIN, GREETED);
 	ck_assert_int_eq(mux_state(far), MUX_UP);
-	ck_assert(!mux_accepts(far, &s));
+	ck_assert(mux_claimed_slot(far, &s) == -1);
 	s.generation = 0;
-	ck_assert(!mux_accepts(far, &s));
+	ck_assert(mux_claimed_slot(far, &s) == -1);
 	s.generation = 2;
-	ck_assert(mux_accepts(far, &s));
+	ck_assert_int_eq(mux_claimed_slot(far, &s), 0);
 	mux_bye(far, MUX_END, "");
-	ck_assert(!mux_accepts(far, &s));
+	ck_assert(mux_claimed_slot(far, &s) == -1);
 	done(&far);
 }
 END_TEST
@@ -1312,7 +1312,7 @@ START_TEST(a_mux_without_a_session_accepts_no_join)
 	struct session s = { .kind = SESSION_JOIN, .generation = 1 };
 
 	greet(&far, MUX_FAR);
-	ck_assert(!mux_accepts(far, &s));
+	ck_assert(mux_claimed_slot(far, &s) == -1);
 	done(&far);
 }
 END_TEST
@@ -1329,8 +1329,8 @@ START_TEST(the_near_side_alone_counts_generations)
 	lives(near);
 	pull(near);
 	for (i = 1; i < 10; i++) {
-		mux_lost(near, MUX_RESET, "cut");
-		mux_attach(near, false, now);
+		mux_lost(near, 0, MUX_RESET, "cut");
+		mux_attach(near, 0, false, now);
 		pull(near);
 		ck_assert_uint_eq(sent_session().generation, i);
 		ck_assert_uint_eq(sent_session().kind, SESSION_JOIN);
@@ -1370,15 +1370,15 @@ START_TEST(nothing_follows_the_greeting_of_a_join_that_is_stopped)
 	s = open_both(&t);
 	send_bytes(s, 5000);
 	pull(near);
-	mux_feed(far, sent, 1000, now);
+	mux_feed(far, 0, sent, 1000, now);
 	ck_assert_uint_gt(held(t), 0);
 	send_bytes(s, 5000);
-	mux_lost(near, MUX_RESET, "cut");
-	mux_lost(far, MUX_RESET, "cut");
-	mux_attach(near, false, now);
-	mux_attach(far, false, now);
+	mux_lost(near, 0, MUX_RESET, "cut");
+	mux_lost(far, 0, MUX_RESET, "cut");
+	mux_attach(near, 0, false, now);
+	mux_attach(far, 0, false, now);
 	pull(near);
-	mux_feed(far, sent, sent_n, now);
+	mux_feed(far, 0, sent, sent_n, now);
 	ck_assert_int_eq(mux_state(far), MUX_UP);
 	take_bytes(t, held(t));
 	if (_i == 0)
@@ -1386,7 +1386,7 @@ START_TEST(nothing_follows_the_greeting_of_a_join_that_is_stopped)
 	else
 		mux_end(near, MUX_RESET, "stopped by a signal");
 	ck_assert_uint_eq(pull(near), 0);
-	mux_feed(far, sent, sent_n, now);
+	mux_feed(far, 0, sent, sent_n, now);
 	ck_assert_uint_eq(held(t), 0);
 	ck_assert_int_eq(mux_state(far), MUX_UP);
 	stream_release(s);
@@ -1435,7 +1435,7 @@ START_TEST(a_side_that_retains_its_most_sends_only_acks)
 	int i;
 
 	fill();
-	ck_assert(!mux_has_output(far));
+	ck_assert(!mux_has_output(far, 0));
 	before = stats(far).sent;
 	refuse_one(3);
 	pull(far);
@@ -1443,14 +1443,14 @@ START_TEST(a_side_that_retains_its_most_sends_only_acks)
 	for (i = 0; i < 10; i++) {
 		put_frame(FRAME_PING, 0, "", 0);
 		lives(far);
-		ck_assert(mux_has_output(far));
+		ck_assert(mux_has_output(far, 0));
 		ck_assert_uint_eq(pull(far), FRAME_HEAD + 12);
-		ck_assert(!mux_has_output(far));
+		ck_assert(!mux_has_output(far, 0));
 	}
 	now += 20 * (int64_t)SECOND; /* a PING is due, and waits too */
 	mux_tick(far, now);
 	ck_assert_uint_eq(pull(far), 0);
-	ck_assert(!mux_has_output(far));
+	ck_assert(!mux_has_output(far, 0));
 	ck_assert_int_gt(mux_deadline(far), now);
 	put_ack(before, 0);
 	lives(far);
@@ -1517,22 +1517,22 @@ START_TEST(a_thousand_cuts_hold_no_memory)
 		send_bytes(s, 100000);
 		send_bytes(t, 100000);
 		pull(near);
-		mux_feed(far, sent, sent_n / 2, now);
+		mux_feed(far, 0, sent, sent_n / 2, now);
 		pull(far);
-		mux_feed(near, sent, sent_n / 3, now);
-		mux_lost(near, MUX_RESET, "cut");
-		mux_lost(far, MUX_RESET, "cut");
-		mux_attach(near, false, now);
-		mux_attach(far, i % 2 == 0, now);
+		mux_feed(near, 0, sent, sent_n / 3, now);
+		mux_lost(near, 0, MUX_RESET, "cut");
+		mux_lost(far, 0, MUX_RESET, "cut");
+		mux_attach(near, 0, false, now);
+		mux_attach(far, 0, i % 2 == 0, now);
 		if (i % 2 == 0)
-			mux_feed(near, frame_magic, FRAME_MAGIC, now);
+			mux_feed(near, 0, frame_magic, FRAME_MAGIC, now);
 		do {
 			now += 10000;
 			cross();
 			take_bytes(s, held(s));
 			take_bytes(t, held(t));
-		} while (waiting(s) > 0 || waiting(t) > 0 || mux_has_output(near) ||
-			 mux_has_output(far));
+		} while (waiting(s) > 0 || waiting(t) > 0 || mux_has_output(near, 0) ||
+			 mux_has_output(far, 0));
 		ck_assert_int_eq(mux_state(near), MUX_UP);
 		if (i == 100)
 			before = memory_used();
@@ -1565,13 +1565,13 @@ START_TEST(a_banner_before_the_magic_is_skipped_and_kept)
 	put_hello(1, 1, MUX_MEMORY, 10);
 	for (i = 0; i < wired; i += k) {
 		k = 1 + i % 977;
-		mux_feed(near, wire + i, k < wired - i ? k : wired - i, now);
+		mux_feed(near, 0, wire + i, k < wired - i ? k : wired - i, now);
 	}
 	wired = 0;
 	ck_assert_int_eq(mux_state(near), MUX_UP);
 	ck_assert_uint_eq(banner_length(near), n);
 	if (n > 0)
-		ck_assert_mem_eq(mux_banner(near, &k), noise, n);
+		ck_assert_mem_eq(mux_banner(near, 0, &k), noise, n);
 	done(&near);
 }
 END_TEST
@@ -1639,7 +1639,7 @@ START_TEST(a_command_that_echoes_is_reported)
 {
 	near = mux_new(MUX_NEAR, MUX_MEMORY, "laptop", now);
 	pull(near);
-	mux_feed(near, sent, sent_n, now);
+	mux_feed(near, 0, sent, sent_n, now);
 	ck_assert_int_eq(mux_state(near), MUX_DEAD);
 	HAS(mux_why(near), "sends back its input");
 	done(&near);
@@ -1682,12 +1682,12 @@ START_TEST(a_side_that_waits_for_its_peer_sends_nothing_before_the_magic)
 	put("relay:: at /x\n", 14);
 	put(frame_magic, FRAME_MAGIC);
 	for (i = 0; i < wired; i++) {
-		ck_assert(!mux_has_output(near));
+		ck_assert(!mux_has_output(near, 0));
 		ck_assert_uint_eq(pull(near), 0);
-		mux_feed(near, wire + i, 1, now);
+		mux_feed(near, 0, wire + i, 1, now);
 	}
 	wired = 0;
-	ck_assert(mux_has_output(near));
+	ck_assert(mux_has_output(near, 0));
 	ck_assert_uint_gt(pull(near), FRAME_MAGIC);
 	ck_assert_mem_eq(sent, frame_magic, FRAME_MAGIC);
 	put_hello(1, 1, MUX_MEMORY, 10);
@@ -1704,7 +1704,7 @@ START_TEST(a_side_that_has_sent_nothing_sends_no_BYE)
 	put("noise\n", 6);
 	feed(near);
 	mux_bye(near, MUX_END, "stopped");
-	ck_assert(!mux_has_output(near));
+	ck_assert(!mux_has_output(near, 0));
 	ck_assert_uint_eq(pull(near), 0);
 	done(&near);
 }
@@ -1729,12 +1729,12 @@ START_TEST(a_far_side_skips_a_script_for_a_shell)
 	for (cut = 0; cut <= n; cut++) {
 		far = mux_new(MUX_FAR, MUX_MEMORY, "node", now);
 		ck_assert_uint_gt(pull(far), FRAME_MAGIC); /* it does not wait */
-		mux_feed(far, text, cut, now);
+		mux_feed(far, 0, text, cut, now);
 		ck_assert_int_eq(mux_state(far), cut < sizeof(words) - 1 + FRAME_MAGIC
 						     ? MUX_STARTING
 						 : cut < n ? MUX_GREETING
 							   : MUX_UP);
-		mux_feed(far, text + cut, n - cut, now);
+		mux_feed(far, 0, text + cut, n - cut, now);
 		ck_assert_int_eq(mux_state(far), MUX_UP);
 		done(&far);
 	}
@@ -1749,9 +1749,9 @@ START_TEST(a_far_side_skips_no_other_text)
 	memcpy(text, words, sizeof(words));
 	text[_i] = '?';
 	far = mux_new(MUX_FAR, MUX_MEMORY, "node", now);
-	mux_feed(far, text, (size_t)_i, now);
+	mux_feed(far, 0, text, (size_t)_i, now);
 	ck_assert_int_eq(mux_state(far), MUX_STARTING);
-	mux_feed(far, text + _i, 1, now);
+	mux_feed(far, 0, text + _i, 1, now);
 	ck_assert_int_eq(mux_state(far), MUX_DEAD);
 	HAS(mux_why(far), "stdin does not carry a link");
 	done(&far);
@@ -1765,9 +1765,9 @@ START_TEST(a_far_side_skips_no_script_of_more_than_64_KiB)
 	memset(text, 'x', sizeof(text));
 	memcpy(text, "V='relay ", 9);
 	far = mux_new(MUX_FAR, MUX_MEMORY, "node", now);
-	mux_feed(far, text, MUX_BANNER, now);
+	mux_feed(far, 0, text, MUX_BANNER, now);
 	ck_assert_int_eq(mux_state(far), MUX_STARTING);
-	mux_feed(far, text, 1, now);
+	mux_feed(far, 0, text, 1, now);
 	ck_assert_int_eq(mux_state(far), MUX_DEAD);
 	done(&far);
 }
@@ -1816,7 +1816,7 @@ START_TEST(a_BYE_ends_the_link_with_its_words)
 	ck_assert(mux_ended_by_peer(near));
 	ck_assert_uint_eq(mux_code(near), MUX_NO_ROOM);
 	ck_assert_str_eq(mux_why(near), "no room");
-	ck_assert(!mux_has_output(near));
+	ck_assert(!mux_has_output(near, 0));
 	done(&near);
 }
 END_TEST
@@ -1824,13 +1824,13 @@ END_TEST
 START_TEST(only_the_hello_is_sent_before_the_far_hello)
 {
 	near = mux_new(MUX_NEAR, MUX_MEMORY, "laptop", now);
-	ck_assert(mux_has_output(near));
+	ck_assert(mux_has_output(near, 0));
 	pull(near);
 	ck_assert_mem_eq(sent, frame_magic, FRAME_MAGIC);
 	ck_assert_ptr_eq(find_frame(FRAME_HELLO, 0), sent + FRAME_MAGIC);
 	ck_assert_uint_eq(sent_n, FRAME_MAGIC + FRAME_HEAD + FRAME_HELLO_FIXED + 6 + FRAME_HEAD +
 				      FRAME_SESSION_SIZE);
-	ck_assert(!mux_has_output(near));
+	ck_assert(!mux_has_output(near, 0));
 	ck_assert_ptr_null(open_stream("/x", &owner));
 	done(&near);
 }
@@ -2164,7 +2164,7 @@ START_TEST(memory_is_free_when_a_stream_is_closed_in_the_middle_of_data)
 	for (at = 0; at <= 8 + 600; at += 19) {
 		far_with_stream();
 		put_data(1, 600);
-		mux_feed(far, wire, at, now);
+		mux_feed(far, 0, wire, at, now);
 		if (_i == 0)
 			stream_reset(taken, MUX_RESET, "");
 		else if (_i == 1)
@@ -2175,7 +2175,7 @@ START_TEST(memory_is_free_when_a_stream_is_closed_in_the_middle_of_data)
 			stream_release(taken);
 		else
 			stream_discard(taken);
-		mux_feed(far, wire + at, wired - at, now);
+		mux_feed(far, 0, wire + at, wired - at, now);
 		wired = 0;
 		pull(far);
 		ck_assert_uint_le(reserved(far), 1000);
@@ -2201,7 +2201,7 @@ START_TEST(data_follows_open_at_once)
 	send_bytes(s, 5);
 	stream_shutdown(s);
 	pull(near);
-	mux_feed(far, sent, sent_n, now);
+	mux_feed(far, 0, sent, sent_n, now);
 	ck_assert_ptr_nonnull(t = mux_accept(far));
 	stream_set_owner(t, &owner);
 	ck_assert_uint_eq(held(t), 5);
@@ -2311,7 +2311,7 @@ START_TEST(a_side_that_sent_stop_and_eof_may_be_released_without_a_reset)
 	stream_shutdown(s);
 	pull(near);
 	stream_release(s); /* before the answer to STOP has come */
-	mux_feed(far, sent, sent_n, now);
+	mux_feed(far, 0, sent, sent_n, now);
 	cross();
 	ck_assert(stream_eof_read(t));
 	ck_assert_uint_eq(held(t), 100);
@@ -2386,13 +2386,13 @@ START_TEST(the_end_of_the_channel_resets_every_stream)
 	s = open_both(&t);
 	send_bytes(s, 100);
 	cross();
-	mux_lost(near, MUX_RESET, "gone");
+	mux_lost(near, 0, MUX_RESET, "gone");
 	ck_assert_int_eq(mux_state(near), MUX_DEAD);
 	ck_assert_str_eq(mux_why(near), "gone");
 	ck_assert(is_reset(s));
 	ck_assert(is_reset(s));
 	ck_assert_int_eq(mux_errno_of(stream_code(s)), ECONNRESET);
-	ck_assert(!mux_has_output(near));
+	ck_assert(!mux_has_output(near, 0));
 	ck_assert_ptr_null(open_stream("/x", &owner));
 	stream_stop(s);
 	stream_push(s);
@@ -2400,7 +2400,7 @@ START_TEST(the_end_of_the_channel_resets_every_stream)
 	stream_release(s);
 	done(&near);
 	mux_bye(far, MUX_END, "that is all");
-	ck_assert(mux_has_output(far));
+	ck_assert(mux_has_output(far, 0));
 	pull(far);
 	ck_assert_ptr_nonnull(find_frame(FRAME_BYE, 0));
 	ck_assert(stream_is_closed(t));
@@ -2421,9 +2421,9 @@ START_TEST(reserved_is_the_window_then_the_bytes_then_the_credit)
 	far_with_stream();
 	ck_assert_uint_eq(reserved(far), 1000);
 	put_data(1, 600);
-	mux_feed(far, wire, 8 + 250, now);
+	mux_feed(far, 0, wire, 8 + 250, now);
 	ck_assert_uint_eq(reserved(far), 1000);
-	mux_feed(far, wire + 8 + 250, wired - 8 - 250, now);
+	mux_feed(far, 0, wire + 8 + 250, wired - 8 - 250, now);
 	wired = 0;
 	ck_assert_uint_eq(reserved(far), 1000);
 	take_bytes(taken, 240);
@@ -2515,10 +2515,10 @@ START_TEST(what_was_received_before_the_end_of_the_link_stays)
 {
 	far_with_stream();
 	put_data(1, 600);
-	mux_feed(far, wire, wired - 100, now);
+	mux_feed(far, 0, wire, wired - 100, now);
 	wired = 0;
 	if (_i == 0)
-		mux_lost(far, MUX_RESET, "gone");
+		mux_lost(far, 0, MUX_RESET, "gone");
 	else
 		mux_bye(far, MUX_RESET, "gone");
 	ck_assert_uint_eq(held(taken), 500);
@@ -2585,7 +2585,7 @@ START_TEST(credit_is_sent_after_eof_while_bytes_are_held)
 		ck_assert_ptr_nonnull(find_frame(FRAME_CREDIT, stream_id(t)));
 		ck_assert_uint_eq(
 		    frame_get(find_frame(FRAME_CREDIT, stream_id(t)) + FRAME_HEAD, 4), 1000);
-		mux_feed(near, sent, sent_n, now);
+		mux_feed(near, 0, sent, sent_n, now);
 		ck_assert_uint_ne(stream_progress(s), progress);
 		ck_assert_uint_eq(reserved(far), 10000 - 1000 * (uint64_t)(i + 1));
 	}
@@ -2595,7 +2595,7 @@ START_TEST(credit_is_sent_after_eof_while_bytes_are_held)
 	pull(far);
 	ck_assert_ptr_null(find_frame(FRAME_CREDIT, stream_id(t)));
 	sent_close(stream_id(t), MUX_END, ""); /* shows that all were taken */
-	mux_feed(near, sent, sent_n, now);
+	mux_feed(near, 0, sent, sent_n, now);
 	cross();
 	ck_assert_uint_eq(stream_code(s), MUX_END);
 	ck_assert_uint_eq(stream_code(t), MUX_END);
@@ -2777,7 +2777,7 @@ START_TEST(a_close_with_code_0_after_both_eofs_does_not_reset)
 	ck_assert(stream_is_closed(taken));
 	ck_assert_uint_eq(stream_code(taken), MUX_END);
 	ck_assert_uint_eq(held(taken), 600);
-	mux_lost(far, MUX_RESET, "gone"); /* nor does the end of the link */
+	mux_lost(far, 0, MUX_RESET, "gone"); /* nor does the end of the link */
 	ck_assert_uint_eq(stream_code(taken), MUX_END);
 	take_bytes(taken, 600);
 	stream_release(taken);
@@ -2870,7 +2870,7 @@ START_TEST(what_is_sent_makes_a_stream_dirty)
 	stream_shutdown(taken);
 	pull(far);
 	ck_assert_ptr_eq(mux_next_dirty(far), taken);
-	mux_lost(far, MUX_RESET, "gone");
+	mux_lost(far, 0, MUX_RESET, "gone");
 	ck_assert_ptr_eq(mux_next_dirty(far), taken);
 	stream_release(taken);
 	done(&far);
@@ -2934,12 +2934,12 @@ START_TEST(without_memory_a_side_waits_before_it_sends)
 		memory_again();
 		for (i = 0; i < 64; i++)
 			free(used[i]);
-		ck_assert(!mux_has_output(far));
+		ck_assert(!mux_has_output(far, 0));
 		ck_assert_int_gt(mux_deadline(far), now);
 		ck_assert_int_le(mux_deadline(far), now + 100000);
 		now = mux_deadline(far);
 		mux_tick(far, now);
-		ck_assert(mux_has_output(far));
+		ck_assert(mux_has_output(far, 0));
 		ck_assert_uint_gt(pull(far), 0);
 	}
 	memory_again();
@@ -2963,10 +2963,10 @@ START_TEST(a_stream_without_memory_is_reset_alone)
 	lives(far); /* a chunk of memory that is nearly full */
 	put_data(3, 50000);
 	if (no_memory()) {
-		mux_feed(far, wire, _i == 0 ? wired : 30000, now);
+		mux_feed(far, 0, wire, _i == 0 ? wired : 30000, now);
 		memory_again();
 		if (_i != 0)
-			mux_feed(far, wire + 30000, wired - 30000, now);
+			mux_feed(far, 0, wire + 30000, wired - 30000, now);
 		wired = 0;
 		ck_assert_int_eq(mux_state(far), MUX_UP);
 		ck_assert_uint_eq(stream_code(s), MUX_NO_ROOM);
@@ -3059,7 +3059,7 @@ START_TEST(a_reset_without_words_has_no_reason)
 		put_close(1, MUX_RESET);
 		lives(far);
 	} else {
-		mux_lost(far, MUX_RESET, "gone");
+		mux_lost(far, 0, MUX_RESET, "gone");
 	}
 	ck_assert_str_eq(stream_reason(taken), "");
 	stream_release(taken);
@@ -3183,8 +3183,8 @@ cross_slowly(int64_t rtt, int times)
 		now += rtt / 2;
 		mux_tick(near, now);
 		mux_tick(far, now);
-		mux_feed(far, from_near, n, now);
-		mux_feed(near, sent, sent_n, now);
+		mux_feed(far, 0, from_near, n, now);
+		mux_feed(near, 0, sent, sent_n, now);
 	}
 }
 
@@ -3270,7 +3270,7 @@ START_TEST(a_reader_that_never_reads_stops_no_other_stream)
 	send_bytes(stuck, 3000000);
 	cross();
 	ck_assert_uint_eq(held(u), MUX_WINDOW_FIRST);
-	ck_assert(!mux_has_output(near));
+	ck_assert(!mux_has_output(near, 0));
 	s = open_both(&t);
 	ck_assert_uint_gt(bulk(s, t, 10000, 12.5, 5 * SECOND), 5 * SECOND * 12.5 * 0.8);
 	stream_release(s);
@@ -3314,10 +3314,10 @@ START_TEST(a_quiet_stream_is_sent_before_busy_ones)
 	now += 20000;
 	mux_tick(near, now);
 	send_bytes(s[3], 1);
-	ck_assert(mux_has_output(near));
+	ck_assert(mux_has_output(near, 0));
 	ck_assert_uint_le(before(s[3]), 20); /* an ACK */
-	mux_lost(near, MUX_END, "");
-	mux_lost(far, MUX_END, "");
+	mux_lost(near, 0, MUX_END, "");
+	mux_lost(far, 0, MUX_END, "");
 	for (i = 0; i < 4; i++) {
 		stream_release(s[i]);
 		stream_release(t[i]);
@@ -3347,8 +3347,8 @@ START_TEST(a_stream_is_quiet_again_a_second_after_its_bulk)
 	now += 1000;
 	send_bytes(s[1], 1);
 	ck_assert_uint_le(before(s[1]), 20);
-	mux_lost(near, MUX_END, "");
-	mux_lost(far, MUX_END, "");
+	mux_lost(near, 0, MUX_END, "");
+	mux_lost(far, 0, MUX_END, "");
 	stream_release(s[0]);
 	stream_release(s[1]);
 	stream_release(t[0]);
@@ -3403,13 +3403,13 @@ START_TEST(busy_streams_share_by_bytes)
 			while (stream_room(s[i]) > 0)
 				send_bytes(s[i], i == 0 ? 100 : 32768);
 		pull(near);
-		mux_feed(far, sent, sent_n, now);
+		mux_feed(far, 0, sent, sent_n, now);
 		for (i = 0; i < 4; i++)
 			take_bytes(t[i], held(t[i]));
 		now += 500;
 		mux_tick(far, now);
 		pull(far);
-		mux_feed(near, sent, sent_n, now);
+		mux_feed(near, 0, sent, sent_n, now);
 	}
 	for (i = 0; i < 4; i++) {
 		least = stream_sent(s[i]) < least ? stream_sent(s[i]) : least;
@@ -3438,9 +3438,9 @@ START_TEST(credit_is_sent_for_many_bytes_at_once)
 		take_bytes(t, 1);
 		pull(far);
 		credits += find_frame(FRAME_CREDIT, stream_id(s)) != NULL;
-		mux_feed(near, sent, sent_n, now);
+		mux_feed(near, 0, sent, sent_n, now);
 		pull(near);
-		mux_feed(far, sent, sent_n, now);
+		mux_feed(far, 0, sent, sent_n, now);
 		now += 10;
 	}
 	ck_assert_msg(credits <= 32, "%lu credits for a window of bytes read one by one",
@@ -3478,8 +3478,8 @@ START_TEST(the_window_of_a_slow_reader_does_not_grow)
 	}
 	ck_assert_msg(
 	    reserved(far) <= 2 * MUX_WINDOW_FIRST, "it is %lu", (unsigned long)reserved(far));
-	mux_lost(near, MUX_END, "");
-	mux_lost(far, MUX_END, "");
+	mux_lost(near, 0, MUX_END, "");
+	mux_lost(far, 0, MUX_END, "");
 	stream_release(s);
 	stream_release(t);
 	wire_free(&line[0]);
@@ -3505,9 +3505,9 @@ idle(int64_t end)
 		mux_tick(near, now);
 		mux_tick(far, now);
 		all += pull(near);
-		mux_feed(far, sent, sent_n, now);
+		mux_feed(far, 0, sent, sent_n, now);
 		all += pull(far);
-		mux_feed(near, sent, sent_n, now);
+		mux_feed(near, 0, sent, sent_n, now);
 		ck_assert_uint_lt(all, 1000000);
 	}
 	now = end;
@@ -3549,11 +3549,11 @@ START_TEST(ping_at_15_s_dead_at_45)
 	pull(near);
 	now += 15 * SECOND - 30000 - 1;
 	mux_tick(near, now);
-	ck_assert(!mux_has_output(near));
+	ck_assert(!mux_has_output(near, 0));
 	ck_assert_int_eq(mux_deadline(near), now + 1);
 	now++;
 	mux_tick(near, now);
-	ck_assert(mux_has_output(near));
+	ck_assert(mux_has_output(near, 0));
 	ck_assert_int_gt(mux_deadline(near), now);
 	ck_assert_uint_eq(pull(near), FRAME_HEAD);
 	ck_assert_ptr_nonnull(find_frame(FRAME_PING, 0));
@@ -3580,7 +3580,7 @@ START_TEST(a_ping_is_acknowledged_at_once)
 	pull(far);
 	put_frame(FRAME_PING, 0, "", 0);
 	lives(far);
-	ck_assert(mux_has_output(far));
+	ck_assert(mux_has_output(far, 0));
 	pull(far);
 	ck_assert_ptr_nonnull(find_frame(FRAME_ACK, 0));
 	ck_assert_uint_eq(frame_get(find_frame(FRAME_ACK, 0) + 8, 8), stats(far).received);
@@ -3596,14 +3596,14 @@ START_TEST(an_ack_is_sent_after_5_ms_or_1024_bytes)
 	pull(far);
 	put_data(1, 10);
 	lives(far);
-	ck_assert(!mux_has_output(far));
+	ck_assert(!mux_has_output(far, 0));
 	now += 2000;
 	put_data(1, 10);
 	lives(far);
 	ck_assert_int_eq(mux_deadline(far), now + 3000);
 	now += 2999;
 	mux_tick(far, now);
-	ck_assert(!mux_has_output(far));
+	ck_assert(!mux_has_output(far, 0));
 	now++;
 	mux_tick(far, now);
 	pull(far);
@@ -3611,7 +3611,7 @@ START_TEST(an_ack_is_sent_after_5_ms_or_1024_bytes)
 	ck_assert_uint_eq(frame_get(find_frame(FRAME_ACK, 0) + 16, 4), 3000);
 	put_frame(200, 0, sent, 1016);
 	lives(far);
-	ck_assert(mux_has_output(far));
+	ck_assert(mux_has_output(far, 0));
 	stream_release(taken);
 	done(&far);
 }
@@ -3628,17 +3628,17 @@ START_TEST(acks_are_as_many_as_the_peer_asks_for)
 		now += 30000;
 		mux_tick(far, now);
 		pull(far);
-		ck_assert(!mux_has_output(far)); /* no busy loop for ACK_EVERY of 0 */
+		ck_assert(!mux_has_output(far, 0)); /* no busy loop for ACK_EVERY of 0 */
 		every = wanted[i] < 1024 ? 1024 : wanted[i];
 		put_number(FRAME_ACK_EVERY, 0, wanted[i], 4);
 		for (n = FRAME_HEAD + 4; n + 16 < every; n += 16) {
 			put_frame(200, 0, sent, 8);
 			lives(far);
-			ck_assert(!mux_has_output(far));
+			ck_assert(!mux_has_output(far, 0));
 		}
 		put_frame(200, 0, sent, 8);
 		lives(far);
-		ck_assert_int_eq(mux_has_output(far), true);
+		ck_assert_int_eq(mux_has_output(far, 0), true);
 	}
 	stream_release(taken);
 	done(&far);
@@ -3830,7 +3830,7 @@ START_TEST(a_deadline_is_never_in_the_past)
 	lives(far);
 	now += 5000;
 	mux_tick(far, now);
-	ck_assert(mux_has_output(far));
+	ck_assert(mux_has_output(far, 0));
 	ck_assert_int_gt(mux_deadline(far), now);
 	now += SECOND;
 	put_data(1, 10);
@@ -3857,11 +3857,11 @@ exchange(void) /* and record */
 		ck_assert_uint_le(recorded[0] + sent_n, sizeof(record[0]));
 		memcpy(record[0] + recorded[0], sent, sent_n);
 		recorded[0] += sent_n;
-		mux_feed(far, sent, sent_n, now);
+		mux_feed(far, 0, sent, sent_n, now);
 		n += pull(far);
 		memcpy(record[1] + recorded[1], sent, sent_n);
 		recorded[1] += sent_n;
-		mux_feed(near, sent, sent_n, now);
+		mux_feed(near, 0, sent, sent_n, now);
 	} while (n > 0);
 }
 
@@ -3994,7 +3994,7 @@ replay(enum mux_role role, const unsigned char *p, size_t n, size_t at, size_t p
 		k = i < at ? at - i : n - i;
 		if (k > piece)
 			k = piece;
-		mux_feed(l, p + i, k, now);
+		mux_feed(l, 0, p + i, k, now);
 		if (role == MUX_FAR)
 			far_part(i < n / 2 ? 0 : 2);
 		else if (mux_state(l) == MUX_UP && mine[0] == NULL)
@@ -4035,7 +4035,7 @@ START_TEST(the_channel_may_end_at_every_byte)
 	record_session();
 	for (at = 0; at <= recorded[_i]; at++) {
 		replay(_i == 0 ? MUX_FAR : MUX_NEAR, record[_i], at, SIZE_MAX, 61);
-		mux_lost(_i == 0 ? far : near, MUX_RESET, "cut");
+		mux_lost(_i == 0 ? far : near, 0, MUX_RESET, "cut");
 		if (_i == 0)
 			release_mine(&far, peers);
 		else
@@ -4081,7 +4081,7 @@ START_TEST(a_megabyte_of_random_bytes_breaks_the_link)
 			put_hello(1, _i % 2 == 0, 1 << 20, 16);
 			wired = 0;
 		}
-		mux_feed(l, wire, sizeof(wire), now);
+		mux_feed(l, 0, wire, sizeof(wire), now);
 		ck_assert_int_eq(mux_state(l), MUX_DEAD);
 		ck_assert_uint_le(banner_length(l), MUX_BANNER);
 		ck_assert_uint_eq(streams(l), 0);

@@ -68,7 +68,7 @@ is_written(void)
 START_TEST(zeros_are_an_empty_retain)
 {
 	is_written();
-	ck_assert(!retain_is_full(&r));
+	ck_assert_uint_eq(retain_kept(&r), 0);
 	retain_acked(&r, 0);
 	retain_rewind(&r, 0);
 	is_written();
@@ -142,20 +142,14 @@ START_TEST(room_that_stays_unused)
 }
 END_TEST
 
-START_TEST(it_is_full_at_its_most)
+START_TEST(what_is_not_acknowledged_is_kept)
 {
-	add(RETAIN_MOST - 1, PIECE);
-	ck_assert(!retain_is_full(&r));
-	add(1, 1);
-	ck_assert(retain_is_full(&r));
-	take(RETAIN_MOST, PIECE);
-	ck_assert(retain_is_full(&r));
-	retain_acked(&r, 1);
-	ck_assert(!retain_is_full(&r));
-	add(RETAIN_URGENT, PIECE);
-	ck_assert(retain_is_full(&r) && !retain_is_over(&r));
-	add(1, 1);
-	ck_assert(retain_is_over(&r));
+	add(PIECE + 7, PIECE);
+	ck_assert_uint_eq(retain_kept(&r), PIECE + 7);
+	take(PIECE + 7, PIECE);
+	ck_assert_uint_eq(retain_kept(&r), PIECE + 7);
+	retain_acked(&r, 3);
+	ck_assert_uint_eq(retain_kept(&r), PIECE + 4);
 }
 END_TEST
 
@@ -234,7 +228,7 @@ TESTS("retain")
 	tcase_add_test(tc, every_byte_that_is_kept_can_be_written_again);
 	tcase_add_test(tc, an_ack_within_a_piece_frees_only_those_before_it);
 	tcase_add_test(tc, room_that_stays_unused);
-	tcase_add_test(tc, it_is_full_at_its_most);
+	tcase_add_test(tc, what_is_not_acknowledged_is_kept);
 	tcase_add_test(tc, a_new_start_forgets_all);
 	tcase_add_test(tc, pieces_are_used_again);
 	tcase_add_test(tc, positions_may_be_above_2_32);

@@ -130,7 +130,7 @@ fuzz_turn(unsigned what)
 	for (i = 0; i < FUZZ_OWNERS; i++)
 		if (fuzz_stream[i] != NULL)
 			fuzz_use(i, (what * 31 + (unsigned)i * 97) & 255);
-	while (mux_has_output(fuzz) && (n = pull_into(fuzz, out, most, fuzz_now)) > 0) {
+	while (mux_has_output(fuzz, 0) && (n = pull_into(fuzz, out, most, fuzz_now)) > 0) {
 		FUZZ_MUST(n <= most);
 		FUZZ_MUST(++turns < 100000);
 	}
@@ -146,13 +146,13 @@ static void
 fuzz_channel(unsigned what)
 {
 	if (what < 147)
-		mux_lost(fuzz, MUX_RESET, "lost");
+		mux_lost(fuzz, 0, MUX_RESET, "lost");
 	if (mux_state(fuzz) != MUX_DOWN)
 		return;
-	FUZZ_MUST(!mux_has_output(fuzz));
+	FUZZ_MUST(!mux_has_output(fuzz, 0));
 	FUZZ_MUST(mux_deadline(fuzz) == INT64_MAX);
 	if (what > 144)
-		mux_attach(fuzz, what % 2 == 0, fuzz_now);
+		mux_attach(fuzz, 0, what % 2 == 0, fuzz_now);
 }
 
 static const unsigned char fuzz_id[MUX_SESSION] = "0123456789abcde";
@@ -179,7 +179,7 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 			k = what < 100 ? what + 1 : (what - 99) * 600;
 			if (k > fuzz_left)
 				k = (unsigned)fuzz_left;
-			mux_feed(fuzz, fuzz_in, k, fuzz_now);
+			mux_feed(fuzz, 0, fuzz_in, k, fuzz_now);
 			fuzz_in += k;
 			fuzz_left -= k;
 		} else if (what < 144) {

@@ -52,7 +52,7 @@ send_out(int i)
 	static unsigned char x[65536];
 	size_t n;
 
-	while (mux_has_output(end_of(i)) && wire_room(&line[i], now) >= MUX_PULL &&
+	while (mux_has_output(end_of(i), 0) && wire_room(&line[i], now) >= MUX_PULL &&
 	       (n = pull_into(end_of(i), x, MUX_PULL, now)) > 0)
 		wire_put(&line[i], x, n, now);
 }
@@ -64,7 +64,7 @@ deliver(int i)
 	size_t n;
 
 	while ((n = wire_take(&line[i], &p, now)) > 0) {
-		mux_feed(end_of(1 - i), p, n, now);
+		mux_feed(end_of(1 - i), 0, p, n, now);
 		wire_drop(&line[i], n, now);
 	}
 }
@@ -187,8 +187,8 @@ run(double mbit, int64_t trip, int bulks, double trickle, size_t piece, int64_t 
 		    samples_queue ? window / (double)samples_queue : 0,
 		    (double)stats.rtt_us / 1000);
 	fflush(stdout);
-	mux_lost(near, 0, "");
-	mux_lost(far, 0, "");
+	mux_lost(near, 0, 0, "");
+	mux_lost(far, 0, 0, "");
 	for (i = 0; i <= bulks; i++) {
 		if (mine[i] != NULL)
 			stream_release(mine[i]);

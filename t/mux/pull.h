@@ -10,13 +10,13 @@ static inline size_t
 pull_into(struct mux *m, unsigned char *dst, size_t room, int64_t now)
 {
 	const unsigned char *p;
-	size_t n = mux_output(m, &p, room, now);
+	size_t n = mux_output(m, 0, &p, room, now);
 
 	if (n > room)
 		n = room;
 	if (n > 0)
 		memcpy(dst, p, n);
-	mux_wrote(m, n);
+	mux_wrote(m, 0, n);
 	return n;
 }
 

@@ -84,7 +84,7 @@ START_TEST(a_probe_is_refused_if_no_stream_can_be_opened)
 {
 	begin();
 	ck_assert(forward_parse(&f, FORWARD_NEAR, "1:x:1", why, sizeof(why)));
-	mux_lost(link_near, MUX_RESET, "");
+	mux_lost(link_near, 0, MUX_RESET, "");
 	ck_assert(!probe_target(&probes, link_near, &f, false));
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
 	HAS(captured(), "cannot test x:1 on node: ");

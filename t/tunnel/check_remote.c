@@ -391,7 +391,7 @@ START_TEST(a_listener_is_refused_where_no_stream_can_be_opened)
 {
 	begin();
 	ck_assert(forward_parse(&f, FORWARD_FAR, "1:x:1", why, sizeof(why)));
-	mux_lost(link_near, MUX_RESET, "");
+	mux_lost(link_near, 0, MUX_RESET, "");
 	ck_assert(!remote_ask(near_remotes, link_near, &f));
 	ck_assert_int_eq(f.state, FORWARD_REFUSED);
 	HAS(captured(), "cannot ask node for 1");

@@ -1,0 +1,42 @@
+/*
+ * mux/early.h - bytes of a stream that were read before the bytes in front of
+ * them.
+ *
+ * Slots deliver at different times, so DATA of one stream can overtake.  A list
+ * of pieces keeps it in the order of its offsets.  A piece that follows another
+ * one without a gap is merged with it, so that small pieces stay few.
+ */
+#ifndef MUX_EARLY_H
+#define MUX_EARLY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EARLY_MERGED 65536 /* bytes of a merged piece, at most */
+
+struct early {
+	struct early *next;
+	uint64_t at;             /* offset of its first byte */
+	size_t size, have, room; /* bytes in all, read already, and allocated */
+	unsigned char bytes[];
+};
+
+/*
+ * early_overlaps(list, at, n):
+ * Has ${list} any of the ${n} bytes from the offset ${at}?
+ */
+bool early_overlaps(const struct early *list, uint64_t at, size_t n);
+
+/*
+ * early_add(list, at, n, pieces):
+ * Add room for ${n} bytes from ${at}, which overlap no other piece, and return
+ * the piece.  The caller appends them at have.  ${*pieces} is increased if the
+ * piece is new.  NULL: out of memory.
+ */
+struct early *early_add(struct early **list, uint64_t at, size_t n, uint32_t *pieces);
+
+/* early_pop(list, pieces): Free the first piece. */
+void early_pop(struct early **list, uint32_t *pieces);
+
+#endif

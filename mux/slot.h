@@ -1,0 +1,134 @@
+/*
+ * mux/slot.h - one slot of a link: a stream of frames over one channel at a
+ * time.
+ *
+ * A slot has what belongs to one channel or survives it alone: our greeting and
+ * that of the peer, the bytes that are retained, the frame that is being read,
+ * acknowledgements, and times.  mux.c reads and writes the frames of streams.
+ * tail.c continues a slot whose channel was lost.
+ *
+ * Times are microseconds.  No function blocks.
+ */
+#ifndef MUX_SLOT_H
+#define MUX_SLOT_H
+
+#include "mux/cc.h"
+#include "mux/frame.h"
+#include "mux/greeting.h"
+#include "mux/mux.h"
+#include "mux/queue.h"
+#include "mux/retain.h"
+
+#define SLOT_DEAD_AFTER 45000000 /* us without a byte */
+#define SLOT_START (FRAME_MAGIC + GREETING_OURS)
+
+struct slot {
+	unsigned number;
+	enum mux_slot_state state; /* STARTING, GREETING, UP or DOWN */
+	bool joins;                /* its channel continues the link */
+	bool skip_magic;           /* another process has sent it on this channel */
+	bool greeted;              /* our greeting was sent on some channel */
+	bool feeding;              /* its frames are being read */
+	struct queue control;      /* streams with control frames to send */
+	struct queue flows[2];     /* new and old, of streams that send only here */
+	unsigned turn;             /* changes with each piece of an old flow */
+	struct cc cc;
+
+	struct greeting greeting;        /* of the peer, on this channel */
+	unsigned char start[SLOT_START]; /* our own greeting, while it is written */
+	size_t start_next, start_end;    /* bytes of it */
+	struct retain retain;            /* all later bytes that we send */
+
+	/* reading */
+	unsigned char head[FRAME_HEAD];
+	size_t head_have;
+	struct frame frame;  /* the one whose body is being read */
+	struct stream *data; /* of DATA or DATA_AT; NULL: its bytes are dropped */
+	struct early *early; /* where its bytes go; NULL: to rx of the stream */
+	struct slot *tail;   /* of TAIL; NULL: its bytes are dropped */
+	size_t fixed;        /* bytes of the body that are still to be gathered */
+	size_t left;         /* of the body */
+	unsigned char body[FRAME_BODY];
+
+	/* time and acknowledgements */
+	uint64_t read, read_acked; /* link bytes */
+	uint32_t ack_every;        /* link bytes read before an ACK is due */
+	uint32_t ack_every_sent;   /* in our last ACK_EVERY */
+	int64_t unacked_at;        /* of the first byte without an ACK; 0: none */
+	int64_t read_at;           /* of the last byte */
+	int64_t alive_at;          /* of the last byte, or set by slot_woke */
+	int64_t flight_at;         /* of the last ACK, or of the first byte after it */
+	int64_t limited_at;        /* since when cwnd limits bulk; 0: it does not */
+	uint64_t data_end;         /* position after the last DATA */
+	int64_t ticked_at, pinged_at;
+	int64_t room_at; /* next try to get memory for output; 0: none */
+	bool due_hello, due_ack, due_ping, due_bye, due_drain;
+
+	/* the end of the slot: tail.c */
+	bool drains;               /* no new DATA is sent here */
+	bool lost_sent, lost_read; /* LOST of this generation */
+	bool tail_sent, tail_read; /* up to the empty TAIL */
+	struct slot *carrier;      /* sends our TAIL; NULL: not chosen yet */
+};
+
+/*
+ * slot_new(number, far, now):
+ * Return a slot that starts, or NULL if the memory runs out.
+ *
+ * slot_attach(s, far, skip_magic, now):
+ * Another channel continues ${s}.
+ *
+ * slot_free(s): NULL is harmless.
+ */
+struct slot *slot_new(unsigned number, bool far, int64_t now);
+void slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now);
+void slot_free(struct slot *s);
+
+/*
+ * slot_put_start(s, h, session, now):
+ * Write our greeting into start.  On the first channel of a link, its frames
+ * count as link bytes.  On all others, they do not.
+ */
+void slot_put_start(
+    struct slot *s, const struct hello *h, const struct session *session, int64_t now);
+
+/* slot_flight(s): Return how many bytes were sent and not acknowledged. */
+uint64_t slot_flight(const struct slot *s);
+
+/*
+ * slot_sent(s, n, now): ${n} bytes of frames were added to the retained ones.
+ */
+void slot_sent(struct slot *s, size_t n, int64_t now);
+
+/*
+ * slot_ack_is_due(s, now), slot_put_ack(s, dst, now), slot_put_ack_every(s,
+ * dst):
+ * Write a frame into ${dst} and return its length.  ACK_EVERY is written only if
+ * it has changed.
+ */
+bool slot_ack_is_due(const struct slot *s, int64_t now);
+size_t slot_put_ack(struct slot *s, unsigned char *dst, int64_t now);
+size_t slot_put_ack_every(struct slot *s, unsigned char *dst);
+
+/*
+ * slot_on_ack(s, keeps, now):
+ * An ACK is in body.  ${keeps}: there is a session.  Return false if it is not
+ * possible.
+ */
+bool slot_on_ack(struct slot *s, bool keeps, int64_t now);
+
+/*
+ * slot_tick(s, now), slot_woke(s, now):
+ * As mux_tick and mux_woke.  slot_tick returns false if the channel is lost.
+ *
+ * slot_ping(s, now): Send PING.
+ *
+ * slot_deadline(s, now):
+ * As mux_deadline, except for flows.
+ */
+bool slot_tick(struct slot *s, int64_t now);
+void slot_woke(struct slot *s, int64_t now);
+void slot_ping(struct slot *s, int64_t now);
+int64_t slot_deadline(const struct slot *s, int64_t now);
+
+#endif

@@ -1,0 +1,334 @@
+/*
+ * mux/tail.c - the end of a slot.
+ *
+ * When a channel is lost while other slots are up, each side sends LOST there:
+ * how many link bytes of the lost slot it has read.  Then each side sends the
+ * later ones as TAIL, and the peer continues the frame that it was reading.  So
+ * each frame is read once, and the frames of a slot stay in order.
+ *
+ *   near   LOST ->            TAIL ... TAIL of 0 bytes ->
+ *   far         <- LOST, TAIL ...                       <- TAIL of 0 bytes
+ *
+ * The near side can attach a lost slot again until it has read LOST: the far
+ * side then cannot have read TAIL.  The far side ends its TAIL last.  So when the
+ * near side starts the slot again, the far side has ended it.
+ *
+ * All TAIL of a slot is sent on one other slot, its carrier, and arrives in
+ * order.  If the carrier is lost too, its own TAIL comes first, and its carrier
+ * continues.  Streams whose home is the lost slot follow their frames.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "mux/internal.h"
+
+static bool
+is_lost(const struct slot *x)
+{
+	return x != NULL && x->state == MUX_SLOT_DOWN;
+}
+
+/* Have both sides sent LOST? */
+static bool
+has_tail(const struct slot *x)
+{
+	return is_lost(x) && x->lost_sent && x->lost_read;
+}
+
+void
+tail_forget(struct mux *m, const struct slot *s)
+{
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL && m->slot[i]->tail == s)
+			m->slot[i]->tail = NULL;
+}
+
+static void
+retire(struct mux *m, struct slot *x)
+{
+	tail_forget(m, x);
+	m->sent_before += x->cc.sent;
+	m->read_before += x->read;
+	m->slot[x->number] = NULL;
+	slot_free(x);
+	mux_settle(m);
+}
+
+static void
+retire_if_done(struct mux *m, struct slot *x)
+{
+	if (x->tail_sent && x->tail_read)
+		retire(m, x);
+}
+
+/* Streams that may send on any slot do not wait for this one. */
+static void
+release_flows(struct slot *s)
+{
+	struct queue all;
+	struct stream *t;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		all = s->flows[i];
+		s->flows[i] = (struct queue){ NULL, NULL };
+		while ((t = queue_pop(&all)) != NULL)
+			queue_append(&stream_flows(t)[i], &t->flow);
+	}
+}
+
+void
+tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
+{
+	if (s->state == MUX_SLOT_DOWN)
+		return;
+	m->code = code;
+	snprintf(m->why, sizeof(m->why), "%s", why);
+	s->start_next = s->start_end;
+	/* If our greeting was not sent, the peer does not know this slot. */
+	if (m->role == MUX_NEAR && !s->greeted && !s->feeding) {
+		retire(m, s);
+		return;
+	}
+	s->state = MUX_SLOT_DOWN;
+	release_flows(s);
+	mux_settle(m);
+}
+
+/* ---- a slot that is drained ---- */
+
+/* Was all DATA on ${s} acknowledged? */
+static bool
+is_drained(const struct mux *m, const struct slot *s)
+{
+	return s != NULL && s->drains && s->state == MUX_SLOT_UP && !mux_takes_data(m, s) &&
+	       s->retain.acked >= s->data_end;
+}
+
+void
+tail_check(struct mux *m)
+{
+	unsigned i;
+
+	for (i = 0; m->role == MUX_FAR && i < m->slots; i++)
+		if (is_drained(m, m->slot[i]))
+			tail_lose(m, m->slot[i], MUX_END, "the near side has closed this channel");
+}
+
+/* ---- frames to send ---- */
+
+static bool
+lost_is_due(const struct mux *m, const struct slot *x)
+{
+	return m->keeps && is_lost(x) && !x->lost_sent;
+}
+
+static bool
+drain_is_due(const struct mux *m, const struct slot *x)
+{
+	return x != NULL && x->due_drain && is_drained(m, x);
+}
+
+bool
+tail_is_due(const struct mux *m, const struct slot *s)
+{
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != s && (lost_is_due(m, m->slot[i]) || drain_is_due(m, m->slot[i])))
+			return true;
+	return false;
+}
+
+static size_t
+put_lost(struct mux *m, struct slot *x, unsigned char *dst)
+{
+	unsigned char *body = frame_put_head(dst, FRAME_LOST, x->number, 12);
+
+	frame_put(body, m->generation[x->number], 4);
+	frame_put(body + 4, x->read, 8);
+	x->lost_sent = true;
+	return FRAME_HEAD + 12;
+}
+
+size_t
+tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst)
+{
+	struct slot *x;
+	unsigned i;
+	size_t n = 0;
+
+	for (i = 0; i < m->slots; i++) {
+		x = m->slot[i];
+		if (x == s)
+			continue;
+		if (lost_is_due(m, x)) {
+			n += put_lost(m, x, dst + n);
+		} else if (drain_is_due(m, x)) {
+			n += frame_put_number(dst + n, FRAME_DRAIN, i, m->generation[i], 4);
+			x->due_drain = false;
+		}
+	}
+	return n;
+}
+
+/* May ${s} send TAIL of ${x}?  The far side ends its TAIL last. */
+static bool
+carries(const struct mux *m, const struct slot *s, const struct slot *x)
+{
+	if (!has_tail(x) || x->tail_sent ||
+	    (x->carrier != s && (x->carrier != NULL || !mux_takes_data(m, s))))
+		return false;
+	return x->retain.next < x->retain.end || m->role == MUX_NEAR || x->tail_read;
+}
+
+static struct slot *
+next_tail(const struct mux *m, const struct slot *s)
+{
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (carries(m, s, m->slot[i]))
+			return m->slot[i];
+	return NULL;
+}
+
+bool
+tail_has_piece(const struct mux *m, const struct slot *s)
+{
+	return next_tail(m, s) != NULL;
+}
+
+/* The TAIL of ${x} has ended on ${s}: what waited for ${x} continues there. */
+static void
+end_tail(struct mux *m, struct slot *x, struct slot *s)
+{
+	unsigned i;
+
+	x->tail_sent = true;
+	stream_move(m, x, s);
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL && m->slot[i]->carrier == x)
+			m->slot[i]->carrier = s;
+	retire_if_done(m, x);
+}
+
+size_t
+tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
+{
+	struct slot *x = next_tail(m, s);
+	const unsigned char *p;
+	unsigned char *body;
+	size_t n, most = cc_slice(&s->cc);
+
+	if (x == NULL)
+		return 0;
+	if (most > room - FRAME_HEAD - FRAME_TAIL_AT)
+		most = room - FRAME_HEAD - FRAME_TAIL_AT;
+	x->carrier = s;
+	p = retain_next(&x->retain, &n);
+	n = n < most ? n : most;
+	body = frame_put_head(dst, FRAME_TAIL, x->number, FRAME_TAIL_AT + n);
+	frame_put(body, m->generation[x->number], 4);
+	frame_put(body + 4, x->retain.next, 8);
+	if (n > 0) {
+		memcpy(body + FRAME_TAIL_AT, p, n);
+		retain_wrote(&x->retain, n);
+	} else {
+		end_tail(m, x, s);
+	}
+	return FRAME_HEAD + FRAME_TAIL_AT + n;
+}
+
+/* ---- frames read ---- */
+
+/* The near side has lost a channel that this side has not seen. */
+static const char *
+adopt(struct mux *m, unsigned number, uint32_t generation)
+{
+	struct slot *x = m->slot[number];
+
+	if (m->role == MUX_NEAR)
+		return "a generation that was not used";
+	if (x == NULL) {
+		x = slot_new(number, true, m->now);
+		if (x == NULL)
+			return "no memory for a slot";
+		m->slot[number] = x;
+	}
+	if (x->feeding)
+		return "LOST of the slot that carries it";
+	slot_attach(x, true, false, m->now);
+	tail_forget(m, x);
+	x->due_hello = false;
+	m->generation[number] = generation;
+	return NULL;
+}
+
+const char *
+tail_on_lost(struct mux *m, const struct slot *s)
+{
+	uint32_t number = s->frame.stream, generation = (uint32_t)frame_get(s->body, 4);
+	uint64_t count = frame_get(s->body + 4, 8);
+	const char *wrong;
+	struct slot *x;
+
+	if (number >= m->slots)
+		return "LOST of a slot that is not allowed";
+	if (generation < m->generation[number] ||
+	    (m->slot[number] == NULL && generation == m->generation[number]))
+		return NULL; /* a newer channel has replaced it */
+	if (generation > m->generation[number]) {
+		wrong = adopt(m, number, generation);
+		if (wrong != NULL)
+			return wrong;
+	}
+	x = m->slot[number];
+	if (x->feeding || x->lost_read || count < x->retain.acked || count > x->retain.next)
+		return "a LOST that is not possible";
+	tail_lose(m, x, MUX_RESET, "the other side has lost this channel");
+	x->lost_read = true;
+	retain_rewind(&x->retain, count);
+	retain_acked(&x->retain, count);
+	return NULL;
+}
+
+const char *
+tail_on_drain(struct mux *m, const struct slot *s)
+{
+	uint32_t number = s->frame.stream;
+
+	if (number >= m->slots || m->role == MUX_NEAR)
+		return "a DRAIN that is not allowed";
+	if (m->slot[number] != NULL && m->slot[number]->state == MUX_SLOT_UP &&
+	    frame_get(s->body, 4) == m->generation[number])
+		m->slot[number]->drains = true;
+	return NULL;
+}
+
+const char *
+tail_start(struct mux *m, struct slot *s)
+{
+	uint32_t number = s->frame.stream, generation = (uint32_t)frame_get(s->body, 4);
+	struct slot *x = number < m->slots ? m->slot[number] : NULL;
+
+	s->tail = NULL;
+	if (number >= m->slots || generation > m->generation[number])
+		return "TAIL of a slot that is not in use";
+	if (x == NULL || generation < m->generation[number])
+		return NULL; /* a newer channel has replaced it */
+	if (!is_lost(x) || !x->lost_sent || x->tail_read || x->feeding ||
+	    frame_get(s->body + 4, 8) != x->read)
+		return "a TAIL that is not possible";
+	if (s->left > 0) {
+		s->tail = x;
+		return NULL;
+	}
+	if (x->head_have > 0 || x->left > 0)
+		return "a TAIL that ends in a frame";
+	x->tail_read = true;
+	retire_if_done(m, x);
+	return NULL;
+}
