@@ -1,7 +1,8 @@
 # Build:    all  static  cross  install  install-strip  uninstall  clean  distclean
 # Package:  source  dist  deb
 # Prepare:  deps  deps-all
-# Test:     check  check-browser  check-faults  check-macos  soak  fuzz  valgrind  coverage
+# Test:     check  check-browser  check-faults  check-macos  soak  simulate  fuzz  valgrind
+#           coverage
 # Measure:  bench  lines  size
 # Examine:  lint  layers  analyse
 # Show:     demo
@@ -81,7 +82,7 @@ SCRIPT = tunnel/bootstrap_sh.h
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_pcblist \
 	t/base/check_poll t/base/check_signals t/base/check_status t/base/check_tree \
 	t/mux/check_cc t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
-	t/mux/check_retain \
+	t/mux/check_retain t/mux/simulate \
 	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \
 	t/net/check_lookup t/net/check_unixpath \
 	t/check_spawn \
@@ -392,6 +393,11 @@ t/mux/fuzz_near: t/mux/fuzz_near.c t/mux/fuzz.h $(SOURCES) $(HEADERS)
 	$(FUZZ) -o $@ t/mux/fuzz_near.c $(FUZZED)
 t/mux/fuzz_far: t/mux/fuzz_far.c t/mux/fuzz.h $(SOURCES) $(HEADERS)
 	$(FUZZ) -o $@ t/mux/fuzz_far.c $(FUZZED)
+
+# Run SCHEDULES random schedules of a link with several channels, in virtual time.
+SCHEDULES = 1000000
+simulate: t/mux/simulate
+	t/mux/simulate $(SCHEDULES)
 
 # Search for memory leaks and for descriptors that stay open.  BESIDE has more
 # options for pytest.

@@ -40,6 +40,7 @@ slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now)
 	s->due_ping = s->due_drain = s->drains = false;
 	s->lost_sent = s->lost_read = s->tail_sent = s->tail_read = false;
 	s->carrier = NULL;
+	s->lost_on = NULL;
 	s->start_next = s->start_end;
 	s->unacked_at = s->pinged_at = s->limited_at = 0;
 	s->read_acked = s->read;

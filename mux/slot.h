@@ -65,10 +65,11 @@ struct slot {
 	bool due_hello, due_ack, due_ping, due_bye, due_drain;
 
 	/* the end of the slot: tail.c */
-	bool drains;               /* no new DATA is sent here */
-	bool lost_sent, lost_read; /* LOST of this generation */
-	bool tail_sent, tail_read; /* up to the empty TAIL */
-	struct slot *carrier;      /* sends our TAIL; NULL: not chosen yet */
+	bool drains;                /* no new DATA is sent here */
+	bool lost_sent, lost_read;  /* LOST of this generation */
+	bool tail_sent, tail_read;  /* up to the empty TAIL */
+	const struct slot *lost_on; /* where LOST was sent; NULL: it is to be sent */
+	struct slot *carrier;       /* sends our TAIL; NULL: not chosen yet */
 };
 
 /*

@@ -189,6 +189,50 @@ set_code(struct stream *s, uint16_t code)
 		s->code = code == MUX_END ? MUX_RESET : code;
 }
 
+static void
+on_eof(struct stream *s)
+{
+	forget_window(s);
+	s->eof_read = true;
+	close_if_ended(s);
+}
+
+static void
+on_close(struct stream *s)
+{
+	bool ended = s->eof_read && s->eof_sent;
+
+	forget_window(s);
+	s->close_read = true;
+	/*
+	 * A code before both EOFs is a reset, even 0.  After them, it reports a
+	 * loss.
+	 */
+	if (s->code_seen != MUX_END || !ended)
+		set_code(s, s->code_seen);
+	if (ended) {
+		close_if_ended(s);
+	} else if (!s->close_sent && !s->due_close) {
+		s->close_code = s->code;
+		s->due_close = true;
+		stream_need_control(s);
+	}
+	leave_table(s);
+}
+
+/* If all DATA was read, what followed it takes effect. */
+static void
+take_ends(struct stream *s)
+{
+	if (s->rx_count != s->rx_final)
+		return;
+	stream_mark_dirty(s);
+	if (s->eof_seen && !s->eof_read && !s->close_sent && !s->due_close)
+		on_eof(s);
+	if (s->close_seen && !s->close_read)
+		on_close(s);
+}
+
 void
 stream_lose(struct stream *s)
 {
@@ -230,6 +274,7 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 	}
 	s->due_close = true;
 	stream_need_control(s);
+	take_ends(s);
 }
 
 void
@@ -241,9 +286,7 @@ stream_release(struct stream *s)
 	 */
 	if (!(s->eof_sent && (s->stop_sent || s->eof_read)))
 		stream_reset(s, MUX_RESET, "");
-	s->discards = true;
-	drop_rx(s);
-	close_if_ended(s);
+	stream_discard(s);
 	queue_remove(&s->mux->dirty, &s->dirty);
 	s->owner = NULL;
 	s->released = true;
@@ -377,6 +420,7 @@ stream_discard(struct stream *s)
 {
 	drop_rx(s);
 	s->discards = true;
+	take_ends(s);
 	close_if_ended(s);
 }
 
@@ -666,50 +710,6 @@ stream_put_eof(struct stream *s, unsigned char *dst)
 }
 
 /* ---- DATA read ---- */
-
-static void
-on_eof(struct stream *s)
-{
-	forget_window(s);
-	s->eof_read = true;
-	close_if_ended(s);
-}
-
-static void
-on_close(struct stream *s)
-{
-	bool ended = s->eof_read && s->eof_sent;
-
-	forget_window(s);
-	s->close_read = true;
-	/*
-	 * A code before both EOFs is a reset, even 0.  After them, it reports a
-	 * loss.
-	 */
-	if (s->code_seen != MUX_END || !ended)
-		set_code(s, s->code_seen);
-	if (ended) {
-		close_if_ended(s);
-	} else if (!s->close_sent && !s->due_close) {
-		s->close_code = s->code;
-		s->due_close = true;
-		stream_need_control(s);
-	}
-	leave_table(s);
-}
-
-/* If all DATA was read, what followed it takes effect. */
-static void
-take_ends(struct stream *s)
-{
-	if (s->rx_count != s->rx_final)
-		return;
-	stream_mark_dirty(s);
-	if (s->eof_seen && !s->eof_read && !s->close_sent && !s->due_close)
-		on_eof(s);
-	if (s->close_seen && !s->close_read)
-		on_close(s);
-}
 
 /* ${n} bytes are dropped as they are read. */
 static void

@@ -79,6 +79,20 @@ release_flows(struct slot *s)
 	}
 }
 
+/*
+ * Each side may have sent LOST of one slot on another one that is lost, too.
+ * Then neither would read it: it is sent again.
+ */
+static void
+repeat_lost(struct mux *m, const struct slot *s)
+{
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL && m->slot[i]->lost_on == s)
+			m->slot[i]->lost_on = NULL;
+}
+
 void
 tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 {
@@ -93,6 +107,7 @@ tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 		return;
 	}
 	s->state = MUX_SLOT_DOWN;
+	repeat_lost(m, s);
 	release_flows(s);
 	mux_settle(m);
 }
@@ -122,7 +137,7 @@ tail_check(struct mux *m)
 static bool
 lost_is_due(const struct mux *m, const struct slot *x)
 {
-	return m->keeps && is_lost(x) && !x->lost_sent;
+	return m->keeps && is_lost(x) && x->lost_on == NULL;
 }
 
 static bool
@@ -143,13 +158,14 @@ tail_is_due(const struct mux *m, const struct slot *s)
 }
 
 static size_t
-put_lost(struct mux *m, struct slot *x, unsigned char *dst)
+put_lost(struct mux *m, struct slot *x, const struct slot *s, unsigned char *dst)
 {
 	unsigned char *body = frame_put_head(dst, FRAME_LOST, x->number, 12);
 
 	frame_put(body, m->generation[x->number], 4);
 	frame_put(body + 4, x->read, 8);
 	x->lost_sent = true;
+	x->lost_on = s;
 	return FRAME_HEAD + 12;
 }
 
@@ -165,7 +181,7 @@ tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst)
 		if (x == s)
 			continue;
 		if (lost_is_due(m, x)) {
-			n += put_lost(m, x, dst + n);
+			n += put_lost(m, x, s, dst + n);
 		} else if (drain_is_due(m, x)) {
 			n += frame_put_number(dst + n, FRAME_DRAIN, i, m->generation[i], 4);
 			x->due_drain = false;
@@ -286,7 +302,9 @@ tail_on_lost(struct mux *m, const struct slot *s)
 			return wrong;
 	}
 	x = m->slot[number];
-	if (x->feeding || x->lost_read || count < x->retain.acked || count > x->retain.next)
+	if (x->lost_read)
+		return NULL; /* it was sent again */
+	if (x->feeding || count < x->retain.acked || count > x->retain.next)
 		return "a LOST that is not possible";
 	tail_lose(m, x, MUX_RESET, "the other side has lost this channel");
 	x->lost_read = true;

@@ -25,7 +25,7 @@ static const struct {
 	const char *name;
 	unsigned type;
 	uint32_t least, most;
-	uint32_t stream;
+	uint32_t stream; /* 2: any number, of a slot */
 } types[] = {
 	{ "HELLO", FRAME_HELLO, 32, 287, 0 },
 	{ "OPEN", FRAME_OPEN, 8, 4360, 1 },
@@ -39,6 +39,13 @@ static const struct {
 	{ "PING", FRAME_PING, 0, 0, 0 },
 	{ "BYE", FRAME_BYE, 2, 514, 0 },
 	{ "ACK_EVERY", FRAME_ACK_EVERY, 4, 4, 0 },
+	{ "DATA_AT", FRAME_DATA_AT, 9, 65544, 1 },
+	{ "FINAL", FRAME_FINAL, 8, 8, 1 },
+	{ "FREE", FRAME_FREE, 0, 0, 1 },
+	{ "LOST", FRAME_LOST, 12, 12, 2 },
+	{ "TAIL", FRAME_TAIL, 12, 65548, 2 },
+	{ "DRAIN", FRAME_DRAIN, 4, 4, 2 },
+	{ "LIMITED", FRAME_LIMITED, 4, 4, 0 },
 	{ "SESSION", FRAME_SESSION, FRAME_SESSION_SIZE, FRAME_SESSION_SIZE, 0 },
 };
 #define TYPES (int)(sizeof(types) / sizeof(types[0]))
@@ -92,6 +99,11 @@ END_TEST
 
 START_TEST(only_a_frame_of_a_stream_has_a_stream_id)
 {
+	if (types[_i].stream == 2) {
+		ck_assert_ptr_null(decoded(types[_i].type, types[_i].least, 0));
+		ck_assert_ptr_null(decoded(types[_i].type, types[_i].least, 1));
+		return;
+	}
 	ck_assert_ptr_nonnull(decoded(types[_i].type, types[_i].least, !types[_i].stream));
 	ck_assert_ptr_nonnull(
 	    decoded(types[_i].type, types[_i].least, types[_i].stream ? 0 : 0x80000000));
@@ -170,13 +182,14 @@ END_TEST
 
 START_TEST(a_session_is_decoded_as_it_was_encoded)
 {
-	struct session s = { SESSION_JOIN, 0x01020304, 3600, 0x1112131415161718, "0123456789abcde" },
+	struct session s = { SESSION_JOIN, 1, 8, 0x01020304, 3600, 0x1112131415161718,
+		"0123456789abcde" },
 		       g;
 	unsigned char body[FRAME_SESSION_SIZE];
 
 	frame_encode_session(body, &s);
 	ck_assert_mem_eq(body,
-	    "\2\0\0\0\1\2\3\4\0\0\x0e\x10\x11\x12\x13\x14\x15\x16\x17\x18"
+	    "\2\1\10\0\1\2\3\4\0\0\x0e\x10\x11\x12\x13\x14\x15\x16\x17\x18"
 	    "0123456789abcde",
 	    FRAME_SESSION_SIZE);
 	memset(&g, 0xee, sizeof(g));
@@ -259,7 +272,7 @@ encoded(unsigned char *dst, unsigned type)
 		.memory = 64 * 1024 * 1024,
 		.streams = 16384,
 		.host = "node" };
-	struct session join = { SESSION_JOIN, 2, 3600, 70000, "0123456789abcdef" };
+	struct session join = { SESSION_JOIN, 1, 8, 2, 3600, 70000, "0123456789abcdef" };
 	struct frame g = { .type = type, .stream = 3 };
 	unsigned char *body = dst + FRAME_HEAD;
 
@@ -303,6 +316,38 @@ encoded(unsigned char *dst, unsigned type)
 		break;
 	case FRAME_ACK_EVERY:
 		frame_put(body, 65536, 4);
+		g.stream = 0;
+		g.length = 4;
+		break;
+	case FRAME_DATA_AT:
+		frame_put(body, 0x100000002, 8);
+		memcpy(body + FRAME_AT, "hi", 2);
+		g.length = FRAME_AT + 2;
+		break;
+	case FRAME_FINAL:
+		frame_put(body, 0x100000004, 8);
+		g.length = 8;
+		break;
+	case FRAME_LOST:
+		frame_put(body, 5, 4);
+		frame_put(body + 4, 70000, 8);
+		g.stream = 2;
+		g.length = 12;
+		break;
+	case FRAME_TAIL:
+		frame_put(body, 5, 4);
+		frame_put(body + 4, 70000, 8);
+		memcpy(body + FRAME_TAIL_AT, "\10", 2);
+		g.stream = 2;
+		g.length = FRAME_TAIL_AT + 2;
+		break;
+	case FRAME_DRAIN:
+		frame_put(body, 5, 4);
+		g.stream = 2;
+		g.length = 4;
+		break;
+	case FRAME_LIMITED:
+		frame_put(body, 1000, 4);
 		g.stream = 0;
 		g.length = 4;
 		break;
