@@ -453,11 +453,13 @@ doc/bench.svg: t/bench-draw t/measure.py doc/bench.json doc/bench-link.json
 t/load: t/load.c
 	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -O2 -o $@ t/load.c
 
-# Simulate two muxes and a slow or long line between them.  Measure the rate of
-# a bulk transfer, and the delay of a keystroke during it.
-lines: t/mux/line
+# Simulate two muxes and slow or long lines between them: one channel, and
+# several that share a line or do not.  Measure the rate of a bulk transfer, and
+# the delay of a keystroke during it.
+lines: t/mux/line t/mux/slots
 	t/mux/line
-t/mux/line: t/mux/line.c t/mux/wire.h libmux.a $(MUX_BASE)
+	t/mux/slots
+t/mux/line t/mux/slots: t/mux/line.c t/mux/slots.c t/mux/wire.h libmux.a $(MUX_BASE)
 	$(T) -o $@ $@.c libmux.a $(MUX_BASE)
 
 # ---- examine ----
@@ -506,7 +508,7 @@ lint: layers $(COMPLETIONS)
 clean:
 	rm -f relay relay-static relay-[A-Z]*-* libmux.a flags flags.new guards guards.* *.o */*.o
 	rm -f t/all.a $(UNITS) t/faults.so t/nth.so t/xnu.so t/load
-	rm -f t/mux/line t/mux/fuzz_near t/mux/fuzz_far
+	rm -f t/mux/line t/mux/slots t/mux/fuzz_near t/mux/fuzz_far
 	rm -f *.gcno *.gcda */*.gcno */*.gcda t/*/*.gcno t/*/*.gcda
 	rm -f $(COMPLETIONS) completion/*.new $(SCRIPT) $(SCRIPT).new
 	rm -rf t/fuzzed t/__pycache__ .pytest_cache t/.pytest_cache

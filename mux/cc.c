@@ -31,6 +31,10 @@
  *                fell with cwnd, there was a queue.  If not, the line itself
  *                has become longer.  Both give the cwnd that was right.
  *
+ * Several channels can share a line.  If one of them alone sends less, the queue
+ * of the others stays, and looks like a longer line.  So all decrease at the same
+ * time, in proportion (cc_follow), and each checks its own round trip.
+ *
  * On a long line, sends are paced at 1.5 cwnd per round trip.  ssh makes one
  * packet of what it finds, and none of it arrives before all has.  A whole
  * cwnd at once would lengthen the round trip by its transmission time, like a
@@ -180,6 +184,28 @@ decrease(struct cc *c, int64_t rtt)
 		bytes = least < c->cwnd ? c->cwnd - least : 0;
 	set_cwnd(c, bytes < c->cwnd / 2 ? c->cwnd / 2 : bytes);
 	c->expected_rtt = c->round_rtt * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
+	c->decreased = true;
+}
+
+bool
+cc_decreased(struct cc *c)
+{
+	bool decreased = c->decreased;
+
+	c->decreased = false;
+	return decreased;
+}
+
+void
+cc_follow(struct cc *c, const struct cc *other)
+{
+	if (c->cwnd_before != 0 || c->round_rtt == 0 || c->sent == c->acked)
+		return;
+	c->cwnd_before = c->cwnd;
+	c->rtt_before = c->round_rtt;
+	set_cwnd(c, cwnd_for(c->cwnd, (int64_t)other->cwnd_before, (int64_t)other->cwnd));
+	c->expected_rtt = c->rtt_before * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
+	c->rounds = 0;
 }
 
 static void

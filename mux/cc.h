@@ -36,6 +36,7 @@ struct cc {
 	uint64_t cwnd_before; /* before decrease(); 0: no probe is being checked */
 	int64_t rtt_before;   /* the round trip with that cwnd */
 	int64_t expected_rtt; /* after the decrease, if our queue was the cause */
+	bool decreased;       /* since cc_decreased was called */
 	int64_t next_send_at; /* pacing: nothing is sent earlier */
 	struct {
 		uint64_t end; /* value of sent */
@@ -71,6 +72,15 @@ void cc_sent_small(struct cc *c, int64_t now);
  * possible.
  */
 bool cc_acked(struct cc *c, uint64_t count, int64_t delay, int64_t now);
+
+/*
+ * cc_decreased(c), cc_follow(c, other):
+ * Has cwnd decreased since the last call, to measure the round trip?  Then
+ * cc_follow decreases cwnd of each other channel in proportion to ${other}, whose
+ * cwnd has just decreased.
+ */
+bool cc_decreased(struct cc *c);
+void cc_follow(struct cc *c, const struct cc *other);
 
 /* cc_room(c, now): Return how many bytes may be sent now. */
 size_t cc_room(const struct cc *c, int64_t now);

@@ -24,7 +24,8 @@
 
 #define ROOM_WAIT 10000 /* until the next try to get memory for output */
 #define ACK_EVERY_LEAST 1024
-#define RETAINED (16 * 1024 * 1024) /* bytes of all slots; then only ACK, BYE and TAIL */
+#define RETAINED (16 * 1024 * 1024)            /* bytes of all slots; then only ACK, BYE and TAIL */
+#define RETAINED_BULK (RETAINED - 1024 * 1024) /* then no DATA of busy streams */
 #define RETAINED_MOST (RETAINED + 1024 * 1024)
 #define SILENT_MOST 5000000   /* of a slot while others answer */
 #define LIMITED_AFTER 1000000 /* until the far side reports it */
@@ -158,6 +159,13 @@ static bool
 is_full(const struct mux *m)
 {
 	return retained(m, true) >= RETAINED;
+}
+
+/* May busy streams send on ${s} now? */
+static bool
+has_room(const struct mux *m, const struct slot *s)
+{
+	return cc_room(&s->cc, m->now) > 0 && retained(m, true) < RETAINED_BULK;
 }
 
 /* ---- the end of the link ---- */
@@ -419,7 +427,7 @@ put_turn(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 			t->deficit += (int32_t)cc_slice(&s->cc);
 			queue_pop(flows);
 			queue_append(&stream_flows(t)[1], &t->flow);
-		} else if (!fresh && cc_room(&s->cc, m->now) == 0) {
+		} else if (!fresh && !has_room(m, s)) {
 			return 0;
 		} else if (fresh && t->tx.used > KEYSTROKE && cc_is_over(&s->cc)) {
 			queue_pop(flows);
@@ -614,17 +622,16 @@ mux_wrote(struct mux *m, unsigned slot, size_t n)
 static bool
 has_frames(const struct mux *m, const struct slot *s)
 {
-	bool room = cc_room(&s->cc, m->now) > 0;
-
-	if (slot_ack_is_due(s, m->now) || tail_is_due(m, s) || (room && tail_has_piece(m, s)))
+	if (slot_ack_is_due(s, m->now) || tail_is_due(m, s) ||
+	    (tail_has_piece(m, s) && cc_room(&s->cc, m->now) > 0))
 		return true;
 	if (is_full(m))
 		return false;
 	if (s->due_ping || m->due_limited || s->control.first != NULL ||
 	    s->flows[0].first != NULL || (m->flows[0].first != NULL && is_best(m, s)))
 		return true;
-	return room &&
-	       (s->flows[1].first != NULL || (m->flows[1].first != NULL && mux_takes_data(m, s)));
+	return (s->flows[1].first != NULL || (m->flows[1].first != NULL && mux_takes_data(m, s))) &&
+	       has_room(m, s);
 }
 
 bool
@@ -855,6 +862,19 @@ on_limited(struct mux *m, const struct slot *s)
 	return NULL;
 }
 
+/* The channels may share a line: all measure its round trip at the same time. */
+static void
+share_decrease(struct mux *m, struct slot *s)
+{
+	unsigned i;
+
+	if (!cc_decreased(&s->cc))
+		return;
+	for (i = 0; i < m->slots; i++)
+		if (m->slot[i] != NULL && m->slot[i] != s && m->slot[i]->state == MUX_SLOT_UP)
+			cc_follow(&m->slot[i]->cc, &s->cc);
+}
+
 /* ACK and PING of a slot that was lost concern no channel any more. */
 static const char *
 on_slot_frame(struct mux *m, struct slot *s)
@@ -865,6 +885,7 @@ on_slot_frame(struct mux *m, struct slot *s)
 	case FRAME_ACK:
 		if (s->state == MUX_SLOT_UP && !slot_on_ack(s, m->keeps, m->now))
 			return "an ACK of bytes that were not sent";
+		share_decrease(m, s);
 		break;
 	case FRAME_PING:
 		s->due_ack = true;
