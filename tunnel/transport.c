@@ -502,8 +502,8 @@ write_wire(struct transport *t, int64_t now)
 {
 	bool script = t->bootstrap != NULL && bootstrap_has_output(t->bootstrap);
 	const unsigned char *p;
-	size_t size =
-	    script ? bootstrap_output(t->bootstrap, &p) : mux_output(t->mux, 0, &p, WRITE_SIZE, now);
+	size_t size = script ? bootstrap_output(t->bootstrap, &p)
+			     : mux_output(t->mux, 0, &p, WRITE_SIZE, now);
 	ssize_t n = size > 0 ? write(t->wire.out, p, size) : 0;
 
 	if (n == -1 && errno == EINTR)
