@@ -558,7 +558,7 @@ static const struct {
 	    "start relay once at a terminal: " ASKS, "log in by hand once, hop by hop: " ASKS,
 	    "log in by hand once, hop by hop: " ASKS },
 	{ "Could not resolve", "is the name right?", NULL,
-	    "is the name right? The hop before looks it up", NULL },
+	    "is the name right? The hop before looks it up. A command follows --", NULL },
 	{ "Network is unreachable", "is this host online, and does it need a VPN?", NULL,
 	    "the hop before has no route to it: is the name right?", NULL },
 	{ "No route to host", "is this host online, and does it need a VPN?", NULL,

@@ -144,7 +144,8 @@ find_target(
 
 	endpoint_name(&to, own, sizeof(own));
 	*code = MUX_FORBIDDEN;
-	snprintf(why, size, "this end connects only to %.300s: name that as TO", own);
+	snprintf(why, size, "this end connects only to %.300s%s", own,
+	    *text == '=' ? "" : "; name that as TO");
 	if (tab->only_target)
 		return *text == '\0' || strcmp(text, own) == 0 ? tab->target : NULL;
 	*code = MUX_UNUSABLE;
