@@ -82,7 +82,7 @@ SCRIPT = tunnel/bootstrap_sh.h
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_pcblist \
 	t/base/check_poll t/base/check_signals t/base/check_status t/base/check_tree \
 	t/mux/check_cc t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
-	t/mux/check_retain t/mux/simulate \
+	t/mux/check_retain t/mux/check_slots t/mux/simulate \
 	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \
 	t/net/check_lookup t/net/check_unixpath \
 	t/check_spawn \
@@ -339,7 +339,7 @@ units: $(UNITS)
 T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(WIDE) \
 	-DOS='"'$(OS)'"' -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
 
-$(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/pull.h t/mux/wire.h
+$(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/frames.h t/mux/pull.h t/mux/wire.h
 	$(T) -o $@ $@.c $$(case $@ in (t/mux/*) echo libmux.a $(MUX_BASE) ;; \
 		(*) echo t/all.a ;; esac) $(CHECK_LIBS)
 

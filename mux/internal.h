@@ -44,10 +44,11 @@ struct stream {
 	uint16_t close_code; /* of the CLOSE to send */
 	uint16_t code_seen;  /* of the CLOSE that was read */
 	bool released;
-	bool opened;               /* OPENED was read */
-	bool shutdown;             /* EOF follows what tx holds */
-	bool discards;             /* DATA that is read is dropped */
-	bool lost;                 /* bytes of the peer were dropped */
+	bool opened;   /* OPENED was read */
+	bool shutdown; /* EOF follows what tx holds */
+	bool discards; /* DATA that is read is dropped */
+	bool lost;     /* bytes of the peer were dropped */
+	bool opened_sent;
 	bool scattered;            /* DATA was sent on more than one slot */
 	bool eof_seen, close_seen; /* read, but DATA before them may be missing */
 	bool eof_sent, eof_read, stop_sent, stop_read, close_sent, close_read;

@@ -28,6 +28,7 @@
 #define RETAINED_BULK (RETAINED - 1024 * 1024) /* then no DATA of busy streams */
 #define RETAINED_MOST (RETAINED + 1024 * 1024)
 #define SILENT_MOST 5000000   /* of a slot while others answer */
+#define SILENT_LATE 1000000   /* a tick that is later: this process stood still */
 #define LIMITED_AFTER 1000000 /* until the far side reports it */
 #define QUIET_SPAN 10000      /* quiet: less than a slice in this time */
 #define KEYSTROKE 512         /* bytes of a quiet stream that never wait */
@@ -126,18 +127,14 @@ mux_rtt(const struct mux *m)
 static int64_t
 limited_at(const struct mux *m)
 {
-	const struct slot *s;
-	int64_t at = 0;
+	int64_t at = 0, one;
 	unsigned i;
 
 	for (i = 0; i < m->slots; i++) {
-		s = m->slot[i];
-		if (s == NULL || !mux_takes_data(m, s))
+		if (m->slot[i] == NULL || !mux_takes_data(m, m->slot[i]))
 			continue;
-		if (s->limited_at == 0 || slot_flight(s) < s->cc.cwnd / 4)
-			return INT64_MAX;
-		if (s->limited_at > at)
-			at = s->limited_at;
+		one = slot_limited_at(m->slot[i], m->now);
+		at = one > at ? one : at;
 	}
 	return at == 0 ? INT64_MAX : at;
 }
@@ -470,16 +467,30 @@ put_limited(struct mux *m, unsigned char *dst)
 	    dst, FRAME_LIMITED, 0, m->limited ? (uint64_t)(m->now - at) / 1000 : 0, 4);
 }
 
+/*
+ * While no more bytes can be retained, only ACKs and the frames of lost slots are
+ * sent.  Without ACKs, two sides that wait for each other's ACKs would wait for
+ * ever.  TAIL is retained already.
+ */
+static size_t
+put_least(struct mux *m, struct slot *s, unsigned char *dst)
+{
+	size_t acks = 0, n;
+
+	if (slot_ack_is_due(s, m->now))
+		acks = slot_put_ack(s, dst, m->now);
+	n = acks + tail_put_link(m, s, dst + acks);
+	slot_sent(s, n, n > acks, m->now);
+	return n;
+}
+
 /* Frames that ignore the limit of bytes in flight. */
 static size_t
 put_urgent(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 {
+	size_t least = put_least(m, s, dst), n = least;
 	struct stream *t;
-	size_t n = 0;
 
-	if (slot_ack_is_due(s, m->now))
-		n += slot_put_ack(s, dst, m->now);
-	n += tail_put_link(m, s, dst + n);
 	if (s->due_ping)
 		n += frame_put_bare(dst + n, FRAME_PING, 0);
 	s->due_ping = false;
@@ -491,8 +502,7 @@ put_urgent(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 		n += stream_put_control(t, dst + n);
 		stream_free_if_done(t);
 	}
-	if (n > 0)
-		slot_sent(s, n, m->now);
+	slot_sent(s, n - least, true, m->now);
 	return n;
 }
 
@@ -505,7 +515,7 @@ put_tails(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 	while (room - n > FRAME_HEAD + CC_SLICE_LEAST && tail_has_piece(m, s) &&
 	       cc_room(&s->cc, m->now) > 0) {
 		one = tail_put(m, s, dst + n, room - n);
-		slot_sent(s, one, m->now);
+		slot_sent(s, one, true, m->now);
 		n += one;
 	}
 	return n;
@@ -519,32 +529,18 @@ put_turns(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 
 	while (turn > 0 && s->control.first == NULL && room - n > FRAME_HEAD + CC_SLICE_LEAST) {
 		turn = put_turn(m, s, dst + n, room - n);
-		if (turn > 0)
-			slot_sent(s, turn, m->now);
+		slot_sent(s, turn, true, m->now);
 		n += turn;
 	}
 	return n;
 }
 
-/*
- * While no more bytes can be retained, only ACKs and the frames of lost slots are
- * sent.  Without ACKs, two sides that wait for each other's ACKs would wait for
- * ever.  TAIL is retained already.
- */
 static size_t
 put_frames(struct mux *m, struct slot *s, unsigned char *dst, size_t most)
 {
-	size_t n = 0, turns;
+	size_t n, turns;
 
-	if (!is_full(m)) {
-		n = put_urgent(m, s, dst, most);
-	} else {
-		if (slot_ack_is_due(s, m->now))
-			n = slot_put_ack(s, dst, m->now);
-		n += tail_put_link(m, s, dst + n);
-		if (n > 0)
-			slot_sent(s, n, m->now);
-	}
+	n = is_full(m) ? put_least(m, s, dst) : put_urgent(m, s, dst, most);
 	n += put_tails(m, s, dst + n, most - n);
 	if (is_full(m))
 		return n;
@@ -1118,13 +1114,13 @@ mux_woke(struct mux *m, int64_t now)
 			slot_woke(m->slot[i], now);
 }
 
-/* When is ${s} silent for too long?  INT64_MAX: no bytes are in flight. */
+/* When is ${s} silent for too long?  INT64_MAX: no ACK is expected. */
 static int64_t
 silent_at(const struct slot *s)
 {
-	int64_t from = s->alive_at > s->flight_at ? s->alive_at : s->flight_at;
+	int64_t from = s->alive_at > s->asked_at ? s->alive_at : s->asked_at;
 
-	if (s->state != MUX_SLOT_UP || slot_flight(s) == 0)
+	if (s->state != MUX_SLOT_UP || !slot_waits(s))
 		return INT64_MAX;
 	return from + SILENT_MOST;
 }
@@ -1144,12 +1140,27 @@ others_answer(struct mux *m, const struct slot *s)
 		other = m->slot[i];
 		if (other == NULL || other == s || other->state != MUX_SLOT_UP)
 			continue;
-		if (other->alive_at > s->alive_at && other->alive_at > s->flight_at)
+		if (other->alive_at > s->alive_at && other->alive_at > s->asked_at)
 			answer = true;
 		else if (m->now - other->pinged_at >= SILENT_MOST)
 			slot_ping(other, m->now);
 	}
 	return answer;
+}
+
+/*
+ * After this process has stood still, one slot is read before the others.  Then
+ * silence counts from now on.
+ */
+static bool
+is_silent(struct mux *m, struct slot *s)
+{
+	if (m->now < silent_at(s))
+		return false;
+	if (m->now - silent_at(s) < SILENT_LATE)
+		return others_answer(m, s);
+	s->asked_at = m->now;
+	return false;
 }
 
 static void
@@ -1158,7 +1169,7 @@ tick_slot(struct mux *m, struct slot *s)
 	if (!slot_tick(s, m->now))
 		mux_lost(
 		    m, s->number, MUX_TIMEOUT, "nothing was received from the other side for 45 s");
-	else if (m->slots > 1 && m->now >= silent_at(s) && others_answer(m, s))
+	else if (m->slots > 1 && is_silent(m, s))
 		mux_lost(m, s->number, MUX_TIMEOUT, "this channel is silent, and others are not");
 }
 

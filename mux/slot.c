@@ -11,6 +11,7 @@
 #define ACKS_IN_CWND 8     /* at least */
 #define PING_AFTER 15000000
 #define SLEPT_AFTER 20000000 /* no tick for so long: this host slept */
+#define FULL_SPAN 100000     /* between two times when cwnd is full */
 #define WOKE_WAIT 15000000   /* for a byte of the peer after that */
 
 struct slot *
@@ -25,7 +26,7 @@ slot_new(unsigned number, bool far, int64_t now)
 	s->state = MUX_SLOT_STARTING;
 	s->ack_every = s->ack_every_sent = ACK_EVERY_LEAST;
 	s->due_hello = true;
-	s->alive_at = s->ticked_at = s->read_at = s->flight_at = now;
+	s->alive_at = s->ticked_at = s->read_at = s->asked_at = now;
 	cc_init(&s->cc, now);
 	return s;
 }
@@ -42,9 +43,9 @@ slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now)
 	s->carrier = NULL;
 	s->lost_on = NULL;
 	s->start_next = s->start_end;
-	s->unacked_at = s->pinged_at = s->limited_at = 0;
+	s->unacked_at = s->pinged_at = s->full_at = 0;
 	s->read_acked = s->read;
-	s->alive_at = s->ticked_at = s->read_at = s->flight_at = now;
+	s->alive_at = s->ticked_at = s->read_at = s->asked_at = now;
 	greeting_start(&s->greeting, far);
 }
 
@@ -87,12 +88,41 @@ slot_flight(const struct slot *s)
 	return s->cc.sent - s->cc.acked;
 }
 
-void
-slot_sent(struct slot *s, size_t n, int64_t now)
+bool
+slot_waits(const struct slot *s)
 {
-	if (slot_flight(s) == 0)
-		s->flight_at = now;
+	return s->cc.acked < s->asked;
+}
+
+/* Bulk that waits for ACKs fills cwnd again and again. */
+static void
+watch_limit(struct slot *s, int64_t now)
+{
+	if (slot_flight(s) < s->cc.cwnd - s->cc.cwnd / 4)
+		return;
+	if (slot_limited_at(s, now) == INT64_MAX)
+		s->limited_at = now;
+	s->full_at = now;
+}
+
+void
+slot_sent(struct slot *s, size_t n, bool asks, int64_t now)
+{
+	if (n == 0)
+		return;
+	if (asks && !slot_waits(s))
+		s->asked_at = now;
 	cc_sent(&s->cc, n, now);
+	if (asks)
+		s->asked = s->cc.sent;
+	watch_limit(s, now);
+}
+
+int64_t
+slot_limited_at(const struct slot *s, int64_t now)
+{
+	return s->full_at != 0 && now - s->full_at < FULL_SPAN + 2 * s->cc.rtt ? s->limited_at
+									       : INT64_MAX;
 }
 
 bool
@@ -146,21 +176,6 @@ slot_put_ack_every(struct slot *s, unsigned char *dst)
 /* ---- reading ---- */
 
 /*
- * Bulk that waits for ACKs keeps cwnd full.  Between two turns of the caller it
- * may be less full for a short time.
- */
-static void
-watch_limit(struct slot *s, int64_t now)
-{
-	uint64_t flight = slot_flight(s);
-
-	if (flight < s->cc.cwnd / 2)
-		s->limited_at = 0;
-	else if (s->limited_at == 0 && flight >= s->cc.cwnd - s->cc.cwnd / 4)
-		s->limited_at = now;
-}
-
-/*
  * A new channel repeats the bytes that the last one lost.  An ACK among them
  * can be older than the count in the SESSION of the peer.
  */
@@ -171,11 +186,10 @@ slot_on_ack(struct slot *s, bool keeps, int64_t now)
 
 	if (s->joins && count < s->cc.acked)
 		return true;
-	watch_limit(s, now);
 	if ((keeps && count < s->retain.acked) || count > s->retain.next ||
 	    !cc_acked(&s->cc, count, (int64_t)frame_get(s->body + 8, 4), now))
 		return false;
-	s->flight_at = now;
+	s->asked_at = now;
 	if (keeps)
 		retain_acked(&s->retain, count);
 	return true;
@@ -196,6 +210,7 @@ slot_woke(struct slot *s, int64_t now)
 	if (s->state != MUX_SLOT_UP)
 		return;
 	s->alive_at = now - (SLOT_DEAD_AFTER - WOKE_WAIT);
+	s->asked_at = now;
 	slot_ping(s, now);
 }
 

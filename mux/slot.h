@@ -57,8 +57,10 @@ struct slot {
 	int64_t unacked_at;        /* of the first byte without an ACK; 0: none */
 	int64_t read_at;           /* of the last byte */
 	int64_t alive_at;          /* of the last byte, or set by slot_woke */
-	int64_t flight_at;         /* of the last ACK, or of the first byte after it */
-	int64_t limited_at;        /* since when cwnd limits bulk; 0: it does not */
+	int64_t asked_at;          /* of the last ACK, or of the first frame that needs one */
+	uint64_t asked;            /* cc.sent after the last frame that needs an ACK */
+	int64_t full_at;           /* when cwnd was full last; 0: never */
+	int64_t limited_at;        /* the first time of those that follow each other */
 	uint64_t data_end;         /* position after the last DATA */
 	int64_t ticked_at, pinged_at;
 	int64_t room_at; /* next try to get memory for output; 0: none */
@@ -97,9 +99,18 @@ void slot_put_start(
 uint64_t slot_flight(const struct slot *s);
 
 /*
- * slot_sent(s, n, now): ${n} bytes of frames were added to the retained ones.
+ * slot_sent(s, n, asks, now):
+ * ${n} bytes of frames were added to the retained ones.  ${asks}: not only ACK,
+ * which needs no ACK.
+ *
+ * slot_waits(s): Is an ACK expected?
+ *
+ * slot_limited_at(s, now):
+ * Since when does cwnd limit bulk?  INT64_MAX: it does not.
  */
-void slot_sent(struct slot *s, size_t n, int64_t now);
+void slot_sent(struct slot *s, size_t n, bool asks, int64_t now);
+bool slot_waits(const struct slot *s);
+int64_t slot_limited_at(const struct slot *s, int64_t now);
 
 /*
  * slot_ack_is_due(s, now), slot_put_ack(s, dst, now), slot_put_ack_every(s,

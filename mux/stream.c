@@ -538,13 +538,13 @@ stream_reason(const struct stream *s)
 
 /* ---- frames to send ---- */
 
-/* Until the far side has the stream, its frames must not overtake OPEN. */
+/* No frame of a stream may overtake OPEN, or the DATA before OPENED. */
 struct queue *
 stream_flows(struct stream *s)
 {
 	struct mux *m = s->mux;
 
-	if (m->slots > 1 && (m->role == MUX_FAR || s->opened))
+	if (m->slots > 1 && (s->opened || s->opened_sent))
 		return m->flows;
 	return m->slot[s->home]->flows;
 }
@@ -652,8 +652,10 @@ stream_put_control(struct stream *s, unsigned char *dst)
 
 	if (s->due_open)
 		n += put_open(s, dst);
-	if (s->due_opened && open)
+	if (s->due_opened && open) {
 		n += frame_put_bare(dst + n, FRAME_OPENED, s->id);
+		s->opened_sent = true;
+	}
 	if (s->due_stop && open && !s->eof_read)
 		n += frame_put_bare(dst + n, FRAME_STOP, s->id);
 	if (s->due_credit && open && !s->stop_sent && s->consumed > 0)
@@ -751,6 +753,13 @@ keep_early(struct stream *s, struct slot *slot, uint64_t at)
 		stream_reset(s, MUX_NO_ROOM, "out of memory");
 }
 
+/* The owner must read OPENED before DATA that has overtaken it. */
+static bool
+delivers(const struct stream *s)
+{
+	return s->mux->role == MUX_FAR || s->opened;
+}
+
 /* Does DATA from ${at} break a rule? */
 static const char *
 check_data(const struct stream *s, const struct slot *slot, uint64_t at)
@@ -793,7 +802,7 @@ stream_start_data(struct stream *s, struct slot *slot)
 		return NULL;
 	}
 	slot->data = s;
-	if (at != s->rx_next || (!plain && s->mux->role == MUX_NEAR && !s->opened))
+	if (at != s->rx_next || (!plain && !delivers(s)))
 		keep_early(s, slot, at);
 	return NULL;
 }
@@ -807,7 +816,7 @@ advance(struct stream *s)
 	size_t had;
 	unsigned i;
 
-	while ((e = s->early) != NULL && e->at == s->rx_next) {
+	while (delivers(s) && (e = s->early) != NULL && e->at == s->rx_next) {
 		stream_mark_dirty(s);
 		had = s->rx.used;
 		if (!buf_put(&s->rx, e->bytes, e->have)) {
