@@ -449,8 +449,9 @@ log_say(enum log_level level, const char *fmt, ...)
 	errno = saved;
 }
 
-void
-log_quote(enum log_level level, const char *text)
+/* Write a line without LOG_PREFIX.  On a terminal, ${lit} bytes are bold. */
+static void
+quote(enum log_level level, const char *text, size_t lit)
 {
 	char line[LINE_SIZE];
 	int saved = errno;
@@ -460,23 +461,20 @@ log_quote(enum log_level level, const char *text)
 		return;
 	stamp = write_stamp(line);
 	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s", text);
-	write_message(level, line, stamp, strlen(line), 0, "");
+	write_message(level, line, stamp, strlen(line), lit, BOLD);
 	errno = saved;
+}
+
+void
+log_quote(enum log_level level, const char *text)
+{
+	quote(level, text, 0);
 }
 
 void
 log_link(const char *text, size_t n)
 {
-	char line[LINE_SIZE];
-	int saved = errno;
-	size_t stamp;
-
-	if (shown < LOG_NOTICE)
-		return;
-	stamp = write_stamp(line);
-	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s", text);
-	write_message(LOG_NOTICE, line, stamp, strlen(line), n, BOLD);
-	errno = saved;
+	quote(LOG_NOTICE, text, n);
 }
 
 /* ---- failures of connections ---- */
