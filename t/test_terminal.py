@@ -197,7 +197,7 @@ def test_start(tunnel, far, tmp, terminal, width):
     assert lines[-1] == '' and not [n for n in t.screen.wrapped if n < 5], lines
     assert t.screen.colours(lines[4].split()[0]) == {BOLD}
     assert t.screen.colours(TICK + ' ') == {GREEN}
-    assert {line[0] for line in t.seen if 'waiting' in line} > set(DOTS[:3])
+    assert len({line[0] for line in t.seen if 'waiting' in line}) > 3
     assert any(re.search(r'copying relay.* \d+/\d+ KiB', line) for line in t.seen), t.seen
     assert any(BAR in line for line in t.seen) or width == 40
     assert all(len(line) < width for line in status_lines(t)), t.seen
