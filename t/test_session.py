@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -779,6 +780,22 @@ def test_end(tunnel, far, echo, mark, sessions):
     exchange(clients[0], b'y')
     assert kept[0].stop() == 0
     assert sessions() == {}
+
+
+def test_directory_of_a_tunnel(tunnel, far, echo, mark, sessions):
+    """Goal: the directory of a COMMAND, "@/", is not listed as a session, and
+    its sockets stay."""
+    r = tunnel('-k', '60', '-L', '127.0.0.1:0:@/s', far.here(), '--', sys.executable, '-c',
+               'import os, socket, sys, time\n'
+               's = socket.socket(socket.AF_UNIX)\n'
+               's.bind(sys.argv[1])\n'
+               'print("bound", sys.argv[1], flush=True)\n'
+               'time.sleep(100)', '@/s')
+    path = r.says('bound ').split()[-1]
+    place, = places(mark) - {os.path.dirname(path)}
+    assert set(sessions('-k', '0')) == {place.split('-')[-1]}
+    assert os.path.exists(path)
+    assert r.stop() in (0, 128 + signal.SIGTERM), r.err()
 
 
 def test_keeper_that_hangs(tunnel, far, echo, mark, sessions):

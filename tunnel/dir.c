@@ -13,8 +13,8 @@
 #include "tunnel/dir.h"
 
 #define TMP "/tmp"
-#define PREFIX "relay-"
-#define DIGITS 16 /* of its name, hexadecimal */
+#define PREFIX "relay-at-" /* "relay-" and digits: a session, see keeper.c */
+#define DIGITS 16          /* of its name, hexadecimal */
 #define LOCK ".relay"
 #define TRIES 16
 

@@ -561,6 +561,8 @@ ask_at(const char *name, int out, const char *question)
 			rmdir(dir);
 		return;
 	}
+	if (!S_ISSOCK(st.st_mode))
+		return;
 	snprintf(age, sizeof(age), "%ld", seconds);
 	if (ask(path, out, question))
 		write_line(out, name, age);
