@@ -58,7 +58,7 @@
 
 /* Of COMMAND, in us. */
 #define WAIT_PAUSE 250000   /* between two attempts to reach a target */
-#define WAIT_QUIET 15000000 /* until the cause of the wait is logged, once */
+#define WAIT_QUIET 15000000 /* until the wait is logged, once */
 #define STOP_MOST 13000000  /* for SIGTERM, SIGKILL and the last output */
 #define KILL_MOST 3000000   /* for SIGKILL and the last output */
 #define DRAIN_MOST 2000000  /* for connections, when COMMAND has ended by itself */
@@ -77,7 +77,7 @@ struct relay {
 	int run_stops;           /* near: how often COMMAND was asked to stop */
 	int64_t run_until;       /* COMMAND stops or has ended: end the link then; 0: neither */
 	int run_status;          /* of relay, when the link ends for this reason */
-	int64_t explain_at;      /* log why a target cannot be reached; 0: was logged */
+	int64_t explain_at;      /* log that a target does not answer; 0: was logged */
 	struct progress progress;
 	struct pollset ps;
 	int signal_fd, signal_slot, stdout_slot;
@@ -619,22 +619,27 @@ forward_refused(struct relay *r, struct forward *f)
 }
 
 static void
+explain_wait(struct relay *r, const struct forward *f)
+{
+	if (r->explain_at == 0 || r->ps.now < r->explain_at)
+		return;
+	r->explain_at = 0;
+	log_say(
+	    LOG_NOTICE, "still waiting: %s does not listen on %s", run_name(r->run), f->to_text);
+}
+
+static void
 retry_forward(struct relay *r, struct forward *f)
 {
-	bool asked, quiet = r->explain_at == 0 || r->ps.now < r->explain_at;
+	bool near = f->kind == FORWARD_NEAR;
 
 	if (r->ps.now < f->retry_at) {
 		pollset_until(&r->ps, f->retry_at);
 		return;
 	}
-	if (f->kind == FORWARD_NEAR) {
-		asked = tunnel_probe(r->tunnel, f, quiet);
-		if (!quiet)
-			r->explain_at = 0;
-	} else {
-		asked = tunnel_ask(r->tunnel, f);
-	}
-	if (!asked)
+	if (near)
+		explain_wait(r, f);
+	if (!(near ? tunnel_probe(r->tunnel, f, true) : tunnel_ask(r->tunnel, f)))
 		forward_refused(r, f);
 }
 

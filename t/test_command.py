@@ -379,6 +379,22 @@ def test_output_as_it_is(tunnel, far):
                          b'status 1\n'), text
 
 
+def test_at_a_terminal(tunnel, far):
+    """Goal: the status line is erased before output, and not mixed with it."""
+    ours, theirs = os.openpty()
+    r = tunnel('-L', '127.0.0.1:0:@/s', far.here(), '--', 'sleep 0.3; printf out; exit 1',
+               env={'TERM': 'xterm'}, stderr=theirs)
+    os.close(theirs)
+    assert r.wait() == 5
+    text = b''
+    with contextlib.suppress(OSError):    # EIO: the terminal was closed
+        while True:
+            text += os.read(ours, 4096)
+    os.close(ours)
+    assert text.endswith(b'waiting for the target\x1b[0m\r\x1b[Kout\r\n'
+                         b'relay: the command exited with status 1\r\n'), text
+
+
 def test_background(run, far, tmp, mark):
     """Goal: -f waits for the server; later output goes to the log of -E.  The
     end of COMMAND ends relay."""
