@@ -615,11 +615,12 @@ def test_jupyter(tunnel, far, hosts, mark):
     r = tunnel('-L', '127.0.0.1:0:@/sock', 'login', 'node', '--', 'jupyter', 'notebook',
                '--allow-root', '--no-browser', '--sock=@/sock', '--NotebookApp.token=' + token,
                start_new_session=True)
-    url = 'http://%s/api/' % wait_for(lambda: r.addresses, 60)[0]
+    r.says('is running at', 60)
+    url = 'http://%s/api/' % r.address
     request = urllib.request.Request(url + 'kernels?token=' + token, data=b'{}', method='POST')
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.status == 201
     wait_for(lambda: running(mark, 'ipykernel'))
     interrupt(r)
-    assert r.wait(13) == 0
+    assert r.wait(25) == 0
     silent(mark)
