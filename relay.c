@@ -154,7 +154,8 @@ watch_run(struct relay *r)
 	}
 }
 
-static void
+/* Return false after an error, which was logged. */
+static bool
 start_run(struct relay *r)
 {
 	const struct options *o = &r->opt;
@@ -162,15 +163,16 @@ start_run(struct relay *r)
 	if (!run_start(r->run, tunnel_mux(r->tunnel))) {
 		log_say(LOG_ERROR, "cannot run %s: no memory", run_name(r->run));
 		tunnel_stop(r->tunnel, STATUS_SYSTEM);
-		return;
+		return false;
 	}
 	r->explain_at = r->ps.now + WAIT_QUIET;
 	if (tunnel_keeps(r->tunnel))
-		return;
+		return true;
 	log_say(LOG_NOTICE, "%s ends when the line is lost: %s", run_name(r->run),
 	    o->keep != 0                 ? "the last hop keeps no session"
 	    : hops_any_command(&o->hops) ? "a hop is a command, which ends with the line"
 					 : "-k 0 keeps no session");
+	return true;
 }
 
 /* The loop ends as soon as no child is left. */
@@ -585,8 +587,8 @@ link_up(struct relay *r)
 		log_say(LOG_INFO, "connected to %s", tunnel_peer(r->tunnel));
 	if (tunnel_resumed(r->tunnel))
 		return;
-	if (r->run != NULL) /* first: it makes the directory */
-		start_run(r);
+	if (r->run != NULL && !start_run(r)) /* first: it makes the directory */
+		return;
 	if (o->from.kind == ENDPOINT_STDIO)
 		join_stdio(r);
 	else

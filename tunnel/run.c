@@ -182,9 +182,12 @@ write_piece(struct run *r)
 static void
 end(struct run *r)
 {
+	const char *reason = stream_reason(r->stream);
+
 	r->life = r->reason[0] != '\0' ? RUN_ENDED : RUN_REFUSED;
 	if (r->life == RUN_REFUSED)
-		snprintf(r->reason, sizeof(r->reason), "%s", stream_reason(r->stream));
+		snprintf(r->reason, sizeof(r->reason), "%s",
+		    *reason != '\0' ? reason : "it does not report how the command ended");
 	stream_release(r->stream);
 	r->stream = NULL;
 }

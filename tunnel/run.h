@@ -35,7 +35,7 @@ enum run_life { RUN_IDLE, RUN_ALIVE, RUN_ENDED, RUN_REFUSED };
  * run_life(r): RUN_ENDED: all output was written.  NULL: RUN_IDLE.
  * run_name(r): COMMAND in messages.
  * run_reason(r): RUN_ENDED: how COMMAND ended, to follow run_name.  RUN_REFUSED:
- * why the far side refused it, or "".
+ * why the far side refused it.
  */
 struct run *run_new(char *const *words);
 bool run_start(struct run *r, struct mux *m);
