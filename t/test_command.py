@@ -32,10 +32,7 @@ PAGE = b'the page of COMMAND'
 # A program that serves PAGE on the sockets that it is given.
 SERVER = '''#!/usr/bin/python3
 import json, os, signal, socket, sys, threading
-def stop(*_):
-    print('bye', flush=True)
-    os._exit(0)
-signal.signal(signal.SIGTERM, stop)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print('words ' + json.dumps(sys.argv[1:]), flush=True)
 def serve(path):
     s = socket.socket(socket.AF_UNIX)
@@ -49,9 +46,11 @@ def serve(path):
             pass
         c.close()
 paths = [w.split('=')[-1] for w in sys.argv[1:] if '/' in w]
-for path in paths[1:]:
+for path in paths:
     threading.Thread(target=serve, args=(path,), daemon=True).start()
-serve(paths[0])
+signal.sigwait([signal.SIGTERM])
+print('bye', flush=True)
+os._exit(0)
 ''' % PAGE.decode()
 
 
@@ -138,6 +137,9 @@ def test_from_a_command_to_its_page(tunnel, far, hosts, mark):
     assert stat.S_IMODE(os.stat(here).st_mode) == 0o700 and here.startswith('/tmp/relay-')
     assert r.addresses[2] == here + '/back' and os.path.exists(here + '/back')
     assert 'ends when the line is lost' not in r.err()
+    for pid, line in rig.marked(mark).items():
+        if line.startswith(rig.RELAY):
+            rig.quiet(pid)
     interrupt(r)
     assert r.wait(3) == 0
     hosts.wait_for_silence(mark)
@@ -248,13 +250,14 @@ def test_far_side_without_permission(tunnel, far):
 
 STUBBORN = '''#!/usr/bin/python3
 import os, signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, lambda *_: print('SIGTERM %s' % sys.argv[1], flush=True))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 if sys.argv[1] == 'leader':
     for name in sys.argv[2:]:
         subprocess.Popen([sys.argv[0], name], start_new_session=name == 'session')
 print('ready ' + sys.argv[1], flush=True)
 while True:
-    time.sleep(100)
+    signal.sigwait([signal.SIGTERM])
+    print('SIGTERM ' + sys.argv[1], flush=True)
 '''
 
 
