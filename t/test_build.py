@@ -71,9 +71,10 @@ def functions(text):
 
 
 def built_for(system):
-    """The code of the system's file, and that of os_posix.c if the file
-    includes it."""
-    own = text_of(BASE + '/os_%s.c' % system)
+    """The code of the system's file, without the branches after #elif, and that
+    of os_posix.c if the file includes it."""
+    own = re.sub(r'^#elif .*?(?=^#endif)', '', text_of(BASE + '/os_%s.c' % system),
+                 flags=re.M | re.S)
     if '#include "base/os_posix.c"' not in own:
         return own
     has = re.findall(r'^\s*#\s*define (OS_HAS_\w+)', own, re.M)
