@@ -16,7 +16,10 @@
  * If the side is a stream of a link, these files replace conn/fdpair.c:
  *
  *   mux/stream.c        one stream of a link: queues and flow control
+ *   mux/early.c         bytes that were read before those in front of them
  *   mux/mux.c           all streams of a link; frames from and to bytes
+ *   mux/slot.c          what belongs to one channel at a time
+ *   mux/tail.c          what a lost channel has not delivered
  *   mux/queue.c         the streams that have something to send
  *   mux/cc.c            congestion control: how much may be in flight
  *   mux/retain.c        the bytes that were sent and are not acknowledged

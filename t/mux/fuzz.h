@@ -3,7 +3,9 @@
  *
  * The input is a list of steps.  A step is one byte, which selects how many
  * bytes to feed or what else happens, and then the bytes to feed.  An input of
- * even length is read by a side that keeps a session.  What an owner does with its stream depends on that byte and on the stream's place.
+ * even length is read by a side that keeps a session.  A step can select
+ * another slot, whose channel the next bytes come from.  What an owner does with
+ * its stream depends on the byte of the step and on the stream's place.
  */
 #ifndef T_FUZZ_H
 #define T_FUZZ_H
@@ -11,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mux/frame.h"
 #include "mux/mux.h"
 #include "t/mux/pull.h"
 
@@ -28,6 +31,8 @@
 static struct mux *fuzz;
 static struct stream *fuzz_stream[FUZZ_OWNERS];
 static int64_t fuzz_now;
+static unsigned fuzz_slot;
+static uint32_t fuzz_generation;
 static const unsigned char *fuzz_in;
 static size_t fuzz_left;
 
@@ -120,6 +125,7 @@ fuzz_turn(unsigned what)
 	size_t n, most = MUX_PULL + (what & 1) * MUX_PULL;
 	struct stream *s;
 	int i, turns = 0;
+	unsigned k;
 
 	mux_tick(fuzz, fuzz_now);
 	while ((s = mux_accept(fuzz)) != NULL) {
@@ -130,13 +136,17 @@ fuzz_turn(unsigned what)
 	for (i = 0; i < FUZZ_OWNERS; i++)
 		if (fuzz_stream[i] != NULL)
 			fuzz_use(i, (what * 31 + (unsigned)i * 97) & 255);
-	while (mux_has_output(fuzz, 0) && (n = pull_into(fuzz, out, most, fuzz_now)) > 0) {
-		FUZZ_MUST(n <= most);
-		FUZZ_MUST(++turns < 100000);
-	}
+	for (k = 0; k < MUX_SLOTS; k++)
+		while (mux_has_output(fuzz, k) &&
+		       (n = pull_slot(fuzz, k, out, most, fuzz_now)) > 0) {
+			FUZZ_MUST(n <= most);
+			FUZZ_MUST(++turns < 100000);
+		}
 	fuzz_dirty();
 	fuzz_check();
 }
+
+static const unsigned char fuzz_id[MUX_SESSION] = "0123456789abcde";
 
 /*
  * The channel is lost, or another one is attached: with a magic and a SESSION
@@ -145,17 +155,47 @@ fuzz_turn(unsigned what)
 static void
 fuzz_channel(unsigned what)
 {
+	unsigned k;
+
 	if (what < 147)
-		mux_lost(fuzz, 0, MUX_RESET, "lost");
-	if (mux_state(fuzz) != MUX_DOWN)
-		return;
-	FUZZ_MUST(!mux_has_output(fuzz, 0));
-	FUZZ_MUST(mux_deadline(fuzz) == INT64_MAX);
-	if (what > 144)
-		mux_attach(fuzz, 0, what % 2 == 0, fuzz_now);
+		mux_lost(fuzz, fuzz_slot, MUX_RESET, "lost");
+	if (mux_state(fuzz) == MUX_DOWN) {
+		for (k = 0; k < MUX_SLOTS; k++)
+			FUZZ_MUST(!mux_has_output(fuzz, k));
+		FUZZ_MUST(mux_deadline(fuzz) == INT64_MAX);
+	}
+	if (what > 144 && mux_state(fuzz) == MUX_DOWN &&
+	    mux_slot_state(fuzz, fuzz_slot) == MUX_SLOT_DOWN)
+		mux_attach(fuzz, fuzz_slot, what % 2 == 0, fuzz_now);
 }
 
-static const unsigned char fuzz_id[MUX_SESSION] = "0123456789abcde";
+/* A slot is started: the near side adds one, the far side accepts a claim. */
+static void
+fuzz_start_slot(void)
+{
+	struct session s = { .kind = SESSION_JOIN,
+		.slot = (uint8_t)fuzz_slot,
+		.generation = ++fuzz_generation };
+
+	memcpy(s.id, fuzz_id, sizeof(s.id));
+	if (mux_role(fuzz) == MUX_NEAR)
+		mux_add_slot(fuzz, fuzz_now);
+	else if (mux_claimed_slot(fuzz, &s) != -1) {
+		mux_lost(fuzz, fuzz_slot, MUX_RESET, "replaced");
+		mux_accept_slot(fuzz, &s, false, fuzz_now);
+	}
+}
+
+static void
+fuzz_slots(unsigned what)
+{
+	if (what < 158)
+		fuzz_slot = what - 150;
+	else if (what == 158)
+		fuzz_start_slot();
+	else
+		mux_close_slot(fuzz, fuzz_slot);
+}
 
 static void
 fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
@@ -167,6 +207,8 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 	fuzz_now = 1000000;
 	fuzz_in = p;
 	fuzz_left = n;
+	fuzz_slot = 0;
+	fuzz_generation = 0;
 	fuzz = mux_new(role, FUZZ_MEMORY, "fuzz", fuzz_now);
 	FUZZ_MUST(fuzz != NULL);
 	mux_limit_streams(fuzz, FUZZ_STREAMS);
@@ -179,7 +221,7 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 			k = what < 100 ? what + 1 : (what - 99) * 600;
 			if (k > fuzz_left)
 				k = (unsigned)fuzz_left;
-			mux_feed(fuzz, 0, fuzz_in, k, fuzz_now);
+			mux_feed(fuzz, fuzz_slot, fuzz_in, k, fuzz_now);
 			fuzz_in += k;
 			fuzz_left -= k;
 		} else if (what < 144) {
@@ -187,6 +229,8 @@ fuzz_run(enum mux_role role, const uint8_t *p, size_t n)
 			fuzz_turn(what);
 		} else if (what < 150) {
 			fuzz_channel(what);
+		} else if (what < 160) {
+			fuzz_slots(what);
 		} else if (what == 255 && role == MUX_NEAR) {
 			struct stream *s = mux_open(fuzz, "/fuzz");
 

@@ -965,11 +965,26 @@ finish(void)
 static void
 leave(void)
 {
+	struct stream *t;
+	uint32_t k;
 	int i;
 
+	for (i = 0; i < 2; i++) {
+		if (one_in(2))
+			mux_bye(end_of(i), MUX_RESET, "cut");
+		else
+			mux_end(end_of(i), MUX_RESET, "cut");
+		take_dirty();
+		for (k = 0; k < flows; k++) {
+			t = flow[k].side[i].s;
+			CHECK(t == NULL || (stream_is_closed(t) && sends_no_more(t)),
+			    "a stream outlives its link");
+			if (t != NULL)
+				check_dirty(&flow[k], &flow[k].side[i]);
+		}
+	}
 	release_all();
 	for (i = 0; i < 2; i++) {
-		mux_end(end_of(i), MUX_END, "");
 		while (mux_accept(end_of(i)) != NULL)
 			;
 		CHECK(stats(end_of(i)).reserved == 0, "mux %d: %lu bytes stay reserved at the end",
