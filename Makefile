@@ -1,8 +1,9 @@
-# Build:    all  static  cross  install  install-strip  uninstall  clean  distclean
+# Build:    all  static  cross  cross-all  clean  distclean
+# Install:  install  install-strip  uninstall
 # Package:  source  dist  deb
 # Prepare:  deps  deps-all
-# Test:     check  check-browser  check-faults  check-macos  soak  simulate  fuzz  valgrind
-#           coverage
+# Test:     check  check-browser  check-cross  check-faults  check-macos
+#           coverage  fuzz  simulate  soak  valgrind
 # Measure:  bench  lines  size
 # Examine:  lint  layers  analyse
 # Show:     demo
@@ -167,7 +168,9 @@ OZ = $$($(STATIC_CC) -Oz -E -x c /dev/null >/dev/null 2>&1 && echo -Oz || echo -
 SMALL = $(OZ) -flto -flto-partition=one -static -s -ffunction-sections -fdata-sections \
 	-fno-asynchronous-unwind-tables -fno-pie -no-pie -fstack-protector-strong \
 	-Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
-STATIC_MAX = 204800 # bytes
+# In bytes: what it may have, and what it should have.
+STATIC_MAX = 221184
+STATIC_GOAL = 204800
 
 static: relay-static
 	cp relay-static relay-$(TYPE)
@@ -179,7 +182,7 @@ relay-static: $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 # Print the lines of C and the size of the static relay.
 size: relay-static
 	@echo "$$(cat $(SOURCES) $(SYSTEMS) $(HEADERS) | wc -l) lines of C with headers"
-	@echo "$$(wc -c <relay-static) bytes in relay-static; the limit is $(STATIC_MAX)"
+	@echo "$$(wc -c <relay-static) bytes in relay-static; the goal is $(STATIC_GOAL)"
 	@[ $$(wc -c <relay-static) -le $(STATIC_MAX) ]
 
 # Without a static relay, a tunnel copies ./relay itself, which does not start
@@ -214,19 +217,32 @@ CROSS_LINUX = $(CROSS_SMALL) -Xclang -Oz -fstack-protector-strong -static -Wl,--
 	-o $@ $(SOURCES) base/os_linux.c
 CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES) base/os_darwin.c
 
-# Limits in bytes.  The limit of ppc64le is higher: each instruction has four
-# bytes, and each function computes the address of its data in two more
-# instructions.  So is that of macOS on arm64: its segments are multiples of
-# 16 KiB.
-CROSS_MAX = 212992
-CROSS_MAX_PPC = 262144
-CROSS_MAX_MAC = 245760
+# Limits in bytes.  That of machines whose instructions all have four bytes is
+# higher.  On ppc64le, each function computes the address of its data in two
+# more instructions.
+CROSS_MAX = 221184
+CROSS_MAX_WIDE = 278528
 FITS = [ $$(wc -c <$@) -lt $$max ] || { echo "$@ has $$(wc -c <$@) bytes; the limit is $$max"; \
 	rm $@; exit 1; }
 
 cross: $(CROSSED)
 
-$(CROSSED): $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
+# Machine types that a release has no binary for.  They show that relay works
+# with 32 bits and with the other byte order.
+FURTHER = relay-Linux-armv7l relay-Linux-i686 relay-Linux-s390x
+
+# The linker of zig 0.11 has no s390x.  A static program with glibc can look up
+# names only if the same glibc is there.
+CROSS_S390X = s390x-linux-gnu-gcc
+
+cross-all: $(CROSSED) $(FURTHER)
+
+# Join the sides of links on different machine types, under qemu.
+check-cross: relay cross-all
+	@t/need qemu-s390x-static
+	$(PYTHON) -m pytest -q t/test_cross.py
+
+$(CROSSED) $(FURTHER): $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 
 relay-Linux-x86_64:
 	$(CROSS) -target x86_64-linux-musl $(STRICT) $(CROSS_LINUX)
@@ -236,7 +252,7 @@ relay-Linux-aarch64:
 	@max=$(CROSS_MAX); $(FITS)
 relay-Linux-ppc64le:
 	$(CROSS) -target powerpc64le-linux-musl $(STRICT) $(CROSS_LINUX) -fno-stack-protector
-	@max=$(CROSS_MAX_PPC); $(FITS)
+	@max=$(CROSS_MAX_WIDE); $(FITS)
 relay-Linux-riscv64:
 	$(CROSS) -target riscv64-linux-musl $(STRICT) $(CROSS_LINUX)
 	@max=$(CROSS_MAX); $(FITS)
@@ -245,7 +261,17 @@ relay-Darwin-x86_64:
 	@max=$(CROSS_MAX); $(FITS)
 relay-Darwin-arm64:
 	$(CROSS) -target aarch64-macos $(STRICT) $(CROSS_DARWIN)
-	@max=$(CROSS_MAX_MAC); $(FITS)
+	@max=$(CROSS_MAX_WIDE); $(FITS)
+
+relay-Linux-armv7l:
+	$(CROSS) -target arm-linux-musleabihf $(STRICT) $(CROSS_LINUX)
+	@max=$(CROSS_MAX_WIDE); $(FITS)
+relay-Linux-i686:
+	$(CROSS) -target x86-linux-musl $(STRICT) $(CROSS_LINUX)
+	@max=$(CROSS_MAX); $(FITS)
+relay-Linux-s390x:
+	@t/need $(CROSS_S390X)
+	$(CROSS_S390X) $(STRICT) -Os -s -static -o $@ $(SOURCES) base/os_linux.c
 
 # ---- install ----
 
