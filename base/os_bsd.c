@@ -83,8 +83,8 @@ os_close_from(int fd)
  * The kernel copies the list of the TCP sockets that this user may see
  * (security.bsd.see_other_uids, jails).  To other sockets, it has no answer.
  */
-int
-os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+static int
+find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 {
 	static const struct pcblist_form form = { .head = sizeof(struct xinpgen),
 		.length = sizeof(((struct xtcpcb *)0)->xt_len),
@@ -108,8 +108,8 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
  * end: its own is ${peer}.  The user is -1 if that end did not connect, or has
  * gone.
  */
-int
-os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+static int
+find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 {
 	int mib[] = { CTL_NET, PF_INET, IPPROTO_TCP, TCPCTL_IDENT };
 	struct tcp_ident_mapping map;
@@ -127,6 +127,15 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	}
 	*uid = (uid_t)map.euid;
 	return 1;
+}
+
+#endif
+#if defined(OS_HAS_PEER_UID)
+
+int
+os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+{
+	return find_uid(peer, local, uid);
 }
 
 #endif
