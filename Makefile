@@ -82,7 +82,7 @@ SCRIPT = tunnel/bootstrap_sh.h
 
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_pcblist \
 	t/base/check_poll t/base/check_signals t/base/check_status t/base/check_tree \
-	t/mux/check_cc t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
+	t/mux/check_cc t/mux/check_early t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
 	t/mux/check_retain t/mux/check_slots t/mux/simulate \
 	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \
 	t/net/check_lookup t/net/check_unixpath \

@@ -161,7 +161,8 @@ int mux_accept_slot(struct mux *m, const struct session *session, bool skip_magi
  *
  * mux_add_slot(m, now):
  * Near, in the state MUX_UP: start a free slot on another channel.  Return its
- * number, or -1: no slot is free, or there is no memory.
+ * number, or -1: no slot is free, or there is no memory.  The caller has closed
+ * the earlier channel of each free slot.
  *
  * mux_close_slot(m, slot):
  * Near: send no more DATA on ${slot}, and free it when both sides have read all

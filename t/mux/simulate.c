@@ -646,11 +646,15 @@ random_channel(void)
 static void
 add_slot(void)
 {
+	struct channel *c;
 	int slot;
 
 	add_at = now + upto(one_in(2) ? 50000 : SECOND);
 	if (mux_state(near) != MUX_UP || ups(0) >= wanted)
 		return;
+	for (c = channel; c < channel + CHANNELS; c++)
+		if (c->used && c->open[0] && is_free(0, c->slot))
+			close_end(c, 0);
 	slot = mux_add_slot(near, now);
 	if (slot == -1)
 		return;

@@ -1,0 +1,97 @@
+/* check_early.c - pieces of a stream that were read too early */
+#include "t/check.h"
+
+#include "mux/early.h"
+
+static struct early *list;
+static uint32_t pieces;
+
+static void
+add(uint64_t at, size_t n)
+{
+	struct early *e = early_add(&list, at, n, &pieces);
+	size_t i;
+
+	ck_assert_ptr_nonnull(e);
+	ck_assert_uint_le(e->have + n, e->room);
+	for (i = 0; i < n; i++)
+		e->bytes[e->have++] = (unsigned char)(at + i);
+}
+
+static void
+drop(void)
+{
+	while (list != NULL)
+		early_pop(&list, &pieces);
+	ck_assert_uint_eq(pieces, 0);
+}
+
+START_TEST(pieces_are_kept_in_order)
+{
+	static const uint64_t orders[6][3] = { { 10, 30, 50 }, { 10, 50, 30 }, { 30, 10, 50 },
+		{ 30, 50, 10 }, { 50, 10, 30 }, { 50, 30, 10 } };
+	uint64_t at = 0;
+	struct early *e;
+	int i;
+
+	for (i = 0; i < 3; i++)
+		add(orders[_i][i], 5);
+	ck_assert_uint_eq(pieces, 3);
+	for (e = list; e != NULL; e = e->next) {
+		ck_assert_uint_gt(e->at, at);
+		at = e->at;
+		ck_assert_uint_eq(e->have, 5);
+		ck_assert_uint_eq(e->bytes[4], at + 4);
+	}
+	drop();
+}
+END_TEST
+
+START_TEST(a_piece_without_a_gap_is_merged_up_to_the_limit)
+{
+	uint64_t at;
+	size_t i;
+
+	for (at = 7; at < 7 + EARLY_MERGED; at++)
+		add(at, 1);
+	ck_assert_uint_eq(pieces, 1);
+	for (i = 0; i < EARLY_MERGED; i++)
+		ck_assert_uint_eq(list->bytes[i], (unsigned char)(7 + i));
+	add(at, 1);
+	ck_assert_uint_eq(pieces, 2);
+	drop();
+}
+END_TEST
+
+/* Bytes of a piece that is still being read come first. */
+START_TEST(an_incomplete_piece_is_not_extended)
+{
+	ck_assert_ptr_nonnull(early_add(&list, 10, 5, &pieces));
+	add(15, 5);
+	ck_assert_uint_eq(pieces, 2);
+	drop();
+}
+END_TEST
+
+START_TEST(every_overlap_is_found)
+{
+	uint64_t at;
+	size_t n;
+
+	add(10, 5);
+	add(20, 5);
+	for (at = 0; at < 30; at++)
+		for (n = 1; n < 30; n++)
+			ck_assert_int_eq(early_overlaps(list, at, n),
+			    (at < 15 && at + n > 10) || (at < 25 && at + n > 20));
+	drop();
+}
+END_TEST
+
+TESTS("early")
+{
+	tcase_add_loop_test(tc, pieces_are_kept_in_order, 0, 6);
+	tcase_add_test(tc, a_piece_without_a_gap_is_merged_up_to_the_limit);
+	tcase_add_test(tc, an_incomplete_piece_is_not_extended);
+	tcase_add_test(tc, every_overlap_is_found);
+}
