@@ -138,9 +138,12 @@ check_rsh(const char *rsh, char *why, size_t size)
 	return !empty && at != NULL;
 }
 
-/* Add the words of ${rsh}, which check_rsh has passed. */
+/*
+ * Add the words of ${rsh}, which check_rsh has passed, and ${options} after the
+ * first one.
+ */
 static bool
-add_rsh(struct hops *h, const char *rsh)
+add_rsh(struct hops *h, const char *rsh, const char *options)
 {
 	char *at = copy_text(h, rsh, strlen(rsh)), *word;
 
@@ -148,6 +151,8 @@ add_rsh(struct hops *h, const char *rsh)
 		if (h->words == HOPS_WORDS - 1)
 			return false;
 		h->argv[h->words++] = word;
+		if (h->words == 1 && options != NULL && !add_text(h, options))
+			return false;
 	}
 	return at != NULL;
 }
@@ -320,7 +325,7 @@ static bool
 add_first_ssh(struct hops *h)
 {
 	const struct hops_config *c = &h->config;
-	bool fits = add_rsh(h, c->rsh);
+	bool fits = add_rsh(h, c->rsh, c->options);
 	int i;
 
 	if (c->jumps > 0)
@@ -337,8 +342,11 @@ add_hop(struct hops *h, int i)
 
 	if (hops_is_command(hop))
 		return add_text(h, hop);
-	return (i == h->config.jumps ? add_first_ssh(h) : add_word(h, "ssh")) &&
-	       add_word(h, "-T") && add_destination(h, hop);
+	if (!(i == h->config.jumps ? add_first_ssh(h) : add_word(h, "ssh")))
+		return false;
+	if (h->config.batch && i > h->config.jumps && !add_text(h, "-o BatchMode=yes"))
+		return false;
+	return add_word(h, "-T") && add_destination(h, hop);
 }
 
 bool
@@ -391,6 +399,12 @@ hops_unattended(struct hops *h, char *rsh, const struct hops_config *config)
 	snprintf(
 	    rsh, HOPS_TEXT, "%s%s", config->rsh, is_ssh(config->rsh) ? " -o BatchMode=yes" : "");
 	return hops_parse(h, &c, why, sizeof(why));
+}
+
+bool
+hops_runs_ssh(const struct hops *h)
+{
+	return !hops_is_command(h->config.hops[h->config.jumps]) && is_ssh(h->config.rsh);
 }
 
 char *const *

@@ -34,6 +34,10 @@ struct hops_config {
 	int n_ssh_words;
 	const char *self;  /* the path of this relay, which -J runs again */
 	const char *level; /* -J: "-q", or "" */
+
+	/* Both are zeros, except for several channels (master.h). */
+	const char *options; /* more words for that ssh, but not for those of -J */
+	bool batch;          /* the logins of later hops do not ask for passwords */
 };
 
 struct hops {
@@ -54,6 +58,7 @@ struct hops {
  * becomes the first word of the command.  If it is ssh, it does not ask for
  * passwords.  Return false if the command is too long.
  *
+ * hops_runs_ssh(h): the first word of the command is ssh.
  * hops_argv(h): the command, as for execvp.
  * hops_name(h, i): the hop of index ${i} as the user wrote it.
  * hops_last(h): the last hop.
@@ -64,6 +69,7 @@ struct hops {
  */
 bool hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size);
 bool hops_unattended(struct hops *h, char *rsh, const struct hops_config *config);
+bool hops_runs_ssh(const struct hops *h);
 char *const *hops_argv(const struct hops *h);
 const char *hops_name(const struct hops *h, int i);
 const char *hops_last(const struct hops *h);

@@ -496,8 +496,42 @@ START_TEST(only_ssh_can_be_kept_from_asking)
 }
 END_TEST
 
+static bool
+parse_with(const char *text, const char *rsh, const char *more)
+{
+	struct hops_config c;
+
+	with_jumps = true;
+	ck_assert(parse(text, rsh));
+	c = h.config;
+	c.options = more;
+	c.batch = true;
+	return hops_parse(&h, &c, why, sizeof(why));
+}
+
+/* Options are added to the ssh that runs here, but not to those of -J. */
+START_TEST(options_are_added)
+{
+	static char big[HOPS_TEXT];
+
+	ck_assert(parse_with("a|b", " ssh -p 2", "-S x"));
+	ck_assert_str_eq(words(), "ssh|-S|x|-p|2|-T|a|ssh|-o|BatchMode=yes|-T|b|sh");
+	ck_assert(parse_with("a!b", "/x/ssh -v", "-S x"));
+	HAS(words(), "/x/ssh|-S|x|-v|-o|ProxyCommand=");
+	HAS(words(), " -e '/x/ssh -v' 'a'|-T|b|sh");
+	ck_assert(hops_runs_ssh(&h));
+	memset(big, 'x', sizeof(big) - 1);
+	ck_assert(!parse_with("a", "ssh", big));
+	ck_assert(parse("env A=B|b", "ssh"));
+	ck_assert(!hops_runs_ssh(&h));
+	ck_assert(parse("a", "env ssh"));
+	ck_assert(!hops_runs_ssh(&h));
+}
+END_TEST
+
 TESTS("hops")
 {
+	tcase_add_test(tc, options_are_added);
 	tcase_add_loop_test(tc, only_ssh_can_be_kept_from_asking, 0, 4);
 	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
 	tcase_add_loop_test(tc, jumps_become_a_proxy_command, 0, JUMPS);
