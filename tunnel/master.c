@@ -1,0 +1,323 @@
+/* tunnel/master.c - one login carries several channels: ssh's ControlMaster. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "base/poll.h"
+#include "relay.h"
+#include "spawn.h"
+#include "tunnel/hops.h"
+#include "tunnel/master.h"
+
+#define DIR "/tmp/relay."
+#define PATH_SIZE 64 /* ssh binds a name that is 17 bytes longer, and then links it */
+#define THEIRS_SIZE 256
+#define LINE_SIZE 512
+#define ASK_MOST 2000000 /* us, for ssh -G */
+
+#define FIRST "-o ControlMaster=yes -o ControlPath=%s -o ControlPersist=no"
+
+/* ProxyCommand: without a master, ssh would log in. */
+#define FURTHER                                                                       \
+	"-S %s -o ControlMaster=no -o ProxyCommand=false -o ClearAllForwardings=yes " \
+	"-o BatchMode=yes"
+
+enum master_state { MASTER_VERSION, MASTER_CONFIG, MASTER_OURS, MASTER_THEIRS, MASTER_NONE };
+
+struct master {
+	enum master_state state;
+	const struct hops *asked; /* whose first ssh was asked */
+	struct children *kids;
+
+	/* MASTER_VERSION, MASTER_CONFIG */
+	struct child *child;
+	int in, slot;
+	int64_t until;
+	char line[LINE_SIZE];
+	size_t line_have;
+	bool answers; /* it is OpenSSH, or it has printed its configuration */
+
+	char dir[PATH_SIZE], path[PATH_SIZE]; /* ours; path "": no ssh was started with it */
+	unsigned count;                       /* of paths */
+	char theirs[THEIRS_SIZE];             /* the user's ControlPath; "": none */
+
+	struct hops first, further;
+	char first_options[sizeof(FIRST) + PATH_SIZE];
+	char further_options[sizeof(FURTHER) + THEIRS_SIZE];
+};
+
+/* ---- ssh -V and ssh -G ---- */
+
+/*
+ * In the child: execute ${argv}.  ${fd} is its ${output}, stdout or stderr.  The
+ * first ssh of the link reports what is wrong, so the other one is not read.
+ */
+static void
+run(char *const argv[], int fd, int output)
+{
+	int null = open("/dev/null", O_RDWR);
+	int other = output == STDOUT_FILENO ? STDERR_FILENO : STDOUT_FILENO;
+
+	if (null != -1 && dup2(fd, output) != -1 && dup2(null, STDIN_FILENO) != -1 &&
+	    dup2(null, other) != -1) {
+		os_restore_files();
+		execvp(argv[0], argv);
+	}
+	_exit(STATUS_NOTFOUND);
+}
+
+static void
+run_version(const void *arg, int fd)
+{
+	const struct hops *h = arg;
+	char option[] = "-V", *argv[] = { h->argv[0], option, NULL };
+
+	run(argv, fd, STDERR_FILENO);
+}
+
+/* The command of the hops ${arg} with -G after its first word. */
+static void
+run_config(const void *arg, int fd)
+{
+	const struct hops *h = arg;
+	char *argv[HOPS_WORDS + 1], option[] = "-G";
+	int i;
+
+	argv[0] = h->argv[0];
+	argv[1] = option;
+	for (i = 1; h->argv[i - 1] != NULL; i++)
+		argv[i + 1] = h->argv[i];
+	run(argv, fd, STDOUT_FILENO);
+}
+
+static bool
+ask(struct master *m, void (*question)(const void *arg, int fd))
+{
+	m->line_have = 0;
+	m->slot = -1;
+	m->answers = false;
+	m->child = spawn_call(m->kids, question, m->asked);
+	if (m->child != NULL)
+		m->in = spawn_take_in(m->child);
+	return m->child != NULL;
+}
+
+struct master *
+master_new(const struct hops *hops, struct children *kids, int64_t now)
+{
+	struct master *m;
+
+	if (!hops_runs_ssh(hops) || hops_any_command(hops))
+		return NULL;
+	m = calloc(1, sizeof(*m));
+	if (m == NULL)
+		return NULL;
+	m->asked = hops;
+	m->kids = kids;
+	m->in = -1;
+	m->until = now + ASK_MOST;
+	if (ask(m, run_version))
+		return m;
+	free(m);
+	return NULL;
+}
+
+static bool
+make_dir(struct master *m)
+{
+	unsigned char id[4];
+
+	if (!os_random(id, sizeof(id)))
+		return false;
+	snprintf(m->dir, sizeof(m->dir), DIR "%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
+	if (mkdir(m->dir, 0700) == 0)
+		return true;
+	m->dir[0] = '\0';
+	return false;
+}
+
+static enum master_state
+decide(struct master *m)
+{
+	if (!m->answers)
+		return MASTER_NONE;
+	if (m->theirs[0] != '\0')
+		return MASTER_THEIRS;
+	return make_dir(m) ? MASTER_OURS : MASTER_NONE;
+}
+
+/* Dropbear's ssh ignores -G and logs in, so it gets no such question. */
+static void
+end_asking(struct master *m, int64_t now)
+{
+	bool asks = m->state == MASTER_VERSION && m->answers;
+
+	os_close(&m->in);
+	spawn_release(m->child, now);
+	m->child = NULL;
+	if (asks && ask(m, run_config)) {
+		m->state = MASTER_CONFIG;
+		return;
+	}
+	m->state = asks ? MASTER_NONE : decide(m);
+	if (m->state == MASTER_NONE)
+		log_say(LOG_INFO, "one channel only: ssh -G does not work here");
+}
+
+/*
+ * ssh -G expands the path, and -S expands it again.  -S takes no blank here,
+ * because hops are split at blanks.
+ */
+static void
+take_path(struct master *m, const char *path)
+{
+	size_t n = 0;
+
+	if (strpbrk(path, " \t$") != NULL)
+		path = "/none";
+	for (; *path != '\0' && n < sizeof(m->theirs) - 2; path++) {
+		if (*path == '%')
+			m->theirs[n++] = '%';
+		m->theirs[n++] = *path;
+	}
+	m->theirs[n] = '\0';
+}
+
+static void
+take_line(struct master *m)
+{
+	static const char master[] = "controlmaster ", path[] = "controlpath ";
+	const char *sign = m->state == MASTER_VERSION ? "OpenSSH_" : master;
+
+	m->line[m->line_have] = '\0';
+	m->line_have = 0;
+	if (strncmp(m->line, sign, strlen(sign)) == 0)
+		m->answers = true;
+	else if (strncmp(m->line, path, sizeof(path) - 1) == 0)
+		take_path(m, m->line + sizeof(path) - 1);
+}
+
+static void
+take(struct master *m, const char *p, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (p[i] == '\n')
+			take_line(m);
+		else if (m->line_have < sizeof(m->line) - 1)
+			m->line[m->line_have++] = p[i];
+}
+
+static bool
+is_asking(const struct master *m)
+{
+	return m->state == MASTER_VERSION || m->state == MASTER_CONFIG;
+}
+
+void
+master_want(struct master *m, struct pollset *ps)
+{
+	if (!is_asking(m))
+		return;
+	m->slot = pollset_add(ps, m->in, POLLIN);
+	pollset_until(ps, m->until);
+}
+
+void
+master_step(struct master *m, const struct pollset *ps)
+{
+	char room[4096];
+	ssize_t n;
+
+	if (!is_asking(m))
+		return;
+	if (ps->now >= m->until) {
+		m->answers = false;
+		end_asking(m, ps->now);
+		return;
+	}
+	if (pollset_ready(ps, m->slot) == 0)
+		return;
+	n = read(m->in, room, sizeof(room));
+	if (n > 0)
+		take(m, room, (size_t)n);
+	else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+		end_asking(m, ps->now);
+}
+
+bool
+master_is_known(const struct master *m)
+{
+	return m == NULL || !is_asking(m);
+}
+
+/* ---- the commands ---- */
+
+/*
+ * An ssh that ends removes its socket, perhaps after the next ssh has made its
+ * own one.  So each has another name.
+ */
+static bool
+rename_socket(struct master *m)
+{
+	if (m->path[0] != '\0')
+		unlink(m->path);
+	return (size_t)snprintf(m->path, sizeof(m->path), "%s/%u", m->dir, ++m->count) <
+	       sizeof(m->path);
+}
+
+const struct hops *
+master_first(struct master *m, const struct hops *hops)
+{
+	struct hops_config config = hops->config;
+	char why[512];
+
+	if (m == NULL || m->state != MASTER_OURS || !rename_socket(m))
+		return hops;
+	snprintf(m->first_options, sizeof(m->first_options), FIRST, m->path);
+	config.options = m->first_options;
+	if (hops_parse(&m->first, &config, why, sizeof(why)))
+		return &m->first;
+	m->state = MASTER_NONE;
+	return hops;
+}
+
+const struct hops *
+master_further(struct master *m)
+{
+	struct hops_config config;
+	char why[512];
+
+	if (m == NULL || (m->state != MASTER_OURS && m->state != MASTER_THEIRS))
+		return NULL;
+	config = m->asked->config;
+	config.options = m->further_options;
+	config.batch = true;
+	snprintf(m->further_options, sizeof(m->further_options), FURTHER,
+	    m->state == MASTER_OURS ? m->path : m->theirs);
+	return hops_parse(&m->further, &config, why, sizeof(why)) ? &m->further : NULL;
+}
+
+void
+master_free(struct master *m, int64_t now)
+{
+	if (m == NULL)
+		return;
+	if (is_asking(m)) {
+		os_close(&m->in);
+		spawn_release(m->child, now);
+	}
+	if (m->path[0] != '\0')
+		unlink(m->path);
+	if (m->dir[0] != '\0' && rmdir(m->dir) == -1)
+		log_say(LOG_NOTICE, "cannot remove %s: %s", m->dir, strerror(errno));
+	free(m);
+}

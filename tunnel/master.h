@@ -1,0 +1,55 @@
+/*
+ * tunnel/master.h - one login carries several channels: ssh's ControlMaster.
+ *
+ * The ssh of the first channel is the master.  Its socket is in a directory of
+ * mode 0700 below /tmp.  The ssh of each further channel uses the login of the
+ * master; without a master it fails, and does not log in.
+ *
+ * If the user's configuration of ssh has a ControlPath, the first ssh remains
+ * as it is configured, and further channels use that path.  ssh -G prints the
+ * configuration.  Only OpenSSH is asked for it.
+ *
+ *   version --OpenSSH--> config --no ControlPath--> ours
+ *      |                   |-------ControlPath----> theirs
+ *      '-------------------'-------no answer------> none
+ *
+ * No function waits.  Times are microseconds of pollset_clock.
+ */
+#ifndef TUNNEL_MASTER_H
+#define TUNNEL_MASTER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct children;
+struct hops;
+struct master;
+struct pollset;
+
+/*
+ * master_new(hops, kids, now):
+ * Run the first ssh of ${hops} with -V and then with -G.  Both pointers are borrowed.  NULL:
+ * the first hop is not reached by ssh, a hop is a command, or there is no
+ * memory or process left.
+ *
+ * master_want(m, ps), master_step(m, ps): Add what ${m} waits for to ${ps}, and
+ * read the answer.  master_is_known(m): The answer is there, or did not come.
+ *
+ * master_first(m, hops):
+ * Return the hops of the next first channel: ${hops}, or a changed copy.  ${m}
+ * owns the copy; it is valid until the next call.  NULL ${m}: ${hops}.
+ *
+ * master_further(m):
+ * Return the hops of a further channel, or NULL if there is no master.
+ *
+ * master_free(m, now): Remove the socket and its directory.  NULL is harmless.
+ */
+struct master *master_new(const struct hops *hops, struct children *kids, int64_t now);
+void master_want(struct master *m, struct pollset *ps);
+void master_step(struct master *m, const struct pollset *ps);
+bool master_is_known(const struct master *m);
+const struct hops *master_first(struct master *m, const struct hops *hops);
+const struct hops *master_further(struct master *m);
+void master_free(struct master *m, int64_t now);
+
+#endif
