@@ -65,8 +65,9 @@ NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpat
 MUX = mux/cc.o mux/early.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o \
 	mux/slot.o
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
-TUNNEL = tunnel/bootstrap.o tunnel/command.o tunnel/dir.o tunnel/elf.o tunnel/forward.o \
-	tunnel/hops.o tunnel/keeper.o tunnel/probe.o tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
+TUNNEL = tunnel/bootstrap.o tunnel/channels.o tunnel/command.o tunnel/dir.o tunnel/elf.o \
+	tunnel/forward.o tunnel/growth.o tunnel/hops.o tunnel/keeper.o tunnel/master.o tunnel/probe.o \
+	tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
 CLI = cli/announce.o cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemon.o cli/options.o \
 	cli/progress.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
@@ -89,7 +90,8 @@ UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_pcblist \
 	t/check_spawn \
 	t/conn/check_conn t/conn/check_fdpair t/conn/check_half t/conn/check_socks \
 	t/tunnel/check_bootstrap t/tunnel/check_command t/tunnel/check_elf t/tunnel/check_forward \
-	t/tunnel/check_hops t/tunnel/check_probe t/tunnel/check_remote t/tunnel/check_serve t/tunnel/check_tunnel \
+	t/tunnel/check_growth t/tunnel/check_hops t/tunnel/check_probe t/tunnel/check_remote \
+	t/tunnel/check_serve t/tunnel/check_tunnel \
 	t/cli/check_ask
 COMPLETIONS = completion/_relay completion/relay.bash
 CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \

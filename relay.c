@@ -53,6 +53,7 @@
  * the output and the directory of COMMAND.
  */
 #define FILES_OWN (17 + CONTROL_FILES)
+#define FILES_CHANNEL 4   /* more descriptors, for each further channel */
 #define FILES_SPAWN 6     /* more descriptors, while a command is started */
 #define ASK_AGAIN 5000000 /* us until a refused -R is tried again */
 
@@ -202,6 +203,7 @@ set_up_tunnel(struct relay *r)
 		.far_path = o->far_path,
 		.far_options = o->far_options,
 		.join_options = OPTIONS_JOIN,
+		.channels = (unsigned)o->channels,
 		.keep = o->keep,
 		.probing = o->mode == MODE_CHECK,
 		.one_shot = options_one_shot(o),
@@ -241,6 +243,15 @@ set_up(struct relay *r)
 		set_up_tunnel(r);
 }
 
+/* The far side of a session does not know how many channels will come. */
+static long
+channel_files(const struct options *o)
+{
+	long channels = o->mode == MODE_LINK_FAR && o->keep > 0 ? MUX_SLOTS : o->channels;
+
+	return channels > 1 ? (channels - 1) * FILES_CHANNEL : 0;
+}
+
 /* A connection also uses descriptors for its target.  ${files} -1: no limit. */
 static void
 limit_conns(struct relay *r, long files)
@@ -249,7 +260,7 @@ limit_conns(struct relay *r, long files)
 	long most = (files - FILES_OWN) / 2;
 
 	if (options_linked(o))
-		most = files - FILES_OWN - FILES_SPAWN - o->n_forwards * 2;
+		most = files - FILES_OWN - FILES_SPAWN - channel_files(o) - o->n_forwards * 2;
 	else if (o->target.to.kind == ENDPOINT_COMMAND)
 		most = (files - FILES_OWN - FILES_SPAWN) / 3;
 	if (files == -1)
@@ -881,6 +892,7 @@ main(int argc, char *argv[])
 	command_free(r.command);
 	log_counts();
 	daemon_remove_pid(&r.daemon);
+	tunnel_clean(r.tunnel);
 	control_close(r.control);
 	return r.status;
 }

@@ -39,6 +39,9 @@
  * How a tunnel starts, is kept and ends:
  *
  *   tunnel/tunnel.c     the states of a link: starting, up, backoff, over
+ *   tunnel/channels.c   the channels of a link, one for each slot of the mux
+ *   tunnel/growth.c     decides how many channels a link has
+ *   tunnel/master.c     one login for all channels: ssh's ControlMaster
  *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary;
  *                       bootstrap.sh is the script for the far shell
  *   tunnel/elf.c        whether the binary to copy needs a loader

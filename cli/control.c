@@ -136,6 +136,16 @@ add_routes(char report[CONTROL_REPORT], const struct control_view *v)
 }
 
 static void
+add_channels(char report[CONTROL_REPORT], const struct control_view *v)
+{
+	char text[256];
+	unsigned i;
+
+	for (i = 0; v->tunnel != NULL && tunnel_channel(v->tunnel, i, text, sizeof(text)); i++)
+		add(report, "channel", "%s", text);
+}
+
+static void
 write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
 {
 	const struct control_view *v = &c->view;
@@ -150,6 +160,7 @@ write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
 	conn_bytes(v->conns, &there, &back);
 	add(report, "connections", "%zu open, %lu in all", v->conns->n, v->conns->last_id);
 	add(report, "bytes", "%" PRIu64 " there, %" PRIu64 " back", there, back);
+	add_channels(report, v);
 	add(report, "age", "%" PRId64 " s", (now - c->began_at) / 1000000);
 	if (log_file() != NULL)
 		add_path(report, "log", log_file());

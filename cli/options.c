@@ -53,6 +53,7 @@ static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 #define KEEP_UNSET (-2)
 #define KEEP_USUAL 3600
 #define KEEP_COMMAND 86400 /* a day */
+#define CHANNELS_USUAL 4
 #define KEEP_NEEDS "-k needs a tunnel: -L, -R, -D or -W"
 #define WIDEST 11 /* of an argument: [BIND:]PORT */
 
@@ -547,6 +548,10 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 		snprintf(o->self, sizeof(o->self), "%s", name);
 	parse_hops(o, n, argv);
 	set_keep(o);
+	if (o->channels == 0)
+		o->channels = CHANNELS_USUAL;
+	if (o->keep == 0) /* further channels join a session */
+		o->channels = 1;
 	far_options(o);
 	endpoint_command(&o->target.to, o->hops.argv);
 	if (o->n_forwards > 0)
@@ -569,9 +574,9 @@ check_table(struct options *o)
 		fail_usage(
 		    "-z and -F exclude -L, -R, -D and -W; a configuration for ssh is -e 'ssh "
 		    "-F FILE'");
-	if (!options_tunnel(o) &&
-	    (o->rsh != NULL || o->far_path != NULL || o->jump != NULL || o->n_ssh_words > 0))
-		fail_usage("-e, -J, -l, -o, -p and -x need a tunnel: -L, -R, -D, -W or -n");
+	if (!options_tunnel(o) && (o->rsh != NULL || o->far_path != NULL || o->jump != NULL ||
+				      o->n_ssh_words > 0 || o->channels != 0))
+		fail_usage("-e, -J, -j, -l, -o, -p and -x need a tunnel: -L, -R, -D, -W or -n");
 	if (o->keep != KEEP_UNSET && !options_tunnel(o) && o->mode != MODE_LINK_NEAR)
 		fail_usage(KEEP_NEEDS);
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/log.h"
+#include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
 #include "tunnel/bootstrap.h"
@@ -62,6 +63,8 @@ enum mode {
 	    "exit after SECONDS without a connection") \
 	ROW('J', "HOP[,HOP]", TEXT, jump, 0, 0, \
 	    "make each login from here, through these hosts") \
+	ROW('j', "NUMBER", COUNT, channels, 1, MUX_SLOTS, \
+	    "use up to NUMBER ssh sessions of one login (default 4)") \
 	ROW('k', "SECONDS", KEEP, keep, 0, KEEPER_MOST, \
 	    "keep connections for SECONDS after the line is lost") \
 	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0, \

@@ -944,13 +944,14 @@ def doubtful(far, hosts, tmp):
         config = f.read()
     refusing, logins = tmp + '/refusing', tmp + '/logins'
     text = '''#!/bin/sh
+case $1 in -G | -V) exec ssh -F %s "$@" ;; esac
 echo "$*" >>%s
 if [ -e %s ]; then
     echo 'me@doubt: Permission denied (publickey,password).' >&2
     exit 255
 fi
 exec ssh -F %s "$@"
-''' % (logins, refusing, tmp + '/config')
+''' % (tmp + '/config', logins, refusing, tmp + '/config')
     with open(tmp + '/config', 'w') as f:
         f.write('Host doubt\n    HostName 127.0.0.1\n    Port %d\n%s'
                 % (hosts.ports['login'], config))

@@ -291,7 +291,7 @@ def test_every_form_of_local(tunnel, far, web, tmp):
     (['-D', '-', 'login'], 'a proxy listens on a port'),
     (['-f', '-W', 'node:22', 'login'], '-f needs a listener'),
     (['-m', '-L', '8888:/a', 'login'], 'use one of them'),
-    (['-x', '/a', '8888', '/a'], '-e, -J, -l, -o, -p and -x need a tunnel'),
+    (['-x', '/a', '8888', '/a'], '-e, -J, -j, -l, -o, -p and -x need a tunnel'),
 ])
 def test_wrong_words(run, words, expected):
     """Goal: contradictory or malformed arguments give one line and status 2,

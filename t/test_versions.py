@@ -17,7 +17,7 @@ def git(*words, **popen):
                           stderr=subprocess.DEVNULL, check=False, **popen)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def old(tmp_path_factory):
     """The binary of version 0.1, built from the history."""
     if git('cat-file', '-e', OLD + '^{commit}').returncode != 0:

@@ -38,9 +38,12 @@ struct keeper {
 	unsigned char id[MUX_SESSION];
 	uint32_t seconds;
 	char dir[PATH_SIZE], path[PATH_SIZE];
-	bool placed;             /* dir and path exist */
-	int fd, slot;            /* receives claims */
-	int waiter, waiter_slot; /* to the process that waits; -1: none */
+	bool placed;  /* dir and path exist */
+	int fd, slot; /* receives claims */
+	struct {
+		int fd, slot; /* -1: none */
+	} waiter[MUX_SLOTS];  /* to the process that waits for each slot of the mux */
+	unsigned stderr_slot; /* stderr is that of its channel */
 };
 
 /* ---- the place of a session ---- */
@@ -179,12 +182,14 @@ static struct keeper *
 new_keeper(uint32_t seconds)
 {
 	struct keeper *k = calloc(1, sizeof(*k));
-	int saved;
+	int saved, i;
 
 	if (k == NULL)
 		return NULL;
 	k->seconds = seconds;
-	k->fd = k->waiter = k->slot = k->waiter_slot = -1;
+	k->fd = k->slot = -1;
+	for (i = 0; i < MUX_SLOTS; i++)
+		k->waiter[i].fd = k->waiter[i].slot = -1;
 	if (make_place(k))
 		return k;
 	saved = errno;
@@ -228,8 +233,8 @@ keeper_start(int64_t seconds)
 		return NULL;
 	k = new_keeper(keeps);
 	if (k != NULL)
-		k->waiter = divide();
-	if (k != NULL && k->waiter != -1)
+		k->waiter[0].fd = divide();
+	if (k != NULL && k->waiter[0].fd != -1)
 		return k;
 	log_say(LOG_NOTICE, "connections end with the line: the last hop cannot keep a session: %s",
 	    strerror(errno));
@@ -254,14 +259,17 @@ keeper_seconds(const struct keeper *k)
 void
 keeper_want(struct keeper *k, struct pollset *ps)
 {
+	int i;
+
 	k->slot = pollset_add(ps, k->fd, POLLIN);
-	k->waiter_slot = pollset_add(ps, k->waiter, POLLIN);
+	for (i = 0; i < MUX_SLOTS; i++)
+		k->waiter[i].slot = pollset_add(ps, k->waiter[i].fd, POLLIN);
 }
 
 bool
-keeper_lost(struct keeper *k, const struct pollset *ps)
+keeper_lost(struct keeper *k, unsigned slot, const struct pollset *ps)
 {
-	return k->waiter != -1 && pollset_ready(ps, k->waiter_slot) != 0;
+	return k->waiter[slot].fd != -1 && pollset_ready(ps, k->waiter[slot].slot) != 0;
 }
 
 static bool
@@ -308,11 +316,15 @@ keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 }
 
 void
-keeper_accept(struct keeper *k, struct keeper_claim *c)
+keeper_accept(struct keeper *k, unsigned slot, struct keeper_claim *c, bool is_first)
 {
-	k->waiter = c->waiter;
-	dup2(c->err, STDERR_FILENO);
-	dup2(c->err, STDOUT_FILENO); /* as in transport.c: for stray output */
+	k->waiter[slot].fd = c->waiter;
+	k->waiter[slot].slot = -1;
+	if (is_first) {
+		k->stderr_slot = slot;
+		dup2(c->err, STDERR_FILENO);
+		dup2(c->err, STDOUT_FILENO); /* as in transport.c: for stray output */
+	}
 	close(c->err);
 }
 
@@ -326,16 +338,18 @@ keeper_refuse(struct keeper_claim *c)
 }
 
 void
-keeper_release(struct keeper *k, int status)
+keeper_release(struct keeper *k, unsigned slot, int status)
 {
 	const unsigned char byte = (unsigned char)status;
 	ssize_t n;
 
-	if (k->waiter == -1)
+	if (k->waiter[slot].fd == -1)
 		return;
-	n = write(k->waiter, &byte, 1);
+	n = write(k->waiter[slot].fd, &byte, 1);
 	(void)n; /* the waiting process may have ended */
-	os_close(&k->waiter);
+	os_close(&k->waiter[slot].fd);
+	if (slot != k->stderr_slot)
+		return;
 	os_null(STDOUT_FILENO);
 	os_null(STDERR_FILENO);
 }
@@ -343,12 +357,15 @@ keeper_release(struct keeper *k, int status)
 void
 keeper_free(struct keeper *k)
 {
+	int i;
+
 	if (k == NULL)
 		return;
 	if (k->placed)
 		remove_place(k->dir, k->path);
 	os_close(&k->fd);
-	os_close(&k->waiter);
+	for (i = 0; i < MUX_SLOTS; i++)
+		os_close(&k->waiter[i].fd);
 	free(k);
 }
 

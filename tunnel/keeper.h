@@ -3,7 +3,8 @@
  *
  * The first far process of a session forks.  The child is the keeper: it is the
  * far side from then on.  Each process that the near side starts, the first one
- * included, waits until the keeper has closed the channel of this process:
+ * included, waits until the keeper has closed the channel of this process.  Each
+ * channel has a slot of the mux.
  *
  *   first process   keeper_start: fork; the child inherits the channel
  *   later process   keeper_join: read the near greeting, find the keeper, and
@@ -22,6 +23,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "mux/mux.h"
 
 #define KEEPER_MOST (100 * 24 * 3600) /* seconds, at most */
 #define KEEPER_GREETING 1024          /* bytes of a near greeting, at most */
@@ -66,18 +69,19 @@ uint32_t keeper_seconds(const struct keeper *k);
  * keeper_want(k, ps): add the events for the next two functions to ${ps}.
  * keeper_take(k, ps, c): return true if a claim was read into ${c}.  Its
  * descriptors belong to the caller.
- * keeper_lost(k, ps): has the waiting process ended?
+ * keeper_lost(k, slot, ps): has the process that waits for ${slot} ended?
  */
 void keeper_want(struct keeper *k, struct pollset *ps);
 bool keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c);
-bool keeper_lost(struct keeper *k, const struct pollset *ps);
+bool keeper_lost(struct keeper *k, unsigned slot, const struct pollset *ps);
 
 /*
- * keeper_accept(k, c): use the stderr of ${c}, and keep its process waiting.
- * The caller still owns in and out of ${c}.
+ * keeper_accept(k, slot, c, is_first): ${c} is the channel of ${slot}: keep its
+ * process waiting.  Use its stderr if ${is_first}.  The caller still owns in and
+ * out of ${c}.
  * keeper_refuse(c): close all descriptors of ${c}.
  */
-void keeper_accept(struct keeper *k, struct keeper_claim *c);
+void keeper_accept(struct keeper *k, unsigned slot, struct keeper_claim *c, bool is_first);
 void keeper_refuse(struct keeper_claim *c);
 
 /*
@@ -101,11 +105,12 @@ int64_t keeper_end_after(const struct keeper_claim *c);
 void keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text);
 
 /*
- * keeper_release(k, status): the channel is closed.  Make the waiting process
- * exit with ${status}, and replace stdout and stderr by /dev/null.
+ * keeper_release(k, slot, status): the channel of ${slot} is closed.  Make the
+ * waiting process exit with ${status}.  If its stderr is used, replace stdout
+ * and stderr by /dev/null.  If no process waits, do nothing.
  * keeper_free(k): remove the socket and the directory.  NULL is harmless.
  */
-void keeper_release(struct keeper *k, int status);
+void keeper_release(struct keeper *k, unsigned slot, int status);
 void keeper_free(struct keeper *k);
 
 #endif

@@ -1,14 +1,14 @@
 /*
- * tunnel/transport.c - the channel of a link: a command's stdin and stdout, or
+ * tunnel/transport.c - a channel of a link: a command's stdin and stdout, or
  * relay's own.
  *
  * Until the far relay runs, bootstrap provides the bytes to send.  Bytes that
  * are read go to bootstrap and to the mux.
  *
- * The end of the channel's input ends the link.  If the channel has no reader,
- * only writing ends at first: the peer's last output (a BYE, an error message)
- * may still be unread.  The link ends at the end of this output, or after
- * LAST_OUTPUT.
+ * The end of the channel's input ends the channel.  If the channel has no
+ * reader, only writing ends at first: the peer's last output (a BYE, an error
+ * message) may still be unread.  The channel ends at the end of this output, or
+ * after LAST_OUTPUT.
  */
 #include <errno.h>
 #include <poll.h>
@@ -57,6 +57,7 @@ enum transport_state {
 struct transport {
 	enum transport_state state;
 	struct mux *mux;
+	unsigned slot; /* of the mux */
 	struct fdpair wire;
 	struct child *child; /* near: the command; spawn.c logs its end */
 	struct dial *dial;   /* TRANSPORT_DIALING */
@@ -78,7 +79,7 @@ struct transport {
 };
 
 static struct transport *
-new_transport(struct mux *m)
+new_transport(struct mux *m, unsigned slot)
 {
 	struct transport *t = calloc(1, sizeof(*t));
 
@@ -87,6 +88,7 @@ new_transport(struct mux *m)
 	fdpair_none(&t->wire);
 	t->stderr_fd = t->stderr_slot = -1;
 	t->mux = m;
+	t->slot = slot;
 	t->in = malloc(READ_SIZE);
 	if (t->in != NULL)
 		return t;
@@ -116,10 +118,10 @@ is_ssh(const struct endpoint *command)
 }
 
 struct transport *
-transport_near(struct mux *m, struct dial_target *target, struct bootstrap *bootstrap,
-    const struct hops *hops, bool quiet, int64_t now)
+transport_near(struct mux *m, unsigned slot, struct dial_target *target,
+    struct bootstrap *bootstrap, const struct hops *hops, bool quiet, int64_t now)
 {
-	struct transport *t = new_transport(m);
+	struct transport *t = new_transport(m, slot);
 
 	if (t == NULL)
 		return NULL;
@@ -179,7 +181,7 @@ transport_far(struct mux *m)
 		refuse_terminal();
 		return NULL;
 	}
-	t = new_transport(m);
+	t = new_transport(m, 0);
 	if (t == NULL) {
 		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
 		return NULL;
@@ -191,9 +193,9 @@ transport_far(struct mux *m)
 }
 
 struct transport *
-transport_fds(struct mux *m, int in, int out)
+transport_fds(struct mux *m, unsigned slot, int in, int out)
 {
-	struct transport *t = new_transport(m);
+	struct transport *t = new_transport(m, slot);
 
 	if (t == NULL) {
 		close(in);
@@ -209,7 +211,7 @@ transport_fds(struct mux *m, int in, int out)
 static bool
 has_output(const struct transport *t)
 {
-	return mux_has_output(t->mux, 0) ||
+	return mux_has_output(t->mux, t->slot) ||
 	       (t->bootstrap != NULL && bootstrap_has_output(t->bootstrap));
 }
 
@@ -217,6 +219,12 @@ bool
 transport_drained(const struct transport *t)
 {
 	return t->state != TRANSPORT_OPEN || !has_output(t);
+}
+
+bool
+transport_is_closed(const struct transport *t)
+{
+	return t->state == TRANSPORT_CLOSED;
 }
 
 bool
@@ -372,6 +380,15 @@ transport_last_line(struct transport *t)
 
 /* ---- the channel ---- */
 
+/* Does the mux still read this channel? */
+static bool
+is_used(const struct transport *t)
+{
+	enum mux_slot_state state = mux_slot_state(t->mux, t->slot);
+
+	return mux_state(t->mux) != MUX_DEAD && state != MUX_SLOT_FREE && state != MUX_SLOT_DOWN;
+}
+
 void
 transport_want(struct transport *t, struct pollset *ps)
 {
@@ -390,8 +407,7 @@ transport_want(struct transport *t, struct pollset *ps)
 	case TRANSPORT_CLOSED:
 		return;
 	}
-	fdpair_want(&t->wire, ps, mux_state(t->mux) != MUX_DEAD && mux_state(t->mux) != MUX_DOWN,
-	    t->state == TRANSPORT_OPEN && has_output(t));
+	fdpair_want(&t->wire, ps, is_used(t), t->state == TRANSPORT_OPEN && has_output(t));
 	pollset_until(ps, mux_deadline(t->mux));
 }
 
@@ -405,13 +421,20 @@ start_running(struct transport *t)
 	t->stderr_fd = spawn_take_stderr(t->child);
 }
 
+/* The channel has ended. */
+static void
+lose(struct transport *t, uint16_t code, const char *why)
+{
+	t->state = TRANSPORT_CLOSED;
+	mux_lost(t->mux, t->slot, code, why);
+}
+
 static void
 fail_dial(struct transport *t)
 {
 	char why[ENDPOINT_NAME + 512];
 
-	t->state = TRANSPORT_CLOSED;
-	mux_lost(t->mux, 0, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
+	lose(t, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
 	    dial_explain(t->dial, why, sizeof(why)));
 }
 
@@ -436,14 +459,14 @@ step_dial(struct transport *t, const struct pollset *ps)
 static void
 feed(struct transport *t, size_t n, int64_t now)
 {
-	if (t->bootstrap != NULL && mux_state(t->mux) == MUX_STARTING) {
+	if (t->bootstrap != NULL && mux_slot_state(t->mux, t->slot) == MUX_SLOT_STARTING) {
 		bootstrap_feed(t->bootstrap, t->in, n);
 		if (bootstrap_state(t->bootstrap) == BOOTSTRAP_FAILED) {
-			mux_lost(t->mux, 0, MUX_COMMAND, bootstrap_why(t->bootstrap));
+			lose(t, MUX_COMMAND, bootstrap_why(t->bootstrap));
 			return;
 		}
 	}
-	mux_feed(t->mux, 0, t->in, n, now);
+	mux_feed(t->mux, t->slot, t->in, n, now);
 }
 
 static void
@@ -454,9 +477,9 @@ read_wire(struct transport *t, int64_t now)
 	if (n > 0)
 		feed(t, (size_t)n, now);
 	else if (n == 0)
-		mux_lost(t->mux, 0, MUX_END, "its channel was closed");
+		lose(t, MUX_END, "its channel was closed");
 	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
-		mux_lost(t->mux, 0, MUX_RESET, strerror(errno));
+		lose(t, MUX_RESET, strerror(errno));
 }
 
 static void
@@ -479,7 +502,7 @@ step_wire(struct transport *t, const struct pollset *ps)
 	if (fdpair_failed(&t->wire, ps) != 0)
 		start_draining(t, ps->now);
 	if (t->state == TRANSPORT_DRAINING && ps->now >= t->give_up_at)
-		mux_lost(t->mux, 0, MUX_END, "its channel is not read any more");
+		lose(t, MUX_END, "its channel is not read any more");
 	mux_tick(t->mux, ps->now);
 }
 
@@ -503,7 +526,7 @@ write_wire(struct transport *t, int64_t now)
 	bool script = t->bootstrap != NULL && bootstrap_has_output(t->bootstrap);
 	const unsigned char *p;
 	size_t size = script ? bootstrap_output(t->bootstrap, &p)
-			     : mux_output(t->mux, 0, &p, WRITE_SIZE, now);
+			     : mux_output(t->mux, t->slot, &p, WRITE_SIZE, now);
 	ssize_t n = size > 0 ? write(t->wire.out, p, size) : 0;
 
 	if (n == -1 && errno == EINTR)
@@ -516,7 +539,7 @@ write_wire(struct transport *t, int64_t now)
 	if (script)
 		bootstrap_wrote(t->bootstrap, (size_t)n);
 	else
-		mux_wrote(t->mux, 0, (size_t)n);
+		mux_wrote(t->mux, t->slot, (size_t)n);
 	return true;
 }
 
@@ -525,6 +548,13 @@ transport_flush(struct transport *t, int64_t now)
 {
 	while (t->state == TRANSPORT_OPEN && !t->full && write_wire(t, now))
 		;
+}
+
+void
+transport_shut(struct transport *t)
+{
+	fdpair_close(&t->wire, false);
+	t->state = TRANSPORT_CLOSED;
 }
 
 void

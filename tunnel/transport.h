@@ -1,6 +1,6 @@
 /*
- * tunnel/transport.h - the channel of a link: a command's stdin and stdout, or
- * relay's own.
+ * tunnel/transport.h - a channel of a link: a command's stdin and stdout, or
+ * relay's own.  It carries one slot of the mux.
  *
  *   dialing --exec worked--> open --no reader--> draining
  *   dialing --exec failed--> closed
@@ -26,20 +26,20 @@ struct pollset;
 struct transport;
 
 /*
- * transport_near(m, target, bootstrap, hops, quiet, now):
- * Run the command ${target} as the channel of ${m}.  If ${bootstrap} is given,
+ * transport_near(m, slot, target, bootstrap, hops, quiet, now):
+ * Run the command ${target} as the channel of ${slot}.  If ${bootstrap} is given,
  * it starts the far end, and the command's stderr is logged: at LOG_INFO if
  * ${quiet}, else at LOG_ERROR.  ${hops} are those of the command, or NULL.  All
  * pointers are borrowed until transport_free.  Return NULL if no memory or
  * descriptors are left.
  *
  * transport_far(m):
- * Use stdin and stdout as the channel of ${m}.  Later output to stdout goes to
+ * Use stdin and stdout as the channel of slot 0.  Later output to stdout goes to
  * stderr.  Return NULL after an error, which was logged.  It is an error if
  * stdin is a terminal, or stdout a terminal that changes bytes.  Then the token
  * of PROTOCOL, section 1, is sent to the peer.
  *
- * transport_fds(m, in, out):
+ * transport_fds(m, slot, in, out):
  * Use the descriptors ${in} and ${out}, which belong to the transport from then
  * on.  NULL: no memory; they are closed.
  *
@@ -54,17 +54,25 @@ struct transport;
  * Close the channel and release the command.  Bytes that were not flushed are
  * lost.  NULL is harmless.
  */
-struct transport *transport_near(struct mux *m, struct dial_target *target,
+struct transport *transport_near(struct mux *m, unsigned slot, struct dial_target *target,
     struct bootstrap *bootstrap, const struct hops *hops, bool quiet, int64_t now);
 struct transport *transport_far(struct mux *m);
-struct transport *transport_fds(struct mux *m, int in, int out);
+struct transport *transport_fds(struct mux *m, unsigned slot, int in, int out);
 void transport_want(struct transport *t, struct pollset *ps);
 void transport_step(struct transport *t, const struct pollset *ps);
 void transport_flush(struct transport *t, int64_t now);
 void transport_free(struct transport *t, int64_t now);
 
 /*
+ * transport_shut(t): Close the channel.  The command may go on, until
+ * transport_free.
+ */
+void transport_shut(struct transport *t);
+
+/*
  * transport_drained(t): Nothing is left to write, or nothing reads it.
+ *
+ * transport_is_closed(t): the channel has ended, and mux_lost was called.
  *
  * transport_readable(t, ps): bytes or EOF were there to be read in this turn.
  *
@@ -91,6 +99,7 @@ void transport_free(struct transport *t, int64_t now);
  * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).
  */
 bool transport_drained(const struct transport *t);
+bool transport_is_closed(const struct transport *t);
 bool transport_readable(const struct transport *t, const struct pollset *ps);
 bool transport_runs(const struct transport *t);
 int transport_exit_status(const struct transport *t);

@@ -14,6 +14,7 @@
 #include "net/endpoint.h"
 #include "conn/conn.h"
 #include "tunnel/bootstrap.h"
+#include "tunnel/channels.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
 #include "tunnel/keeper.h"
@@ -46,10 +47,12 @@ struct tunnel {
 	struct tunnel_config config;
 	enum tunnel_state state;
 	int status;
-	struct mux *mux;             /* NULL: TUNNEL_OVER, or TUNNEL_BACKOFF without a session */
-	struct transport *transport; /* NULL: the same, or TUNNEL_BACKOFF */
-	struct keeper *keeper;       /* far: keeps a session; NULL: there is none */
-	bool joins;                  /* this channel continues the link of the last one */
+	struct mux *mux;       /* NULL: TUNNEL_OVER, or TUNNEL_BACKOFF without a session */
+	struct keeper *keeper; /* far: keeps a session; NULL: there is none */
+	struct channels *channels;
+	unsigned slot; /* of the first channel, which this file starts */
+	bool asks;     /* TUNNEL_STARTING: it waits for channels_ask */
+	bool joins;    /* this channel continues the link of the last one */
 	struct remotes *remotes;
 	struct serve *serve;
 	struct probes probes;
@@ -91,7 +94,7 @@ tunnel_name(const struct tunnel *t)
 const char *
 tunnel_banner(struct tunnel *t, size_t *n)
 {
-	char *banner = mux_banner(t->mux, 0, n);
+	char *banner = mux_banner(t->mux, t->slot, n);
 	size_t i;
 
 	if (banner == NULL)
@@ -230,7 +233,8 @@ static void
 explain_hops(struct tunnel *t, int ended)
 {
 	const struct hops *h = t->config.hops;
-	const char *line = transport_last_line(t->transport), *own = hops_own_line(h, line);
+	struct transport *first = channels_first(t->channels);
+	const char *line = transport_last_line(first), *own = hops_own_line(h, line);
 	bool answered = mux_code(t->mux) != MUX_END, logged = false;
 	bool there = answered && mux_code(t->mux) != MUX_NO_FILE;
 
@@ -243,7 +247,7 @@ explain_hops(struct tunnel *t, int ended)
 	else
 		explain_end(t, ended, t->loss, sizeof(t->loss));
 	if (!answered)
-		logged = !transport_drop_line(t->transport) && own != NULL;
+		logged = !transport_drop_line(first) && own != NULL;
 	log_say(t->connects > 0 || t->config.probing || logged ? LOG_INFO : LOG_ERROR, "%s%s%s",
 	    there ? tunnel_name(t) : "", there ? ": " : "", t->loss);
 	if (t->connects == 0 && (answered || *line != '\0'))
@@ -286,6 +290,12 @@ struct tunnel *
 tunnel_new(const struct tunnel_config *config)
 {
 	struct tunnel *t = calloc(1, sizeof(*t));
+	const struct channels_config channels = {
+		.self = config->self,
+		.join_options = config->join_options,
+		.kids = config->target->kids,
+		.most = config->channels,
+	};
 
 	if (t == NULL)
 		return NULL;
@@ -294,17 +304,34 @@ tunnel_new(const struct tunnel_config *config)
 	if (t->remotes != NULL)
 		t->serve =
 		    serve_new(config->conns, t->remotes, config->target, config->only_target);
-	if (t->serve != NULL)
+	if (t->serve != NULL) {
 		serve_allow(t->serve, config->command);
+		t->channels = channels_new(&channels);
+	}
 	if (config->hops != NULL)
 		t->bootstrap = bootstrap_new();
-	if (t->serve != NULL && (config->hops == NULL || t->bootstrap != NULL))
+	if (t->channels != NULL && (config->hops == NULL || t->bootstrap != NULL))
 		return t;
 	bootstrap_free(t->bootstrap);
+	channels_free(t->channels, 0);
 	free(t->serve);
 	free(t->remotes);
 	free(t);
 	return NULL;
+}
+
+/* Put the hops of the next start into the target. */
+static void
+set_command(struct tunnel *t)
+{
+	const struct tunnel_config *c = &t->config;
+
+	if (c->unattended == NULL)
+		return;
+	if (t->connects > 0 && !t->attended)
+		t->used = c->unattended;
+	t->attended = false;
+	endpoint_command(&c->target->to, hops_argv(channels_hops(t->channels, t->used)));
 }
 
 /* Return an exit status; a failure was logged. */
@@ -312,23 +339,24 @@ static int
 start_near(struct tunnel *t, int64_t now)
 {
 	const struct tunnel_config *c = &t->config;
+	struct transport *transport;
 
 	t->used = c->hops;
-	if (c->unattended != NULL && t->connects > 0 && !t->attended)
-		t->used = c->unattended;
-	if (c->hops != NULL && c->unattended != NULL && t->connects > 0)
-		endpoint_command(&c->target->to, hops_argv(t->used));
-	t->attended = false;
+	t->asks = c->hops != NULL && !channels_ask(t->channels, c->hops, now);
+	if (t->asks)
+		return STATUS_OK;
 	if (c->hops != NULL) {
-		mux_wait_peer_first(t->mux);
+		set_command(t);
 		if (!bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
 			t->joins ? c->join_options : c->far_options))
 			goto fail;
 	}
-	t->transport =
-	    transport_near(t->mux, c->target, t->bootstrap, c->hops, t->connects > 0, now);
-	if (t->transport != NULL)
+	transport =
+	    transport_near(t->mux, t->slot, c->target, t->bootstrap, c->hops, t->connects > 0, now);
+	if (transport != NULL) {
+		channels_set(t->channels, t->slot, transport);
 		return STATUS_OK;
+	}
 
 fail:
 	log_say(LOG_ERROR, "cannot start the command: no memory or descriptors; raise ulimit -n");
@@ -345,6 +373,9 @@ new_link(struct tunnel *t, int64_t now)
 	t->mux = mux_new(t->config.role, MUX_MEMORY, host, now);
 	if (t->mux == NULL)
 		return false;
+	t->slot = 0;
+	if (t->config.hops != NULL)
+		mux_wait_peer_first(t->mux);
 	if (t->keeper != NULL)
 		mux_keep(t->mux, keeper_seconds(t->keeper), keeper_id(t->keeper));
 	else if (t->config.hops != NULL && t->config.keep > 0 && !t->config.probing)
@@ -355,6 +386,7 @@ new_link(struct tunnel *t, int64_t now)
 static int
 start(struct tunnel *t, int64_t now)
 {
+	struct transport *transport;
 	int status;
 
 	t->joins = t->mux != NULL;
@@ -363,19 +395,24 @@ start(struct tunnel *t, int64_t now)
 	t->reached_at = t->magic_at = 0;
 	t->wanted = false;
 	if (t->joins) {
-		mux_attach(t->mux, 0, false, now);
+		t->slot = (unsigned)mux_down_slot(t->mux);
+		mux_attach(t->mux, t->slot, false, now);
 	} else if (!new_link(t, now)) {
 		log_say(LOG_ERROR, "cannot start a link: no memory");
 		return STATUS_SYSTEM;
 	}
+	channels_begin(t->channels, t->mux, t->slot);
 	if (t->config.role == MUX_NEAR) {
 		status = start_near(t, now);
 		if (t->joins && status != STATUS_OK)
-			mux_lost(t->mux, 0, MUX_NO_ROOM, "no memory or descriptors");
+			mux_lost(t->mux, t->slot, MUX_NO_ROOM, "no memory or descriptors");
 		return status;
 	}
-	t->transport = transport_far(t->mux);
-	return t->transport != NULL ? STATUS_OK : STATUS_LINK;
+	transport = transport_far(t->mux);
+	if (transport == NULL)
+		return STATUS_LINK;
+	channels_set(t->channels, t->slot, transport);
+	return STATUS_OK;
 }
 
 int
@@ -429,7 +466,8 @@ come_up(struct tunnel *t, int64_t now)
 	t->expires_at = 0;
 	t->up_at = now;
 	t->config.conns->mux = t->mux;
-	transport_set_quiet(t->transport, false);
+	if (channels_first(t->channels) != NULL)
+		transport_set_quiet(channels_first(t->channels), false);
 	bootstrap_release(t->bootstrap);
 	if (t->config.hops != NULL && !t->config.probing)
 		take_name(t);
@@ -484,12 +522,12 @@ log_upload(struct tunnel *t)
 static void
 watch_magic(struct tunnel *t, struct pollset *ps)
 {
-	if (mux_state(t->mux) != MUX_STARTING)
+	if (mux_slot_state(t->mux, t->slot) != MUX_SLOT_STARTING)
 		return;
 	if (t->magic_at == 0)
 		t->magic_at = ps->now + MAGIC_AFTER;
 	if (ps->now >= t->magic_at)
-		mux_lost(t->mux, 0, MUX_TIMEOUT,
+		mux_lost(t->mux, t->slot, MUX_TIMEOUT,
 		    "the relay there was started and does not answer: does a hop buffer its "
 		    "output until a line is complete (srun without -u)?");
 	pollset_until(ps, t->magic_at);
@@ -520,7 +558,7 @@ watch_start(struct tunnel *t, struct pollset *ps)
 	if ((t->connects == 0 && !t->config.probing) || mux_state(t->mux) == MUX_DEAD)
 		return;
 	if (ps->now >= give_up_at)
-		mux_lost(t->mux, 0, MUX_TIMEOUT, "no answer within two minutes");
+		mux_lost(t->mux, t->slot, MUX_TIMEOUT, "no answer within two minutes");
 	else
 		pollset_until(ps, give_up_at);
 }
@@ -544,16 +582,34 @@ keeps(const struct tunnel *t)
 }
 
 static void
-drop_channel(struct tunnel *t, const struct pollset *ps)
+drop_channel(struct tunnel *t, unsigned slot, const struct pollset *ps)
 {
-	t->config.conns->mux = NULL;
-	if (t->transport != NULL)
-		transport_flush(t->transport, ps->now);
-	transport_free(t->transport, ps->now);
-	t->transport = NULL;
-	bootstrap_release(t->bootstrap);
+	channels_drop(t->channels, slot, ps->now);
 	if (t->keeper != NULL)
-		keeper_release(t->keeper, waits(t) ? STATUS_OK : t->status);
+		keeper_release(
+		    t->keeper, slot, mux_state(t->mux) != MUX_DEAD ? STATUS_OK : t->status);
+}
+
+static void
+drop_channels(struct tunnel *t, const struct pollset *ps)
+{
+	unsigned slot;
+
+	t->config.conns->mux = NULL;
+	channels_flush(t->channels, ps->now);
+	for (slot = 0; slot < MUX_SLOTS; slot++)
+		drop_channel(t, slot, ps);
+	bootstrap_release(t->bootstrap);
+}
+
+/* Other channels carry the link. */
+static void
+drop_lost_channels(struct tunnel *t, const struct pollset *ps)
+{
+	int slot;
+
+	while ((slot = channels_lost(t->channels)) != -1)
+		drop_channel(t, (unsigned)slot, ps);
 }
 
 /*
@@ -577,7 +633,7 @@ free_link(struct tunnel *t, const struct pollset *ps)
 	conns->behind = true;
 	remote_step(t->remotes, ps);
 	probe_step(&t->probes);
-	drop_channel(t, ps);
+	drop_channels(t, ps);
 	mux_free(t->mux);
 	t->mux = NULL;
 }
@@ -634,7 +690,7 @@ await_channel(struct tunnel *t, const struct pollset *ps)
 	t->unused = !has_streams(t);
 	if (t->config.role == MUX_NEAR)
 		keep += t->unused ? -LATER : LATER;
-	drop_channel(t, ps);
+	drop_channels(t, ps);
 	if (t->expires_at != 0)
 		return;
 	t->lost_at = ps->now;
@@ -703,7 +759,7 @@ start_failed(struct tunnel *t, const struct pollset *ps)
 static bool
 refused_for_good(struct tunnel *t)
 {
-	t->refused = hops_is_refusal(transport_last_line(t->transport));
+	t->refused = hops_is_refusal(transport_last_line(channels_first(t->channels)));
 	if (!t->refused)
 		return false;
 	if (t->config.one_shot)
@@ -721,9 +777,9 @@ explain_start(struct tunnel *t, struct pollset *ps)
 	int ended;
 
 	pollset_until(ps, t->explain_at);
-	if (ps->now < t->explain_at && transport_runs(t->transport))
+	if (ps->now < t->explain_at && transport_runs(channels_first(t->channels)))
 		return;
-	ended = transport_exit_status(t->transport);
+	ended = transport_exit_status(channels_first(t->channels));
 	if (t->config.hops != NULL)
 		explain_hops(t, ended);
 	else
@@ -824,6 +880,13 @@ tunnel_stop(struct tunnel *t, int status)
 	mux_bye(t->mux, MUX_RESET, "its relay was stopped by a signal");
 }
 
+void
+tunnel_clean(struct tunnel *t)
+{
+	if (t != NULL)
+		channels_free(t->channels, pollset_clock());
+}
+
 /* ---- a turn ---- */
 
 /* Return true if this host slept since the last turn.  pollset_clock may stop
@@ -906,6 +969,26 @@ retry(struct tunnel *t, struct pollset *ps)
 		pollset_until(ps, next_start(t));
 }
 
+/* Start the first channel, if it is known whether its ssh can be a master. */
+static void
+ask_again(struct tunnel *t, const struct pollset *ps)
+{
+	if (start_near(t, ps->now) == STATUS_OK)
+		return;
+	if (waits(t))
+		back_off(t, ps);
+	else
+		be_over(t, STATUS_SYSTEM, ps);
+}
+
+static void
+watch_channels(struct tunnel *t, struct pollset *ps)
+{
+	drop_lost_channels(t, ps);
+	if (t->config.role == MUX_NEAR && t->config.hops != NULL)
+		channels_grow(t->channels, bootstrap_path(t->bootstrap), ps);
+}
+
 /* Make the transition that is due, or set the deadline of the next one. */
 static void
 step_state(struct tunnel *t, struct pollset *ps)
@@ -914,8 +997,12 @@ step_state(struct tunnel *t, struct pollset *ps)
 	case TUNNEL_OVER:
 		break;
 	case TUNNEL_STARTING:
-		if (t->config.hops != NULL)
+		if (t->asks)
+			ask_again(t, ps);
+		else if (t->config.hops != NULL)
 			watch_start(t, ps);
+		if (t->state != TUNNEL_STARTING)
+			break;
 		if (is_gone(t))
 			lose_session(t, ps);
 		else if (is_lost(t))
@@ -927,9 +1014,11 @@ step_state(struct tunnel *t, struct pollset *ps)
 	case TUNNEL_UP:
 		if (is_lost(t))
 			lose_link(t, ps);
+		else
+			watch_channels(t, ps);
 		break;
 	case TUNNEL_STOPPING:
-		if (transport_drained(t->transport) || ps->now >= t->stop_at)
+		if (channels_drained(t->channels) || ps->now >= t->stop_at)
 			be_over(t, t->status, ps);
 		else
 			pollset_until(ps, t->stop_at);
@@ -954,8 +1043,8 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 	report_loss(t, ps);
 	if (t->mux == NULL)
 		return;
-	if (t->transport != NULL && t->state != TUNNEL_FAILED)
-		transport_want(t->transport, ps);
+	if (t->state != TUNNEL_FAILED)
+		channels_want(t->channels, ps);
 	if (mux_state(t->mux) == MUX_DEAD)
 		return;
 	conn_take_dirty(t->config.conns, t->mux, ps->now);
@@ -964,30 +1053,45 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 		keeper_want(t->keeper, ps);
 }
 
-/* Another process hands over a channel, which replaces the one in use. */
-static void
-take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
+/* The slot that ${c} claims, or -1: it is no newer channel of the session. */
+static int
+accept_claim(const struct tunnel *t, const struct keeper_claim *c, int64_t now)
 {
 	static struct greeting g;
+	int slot = -1;
 
 	greeting_start(&g, true);
 	greeting_feed(&g, c->greeting, c->n);
+	if (g.state == GREETING_DONE)
+		slot = mux_accept_slot(t->mux, &g.session, true, now);
 	greeting_free(&g);
-	if (g.state != GREETING_DONE || mux_claimed_slot(t->mux, &g.session) != 0) {
+	return slot;
+}
+
+/* Another process hands over a channel.  It replaces the one of the same slot. */
+static void
+take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
+{
+	bool first;
+	int slot = accept_claim(t, c, ps->now);
+
+	if (slot == -1) {
 		keeper_refuse(c);
 		return;
 	}
-	mux_lost(t->mux, 0, MUX_RESET, "the near side has opened another channel");
-	await_channel(t, ps);
-	t->expires_at = 0;
-	keeper_accept(t->keeper, c);
-	mux_accept_slot(t->mux, &g.session, true, ps->now);
-	t->state = TUNNEL_STARTING;
-	t->transport = transport_fds(t->mux, c->in, c->out);
-	if (t->transport == NULL)
-		mux_lost(t->mux, 0, MUX_NO_ROOM, "no memory");
-	else
-		mux_feed(t->mux, 0, c->greeting, c->n, ps->now);
+	first = mux_state(t->mux) != MUX_UP;
+	drop_channel(t, (unsigned)slot, ps);
+	if (first) {
+		drop_lost_channels(t, ps);
+		t->slot = (unsigned)slot;
+		channels_begin(t->channels, t->mux, t->slot);
+		t->expires_at = 0;
+		t->state = TUNNEL_STARTING;
+	}
+	keeper_accept(t->keeper, (unsigned)slot, c, first);
+	channels_set(
+	    t->channels, (unsigned)slot, transport_fds(t->mux, (unsigned)slot, c->in, c->out));
+	mux_feed(t->mux, (unsigned)slot, c->greeting, c->n, ps->now);
 }
 
 /* relay -n asks for the state of the session, or for its end. */
@@ -1011,17 +1115,20 @@ answer(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 }
 
 /*
- * The waiting process can end because the channel has ended.  What is left in the
+ * A waiting process can end because its channel has ended.  What is left in the
  * channel, such as BYE, is read first.
  */
 static void
 step_keeper(struct tunnel *t, const struct pollset *ps)
 {
-	bool reads = t->transport != NULL && transport_readable(t->transport, ps);
 	struct keeper_claim c;
+	unsigned slot;
 
-	if (keeper_lost(t->keeper, ps) && !reads)
-		mux_lost(t->mux, 0, MUX_RESET, "the process of the channel has ended");
+	for (slot = 0; slot < MUX_SLOTS; slot++)
+		if (keeper_lost(t->keeper, slot, ps) && !channels_readable(t->channels, slot, ps)) {
+			mux_lost(t->mux, slot, MUX_RESET, "the process of the channel has ended");
+			drop_channel(t, slot, ps);
+		}
 	if (!keeper_take(t->keeper, ps, &c))
 		return;
 	if (c.in == -1)
@@ -1035,8 +1142,7 @@ tunnel_step(struct tunnel *t, const struct pollset *ps)
 {
 	if (t->mux == NULL || t->state == TUNNEL_FAILED)
 		return false;
-	if (t->transport != NULL)
-		transport_step(t->transport, ps);
+	channels_step(t->channels, ps);
 	if (t->keeper != NULL && mux_state(t->mux) != MUX_DEAD)
 		step_keeper(t, ps);
 	if (t->state != TUNNEL_STARTING || mux_state(t->mux) != MUX_UP)
@@ -1075,8 +1181,7 @@ tunnel_flush(struct tunnel *t, int status)
 		return;
 	if (t->config.one_shot && status != STATUS_OK && t->state != TUNNEL_STOPPING)
 		t->status = status;
-	if (t->transport != NULL)
-		transport_flush(t->transport, pollset_clock());
+	channels_flush(t->channels, pollset_clock());
 	if (t->config.one_shot && tunnel_carries(t) && t->config.conns->n == 0)
 		finish(t);
 }
@@ -1092,10 +1197,13 @@ tunnel_can_ask(const struct tunnel *t)
 size_t
 tunnel_copied(const struct tunnel *t)
 {
-	size_t size = bootstrap_upload_size(t->bootstrap);
+	const struct transport *first = channels_first(t->channels);
+	size_t size = bootstrap_upload_size(t->bootstrap), left;
 	const unsigned char *p;
-	size_t left = bootstrap_output(t->bootstrap, &p) + transport_unsent(t->transport);
 
+	if (first == NULL)
+		return 0;
+	left = bootstrap_output(t->bootstrap, &p) + transport_unsent(first);
 	return left > size ? 0 : size - left;
 }
 
@@ -1218,14 +1326,24 @@ tunnel_mux(const struct tunnel *t)
 	return t->mux;
 }
 
+bool
+tunnel_channel(const struct tunnel *t, unsigned nth, char *dst, size_t size)
+{
+	return t->state == TUNNEL_UP && channels_describe(t->channels, nth, dst, size);
+}
+
 static void
 log_traffic(const struct tunnel *t, int64_t now)
 {
 	int64_t up = (now - t->up_at) / 1000000;
 	uint64_t seconds = (uint64_t)(up > 0 ? up : 1);
 	struct mux_stats s;
+	char text[256];
+	unsigned i;
 
 	mux_stats(t->mux, &s);
+	for (i = 0; tunnel_channel(t, i, text, sizeof(text)); i++)
+		log_say(LOG_TABLE, "channel %u: %s", i + 1, text);
 	log_say(LOG_TABLE, "round trip %lld us, at most %llu bytes in flight, %llu bytes reserved",
 	    (long long)s.rtt_us, (unsigned long long)s.cwnd, (unsigned long long)s.reserved);
 	log_say(LOG_TABLE, "%llu bytes sent and %llu read in %lld s: %llu and %llu a second",

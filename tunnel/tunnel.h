@@ -56,6 +56,7 @@ struct tunnel_config {
 	const char *self, *far_path;   /* with hops: see bootstrap.h */
 	const char *far_options;       /* with hops: of the far relay */
 	const char *join_options;      /* of a far relay that continues a session */
+	unsigned channels;             /* with hops: at most; 0: 1 */
 	int64_t keep;                  /* seconds that a session lasts without a channel; 0: none */
 	bool probing;                  /* near: for -n, see tunnel_set_hops */
 	bool one_shot;                 /* near: the link ends with its only connection */
@@ -70,6 +71,8 @@ struct tunnel_config {
  * tunnel_start(t, now): start it.  Return an exit status; if it is not
  * STATUS_OK, the cause was logged.
  * tunnel_stop(t, status): end the link with ${status}.  NULL is harmless.
+ * tunnel_clean(t): before the process exits: remove the files of ${t}, which is
+ * not used any more.  NULL is harmless.
  *
  * Once a turn, in this order:
  *
@@ -84,6 +87,7 @@ struct tunnel_config {
 struct tunnel *tunnel_new(const struct tunnel_config *config);
 int tunnel_start(struct tunnel *t, int64_t now);
 void tunnel_stop(struct tunnel *t, int status);
+void tunnel_clean(struct tunnel *t);
 void tunnel_want(struct tunnel *t, struct pollset *ps);
 bool tunnel_step(struct tunnel *t, const struct pollset *ps);
 void tunnel_serve(struct tunnel *t, const struct pollset *ps);
@@ -141,6 +145,7 @@ bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
  * tunnel_peer(t): TUNNEL_UP: the far side's name in messages.
  * tunnel_keeps(t): TUNNEL_UP: a session outlives the channel.
  * tunnel_mux(t): TUNNEL_UP: the mux of the link.
+ * tunnel_channel(t, nth, dst, size): the figures of a channel; see channels.h.
  * tunnel_table(t, now): log the state and the traffic, for SIGUSR1.
  */
 enum tunnel_state tunnel_state(const struct tunnel *t);
@@ -155,6 +160,7 @@ const char *tunnel_name(const struct tunnel *t);
 const char *tunnel_peer(const struct tunnel *t);
 bool tunnel_keeps(const struct tunnel *t);
 struct mux *tunnel_mux(const struct tunnel *t);
+bool tunnel_channel(const struct tunnel *t, unsigned nth, char *dst, size_t size);
 void tunnel_table(const struct tunnel *t, int64_t now);
 
 #endif

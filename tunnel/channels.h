@@ -1,0 +1,78 @@
+/*
+ * tunnel/channels.h - the channels of a link: a transport for each slot of the
+ * mux.
+ *
+ * The tunnel starts the first channel, in slot 0.  On the near side, further
+ * channels are started and closed here (growth.h).  They use the login of the
+ * first one (master.h).  A further channel that fails is logged with -v, and
+ * the link goes on.
+ *
+ * No function waits.  Times are microseconds of pollset_clock.
+ */
+#ifndef TUNNEL_CHANNELS_H
+#define TUNNEL_CHANNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct channels;
+struct children;
+struct hops;
+struct mux;
+struct pollset;
+struct transport;
+
+/* All pointers are borrowed for as long as the channels last. */
+struct channels_config {
+	const char *self, *join_options; /* see tunnel.h */
+	struct children *kids;
+	unsigned most; /* channels, at most; 1: no ssh is a master */
+};
+
+/*
+ * channels_new(config): no channel.  NULL: no memory.
+ *
+ * channels_ask(c, hops, now): the first channel leads through ${hops}: find out
+ * if its ssh can be a master.  Return false if there is no answer yet; then call
+ * this again in each turn.
+ * channels_hops(c, hops): the hops of the next first channel; see master_first.
+ *
+ * channels_begin(c, m, slot): the first channel, which is in ${slot} of ${m}, is
+ * about to start.
+ * channels_set(c, slot, t): ${t} is the channel of ${slot}, and belongs to ${c}.
+ * NULL ${t}: there is no memory for it, and the slot is lost.
+ * channels_first(c): the transport of the first channel, or NULL.
+ * channels_lost(c): return a slot whose channel has ended or is not needed any
+ * more, or -1.
+ * channels_drop(c, slot, now): close a channel.  Without one, do nothing.
+ *
+ * channels_grow(c, far_path, ps): near, the link is up: start or close further
+ * channels if that is due.  ${far_path} is the far relay.
+ *
+ * channels_want, channels_step, channels_flush: the same of each transport.
+ * channels_drained(c): each of them is drained.
+ * channels_readable(c, slot, ps): bytes or EOF were there to be read.
+ * channels_describe(c, nth, dst, size): write the figures of a channel that is up
+ * into ${dst}: "round trip ...".  False: fewer than ${nth} + 1 are up.
+ *
+ * channels_free(c, now): NULL is harmless.
+ */
+struct channels *channels_new(const struct channels_config *config);
+bool channels_ask(struct channels *c, const struct hops *hops, int64_t now);
+const struct hops *channels_hops(struct channels *c, const struct hops *hops);
+void channels_begin(struct channels *c, struct mux *m, unsigned slot);
+void channels_set(struct channels *c, unsigned slot, struct transport *t);
+struct transport *channels_first(const struct channels *c);
+int channels_lost(const struct channels *c);
+void channels_drop(struct channels *c, unsigned slot, int64_t now);
+void channels_grow(struct channels *c, const char *far_path, struct pollset *ps);
+void channels_want(struct channels *c, struct pollset *ps);
+void channels_step(struct channels *c, const struct pollset *ps);
+void channels_flush(struct channels *c, int64_t now);
+bool channels_drained(const struct channels *c);
+bool channels_readable(const struct channels *c, unsigned slot, const struct pollset *ps);
+bool channels_describe(const struct channels *c, unsigned nth, char *dst, size_t size);
+void channels_free(struct channels *c, int64_t now);
+
+#endif
