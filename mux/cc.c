@@ -12,8 +12,8 @@
  * ACKs clock the sender: the rate is always cwnd / RTT, so it carries no
  * information.  A round trip that exceeds the smallest one has one of two
  * causes: our own queue, or a line that has become longer, has jitter or
- * carries other traffic.  A smaller cwnd separates the two.  Our queue shrinks
- * by the same amount; the round trip of the line does not.
+ * carries other traffic.  A smaller cwnd distinguishes them: it shortens our
+ * queue, and not the round trip of the line.
  *
  * cwnd changes once a round.  A round begins when all that was sent under
  * another cwnd is acknowledged.  Its result is the smallest round trip of the
@@ -23,22 +23,24 @@
  *                The step doubles with each increase in sequence, until cwnd
  *                doubles.  A cwnd that did not limit the sender stays.
  *   decrease     The round trip exceeds that of the line and the queue.  cwnd
- *                becomes what should remove the rest, but at least half.
+ *                shrinks by what removes the excess, by half at most.
  *   probe_rtt    Every PROBE_EVERY rounds, a cwnd slightly below what the line
  *                holds, to measure the round trip without our queue.  While
- *                increases double cwnd, after PROBE_FIRST rounds without one.
+ *                increases double cwnd, after PROBE_FIRST rounds without an
+ *                increase.
  *   check_probe  The round after a decrease or a probe.  If the round trip
  *                fell with cwnd, there was a queue.  If not, the line itself
- *                has become longer.  Both give the cwnd that was right.
+ *                has become longer.  The right cwnd is computed from that.
  *
- * Several channels can share a line.  If one of them alone sends less, the queue
- * of the others stays, and looks like a longer line.  So all decrease at the same
- * time, in proportion (cc_follow), and each checks its own round trip.
+ * Several channels can share a line.  If one of them alone sends less, the
+ * queue of the others stays, and looks like a longer line.  So all decrease at
+ * the same time, in proportion (cc_follow), and each checks its own round
+ * trip.
  *
  * On a long line, sends are paced at 1.5 cwnd per round trip.  ssh makes one
- * packet of what it finds, and none of it arrives before all has.  A whole
- * cwnd at once would lengthen the round trip by its transmission time, like a
- * queue, although the line idles between two bursts.
+ * packet of the bytes that it reads at once, and delivers only whole packets.
+ * A whole cwnd at once would lengthen the round trip by its transmission time,
+ * like a queue, although the line idles between two bursts.
  *
  * Times are microseconds.
  */
@@ -53,7 +55,7 @@
 #define QUEUE_MAX 2000
 #define QUEUE_BULK 2000
 #define QUEUE_MIN 250
-#define SMALL_SPAN 250000 /* after a small piece, more are expected so long */
+#define SMALL_SPAN 250000 /* more small pieces are expected for so long */
 #define STEP_MIN 4096     /* a smaller change of cwnd does not show in the RTT */
 #define ROUND_MIN 10000
 #define SAMPLES_MIN 4    /* in a round */
@@ -110,7 +112,7 @@ cc_restart(struct cc *c, uint64_t acked, int64_t now)
 	uint64_t sent = c->sent;
 	int64_t rtt = c->rtt;
 
-	/* The first sample would count what is sent again before it. */
+	/* Keep rtt: bytes that are sent again would lengthen the first sample. */
 	cc_init(c, now);
 	c->rtt = rtt;
 	c->sent = c->round_start = sent;

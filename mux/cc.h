@@ -2,8 +2,8 @@
  * mux/cc.h - congestion control: how many link bytes may be in flight.
  *
  * In flight are the bytes that were sent and not acknowledged.  All times are
- * microseconds of one clock.  The members of struct cc belong to cc.c; other
- * files only read sent, cwnd and rtt.
+ * microseconds of one clock.  Other files read only sent, acked, cwnd and rtt.
+ * They write only rtt, after cc_restart.
  */
 #ifndef MUX_CC_H
 #define MUX_CC_H
@@ -31,7 +31,7 @@ struct cc {
 	bool rtt_fell;        /* the last probe found a shorter line */
 	bool bulk_only;       /* no small piece was sent lately */
 	int64_t small_at;     /* of the last small piece */
-	unsigned rounds;      /* since the last probe */
+	unsigned rounds;      /* since the last probe, or since cwnd doubled */
 	unsigned increases;   /* in sequence, DOUBLING at most */
 	uint64_t cwnd_before; /* before decrease(); 0: no probe is being checked */
 	int64_t rtt_before;   /* the round trip with that cwnd */
@@ -75,9 +75,8 @@ bool cc_acked(struct cc *c, uint64_t count, int64_t delay, int64_t now);
 
 /*
  * cc_decreased(c), cc_follow(c, other):
- * Has cwnd decreased since the last call, to measure the round trip?  Then
- * cc_follow decreases cwnd of each other channel in proportion to ${other}, whose
- * cwnd has just decreased.
+ * Has cwnd decreased since the last call?  cc_follow: cwnd of ${other} has
+ * just decreased, so decrease that of ${c} in proportion.
  */
 bool cc_decreased(struct cc *c);
 void cc_follow(struct cc *c, const struct cc *other);

@@ -2,9 +2,10 @@
  * mux/early.h - bytes of a stream that were read before the bytes in front of
  * them.
  *
- * Slots deliver at different times, so DATA of one stream can overtake.  A list
- * of pieces keeps it in the order of its offsets.  A piece that follows another
- * one without a gap is merged with it, so that small pieces stay few.
+ * Slots deliver at different times, so DATA can overtake earlier DATA of its
+ * stream.  A list keeps pieces of DATA in the order of their offsets.  A piece
+ * that follows another one without a gap is merged with it, so small pieces
+ * stay few.
  */
 #ifndef MUX_EARLY_H
 #define MUX_EARLY_H
@@ -24,15 +25,15 @@ struct early {
 
 /*
  * early_overlaps(list, at, n):
- * Has ${list} any of the ${n} bytes from the offset ${at}?
+ * Does ${list} have any of the ${n} bytes from the offset ${at}?
  */
 bool early_overlaps(const struct early *list, uint64_t at, size_t n);
 
 /*
  * early_add(list, at, n, pieces):
  * Add room for ${n} bytes from ${at}, which overlap no other piece, and return
- * the piece.  The caller appends them at have.  ${*pieces} is increased if the
- * piece is new.  NULL: out of memory.
+ * the piece.  The caller writes them to bytes + have, and increases have.  If
+ * the piece is new, ${*pieces} is increased.  NULL: out of memory.
  */
 struct early *early_add(struct early **list, uint64_t at, size_t n, uint32_t *pieces);
 

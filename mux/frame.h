@@ -2,7 +2,7 @@
  * mux/frame.h - the wire format of a link: PROTOCOL 1 to 3.
  *
  * These functions have no state.  They refuse a frame that is never valid.
- * greeting.c, mux.c and stream.c check whether a frame may come at this time.
+ * greeting.c, mux.c, stream.c and tail.c check whether a frame may come now.
  */
 #ifndef MUX_FRAME_H
 #define MUX_FRAME_H
@@ -13,8 +13,8 @@
 #define FRAME_MAGIC 16
 #define FRAME_HEAD 8
 #define FRAME_DATA_MAX 65536 /* bytes in DATA, DATA_AT and TAIL */
-#define FRAME_AT 8           /* bytes of DATA_AT before these */
-#define FRAME_TAIL_AT 12     /* the same of TAIL */
+#define FRAME_AT 8           /* bytes of DATA_AT before its data */
+#define FRAME_TAIL_AT 12     /* bytes of TAIL before its data */
 #define FRAME_BODY 8192      /* body of any other frame */
 #define FRAME_TARGET 4352    /* in OPEN: a host and a port, or a socket path */
 #define FRAME_WORDS 512      /* in CLOSE and BYE */
@@ -90,8 +90,8 @@ const char *frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD]);
 
 /*
  * frame_fixed(f):
- * Return how many bytes of the body come before those that are passed on as
- * they arrive.
+ * Return the length of the fixed part of the body, which is gathered before it
+ * is used.  The bytes after it are passed on as they arrive.
  */
 uint32_t frame_fixed(const struct frame *f);
 
@@ -108,8 +108,8 @@ uint64_t frame_get(const unsigned char *src, int bytes);
  *
  * frame_put_bare(dst, type, stream), frame_put_number(dst, type, stream, n,
  * bytes), frame_put_words(dst, type, stream, code, words):
- * Write a frame without a body, with a number, or with a code and a text; return
- * its length.
+ * Write a frame without a body, with a number, or with a code and a text;
+ * return its length.
  */
 unsigned char *frame_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length);
 size_t frame_put_bare(unsigned char *dst, unsigned type, uint32_t stream);

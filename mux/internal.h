@@ -29,7 +29,7 @@ struct stream {
 	uint64_t progress; /* see stream_progress */
 	uint64_t rx_begun; /* bytes of all DATA whose reading has begun */
 	uint64_t rx_count; /* bytes of DATA that were read, kept or dropped */
-	uint64_t rx_plain; /* the same of DATA without an offset, begun */
+	uint64_t rx_plain; /* the part of rx_begun in DATA, without DATA_AT */
 	uint64_t rx_next;  /* offset of the next byte for rx */
 	uint64_t rx_final; /* of FINAL; UINT64_MAX: not read */
 	uint32_t id;
@@ -61,7 +61,7 @@ struct mux {
 	enum mux_role role;
 	enum mux_state state;
 	struct hello ours, theirs;
-	struct session session; /* what is the same in each SESSION that we send */
+	struct session session; /* the constant part of each SESSION that we send */
 	bool keeps;             /* the link outlives its channels */
 	unsigned slots;         /* that both sides allow */
 	struct slot *slot[MUX_SLOTS];
@@ -115,14 +115,14 @@ void stream_lose(struct stream *s);
 
 /*
  * stream_move(m, from, to):
- * Streams that sent on ${from} send on ${to} from now on.
+ * ${to} becomes the home of the streams whose home was ${from}.
  */
 void stream_move(struct mux *m, struct slot *from, struct slot *to);
 
 /*
  * stream_flows(s):
- * Return the queues for ${s}: those of the link, or those of its home slot if it
- * may send only there.
+ * Return the queues for ${s}: those of the link, or those of its home slot if
+ * it may send only there.
  */
 struct queue *stream_flows(struct stream *s);
 
@@ -137,23 +137,26 @@ bool stream_can_send(const struct stream *s);
 /*
  * stream_put_control(s, dst), stream_put_data(s, slot, dst, room),
  * stream_put_eof(s, dst):
- * Write frames of ${s} into ${dst}; return how many bytes.  Control frames take
- * at most MUX_PULL / 2 bytes.  They and EOF are for the home slot.
+ * Write frames of ${s} into ${dst}; return how many bytes.  Control frames
+ * take at most MUX_PULL / 2 bytes.  Control frames and EOF are sent on the
+ * home slot.
  */
 size_t stream_put_control(struct stream *s, unsigned char *dst);
 size_t stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, size_t room);
 size_t stream_put_eof(struct stream *s, unsigned char *dst);
 
-/* stream_need_control(s): ${s} has control frames to send. */
+/* stream_need_control(s): Queue ${s}, which has control frames to send. */
 void stream_need_control(struct stream *s);
 
 /*
  * stream_start_data(s, slot), stream_take_data(s, slot, p, n),
  * stream_end_data(s, slot):
- * On ${slot}, what comes before the bytes of DATA or DATA_AT was read, or ${n} of
- * the bytes, or the last one.
+ * DATA or DATA_AT is being read on ${slot}.  stream_start_data: its head and
+ * its offset were read.  stream_take_data: ${n} of its bytes were read.
+ * stream_end_data: its last byte was read.
  *
  * stream_on_frame(s, slot): The whole body of another frame was read.
+ *
  * Return NULL, or a text that names how the peer broke the protocol.
  */
 const char *stream_start_data(struct stream *s, struct slot *slot);
@@ -172,15 +175,15 @@ void stream_mark_dirty(struct stream *s);
  */
 void tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why);
 
-/* tail_check(m): Lose the slots that are drained. */
+/* tail_check(m): Far: end the slots that are drained. */
 void tail_check(struct mux *m);
 
 /*
  * tail_is_due(m, s), tail_put_link(m, s, dst):
- * Has ${s} LOST and DRAIN of other slots to send?  Write them into ${dst}.
+ * Must ${s} send LOST or DRAIN of other slots?  Write them into ${dst}.
  *
  * tail_has_piece(m, s), tail_put(m, s, dst, room):
- * Has ${s} TAIL to send?  Write one into ${dst}.
+ * Must ${s} send TAIL of another slot?  Write one frame into ${dst}.
  */
 bool tail_is_due(const struct mux *m, const struct slot *s);
 size_t tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst);
@@ -189,14 +192,14 @@ size_t tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room);
 
 /*
  * tail_on_lost(m, s), tail_on_drain(m, s), tail_start(m, s):
- * On ${s}, LOST or DRAIN was read, or what comes before the bytes of TAIL.
- * Return NULL, or a text that names how the peer broke the protocol.
+ * LOST, DRAIN, or the fixed part of TAIL was read on ${s}.  Return NULL, or a
+ * text that names how the peer broke the protocol.
  */
 const char *tail_on_lost(struct mux *m, const struct slot *s);
 const char *tail_on_drain(struct mux *m, const struct slot *s);
 const char *tail_start(struct mux *m, struct slot *s);
 
-/* tail_forget(m, s): No frame that is being read is for ${s} any more. */
+/* tail_forget(m, s): Drop the rest of each TAIL of ${s} that is being read. */
 void tail_forget(struct mux *m, const struct slot *s);
 
 /* ---- mux.c ---- */

@@ -12,9 +12,10 @@
  * fq_codel (RFC 8290).  The first piece of a quiet stream may exceed the bytes
  * in flight that cc.c allows, because it is small and a person waits for it.
  *
- * A channel that can take bytes asks for them, so bulk goes to the slots that
- * have room, and a channel that stalls gets no more than cwnd.  The first piece
- * of a quiet stream waits for the slot with the fewest bytes in flight.
+ * mux_output is called for each channel that can take bytes.  So bulk uses the
+ * slots that have room, and a channel that stalls gets at most cwnd.  The
+ * first piece of a quiet stream waits for the slot with the fewest bytes in
+ * flight.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,12 +25,12 @@
 
 #define ROOM_WAIT 10000 /* until the next try to get memory for output */
 #define ACK_EVERY_LEAST 1024
-#define RETAINED (16 * 1024 * 1024)            /* bytes of all slots; then only ACK, BYE and TAIL */
+#define RETAINED (16 * 1024 * 1024)            /* bytes of all slots: see put_least */
 #define RETAINED_BULK (RETAINED - 1024 * 1024) /* then no DATA of busy streams */
 #define RETAINED_MOST (RETAINED + 1024 * 1024)
 #define SILENT_MOST 5000000   /* of a slot while others answer */
-#define SILENT_LATE 1000000   /* a tick that is later: this process stood still */
-#define LIMITED_AFTER 1000000 /* until the far side reports it */
+#define SILENT_LATE 1000000   /* a later tick: this process stood still */
+#define LIMITED_AFTER 1000000 /* bulk that waits so long is reported */
 #define QUIET_SPAN 10000      /* quiet: less than a slice in this time */
 #define KEYSTROKE 512         /* bytes of a quiet stream that never wait */
 #define WINDOW_TOP INT32_MAX
@@ -89,7 +90,7 @@ mux_takes_data(const struct mux *m, const struct slot *s)
 	return true;
 }
 
-/* Does ${s} have fewer bytes in flight than any other slot that can send now? */
+/* Of the slots that can send now, has ${s} the fewest bytes in flight? */
 static bool
 is_best(const struct mux *m, const struct slot *s)
 {
@@ -121,8 +122,7 @@ mux_rtt(const struct mux *m)
 }
 
 /*
- * Since when are as many bytes in flight on all slots as may be?  INT64_MAX: on
- * one of them, there are fewer.
+ * Since when does cwnd limit bulk on all slots?  INT64_MAX: a slot has room.
  */
 static int64_t
 limited_at(const struct mux *m)
@@ -139,7 +139,7 @@ limited_at(const struct mux *m)
 	return at == 0 ? INT64_MAX : at;
 }
 
-/* How many bytes do the slots retain that are up, or all slots? */
+/* How many bytes are retained?  ${all}: also by slots that are not up. */
 static uint64_t
 retained(const struct mux *m, bool all)
 {
@@ -329,7 +329,7 @@ mux_next_dirty(struct mux *m)
 	return s;
 }
 
-/* With several slots, EOF is sent as a control frame: its slot may be another. */
+/* With several slots, EOF is a control frame: DATA may use another slot. */
 static bool
 has_flow(const struct mux *m, const struct stream *s)
 {
@@ -356,8 +356,8 @@ mux_schedule(struct mux *m, struct stream *s)
 /* ---- sending ---- */
 
 /*
- * The first one in ${flows} sends DATA, EOF, or both.  ${fresh}: these are new
- * flows.
+ * The first stream of ${flows} sends DATA, EOF, or both.  ${fresh}: the flows
+ * are new.
  */
 static size_t
 put_stream(
@@ -382,8 +382,8 @@ put_stream(
 }
 
 /*
- * Return the flows that send next on ${s}: those of this slot or those of the
- * link.  NULL: none.
+ * Return the flows that send next on ${s}: those of this slot, those of the
+ * link, or NULL.
  */
 static struct queue *
 next_flows(struct mux *m, struct slot *s, bool *fresh)
@@ -468,9 +468,9 @@ put_limited(struct mux *m, unsigned char *dst)
 }
 
 /*
- * While no more bytes can be retained, only ACKs and the frames of lost slots are
- * sent.  Without ACKs, two sides that wait for each other's ACKs would wait for
- * ever.  TAIL is retained already.
+ * If no more bytes may be retained, only BYE, ACK, LOST, DRAIN and TAIL are
+ * sent.  Without ACKs, two sides that wait for each other's ACKs would wait
+ * for ever.  The bytes in TAIL were retained before.
  */
 static size_t
 put_least(struct mux *m, struct slot *s, unsigned char *dst)
@@ -521,7 +521,6 @@ put_tails(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 	return n;
 }
 
-/* Pieces of streams. */
 static size_t
 put_turns(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 {
@@ -858,7 +857,7 @@ on_limited(struct mux *m, const struct slot *s)
 	return NULL;
 }
 
-/* The channels may share a line: all measure its round trip at the same time. */
+/* The channels may share a line, so all measure its round trip together. */
 static void
 share_decrease(struct mux *m, struct slot *s)
 {
@@ -871,7 +870,7 @@ share_decrease(struct mux *m, struct slot *s)
 			cc_follow(&m->slot[i]->cc, &s->cc);
 }
 
-/* ACK and PING of a slot that was lost concern no channel any more. */
+/* A slot that was lost ignores ACK, and its answer to PING is not sent. */
 static const char *
 on_slot_frame(struct mux *m, struct slot *s)
 {
@@ -926,7 +925,7 @@ on_stream_frame(struct mux *m, struct slot *s)
 	return t == NULL ? "a frame for a stream that is not open" : stream_on_frame(t, s);
 }
 
-/* The whole body of a frame was read that has no bytes to pass on. */
+/* The whole body of a frame other than DATA, DATA_AT and TAIL was read. */
 static void
 on_frame(struct mux *m, struct slot *s)
 {
@@ -945,7 +944,7 @@ on_frame(struct mux *m, struct slot *s)
 
 /* ---- reading: bytes ---- */
 
-/* What comes before the bytes of DATA, DATA_AT or TAIL was read. */
+/* The fixed part of DATA, DATA_AT or TAIL was read. */
 static const char *
 start_bytes(struct mux *m, struct slot *s)
 {
@@ -963,7 +962,7 @@ passes_on(const struct frame *f)
 	return f->type == FRAME_DATA || f->type == FRAME_DATA_AT || f->type == FRAME_TAIL;
 }
 
-/* The head was read, and all of the body that is gathered. */
+/* The head and the fixed part of the body were read. */
 static void
 on_fixed(struct mux *m, struct slot *s)
 {
@@ -981,7 +980,7 @@ on_fixed(struct mux *m, struct slot *s)
 		breach(m, wrong);
 }
 
-/* Frames that need several slots do not exist without them. */
+/* With one slot, the frames for several slots are of unknown type. */
 static const char *
 check_frame(const struct mux *m, const struct frame *f)
 {
@@ -1004,9 +1003,7 @@ start_frame(struct mux *m, struct slot *s)
 		breach(m, wrong);
 		return;
 	}
-	/*
-	 * An ACK needs no ACK, or two idle sides would send ACKs without end.
-	 */
+	/* If an ACK needed an ACK, two idle sides would send ACKs for ever. */
 	if (s->frame.type != FRAME_ACK && s->unacked_at == 0)
 		s->unacked_at = m->now;
 	s->left = s->frame.length;
@@ -1126,8 +1123,8 @@ silent_at(const struct slot *s)
 }
 
 /*
- * Does another slot answer while ${s} is silent?  If none has sent a byte lately,
- * a PING shows it.
+ * Was a byte read on another slot while ${s} was silent?  The other slots send
+ * PING, to cause an answer.
  */
 static bool
 others_answer(struct mux *m, const struct slot *s)
@@ -1149,8 +1146,8 @@ others_answer(struct mux *m, const struct slot *s)
 }
 
 /*
- * After this process has stood still, one slot is read before the others.  Then
- * silence counts from now on.
+ * After this process has stood still, one slot is read before the others.  So
+ * its silence is counted again from this tick.
  */
 static bool
 is_silent(struct mux *m, struct slot *s)
@@ -1173,7 +1170,7 @@ tick_slot(struct mux *m, struct slot *s)
 		mux_lost(m, s->number, MUX_TIMEOUT, "this channel is silent, and others are not");
 }
 
-/* The near side adds slots, so it needs to know. */
+/* The near side adds slots, so the far side reports its limit. */
 static void
 watch_limit(struct mux *m)
 {
@@ -1294,7 +1291,7 @@ mux_slot_state(const struct mux *m, unsigned slot)
 		return MUX_SLOT_FREE;
 	if (s->state == MUX_SLOT_UP)
 		return s->drains ? MUX_SLOT_CLOSING : MUX_SLOT_UP;
-	/* The far side may have read TAIL, so no channel can continue it. */
+	/* The far side may have read TAIL, so no channel can continue the slot. */
 	if (s->state == MUX_SLOT_DOWN && m->role == MUX_NEAR && s->lost_read)
 		return MUX_SLOT_CLOSING;
 	return s->state;

@@ -14,15 +14,15 @@
  *     ^                       ^----- mux_attach ----- down <--lost--'|
  *     '----------------------------- closing <----- mux_close_slot --'
  *
- * If a channel is lost while other slots are up, they carry what it has lost.
- * Then its slot is free.  If all channels are lost, the streams wait until
- * another channel continues a slot.  For this, sent bytes are retained until
- * the peer has acknowledged them.
+ * If a channel is lost while other slots are up, they send the lost bytes
+ * again.  Then its slot is free.  If all channels are lost, the streams wait
+ * until another channel continues a slot.  For this, sent bytes are retained
+ * until the peer has acknowledged them.
  *
- * A stream has two queues.  Its owner appends to stream_tx() what is to be
- * sent, and takes from stream_rx() what was received.  The memory of a stream
- * stays until its owner calls stream_release, even if the mux is dead or
- * freed.
+ * A stream has two queues.  Its owner appends the bytes to send to
+ * stream_tx(), and takes received bytes from stream_rx().  The memory of a
+ * stream stays until its owner calls stream_release, even if the mux is dead
+ * or freed.
  *
  * Times are microseconds of one clock, sizes are bytes.  Nothing blocks.
  */
@@ -45,7 +45,7 @@
 #define MUX_SESSION 16   /* bytes of a session's id */
 #define MUX_SLOTS 8
 
-/* How a script begins that may come before the near magic: PROTOCOL 1. */
+/* The start of a script that may come before the near magic: PROTOCOL 1. */
 #define MUX_SCRIPT "V='relay "
 
 struct mux;
@@ -54,14 +54,13 @@ struct stream;
 enum mux_role { MUX_NEAR, MUX_FAR };
 enum mux_state { MUX_STARTING, MUX_GREETING, MUX_UP, MUX_DOWN, MUX_DEAD };
 
-/* Only MUX_SLOT_DOWN and MUX_SLOT_FREE need no channel. */
 enum mux_slot_state {
 	MUX_SLOT_FREE,
 	MUX_SLOT_STARTING,
 	MUX_SLOT_GREETING,
 	MUX_SLOT_UP,
-	MUX_SLOT_CLOSING, /* it will be free; its channel, if there is one, goes on */
-	MUX_SLOT_DOWN     /* its channel is lost */
+	MUX_SLOT_CLOSING, /* it becomes free; keep its channel, if there is one */
+	MUX_SLOT_DOWN     /* its channel is lost; another one can continue it */
 };
 
 /* Codes of CLOSE and BYE: PROTOCOL 4. */
@@ -142,12 +141,12 @@ uint32_t mux_keeps(const struct mux *m);
  * Near, in the state MUX_DOWN: return the slot for mux_attach.
  *
  * mux_claimed_slot(m, session), mux_accept_slot(m, session, skip_magic, now):
- * Far: a channel whose greeting has ${session} claims a slot.  Return its
- * number, or -1 if the claim is refused: its id must be that of our session, and
- * its generation must be higher than the last one of the slot.  mux_accept_slot
- * then uses the new channel; -1 also if the memory runs out.  If the slot has
- * another channel, the caller first calls mux_lost and closes it.  Afterwards it
- * feeds the greeting.
+ * Far: return the slot for a new channel whose greeting has ${session}.  -1:
+ * the id is not that of our session, or the generation is not higher than the
+ * last one of the slot.  mux_accept_slot also lets the channel continue the
+ * slot; -1 also if the memory runs out.  Before it, the caller calls mux_lost
+ * and closes the earlier channel of the slot.  After it, the caller feeds the
+ * greeting.
  */
 struct session;
 void mux_attach(struct mux *m, unsigned slot, bool skip_magic, int64_t now);
@@ -161,13 +160,14 @@ int mux_accept_slot(struct mux *m, const struct session *session, bool skip_magi
  *
  * mux_add_slot(m, now):
  * Near, in the state MUX_UP: start a free slot on another channel.  Return its
- * number, or -1: no slot is free, or there is no memory.  The caller has closed
- * the earlier channel of each free slot.
+ * number, or -1: no slot is free, or there is no memory.  Before the call, the
+ * caller closes the earlier channel of each free slot.
  *
  * mux_close_slot(m, slot):
- * Near: send no more DATA on ${slot}, and free it when both sides have read all
- * of it.  The peer does the same.  Then the caller closes the channel.  While
- * no other slot is up, it stays in use.
+ * Near: send no more DATA on ${slot}, and request the same from the peer.
+ * When both sides have acknowledged all DATA, the slot is lost and becomes
+ * free, and the caller closes its channel.  While no other slot is up, the
+ * slot stays in use.
  *
  * mux_slot_state(m, slot):
  * MUX_SLOT_FREE also for a number that is out of range.
@@ -196,9 +196,8 @@ void mux_feed(struct mux *m, unsigned slot, const void *p, size_t n, int64_t now
  * mux_output(m, slot, p, most, now), mux_wrote(m, slot, n):
  * Return how many bytes are to be written to the channel of ${slot} now, and
  * point ${*p} to them.  If earlier ones were all written, these are new frames
- * of ${most} bytes at most; ${most} is at least MUX_PULL.  So a channel that can
- * take bytes gets the next piece.  mux_wrote: the channel has taken the first
- * ${n} of these bytes.
+ * of ${most} bytes at most; ${most} is at least MUX_PULL.  mux_wrote: the
+ * channel has taken the first ${n} of these bytes.
  *
  * mux_has_output(m, slot):
  * Would mux_output return more than 0?
@@ -212,7 +211,8 @@ void mux_tick(struct mux *m, int64_t now);
 
 /*
  * mux_deadline(m):
- * Return the latest time of the next mux_tick or mux_output.  INT64_MAX: none.
+ * Return when mux_tick or mux_output must be called next.  INT64_MAX: there is
+ * no such time.
  */
 int64_t mux_deadline(const struct mux *m);
 
@@ -276,8 +276,8 @@ char *mux_banner(struct mux *m, unsigned slot, size_t *n);
  * Fill ${s}.  reserved is 0 when no stream is open and all are released.
  *
  * mux_limited_at(m):
- * Since when does bulk of either side wait because no more bytes may be in
- * flight on any slot?  INT64_MAX: it does not wait.
+ * Since when has bulk of one of the sides waited for ACKs on all slots?
+ * INT64_MAX: no bulk waits.
  */
 void mux_stats(const struct mux *m, struct mux_stats *s);
 void mux_slot_stats(const struct mux *m, unsigned slot, struct mux_slot_stats *s);
@@ -315,8 +315,9 @@ void *stream_owner(const struct stream *s);
 
 /*
  * mux_next_dirty(m):
- * Return the next stream that the peer or mux_output has changed since it was
- * returned last, or NULL.  A stream without an owner is never returned.
+ * Return a stream that has changed since it was last returned, or NULL.
+ * Frames of the peer and mux_output change a stream.  A stream without an
+ * owner is never returned.
  */
 struct stream *mux_next_dirty(struct mux *m);
 
@@ -362,8 +363,8 @@ bool stream_eof_sent(const struct stream *s);
 
 /*
  * stream_is_stopped(s):
- * Was STOP read?  Then no more DATA is sent, and the mux sends EOF itself.  The
- * owner clears the queue.
+ * Was STOP read?  Then no more DATA is sent, and the mux sends EOF itself.
+ * The owner clears stream_tx().
  */
 bool stream_is_stopped(const struct stream *s);
 
@@ -372,21 +373,21 @@ bool stream_is_stopped(const struct stream *s);
 /*
  * stream_rx(s), stream_consumed(s, n):
  * The owner takes bytes from the queue, writes them onward, and then calls
- * stream_consumed, which sends CREDIT for ${n} bytes sooner or later.
+ * stream_consumed for ${n} bytes.  CREDIT for them is sent later.
  */
 struct buf *stream_rx(struct stream *s);
 void stream_consumed(struct stream *s, size_t n);
 
 /*
  * stream_show_progress(s):
- * Bytes that were consumed before have moved on.  Send CREDIT, for at least one
- * byte, which shows the peer that its bytes move.
+ * More of the consumed bytes have reached the target.  Send CREDIT for at
+ * least one byte, to show progress to the peer.
  */
 void stream_show_progress(struct stream *s);
 
 /*
  * stream_eof_read(s):
- * Was EOF read?  Then nothing follows what the queue holds.
+ * Was EOF read?  Then no byte follows those in the queue.
  */
 bool stream_eof_read(const struct stream *s);
 
@@ -401,8 +402,8 @@ void stream_stop(struct stream *s);
 
 /*
  * stream_mux(s), stream_id(s), stream_target(s):
- * The mux of ${s}, its id on the wire, and its target.  The target is "" after
- * stream_reset.
+ * The mux of ${s}, its id on the wire, and its target.  After stream_reset,
+ * the target can be "".
  */
 struct mux *stream_mux(const struct stream *s);
 uint32_t stream_id(const struct stream *s);
@@ -410,17 +411,18 @@ const char *stream_target(const struct stream *s);
 
 /*
  * stream_is_closed(s), stream_is_reset(s):
- * Was CLOSE read, or is the link dead?  The same, or was stream_reset called?
+ * Was CLOSE read, or is the link dead?  stream_is_reset: also true if this
+ * side has sent CLOSE or will send it.
  */
 bool stream_is_closed(const struct stream *s);
 bool stream_is_reset(const struct stream *s);
 
 /*
  * stream_code(s), stream_reason(s):
- * The code of the CLOSE that has reset the stream, sent or read, or of the
- * CLOSE that reports a loss after both EOFs.  MUX_END: neither.  The reason is
- * the text of a CLOSE that was read, or "".  stream_rx() keeps what was
- * received before.
+ * The code of the reset that was sent or read.  If the peer's CLOSE reports a
+ * loss after both EOFs: the code of that CLOSE.  Otherwise MUX_END.  The
+ * reason is the text of the peer's CLOSE, or "".  After a reset by the peer,
+ * stream_rx() keeps the bytes that were received before.
  */
 uint16_t stream_code(const struct stream *s);
 const char *stream_reason(const struct stream *s);

@@ -33,8 +33,8 @@ void *queue_first(const struct queue *q);
 
 /*
  * queue_remove(q, node):
- * Remove ${node} from any place in ${q}, if it is queued.  The time is
- * proportional to its place.
+ * Remove ${node} from any place in ${q}, if it is queued.  The time grows with
+ * its distance from the start.
  */
 void queue_remove(struct queue *q, struct queue_node *node);
 

@@ -4,7 +4,7 @@
  *   acked             next                end
  *     | written, kept   | to be written    | room for more
  *
- * These positions count link bytes since the start of the link.  The bytes are
+ * These positions count link bytes since the start of the slot.  The bytes are
  * written to the channel from here, so keeping them costs no copy.  If the
  * channel is lost, the next one can continue from any byte that is kept.
  */
@@ -31,9 +31,9 @@ uint64_t retain_kept(const struct retain *r);
 
 /*
  * retain_room(r, least, room), retain_add(r, n):
- * Return where the next bytes are to be written, or NULL if the memory runs out.
- * ${*room} bytes fit there, at least ${least}, which is at most 256 KiB.  Then
- * retain_add adds the ${n} bytes that were written there.
+ * Return where the next bytes are to be written, or NULL if the memory runs
+ * out.  ${*room} bytes fit there, at least ${least}, which is at most 256 KiB.
+ * Then retain_add adds the ${n} bytes that were written there.
  */
 unsigned char *retain_room(struct retain *r, size_t least, size_t *room);
 void retain_add(struct retain *r, size_t n);
@@ -48,7 +48,7 @@ void retain_wrote(struct retain *r, size_t n);
 
 /*
  * retain_acked(r, at):
- * The bytes before ${at} need not be kept any more.  All of them were written.
+ * Drop the bytes before ${at}.  All of them were written.
  *
  * retain_rewind(r, at):
  * Write again from ${at}, which must be kept.

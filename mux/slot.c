@@ -11,8 +11,8 @@
 #define ACKS_IN_CWND 8     /* at least */
 #define PING_AFTER 15000000
 #define SLEPT_AFTER 20000000 /* no tick for so long: this host slept */
-#define FULL_SPAN 100000     /* between two times when cwnd is full */
-#define WOKE_WAIT 15000000   /* for a byte of the peer after that */
+#define FULL_SPAN 100000     /* between two times when cwnd is full, at most */
+#define WOKE_WAIT 15000000   /* for a byte of the peer, after this host slept */
 
 struct slot *
 slot_new(unsigned number, bool far, int64_t now)

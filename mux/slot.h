@@ -2,10 +2,9 @@
  * mux/slot.h - one slot of a link: a stream of frames over one channel at a
  * time.
  *
- * A slot has what belongs to one channel or survives it alone: our greeting and
- * that of the peer, the bytes that are retained, the frame that is being read,
+ * A slot has both greetings, the retained bytes, the frame that is being read,
  * acknowledgements, and times.  mux.c reads and writes the frames of streams.
- * tail.c continues a slot whose channel was lost.
+ * tail.c ends a slot whose channel was lost.
  *
  * Times are microseconds.  No function blocks.
  */
@@ -31,7 +30,7 @@ struct slot {
 	bool feeding;              /* its frames are being read */
 	struct queue control;      /* streams with control frames to send */
 	struct queue flows[2];     /* new and old, of streams that send only here */
-	unsigned turn;             /* changes with each piece of an old flow */
+	unsigned turn;             /* odd: its own old flows before those of the link */
 	struct cc cc;
 
 	struct greeting greeting;        /* of the peer, on this channel */
@@ -44,7 +43,7 @@ struct slot {
 	size_t head_have;
 	struct frame frame;  /* the one whose body is being read */
 	struct stream *data; /* of DATA or DATA_AT; NULL: its bytes are dropped */
-	struct early *early; /* where its bytes go; NULL: to rx of the stream */
+	struct early *early; /* its bytes are added here; NULL: to rx of the stream */
 	struct slot *tail;   /* of TAIL; NULL: its bytes are dropped */
 	size_t fixed;        /* bytes of the body that are still to be gathered */
 	size_t left;         /* of the body */
@@ -60,7 +59,7 @@ struct slot {
 	int64_t asked_at;          /* of the last ACK, or of the first frame that needs one */
 	uint64_t asked;            /* cc.sent after the last frame that needs an ACK */
 	int64_t full_at;           /* when cwnd was full last; 0: never */
-	int64_t limited_at;        /* the first time of those that follow each other */
+	int64_t limited_at;        /* the first full_at of the present sequence */
 	uint64_t data_end;         /* position after the last DATA */
 	int64_t ticked_at, pinged_at;
 	int64_t room_at; /* next try to get memory for output; 0: none */
@@ -100,8 +99,8 @@ uint64_t slot_flight(const struct slot *s);
 
 /*
  * slot_sent(s, n, asks, now):
- * ${n} bytes of frames were added to the retained ones.  ${asks}: not only ACK,
- * which needs no ACK.
+ * ${n} bytes of frames are sent.  ${asks}: one of them is not ACK, so they
+ * need an ACK.
  *
  * slot_waits(s): Is an ACK expected?
  *
@@ -115,8 +114,8 @@ int64_t slot_limited_at(const struct slot *s, int64_t now);
 /*
  * slot_ack_is_due(s, now), slot_put_ack(s, dst, now), slot_put_ack_every(s,
  * dst):
- * Write a frame into ${dst} and return its length.  ACK_EVERY is written only if
- * it has changed.
+ * Write a frame into ${dst} and return its length.  ACK_EVERY is written only
+ * if it has changed.
  */
 bool slot_ack_is_due(const struct slot *s, int64_t now);
 size_t slot_put_ack(struct slot *s, unsigned char *dst, int64_t now);
@@ -124,8 +123,8 @@ size_t slot_put_ack_every(struct slot *s, unsigned char *dst);
 
 /*
  * slot_on_ack(s, keeps, now):
- * An ACK is in body.  ${keeps}: there is a session.  Return false if it is not
- * possible.
+ * body has an ACK.  ${keeps}: there is a session.  Return false if the ACK is
+ * not possible.
  */
 bool slot_on_ack(struct slot *s, bool keeps, int64_t now);
 
@@ -136,7 +135,8 @@ bool slot_on_ack(struct slot *s, bool keeps, int64_t now);
  * slot_ping(s, now): Send PING.
  *
  * slot_deadline(s, now):
- * As mux_deadline, except for flows.
+ * As mux_deadline, but only for ACK, PING, 45 s of silence, and lack of
+ * memory.
  */
 bool slot_tick(struct slot *s, int64_t now);
 void slot_woke(struct slot *s, int64_t now);

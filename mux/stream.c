@@ -3,17 +3,17 @@
  *
  * Each direction ends alone: tx with our EOF, rx with the EOF of the peer.
  * When both were exchanged and the owner has taken what rx holds, CLOSE with
- * code 0 is sent.  Any other CLOSE is a reset, or reports a loss.  A reset that
- * was read leaves rx as it is, because its bytes were received before the
+ * code 0 is sent.  Any other CLOSE is a reset, or reports a loss.  A reset by
+ * the peer does not clear rx, because these bytes were received before the
  * reset.
  *
- * If the link has several slots, DATA may be read before the DATA in front of it.
- * EOF and CLOSE take effect when all DATA before them was read.
+ * If the link has several slots, DATA may be read before the DATA in front of
+ * it.  EOF and CLOSE take effect when all DATA before them was read.
  *
  * A stream leaves the table when CLOSE was sent and read.  With several slots,
- * the far side then sends FREE: the near side may use the id again when no frame
- * of this stream is on its way.  The memory of a stream is freed when its owner
- * has released it and no queue holds it.
+ * frames of the stream may still be on their way then.  So the stream stays
+ * until the far side has sent FREE, and the near side has read it.  The memory
+ * of a stream is freed when its owner has released it and no queue has it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -220,7 +220,7 @@ on_close(struct stream *s)
 	leave_table(s);
 }
 
-/* If all DATA was read, what followed it takes effect. */
+/* If all DATA was read, EOF and CLOSE take effect. */
 static void
 take_ends(struct stream *s)
 {
@@ -281,8 +281,8 @@ void
 stream_release(struct stream *s)
 {
 	/*
-	 * After EOF and STOP, only the peer's EOF is missing.  The peer would
-	 * pass on a reset, which can destroy the last bytes that we sent.
+	 * After EOF and STOP, there is no reset: the peer would pass it on, and
+	 * it could destroy the last bytes that we sent.
 	 */
 	if (!(s->eof_sent && (s->stop_sent || s->eof_read)))
 		stream_reset(s, MUX_RESET, "");
@@ -354,8 +354,8 @@ stream_consumed(struct stream *s, size_t n)
 		s->mux->rx_reserved -= n;
 	close_if_ended(s);
 	/*
-	 * A sender that has ended, or stopped reading, needs to see that its
-	 * last bytes move: CREDIT shows that.  CLOSE shows that all have moved.
+	 * A peer that has sent EOF or STOP waits for its last bytes.  CREDIT
+	 * shows their progress, and CLOSE that all have moved.
 	 */
 	if (s->close_read ||
 	    (s->consumed < s->window / 4 && !((s->eof_read || s->stop_read) && s->rx.used > 0)))
@@ -538,7 +538,7 @@ stream_reason(const struct stream *s)
 
 /* ---- frames to send ---- */
 
-/* No frame of a stream may overtake OPEN, or the DATA before OPENED. */
+/* Before OPENED, DATA uses the home slot, so that it does not overtake OPEN. */
 struct queue *
 stream_flows(struct stream *s)
 {
@@ -607,7 +607,7 @@ put_credit(struct stream *s, unsigned char *dst)
 	return frame_put_number(dst, FRAME_CREDIT, s->id, give, 4);
 }
 
-/* DATA that travels on other slots may arrive after EOF or CLOSE. */
+/* DATA on other slots may arrive after EOF or CLOSE. */
 static size_t
 put_final(struct stream *s, unsigned char *dst)
 {
@@ -694,7 +694,7 @@ stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, s
 	s->progress++;
 	s->burst += (uint32_t)(n + FRAME_HEAD);
 	if (s->burst > 2 * slice)
-		s->burst = (uint32_t)(2 * slice); /* or it would not be quiet for long */
+		s->burst = (uint32_t)(2 * slice); /* so that it can be quiet soon */
 	s->deficit -= (int32_t)(n + FRAME_HEAD);
 	return head + n;
 }
@@ -723,7 +723,7 @@ skip(struct stream *s, size_t n)
 	stream_free_if_done(s);
 }
 
-/* Is a slot reading the bytes in front of all others, or some of these? */
+/* Was one of the ${n} bytes from ${at} read before, or is it being read? */
 static bool
 overlaps(const struct stream *s, uint64_t at, size_t n)
 {
@@ -753,7 +753,7 @@ keep_early(struct stream *s, struct slot *slot, uint64_t at)
 		stream_reset(s, MUX_NO_ROOM, "out of memory");
 }
 
-/* The owner must read OPENED before DATA that has overtaken it. */
+/* DATA that has overtaken OPENED waits for it. */
 static bool
 delivers(const struct stream *s)
 {
@@ -807,7 +807,7 @@ stream_start_data(struct stream *s, struct slot *slot)
 	return NULL;
 }
 
-/* Move the bytes that have no gap in front of them any more to rx. */
+/* Move early bytes to rx, up to the next gap. */
 static void
 advance(struct stream *s)
 {
@@ -905,7 +905,7 @@ on_open_stream(struct stream *s, const struct slot *slot)
 	return NULL;
 }
 
-/* What ends the direction of the peer is read even after our own CLOSE. */
+/* FINAL, EOF and CLOSE are read even after our own CLOSE. */
 static const char *
 on_final(struct stream *s, const struct slot *slot)
 {

@@ -1,21 +1,23 @@
 /*
  * mux/tail.c - the end of a slot.
  *
- * When a channel is lost while other slots are up, each side sends LOST there:
- * how many link bytes of the lost slot it has read.  Then each side sends the
- * later ones as TAIL, and the peer continues the frame that it was reading.  So
- * each frame is read once, and the frames of a slot stay in order.
+ * If a channel is lost while other slots are up, each side sends LOST on one
+ * of them.  LOST has the number of link bytes that this side has read on the
+ * lost slot.  The peer sends the bytes after these as TAIL.  They continue the
+ * frame that was read in part.  So each frame is read once, and the frames of
+ * a slot stay in order.
  *
  *   near   LOST ->            TAIL ... TAIL of 0 bytes ->
  *   far         <- LOST, TAIL ...                       <- TAIL of 0 bytes
  *
- * The near side can attach a lost slot again until it has read LOST: the far
- * side then cannot have read TAIL.  The far side ends its TAIL last.  So when the
- * near side starts the slot again, the far side has ended it.
+ * Before the near side has read LOST, it has sent no TAIL.  So another channel
+ * can still continue the lost slot.  The far side ends its TAIL last.  So when
+ * the slot is free on the near side, it is free on the far side too.
  *
  * All TAIL of a slot is sent on one other slot, its carrier, and arrives in
- * order.  If the carrier is lost too, its own TAIL comes first, and its carrier
- * continues.  Streams whose home is the lost slot follow their frames.
+ * order.  If the carrier is lost too, its own TAIL is sent first.  Then the
+ * slot that has sent it is the new carrier.  After TAIL, the carrier is the
+ * home of the streams of the lost slot.
  */
 #include <stdio.h>
 #include <string.h>
@@ -63,7 +65,7 @@ retire_if_done(struct mux *m, struct slot *x)
 		retire(m, x);
 }
 
-/* Streams that may send on any slot do not wait for this one. */
+/* Streams that may send on any slot do not wait for TAIL of ${s}. */
 static void
 release_flows(struct slot *s)
 {
@@ -80,8 +82,8 @@ release_flows(struct slot *s)
 }
 
 /*
- * Each side may have sent LOST of one slot on another one that is lost, too.
- * Then neither would read it: it is sent again.
+ * If LOST of another slot was sent on ${s}, the peer may not have read it:
+ * send it again.
  */
 static void
 repeat_lost(struct mux *m, const struct slot *s)
@@ -101,7 +103,7 @@ tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 	m->code = code;
 	snprintf(m->why, sizeof(m->why), "%s", why);
 	s->start_next = s->start_end;
-	/* If our greeting was not sent, the peer does not know this slot. */
+	/* If our greeting was not sent, the peer does not have this slot. */
 	if (m->role == MUX_NEAR && !s->greeted && !s->feeding) {
 		retire(m, s);
 		return;
@@ -114,7 +116,7 @@ tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 
 /* ---- a slot that is drained ---- */
 
-/* Was all DATA on ${s} acknowledged? */
+/* Does ${s} drain, and was all DATA on it acknowledged? */
 static bool
 is_drained(const struct mux *m, const struct slot *s)
 {
@@ -217,7 +219,7 @@ tail_has_piece(const struct mux *m, const struct slot *s)
 	return next_tail(m, s) != NULL;
 }
 
-/* The TAIL of ${x} has ended on ${s}: what waited for ${x} continues there. */
+/* The TAIL of ${x} has ended on ${s}: its streams now use ${s}. */
 static void
 end_tail(struct mux *m, struct slot *x, struct slot *s)
 {
@@ -260,7 +262,7 @@ tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 
 /* ---- frames read ---- */
 
-/* The near side has lost a channel that this side has not seen. */
+/* The near side has lost a channel whose greeting this side did not read. */
 static const char *
 adopt(struct mux *m, unsigned number, uint32_t generation)
 {
