@@ -1123,8 +1123,8 @@ silent_at(const struct slot *s)
 }
 
 /*
- * Was a byte read on another slot while ${s} was silent?  The other slots send
- * PING, to cause an answer.
+ * Was a byte read on another slot while ${s} was silent?  The other slots that
+ * are silent too send PING, to cause an answer.
  */
 static bool
 others_answer(struct mux *m, const struct slot *s)
