@@ -90,7 +90,7 @@ user=$(id -u 2>/dev/null)
 [ "$user" ] || missing="$missing id"
 has cksum || has wc || missing="$missing cksum"
 
-# head -c is many times as fast as dd, but some systems have no head -c.
+# head -c is much faster than dd, but some systems have no head -c.
 with_head=
 head -c 1 </dev/null >/dev/null 2>&1 && with_head=1
 [ "$with_head" ] || has dd || missing="$missing dd"
@@ -145,8 +145,8 @@ get() {
 	fi
 }
 
-# A script runs in $dir and the binary $1 does not: the cause is the loader or
-# the processor.  Other directories are not tried.
+# A script runs in $dir, but the binary $1 does not.  The cause is the loader or
+# the processor, so other directories are not tried.
 refuse() {
 	give_up "$1" "refuse $sum $dir:"
 }

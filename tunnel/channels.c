@@ -19,7 +19,7 @@
 #include "tunnel/transport.h"
 #include "tunnel/channels.h"
 
-#define START_MOST 20000000 /* us, from the start of a further channel until it is up */
+#define START_MOST 20000000 /* us, until a further channel is up */
 
 struct channel {
 	struct transport *transport; /* NULL: none */
@@ -33,12 +33,12 @@ struct channels {
 	struct mux *mux;
 	struct channel slot[MUX_SLOTS];
 	unsigned first;         /* the slot of the first channel */
-	struct transport *held; /* the first channel is closed, but its ssh is the master */
+	struct transport *held; /* the closed first channel; its ssh is the master */
 
 	/* near: further channels */
 	struct master *master;
-	bool asked;  /* master is valid */
-	bool failed; /* a channel of this try has failed: that was logged */
+	bool asked;  /* master was set */
+	bool failed; /* the first failure of this try was logged */
 	struct dial_target target;
 	struct growth growth;
 };
@@ -157,7 +157,7 @@ log_loss(const struct channels *c, unsigned slot)
 		    LOG_INFO, "a channel has ended: %s; channels left: %u", mux_why(c->mux), up);
 }
 
-/* The first failure of a try is logged, for example a limit of sshd. */
+/* Log the first failure of a try.  Its cause can be a limit of sshd. */
 static void
 log_refusal(struct channels *c, struct channel *ch)
 {
@@ -171,8 +171,8 @@ log_refusal(struct channels *c, struct channel *ch)
 }
 
 /*
- * The further channels need the ssh of the first one, so its process stays
- * until they have ended.
+ * Further channels need the ssh of the first one.  So its process stays until
+ * they have ended.
  */
 void
 channels_drop(struct channels *c, unsigned slot, int64_t now)

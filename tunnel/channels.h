@@ -2,10 +2,10 @@
  * tunnel/channels.h - the channels of a link: a transport for each slot of the
  * mux.
  *
- * The tunnel starts the first channel, in slot 0.  On the near side, further
- * channels are started and closed here (growth.h).  They use the login of the
- * first one (master.h).  A further channel that fails is logged with -v, and
- * the link goes on.
+ * The tunnel starts the first channel.  On the near side, this file starts and
+ * closes further channels (growth.h).  They use the login of the first one
+ * (master.h).  If a further channel fails, this is logged with -v, and the link
+ * continues.
  *
  * No function waits.  Times are microseconds of pollset_clock.
  */
@@ -27,34 +27,35 @@ struct transport;
 struct channels_config {
 	const char *self, *join_options; /* see tunnel.h */
 	struct children *kids;
-	unsigned most; /* channels, at most; 1: no ssh is a master */
+	unsigned most; /* channels, at most; 0 or 1: no ssh is a master */
 };
 
 /*
- * channels_new(config): no channel.  NULL: no memory.
+ * channels_new(config): a set without channels.  NULL: no memory.
  *
- * channels_ask(c, hops, now): the first channel leads through ${hops}: find out
- * if its ssh can be a master.  Return false if there is no answer yet; then call
- * this again in each turn.
- * channels_hops(c, hops): the hops of the next first channel; see master_first.
+ * channels_ask(c, hops, now): the first channel leads through ${hops}: test if
+ * its ssh can be a master.  False: not known yet; call this again in each turn.
+ * channels_hops(c, hops): see master_first.
  *
- * channels_begin(c, m, slot): the first channel, which is in ${slot} of ${m}, is
- * about to start.
- * channels_set(c, slot, t): ${t} is the channel of ${slot}, and belongs to ${c}.
- * NULL ${t}: there is no memory for it, and the slot is lost.
+ * channels_begin(c, m, slot): the next channel that starts is the first one.
+ * It will be in ${slot} of ${m}.
+ * channels_set(c, slot, t): ${t} is the channel of ${slot}, and belongs to
+ * ${c}.  NULL ${t}: there is no memory for it, and the slot is lost.
  * channels_first(c): the transport of the first channel, or NULL.
- * channels_lost(c): return a slot whose channel has ended or is not needed any
- * more, or -1.
- * channels_drop(c, slot, now): close a channel.  Without one, do nothing.
+ * channels_lost(c): a slot whose channel has ended or is not needed any more.
+ * -1: there is none.
+ * channels_drop(c, slot, now): close the channel of ${slot}, if it has one.
  *
  * channels_grow(c, far_path, ps): near, the link is up: start or close further
- * channels if that is due.  ${far_path} is the far relay.
+ * channels if that is due.  ${far_path} is the path of the far relay.
  *
- * channels_want, channels_step, channels_flush: the same of each transport.
- * channels_drained(c): each of them is drained.
- * channels_readable(c, slot, ps): bytes or EOF were there to be read.
- * channels_describe(c, nth, dst, size): write the figures of a channel that is up
- * into ${dst}: "round trip ...".  False: fewer than ${nth} + 1 are up.
+ * channels_want, channels_step, channels_flush: call this function of each
+ * transport, and the first two of the master.
+ * channels_drained(c): each transport is drained.
+ * channels_readable(c, slot, ps): see transport_readable.
+ * channels_describe(c, nth, dst, size): write the figures of channel ${nth}
+ * into ${dst}: "round trip ...".  Only channels that are up are counted, from
+ * 0.  False: there is no such channel.
  *
  * channels_free(c, now): NULL is harmless.
  */

@@ -20,13 +20,13 @@
 #define READ_MOST 65536  /* bytes of a read */
 #define READS 4          /* in a turn, at most */
 #define PIECE_MOST 16384 /* bytes of a record of output */
-#define PIECE_ROOM 32    /* for two heads and COMMAND_DROPPED */
-#define ORPHANS 256      /* that are signalled one by one, at most */
+#define PIECE_ROOM 32    /* two heads, and the body of COMMAND_DROPPED */
+#define ORPHANS 256      /* processes outside the group, at most */
 
 /* In us. */
 #define GRACE_KILL 10000000 /* from SIGTERM to SIGKILL */
-#define GRACE_LEFT 2000000  /* from SIGKILL until what is left is reported */
-#define LOOK_PAUSE 50000    /* between two looks for processes that are left */
+#define GRACE_LEFT 2000000  /* from SIGKILL to the report of processes that are left */
+#define LOOK_PAUSE 50000    /* between two searches for processes that are left */
 
 /* A login shell runs this line; sh, csh and fish read it in the same way. */
 #define LOGIN_LINE "exec /bin/sh -c 'eval \"unset RELAY_COMMAND; exec $RELAY_COMMAND\"'"
@@ -37,35 +37,35 @@ enum state { COMMAND_NONE, COMMAND_WORDS, COMMAND_RUNS, COMMAND_ENDING, COMMAND_
 struct ring {
 	unsigned char *bytes; /* COMMAND_OUTPUT_MOST */
 	size_t start, used;
-	uint64_t dropped; /* before the first byte */
+	uint64_t dropped; /* bytes that were lost before the first one */
 };
 
 struct command {
 	struct children *kids;
 	enum state state;
-	struct stream *stream; /* NULL: the near side has left */
-	struct dir dir;        /* made with the stream */
+	struct stream *stream; /* NULL: not opened yet, or ended */
+	struct dir dir;        /* made in command_open */
 
 	unsigned char head[COMMAND_HEAD]; /* of the record that is being read */
 	size_t have, left;                /* bytes of the head; bytes of the body to read */
 	char *words;                      /* a NUL after each */
 	size_t length;                    /* of all words */
-	size_t room;                      /* for them */
+	size_t room;                      /* allocated for words */
 
 	struct child *child;
 	pid_t group;
 	bool group_ended;
-	int out, slot; /* reads the output; -1: it is at its end */
+	int out, slot; /* the output is read from it; -1: it has ended */
 	struct ring ring;
 
 	bool stopped; /* COMMAND_STOP was read */
 	int64_t kill_at, look_at, give_up_at;
 	bool killed;
-	pid_t orphans[ORPHANS]; /* that have got SIGTERM */
+	pid_t orphans[ORPHANS]; /* that have received SIGTERM */
 	int n_orphans;
 
-	int status;    /* COMMAND_OVER: as of a shell */
-	char end[256]; /* for people; "": it was sent */
+	int status;    /* COMMAND_OVER: as a shell reports it */
+	char end[256]; /* the text of COMMAND_END; "": it was sent */
 };
 
 /* ---- records ---- */
@@ -92,7 +92,7 @@ refuse(struct stream *s, uint16_t code, const char *why)
 	stream_reset(s, code, why);
 }
 
-/* A reset of the stream stops COMMAND. */
+/* If there is no memory, reset the stream, which stops COMMAND. */
 static void
 put_record(struct command *c, unsigned type, const void *p, size_t n)
 {
@@ -153,7 +153,10 @@ append_text(struct text *t, const char *text)
 	append(t, text, strlen(text));
 }
 
-/* Append ${word} in quotes of sh, with the directory of the tunnel for "@/". */
+/*
+ * Append ${word}, quoted for sh.  At its start and after "=", replace "@/" by
+ * the directory of the tunnel.
+ */
 static void
 append_word(const struct command *c, struct text *t, const char *word)
 {
@@ -203,7 +206,7 @@ make_line(const struct command *c, struct text *t)
 	return LOGIN_LINE;
 }
 
-/* A hop such as sudo can lead to an account without a login. */
+/* A hop such as sudo can lead to an account that permits no login. */
 static const char *
 login_shell(void)
 {
@@ -308,13 +311,13 @@ command_kill(struct command *c, int64_t now)
 		c->kill_at = c->look_at = now;
 }
 
-/* Signal what is left of the process group.  Return false if nothing is left. */
+/* Test for the process group; kill it if ${c}->killed.  False: it has ended. */
 static bool
 signal_group(struct command *c)
 {
 	bool runs = spawn_exit(c->child) == -1;
 
-	/* When it is empty, its number can become that of another group. */
+	/* The id of an ended group can be reused: do not signal it again. */
 	if (!c->group_ended && kill(-c->group, c->killed ? SIGKILL : 0) == -1 && errno == ESRCH)
 		c->group_ended = !runs;
 	if (c->killed && runs)
@@ -334,8 +337,9 @@ has_signalled(const struct command *c, pid_t pid)
 }
 
 /*
- * Processes that have left the group, and whose parents have ended.  While
- * COMMAND itself runs, it may stop its own.
+ * Signal processes that have left the group and have become children of relay.
+ * While COMMAND runs, signal none: it may stop its processes itself.  Return
+ * false if COMMAND has ended and no process is left.
  */
 static bool
 signal_orphans(struct command *c)
@@ -430,8 +434,8 @@ ring_put(struct ring *r, const unsigned char *p, size_t n)
 }
 
 /*
- * When COMMAND is over, its last output can wait in the pipe, and none is
- * dropped.
+ * When COMMAND is over, its last output waits in the pipe until the ring has
+ * room, so that none is dropped.
  */
 static bool
 may_read(const struct command *c)
@@ -469,8 +473,7 @@ send_dropped(struct command *c)
 	c->ring.dropped = 0;
 }
 
-/* Move the next piece of output to the stream.  Return false if that is not
- * possible now. */
+/* Move a piece of output to the stream.  False: not possible now. */
 static bool
 send_piece(struct command *c)
 {
@@ -564,7 +567,7 @@ end_record(struct command *c, int64_t now)
 	c->have = 0;
 }
 
-/* Read a part of one record.  Return false if there is no more to read. */
+/* Read a part of one record.  False: no byte was there. */
 static bool
 read_record(struct command *c, int64_t now)
 {

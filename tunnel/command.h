@@ -1,21 +1,22 @@
 /*
  * tunnel/command.h - far: starts and watches the COMMAND of a tunnel.
  *
- * The near side asks for it on a stream to COMMAND_TARGET: run.h.  Records pass
- * on that stream: PROTOCOL, section 4.
+ * The near side (run.h) requests it with a stream to COMMAND_TARGET.  That
+ * stream carries records: PROTOCOL, section 4.
  *
  *   none --stream--> words --RUN--> runs --stop, or its end--> ending --> over
  *
  * COMMAND is started from the user's login shell, in a session of its own, with
- * /dev/null as its stdin.  Its output never blocks it: without a line, or with
- * a slow reader, the last COMMAND_OUTPUT_MOST bytes are kept.
+ * /dev/null as its stdin.  Its output never blocks it: if the output cannot be
+ * sent, the last COMMAND_OUTPUT_MOST bytes are kept.
  *
- * It stops with the stream, or if relay stops: its process group, and processes
- * that have left the group and have become children of relay, get SIGTERM, and
- * 10 s later SIGKILL.  When it ends by itself, what it has left running is
- * stopped in the same way.
+ * COMMAND is stopped when its stream ends, or when relay stops.  Its process
+ * group receives SIGTERM, and 10 s later SIGKILL.  Processes that have left the
+ * group and have become children of relay receive these signals too.  When
+ * COMMAND ends by itself, the processes that it has left running are stopped in
+ * the same way.
  *
- * The tunnel has a directory (dir.h) from the stream until command_free.
+ * The tunnel has a directory (dir.h) from command_open until command_free.
  *
  * Times are microseconds of pollset_clock.  No function waits, except for a
  * file system.
@@ -36,10 +37,10 @@
 enum {
 	COMMAND_WORD = 1,     /* near: one word */
 	COMMAND_RUN = 2,      /* near: there are no more words */
-	COMMAND_STOP = 3,     /* near: SIGTERM; again: SIGKILL */
-	COMMAND_OUTPUT = 16,  /* far: what COMMAND has printed */
-	COMMAND_DROPPED = 17, /* far: u64 bytes of its output were dropped here */
-	COMMAND_END = 18      /* far: u8 status as of a shell, and words for people */
+	COMMAND_STOP = 3,     /* near: send SIGTERM; the second one: SIGKILL */
+	COMMAND_OUTPUT = 16,  /* far: output of COMMAND */
+	COMMAND_DROPPED = 17, /* far: output was dropped here; u64: how many bytes */
+	COMMAND_END = 18      /* far: u8 status as a shell reports it, and a text */
 };
 
 struct children;
@@ -50,9 +51,9 @@ struct stream;
 /*
  * command_new(kids): no COMMAND yet; NULL: no memory.  ${kids} is borrowed.
  *
- * command_open(c, s): serve the stream ${s}, which belongs to ${c} from then on.
- * If it cannot be served, reset it with a reason.  There is one COMMAND in the
- * life of ${c}.
+ * command_open(c, s): serve the stream ${s}, and take ownership of it.  If it
+ * cannot be served, reset it with a reason.  ${c} never serves a
+ * second one.
  *
  * command_resolve(c, text, dst, size): dir_resolve with the directory of ${c}.
  *
@@ -64,8 +65,7 @@ struct stream;
  *
  * command_free(c): remove the directory.  A failure is logged.
  *
- * Each function but command_new takes NULL, which refuses the stream and has no
- * directory.
+ * ${c} can be NULL: then the stream is refused, and there is no directory.
  */
 struct command *command_new(struct children *kids);
 void command_open(struct command *c, struct stream *s);

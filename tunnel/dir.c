@@ -18,8 +18,10 @@
 #define LOCK ".relay"
 #define TRIES 16
 
-/* Open and lock the file in ${d}.  ESTALE, EAGAIN or ENOENT: another relay has
- * removed the directory. */
+/*
+ * Open and lock the file in ${d}.  False with ESTALE, EAGAIN or ENOENT: another
+ * relay removes the directory, or has locked it.
+ */
 static bool
 lock_dir(struct dir *d, int flags)
 {

@@ -1,11 +1,11 @@
 /*
  * tunnel/dir.h - the directory of a tunnel on its last hop: "@/".
  *
- * It has mode 0700 and is below /tmp.  $XDG_RUNTIME_DIR is removed at logout,
- * and a lost line can end the login session.
+ * It has mode 0700 and is below /tmp.  $XDG_RUNTIME_DIR is not used: it is
+ * removed at logout, and a lost line can end the login session.
  *
  * A locked file in it shows that its relay runs.  If a relay was killed, the
- * next one of this user removes its directory.
+ * next dir_make of this user removes its directory.
  */
 #ifndef TUNNEL_DIR_H
 #define TUNNEL_DIR_H
@@ -16,18 +16,19 @@
 #define DIR_MARK "@/"
 #define DIR_SIZE 64
 
-/* Zeros and fd -1: there is none. */
+/* path "" and fd -1: there is none. */
 struct dir {
 	char path[DIR_SIZE];
 	int fd; /* of the locked file; -1: the file system has no locks */
 };
 
 /*
- * dir_make(d): make a directory, and remove those that were left.
+ * dir_make(d): make a directory, and remove those of killed relays.  On
+ * failure return false with errno set.
  * dir_remove(d): remove it and all that is in it.  A failure is logged.
- * dir_resolve(d, text, dst, size): copy ${text} to ${dst}; if it begins with
- * DIR_MARK, with the path instead.  Return false if there is no room, or no
- * directory.
+ * dir_resolve(d, text, dst, size): copy ${text} to ${dst}.  If it begins with
+ * DIR_MARK, replace that by the path.  False: ${dst} is too small, or there is
+ * no directory.
  */
 bool dir_make(struct dir *d);
 void dir_remove(struct dir *d);

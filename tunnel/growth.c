@@ -7,15 +7,15 @@
 #define RTT_LEAST 5000
 #define LIMITED_FOR 2000000
 #define GAP 1500000         /* a far side needs 1 s to report that bulk is limited again */
-#define FAST_AFTER 1000000  /* a rate covers a second */
-#define CHECK_AFTER 2000000 /* and CHECK_TRIPS: cwnd of a new channel grows with each */
+#define FAST_AFTER 1000000  /* the rate is that of the last second */
+#define CHECK_AFTER 2000000 /* and CHECK_TRIPS round trips: cwnd of a new channel grows */
 #define CHECK_TRIPS 10
 #define MARK_EACH 250000
-#define MARK_MOST 1000000 /* a longer one has a pause in it */
+#define MARK_MOST 1000000 /* a longer interval contains a pause */
 #define PAUSE 600000000
 #define IDLE 60000000
 
-/* The bytes in a second between the newest mark and mark ${i}; 0: not known. */
+/* Bytes per second from mark ${i} to the newest one; 0: not known. */
 static uint64_t
 rate(const struct growth *g, unsigned i)
 {
@@ -40,7 +40,7 @@ mark(struct growth *g, const struct growth_facts *f, int64_t now)
 	g->mark[0].bytes = f->bytes;
 }
 
-/* A change of the round trip, or a busy host, interrupts bulk for a moment. */
+/* An interruption shorter than GAP is ignored: a host may be busy. */
 static void
 watch_limit(struct growth *g, const struct growth_facts *f, int64_t now)
 {
@@ -112,8 +112,8 @@ is_faster(const struct growth *g, int64_t now)
 }
 
 /*
- * If the bulk has ended, or if a channel was lost, the check has no result: the
- * channels may stay.
+ * If the bulk has ended, or if a channel was lost, the check has no result, and
+ * the channels stay.
  */
 static unsigned
 checking(struct growth *g, const struct growth_facts *f, int64_t now)

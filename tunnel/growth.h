@@ -6,10 +6,11 @@
  *
  *   steady --bulk is limited for 2 s--> starting --> checking --> steady
  *
- * A try doubles the number of channels: the eighth alone would add 14 % at
- * most, too little to be measured.  The new channels are kept if the rate
- * increases by 20 % within 2 s and 10 round trips.  If not, or if none came up,
- * there is no other try for 10 minutes.  After a minute without need, one channel remains.
+ * A try doubles the number of channels.  An eighth channel after seven would
+ * add 14 % at most, too little to be measured.  The new channels are kept if
+ * the rate increases by 20 % within 2 s and 10 round trips.  If it does not, or
+ * if no channel came up, the next try is 10 minutes later.  After a minute
+ * without limited bulk, one channel remains.
  *
  * There is no clock and no system call here.  Times are microseconds.
  */
@@ -29,8 +30,8 @@ struct growth {
 	unsigned up;          /* channels, in the last step */
 	unsigned before;      /* channels before this try */
 	unsigned after;       /* GROWTH_CHECKING: channels of this try */
-	uint64_t rate_before; /* bytes in a second */
-	int64_t fast_at;      /* GROWTH_CHECKING: from now on the rate is compared */
+	uint64_t rate_before; /* bytes per second */
+	int64_t fast_at;      /* GROWTH_CHECKING: the rate is compared after this time */
 	int64_t check_at;     /* GROWTH_CHECKING: its end */
 	int64_t pause_until;  /* no try before this time */
 	int64_t needed_at;    /* when bulk was limited last */
@@ -55,7 +56,7 @@ struct growth_facts {
  *
  * growth_deadline(g, f): when growth_step is due at the latest.
  *
- * growth_reset(g): the link was down; one channel carries it again.
+ * growth_reset(g): the link starts again, with one channel.
  */
 unsigned growth_step(struct growth *g, const struct growth_facts *f, int64_t now);
 int64_t growth_deadline(const struct growth *g, const struct growth_facts *f);

@@ -10,8 +10,8 @@
  *
  *   -J login,gate node   becomes   ssh -o ProxyCommand=... -T node sh
  *
- * where ... is relay -k 0 -W '[%h]:%p' -e ssh -J login gate.  The -J of this
- * relay has one hop less.
+ * where ... is relay -k 0 -W '[%h]:%p' -e ssh -J login gate.  The last host of
+ * the user's -J is the hop of that relay.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -96,7 +96,8 @@ escapes(char quote, char c)
 
 /*
  * Remove quotes from the first word of ${*at}, end it, and return it.  Move
- * ${*at} behind it; make it NULL if a quote is not closed.  NULL: no word.
+ * ${*at} behind it; make it NULL if a quote is not closed.  Return NULL if
+ * there is no word.
  */
 static char *
 next_word(char **at)
@@ -554,7 +555,8 @@ hops_cause(const struct hops *h, int hop, const char *line, char *dst, size_t si
 /*
  * What to do about a line of ssh or of a shell.  here: the login is made from
  * this host; jump: the same, through -J; far: it is made on the hop before;
- * unknown: the line names no hop.  NULL: as here, or relay -n.
+ * unknown: the line names no hop.  NULL: as here; for unknown, the remedy is
+ * relay -n if far is not NULL.
  */
 static const struct {
 	const char *part, *here, *jump, *far, *unknown;

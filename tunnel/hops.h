@@ -33,10 +33,10 @@ struct hops_config {
 	const char *const *ssh_words; /* more words for the ssh to hops[jumps] */
 	int n_ssh_words;
 	const char *self;  /* the path of this relay, which -J runs again */
-	const char *level; /* -J: "-q", or "" */
+	const char *level; /* the log level of the relay of -J: an option, or "" */
 
 	/* Both are zeros, except for several channels (master.h). */
-	const char *options; /* more words for that ssh, but not for those of -J */
+	const char *options; /* more words for the ssh to hops[jumps] only */
 	bool batch;          /* the logins of later hops do not ask for passwords */
 };
 
@@ -54,9 +54,9 @@ struct hops {
  * a line into ${why} and return false.
  *
  * hops_unattended(h, rsh, config):
- * The same hops for a login that no person watches.  ${rsh}, HOPS_TEXT bytes,
- * becomes the first word of the command.  If it is ssh, it does not ask for
- * passwords.  Return false if the command is too long.
+ * The same hops for a login that no person watches.  Write its rsh into ${rsh},
+ * HOPS_TEXT bytes, which is borrowed.  If the program is ssh, it does not ask
+ * for passwords.  Return false if the command is too long.
  *
  * hops_runs_ssh(h): the first word of the command is ssh.
  * hops_argv(h): the command, as for execvp.

@@ -113,8 +113,8 @@ make_place(struct keeper *k)
 /* ---- the process that waits ---- */
 
 /*
- * Return the status that the keeper has sent.  -1: the keeper has ended without
- * one, or it hangs and the channel ${out} has lost its reader.  ${out} -1: none.
+ * Return the status that the keeper sends.  -1: the keeper has ended without
+ * it, or the channel ${out} has lost its reader first.  ${out} -1: no channel.
  */
 static int
 wait_for_status(int fd, int out)
@@ -384,7 +384,7 @@ readable(int fd, int64_t until)
 	return n > 0;
 }
 
-/* Read the near greeting into ${c} and ${g}.  False: no join was read. */
+/* Read the near greeting into ${c} and ${g}.  False: it joins no session. */
 static bool
 read_greeting(int fd, struct keeper_claim *c, struct greeting *g, int64_t until)
 {
@@ -456,7 +456,7 @@ answer_gone(int fd)
 	(void)n; /* if this fails, the near side reads the end of the channel */
 }
 
-/* Send ${c} to the keeper, and wait for its release.  Return an exit status. */
+/* Send ${c} to the keeper, and wait for keeper_release.  Return the status. */
 static int
 hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 {

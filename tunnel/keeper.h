@@ -2,9 +2,9 @@
  * tunnel/keeper.h - the far side of a session outlives its channel.
  *
  * The first far process of a session forks.  The child is the keeper: it is the
- * far side from then on.  Each process that the near side starts, the first one
- * included, waits until the keeper has closed the channel of this process.  Each
- * channel has a slot of the mux.
+ * far side from then on.  The near side starts a process for each channel.  The
+ * process waits until the keeper has closed the channel.  Each channel has a
+ * slot of the mux.
  *
  *   first process   keeper_start: fork; the child inherits the channel
  *   later process   keeper_join: read the near greeting, find the keeper, and
@@ -33,8 +33,8 @@ struct keeper;
 struct pollset;
 
 /*
- * A channel that another process hands over.  in -1: the question of another
- * process instead, which reads the answer from ${out}.
+ * A channel that another process hands over.  If in is -1, it is a question of
+ * another process, and the answer is written to out.
  */
 struct keeper_claim {
 	int in, out, err;                        /* of the channel */
@@ -77,8 +77,8 @@ bool keeper_lost(struct keeper *k, unsigned slot, const struct pollset *ps);
 
 /*
  * keeper_accept(k, slot, c, is_first): ${c} is the channel of ${slot}: keep its
- * process waiting.  Use its stderr if ${is_first}.  The caller still owns in and
- * out of ${c}.
+ * process waiting.  If ${is_first}, use its stderr.  The caller still owns in
+ * and out of ${c}.
  * keeper_refuse(c): close all descriptors of ${c}.
  */
 void keeper_accept(struct keeper *k, unsigned slot, struct keeper_claim *c, bool is_first);
@@ -87,14 +87,14 @@ void keeper_refuse(struct keeper_claim *c);
 /*
  * keeper_ask_all(fd, question):
  * Find the sessions of this user on this host, and write a line to ${fd} for
- * each: its name and its age in seconds.  Send ${question} to each keeper, which
- * adds a line: the name and its answer.  Keepers of other versions may add none.
- * All have closed ${fd} after that.  Remove what killed keepers left.  Does not
- * block if ${fd} does not.
+ * each: its name and its age in seconds.  Send ${question} to each keeper.  A
+ * keeper writes a line, its name and its answer, and closes its copy of ${fd}.
+ * Keepers of other versions may write none.  The files of killed keepers are
+ * removed.  Does not block if ${fd} does not.
  *
  * keeper_end_after(c):
- * After how many seconds without a channel does the question ${c} end the
- * session?  -1: it ends none.
+ * The question ${c} ends sessions that have had no channel for this number of
+ * seconds.  -1: it ends none.
  *
  * keeper_answer(k, c, text): write the answer ${text} to ${c}, and close it.
  */

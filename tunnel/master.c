@@ -33,7 +33,7 @@ enum master_state { MASTER_VERSION, MASTER_CONFIG, MASTER_OURS, MASTER_THEIRS, M
 
 struct master {
 	enum master_state state;
-	const struct hops *asked; /* whose first ssh was asked */
+	const struct hops *asked; /* the hops whose first ssh is asked */
 	struct children *kids;
 
 	/* MASTER_VERSION, MASTER_CONFIG */
@@ -42,9 +42,9 @@ struct master {
 	int64_t until;
 	char line[LINE_SIZE];
 	size_t line_have;
-	bool answers; /* it is OpenSSH, or it has printed its configuration */
+	bool answers; /* OpenSSH has printed its version or configuration */
 
-	char dir[PATH_SIZE], path[PATH_SIZE]; /* ours; path "": no ssh was started with it */
+	char dir[PATH_SIZE], path[PATH_SIZE]; /* ours; path "": no ssh has used it */
 	unsigned count;                       /* of paths */
 	char theirs[THEIRS_SIZE];             /* the user's ControlPath; "": none */
 
@@ -56,8 +56,9 @@ struct master {
 /* ---- ssh -V and ssh -G ---- */
 
 /*
- * In the child: execute ${argv}.  ${fd} is its ${output}, stdout or stderr.  The
- * first ssh of the link reports what is wrong, so the other one is not read.
+ * In the child: execute ${argv}.  ${fd} becomes its ${output}, stdout or
+ * stderr.  The other one is discarded: the ssh of the first channel reports
+ * all errors.
  */
 static void
 run(char *const argv[], int fd, int output)
@@ -153,7 +154,7 @@ decide(struct master *m)
 	return make_dir(m) ? MASTER_OURS : MASTER_NONE;
 }
 
-/* Dropbear's ssh ignores -G and logs in, so it gets no such question. */
+/* Only OpenSSH is run with -G: Dropbear's ssh ignores -G and logs in. */
 static void
 end_asking(struct master *m, int64_t now)
 {
@@ -172,8 +173,9 @@ end_asking(struct master *m, int64_t now)
 }
 
 /*
- * ssh -G expands the path, and -S expands it again.  -S takes no blank here,
- * because hops are split at blanks.
+ * ssh -G prints the expanded path, and -S expands it again: % is doubled, and a
+ * path with a $ is not used.  A path with a blank is not used either, because
+ * options are split at blanks.
  */
 static void
 take_path(struct master *m, const char *path)
@@ -262,8 +264,8 @@ master_is_known(const struct master *m)
 /* ---- the commands ---- */
 
 /*
- * An ssh that ends removes its socket, perhaps after the next ssh has made its
- * own one.  So each has another name.
+ * Each ssh has a socket of another name: an ssh that ends removes its socket,
+ * and the next ssh may already run.
  */
 static bool
 rename_socket(struct master *m)

@@ -5,9 +5,9 @@
  * mode 0700 below /tmp.  The ssh of each further channel uses the login of the
  * master; without a master it fails, and does not log in.
  *
- * If the user's configuration of ssh has a ControlPath, the first ssh remains
- * as it is configured, and further channels use that path.  ssh -G prints the
- * configuration.  Only OpenSSH is asked for it.
+ * If the user's configuration of ssh has a ControlPath, the first ssh runs
+ * unchanged, and further channels use that path.  ssh -G prints the
+ * configuration; it is run only if ssh -V reports OpenSSH.
  *
  *   version --OpenSSH--> config --no ControlPath--> ours
  *      |                   |-------ControlPath----> theirs
@@ -28,19 +28,22 @@ struct pollset;
 
 /*
  * master_new(hops, kids, now):
- * Run the first ssh of ${hops} with -V and then with -G.  Both pointers are borrowed.  NULL:
- * the first hop is not reached by ssh, a hop is a command, or there is no
- * memory or process left.
+ * Run the first ssh of ${hops} with -V and then with -G.  Both pointers are
+ * borrowed.  NULL: the first hop is not reached by ssh, a hop is a command, or
+ * there is no memory or process.
  *
- * master_want(m, ps), master_step(m, ps): Add what ${m} waits for to ${ps}, and
- * read the answer.  master_is_known(m): The answer is there, or did not come.
+ * master_want(m, ps), master_step(m, ps): Once a turn, before and after poll:
+ * read the answers.
+ *
+ * master_is_known(m): Both answers were read, or the time is over.  NULL: true.
  *
  * master_first(m, hops):
- * Return the hops of the next first channel: ${hops}, or a changed copy.  ${m}
- * owns the copy; it is valid until the next call.  NULL ${m}: ${hops}.
+ * Return the hops for the next start of the first channel: ${hops}, or a
+ * changed copy.  ${m} owns the copy; it is valid until the next call.  NULL
+ * ${m}: ${hops}.
  *
  * master_further(m):
- * Return the hops of a further channel, or NULL if there is no master.
+ * Return the hops of a further channel.  NULL: there is no master.
  *
  * master_free(m, now): Remove the socket and its directory.  NULL is harmless.
  */

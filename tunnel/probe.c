@@ -35,8 +35,9 @@ struct probe {
  *   reaches --shell answers--> starts --link up--> bytes --> sessions -->
  *   targets --> done
  *
- * Only the last hop has sessions and targets.  done: the next tunnel may start.  A tunnel
- * that ends in another state ends the run, except if is_only_passed().
+ * Only the last hop has sessions and targets.  After done, the next tunnel may
+ * start.  A tunnel that ends in another state ends the run, except if
+ * is_only_passed().
  */
 enum run_state {
 	RUN_REACHES,
@@ -514,7 +515,7 @@ report_failure(const struct probe_run *p)
 		report(p, false, "%s", why);
 }
 
-/* The tunnel has ended by itself.  Return false if no other one is to start. */
+/* The tunnel has ended by itself.  False: no other one may start. */
 static bool
 report_end(struct probe_run *p, int64_t now)
 {

@@ -10,6 +10,7 @@
  * Over each tunnel all byte values are sent to the far relay and back.  Over
  * the last tunnel, the sessions of this user on that host are listed, and the
  * targets and the listeners of all forwards are tested.
+ *
  * The run writes its report to stdout, one line for each result:
  *
  *   ok    login: reached in 240 ms
@@ -42,9 +43,9 @@ struct probes {
  * probe_target(tab, m, f, quiet):
  * Near side.  Connect to the target of ${f} over ${m}, send nothing, and
  * close.  ${f} must stay until the result is in ${f}->state: FORWARD_ASKED
- * becomes FORWARD_READY or FORWARD_REFUSED.  A refusal is logged, at LOG_INFO if
- * ${quiet}.  If no
- * stream can be opened, log that, set FORWARD_REFUSED and return false.
+ * becomes FORWARD_READY or FORWARD_REFUSED.  A refusal is logged, at LOG_INFO
+ * if ${quiet}.  If no stream can be opened, log that, set FORWARD_REFUSED and
+ * return false.
  */
 bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
 
@@ -59,9 +60,9 @@ void probe_step(struct probes *tab);
 /*
  * probe_run_new(t, all, forwards, n, end_after):
  * Prepare a run over ${all} with ${n} forwards.  Sessions on the last hop that
- * have had no channel for ${end_after} seconds are ended; -1: none is ended.  All pointers are borrowed
- * until exit.  ${t} is a tunnel that was never started.  From now on, only the
- * run starts and stops ${t}.  Return NULL if the memory runs out.
+ * have had no channel for ${end_after} seconds are ended; -1: none is ended.
+ * All pointers are borrowed until exit.  ${t} is a tunnel that was never
+ * started.  From now on, only the run starts and stops ${t}.  NULL: no memory.
  */
 struct probe_run *probe_run_new(
     struct tunnel *t, const struct hops *all, struct forward *forwards, int n, int64_t end_after);

@@ -23,7 +23,7 @@
 #include "tunnel/remote.h"
 
 #define WAITING 8          /* waiting streams of one -R */
-#define ACCEPTS 64         /* most connections of one listener in one turn */
+#define ACCEPTS 64         /* connections of one listener in one turn, at most */
 #define FULL_PAUSE 1000000 /* us without accept, if no descriptor is left */
 #define LOOKUP_PAUSE 20000 /* us until a queued look-up is tried again */
 

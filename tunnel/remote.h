@@ -41,8 +41,8 @@ struct stream;
  * far: with ${any_uid}, processes of other users may connect to the listeners.
  * near: while ${conns}->max connections are open, further ones wait.
  *
- * remote_allow(tab, command): far: "@/" at the start of a listener's path is the
- * directory of ${command}, which is borrowed.
+ * remote_allow(tab, command): far: "@/" at the start of a listener's path is
+ * the directory of ${command}, which is borrowed.
  *
  * remote_is_empty(tab): there is no -R, no listener and no stream that waits.
  */

@@ -27,7 +27,7 @@ struct run {
 
 	unsigned char head[COMMAND_HEAD]; /* of the record that is being read */
 	size_t have, left;                /* bytes of the head; bytes of the body to read */
-	unsigned char body[END_SIZE];     /* its first bytes, if it is no output */
+	unsigned char body[END_SIZE];     /* its body, if it is not COMMAND_OUTPUT */
 	size_t kept;
 
 	char piece[PIECE]; /* of output that is not written yet */
@@ -150,7 +150,7 @@ read_body(struct run *r)
 	return n;
 }
 
-/* Return false if there is no more to read. */
+/* Return false if no byte was there. */
 static bool
 read_some(struct run *r)
 {

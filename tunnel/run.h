@@ -2,10 +2,10 @@
  * tunnel/run.h - near: the COMMAND that a tunnel runs on its last hop.
  *
  * The words are sent on a stream to the far side: command.h.  The output is
- * written where messages go, unchanged.
+ * written to stderr or to the log, unchanged.
  *
  *   idle --run_start--> alive --its end was read--> ended
- *                        `---refused, or lost----> refused
+ *                        `--refused, or lost-----> refused
  *
  * No function waits.
  */
@@ -22,7 +22,7 @@ struct run;
 enum run_life { RUN_IDLE, RUN_ALIVE, RUN_ENDED, RUN_REFUSED };
 
 /*
- * run_new(words): a COMMAND of ${words}, which ends with NULL and is borrowed.
+ * run_new(words): a COMMAND of ${words}, which are borrowed and end with NULL.
  * NULL: no memory.
  *
  * run_start(r, m): start it on the far side of ${m}.  False: no stream can be
@@ -32,10 +32,11 @@ enum run_life { RUN_IDLE, RUN_ALIVE, RUN_ENDED, RUN_REFUSED };
  *
  * run_want(r, ps), run_step(r): once a turn, before and after poll.
  *
- * run_life(r): RUN_ENDED: all output was written.  NULL: RUN_IDLE.
- * run_name(r): COMMAND in messages.
- * run_reason(r): RUN_ENDED: how COMMAND ended, to follow run_name.  RUN_REFUSED:
- * why the far side refused it.
+ * run_life(r): its state.  RUN_ENDED: all output was written.  NULL ${r}:
+ * RUN_IDLE.
+ * run_name(r): the name of COMMAND in messages.
+ * run_reason(r): RUN_ENDED: how COMMAND ended; this text follows the name.
+ * RUN_REFUSED: why it was refused or lost.
  */
 struct run *run_new(char *const *words);
 bool run_start(struct run *r, struct mux *m);

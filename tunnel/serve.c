@@ -68,8 +68,8 @@ refuse(struct stream *s, uint16_t code, const char *why)
 }
 
 /*
- * A target with one reference, and its own copy of the path, without "@/".
- * NULL: no memory.
+ * A target with one reference and its own copy of the path, in which "@/" is
+ * replaced.  NULL: no memory.
  */
 static struct dial_target *
 new_target(const struct serve *tab, const struct endpoint *to)
@@ -178,7 +178,7 @@ dial(struct serve *tab, struct stream *s, int64_t now)
 }
 
 /*
- * Join ${s} to the read end of a pipe, and to the write end if it ${echoes}.
+ * Join ${s} to the read end of a pipe and, if ${echoes}, to its write end.
  * Return the write end.  -1: the stream was refused.
  */
 static int

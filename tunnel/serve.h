@@ -1,9 +1,9 @@
 /*
  * tunnel/serve.h - the far side: serves the streams of the near side.
  *
- * A stream is joined to a connection to its target, passed to remote.h, or
- * echoed.  All streams to a host name share its addresses, which are kept for a
- * minute.
+ * A stream is joined to a connection to its target, passed to remote.h or
+ * command.h, echoed, or answered with the list of sessions.  All streams to a
+ * host name share its addresses, which are kept for a minute.
  */
 #ifndef TUNNEL_SERVE_H
 #define TUNNEL_SERVE_H
@@ -13,7 +13,7 @@
 
 /* The target of a stream whose bytes are sent back: PROTOCOL, section 4. */
 #define SERVE_ECHO "=echo"
-/* The same for the list of sessions, with a question for each keeper. */
+/* Requests the list of sessions; a question (keeper.h) follows. */
 #define SERVE_SESSIONS "=sessions "
 
 struct command;
@@ -30,8 +30,8 @@ struct serve;
  * that name another target are refused.  NULL: no memory.
  *
  * serve_allow(tab, command):
- * Pass streams that request a COMMAND to ${command}, which has the directory of
- * "@/".  Borrowed.  Without this call they are refused.
+ * Pass streams that request a COMMAND to ${command}, and replace "@/" by its
+ * directory.  It is borrowed.  If it is NULL, these streams are refused.
  *
  * serve_streams(tab, m, now):
  * Take up all streams that the peer of ${m} has opened.  A stream that cannot

@@ -35,7 +35,7 @@
 #define LAST_OUTPUT 500000 /* us */
 #define HOLD 2000000       /* us from a line of stderr to its log */
 #define STDERR_SIZE 4096
-#define STDERR_PIPE (64 * 1024) /* may be left after its writer ended */
+#define STDERR_PIPE (64 * 1024) /* bytes that can be left after its writer ended */
 #define READ_SIZE (4 * FRAME_DATA_MAX)
 #define WRITE_SIZE (4 * FRAME_DATA_MAX)
 #define WIRE_PIPE (1024 * 1024) /* mux/cc bounds how much of it is filled */
@@ -74,7 +74,7 @@ struct transport {
 	bool quiet;
 	char line[512];      /* a line that is being read */
 	char last_line[512]; /* the last complete one */
-	int64_t held_until;  /* to log the last line; 0: it was logged */
+	int64_t held_until;  /* then the last line is logged; 0: it was logged */
 	size_t line_have;
 };
 
@@ -279,7 +279,7 @@ transport_set_quiet(struct transport *t, bool quiet)
 	t->quiet = quiet;
 }
 
-/* Does ssh report in ${line} that the proxy that wrote last_line has ended? */
+/* Does ${line} report the end of a ProxyCommand that printed last_line? */
 static bool
 repeats_last_line(const struct transport *t, const char *line)
 {

@@ -27,15 +27,15 @@ struct transport;
 
 /*
  * transport_near(m, slot, target, bootstrap, hops, quiet, now):
- * Run the command ${target} as the channel of ${slot}.  If ${bootstrap} is given,
- * it starts the far end, and the command's stderr is logged: at LOG_INFO if
- * ${quiet}, else at LOG_ERROR.  ${hops} are those of the command, or NULL.  All
- * pointers are borrowed until transport_free.  Return NULL if no memory or
+ * Run the command ${target} as the channel of ${slot}.  If ${bootstrap} is not
+ * NULL, it starts the far end, and the command's stderr is logged: at LOG_INFO
+ * if ${quiet}, else at LOG_ERROR.  ${hops} are those of the command, or NULL.
+ * All pointers are borrowed until transport_free.  Return NULL if no memory or
  * descriptors are left.
  *
  * transport_far(m):
- * Use stdin and stdout as the channel of slot 0.  Later output to stdout goes to
- * stderr.  Return NULL after an error, which was logged.  It is an error if
+ * Use stdin and stdout as the channel of slot 0.  Later output to stdout goes
+ * to stderr.  Return NULL after an error, which was logged.  It is an error if
  * stdin is a terminal, or stdout a terminal that changes bytes.  Then the token
  * of PROTOCOL, section 1, is sent to the peer.
  *
@@ -43,7 +43,7 @@ struct transport;
  * Use the descriptors ${in} and ${out}, which belong to the transport from then
  * on.  NULL: no memory; they are closed.
  *
- * transport_want(t, ps): add what ${t} waits for to ${ps}.
+ * transport_want(t, ps): add to ${ps} what ${t} waits for.
  * transport_step(t, ps): read the channel and feed the mux.  The end of the
  * channel calls mux_lost.
  *
@@ -70,9 +70,9 @@ void transport_free(struct transport *t, int64_t now);
 void transport_shut(struct transport *t);
 
 /*
- * transport_drained(t): Nothing is left to write, or nothing reads it.
+ * transport_drained(t): nothing is left to write, or nothing can be written.
  *
- * transport_is_closed(t): the channel has ended, and mux_lost was called.
+ * transport_is_closed(t): the channel has ended, or was shut.
  *
  * transport_readable(t, ps): bytes or EOF were there to be read in this turn.
  *
@@ -86,10 +86,11 @@ void transport_shut(struct transport *t);
  * transport_last_line(t):
  * Read what is left on the command's stderr, at most as much as a pipe holds.
  * Return its last line that is not empty, or "".  ${t} owns it.  If a relay is
- * the ProxyCommand of ssh, its last message has the cause of a failure.  Then
- * ssh reports the end of its ProxyCommand; these lines are not returned.
+ * the ProxyCommand of ssh, its last message has the cause of a failure.  After
+ * it, ssh reports the end of the ProxyCommand; these lines are not returned.
  *
- * A line that shows why a hop cannot be reached is not logged for up to 2 s.
+ * A line that shows why a hop cannot be reached is logged after up to 2 s.
+ * Before that, transport_drop_line can drop it.
  *
  * transport_drop_line(t):
  * Do not log the last line, because another message contains it.  Return false

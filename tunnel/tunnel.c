@@ -33,7 +33,7 @@
 #define WANTED_PAUSE 1000000 /* for each retry, while a connection waits */
 #define WANTED_MOST 10000000
 #define SLEPT 5000000        /* a jump of the time of day */
-#define START_MOST 120000000 /* a reconnect: no password can be typed */
+#define START_MOST 120000000 /* for a reconnect, and for -n */
 #define MAGIC_AFTER 10000000 /* from the start of the far relay to its magic */
 #define STOP_MOST 1000000    /* for BYE and what comes before it */
 #define LATER 5000000        /* added to the limit of a session on the near side */
@@ -161,7 +161,10 @@ explain_command(struct tunnel *t, int ended)
 	log_banner(t);
 }
 
-/* The relay of -J printed ${own}.  Its remedy for a target is wrong for a hop. */
+/*
+ * The relay of -J printed ${own}.  The hop is its target, so its remedy for a
+ * target is replaced.
+ */
 static void
 explain_jump(const struct hops *h, const char *own, char *dst, size_t size)
 {
@@ -254,7 +257,7 @@ explain_hops(struct tunnel *t, int ended)
 		log_banner(t);
 }
 
-/* The near side ends a link in these two ways. */
+/* The near side ends a link with one of these two codes. */
 static bool
 is_normal_end(const struct tunnel *t)
 {
@@ -602,7 +605,7 @@ drop_channels(struct tunnel *t, const struct pollset *ps)
 	bootstrap_release(t->bootstrap);
 }
 
-/* Other channels carry the link. */
+/* Close the channels that have ended.  Others carry the link. */
 static void
 drop_lost_channels(struct tunnel *t, const struct pollset *ps)
 {
@@ -613,7 +616,7 @@ drop_lost_channels(struct tunnel *t, const struct pollset *ps)
 }
 
 /*
- * Free the link.  Its connections go on until they have written what they hold.
+ * Free the link.  Its connections stay until they have written what they hold.
  */
 static void
 free_link(struct tunnel *t, const struct pollset *ps)
@@ -681,7 +684,7 @@ keeps_us(const struct tunnel *t)
 	return has_streams(t) || keep < UNUSED_MOST ? keep : UNUSED_MOST;
 }
 
-/* In an outage, only the first lost channel sets the end of the session. */
+/* Only the first loss in an outage sets the end of the session. */
 static void
 await_channel(struct tunnel *t, const struct pollset *ps)
 {
@@ -720,7 +723,7 @@ back_off(struct tunnel *t, const struct pollset *ps)
 	t->retry_at = ps->now + pause;
 }
 
-/* Is a link without its session of no use? */
+/* Does the link end with its session? */
 static bool
 needs_session(const struct tunnel *t)
 {
@@ -752,9 +755,9 @@ start_failed(struct tunnel *t, const struct pollset *ps)
 }
 
 /*
- * Browsers reconnect by themselves: unattended logins would continue until the
- * account is locked.  So a refused login waits for a person.  -W has no terminal
- * and no control socket, and ends: return true.
+ * After a refused login, the next one waits for a person.  Browsers reconnect
+ * by themselves, and would cause logins until the account is locked.  Return
+ * true for -W: it has no terminal and no control socket, so it ends.
  */
 static bool
 refused_for_good(struct tunnel *t)
@@ -791,7 +794,7 @@ explain_start(struct tunnel *t, struct pollset *ps)
 	back_off(t, ps);
 }
 
-/* The far side of the session has ended: start a new one at once. */
+/* The far side of the session has ended: start a new session at once. */
 static void
 lose_session(struct tunnel *t, const struct pollset *ps)
 {
@@ -1053,7 +1056,7 @@ tunnel_want(struct tunnel *t, struct pollset *ps)
 		keeper_want(t->keeper, ps);
 }
 
-/* The slot that ${c} claims, or -1: it is no newer channel of the session. */
+/* The slot that ${c} claims.  -1: the claim is refused. */
 static int
 accept_claim(const struct tunnel *t, const struct keeper_claim *c, int64_t now)
 {
@@ -1068,7 +1071,7 @@ accept_claim(const struct tunnel *t, const struct keeper_claim *c, int64_t now)
 	return slot;
 }
 
-/* Another process hands over a channel.  It replaces the one of the same slot. */
+/* Another process hands over a channel, which replaces that of its slot. */
 static void
 take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 {

@@ -62,7 +62,7 @@ struct tunnel_config {
 	bool one_shot;                 /* near: the link ends with its only connection */
 	bool only_target;              /* far: refuse streams that name another target */
 	bool any_uid;                  /* far: other users may connect to listeners of -R */
-	bool runs_command;             /* near: the link ends with its session */
+	bool runs_command;             /* near: a COMMAND; the link ends with its session */
 	struct command *command;       /* far: for streams that request a COMMAND; NULL: none */
 };
 
@@ -71,13 +71,13 @@ struct tunnel_config {
  * tunnel_start(t, now): start it.  Return an exit status; if it is not
  * STATUS_OK, the cause was logged.
  * tunnel_stop(t, status): end the link with ${status}.  NULL is harmless.
- * tunnel_clean(t): before the process exits: remove the files of ${t}, which is
- * not used any more.  NULL is harmless.
+ * tunnel_clean(t): remove the files of ${t}.  It is the last call before the
+ * process exits.  NULL is harmless.
  *
  * Once a turn, in this order:
  *
- * tunnel_want(t, ps): make the transitions that are due, and add what ${t}
- * waits for to ${ps}.
+ * tunnel_want(t, ps): make the transitions that are due, and add to ${ps} what
+ * ${t} waits for.
  * tunnel_step(t, ps): read the channel.  Return true if the link came up.
  * tunnel_serve(t, ps): serve new streams, and activate the connections whose
  * streams have changed.  Before conn_step.
@@ -133,8 +133,8 @@ bool tunnel_ask(struct tunnel *t, struct forward *f);
 bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
 
 /*
- * tunnel_state(t): of a NULL ${t}: TUNNEL_OVER.
- * tunnel_carries(t): the link is up, and its channel has not ended.
+ * tunnel_state(t): its state.  NULL: TUNNEL_OVER.
+ * tunnel_carries(t): the link is up, and at least one channel has not ended.
  * tunnel_status(t): TUNNEL_OVER: the exit status of relay.
  * tunnel_connects(t): how many times the link came up.
  * tunnel_resumed(t): TUNNEL_UP: the channel continues an earlier session.
