@@ -74,7 +74,7 @@ PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
 # These have no header of their own.  The last one is compiled from the
 # base/os_*.c of this system.
-LINK = mux/stream.o mux/tail.o
+LINK = mux/receive.o mux/stream.o mux/tail.o
 OBJECTS = $(PARTS) $(LINK) base/os_system.o
 SOURCES = relay.c $(PARTS:.o=.c) $(LINK:.o=.c)
 HEADERS = relay.h $(PARTS:.o=.h) mux/internal.h base/pcblist.h

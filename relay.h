@@ -17,7 +17,8 @@
  *
  *   mux/stream.c        one stream of a link: queues and flow control
  *   mux/early.c         bytes that were read before those in front of them
- *   mux/mux.c           all streams of a link; frames from and to bytes
+ *   mux/mux.c           all streams of a link: which one sends next
+ *   mux/receive.c       reads the frames of the peer
  *   mux/slot.c          what belongs to one channel at a time
  *   mux/tail.c          what a lost channel has not delivered
  *   mux/queue.c         the streams that have something to send

@@ -1,8 +1,9 @@
 /*
- * mux/internal.h - the structs of a link, for mux.c, stream.c and tail.c only.
+ * mux/internal.h - the structs of a link, for mux.c, receive.c, stream.c and
+ * tail.c only.
  *
- * mux.c reads and writes the frames of each slot, decides which stream sends
- * next, and lets time pass.  stream.c has the life of one stream: its windows,
+ * mux.c writes the frames of each slot, decides which stream sends next, and
+ * lets time pass.  receive.c reads frames.  stream.c has the life of one stream: its windows,
  * the frames that it sends, and what the frames of the peer change.  tail.c
  * ends slots: what a lost channel has not delivered travels on other slots.
  */
@@ -89,7 +90,7 @@ struct mux {
 	bool ended_by_peer; /* BYE was read */
 };
 
-/* ---- stream.c, for mux.c ---- */
+/* ---- stream.c, for mux.c and receive.c ---- */
 
 /*
  * stream_new(m, id, target, length):
@@ -167,7 +168,7 @@ const char *stream_on_frame(struct stream *s, struct slot *slot);
 /* stream_mark_dirty(s): mux_next_dirty returns ${s}, if it has an owner. */
 void stream_mark_dirty(struct stream *s);
 
-/* ---- tail.c, for mux.c ---- */
+/* ---- tail.c, for mux.c and receive.c ---- */
 
 /*
  * tail_lose(m, s, code, why):
@@ -203,6 +204,15 @@ const char *tail_start(struct mux *m, struct slot *s);
 void tail_forget(struct mux *m, const struct slot *s);
 
 /* ---- mux.c ---- */
+
+/* mux_slot(m, n): Return slot ${n}, or NULL if it is free. */
+struct slot *mux_slot(const struct mux *m, unsigned n);
+
+/* mux_set_slot_state(m, s, state): Change the state of ${s}, and settle. */
+void mux_set_slot_state(struct mux *m, struct slot *s, enum mux_slot_state state);
+
+/* mux_breach(m, what): End the link: in ${what}, the peer broke the protocol. */
+void mux_breach(struct mux *m, const char *what);
 
 /* mux_schedule(m, s): If ${s} can send DATA or EOF, queue it as a flow. */
 void mux_schedule(struct mux *m, struct stream *s);

@@ -1,11 +1,5 @@
 /*
- * mux/mux.c - one link: the bytes of its channels, the order in which streams
- * send, and time.
- *
- * Reading: all bytes are taken at once, because each window has memory
- * reserved.  So a stuck stream stops no other.  All windows together stay
- * within the memory that our HELLO names: the more streams are open, the
- * smaller is a new window.
+ * mux/mux.c - one link: its life, the order in which streams send, and time.
  *
  * Sending: first frames of the link and control frames.  Then the streams take
  * turns by bytes (deficit round robin), new flows before old ones, as in
@@ -23,25 +17,21 @@
 
 #include "mux/internal.h"
 
-#define ROOM_WAIT 10000 /* until the next try to get memory for output */
-#define ACK_EVERY_LEAST 1024
+#define ROOM_WAIT 10000                        /* until the next try to get memory for output */
 #define RETAINED (16 * 1024 * 1024)            /* bytes of all slots: see put_least */
 #define RETAINED_BULK (RETAINED - 1024 * 1024) /* then no DATA of busy streams */
 #define RETAINED_MOST (RETAINED + 1024 * 1024)
-#define SILENT_MOST 5000000   /* of a slot while others answer */
-#define SILENT_LATE 1000000   /* a later tick: this process stood still */
-#define LIMITED_AFTER 1000000 /* bulk that waits so long is reported */
-#define QUIET_SPAN 10000      /* quiet: less than a slice in this time */
-#define KEYSTROKE 512         /* bytes of a quiet stream that never wait */
-#define WINDOW_TOP INT32_MAX
-#define TARGET_LONG 512                  /* a longer target has a limit: see TARGET_FEW */
-#define TARGET_FEW 1024                  /* streams; targets have no memory reserved */
+#define SILENT_MOST 5000000              /* of a slot while others answer */
+#define SILENT_LATE 1000000              /* a later tick: this process stood still */
+#define LIMITED_AFTER 1000000            /* bulk that waits so long is reported */
+#define QUIET_SPAN 10000                 /* quiet: less than a slice in this time */
+#define KEYSTROKE 512                    /* bytes of a quiet stream that never wait */
 #define ENDS (2 * FRAME_HEAD + FRAME_AT) /* FINAL and EOF */
 
 /* ---- slots ---- */
 
-static struct slot *
-slot_of(const struct mux *m, unsigned slot)
+struct slot *
+mux_slot(const struct mux *m, unsigned slot)
 {
 	return slot < MUX_SLOTS ? m->slot[slot] : NULL;
 }
@@ -67,8 +57,8 @@ mux_settle(struct mux *m)
 		m->state = all;
 }
 
-static void
-set_state(struct mux *m, struct slot *s, enum mux_slot_state state)
+void
+mux_set_slot_state(struct mux *m, struct slot *s, enum mux_slot_state state)
 {
 	s->state = state;
 	mux_settle(m);
@@ -255,7 +245,7 @@ mux_bye(struct mux *m, uint16_t code, const char *why)
 void
 mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why)
 {
-	struct slot *s = slot_of(m, slot);
+	struct slot *s = mux_slot(m, slot);
 
 	if (s == NULL)
 		return;
@@ -267,8 +257,8 @@ mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why)
 		mux_end(m, code, why);
 }
 
-static void
-breach(struct mux *m, const char *what)
+void
+mux_breach(struct mux *m, const char *what)
 {
 	char why[sizeof(m->why)];
 
@@ -556,7 +546,7 @@ produce(struct mux *m, struct slot *s, size_t most)
 	unsigned char *dst;
 
 	if (s->state == MUX_SLOT_UP && retained(m, false) >= RETAINED_MOST)
-		breach(m, "it acknowledges nothing");
+		mux_breach(m, "it acknowledges nothing");
 	if (m->state == MUX_DEAD ? !s->due_bye : s->state != MUX_SLOT_UP)
 		return;
 	dst = retain_room(&s->retain, MUX_PULL, &room);
@@ -575,7 +565,7 @@ produce(struct mux *m, struct slot *s, size_t most)
 size_t
 mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, int64_t now)
 {
-	struct slot *s = slot_of(m, slot);
+	struct slot *s = mux_slot(m, slot);
 	size_t n;
 
 	*p = NULL;
@@ -600,7 +590,7 @@ mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, i
 void
 mux_wrote(struct mux *m, unsigned slot, size_t n)
 {
-	struct slot *s = slot_of(m, slot);
+	struct slot *s = mux_slot(m, slot);
 
 	if (s == NULL)
 		return;
@@ -632,7 +622,7 @@ has_frames(const struct mux *m, const struct slot *s)
 bool
 mux_has_output(const struct mux *m, unsigned slot)
 {
-	const struct slot *s = slot_of(m, slot);
+	const struct slot *s = mux_slot(m, slot);
 
 	if (s == NULL)
 		return false;
@@ -645,458 +635,6 @@ mux_has_output(const struct mux *m, unsigned slot)
 	if (s->state != MUX_SLOT_UP)
 		return false;
 	return s->retain.next < s->retain.end || has_frames(m, s);
-}
-
-/* ---- reading: frames ---- */
-
-static struct stream *
-find(const struct mux *m, uint32_t id)
-{
-	return (id & 1) != 0 && id / 2 < m->size ? m->table[id / 2] : NULL;
-}
-
-/* Use the peer's limits.  Return false if the link has ended. */
-static bool
-take_limits(struct mux *m)
-{
-	if (m->theirs.streams == 0 || m->theirs.streams > MUX_STREAMS ||
-	    m->theirs.memory < MUX_WINDOW_LEAST) {
-		breach(m, "a HELLO with limits that are not valid");
-		return false;
-	}
-	m->size = m->role == MUX_NEAR ? m->theirs.streams : m->ours.streams;
-	m->table = calloc(m->size, sizeof(struct stream *));
-	if (m->table != NULL)
-		return true;
-	m->size = 0;
-	mux_bye(m, MUX_NO_ROOM, "no memory for the streams");
-	return false;
-}
-
-/* Is the peer a relay that can be the other side of a link? */
-static bool
-is_other_side(struct mux *m)
-{
-	char why[sizeof(m->why)];
-
-	if (m->theirs.version < GREETING_LEAST || m->theirs.version > GREETING_NEWEST) {
-		snprintf(why, sizeof(why),
-		    "relay on %s has version %u of the link protocol, here it is version %d: "
-		    "install the same relay on both hosts",
-		    m->theirs.host, (unsigned)m->theirs.version, GREETING_NEWEST);
-		mux_bye(m, MUX_VERSION, why);
-		return false;
-	}
-	if (m->theirs.role != m->role)
-		return true;
-	mux_lost(m, 0, MUX_PROTOCOL,
-	    m->role == MUX_NEAR ? "the command sends back its input, or is a near side: "
-				  "the command must end with relay -m -"
-				: "both sides are far sides (relay -m -): one of them must be "
-				  "relay -m FROM -- COMMAND");
-	return false;
-}
-
-/* The peer's first greeting. */
-static void
-come_up(struct mux *m, struct slot *s)
-{
-	const struct session *theirs = &s->greeting.session;
-
-	m->theirs = s->greeting.hello;
-	s->read = s->greeting.length;
-	if (!is_other_side(m) || !take_limits(m))
-		return;
-	set_state(m, s, MUX_SLOT_UP);
-	s->unacked_at = m->now;
-	m->keeps = m->session.kind == SESSION_NEW && theirs->kind == SESSION_NEW;
-	if (m->keeps && theirs->slots > 1)
-		m->slots = theirs->slots < MUX_SLOTS ? theirs->slots : MUX_SLOTS;
-	if (m->keeps && m->role == MUX_NEAR) {
-		memcpy(m->session.id, theirs->id, FRAME_SESSION_ID);
-		m->session.keep = theirs->keep;
-	}
-}
-
-/*
- * The channel of ${s} does not lead to the session.  While other slots are up,
- * the session goes on there.
- */
-static void
-fail_join(struct mux *m, struct slot *s, uint16_t code, const char *why)
-{
-	if (m->state == MUX_UP)
-		tail_lose(m, s, code, why);
-	else
-		mux_end(m, code, why);
-}
-
-/* The peer's greeting on a channel that continues the link. */
-static void
-continue_link(struct mux *m, struct slot *s)
-{
-	const struct session *theirs = &s->greeting.session;
-	int64_t rtt = mux_rtt(m);
-
-	if (theirs->kind != SESSION_JOIN || theirs->slot != s->number) {
-		fail_join(m, s, MUX_GONE, "the far side has ended meanwhile");
-		return;
-	}
-	if (theirs->count < s->retain.acked || theirs->count > s->retain.next) {
-		breach(m, "a SESSION with a count of bytes that are not kept");
-		return;
-	}
-	if (m->role == MUX_FAR)
-		m->generation[s->number] = theirs->generation;
-	cc_restart(&s->cc, theirs->count, m->now);
-	s->cc.rtt = rtt;
-	retain_rewind(&s->retain, theirs->count);
-	retain_acked(&s->retain, theirs->count);
-	set_state(m, s, MUX_SLOT_UP);
-}
-
-static void
-fail_start(struct mux *m, struct slot *s)
-{
-	const struct greeting *g = &s->greeting;
-
-	if (s->joins && m->state == MUX_UP) {
-		tail_lose(m, s, g->code, g->why);
-		return;
-	}
-	m->ended_by_peer = g->by_peer;
-	if (g->by_peer)
-		mux_end(m, g->code, g->why);
-	else if (g->lost)
-		mux_lost(m, s->number, g->code, g->why);
-	else
-		breach(m, g->why);
-}
-
-static size_t
-feed_greeting(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
-{
-	size_t used = greeting_feed(&s->greeting, p, n);
-
-	switch (s->greeting.state) {
-	case GREETING_MAGIC:
-		break;
-	case GREETING_HELLO:
-	case GREETING_SESSION:
-		set_state(m, s, MUX_SLOT_GREETING);
-		break;
-	case GREETING_FAILED:
-		fail_start(m, s);
-		break;
-	case GREETING_DONE:
-		if (s->joins)
-			continue_link(m, s);
-		else
-			come_up(m, s);
-		break;
-	}
-	return used;
-}
-
-static void
-refuse(struct stream *s, const char *why)
-{
-	stream_reset(s, MUX_NO_ROOM, why);
-	stream_release(s);
-}
-
-static void
-on_open(struct mux *m, const struct slot *s)
-{
-	const struct frame *f = &s->frame;
-	uint32_t send = (uint32_t)frame_get(s->body, 4), recv = (uint32_t)frame_get(s->body + 4, 4);
-	struct stream *t;
-
-	if (m->role == MUX_NEAR || (f->stream & 1) == 0 || f->stream / 2 >= m->size ||
-	    find(m, f->stream) != NULL || send > MUX_WINDOW_FIRST || recv > WINDOW_TOP) {
-		breach(m, "an OPEN that is not allowed");
-		return;
-	}
-	t = stream_new(m, f->stream, (const char *)s->body + 8, f->length - 8);
-	if (t == NULL) {
-		mux_bye(m, MUX_NO_ROOM, "no memory for a stream");
-		return;
-	}
-	t->home = (uint8_t)s->number;
-	t->tx_window = recv;
-	t->rx_window = t->window = send;
-	m->rx_reserved += send;
-	if (m->rx_reserved > m->ours.memory) {
-		refuse(t, "no memory for the window of another stream");
-	} else if (f->length - 8 > TARGET_LONG && m->n > TARGET_FEW) {
-		refuse(t, "too many streams are open for so long a target");
-	} else {
-		queue_append(&m->accept, &t->accept);
-	}
-}
-
-static void
-on_bye(struct mux *m, const struct slot *s)
-{
-	char why[FRAME_WORDS + 1];
-
-	memcpy(why, s->body + 2, s->frame.length - 2);
-	why[s->frame.length - 2] = '\0';
-	m->ended_by_peer = true;
-	mux_end(m, (uint16_t)frame_get(s->body, 2), why);
-}
-
-static const char *
-on_limited(struct mux *m, const struct slot *s)
-{
-	uint32_t ms = (uint32_t)frame_get(s->body, 4);
-
-	if (m->role == MUX_FAR)
-		return "a LIMITED from the near side";
-	m->peer_limited_at = ms == 0 ? INT64_MAX : m->now - (int64_t)ms * 1000;
-	return NULL;
-}
-
-/* The channels may share a line, so all measure its round trip together. */
-static void
-share_decrease(struct mux *m, struct slot *s)
-{
-	unsigned i;
-
-	if (!cc_decreased(&s->cc))
-		return;
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL && m->slot[i] != s && m->slot[i]->state == MUX_SLOT_UP)
-			cc_follow(&m->slot[i]->cc, &s->cc);
-}
-
-/* A slot that was lost ignores ACK, and its answer to PING is not sent. */
-static const char *
-on_slot_frame(struct mux *m, struct slot *s)
-{
-	uint32_t every;
-
-	switch (s->frame.type) {
-	case FRAME_ACK:
-		if (s->state == MUX_SLOT_UP && !slot_on_ack(s, m->keeps, m->now))
-			return "an ACK of bytes that were not sent";
-		share_decrease(m, s);
-		break;
-	case FRAME_PING:
-		s->due_ack = true;
-		break;
-	case FRAME_ACK_EVERY:
-		every = (uint32_t)frame_get(s->body, 4);
-		s->ack_every = every < ACK_EVERY_LEAST ? ACK_EVERY_LEAST : every;
-		break;
-	}
-	return NULL;
-}
-
-static const char *
-on_link_frame(struct mux *m, struct slot *s)
-{
-	switch (s->frame.type) {
-	case FRAME_BYE:
-		on_bye(m, s);
-		return NULL;
-	case FRAME_LOST:
-		return tail_on_lost(m, s);
-	case FRAME_DRAIN:
-		return tail_on_drain(m, s);
-	case FRAME_LIMITED:
-		return on_limited(m, s);
-	default:
-		return on_slot_frame(m, s);
-	}
-}
-
-static bool
-is_of_link(const struct frame *f)
-{
-	return f->stream == 0 || f->type == FRAME_LOST || f->type == FRAME_DRAIN;
-}
-
-static const char *
-on_stream_frame(struct mux *m, struct slot *s)
-{
-	struct stream *t = find(m, s->frame.stream);
-
-	return t == NULL ? "a frame for a stream that is not open" : stream_on_frame(t, s);
-}
-
-/* The whole body of a frame other than DATA, DATA_AT and TAIL was read. */
-static void
-on_frame(struct mux *m, struct slot *s)
-{
-	const char *wrong;
-
-	if (s->frame.type >= FRAME_SKIPPED)
-		return;
-	if (s->frame.type == FRAME_OPEN) {
-		on_open(m, s);
-		return;
-	}
-	wrong = is_of_link(&s->frame) ? on_link_frame(m, s) : on_stream_frame(m, s);
-	if (wrong != NULL)
-		breach(m, wrong);
-}
-
-/* ---- reading: bytes ---- */
-
-/* The fixed part of DATA, DATA_AT or TAIL was read. */
-static const char *
-start_bytes(struct mux *m, struct slot *s)
-{
-	struct stream *t;
-
-	if (s->frame.type == FRAME_TAIL)
-		return tail_start(m, s);
-	t = find(m, s->frame.stream);
-	return t == NULL ? "DATA for a stream that is not open" : stream_start_data(t, s);
-}
-
-static bool
-passes_on(const struct frame *f)
-{
-	return f->type == FRAME_DATA || f->type == FRAME_DATA_AT || f->type == FRAME_TAIL;
-}
-
-/* The head and the fixed part of the body were read. */
-static void
-on_fixed(struct mux *m, struct slot *s)
-{
-	const char *wrong;
-
-	if (!passes_on(&s->frame)) {
-		on_frame(m, s);
-		return;
-	}
-	s->data = NULL;
-	s->early = NULL;
-	s->tail = NULL;
-	wrong = start_bytes(m, s);
-	if (wrong != NULL)
-		breach(m, wrong);
-}
-
-/* With one slot, the frames for several slots are of unknown type. */
-static const char *
-check_frame(const struct mux *m, const struct frame *f)
-{
-	if (f->type == FRAME_HELLO || f->type == FRAME_SESSION)
-		return "a second HELLO or SESSION";
-	if (f->type >= FRAME_DATA_AT && f->type < FRAME_SKIPPED && m->slots == 1)
-		return "a frame of unknown type";
-	return NULL;
-}
-
-static void
-start_frame(struct mux *m, struct slot *s)
-{
-	const char *wrong = frame_decode(&s->frame, s->head);
-
-	s->head_have = 0;
-	if (wrong == NULL)
-		wrong = check_frame(m, &s->frame);
-	if (wrong != NULL) {
-		breach(m, wrong);
-		return;
-	}
-	/* If an ACK needed an ACK, two idle sides would send ACKs for ever. */
-	if (s->frame.type != FRAME_ACK && s->unacked_at == 0)
-		s->unacked_at = m->now;
-	s->left = s->frame.length;
-	s->fixed = frame_fixed(&s->frame);
-	if (s->fixed == 0)
-		on_fixed(m, s);
-}
-
-static size_t
-gather(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
-{
-	if (n > s->fixed)
-		n = s->fixed;
-	memcpy(s->body + (s->frame.length - s->left), p, n);
-	s->fixed -= n;
-	s->left -= n;
-	if (s->fixed == 0)
-		on_fixed(m, s);
-	return n;
-}
-
-static void feed_tail(struct mux *m, struct slot *s, const unsigned char *p, size_t n);
-
-/* Pass on bytes of DATA, DATA_AT or TAIL. */
-static size_t
-pass_on(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
-{
-	if (n > s->left)
-		n = s->left;
-	s->left -= n;
-	if (s->data != NULL)
-		stream_take_data(s->data, s, p, n);
-	else if (s->tail != NULL)
-		feed_tail(m, s->tail, p, n);
-	if (s->left == 0 && s->data != NULL)
-		stream_end_data(s->data, s);
-	return n;
-}
-
-static size_t
-feed_frames(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
-{
-	size_t used;
-
-	if (s->fixed > 0) {
-		used = gather(m, s, p, n);
-	} else if (s->left > 0) {
-		used = pass_on(m, s, p, n);
-	} else {
-		used = FRAME_HEAD - s->head_have < n ? FRAME_HEAD - s->head_have : n;
-		memcpy(s->head + s->head_have, p, used);
-		s->head_have += used;
-		if (s->head_have == FRAME_HEAD)
-			start_frame(m, s);
-	}
-	s->read += used;
-	return used;
-}
-
-/* ${n} bytes continue the frames of ${s}, whose channel was lost. */
-static void
-feed_tail(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
-{
-	const unsigned char *end = p + n;
-
-	s->feeding = true;
-	while (p < end && m->state != MUX_DEAD)
-		p += feed_frames(m, s, p, (size_t)(end - p));
-	s->feeding = false;
-}
-
-void
-mux_feed(struct mux *m, unsigned slot, const void *p, size_t n, int64_t now)
-{
-	const unsigned char *at = p, *end = at + n;
-	struct slot *s = slot_of(m, slot);
-
-	if (s == NULL)
-		return;
-	m->now = now;
-	if (n > 0) {
-		s->alive_at = s->read_at = now;
-		s->pinged_at = 0;
-	}
-	s->feeding = true;
-	while (at < end && m->state != MUX_DEAD && s->state != MUX_SLOT_DOWN) {
-		if (s->state == MUX_SLOT_UP)
-			at += feed_frames(m, s, at, (size_t)(end - at));
-		else
-			at += feed_greeting(m, s, at, (size_t)(end - at));
-	}
-	s->feeding = false;
-	tail_check(m);
 }
 
 /* ---- time ---- */
@@ -1285,7 +823,7 @@ mux_slots(const struct mux *m)
 enum mux_slot_state
 mux_slot_state(const struct mux *m, unsigned slot)
 {
-	const struct slot *s = slot_of(m, slot);
+	const struct slot *s = mux_slot(m, slot);
 
 	if (s == NULL)
 		return MUX_SLOT_FREE;
@@ -1367,7 +905,7 @@ mux_accept_slot(struct mux *m, const struct session *session, bool skip_magic, i
 void
 mux_close_slot(struct mux *m, unsigned slot)
 {
-	struct slot *s = slot_of(m, slot);
+	struct slot *s = mux_slot(m, slot);
 
 	if (s == NULL || m->role != MUX_NEAR)
 		return;
@@ -1444,7 +982,7 @@ mux_name_peer(struct mux *m, const char *name)
 char *
 mux_banner(struct mux *m, unsigned slot, size_t *n)
 {
-	struct slot *s = slot_of(m, slot);
+	struct slot *s = mux_slot(m, slot);
 
 	*n = s == NULL ? 0 : s->greeting.banner_have;
 	return s == NULL ? NULL : s->greeting.banner;
@@ -1453,7 +991,7 @@ mux_banner(struct mux *m, unsigned slot, size_t *n)
 void
 mux_slot_stats(const struct mux *m, unsigned slot, struct mux_slot_stats *stats)
 {
-	const struct slot *s = slot_of(m, slot);
+	const struct slot *s = mux_slot(m, slot);
 
 	memset(stats, 0, sizeof(*stats));
 	if (s == NULL)
