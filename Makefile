@@ -101,8 +101,8 @@ CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \
 
 all: relay $(COMPLETIONS) copied
 
-# The static relay, which a tunnel copies to machines of this type, is out of
-# date after this, so it is removed.
+# A tunnel copies the static relay to machines of this type.  After a new build
+# of relay it is out of date, so it is removed.
 TYPE = $$(uname -s)-$$(uname -m)
 
 relay: relay.o $(OBJECTS)
@@ -115,9 +115,9 @@ relay: relay.o $(OBJECTS)
 
 relay.o $(OBJECTS): $(HEADERS) $(SCRIPT) guards
 
-# The script for the far shell as one line, in a C string that is a format of
-# printf(3).  Each line of the file gets a ";" at its end, unless it ends in a
-# word of the pattern or in a backslash.
+# Write the script for the far shell as one line: a C string, which is a format
+# of printf(3).  Each line of the file gets a ";" at its end, unless it ends in
+# a word of the pattern or in a backslash.
 $(SCRIPT): tunnel/bootstrap.sh
 	@sed -e 's/^[[:blank:]]*//' -e '/^#/d' -e '/^$$/d' -e 's/[\\"]/\\&/g' -e 's/%/%%/g' \
 	    -e 's/@[A-Z]*@/%s/g' tunnel/bootstrap.sh | awk ' \
@@ -153,9 +153,9 @@ TRY = try() { for guard; do case '$(CFLAGS)' in *-fsanitize=*) return ;; esac; \
 	$(CC) -Werror $$guard $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o guards.try guards.c 2>/dev/null && \
 	echo "$$guard"; done; true; }
 
-# No file name of this machine gets into the binary: the same source gives the
-# same binary in each directory.  Exception: a directory with a blank in its
-# name, which cat guards would split.
+# Keep file names of this machine out of the binary, so that the same source
+# gives the same binary in each directory.  Exception: a directory with a blank
+# in its name, which cat guards would split.
 MAP = $$(case $$PWD in (*[[:blank:]]*) ;; (*) echo "-ffile-prefix-map=$$PWD=." ;; esac)
 
 guards: flags
@@ -202,8 +202,8 @@ sources:
 
 # ---- build for other machine types ----
 
-# Each is named by uname -s and uname -m.  A tunnel looks for that name if the
-# far side has no relay.
+# Each name ends with uname -s and uname -m.  If the far side has no relay, a
+# tunnel looks for the file with its name.
 CROSSED = relay-Linux-x86_64 relay-Linux-aarch64 relay-Linux-ppc64le relay-Linux-riscv64 \
 	relay-Darwin-x86_64 relay-Darwin-arm64
 CROSS = t/zig cc
@@ -216,9 +216,9 @@ CROSS_LINUX = $(CROSS_SMALL) -Xclang -Oz -fstack-protector-strong -static -Wl,--
 	-o $@ $(SOURCES) base/os_linux.c
 CROSS_DARWIN = $(CROSS_SMALL) -o $@ $(SOURCES) base/os_darwin.c
 
-# Limits in bytes.  That of machines whose instructions all have four bytes is
-# higher.  On ppc64le, each function computes the address of its data in two
-# more instructions.
+# Limits in bytes.  CROSS_MAX_WIDE is for machines whose instructions all have
+# four bytes.  On ppc64le, each function also needs two instructions to compute
+# the address of its data.
 CROSS_MAX = 245760
 CROSS_MAX_WIDE = 311296
 FITS = [ $$(wc -c <$@) -lt $$max ] || { echo "$@ has $$(wc -c <$@) bytes; the limit is $$max"; \
@@ -425,7 +425,7 @@ t/mux/fuzz_near: t/mux/fuzz_near.c t/mux/fuzz.h $(SOURCES) $(HEADERS)
 t/mux/fuzz_far: t/mux/fuzz_far.c t/mux/fuzz.h $(SOURCES) $(HEADERS)
 	$(FUZZ) -o $@ t/mux/fuzz_far.c $(FUZZED)
 
-# Run SCHEDULES random schedules of a link with several channels, in virtual time.
+# Simulate a link with several channels: this many random schedules.
 SCHEDULES = 1000000
 simulate: t/mux/simulate
 	t/mux/simulate $(SCHEDULES)

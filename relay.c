@@ -7,8 +7,8 @@
  * the connections that are closed.
  *
  * The loop ends when no listener, connection, tunnel or child is left.  A
- * signal to stop closes the first three; the loop goes on until the children
- * have ended.
+ * signal to stop closes the first three.  Then the loop continues until the
+ * children have ended.
  */
 #include <errno.h>
 #include <limits.h>
@@ -72,18 +72,18 @@ struct relay {
 	struct children kids;
 	struct tunnel *tunnel;   /* carries all connections; NULL: no link */
 	struct control *control; /* NULL: none */
-	struct command *command; /* far: runs a COMMAND; NULL: may not */
+	struct command *command; /* far: runs COMMAND; NULL: not allowed */
 	struct run *run;         /* near: the COMMAND of a tunnel; NULL: none */
 	bool far_stopped;        /* far: a signal has stopped this relay */
 	int run_stops;           /* near: how often COMMAND was asked to stop */
-	int64_t run_until;       /* COMMAND stops or has ended: end the link then; 0: neither */
-	int run_status;          /* of relay, when the link ends for this reason */
-	int64_t explain_at;      /* log that a target does not answer; 0: was logged */
+	int64_t run_until;       /* when to end the link: COMMAND stops or has ended; or 0 */
+	int run_status;          /* relay's exit status at run_until */
+	int64_t explain_at;      /* when to log that a target does not answer, or 0 */
 	struct progress progress;
 	struct pollset ps;
 	int signal_fd, signal_slot, stdout_slot;
 	int enter_slot;
-	bool no_terminal;        /* stdin is no terminal any more */
+	bool no_terminal;        /* a read from stdin failed, or returned EOF */
 	struct probe_run *probe; /* -n; else NULL */
 	bool ready;              /* the addresses were printed */
 	int64_t used_at;         /* when a connection was open last */
@@ -100,8 +100,8 @@ fail_system(const char *what)
 /* ---- the COMMAND of a tunnel ---- */
 
 /*
- * Close all but the link, until COMMAND has ended.  Return false if it runs no
- * more, cannot be reached, or was asked twice.
+ * Ask COMMAND to stop, and close all but the link.  Return false if COMMAND has
+ * ended, cannot be reached, or was asked twice.
  */
 static bool
 stop_run(struct relay *r, int status)
@@ -176,7 +176,7 @@ start_run(struct relay *r)
 	return true;
 }
 
-/* The loop ends as soon as no child is left. */
+/* While COMMAND can be asked to stop, the link stays. */
 static void
 close_all(struct relay *r, int status)
 {
@@ -243,7 +243,7 @@ set_up(struct relay *r)
 		set_up_tunnel(r);
 }
 
-/* The far side of a session does not know how many channels will come. */
+/* The far side of a session expects as many channels as there can be. */
 static long
 channel_files(const struct options *o)
 {
@@ -284,7 +284,7 @@ report_ready(struct relay *r)
 		return STATUS_SYSTEM;
 	}
 	if (o->target.to.kind != ENDPOINT_STDIO && o->from.kind != ENDPOINT_STDIO) {
-		/* stdout may be the terminal too: the URL comes last there. */
+		/* On a terminal the routes come last: they show the URL. */
 		if (log_on_terminal())
 			announce_addresses(&r->listeners, o);
 		announce_routes(&r->listeners, o);
@@ -421,8 +421,7 @@ start(struct relay *r)
 
 /*
  * While the link is down, connections wait in the backlog.  During backoff the
- * listeners are polled for a first connection.  It makes the next start
- * earlier.
+ * listeners are polled: a first connection makes the next start earlier.
  */
 static bool
 accepts(const struct relay *r)
@@ -598,7 +597,7 @@ link_up(struct relay *r)
 		log_say(LOG_INFO, "connected to %s", tunnel_peer(r->tunnel));
 	if (tunnel_resumed(r->tunnel))
 		return;
-	if (r->run != NULL && !start_run(r)) /* first: it makes the directory */
+	if (r->run != NULL && !start_run(r)) /* first: it makes the directory of @/ */
 		return;
 	if (o->from.kind == ENDPOINT_STDIO)
 		join_stdio(r);
@@ -609,8 +608,8 @@ link_up(struct relay *r)
 
 /*
  * At the first start a refusal ends the tunnel.  After a reconnect the refusal
- * is temporary: the old far relay may still have the port.  While COMMAND runs,
- * its targets are awaited.
+ * is temporary: the old far relay may still have the port.  With COMMAND, the
+ * targets of -L are retried, because COMMAND may not listen yet.
  */
 static void
 forward_refused(struct relay *r, struct forward *f)
@@ -730,8 +729,8 @@ step_tunnel(struct relay *r)
 }
 
 /*
- * -W: until the link is up, no connection watches stdout.  Its reader may be an
- * ssh.  An ssh that is killed sends no signal to its ProxyCommand.
+ * With -W, no connection watches stdout until the link is up.  If ssh reads
+ * stdout and is killed, it sends no signal to its ProxyCommand.
  */
 static void
 want_stdout(struct relay *r)
@@ -792,8 +791,8 @@ is_over(const struct relay *r)
 }
 
 /*
- * After a refused login, Enter at the terminal requests another one.  A read by a
- * process in the background would stop it.
+ * After a refused login, Enter at the terminal requests another one.  A read in
+ * the background would stop relay (SIGTTIN).
  */
 static void
 want_enter(struct relay *r)

@@ -16,10 +16,10 @@
  * If the side is a stream of a link, these files replace conn/fdpair.c:
  *
  *   mux/stream.c        one stream of a link: queues and flow control
- *   mux/early.c         bytes that were read before those in front of them
+ *   mux/early.c         bytes of a stream that arrived before earlier ones
  *   mux/mux.c           all streams of a link: which one sends next
  *   mux/receive.c       reads the frames of the peer
- *   mux/slot.c          what belongs to one channel at a time
+ *   mux/slot.c          one slot of a link: frames over one channel at a time
  *   mux/tail.c          what a lost channel has not delivered
  *   mux/queue.c         the streams that have something to send
  *   mux/cc.c            congestion control: how much may be in flight
@@ -45,15 +45,15 @@
  *   tunnel/master.c     one login for all channels: ssh's ControlMaster
  *   tunnel/bootstrap.c  starts relay on the far host, copies it if necessary;
  *                       bootstrap.sh is the script for the far shell
- *   tunnel/elf.c        whether the binary to copy needs a loader
+ *   tunnel/elf.c        checks whether the binary to copy needs a loader
  *   tunnel/hops.c       makes one command of all hops
  *   tunnel/forward.c    parses -L, -R, -D and -W
  *   tunnel/remote.c     -R: listeners on the far side
  *   tunnel/keeper.c     far side: keeps a session without a channel
  *   tunnel/serve.c      far side: connects the streams that were opened
  *   tunnel/run.c        near side: the COMMAND that the last hop runs
- *   tunnel/command.c    far side: starts and watches it
- *   tunnel/dir.c        its directory, "@/"
+ *   tunnel/command.c    far side: starts and watches the COMMAND
+ *   tunnel/dir.c        far side: the directory of the COMMAND, "@/"
  *   tunnel/probe.c      -n: tests each hop and target; -w: tests the targets
  *
  * The command line:

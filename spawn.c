@@ -3,9 +3,9 @@
  *
  * A command is a child with a pipe as its stdin (a socket if it carries a link)
  * and a pipe as its stdout.  Its terminal and process group are those of relay,
- * so that ssh can ask for a password.  Another pipe, close-on-exec, carries the
- * errno value of a failed exec.  If exec succeeds, that pipe closes without
- * data.
+ * so that ssh can ask for a password; SPAWN_ALONE differs.  Another pipe,
+ * close-on-exec, carries the errno value of a failed exec.  If exec succeeds,
+ * that pipe closes without data.
  *
  *   SPAWN_STARTING -> SPAWN_RUNS -> ended -> freed
  *                 \-> SPAWN_FAILED ---^
@@ -449,7 +449,7 @@ end_child(struct child *c, int status)
 	int tries = REPORT_TRIES;
 
 	/*
-	 * The child has ended, so the pipe holds its report or is at its end.
+	 * The child has ended, so the pipe holds its report or is at EOF.
 	 * After an error, read again: only the report shows if exec failed.
 	 */
 	while (c->state == SPAWN_STARTING && tries-- > 0)

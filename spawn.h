@@ -20,14 +20,18 @@ struct children {
 };
 
 /*
- * Flags of spawn_start.  SPAWN_CAPTURE: the child gets a pipe as its stderr.
- * The caller reads the pipe, and reports a failure of the child.  Without this
- * flag, the child has the stderr of relay.  SPAWN_WIRE: the child gets a socket
- * as its stdin, which is faster than a pipe for much data.  SPAWN_QUIET: the
- * child ignores SIGINT, SIGQUIT and SIGHUP.  A terminal sends them to relay and
- * to the child, but relay sends its last bytes through the child.  SPAWN_ALONE:
- * the child has /dev/null as its stdin, one pipe as its stdout and stderr, and a
- * session and process group of its own.  The caller reports its end.
+ * Flags of spawn_start.  Without SPAWN_CAPTURE and SPAWN_ALONE, the child has
+ * the stderr of relay.
+ *
+ *   SPAWN_CAPTURE  stderr is a pipe.  The caller reads it, and reports a
+ *                  failure of the child.
+ *   SPAWN_WIRE     stdin is a socket: faster than a pipe for much data.
+ *   SPAWN_QUIET    The child ignores SIGINT, SIGQUIT and SIGHUP.  A terminal
+ *                  sends them to relay and to the child, but relay sends its
+ *                  last bytes through the child.
+ *   SPAWN_ALONE    stdin is /dev/null, and stdout and stderr are one pipe.  The
+ *                  child has a session and process group of its own.  The
+ *                  caller reports its end.
  */
 enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2, SPAWN_QUIET = 4, SPAWN_ALONE = 8 };
 
@@ -77,8 +81,8 @@ int spawn_take_stderr(struct child *c);
 /*
  * spawn_want(c, ps), spawn_step(c, ps):
  * While ${c} is SPAWN_STARTING, add to ${ps} what it waits for.  After the
- * poll, return its state.  SPAWN_RUNS: exec succeeded; the child may have ended
- * since.
+ * poll, return its state.  SPAWN_RUNS: exec succeeded.  The child may have
+ * ended already.
  */
 void spawn_want(struct child *c, struct pollset *ps);
 enum spawn_state spawn_step(struct child *c, const struct pollset *ps);

@@ -2,8 +2,8 @@
  * base/log.c - messages, on stderr or in a file.
  *
  * A message is one line: the time if it goes to a file, "relay: ", and a text.
- * Up to PIPE_BUF bytes of it are written by one write(2), so that lines of
- * several processes do not mix.
+ * One write(2) writes up to PIPE_BUF bytes of it, so that lines of several
+ * processes do not mix.
  * On a terminal the remedy of an error has a line of its own.  A live line
  * stays below all messages.
  *
@@ -153,7 +153,7 @@ make_room(size_t n)
 	return true;
 }
 
-/* In a file, a line begins with the time: write it and return its length. */
+/* If the line goes to a file, write the time.  Return its length, or 0. */
 static size_t
 write_stamp(char line[STAMP_SIZE])
 {
@@ -161,7 +161,7 @@ write_stamp(char line[STAMP_SIZE])
 	struct tm *utc = file_path == NULL ? NULL : gmtime(&now);
 	int n = 0;
 
-	/* strftime would add time zones to a static relay. */
+	/* strftime would link the code for time zones into a static relay. */
 	if (utc != NULL)
 		n = snprintf(line, STAMP_SIZE, "%04d-%02d-%02dT%02d:%02d:%02dZ ",
 		    utc->tm_year + 1900, utc->tm_mon + 1, utc->tm_mday, utc->tm_hour, utc->tm_min,
@@ -173,8 +173,8 @@ write_stamp(char line[STAMP_SIZE])
 
 /*
  * After POLLOUT, a write of PIPE_BUF bytes to a pipe does not block.  If the
- * reader has not read for WAIT_MS, lines are dropped without a wait until the
- * reader continues.
+ * reader does not read for WAIT_MS, the line is dropped.  Later lines are
+ * dropped at once until the reader reads again.
  */
 static void
 write_line(const char *p, size_t n)
@@ -215,8 +215,8 @@ plain_character(const unsigned char *p, size_t n)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
 	/*
-	 * U+0080 to U+009F are control characters: U+009B acts as ESC [.  The
-	 * other bytes rejected here are overlong forms.
+	 * U+0080 to U+009F are control characters: U+009B acts as ESC [.
+	 * Overlong forms are not UTF-8.
 	 */
 	if ((p[0] == 0xc2 || p[0] == 0xe0) && p[1] < 0xa0)
 		return 0;
@@ -356,7 +356,7 @@ log_above(const char *line)
 	errno = saved;
 }
 
-/* The remedy of an error is behind the last "; ". */
+/* The remedy of an error follows the last "; ".  Return its offset, or ${n}. */
 static size_t
 find_remedy(const char *line, size_t n)
 {
@@ -489,7 +489,7 @@ write_failure(const char *fmt, ...)
 	va_end(ap);
 }
 
-/* Write how often the failure came since it was written, if ever. */
+/* If the failure was repeated since it was written, write how often. */
 static void
 write_count(struct failure *f)
 {

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* LOG_TABLE: what a signal asked for.  The others: -q, default, -v. */
+/* LOG_TABLE: always written, on SIGUSR1.  The others: -q, default, -v. */
 enum log_level { LOG_TABLE = -1, LOG_ERROR, LOG_NOTICE, LOG_INFO };
 
 #define LOG_PREFIX "relay: " /* of each message */
@@ -31,10 +31,11 @@ bool log_shows(enum log_level level);
 /*
  * log_to_file(path, most):
  * From now on, append each message, with its time, to the file ${path}, which
- * is borrowed.  The file is created with mode 0600; it can be a FIFO that has a
- * reader, or a device.  A file that would exceed ${most} bytes is renamed to
- * PATH.old, and a new one begins; ${most} 0: no limit.  Symbolic links are not
- * followed.  EEXIST: a file of another user.  A message that cannot be written
+ * is borrowed.  The file is created with mode 0600.  It can also be a character
+ * device, or a FIFO that has a reader.  Symbolic links are not followed.
+ * EEXIST: the file belongs to another user.
+ * Before the file would exceed ${most} bytes, it is renamed to PATH.old, and a
+ * new file is created; ${most} 0: no limit.  A message that cannot be written
  * is lost.
  *
  * log_file():
@@ -72,11 +73,11 @@ void log_link(const char *text, size_t n);
 /*
  * log_failure(fmt, ...):
  * As log_say at LOG_ERROR, for a failure that each connection can repeat.
- * Within a minute after the message, the same message is only counted.  With
- * -v each one is written.
+ * Within a minute after a message, equal ones are only counted.  With -v each
+ * one is written.
  *
  * log_counts():
- * Write the counts now.  log_say does it too.
+ * Write the counts now, as log_say does.
  */
 void log_failure(const char *fmt, ...) LOG_PRINTF(1, 2);
 void log_counts(void);
@@ -90,14 +91,15 @@ void log_counts(void);
  * Return true if log_on_terminal does and NO_COLOR is not set.
  *
  * log_live(text):
- * If log_on_terminal: show ${text}, which may contain escape sequences, below
- * all messages until the next call; "": no longer.  ${text} must fit into one
- * line of the terminal.  Return false if nothing is shown: relay may run in the
- * background.
+ * Show ${text} below all messages until the next call; "": show nothing.
+ * ${text} may contain escape sequences, and must fit into one line of the
+ * terminal.  Return false if nothing is shown, as in the background.
  *
  * log_above(line):
- * If log_on_terminal: write ${line}, which may contain escape sequences, above
- * the live line.
+ * Write ${line}, which may contain escape sequences, above the live line.
+ *
+ * Before log_above, and before log_live with a text, the caller checks
+ * log_on_terminal.
  */
 bool log_on_terminal(void);
 bool log_in_colour(void);
@@ -106,13 +108,13 @@ void log_above(const char *line);
 
 /*
  * log_output(p, n):
- * Write output of another program, unchanged, where messages go.  A message
- * that follows begins a new line.  Return how many bytes were taken; 0: the
- * reader does not read, or ${n} is 0.  Does not wait.  If the output cannot be
- * written, it is lost.
+ * Write output of another program unchanged, where messages go.  The next
+ * message begins a new line.  Return how many bytes were taken; 0: the reader
+ * does not read, or ${n} is 0.  Does not wait.  Output that cannot be written
+ * is lost.
  *
  * log_descriptor():
- * Return the descriptor on which to wait (POLLOUT) for more room.
+ * Return the descriptor to poll (POLLOUT) until there is room.
  */
 size_t log_output(const char *p, size_t n);
 int log_descriptor(void);

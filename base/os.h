@@ -48,18 +48,18 @@ void os_close(int *fd);
 
 /*
  * os_lock(fd, path):
- * Lock the file ${fd}, which was opened from ${path}, until this process closes
- * any descriptor of it.  EAGAIN: another process holds the lock.  ESTALE:
- * ${path} is another file by now.  ENOLCK: the file system has no locks.
+ * Lock the file ${fd}, which was opened as ${path}.  The lock ends when this
+ * process closes any descriptor of the file.  EAGAIN: another process holds the
+ * lock.  ESTALE: ${path} is another file now.  ENOLCK: the file system has no
+ * locks.
  */
 int os_lock(int fd, const char *path);
 
 /*
  * os_fill_stdio():
- * Open /dev/null at each of the descriptors 0, 1 and 2 that is closed, so that
- * no descriptor opened later gets one of these numbers.  Keep one more
- * descriptor of /dev/null for os_null.  Return false if /dev/null cannot be
- * opened.
+ * If descriptor 0, 1 or 2 is closed, open /dev/null there, so that no later
+ * descriptor gets that number.  Keep one more descriptor of /dev/null for
+ * os_null.  Return false if /dev/null cannot be opened.
  */
 bool os_fill_stdio(void);
 
@@ -73,8 +73,8 @@ int os_null(int fd);
 
 /*
  * os_error(fd):
- * Take the pending error of the socket ${fd}.  Return it as an errno value, 0
- * if there is none, or the reason why it cannot be read.
+ * Return the pending error of the socket ${fd} as an errno value, and clear it.
+ * 0: there is none.  If it cannot be read, return the errno value of that.
  */
 int os_error(int fd);
 
@@ -87,15 +87,14 @@ void os_reset(int fd);
 /*
  * os_raise_files():
  * Raise the limit of open descriptors to its hard limit, or to os_most_files if
- * that is lower.  If it cannot be raised, it stays.  Return how many
- * descriptors the process can open now, or -1 without a limit.
+ * that is lower.  Return how many descriptors the process can open now, even if
+ * the limit could not be raised.  -1: there is no limit.
  */
 long os_raise_files(void);
 
 /*
  * os_restore_files():
- * Set the limit of open descriptors back, in a child that executes a command.
- * Before the first os_raise_files, do nothing.
+ * In a child that executes a command: undo os_raise_files, if it was called.
  */
 void os_restore_files(void);
 
@@ -167,9 +166,8 @@ int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t
 
 /*
  * os_most_files():
- * Return how many descriptors poll(2) and the system allow to a process at
- * most, even if its limit is higher.  -1: the system has no such bound
- * (portable).
+ * Return how many descriptors poll(2) and the system allow a process, even if
+ * its limit is higher.  -1: there is no such bound (portable).
  */
 long os_most_files(void);
 
@@ -264,24 +262,25 @@ const char *os_image(const char *self);
 
 /*
  * os_confine(needs, dst, size):
- * Give up for ever, for this process and its children, what a process that only
- * connects to ${needs} does not need.  Descriptors that are open stay usable.
- * Write to ${dst}, which has ${size} bytes, what the system enforces now and
- * what it cannot enforce.  This never fails: less is enforced on an old system.
+ * Restrict this process and its children for ever to what a connection to
+ * ${needs} requires.  Open descriptors stay usable.  Write to ${dst}, which has
+ * ${size} bytes, what the system enforces and what it cannot enforce.  This
+ * never fails; an old system enforces less.
  *
- *   Linux     no privilege is gained by execve(2).  Landlock: files are read
- *             below the directories of the system only, and none is written;
- *             no TCP port is bound, and only that of ${needs} is connected to,
- *             unless names are looked up; no process outside gets a signal.
- *             seccomp: execve(2), ptrace(2), mount(2), setuid(2) and others that
- *             act beyond this process fail with EPERM.
+ *   Linux     execve(2) gains no privilege.
+ *             Landlock: only files below system directories can be read, and no
+ *             file can be written.  No TCP port can be bound.  Unless names are
+ *             looked up, only the port of ${needs} can be connected to.  No
+ *             process outside can get a signal.
+ *             seccomp: execve(2), ptrace(2), mount(2), setuid(2) and others
+ *             that act beyond this process fail with EPERM.
  *   OpenBSD   pledge(2) and unveil(2)
  *
- * Portable, and with AddressSanitizer, which needs more: do nothing.
+ * Portable, or built with AddressSanitizer, which needs more: enforce nothing.
  */
 struct os_needs {
 	const char *path; /* a Unix socket; NULL: none */
-	const char *dir;  /* a symbolic link in this directory; NULL: none */
+	const char *dir;  /* a symbolic link is made here; NULL: none */
 	uint16_t port;    /* a TCP port; 0: none */
 	bool names;       /* host names are looked up */
 };

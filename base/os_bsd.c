@@ -80,8 +80,8 @@ os_close_from(int fd)
 #define AT(field) offsetof(struct xtcpcb, xt_inp.field)
 
 /*
- * The kernel copies the list of the TCP sockets that this user may see
- * (security.bsd.see_other_uids, jails).  To other sockets, it has no answer.
+ * The kernel copies the list of the TCP sockets.  Those that this user must not
+ * see (security.bsd.see_other_uids, jails) are left out.
  */
 static int
 find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
@@ -104,9 +104,9 @@ find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 #define OS_HAS_PEER_UID
 
 /*
- * net.inet.tcp.ident, as of identd(8).  The addresses are those of the other
- * end: its own is ${peer}.  The user is -1 if that end did not connect, or has
- * gone.
+ * net.inet.tcp.ident, which identd(8) uses.  The addresses are those of the
+ * other end: its local address is ${peer}.  The user is -1 if that end did not
+ * connect, or is closed.
  */
 static int
 find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)

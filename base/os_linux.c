@@ -40,8 +40,8 @@ os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
 #define OS_HAS_PEER_UID
 
 /*
- * sock_diag(7): a request with both addresses has one answer, however many
- * sockets exist.  The structures are those of the kernel (linux/netlink.h,
+ * sock_diag(7): a request with both addresses has one answer, even among many
+ * sockets.  The structures are those of the kernel (linux/netlink.h,
  * linux/inet_diag.h).  They are repeated here because the headers of a C
  * library may lack them.
  */
@@ -163,10 +163,10 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	if (send(fd, &req, sizeof(req), 0) == -1 || diag_receive(fd, seq, &answer) == -1)
 		return -1;
 	/*
-	 * Three answers are wrong.  A listener: if no connection matches, the
-	 * kernel returns a listener on that port.  A socket that is still
-	 * connecting: the client has closed, and a new socket has its port.
-	 * uid 0 without an inode: the process has closed that socket already.
+	 * Three answers do not count.  A listener: no connection matches, and
+	 * the kernel returns the listener on that port.  A socket that is still
+	 * connecting: the client has closed, and this new socket got its port.
+	 * uid 0 without an inode: the process has closed the socket.
 	 */
 	if (answer.state == DIAG_LISTEN || answer.state == DIAG_SYN_SENT ||
 	    answer.id.dport != req.id.dport || answer.id.sport != req.id.sport ||
@@ -385,8 +385,8 @@ os_close_from(int fd)
 }
 
 /*
- * LeakSanitizer traces the process at its end, and writes its report to a file.
- * A build with it has the portable form.
+ * LeakSanitizer, a part of AddressSanitizer, traces the process at its end and
+ * writes a report to a file.  A build with it has the portable form.
  */
 #if !HAS_ASAN
 #define OS_HAS_CONFINE
@@ -431,8 +431,8 @@ os_close_from(int fd)
 #endif
 
 /*
- * All other calls are allowed, so that a new C library works.  The calls of
- * libc in a look-up of a name are not among these.
+ * All other calls are allowed, so that a new C library works.  The look-up of a
+ * name uses none of these.
  */
 static const int denied[] = {
 	/* run a program, or control another process */
@@ -477,7 +477,7 @@ struct filter {
 	struct filter_op *ops;
 };
 
-/* From operation ${i}: if the comparison ${code} with ${k} is true, deny. */
+/* Operation ${i}: if the comparison ${code} with ${k} is true, deny. */
 static struct filter_op
 deny_if(size_t i, uint16_t code, uint32_t k)
 {
@@ -525,7 +525,7 @@ enum { READ_FILE = 1 << 2, READ_DIR = 1 << 3, REMOVE_FILE = 1 << 5, MAKE_SYM = 1
 enum { BIND_TCP = 1 << 0, CONNECT_TCP = 1 << 1 };
 enum { ABSTRACT_SOCKETS = 1 << 0, SIGNALS = 1 << 1 };
 
-/* What is denied without a rule.  A later version has more members. */
+/* What needs a rule.  Landlock may add members after these. */
 struct ruleset {
 	uint64_t files, ports, scopes;
 };
@@ -539,7 +539,7 @@ struct port_rule {
 	uint64_t access, port;
 };
 
-/* Allow ${access} below the directory ${path}, unless there is none. */
+/* Allow ${access} below the directory ${path}, if it can be opened. */
 static int
 allow_below(int ruleset, const char *path, uint64_t access)
 {
@@ -554,8 +554,8 @@ allow_below(int ruleset, const char *path, uint64_t access)
 }
 
 /*
- * The resolver loads its modules, and reads its configuration, from one of
- * these.  In /run, the directories of users are left out.
+ * The resolver reads its modules and its configuration below these.  /run is
+ * not listed as a whole, because it has directories of users.
  */
 static int
 allow_system(int ruleset)
@@ -572,7 +572,7 @@ allow_system(int ruleset)
 	return 0;
 }
 
-/* For a long path, the working directory is opened to return to it. */
+/* For a long path, relay opens the working directory, to return to it. */
 static int
 allow_needs(int ruleset, long version, const struct os_needs *needs)
 {

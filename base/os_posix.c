@@ -1,9 +1,8 @@
 /*
  * base/os_posix.c - portable forms of the functions that depend on the system.
  *
- * make POSIX=1 builds it alone, and so does make on an unknown system.  The
- * file of a system includes it last, and defines OS_HAS_... for each function
- * of its own.  So each form exists once, and no system lacks a function.
+ * With POSIX=1, or on an unknown system, make builds it alone.  The file of a
+ * system includes it last, and defines OS_HAS_... for each function of its own.
  */
 #include <errno.h>
 #include <stdio.h>

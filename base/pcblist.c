@@ -1,11 +1,11 @@
 /*
- * base/pcblist.c - a search in the list of TCP sockets of macOS and FreeBSD.
+ * base/pcblist.c - searches the list of TCP sockets of macOS and FreeBSD.
  *
  * base/os_darwin.c and base/os_bsd.c include this file.
  *
  * A list begins and ends with a record of a fixed size, and each record begins
  * with its length.  On FreeBSD, a socket is one record.  On macOS, a socket is
- * several records, which have a kind and begin at multiples of 8 bytes.
+ * several records of different kinds, which begin at multiples of 8 bytes.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -15,7 +15,7 @@
 
 #include "base/pcblist.h"
 
-#define TRIES 5 /* if the list grows meanwhile */
+#define TRIES 5 /* if the list grows between two calls */
 
 #define KIND 4 /* the offset of the kind in a record of macOS */
 #define KIND_SOCKET 0x01
@@ -26,7 +26,7 @@
 #define VFLAG_IPV6 0x2
 #define STATE_SYN_SENT 2
 
-/* Counted from the fields of the structures, which are packed to 4 bytes. */
+/* Computed from the structures of XNU, which are packed to 4 bytes. */
 const struct pcblist_form pcblist_darwin = { .head = 24,
 	.length = 4,
 	.parts = true,
@@ -45,12 +45,12 @@ struct address {
 	unsigned char bytes[16];
 };
 
-/* What is searched, and what was read of the current socket. */
+/* The socket to find, and what was read of the current one. */
 struct search {
 	struct address peer, local;
 	bool match, open;
 	uint32_t uid;
-	int users; /* -1: there are two */
+	int users; /* -1: sockets of several users match */
 	uint32_t user;
 };
 
@@ -78,7 +78,7 @@ is_address(const struct address *a, const unsigned char *port, const unsigned ch
 	       memcmp(bytes + a->from, a->bytes + a->from, 16 - a->from) == 0;
 }
 
-/* The three parts of a socket.  Each returns false if its record is cut. */
+/* Read the three parts of a socket.  Return false if the record is cut. */
 
 static bool
 take_inpcb(const struct pcblist_form *form, struct search *s, const unsigned char *p, size_t n)
@@ -109,9 +109,9 @@ take_socket(const struct pcblist_form *form, struct search *s, const unsigned ch
 }
 
 /*
- * The last part.  Two answers are wrong.  The record of a closed socket has
- * uid 0.  If a socket is still connecting, the client has closed, and a new
- * socket has its port.
+ * Read the last part.  Two kinds of sockets do not count.  Closed: the record
+ * has uid 0.  Still connecting: the client has closed, and this new socket got
+ * its port.
  */
 static bool
 take_tcpcb(const struct pcblist_form *form, struct search *s, const unsigned char *p, size_t n)
@@ -141,7 +141,7 @@ take_record(const struct pcblist_form *form, struct search *s, const unsigned ch
 	       ((kind & KIND_TCPCB) == 0 || take_tcpcb(form, s, p, n));
 }
 
-/* The length of the record ${p}, 0 if it is cut or its length is impossible. */
+/* Return the length of the record ${p}; 0: it is cut, or has a wrong length. */
 static size_t
 record_length(const struct pcblist_form *form, const unsigned char *p, size_t room)
 {
@@ -168,7 +168,7 @@ search_list(const struct pcblist_form *form, struct search *s, const unsigned ch
 	if (n != form->head)
 		return false;
 	do {
-		n += -n % 8; /* size + 7 at most */
+		n += -n % 8; /* round up, to size + 7 at most */
 		if (n >= size)
 			return false;
 		p += n;

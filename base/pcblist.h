@@ -1,6 +1,6 @@
 /*
- * base/pcblist.h - a search in the list of TCP sockets that macOS and FreeBSD
- * return for a sysctl.
+ * base/pcblist.h - searches the list of TCP sockets, which a sysctl of macOS
+ * and FreeBSD returns.
  *
  * Source of the facts: bsd/netinet/in_pcblist.c, in_pcb.h, tcp_var.h and
  * bsd/sys/socketvar.h of XNU; sys/netinet/in_pcb.h, in_pcb.c and tcp_subr.c of
@@ -34,7 +34,7 @@ extern const struct pcblist_form pcblist_darwin;
  * In ${list}, which has ${size} bytes of the form ${form}, find the socket that
  * is bound to ${peer} and connected to ${local}.  Return 1 with its user in
  * ${*uid}, or -1.  ENOENT: no process has that socket.  EBADMSG: the list has
- * another form.
+ * another form, or sockets of several users match.
  */
 int pcblist_uid(const struct pcblist_form *form, const void *list, size_t size,
     const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);

@@ -34,9 +34,10 @@
  * In a turn of all, poll returns at the first event, but takes up to 1 us per
  * descriptor.
  *
- * "Recently" is RECENT plus the time of the slices that cover all idle watches.
- * A turn of all costs about as much as those slices.  So if the events of a
- * watch are just too far apart to be recent, the cost at most doubles.
+ * "Recently" means within RECENT plus the time of the slices that cover all
+ * idle watches.  A turn of all costs about as much as those slices.  So if the
+ * events of a watch are just too far apart to be recent, the cost at most
+ * doubles.
  */
 #include <errno.h>
 #include <limits.h>

@@ -57,7 +57,7 @@ static const struct signs ascii = {
 
 /* ---- the terminal ---- */
 
-/* The console of Linux has no font for these signs. */
+/* The console of Linux has no font for the signs of UTF-8. */
 static const struct signs *
 choose_signs(void)
 {
@@ -107,7 +107,7 @@ columns(const char *text)
 	return n;
 }
 
-/* Cut ${text} to ${width} columns, the last of which shows that it was cut. */
+/* Cut ${text} to ${width} columns.  A sign in the last one marks the cut. */
 static void
 cut(char *text, size_t size, size_t width)
 {
@@ -120,7 +120,7 @@ cut(char *text, size_t size, size_t width)
 	snprintf(text + at, size - at, "%s", width > 0 ? choose_signs()->cut : "");
 }
 
-/* Append ${n} times ${sign}. */
+/* Append ${sign} ${n} times. */
 static void
 repeat(char dst[TEXT_SIZE], const char *sign, size_t n)
 {
@@ -176,7 +176,7 @@ append(char line[LINE_SIZE], const char *text, const char *colour)
 	    coloured ? NORMAL : "");
 }
 
-/* Write the name and the action.  A long name leaves room for the action. */
+/* Write the name and the action.  If the room is small, cut the name first. */
 static void
 write_text(char dst[TEXT_SIZE], const struct step *s, size_t room)
 {
@@ -191,8 +191,8 @@ write_text(char dst[TEXT_SIZE], const struct step *s, size_t room)
 }
 
 /*
- * The name and the action get the columns that the numbers leave, and the bar
- * gets what these leave.
+ * The numbers get their columns first, then the name and the action.  The bar
+ * gets the rest.
  */
 static void
 compose(char line[LINE_SIZE], const struct step *s, const char *sign, bool done, int64_t now)

@@ -16,7 +16,7 @@
 
 struct step {
 	const char *name; /* a host, or hosts */
-	const char *what; /* is done there */
+	const char *what; /* the action */
 	int64_t began_at;
 	int64_t ends_at;  /* not 0: the seconds until then are shown */
 	size_t done, all; /* bytes; all 0: there is no bar */
@@ -24,11 +24,11 @@ struct step {
 
 /*
  * status_draw(s, now):
- * Show ${s} below all messages, with a spinner.  Return when the line has to be
- * drawn again; INT64_MAX: never.
+ * Show ${s} below all messages.  Return the time of the next draw; INT64_MAX:
+ * never.
  *
  * status_done(s, now):
- * Write ${s} as a message, with a tick and the time that it took.
+ * Write ${s} above that line, with a tick and the time that it took.
  *
  * status_clear():
  * Show no status.

@@ -23,7 +23,7 @@ remove_entry(int at, const char *name, int depth)
 	return unlinkat(at, name, AT_REMOVEDIR) == 0;
 }
 
-/* The owner of a directory may have made it read-only. */
+/* The directory can be read-only: make it writable. */
 static DIR *
 open_dir(int at, const char *name)
 {

@@ -6,13 +6,13 @@
 
 #include <stdbool.h>
 
-#define TREE_DEPTH 64 /* directories in one another, at most */
+#define TREE_DEPTH 64 /* nested directories, at most */
 
 /*
  * tree_remove(path):
  * Remove the directory ${path} and all that is in it.  Symbolic links are
- * removed and not followed; ${path} itself must not be one.  Only a file system
- * blocks.  Return false with errno set if something is left.
+ * removed and not followed; ${path} itself must not be one.  Blocks only for
+ * the file system.  Return false with errno set if something is left.
  */
 bool tree_remove(const char *path);
 

@@ -11,8 +11,9 @@ struct options;
 /*
  * announce_addresses(ls, o):
  * Print the address of each listener, here and on the far side (-R), one per
- * line, and localhost:PORT once for both loopback addresses.  Then replace stdout by /dev/null, so that its reader gets EOF.  May
- * block until the reader takes the lines.  A failure is logged.
+ * line.  localhost:PORT is printed once for both loopback addresses.  Then
+ * replace stdout by /dev/null, so that its reader gets EOF.  May block until
+ * the reader takes the lines.  A failure is logged.
  */
 void announce_addresses(const struct listeners *ls, const struct options *o);
 

@@ -55,7 +55,7 @@ is_same_file(const char *one, const char *other)
 	       a.st_ino == b.st_ino;
 }
 
-/* The port of ${name}, if its host can stand for that of ${address}. */
+/* Return the port of ${name} if its host matches the host of ${address}. */
 static const char *
 port_of(const char *address, const char *name)
 {
@@ -104,7 +104,7 @@ enum asked { ASKED_OK, ASKED_DEAD, ASKED_SILENT };
 
 /* One relay, as -O found it. */
 struct found {
-	long pid; /* of its socket's name */
+	long pid; /* from the name of its socket */
 	enum asked asked;
 	char path[CACHE_PATH];
 	char report[CONTROL_REPORT];

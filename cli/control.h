@@ -5,7 +5,7 @@
  * client sends one line, and reads until EOF:
  *
  *   status   The answer is a report: lines of a key and a value.
- *   login    The same.  If the last login was refused, make another one.
+ *   login    The same.  If the last login was refused, relay starts another.
  *   exit     The answer is "stopping".  EOF follows when the process ends.
  *
  * Only processes of the same user and of root are served, at most four at a
@@ -33,7 +33,7 @@ struct control_view {
 	const struct options *options;
 	const struct listeners *listeners;
 	const struct conns *conns;
-	struct tunnel *tunnel; /* NULL: no link; status requests a login that was refused */
+	struct tunnel *tunnel; /* NULL: no link */
 	const bool *ready;     /* the addresses were printed */
 };
 

@@ -214,7 +214,7 @@ find_option(int letter)
 	return NULL;
 }
 
-/* Because of the first ':', getopt(3) reports a missing argument as ':'. */
+/* With a ':' in front, getopt(3) returns ':' for a missing argument. */
 static void
 getopt_string(char dst[2 * OPTIONS + 2])
 {
@@ -258,8 +258,8 @@ parse_long(struct options *o, const char *word)
 
 /*
  * Move the words that are not options to the front of ${argv}, and return their
- * number.  As in ssh, an option may follow a word.  After "--" all are words: it
- * is one itself, unless it is the first.
+ * number.  As in ssh, an option may follow a word.  After "--", all are words.
+ * "--" itself is a word, unless it is the first one.
  */
 static int
 parse_table(struct options *o, int argc, char *argv[])
@@ -416,7 +416,7 @@ split_jumps(struct options *o)
 	return n;
 }
 
-/* With -J, ssh uses the ProxyCommand of -J unless an earlier word sets one. */
+/* Return true if ${words} set a proxy: ssh would ignore that of -J. */
 static bool
 sets_proxy(const char *words)
 {
@@ -512,8 +512,8 @@ take_command(struct options *o, int n, char *argv[])
 }
 
 /*
- * A hop that is a command ends with the line, and what runs in it too.  When it
- * is run again, it can lead to another place.
+ * If a hop is a command, COMMAND ends with the line, and the next run of the
+ * hop can lead to another host.  So no session is kept by default.
  */
 static void
 set_keep(struct options *o)

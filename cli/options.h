@@ -109,7 +109,7 @@ enum mode {
 	    "connect, transfer nothing, exit with status 0 or 1")
 /* clang-format on */
 
-/* The member of a row.  Rows of the other kinds have no member of their own. */
+/* The member of a row.  Rows of some kinds have no member of their own. */
 #define OPTIONS_FIELD(letter, argument, kind, field, least, most, help) OPTIONS_##kind(field)
 #define OPTIONS_FLAG(field) bool field;
 #define OPTIONS_COUNT(field) long field;      /* 0: not given */
@@ -124,7 +124,7 @@ enum mode {
 
 /*
  * The far relay that continues a session has these options.  The first one
- * makes keep KEEP_JOIN.
+ * sets keep to KEEP_JOIN.
  */
 #define OPTIONS_JOIN "-k join -m -"
 #define KEEP_JOIN (-1)
@@ -140,12 +140,12 @@ struct options {
 	int n_forwards;
 	const char *ssh_words[OPTIONS_SSH_WORDS]; /* -l USER -o OPTION -p PORT, as given */
 	int n_ssh_words;
-	int64_t end_after; /* -n: sessions without a channel for so many s; -1: none */
+	int64_t end_after; /* -n: end sessions after so many s without a channel; -1: none */
 	struct hops hops;
 	struct hops unattended; /* the same for logins that no person watches */
 	char unattended_rsh[HOPS_TEXT];
 	char jump_text[HOPS_TEXT];  /* -J, each HOP a string */
-	char *hop_list[HOPS_WORDS]; /* those of -J, then the others */
+	char *hop_list[HOPS_WORDS]; /* hops of -J, then the others */
 	char *const *command;       /* a tunnel: what the last hop runs; NULL: nothing */
 	char self[BOOTSTRAP_PATH];  /* a tunnel: the path of this program */
 	char far_options[96];       /* a tunnel: for the relay on the last hop */
@@ -156,8 +156,8 @@ struct options {
  * Parse the command line ${argv} into ${o}, which is all zeros, and move the
  * words of ${argv} that are not options to its front.  ${o} borrows the strings
  * of ${argv} and contains pointers into itself: do not copy it.  If the command
- * line is wrong, log one line and exit with STATUS_USAGE.  After -h and -V, exit
- * with STATUS_OK.
+ * line is wrong, log one line and exit with STATUS_USAGE.  After -h and -V,
+ * exit with STATUS_OK.
  */
 void options_parse(struct options *o, int argc, char *argv[]);
 

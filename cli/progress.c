@@ -55,7 +55,7 @@ find_phase(const struct progress *p)
 	return PROGRESS_NONE;
 }
 
-/* Write the target of -w, or how many there are. */
+/* Write the target of -L, or the number of targets. */
 static const char *
 name_targets(const struct options *o, char *dst, size_t size)
 {
@@ -74,7 +74,7 @@ name_targets(const struct options *o, char *dst, size_t size)
 	return dst;
 }
 
-/* Show the phase, or write that it has ended. */
+/* Draw the phase, or write that it is done. */
 static void
 report(const struct progress *p, struct pollset *ps, bool done)
 {

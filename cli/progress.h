@@ -2,8 +2,8 @@
  * cli/progress.h - what a tunnel is doing, on a terminal.
  *
  * While a tunnel starts, reconnects or waits for its targets, the last line of
- * the terminal shows it.  A step that has ended well leaves a line with the
- * time that it took.  Elsewhere than on a terminal nothing is written.
+ * the terminal shows it.  A step that succeeded leaves a line with the time it
+ * took.  Without a terminal nothing is written.
  *
  * ssh asks for passwords on the same terminal, at any time during a login, and
  * relay cannot detect that.  So nothing is drawn during a login that may ask.
@@ -23,7 +23,7 @@ enum progress_phase {
 	PROGRESS_LOGIN,
 	PROGRESS_START, /* the far shell has answered */
 	PROGRESS_COPY,
-	PROGRESS_WAIT, /* for the targets (-w) */
+	PROGRESS_WAIT, /* for the targets (-w or COMMAND) */
 	PROGRESS_DOWN  /* until the next login */
 };
 

@@ -75,14 +75,14 @@
 
 /*
  * If the system cannot count what a TCP peer has not received, slow progress is
- * not seen.  Then the limit of stuck is so many times as long.  The limit of
- * linger is too, if the peer still sends and may not have received everything.
+ * not seen.  Then the limit of stuck is UNSEEN times as long.  So is the limit
+ * of linger, if the peer still sends and may not have received everything.
  */
 #define UNSEEN 2
 
 /*
- * So many bytes fit into the first window that TCP sends (RFC 3390: 4380).  If
- * a connection carried no more, all of them are on their way before the reset.
+ * FEW bytes fit into the first window that TCP sends (RFC 3390: 4380).  If a
+ * connection carried no more, all of them were sent before the reset.
  * Most systems send a lost packet again after 200 ms, within FEW_LINGER.
  */
 #define FEW 4096
@@ -504,8 +504,8 @@ pump(struct half *h, bool readable, bool writable, int chunks)
 
 /*
  * Write although poll has not reported that the sink is writable.  poll reports
- * a socket as writable only when much of its buffer is free; a slow reader
- * frees less at a time.
+ * that only when much of the socket's buffer is free.  A slow reader frees less
+ * at a time.
  */
 static void
 write_unpolled(struct half *h)
@@ -532,9 +532,9 @@ flushes(const struct conn *c)
 }
 
 /*
- * Every FLUSH_EVERY, write what such a peer waits for.  What the system of a
- * TCP sink has not acknowledged is not delivered yet.  If that amount changes,
- * a CREDIT frame shows the progress to the peer.
+ * If is_flushing, write what the peer waits for, every FLUSH_EVERY.  Bytes that
+ * the peer of a TCP sink has not acknowledged are not delivered yet.  If their
+ * number changes, a CREDIT frame reports the progress.
  */
 static void
 flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
@@ -556,7 +556,7 @@ flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
 
 /*
  * ${fresh}: the target was reached in this turn, and the client was not polled.
- * Read from the client anyway: mostly it has sent something by now.
+ * Read from the client without a poll: it has usually sent something.
  */
 static void
 move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
@@ -578,8 +578,8 @@ move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 /* ---- open: rules ---- */
 
 /*
- * A number that changes when a byte moves on behind the side ${e}, as far as
- * this process can find out.
+ * Return a number that changes when the peer of ${e} has received more, if the
+ * mux or the system reports that.
  */
 static uint64_t
 side_progress(const struct side *e)
@@ -843,7 +843,7 @@ close_descriptors(struct conn *c)
 	fdpair_close(&c->b.fds, false);
 }
 
-/* The one place that looks at both halves and decides. */
+/* Apply the rules, which depend on both halves. */
 static void
 settle(struct conns *tab, struct conn *c, int64_t now)
 {
@@ -919,7 +919,7 @@ cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now)
 
 /* ---- a turn of one connection ---- */
 
-/* Does it wait for anything else than an event of its sides? */
+/* Does it wait for something other than an event of its sides? */
 static bool
 waits_for_time(const struct conn *c)
 {
@@ -935,8 +935,8 @@ has_reset(const struct conn *c)
 }
 
 /*
- * Once bytes are unread, the poll of macOS does not report a hang-up that comes
- * while it waits.  The next poll does.
+ * While bytes are unread, a poll of macOS does not report a hang-up that comes
+ * during its wait.  The next poll does.
  */
 static bool
 has_unread(const struct half *h)
@@ -1043,7 +1043,7 @@ settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
 		watch_to_back(&tab->watches, &c->watch);
 	else if (!waits_for_time(c) && !c->dirty &&
 		 watch_to_idle(&tab->watches, &c->watch, ps->now)) {
-		/* A turn that does not poll it would find old events. */
+		/* A later turn without a poll of it would find old events. */
 		side_unwatch(&c->a);
 		side_unwatch(&c->b);
 	}
@@ -1077,7 +1077,7 @@ conn_want(struct conns *tab, struct pollset *ps)
 		want(tab, conn_of(w), ps);
 }
 
-/* How many chunks one bulk connection may move, beside ${served} - 1 others. */
+/* How many chunks a bulk connection may move, if ${served} are served. */
 static int
 chunks_beside(size_t served)
 {
@@ -1181,7 +1181,7 @@ conn_stop(struct conns *tab, int status, int64_t now)
 {
 	struct watch *w;
 
-	watch_wake_all(&tab->watches); /* conn_sweep looks at active ones only */
+	watch_wake_all(&tab->watches); /* conn_sweep frees active ones only */
 	for (w = tab->watches.active.first; w != NULL; w = w->next)
 		if (conn_of(w)->state != CONN_CLOSED)
 			stop(conn_of(w), status, now);

@@ -40,9 +40,9 @@ struct conns {
 /*
  * conn_dial(tab, a, from, target, now):
  * Add a connection of the side ${a}, named ${from} in log lines, and start to
- * connect it to ${target}.  Return false if the memory runs out; then the caller
- * keeps ${a} and ${target}.  Otherwise the connection owns ${a}, and calls
- * dial_drop_target(${target}) when it is freed.
+ * connect it to ${target}.  Return false if the memory runs out; then the
+ * caller keeps ${a} and ${target}.  Otherwise the connection owns ${a}, and
+ * calls dial_drop_target(${target}) when it is freed.
  */
 bool conn_dial(struct conns *tab, const struct side *a, const char *from,
     struct dial_target *target, int64_t now);
@@ -98,8 +98,8 @@ void conn_stop(struct conns *tab, int status, int64_t now);
 
 /*
  * conn_bytes(tab, there, back):
- * Count the bytes that all connections, also the freed ones, have passed from
- * side a to side b, and back.
+ * Count the bytes that all connections have moved from side a to side b, and
+ * back.  Connections that were freed count too.
  */
 void conn_bytes(const struct conns *tab, uint64_t *there, uint64_t *back);
 

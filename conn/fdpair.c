@@ -72,7 +72,7 @@ never_waits(const struct stat *st)
 
 /*
  * Make ${fd} non-blocking if it is a pipe or a socket, and store its old flags.
- * ${*blocks}: whether it may block all the same.
+ * Set ${*blocks} to whether it can still block.
  */
 static void
 set_up(int fd, const struct stat *st, int *flags, bool *blocks)
@@ -99,7 +99,7 @@ is_tcp(int fd)
 	       (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
 }
 
-/* A read from such a socket drops the part of a message that has no room. */
+/* A read from a socket of messages drops the part that has no room. */
 static bool
 has_message_type(int fd, mode_t mode)
 {

@@ -1,10 +1,10 @@
 /*
  * conn/half.c - one direction of a connection.
  *
- * Bytes rest in one queue.  Between two descriptors it is the half's own.  If
- * the sink is a stream, the half reads into the stream's tx queue, and the mux
- * empties that.  If the source is a stream, the mux fills the stream's rx
- * queue, and the half writes from it.
+ * A half has one queue.  Between two descriptors, the queue is its own.  If the
+ * sink is a stream, the half reads into the tx queue of the stream, and the mux
+ * empties it.  If the source is a stream, the mux fills the rx queue of the
+ * stream, and the half writes from it.
  */
 #include <errno.h>
 #include <string.h>

@@ -27,7 +27,7 @@ enum half_state { HALF_OPEN, HALF_DRAIN, HALF_SHUT, HALF_BROKEN };
 /* Only half.c writes the members, except sink_lost. */
 struct half {
 	struct side *src, *dst; /* of the connection */
-	struct buf *buf;        /* the queue of a stream if one side is one, or own */
+	struct buf *buf;        /* the queue of the stream if a side is one, else own */
 	struct buf own;
 	uint64_t moved; /* bytes written onward */
 	enum half_state state;
@@ -49,8 +49,8 @@ void half_init(struct half *h, struct side *src, struct side *dst);
 
 /*
  * half_update(h):
- * Take over what the mux has changed in a stream of ${h}: bytes sent, EOF, STOP
- * or a reset.  Once a turn, before the other functions.
+ * Update ${h} after the mux has changed its stream: bytes sent, EOF, STOP or a
+ * reset.  Call it once a turn, before the other functions.
  */
 void half_update(struct half *h);
 

@@ -31,7 +31,7 @@ struct listeners {
 	int n;
 	const struct conns *conns; /* those that are open, and their limit */
 	bool log_full;             /* log that the limit is reached */
-	bool full_logged;          /* until half of them have ended */
+	bool full_logged;          /* it was logged; false again when half of them have ended */
 	int64_t resume_at;         /* no accept before this time; 0: no limit */
 	int next;                  /* this turn: the listener to accept from */
 	int accepted;              /* this turn: its connections */

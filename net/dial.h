@@ -94,8 +94,8 @@ void dial_free(struct dial *d, int64_t now);
 
 /*
  * dial_confine(target, dst, size):
- * From now on, this process and its children can only do what dials of
- * ${target}, which is no command, need: os_confine.  Write what the system
+ * With os_confine, restrict this process and its children to what dials of
+ * ${target} need.  ${target} must not be a command.  Write what the system
  * enforces to ${dst}, which has ${size} bytes, and return ${dst}.
  */
 const char *dial_confine(const struct dial_target *target, char *dst, size_t size);

@@ -13,9 +13,8 @@
 #include <stdint.h>
 
 /*
- * Other files treat each kind that they do not name as a socket address.  So a
- * new kind of address needs only its text in endpoint.c and its addresses in
- * addr.c.
+ * In other files, each kind without a case of its own is a socket address.  So
+ * a new kind of address needs changes in endpoint.c and addr.c only.
  */
 enum endpoint_kind { ENDPOINT_TCP, ENDPOINT_UNIX, ENDPOINT_STDIO, ENDPOINT_COMMAND };
 

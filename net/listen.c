@@ -265,8 +265,8 @@ client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
 	if (getsockname(fd, (struct sockaddr *)&local, &len) == 0)
 		known = os_peer_uid(peer, (struct sockaddr *)&local, &uid);
 	/*
-	 * If the client reset the connection before the look-up, its port was
-	 * free.  The answer may be for the next process with that port.
+	 * If the client has reset the connection by now, its port may have been
+	 * free during the look-up.  Then the answer can be for another process.
 	 */
 	if (known == 1 && os_error(fd) != 0) {
 		known = -1;

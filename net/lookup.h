@@ -18,8 +18,8 @@ struct pollset;
 /*
  * lookup_start(kids, ep):
  * Look up the name of the TCP endpoint ${ep} in a child process, which belongs
- * to ${kids}.  Return NULL if the memory runs out, process or descriptor.
- * EBUSY: 64 look-ups are under way already.
+ * to ${kids}.  Return NULL with errno set if the system has no process,
+ * descriptor or memory left.  EBUSY: 64 look-ups are under way already.
  */
 struct lookup *lookup_start(struct children *kids, const struct endpoint *ep);
 

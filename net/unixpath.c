@@ -161,8 +161,8 @@ unixpath_link_dir(const char *path, char *dst)
 
 /*
  * On macOS and the BSDs, a full backlog refuses a connect, too.  So connect a
- * datagram socket as well: it is refused only if no process has the socket of
- * the file open.  Otherwise it gets EPROTOTYPE, because the types differ.
+ * datagram socket as well.  It is refused if no process has the socket of the
+ * file open.  Otherwise it gets EPROTOTYPE, because the types differ.
  */
 int
 unixpath_connect(int fd, const char *path)
@@ -291,7 +291,7 @@ open_lock(const char *path)
 	} else if (fd == -1 && errno == ENOENT) {
 		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd == -1 && errno == EEXIST)
-			errno = ESTALE; /* another process made it meanwhile */
+			errno = ESTALE; /* another process has just made it */
 	}
 	saved = errno;
 	umask(old);
@@ -429,7 +429,7 @@ fail:
 
 /*
  * Give the new socket file its name.  Where no file was found, use link(2),
- * which fails if another program has made a file there meanwhile.
+ * which fails if another program has made a file there since.
  */
 static int
 give_name(const struct place *p, enum found found)
@@ -522,7 +522,7 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 	e = errno;
 	unlink(p->temp);
 	close(fd);
-	/* EEXIST: report the file that another program made meanwhile. */
+	/* EEXIST: report the file that another program has just made. */
 	if (e != EEXIST || examine(p->path, why, size) != FOUND_TAKEN)
 		explain(p->path, found, e, why, size);
 	return -1;

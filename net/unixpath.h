@@ -30,9 +30,9 @@ int unixpath_connect(int fd, const char *path);
 
 /*
  * unixpath_link_dir(path, dst):
- * If unixpath_connect needs a symbolic link for a moment, because ${path} is
- * too long, write the directory of the link to ${dst}, which has UNIXPATH_MAX
- * bytes, and return ${dst}.  Else return NULL.
+ * If ${path} is so long that unixpath_connect makes a symbolic link, write the
+ * directory of the link to ${dst} and return ${dst}.  Else return NULL.  ${dst}
+ * has UNIXPATH_MAX bytes.
  */
 const char *unixpath_link_dir(const char *path, char *dst);
 
