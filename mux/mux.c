@@ -599,6 +599,9 @@ mux_wrote(struct mux *m, unsigned slot, size_t n)
 		return;
 	}
 	retain_wrote(&s->retain, n);
+	/* The buffers of a channel can be full before cwnd is. */
+	if (s->retain.next < s->retain.end)
+		slot_full(s, m->now);
 	if (!m->keeps)
 		retain_acked(&s->retain, s->retain.next);
 }

@@ -276,8 +276,8 @@ char *mux_banner(struct mux *m, unsigned slot, size_t *n);
  * Fill ${s}.  reserved is 0 when no stream is open and all are released.
  *
  * mux_limited_at(m):
- * Since when has bulk of one of the sides waited for ACKs on all slots?
- * INT64_MAX: no bulk waits.
+ * Since when has bulk of one of the sides waited on all slots, for ACKs or for
+ * the channel?  INT64_MAX: no bulk waits.
  */
 void mux_stats(const struct mux *m, struct mux_stats *s);
 void mux_slot_stats(const struct mux *m, unsigned slot, struct mux_slot_stats *s);

@@ -11,7 +11,7 @@
 #define ACKS_IN_CWND 8     /* at least */
 #define PING_AFTER 15000000
 #define SLEPT_AFTER 20000000 /* no tick for so long: this host slept */
-#define FULL_SPAN 100000     /* between two times when cwnd is full, at most */
+#define FULL_SPAN 100000     /* between two times when cwnd or the channel is full, at most */
 #define WOKE_WAIT 15000000   /* for a byte of the peer, after this host slept */
 
 struct slot *
@@ -94,12 +94,9 @@ slot_waits(const struct slot *s)
 	return s->cc.acked < s->asked;
 }
 
-/* Bulk that waits for ACKs fills cwnd again and again. */
-static void
-watch_limit(struct slot *s, int64_t now)
+void
+slot_full(struct slot *s, int64_t now)
 {
-	if (slot_flight(s) < s->cc.cwnd - s->cc.cwnd / 4)
-		return;
 	if (slot_limited_at(s, now) == INT64_MAX)
 		s->limited_at = now;
 	s->full_at = now;
@@ -115,7 +112,8 @@ slot_sent(struct slot *s, size_t n, bool asks, int64_t now)
 	cc_sent(&s->cc, n, now);
 	if (asks)
 		s->asked = s->cc.sent;
-	watch_limit(s, now);
+	if (slot_flight(s) >= s->cc.cwnd - s->cc.cwnd / 4)
+		slot_full(s, now);
 }
 
 int64_t

@@ -58,7 +58,7 @@ struct slot {
 	int64_t alive_at;          /* of the last byte, or set by slot_woke */
 	int64_t asked_at;          /* of the last ACK, or of the first frame that needs one */
 	uint64_t asked;            /* cc.sent after the last frame that needs an ACK */
-	int64_t full_at;           /* when cwnd was full last; 0: never */
+	int64_t full_at;           /* when cwnd or the channel was full last; 0: never */
 	int64_t limited_at;        /* the first full_at of the present sequence */
 	uint64_t data_end;         /* position after the last DATA */
 	int64_t ticked_at, pinged_at;
@@ -104,11 +104,15 @@ uint64_t slot_flight(const struct slot *s);
  *
  * slot_waits(s): Is an ACK expected?
  *
+ * slot_full(s, now): The channel takes no more bytes.
+ *
  * slot_limited_at(s, now):
- * Since when does cwnd limit bulk?  INT64_MAX: it does not.
+ * Since when does cwnd or the channel limit bulk, which fills one of them again
+ * and again?  INT64_MAX: none does.
  */
 void slot_sent(struct slot *s, size_t n, bool asks, int64_t now);
 bool slot_waits(const struct slot *s);
+void slot_full(struct slot *s, int64_t now);
 int64_t slot_limited_at(const struct slot *s, int64_t now);
 
 /*

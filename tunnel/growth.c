@@ -9,7 +9,7 @@
 #define GAP 1500000         /* a far side needs 1 s to report that bulk is limited again */
 #define FAST_AFTER 1000000  /* the rate is that of the last second */
 #define CHECK_AFTER 2000000 /* and CHECK_TRIPS round trips: cwnd of a new channel grows */
-#define CHECK_TRIPS 10
+#define CHECK_TRIPS 20
 #define MARK_EACH 250000
 #define MARK_MOST 1000000 /* a longer interval contains a pause */
 #define PAUSE 600000000

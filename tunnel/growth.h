@@ -8,7 +8,7 @@
  *
  * A try doubles the number of channels.  An eighth channel after seven would
  * add 14 % at most, too little to be measured.  The new channels are kept if
- * the rate increases by 20 % within 2 s and 10 round trips.  If it does not, or
+ * the rate increases by 20 % within 2 s and 20 round trips.  If it does not, or
  * if no channel came up, the next try is 10 minutes later.  After a minute
  * without limited bulk, one channel remains.
  *

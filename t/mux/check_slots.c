@@ -1094,6 +1094,40 @@ START_TEST(a_far_side_reports_that_bulk_waits)
 }
 END_TEST
 
+/* cwnd has room for more, but the channel takes 2,000 bytes at a time. */
+START_TEST(a_full_channel_limits_bulk)
+{
+	static unsigned char bytes[65536];
+	const unsigned char *p;
+	struct stream *s, *t;
+	size_t n;
+	int i;
+
+	both_up(1);
+	s = open_both(&t);
+	for (i = 0; i < 8000; i++, now += 400) {
+		while (stream_tx(t)->used < 500000)
+			send_bytes(t, 0, 1000);
+		mux_tick(far, now);
+		n = mux_output(far, 0, &p, sizeof(bytes), now);
+		n = n < 2000 ? n : 2000;
+		mux_tick(near, now);
+		mux_feed(near, 0, p, n, now);
+		mux_wrote(far, 0, n);
+		while ((n = buf_take(stream_rx(s), bytes, sizeof(bytes))) > 0)
+			stream_consumed(s, n);
+		n = pull_slot(near, 0, bytes, sizeof(bytes), now);
+		mux_feed(far, 0, bytes, n, now);
+	}
+	ck_assert_int_lt(mux_limited_at(far), now - SECOND);
+	ck_assert_int_lt(mux_limited_at(near), now - SECOND);
+	stream_release(s);
+	stream_release(t);
+	done(&near);
+	done(&far);
+}
+END_TEST
+
 START_TEST(bye_is_sent_on_each_slot)
 {
 	unsigned k;
@@ -1207,5 +1241,6 @@ TESTS("slots")
 	    tc, a_small_piece_takes_the_slot_with_the_fewest_bytes_in_flight, 0, 2);
 	R(bulk_is_sent_on_all_slots);
 	R(a_far_side_reports_that_bulk_waits);
+	R(a_full_channel_limits_bulk);
 	R(bye_is_sent_on_each_slot);
 }
