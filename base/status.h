@@ -24,8 +24,8 @@ struct step {
 
 /*
  * status_draw(s, now):
- * Show ${s} below all messages.  Return the time of the next draw; INT64_MAX:
- * never.
+ * Show ${s} below all messages, at most ten times a second.  Return the time of
+ * the next draw; INT64_MAX: never.
  *
  * status_done(s, now):
  * Write ${s} above that line, with a tick and the time that it took.

@@ -98,9 +98,26 @@ START_TEST(the_bar_shows_how_much_is_done)
 
 	ck_assert_str_eq(drawn(fd, &s, 0), "| n  w  ------------------------  0/100 KiB");
 	s.done = 50 * 1024;
-	ck_assert_str_eq(drawn(fd, &s, 0), "| n  w  ############------------  50/100 KiB");
+	ck_assert_str_eq(drawn(fd, &s, 4 * S / 10), "| n  w  ############------------  50/100 KiB");
 	s.done = s.all;
-	ck_assert_str_eq(drawn(fd, &s, 0), "| n  w  ########################  100/100 KiB");
+	ck_assert_str_eq(drawn(fd, &s, 8 * S / 10), "| n  w  ########################  100/100 KiB");
+}
+END_TEST
+
+/* A terminal that reads slowly would lose the messages after so many pictures. */
+START_TEST(a_tenth_of_a_second_has_one_picture)
+{
+	struct step s = { .name = "n", .what = "w", .began_at = 0, .all = 100 * 1024 };
+	int fd = terminal("");
+
+	ck_assert_str_eq(drawn(fd, &s, 0), "| n  w  ------------------------  0/100 KiB");
+	s.done = 50 * 1024;
+	ck_assert_int_eq(status_draw(&s, S / 10 - 1), S / 10);
+	ck_assert_str_eq(shown_on(fd), "");
+	status_clear();
+	shown_on(fd);
+	ck_assert_int_gt(status_draw(&s, S / 10 - 1), S / 10);
+	ck_assert_str_ne(shown_on(fd), "");
 }
 END_TEST
 
@@ -217,6 +234,7 @@ TESTS("status")
 	tcase_add_test(tc, a_pause_counts_down);
 	tcase_add_loop_test(tc, a_step_that_is_done_has_a_tick_and_its_time, 0, 5);
 	tcase_add_test(tc, the_bar_shows_how_much_is_done);
+	tcase_add_test(tc, a_tenth_of_a_second_has_one_picture);
 	tcase_add_loop_test(tc, no_line_is_as_wide_as_the_terminal, 4, 120);
 	tcase_add_test(tc, a_character_of_utf8_is_one_column);
 	tcase_add_test(tc, a_name_cannot_control_the_terminal);
