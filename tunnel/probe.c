@@ -355,13 +355,14 @@ report_sessions(struct probe_run *p)
 		if (n < sizeof(lines) / sizeof(lines[0]) && strchr(at, ' ') != NULL)
 			lines[n++] = at;
 	for (i = 0; i < n; i++) {
-		at = strchr(lines[i], ' ') + 1;
-		if (strspn(at, DIGITS) != strlen(at))
+		at = strchr(lines[i], ' ');
+		if (at == NULL || strspn(at + 1, DIGITS) != strlen(at + 1))
 			continue;
-		at[-1] = '\0';
+		*at = '\0';
 		note(p, "session %s: %s old, %s", lines[i],
-		    age(strtol(at, NULL, 10), text, sizeof(text)), find_answer(lines, n, lines[i]));
-		at[-1] = ' ';
+		    age(strtol(at + 1, NULL, 10), text, sizeof(text)),
+		    find_answer(lines, n, lines[i]));
+		*at = ' ';
 	}
 }
 
