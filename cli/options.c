@@ -139,14 +139,11 @@ add_forward(struct options *o, int kind, const char *text)
 static void
 add_ssh_word(struct options *o, char letter, const char *text)
 {
-	static const char *const words[] = { "-l", "-o", "-p" };
-	size_t i;
+	const char *word = letter == 'l' ? "-l" : letter == 'o' ? "-o" : "-p";
 
 	if (o->n_ssh_words == OPTIONS_SSH_WORDS)
 		fail_usage("there are too many of -l, -o and -p");
-	for (i = 0; words[i][1] != letter; i++)
-		;
-	o->ssh_words[o->n_ssh_words++] = words[i];
+	o->ssh_words[o->n_ssh_words++] = word;
 	o->ssh_words[o->n_ssh_words++] = text;
 }
 

@@ -201,7 +201,7 @@ make_line(const struct command *c, struct text *t)
 		append_word(c, t, word);
 		append_text(t, " ");
 	}
-	if (t->failed || setenv("RELAY_COMMAND", t->p, 1) == -1)
+	if (t->failed || t->p == NULL || setenv("RELAY_COMMAND", t->p, 1) == -1)
 		return NULL;
 	return LOGIN_LINE;
 }

@@ -66,8 +66,8 @@ run(char *const argv[], int fd, int output)
 	int null = open("/dev/null", O_RDWR);
 	int other = output == STDOUT_FILENO ? STDERR_FILENO : STDOUT_FILENO;
 
-	if (null != -1 && dup2(fd, output) != -1 && dup2(null, STDIN_FILENO) != -1 &&
-	    dup2(null, other) != -1) {
+	if (argv[0] != NULL && null != -1 && dup2(fd, output) != -1 &&
+	    dup2(null, STDIN_FILENO) != -1 && dup2(null, other) != -1) {
 		os_restore_files();
 		execvp(argv[0], argv);
 	}
