@@ -67,7 +67,7 @@ MUX = mux/cc.o mux/early.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/
 CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/socks.o
 TUNNEL = tunnel/bootstrap.o tunnel/channels.o tunnel/command.o tunnel/dir.o tunnel/elf.o \
 	tunnel/forward.o tunnel/growth.o tunnel/hops.o tunnel/keeper.o tunnel/master.o tunnel/probe.o \
-	tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
+	tunnel/record.o tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
 CLI = cli/announce.o cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemon.o cli/options.o \
 	cli/progress.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
@@ -77,11 +77,11 @@ PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 LINK = mux/receive.o mux/stream.o mux/tail.o
 OBJECTS = $(PARTS) $(LINK) base/os_system.o
 SOURCES = relay.c $(PARTS:.o=.c) $(LINK:.o=.c)
-HEADERS = relay.h $(PARTS:.o=.h) mux/internal.h base/pcblist.h
-SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c base/pcblist.c
+HEADERS = relay.h $(PARTS:.o=.h) mux/internal.h base/os_pcblist.h
+SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c base/os_pcblist.c
 SCRIPT = tunnel/bootstrap_sh.h
 
-UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_pcblist \
+UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_os_pcblist \
 	t/base/check_poll t/base/check_signals t/base/check_status t/base/check_tree \
 	t/mux/check_cc t/mux/check_early t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
 	t/mux/check_retain t/mux/check_slots t/mux/simulate \

@@ -53,6 +53,7 @@
  *   tunnel/serve.c      far side: connects the streams that were opened
  *   tunnel/run.c        near side: the COMMAND that the last hop runs
  *   tunnel/command.c    far side: starts and watches the COMMAND
+ *   tunnel/record.c     what both sides send about the COMMAND
  *   tunnel/dir.c        far side: the directory of the COMMAND, "@/"
  *   tunnel/probe.c      -n: tests each hop and target; -w: tests the targets
  *
@@ -78,7 +79,7 @@
  *   base/os.c           system calls
  *   base/os_*.c         what POSIX.1-2008 lacks: the file for this system is
  *                       built (linux, darwin, bsd or posix)
- *   base/pcblist.c      the TCP sockets of macOS and FreeBSD, with their users
+ *   base/os_pcblist.c   the TCP sockets of macOS and FreeBSD, with their users
  *
  * The folders are layers, from top to bottom: cli, tunnel, conn, mux, net,
  * base.  spawn.c is between net and base.  A file uses its own layer and the

@@ -197,6 +197,12 @@ write_line(const char *p, size_t n)
 	}
 }
 
+bool
+log_continues(char c)
+{
+	return ((unsigned char)c & 0xc0) == 0x80;
+}
+
 /*
  * Return the length of the UTF-8 character (RFC 3629) at the start of the ${n}
  * bytes ${p}.  Return 0 for a control character, and for bytes that are not
@@ -212,7 +218,7 @@ plain_character(const unsigned char *p, size_t n)
 	if (p[0] < 0xc2 || p[0] > 0xf4 || length > n)
 		return 0;
 	for (i = 1; i < length; i++)
-		if ((p[i] & 0xc0) != 0x80)
+		if (!log_continues((char)p[i]))
 			return 0;
 	/*
 	 * U+0080 to U+009F are control characters: U+009B acts as ESC [.

@@ -127,4 +127,7 @@ int log_descriptor(void);
  */
 void log_plain(char *text, size_t n, char but);
 
+/* log_continues(c): Is ${c} a later byte of a character of UTF-8? */
+bool log_continues(char c);
+
 #endif

@@ -74,7 +74,7 @@ os_close_from(int fd)
  * only to root, and a check of IPv4 alone would protect nothing.
  */
 #if defined(__FreeBSD__)
-#include "base/pcblist.c"
+#include "base/os_pcblist.c"
 
 #define OS_HAS_PEER_UID
 #define AT(field) offsetof(struct xtcpcb, xt_inp.field)

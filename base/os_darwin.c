@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "base/os.h"
-#include "base/pcblist.c"
+#include "base/os_pcblist.c"
 
 #define OS_HAS_PEER_UID
 

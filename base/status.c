@@ -93,19 +93,13 @@ read_width(void)
 
 /* ---- the parts of a line ---- */
 
-static bool
-is_continued(char c)
-{
-	return ((unsigned char)c & 0xc0) == 0x80;
-}
-
 static size_t
 columns(const char *text)
 {
 	size_t n = 0;
 
 	for (; *text != '\0'; text++)
-		n += !is_continued(*text);
+		n += !log_continues(*text);
 	return n;
 }
 
@@ -117,7 +111,7 @@ cut(char *text, size_t size, size_t width)
 
 	if (columns(text) <= width)
 		return;
-	while (is_continued(text[at]) || ++n < width)
+	while (log_continues(text[at]) || ++n < width)
 		at++;
 	snprintf(text + at, size - at, "%s", width > 0 ? choose_signs()->cut : "");
 }

@@ -1,13 +1,44 @@
-/* base/tree.c - removes a directory and all that is in it. */
+/* base/tree.c - makes a directory, and removes it with all that is in it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "base/tree.h"
+
+void
+tree_name(char *dst, size_t size, const char *prefix, const unsigned char id[TREE_ID])
+{
+	size_t i, n = strlen(prefix);
+
+	snprintf(dst, size, "%s", prefix);
+	for (i = 0; i < TREE_ID && n < size; i++, n += 2)
+		snprintf(dst + n, size - n, "%02x", id[i]);
+}
+
+bool
+tree_is_name(const char *name, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	return strncmp(name, prefix, n) == 0 && strlen(name + n) == 2 * TREE_ID &&
+	       strspn(name + n, "0123456789abcdef") == 2 * TREE_ID;
+}
+
+bool
+tree_make(char *dst, size_t size, const char *prefix)
+{
+	unsigned char id[TREE_ID];
+
+	if (!os_random(id, sizeof(id)))
+		return false;
+	tree_name(dst, size, prefix, id);
+	return mkdir(dst, 0700) == 0;
+}
 
 static bool empty(int at, const char *name, int depth);
 

@@ -11,16 +11,18 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "base/poll.h"
+#include "mux/frame.h"
 #include "mux/mux.h"
 #include "spawn.h"
 #include "relay.h"
 #include "tunnel/command.h"
 #include "tunnel/dir.h"
+#include "tunnel/record.h"
 
 #define READ_MOST 65536  /* bytes of a read */
 #define READS 4          /* in a turn, at most */
 #define PIECE_MOST 16384 /* bytes of a record of output */
-#define PIECE_ROOM 32    /* two heads, and the body of COMMAND_DROPPED */
+#define PIECE_ROOM 32    /* two heads, and the body of RECORD_DROPPED */
 #define ORPHANS 256      /* processes outside the group, at most */
 
 /* In us. */
@@ -46,11 +48,10 @@ struct command {
 	struct stream *stream; /* NULL: not opened yet, or ended */
 	struct dir dir;        /* made in command_open */
 
-	unsigned char head[COMMAND_HEAD]; /* of the record that is being read */
-	size_t have, left;                /* bytes of the head; bytes of the body to read */
-	char *words;                      /* a NUL after each */
-	size_t length;                    /* of all words */
-	size_t room;                      /* allocated for words */
+	struct record record; /* that is being read */
+	char *words;          /* a NUL after each */
+	size_t length;        /* of all words */
+	size_t room;          /* allocated for words */
 
 	struct child *child;
 	pid_t group;
@@ -58,32 +59,17 @@ struct command {
 	int out, slot; /* the output is read from it; -1: it has ended */
 	struct ring ring;
 
-	bool stopped; /* COMMAND_STOP was read */
+	bool stopped; /* RECORD_STOP was read */
 	int64_t kill_at, look_at, give_up_at;
 	bool killed;
 	pid_t orphans[ORPHANS]; /* that have received SIGTERM */
 	int n_orphans;
 
 	int status;    /* COMMAND_OVER: as a shell reports it */
-	char end[256]; /* the text of COMMAND_END; "": it was sent */
+	char end[256]; /* the text of RECORD_END; "": it was sent */
 };
 
 /* ---- records ---- */
-
-void
-command_head(unsigned char head[COMMAND_HEAD], unsigned type, size_t length)
-{
-	head[0] = (unsigned char)type;
-	head[1] = (unsigned char)(length >> 16);
-	head[2] = (unsigned char)(length >> 8);
-	head[3] = (unsigned char)length;
-}
-
-size_t
-command_length(const unsigned char head[COMMAND_HEAD])
-{
-	return (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
-}
 
 static void
 refuse(struct stream *s, uint16_t code, const char *why)
@@ -94,13 +80,9 @@ refuse(struct stream *s, uint16_t code, const char *why)
 
 /* If there is no memory, reset the stream, which stops COMMAND. */
 static void
-put_record(struct command *c, unsigned type, const void *p, size_t n)
+put_record(struct command *c, enum record_type type, const void *p, size_t n)
 {
-	unsigned char head[COMMAND_HEAD];
-
-	command_head(head, type, n);
-	if (!buf_put(stream_tx(c->stream), head, sizeof(head)) ||
-	    !buf_put(stream_tx(c->stream), p, n)) {
+	if (!record_put(c->stream, type, p, n)) {
 		refuse(c->stream, MUX_NO_ROOM, "out of memory");
 		return;
 	}
@@ -464,12 +446,9 @@ static void
 send_dropped(struct command *c)
 {
 	unsigned char body[8];
-	uint64_t n = c->ring.dropped;
-	int i;
 
-	for (i = 7; i >= 0; i--, n >>= 8)
-		body[i] = (unsigned char)n;
-	put_record(c, COMMAND_DROPPED, body, sizeof(body));
+	frame_put(body, c->ring.dropped, sizeof(body));
+	put_record(c, RECORD_DROPPED, body, sizeof(body));
 	c->ring.dropped = 0;
 }
 
@@ -487,7 +466,7 @@ send_piece(struct command *c)
 	n = n < r->used ? n : r->used;
 	n = n < room - PIECE_ROOM ? n : room - PIECE_ROOM;
 	n = n < PIECE_MOST ? n : PIECE_MOST;
-	put_record(c, COMMAND_OUTPUT, r->bytes + r->start, n);
+	put_record(c, RECORD_OUTPUT, r->bytes + r->start, n);
 	r->start = (r->start + n) % COMMAND_OUTPUT_MOST;
 	r->used -= n;
 	return true;
@@ -502,7 +481,7 @@ send_end(struct command *c)
 	body[0] = (unsigned char)c->status;
 	memcpy(body + 1, c->end, n);
 	c->end[0] = '\0';
-	put_record(c, COMMAND_END, body, n + 1);
+	put_record(c, RECORD_END, body, n + 1);
 	if (!stream_is_reset(c->stream))
 		stream_shutdown(c->stream);
 }
@@ -547,16 +526,16 @@ add_word_byte(struct command *c, const char *p, size_t n)
 static void
 end_record(struct command *c, int64_t now)
 {
-	switch (c->head[0]) {
-	case COMMAND_WORD:
+	switch (record_type(&c->record)) {
+	case RECORD_WORD:
 		if (c->state == COMMAND_WORDS)
 			add_word_byte(c, "", 1);
 		break;
-	case COMMAND_RUN:
+	case RECORD_RUN:
 		if (c->state == COMMAND_WORDS)
 			start(c);
 		break;
-	case COMMAND_STOP:
+	case RECORD_STOP:
 		if (c->stopped)
 			command_kill(c, now);
 		else
@@ -564,7 +543,6 @@ end_record(struct command *c, int64_t now)
 		c->stopped = true;
 		break;
 	}
-	c->have = 0;
 }
 
 /* Read a part of one record.  False: no byte was there. */
@@ -572,24 +550,14 @@ static bool
 read_record(struct command *c, int64_t now)
 {
 	char body[1024];
-	size_t n;
+	size_t n = sizeof(body);
+	bool more = record_read(&c->record, c->stream, body, &n);
 
-	if (c->have < COMMAND_HEAD) {
-		n = buf_take(stream_rx(c->stream), c->head + c->have, COMMAND_HEAD - c->have);
-		c->have += n;
-		c->left = command_length(c->head);
-	} else {
-		n = buf_take(
-		    stream_rx(c->stream), body, c->left < sizeof(body) ? c->left : sizeof(body));
-		c->left -= n;
-		if (c->head[0] == COMMAND_WORD && c->state == COMMAND_WORDS)
-			add_word_byte(c, body, n);
-	}
-	if (n > 0)
-		stream_consumed(c->stream, n);
-	if (c->have == COMMAND_HEAD && c->left == 0)
+	if (n > 0 && record_type(&c->record) == RECORD_WORD && c->state == COMMAND_WORDS)
+		add_word_byte(c, body, n);
+	if (record_ends(&c->record))
 		end_record(c, now);
-	return n > 0;
+	return more;
 }
 
 static void

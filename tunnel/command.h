@@ -2,7 +2,7 @@
  * tunnel/command.h - far: starts and watches the COMMAND of a tunnel.
  *
  * The near side (run.h) requests it with a stream to COMMAND_TARGET.  That
- * stream carries records: PROTOCOL, section 4.
+ * stream carries records (record.h).
  *
  *   none --stream--> words --RUN--> runs --stop, or its end--> ending --> over
  *
@@ -31,17 +31,6 @@
 #define COMMAND_TARGET "=command"
 #define COMMAND_WORDS_MOST 65536         /* bytes of all words, a NUL after each */
 #define COMMAND_OUTPUT_MOST (256 * 1024) /* bytes that wait on the far side */
-#define COMMAND_HEAD 4                   /* bytes of u8 type and u24 length */
-
-/* The types of records. */
-enum {
-	COMMAND_WORD = 1,     /* near: one word */
-	COMMAND_RUN = 2,      /* near: there are no more words */
-	COMMAND_STOP = 3,     /* near: send SIGTERM; the second one: SIGKILL */
-	COMMAND_OUTPUT = 16,  /* far: output of COMMAND */
-	COMMAND_DROPPED = 17, /* far: output was dropped here; u64: how many bytes */
-	COMMAND_END = 18      /* far: u8 status as a shell reports it, and a text */
-};
 
 struct children;
 struct command;
@@ -52,8 +41,7 @@ struct stream;
  * command_new(kids): no COMMAND yet; NULL: no memory.  ${kids} is borrowed.
  *
  * command_open(c, s): serve the stream ${s}, and take ownership of it.  If it
- * cannot be served, reset it with a reason.  ${c} never serves a
- * second one.
+ * cannot be served, reset it with a reason.  ${c} never serves a second one.
  *
  * command_resolve(c, text, dst, size): dir_resolve with the directory of ${c}.
  *
@@ -75,12 +63,5 @@ void command_kill(struct command *c, int64_t now);
 void command_want(struct command *c, struct pollset *ps);
 void command_step(struct command *c, const struct pollset *ps);
 void command_free(struct command *c);
-
-/*
- * command_head(head, type, length): write the head of a record.
- * command_length(head): the length in it.
- */
-void command_head(unsigned char head[COMMAND_HEAD], unsigned type, size_t length);
-size_t command_length(const unsigned char head[COMMAND_HEAD]);
 
 #endif

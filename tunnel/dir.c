@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -14,7 +13,6 @@
 
 #define TMP "/tmp"
 #define PREFIX "relay-at-" /* "relay-" and digits: a session, see keeper.c */
-#define DIGITS 16          /* of its name, hexadecimal */
 #define LOCK ".relay"
 #define TRIES 16
 
@@ -42,15 +40,6 @@ lock_dir(struct dir *d, int flags)
 	return false;
 }
 
-static bool
-is_ours(const char *name)
-{
-	size_t n = strlen(PREFIX);
-
-	return strncmp(name, PREFIX, n) == 0 && strlen(name + n) == DIGITS &&
-	       strspn(name + n, "0123456789abcdef") == DIGITS;
-}
-
 static void
 remove_left(void)
 {
@@ -59,7 +48,7 @@ remove_left(void)
 	struct dirent *entry;
 
 	while (tmp != NULL && (entry = readdir(tmp)) != NULL) {
-		if (!is_ours(entry->d_name))
+		if (!tree_is_name(entry->d_name, PREFIX))
 			continue;
 		snprintf(d.path, sizeof(d.path), TMP "/%.32s", entry->d_name);
 		if (!os_own_dir(d.path) || !lock_dir(&d, 0))
@@ -71,25 +60,18 @@ remove_left(void)
 		closedir(tmp);
 }
 
-/* A directory that exists is not used: another user may have made it. */
 static bool
 try_name(struct dir *d)
 {
-	unsigned char random[DIGITS / 2];
-	size_t i;
-	int n = snprintf(d->path, sizeof(d->path), TMP "/" PREFIX);
+	int saved;
 
-	if (!os_random(random, sizeof(random)))
-		return false;
-	for (i = 0; i < sizeof(random); i++)
-		n += snprintf(d->path + n, sizeof(d->path) - (size_t)n, "%02x", random[i]);
-	if (mkdir(d->path, 0700) == -1)
+	if (!tree_make(d->path, sizeof(d->path), TMP "/" PREFIX))
 		return false;
 	if (lock_dir(d, O_CREAT | O_EXCL) || errno == ENOLCK)
 		return true;
-	n = errno;
+	saved = errno;
 	tree_remove(d->path);
-	errno = n;
+	errno = saved;
 	return false;
 }
 

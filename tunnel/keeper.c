@@ -16,6 +16,7 @@
 #include "base/os.h"
 #include "base/poll.h"
 #include "base/signals.h"
+#include "base/tree.h"
 #include "mux/greeting.h"
 #include "mux/mux.h"
 #include "conn/fdpair.h"
@@ -24,9 +25,9 @@
 
 #define PARENT "/tmp"
 #define PREFIX "relay-"
-#define NAME 8 /* bytes of the id in the directory's name */
-#define PATH_SIZE 64
-#define FDS 4 /* of a claim */
+#define DIR_SIZE (sizeof(PARENT "/" PREFIX) + 2 * TREE_ID)
+#define PATH_SIZE (DIR_SIZE + 2) /* of the socket in it */
+#define FDS 4                    /* of a claim */
 #define ANSWER 256
 #define PLACE_MOST 60 /* s, from the directory to its socket */
 
@@ -37,7 +38,7 @@
 struct keeper {
 	unsigned char id[MUX_SESSION];
 	uint32_t seconds;
-	char dir[PATH_SIZE], path[PATH_SIZE];
+	char dir[DIR_SIZE], path[PATH_SIZE];
 	bool placed;  /* dir and path exist */
 	int fd, slot; /* receives claims */
 	struct {
@@ -51,10 +52,7 @@ struct keeper {
 static void
 name_place(const unsigned char *id, char *dir, char *path)
 {
-	int i, n = snprintf(dir, PATH_SIZE, "%s", PARENT "/" PREFIX);
-
-	for (i = 0; i < NAME; i++)
-		n += snprintf(dir + n, PATH_SIZE - (size_t)n, "%02x", id[i]);
+	tree_name(dir, DIR_SIZE, PARENT "/" PREFIX, id);
 	snprintf(path, PATH_SIZE, "%s/s", dir);
 }
 
@@ -86,7 +84,6 @@ remove_place(const char *dir, const char *path)
 	rmdir(dir);
 }
 
-/* A directory that exists is not used: another user may have made it. */
 static bool
 make_place(struct keeper *k)
 {
@@ -97,6 +94,7 @@ make_place(struct keeper *k)
 	if (k->fd == -1 || !os_random(k->id, sizeof(k->id)))
 		return false;
 	name_place(k->id, k->dir, k->path);
+	/* A directory that exists is not used: another user may have made it. */
 	if (mkdir(k->dir, 0700) == -1)
 		return false;
 	sa = address_of(k->path);
@@ -460,7 +458,7 @@ answer_gone(int fd)
 static int
 hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 {
-	char dir[PATH_SIZE], path[PATH_SIZE];
+	char dir[DIR_SIZE], path[PATH_SIZE];
 	int pair[2], status;
 
 	name_place(g->session.id, dir, path);
@@ -564,12 +562,12 @@ ask(const char *path, int out, const char *question)
 static void
 ask_at(const char *name, int out, const char *question)
 {
-	char dir[PATH_SIZE], path[PATH_SIZE], age[32];
+	char dir[DIR_SIZE], path[PATH_SIZE], age[32];
 	struct stat st;
 	long seconds;
 
-	snprintf(dir, sizeof(dir), "%s%.*s", PARENT "/" PREFIX, NAME * 2, name);
-	snprintf(path, sizeof(path), "%s%.*s/s", PARENT "/" PREFIX, NAME * 2, name);
+	snprintf(dir, sizeof(dir), "%s%.*s", PARENT "/" PREFIX, 2 * TREE_ID, name);
+	snprintf(path, sizeof(path), "%s%.*s/s", PARENT "/" PREFIX, 2 * TREE_ID, name);
 	if (!os_own_dir(dir) || stat(dir, &st) == -1)
 		return;
 	seconds = (long)(time(NULL) - st.st_mtime);
@@ -587,16 +585,6 @@ ask_at(const char *name, int out, const char *question)
 		remove_place(dir, path);
 }
 
-/* Is ${name} that of a session's directory? */
-static bool
-is_place(const char *name)
-{
-	const char *digits = name + strlen(PREFIX);
-
-	return strncmp(name, PREFIX, strlen(PREFIX)) == 0 && strlen(digits) == NAME * 2 &&
-	       strspn(digits, "0123456789abcdef") == NAME * 2;
-}
-
 void
 keeper_ask_all(int fd, const char *question)
 {
@@ -606,7 +594,7 @@ keeper_ask_all(int fd, const char *question)
 	if (parent == NULL)
 		return;
 	while ((entry = readdir(parent)) != NULL)
-		if (is_place(entry->d_name))
+		if (tree_is_name(entry->d_name, PREFIX))
 			ask_at(entry->d_name + strlen(PREFIX), fd, question);
 	closedir(parent);
 }

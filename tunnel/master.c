@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
 #include "base/poll.h"
+#include "base/tree.h"
 #include "relay.h"
 #include "spawn.h"
 #include "tunnel/hops.h"
@@ -133,12 +133,7 @@ master_new(const struct hops *hops, struct children *kids, int64_t now)
 static bool
 make_dir(struct master *m)
 {
-	unsigned char id[4];
-
-	if (!os_random(id, sizeof(id)))
-		return false;
-	snprintf(m->dir, sizeof(m->dir), DIR "%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
-	if (mkdir(m->dir, 0700) == 0)
+	if (tree_make(m->dir, sizeof(m->dir), DIR))
 		return true;
 	m->dir[0] = '\0';
 	return false;

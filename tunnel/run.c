@@ -8,16 +8,18 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/poll.h"
+#include "mux/frame.h"
 #include "mux/mux.h"
 #include "spawn.h"
 #include "tunnel/command.h"
+#include "tunnel/record.h"
 #include "tunnel/run.h"
 
 #define NAME_SIZE 64
 #define END_SIZE 512
 #define PIECE 4096     /* bytes of output that are held */
 #define PIECES 16      /* in a turn, at most */
-#define DROPPED_SIZE 8 /* bytes of the body of COMMAND_DROPPED */
+#define DROPPED_SIZE 8 /* bytes of the body of RECORD_DROPPED */
 
 struct run {
 	char *const *words;
@@ -25,9 +27,8 @@ struct run {
 	enum run_life life;
 	struct stream *stream;
 
-	unsigned char head[COMMAND_HEAD]; /* of the record that is being read */
-	size_t have, left;                /* bytes of the head; bytes of the body to read */
-	unsigned char body[END_SIZE];     /* its body, if it is not COMMAND_OUTPUT */
+	struct record record;         /* that is being read */
+	unsigned char body[END_SIZE]; /* its body, if it is not RECORD_OUTPUT */
 	size_t kept;
 
 	char piece[PIECE]; /* of output that is not written yet */
@@ -54,16 +55,6 @@ run_new(char *const *words)
 	return r;
 }
 
-static bool
-put_record(struct run *r, unsigned type, const char *p, size_t n)
-{
-	unsigned char head[COMMAND_HEAD];
-
-	command_head(head, type, n);
-	return buf_put(stream_tx(r->stream), head, sizeof(head)) &&
-	       buf_put(stream_tx(r->stream), p, n);
-}
-
 bool
 run_start(struct run *r, struct mux *m)
 {
@@ -74,8 +65,8 @@ run_start(struct run *r, struct mux *m)
 	if (r->stream == NULL)
 		return false;
 	for (i = 0; r->words[i] != NULL && fits; i++)
-		fits = put_record(r, COMMAND_WORD, r->words[i], strlen(r->words[i]));
-	fits = fits && put_record(r, COMMAND_RUN, "", 0);
+		fits = record_put(r->stream, RECORD_WORD, r->words[i], strlen(r->words[i]));
+	fits = fits && record_put(r->stream, RECORD_RUN, "", 0);
 	if (!fits) {
 		stream_release(r->stream);
 		r->stream = NULL;
@@ -91,7 +82,7 @@ run_stop(struct run *r)
 {
 	if (r->life != RUN_ALIVE || stream_is_reset(r->stream))
 		return;
-	if (put_record(r, COMMAND_STOP, "", 0))
+	if (record_put(r->stream, RECORD_STOP, "", 0))
 		stream_push(r->stream);
 	else /* this stops COMMAND, too */
 		stream_reset(r->stream, MUX_NO_ROOM, "out of memory");
@@ -102,72 +93,50 @@ run_stop(struct run *r)
 static void
 log_dropped(const struct run *r)
 {
-	uint64_t n = 0;
-	size_t i;
-
 	if (r->kept != DROPPED_SIZE)
 		return;
-	for (i = 0; i < DROPPED_SIZE; i++)
-		n = n << 8 | r->body[i];
 	log_say(LOG_NOTICE,
 	    "%llu bytes of the output of %s were dropped: it prints faster than "
 	    "they can be sent or shown here",
-	    (unsigned long long)n, r->name);
+	    (unsigned long long)frame_get(r->body, DROPPED_SIZE), r->name);
 }
 
 static void
 end_record(struct run *r)
 {
-	r->have = 0;
-	if (r->head[0] == COMMAND_DROPPED)
+	if (record_type(&r->record) == RECORD_DROPPED)
 		log_dropped(r);
-	if (r->head[0] == COMMAND_END && r->kept > 0 && r->reason[0] == '\0')
+	if (record_type(&r->record) == RECORD_END && r->kept > 0 && r->reason[0] == '\0')
 		snprintf(r->reason, sizeof(r->reason), "%.*s", (int)r->kept - 1,
 		    (const char *)r->body + 1);
 	r->kept = 0;
 }
 
-/* Read a part of the body of a record. */
-static size_t
-read_body(struct run *r)
+/* ${n} bytes of a body are in piece. */
+static void
+take_body(struct run *r, size_t n)
 {
-	struct buf *rx = stream_rx(r->stream);
-	unsigned char rest[PIECE];
-	size_t n = r->left < PIECE ? r->left : PIECE;
-
-	if (r->head[0] == COMMAND_OUTPUT) {
-		n = buf_take(rx, r->piece, n);
+	if (record_type(&r->record) == RECORD_OUTPUT) {
 		r->at = 0;
 		r->used = n;
-	} else {
-		n = buf_take(rx, rest, n);
-		if (r->kept + n <= sizeof(r->body)) {
-			memcpy(r->body + r->kept, rest, n);
-			r->kept += n;
-		}
+	} else if (r->kept + n <= sizeof(r->body)) {
+		memcpy(r->body + r->kept, r->piece, n);
+		r->kept += n;
 	}
-	r->left -= n;
-	return n;
 }
 
-/* Return false if no byte was there. */
+/* Read a part of a record.  piece is empty.  False: no byte was there. */
 static bool
 read_some(struct run *r)
 {
-	size_t n;
+	size_t n = sizeof(r->piece);
+	bool more = record_read(&r->record, r->stream, r->piece, &n);
 
-	if (r->have < COMMAND_HEAD) {
-		n = buf_take(stream_rx(r->stream), r->head + r->have, COMMAND_HEAD - r->have);
-		r->have += n;
-		r->left = command_length(r->head);
-	} else {
-		n = read_body(r);
-	}
 	if (n > 0)
-		stream_consumed(r->stream, n);
-	if (r->have == COMMAND_HEAD && r->left == 0)
+		take_body(r, n);
+	if (record_ends(&r->record))
 		end_record(r);
-	return n > 0;
+	return more;
 }
 
 static void

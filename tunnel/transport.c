@@ -311,12 +311,6 @@ log_line(struct transport *t, size_t n)
 		log_held(t);
 }
 
-static bool
-is_continued(char c)
-{
-	return ((unsigned char)c & 0xc0) == 0x80;
-}
-
 /*
  * A line longer than the buffer is logged in pieces.  A piece ends between two
  * characters of UTF-8, because the log replaces incomplete ones by '?'.
@@ -326,8 +320,8 @@ log_piece(struct transport *t, char next)
 {
 	size_t n = t->line_have, least = n - 4;
 
-	if (is_continued(next))
-		while (n > least && is_continued(t->line[--n]))
+	if (log_continues(next))
+		while (n > least && log_continues(t->line[--n]))
 			;
 	log_line(t, n == least ? t->line_have : n);
 }

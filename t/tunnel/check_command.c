@@ -2,8 +2,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "mux/frame.h"
 #include "t/tunnel/sides.h"
 #include "tunnel/command.h"
+#include "tunnel/record.h"
 #include "tunnel/dir.h"
 #include "tunnel/run.h"
 
@@ -203,10 +205,10 @@ END_TEST
 static void
 put_head(unsigned type, size_t length)
 {
-	unsigned char head[COMMAND_HEAD];
+	unsigned char head[RECORD_HEAD];
 
-	command_head(head, type, length);
-	ck_assert_uint_eq(command_length(head), length);
+	frame_put(head, type, 1);
+	frame_put(head + 1, length, RECORD_HEAD - 1);
 	ck_assert(buf_put(stream_tx(raw), head, sizeof(head)));
 }
 
@@ -220,20 +222,20 @@ START_TEST(odd_records_are_harmless)
 	put_head(99, 5);
 	put_stream(raw, "abcde");
 	if (_i == 0) {
-		put_head(COMMAND_RUN, 0);
-		put_head(COMMAND_WORD, 1);
+		put_head(RECORD_RUN, 0);
+		put_head(RECORD_WORD, 1);
 		put_stream(raw, "x");
-		put_head(COMMAND_RUN, 0);
+		put_head(RECORD_RUN, 0);
 		stream_push(raw);
 		RUN_UNTIL(stream_eof_read(raw));
 	} else if (_i == 1) {
-		put_head(COMMAND_WORD, sizeof(many));
+		put_head(RECORD_WORD, sizeof(many));
 		ck_assert(buf_put(stream_tx(raw), many, sizeof(many)));
 		stream_push(raw);
 		RUN_UNTIL(stream_is_closed(raw));
 		HAS(stream_reason(raw), "too long");
 	} else {
-		put_head(COMMAND_STOP, 0);
+		put_head(RECORD_STOP, 0);
 		stream_shutdown(raw);
 		RUN_UNTIL(stream_is_closed(raw));
 	}

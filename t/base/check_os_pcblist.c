@@ -1,4 +1,4 @@
-/* check_pcblist.c - the list of TCP sockets of macOS, and one of FreeBSD's form */
+/* check_os_pcblist.c - the list of TCP sockets of macOS, and one of FreeBSD's form */
 #include <arpa/inet.h>
 
 #include "t/check.h"
@@ -6,7 +6,7 @@
 /* The system's call, which pcblist_ask makes. */
 static int sysctlbyname(const char *name, void *p, size_t *size, const void *new, size_t n);
 
-#include "base/pcblist.c"
+#include "base/os_pcblist.c"
 
 static unsigned char list[65536];
 static size_t used;

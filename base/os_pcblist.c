@@ -1,5 +1,5 @@
 /*
- * base/pcblist.c - searches the list of TCP sockets of macOS and FreeBSD.
+ * base/os_pcblist.c - searches the list of TCP sockets of macOS and FreeBSD.
  *
  * base/os_darwin.c and base/os_bsd.c include this file.
  *
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/pcblist.h"
+#include "base/os_pcblist.h"
 
 #define TRIES 5 /* if the list grows between two calls */
 

@@ -1,13 +1,13 @@
 /*
- * base/pcblist.h - searches the list of TCP sockets, which a sysctl of macOS
+ * base/os_pcblist.h - searches the list of TCP sockets, which a sysctl of macOS
  * and FreeBSD returns.
  *
  * Source of the facts: bsd/netinet/in_pcblist.c, in_pcb.h, tcp_var.h and
  * bsd/sys/socketvar.h of XNU; sys/netinet/in_pcb.h, in_pcb.c and tcp_subr.c of
  * FreeBSD.
  */
-#ifndef BASE_PCBLIST_H
-#define BASE_PCBLIST_H
+#ifndef BASE_OS_PCBLIST_H
+#define BASE_OS_PCBLIST_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@
 struct pcblist_form {
 	size_t head;         /* size of the first record and of the last one */
 	size_t length;       /* width of the length at the start of a record */
-	bool parts;          /* each socket has several records: see pcblist.c */
+	bool parts;          /* each socket has several records: see os_pcblist.c */
 	size_t fport, lport; /* the ports: 2 bytes in network byte order */
 	size_t faddr, laddr; /* the addresses: 16 bytes, IPv4 in the last 4 */
 	size_t vflag;        /* 1 byte: which addresses are valid */
