@@ -51,15 +51,7 @@ os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
 	return accept4(lfd, peer, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-#define OS_HAS_COLUMNS
-
-int
-os_columns(int fd)
-{
-	struct winsize size;
-
-	return ioctl(fd, TIOCGWINSZ, &size) == -1 ? 0 : size.ws_col;
-}
+#define OS_HAS_WINSIZE
 
 #define OS_HAS_CLOSE_FROM
 
@@ -83,8 +75,8 @@ os_close_from(int fd)
  * The kernel copies the list of the TCP sockets.  Those that this user must not
  * see (security.bsd.see_other_uids, jails) are left out.
  */
-static int
-find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+int
+os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 {
 	static const struct pcblist_form form = { .head = sizeof(struct xinpgen),
 		.length = sizeof(((struct xtcpcb *)0)->xt_len),
@@ -108,8 +100,8 @@ find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
  * other end: its local address is ${peer}.  The user is -1 if that end did not
  * connect, or is closed.
  */
-static int
-find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
+int
+os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 {
 	int mib[] = { CTL_NET, PF_INET, IPPROTO_TCP, TCPCTL_IDENT };
 	struct tcp_ident_mapping map;
@@ -130,16 +122,6 @@ find_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 }
 
 #endif
-#if defined(OS_HAS_PEER_UID)
-
-int
-os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
-{
-	return find_uid(peer, local, uid);
-}
-
-#endif
-
 #define OS_HAS_UNIX_UID
 
 int

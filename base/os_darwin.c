@@ -26,15 +26,7 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	return pcblist_ask("net.inet.tcp.pcblist_n", &pcblist_darwin, peer, local, uid);
 }
 
-#define OS_HAS_COLUMNS
-
-int
-os_columns(int fd)
-{
-	struct winsize size;
-
-	return ioctl(fd, TIOCGWINSZ, &size) == -1 ? 0 : size.ws_col;
-}
+#define OS_HAS_WINSIZE
 
 #define OS_HAS_MOST_FILES
 

@@ -310,15 +310,7 @@ os_unsent(int fd)
 	return n < 0 ? 0 : (uint64_t)n;
 }
 
-#define OS_HAS_COLUMNS
-
-int
-os_columns(int fd)
-{
-	struct winsize size;
-
-	return ioctl(fd, TIOCGWINSZ, &size) == -1 ? 0 : size.ws_col;
-}
+#define OS_HAS_WINSIZE
 
 #if defined(__has_feature)
 #define HAS_ASAN __has_feature(address_sanitizer)

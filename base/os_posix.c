@@ -136,7 +136,17 @@ os_unsent(int fd)
 }
 
 #endif
-#ifndef OS_HAS_COLUMNS
+#ifdef OS_HAS_WINSIZE
+
+int
+os_columns(int fd)
+{
+	struct winsize size;
+
+	return ioctl(fd, TIOCGWINSZ, &size) == -1 ? 0 : size.ws_col;
+}
+
+#else
 
 int
 os_columns(int fd)

@@ -55,8 +55,6 @@ static const struct signs ascii = {
 	.cut = "~",
 };
 
-static int64_t frame_drawn = -1; /* the number of the last picture; -1: none */
-
 /* ---- the terminal ---- */
 
 /* The console of Linux has no font for the signs of UTF-8. */
@@ -222,10 +220,6 @@ status_draw(const struct step *s, int64_t now)
 
 	if (!log_on_terminal())
 		return INT64_MAX;
-	/* A picture for each write of a copy would fill the terminal's queue. */
-	if (now / FRAME == frame_drawn)
-		return (frame_drawn + 1) * FRAME;
-	frame_drawn = now / FRAME;
 	compose(line, s, waits ? signs->pause : signs->spinner[now / FRAME % signs->spinners],
 	    false, now);
 	return now + (log_live(line) && !waits ? FRAME : SECOND);
@@ -245,6 +239,5 @@ status_done(const struct step *s, int64_t now)
 void
 status_clear(void)
 {
-	frame_drawn = -1;
 	log_live("");
 }

@@ -19,13 +19,14 @@ struct step {
 	const char *what; /* the action */
 	int64_t began_at;
 	int64_t ends_at;  /* not 0: the seconds until then are shown */
-	size_t done, all; /* bytes; all 0: there is no bar */
+	size_t done, all; /* bytes; all 0: no bar */
 };
 
 /*
  * status_draw(s, now):
- * Show ${s} below all messages, at most ten times a second.  Return the time of
- * the next draw; INT64_MAX: never.
+ * Show ${s} below all messages.  Return the time of the next draw; INT64_MAX:
+ * never.  A draw for each write of a copy would fill the terminal's queue, and
+ * messages would be lost.
  *
  * status_done(s, now):
  * Write ${s} above that line, with a tick and the time that it took.

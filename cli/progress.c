@@ -76,7 +76,7 @@ name_targets(const struct options *o, char *dst, size_t size)
 
 /* Draw the phase, or write that it is done. */
 static void
-report(const struct progress *p, struct pollset *ps, bool done)
+report(struct progress *p, const struct pollset *ps, bool done)
 {
 	struct step s = { .name = tunnel_name(p->tunnel), .began_at = p->began_at };
 	char path[HOPS_PATH], targets[TARGET_SIZE], what[TARGET_SIZE + 32] = "";
@@ -109,11 +109,11 @@ report(const struct progress *p, struct pollset *ps, bool done)
 	if (done)
 		status_done(&s, ps->now);
 	else
-		pollset_until(ps, status_draw(&s, ps->now));
+		p->draw_at = status_draw(&s, ps->now);
 }
 
 static void
-change_phase(struct progress *p, enum progress_phase next, struct pollset *ps)
+change_phase(struct progress *p, enum progress_phase next, const struct pollset *ps)
 {
 	enum tunnel_state state = tunnel_state(p->tunnel);
 	bool works = state == TUNNEL_STARTING || state == TUNNEL_UP;
@@ -122,7 +122,7 @@ change_phase(struct progress *p, enum progress_phase next, struct pollset *ps)
 	if (works && p->phase != PROGRESS_START && p->phase != PROGRESS_DOWN)
 		report(p, ps, true);
 	p->phase = next;
-	p->began_at = ps->now;
+	p->began_at = p->draw_at = ps->now;
 }
 
 void
@@ -132,6 +132,9 @@ progress_show(struct progress *p, struct pollset *ps)
 
 	if (phase != p->phase)
 		change_phase(p, phase, ps);
-	if (phase != PROGRESS_NONE && (phase != PROGRESS_LOGIN || !tunnel_can_ask(p->tunnel)))
+	if (phase == PROGRESS_NONE || (phase == PROGRESS_LOGIN && tunnel_can_ask(p->tunnel)))
+		return;
+	if (ps->now >= p->draw_at)
 		report(p, ps, false);
+	pollset_until(ps, p->draw_at);
 }

@@ -33,6 +33,7 @@ struct progress {
 	const bool *ready;           /* the targets answer */
 	enum progress_phase phase;
 	int64_t began_at; /* of the phase */
+	int64_t draw_at;  /* of the next picture */
 };
 
 /*

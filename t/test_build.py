@@ -73,14 +73,15 @@ def functions(text):
 def built_for(system):
     """The code of the system's file, without the branches after #elif, and that
     of os_posix.c if the file includes it."""
-    own = re.sub(r'^#elif .*?(?=^#endif)', '', text_of(BASE + '/os_%s.c' % system),
-                 flags=re.M | re.S)
-    if '#include "base/os_posix.c"' not in own:
-        return own
-    has = re.findall(r'^\s*#\s*define (OS_HAS_\w+)', own, re.M)
-    return own + re.sub(r'^#ifndef (OS_HAS_\w+)\n.*?^#endif$',
-                        lambda m: '' if m[1] in has else m[0],
-                        text_of(BASE + '/os_posix.c'), flags=re.M | re.S)
+    text = re.sub(r'^#elif .*?(?=^#endif)', '', text_of(BASE + '/os_%s.c' % system),
+                  flags=re.M | re.S)
+    has = re.findall(r'^\s*#\s*define (OS_HAS_\w+)', text, re.M)
+    if '#include "base/os_posix.c"' in text:
+        text += text_of(BASE + '/os_posix.c')
+    text = re.sub(r'^#ifdef (OS_HAS_\w+)\n(.*?)^#else\n(.*?)^#endif$',
+                  lambda m: m[2] if m[1] in has else m[3], text, flags=re.M | re.S)
+    return re.sub(r'^#ifndef (OS_HAS_\w+)\n.*?^#endif$',
+                  lambda m: '' if m[1] in has else m[0], text, flags=re.M | re.S)
 
 
 @pytest.mark.parametrize('system', ['linux', 'darwin', 'bsd', 'posix'])

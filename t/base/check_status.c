@@ -104,23 +104,6 @@ START_TEST(the_bar_shows_how_much_is_done)
 }
 END_TEST
 
-/* A terminal that reads slowly would lose the messages after so many pictures. */
-START_TEST(a_tenth_of_a_second_has_one_picture)
-{
-	struct step s = { .name = "n", .what = "w", .began_at = 0, .all = 100 * 1024 };
-	int fd = terminal("");
-
-	ck_assert_str_eq(drawn(fd, &s, 0), "| n  w  ------------------------  0/100 KiB");
-	s.done = 50 * 1024;
-	ck_assert_int_eq(status_draw(&s, S / 10 - 1), S / 10);
-	ck_assert_str_eq(shown_on(fd), "");
-	status_clear();
-	shown_on(fd);
-	ck_assert_int_gt(status_draw(&s, S / 10 - 1), S / 10);
-	ck_assert_str_ne(shown_on(fd), "");
-}
-END_TEST
-
 /* The numbers and the start of the name are shown at each width. */
 START_TEST(no_line_is_as_wide_as_the_terminal)
 {
@@ -234,7 +217,6 @@ TESTS("status")
 	tcase_add_test(tc, a_pause_counts_down);
 	tcase_add_loop_test(tc, a_step_that_is_done_has_a_tick_and_its_time, 0, 5);
 	tcase_add_test(tc, the_bar_shows_how_much_is_done);
-	tcase_add_test(tc, a_tenth_of_a_second_has_one_picture);
 	tcase_add_loop_test(tc, no_line_is_as_wide_as_the_terminal, 4, 120);
 	tcase_add_test(tc, a_character_of_utf8_is_one_column);
 	tcase_add_test(tc, a_name_cannot_control_the_terminal);
