@@ -74,7 +74,6 @@ struct relay {
 	struct control *control; /* NULL: none */
 	struct command *command; /* far: runs COMMAND; NULL: not allowed */
 	struct run *run;         /* near: the COMMAND of a tunnel; NULL: none */
-	bool far_stopped;        /* far: a signal has stopped this relay */
 	int run_stops;           /* near: how often COMMAND was asked to stop */
 	int64_t run_until;       /* when to end the link: COMMAND stops or has ended; or 0 */
 	int run_status;          /* relay's exit status at run_until */
@@ -207,7 +206,7 @@ set_up_tunnel(struct relay *r)
 		.keep = o->keep,
 		.probing = o->mode == MODE_CHECK,
 		.one_shot = options_one_shot(o),
-		.only_target = o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO,
+		.only_target = options_only_target(o),
 		.any_uid = o->any_uid,
 		.runs_command = o->command != NULL,
 		.command = r->command,
@@ -276,6 +275,7 @@ static int
 report_ready(struct relay *r)
 {
 	const struct options *o = &r->opt;
+	bool terminal = log_on_terminal();
 
 	progress_show(&r->progress, &r->ps);
 	r->ready = true;
@@ -285,10 +285,10 @@ report_ready(struct relay *r)
 	}
 	if (o->target.to.kind != ENDPOINT_STDIO && o->from.kind != ENDPOINT_STDIO) {
 		/* On a terminal the routes come last: they show the URL. */
-		if (log_on_terminal())
+		if (terminal)
 			announce_addresses(&r->listeners, o);
 		announce_routes(&r->listeners, o);
-		if (!log_on_terminal())
+		if (!terminal)
 			announce_addresses(&r->listeners, o);
 	}
 	daemon_detach(&r->daemon);
@@ -394,7 +394,7 @@ start_link(struct relay *r)
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&o->hops, path, sizeof(path)));
 	start_progress(r);
 	status = tunnel_start(r->tunnel, pollset_clock());
-	if (status == STATUS_OK && o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO)
+	if (status == STATUS_OK && options_only_target(o))
 		log_say(LOG_INFO, "confinement: %s", dial_confine(&o->target, text, sizeof(text)));
 	return status;
 }
@@ -492,11 +492,7 @@ stop(struct relay *r, int sig)
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	if (r->probe == NULL && stop_run(r, status))
 		return;
-	if (r->far_stopped)
-		command_kill(r->command, r->ps.now);
-	else
-		command_stop(r->command, r->ps.now);
-	r->far_stopped = true;
+	command_interrupt(r->command, r->ps.now);
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, STATUS_SIGNAL + sig, r->ps.now);
 	if (r->probe != NULL)
@@ -512,8 +508,7 @@ log_table(const struct relay *r)
 {
 	if (r->tunnel != NULL)
 		tunnel_table(r->tunnel, r->ps.now);
-	if (r->tunnel == NULL || tunnel_state(r->tunnel) == TUNNEL_UP)
-		conn_table(&r->conns, r->ps.now);
+	conn_table(&r->conns, r->ps.now);
 }
 
 static void
@@ -626,8 +621,7 @@ forward_refused(struct relay *r, struct forward *f)
 		pollset_until(&r->ps, f->retry_at);
 		return;
 	}
-	listeners_close(&r->listeners);
-	tunnel_stop(r->tunnel, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
+	close_all(r, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
 }
 
 static void

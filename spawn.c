@@ -431,16 +431,28 @@ ended_by_relay(const struct child *c)
 	       (c->released && WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGPIPE);
 }
 
+const char *
+spawn_describe(const struct child *c, char *dst, size_t size)
+{
+	int sig = WIFSIGNALED(c->wait_status) ? WTERMSIG(c->wait_status) : 0;
+
+	if (sig != 0)
+		snprintf(dst, size, "was ended by signal %d (%s)", sig, strsignal(sig));
+	else
+		snprintf(dst, size, "exited with status %d", WEXITSTATUS(c->wait_status));
+	return dst;
+}
+
 static void
 log_end(const struct child *c)
 {
-	enum log_level level = c->failed ? LOG_ERROR : LOG_INFO;
+	char text[128];
 
-	if (WIFSIGNALED(c->wait_status))
-		log_say(level, "%s was ended by signal %d (%s)", c->name, WTERMSIG(c->wait_status),
-		    strsignal(WTERMSIG(c->wait_status)));
+	spawn_describe(c, text, sizeof(text));
+	if (c->failed)
+		log_failure("%s %s", c->name, text);
 	else
-		log_say(level, "%s exited with status %d", c->name, WEXITSTATUS(c->wait_status));
+		log_say(LOG_INFO, "%s %s", c->name, text);
 }
 
 static void

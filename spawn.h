@@ -101,6 +101,13 @@ int spawn_errno(const struct child *c);
 int spawn_exit(const struct child *c);
 
 /*
+ * spawn_describe(c, dst, size):
+ * ${c} has ended: write how to ${dst}, to follow its name in a message.  Return
+ * ${dst}.
+ */
+const char *spawn_describe(const struct child *c, char *dst, size_t size);
+
+/*
  * spawn_pid(c): the process ID of ${c}.
  * spawn_owns(kids, pid): is ${pid} a child in ${kids}?
  */

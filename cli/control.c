@@ -118,7 +118,7 @@ add_routes(char report[CONTROL_REPORT], const struct control_view *v)
 {
 	const struct options *o = v->options;
 	const struct forward *f;
-	char text[ENDPOINT_NAME];
+	char text[HOPS_PATH];
 	const char *name;
 	int at = 0;
 

@@ -642,6 +642,12 @@ options_linked(const struct options *o)
 }
 
 bool
+options_only_target(const struct options *o)
+{
+	return o->mode == MODE_LINK_FAR && o->target.to.kind != ENDPOINT_STDIO;
+}
+
+bool
 options_one_shot(const struct options *o)
 {
 	if (o->mode == MODE_DIRECT)

@@ -29,10 +29,10 @@
 #include <unistd.h>
 
 #define REAL(name) __typeof__(name) *real = (__typeof__(real))dlsym(RTLD_NEXT, #name)
-#define TRY(name, call) tell(name, (long)(call) == -1 ? errno : 0)
+#define TRY(name, call) report(name, (long)(call) == -1 ? errno : 0)
 
 static void
-tell(const char *name, int e)
+report(const char *name, int e)
 {
 	dprintf(STDERR_FILENO, "try %s %d\n", name, e);
 }

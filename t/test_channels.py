@@ -142,7 +142,7 @@ def first_ssh(r):
 
 def place_of(r):
     """The directory of the ControlMaster's socket."""
-    found = re.search('-o ControlMaster=yes -o ControlPath=(/tmp/relay[.][0-9a-f]{8})/',
+    found = re.search('-o ControlMaster=yes -o ControlPath=(/tmp/relay-at-[0-9a-f]{16})/',
                       first_ssh(r))
     return found.group(1)
 
@@ -199,7 +199,7 @@ def test_second_channel(tunnel, hosts, source, mark, hops):
     assert ('ControlMaster' in first_ssh(r)) == (not own)
     wait_for(lambda: len(channels(r)) == 2, 40)
     pid, = further(r)
-    assert '-S %s' % (hosts.dir + '/own-' if own else '/tmp/relay.') in rig.command_line(pid)
+    assert '-S %s' % (hosts.dir + '/own-' if own else '/tmp/relay-at-') in rig.command_line(pid)
     if own:
         r.kill()
         wait_for(lambda: not rig.marked(mark), 6)
@@ -277,3 +277,11 @@ def test_other_ssh(tunnel, echo, tmp):
         r.says('one channel only')
         assert r.stop() == 0
     assert not os.path.exists(tmp + '/asked')
+
+
+def test_stop_while_ssh_is_asked(tunnel, echo, tmp):
+    """Goal: a stop does not wait for an ssh that does not answer -G."""
+    write(tmp + '/ssh', '#!/bin/sh\n%s\nexec ssh "$@"\n' % STRANGE['no answer'], 0o755)
+    r = tunnel('-e', tmp + '/ssh', '-L', '127.0.0.1:0:' + echo.address, 'login')
+    wait_for(lambda: 'sleep 60' in map(rig.command_line, rig.children(r.pid)))
+    assert r.stop(timeout=1.5) == 0

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -217,6 +218,7 @@ def test_command_that_fails(tunnel, far, mark):
             (['no-such-program', 'x'], 'not found', 'no-such-program exited with status 127'),
             ([far.bin + '/text'], 'denied', 'text exited with status 126'),
             (['sh', '-c', 'printf last; exit 7'], 'last', 'sh exited with status 7'),
+            (['sh', '-c', 'echo last; exit 255'], 'last', 'sh exited with status 255'),
             (['sh', '-c', 'echo last; exit 0'], 'last', 'sh exited with status 0'),
             (['sh', '-c', 'echo last; kill -9 $$'], 'last', 'sh was ended by signal 9 (Killed)')):
         r = tunnel('-L', '127.0.0.1:0:@/s', far.here(), '--', *words)
@@ -480,6 +482,17 @@ def test_lost_session(tunnel, far, mark):
     # the next start removes what was left, that of another test too
     assert tunnel('-L', '127.0.0.1:0:@/s', far.here(), '--', 'true').wait() == 5
     assert not os.path.exists(here)
+
+
+def test_refused_listener(tunnel, far, mark):
+    """Goal: if -R is refused, COMMAND is stopped as by a signal, before the link
+    ends."""
+    taken = socket.create_server(('127.0.0.1', 0))
+    r = tunnel('-R', '127.0.0.1:%d:localhost:1' % taken.getsockname()[1], far.here(), '--',
+               'sleep', '60')
+    assert r.wait() == 3, r.err()
+    assert 'stopping sleep' in r.err().splitlines()[-1], r.err()
+    silent(mark)
 
 
 def test_stopped_while_the_line_is_lost(tunnel, far, hosts, mark):

@@ -63,7 +63,7 @@ def places(mark):
     with open('/proc/net/unix') as f:
         for line in f:
             words = line.split()
-            if len(words) == 8 and words[7].startswith('/tmp/relay-') \
+            if len(words) == 8 and re.match('/tmp/relay-(?!at-)', words[7]) \
                     and 'socket:[%s]' % words[6] in inodes:
                 found.add(os.path.dirname(words[7]))
     return found

@@ -24,8 +24,7 @@
 struct channel {
 	struct transport *transport; /* NULL: none */
 	struct bootstrap *bootstrap; /* of a further channel; NULL: none */
-	int64_t give_up_at;          /* a further channel has to be up at this time */
-	bool came_up;
+	int64_t give_up_at;          /* of a further channel that is not up yet; else 0 */
 };
 
 struct channels {
@@ -113,9 +112,14 @@ void
 channels_set(struct channels *c, unsigned slot, struct transport *t)
 {
 	c->slot[slot].transport = t;
-	c->slot[slot].came_up = false;
 	if (t == NULL)
 		mux_lost(c->mux, slot, MUX_NO_ROOM, "no memory or descriptors");
+}
+
+unsigned
+channels_first_slot(const struct channels *c)
+{
+	return c->first;
 }
 
 struct transport *
@@ -124,8 +128,8 @@ channels_first(const struct channels *c)
 	return c->slot[c->first].transport;
 }
 
-static bool
-has_channel(const struct channels *c, unsigned slot)
+bool
+channels_has(const struct channels *c, unsigned slot)
 {
 	return c->slot[slot].transport != NULL;
 }
@@ -137,7 +141,7 @@ channels_lost(const struct channels *c)
 	unsigned slot;
 
 	for (slot = 0; slot < MUX_SLOTS; slot++) {
-		if (!has_channel(c, slot))
+		if (!channels_has(c, slot))
 			continue;
 		state = mux_slot_state(c->mux, slot);
 		if (state == MUX_SLOT_FREE || state == MUX_SLOT_DOWN ||
@@ -163,7 +167,7 @@ log_refusal(struct channels *c, struct channel *ch)
 {
 	const char *line;
 
-	if (ch->bootstrap == NULL || ch->came_up || c->failed)
+	if (ch->give_up_at == 0 || c->failed)
 		return;
 	c->failed = true;
 	line = transport_last_line(ch->transport);
@@ -184,16 +188,18 @@ channels_drop(struct channels *c, unsigned slot, int64_t now)
 		return;
 	log_refusal(c, ch);
 	log_loss(c, slot);
+	ch->give_up_at = 0;
 	ch->transport = NULL;
 	bootstrap_free(ch->bootstrap);
 	ch->bootstrap = NULL;
-	if (slot == c->first && c->master != NULL && c->held == NULL && count(c, has_channel) > 0) {
+	if (slot == c->first && c->master != NULL && c->held == NULL &&
+	    count(c, channels_has) > 0) {
 		transport_shut(t);
 		c->held = t;
 	} else {
 		transport_free(t, now);
 	}
-	if (count(c, has_channel) == 0) {
+	if (count(c, channels_has) == 0) {
 		transport_free(c->held, now);
 		c->held = NULL;
 	}
@@ -207,10 +213,11 @@ channels_want(struct channels *c, struct pollset *ps)
 	if (c->master != NULL)
 		master_want(c->master, ps);
 	for (slot = 0; slot < MUX_SLOTS; slot++)
-		if (has_channel(c, slot))
+		if (channels_has(c, slot))
 			transport_want(c->slot[slot].transport, ps);
 	if (c->held != NULL)
 		transport_want(c->held, ps);
+	pollset_until(ps, mux_deadline(c->mux));
 }
 
 void
@@ -221,10 +228,11 @@ channels_step(struct channels *c, const struct pollset *ps)
 	if (c->master != NULL)
 		master_step(c->master, ps);
 	for (slot = 0; slot < MUX_SLOTS; slot++)
-		if (has_channel(c, slot))
+		if (channels_has(c, slot))
 			transport_step(c->slot[slot].transport, ps);
 	if (c->held != NULL)
 		transport_step(c->held, ps);
+	mux_tick(c->mux, ps->now);
 }
 
 void
@@ -233,7 +241,7 @@ channels_flush(struct channels *c, int64_t now)
 	unsigned slot;
 
 	for (slot = 0; slot < MUX_SLOTS; slot++)
-		if (has_channel(c, slot))
+		if (channels_has(c, slot))
 			transport_flush(c->slot[slot].transport, now);
 }
 
@@ -243,7 +251,7 @@ channels_drained(const struct channels *c)
 	unsigned slot;
 
 	for (slot = 0; slot < MUX_SLOTS; slot++)
-		if (has_channel(c, slot) && !transport_drained(c->slot[slot].transport))
+		if (channels_has(c, slot) && !transport_drained(c->slot[slot].transport))
 			return false;
 	return true;
 }
@@ -251,7 +259,7 @@ channels_drained(const struct channels *c)
 bool
 channels_readable(const struct channels *c, unsigned slot, const struct pollset *ps)
 {
-	return has_channel(c, slot) && transport_readable(c->slot[slot].transport, ps);
+	return channels_has(c, slot) && transport_readable(c->slot[slot].transport, ps);
 }
 
 /* ---- near: the master, and further channels ---- */
@@ -263,6 +271,12 @@ channels_ask(struct channels *c, const struct hops *hops, int64_t now)
 		c->master = master_new(hops, c->config.kids, now);
 	c->asked = true;
 	return master_is_known(c->master);
+}
+
+void
+channels_stop(struct channels *c, int64_t now)
+{
+	master_stop(c->master, now);
 }
 
 const struct hops *
@@ -291,7 +305,11 @@ start_one(struct channels *c, const char *far_path, int64_t now)
 	c->slot[slot].give_up_at = now + START_MOST;
 	channels_set(c, (unsigned)slot,
 	    transport_near(c->mux, (unsigned)slot, &c->target, b, hops, true, now));
-	return true;
+	if (channels_has(c, (unsigned)slot))
+		return true;
+	c->slot[slot] = (struct channel){ .transport = NULL };
+	bootstrap_free(b);
+	return false;
 }
 
 static void
@@ -324,15 +342,16 @@ watch_starts(struct channels *c, struct pollset *ps)
 
 	for (slot = 0; slot < MUX_SLOTS; slot++) {
 		ch = &c->slot[slot];
-		if (ch->bootstrap != NULL && is_up(c, slot)) {
-			ch->came_up = true;
-			bootstrap_release(ch->bootstrap);
-		}
-		if (ch->bootstrap == NULL || !is_starting(c, slot))
+		if (ch->give_up_at == 0)
 			continue;
-		pollset_until(ps, ch->give_up_at);
-		if (ps->now >= ch->give_up_at)
-			mux_lost(c->mux, slot, MUX_TIMEOUT, "no answer");
+		if (is_up(c, slot)) {
+			ch->give_up_at = 0;
+			bootstrap_release(ch->bootstrap);
+		} else if (is_starting(c, slot)) {
+			pollset_until(ps, ch->give_up_at);
+			if (ps->now >= ch->give_up_at)
+				mux_lost(c->mux, slot, MUX_TIMEOUT, "no answer");
+		}
 	}
 }
 
@@ -345,8 +364,6 @@ find_facts(const struct channels *c)
 	mux_stats(c->mux, &s);
 	if (c->config.most < f.most)
 		f.most = c->config.most;
-	if (c->master == NULL)
-		f.most = 1;
 	f.up = count(c, is_up);
 	f.starting = count(c, is_starting);
 	f.bytes = s.sent + s.received;
@@ -361,6 +378,8 @@ channels_grow(struct channels *c, const char *far_path, struct pollset *ps)
 	struct growth_facts f;
 	unsigned n, wanted;
 
+	if (!master_is_usable(c->master))
+		return;
 	watch_starts(c, ps);
 	f = find_facts(c);
 	n = f.up + f.starting;
@@ -369,8 +388,7 @@ channels_grow(struct channels *c, const char *far_path, struct pollset *ps)
 		start_more(c, wanted - n, far_path, ps->now);
 	else
 		close_more(c, n - wanted);
-	f = find_facts(c);
-	pollset_until(ps, growth_deadline(&c->growth, &f));
+	pollset_until(ps, growth_deadline(&c->growth));
 }
 
 void

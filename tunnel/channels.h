@@ -35,13 +35,16 @@ struct channels_config {
  *
  * channels_ask(c, hops, now): the first channel leads through ${hops}: test if
  * its ssh can be a master.  False: not known yet; call this again in each turn.
+ * channels_stop(c, now): do not wait for this any more.
  * channels_hops(c, hops): see master_first.
  *
  * channels_begin(c, m, slot): the next channel that starts is the first one.
  * It will be in ${slot} of ${m}.
  * channels_set(c, slot, t): ${t} is the channel of ${slot}, and belongs to
  * ${c}.  NULL ${t}: there is no memory for it, and the slot is lost.
- * channels_first(c): the transport of the first channel, or NULL.
+ * channels_first_slot(c): the slot of the first channel.
+ * channels_first(c): its transport, or NULL.
+ * channels_has(c, slot): Has ${slot} a channel?
  * channels_lost(c): a slot whose channel has ended or is not needed any more.
  * -1: there is none.
  * channels_drop(c, slot, now): close the channel of ${slot}, if it has one.
@@ -50,7 +53,8 @@ struct channels_config {
  * channels if that is due.  ${far_path} is the path of the far relay.
  *
  * channels_want, channels_step, channels_flush: call this function of each
- * transport, and the first two of the master.
+ * transport, and the first two of the master.  Then they let time pass for the
+ * mux.
  * channels_drained(c): each transport is drained.
  * channels_readable(c, slot, ps): see transport_readable.
  * channels_describe(c, nth, dst, size): write the figures of channel ${nth}
@@ -61,10 +65,13 @@ struct channels_config {
  */
 struct channels *channels_new(const struct channels_config *config);
 bool channels_ask(struct channels *c, const struct hops *hops, int64_t now);
+void channels_stop(struct channels *c, int64_t now);
 const struct hops *channels_hops(struct channels *c, const struct hops *hops);
 void channels_begin(struct channels *c, struct mux *m, unsigned slot);
 void channels_set(struct channels *c, unsigned slot, struct transport *t);
+unsigned channels_first_slot(const struct channels *c);
 struct transport *channels_first(const struct channels *c);
+bool channels_has(const struct channels *c, unsigned slot);
 int channels_lost(const struct channels *c);
 void channels_drop(struct channels *c, unsigned slot, int64_t now);
 void channels_grow(struct channels *c, const char *far_path, struct pollset *ps);

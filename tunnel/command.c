@@ -35,11 +35,11 @@
 
 enum state { COMMAND_NONE, COMMAND_WORDS, COMMAND_RUNS, COMMAND_ENDING, COMMAND_OVER };
 
-/* The newest bytes of a stream of bytes. */
-struct ring {
-	unsigned char *bytes; /* COMMAND_OUTPUT_MOST */
-	size_t start, used;
-	uint64_t dropped; /* bytes that were lost before the first one */
+/* A text that grows. */
+struct text {
+	char *p;
+	size_t n, size;
+	bool failed; /* no memory */
 };
 
 struct command {
@@ -49,19 +49,17 @@ struct command {
 	struct dir dir;        /* made in command_open */
 
 	struct record record; /* that is being read */
-	char *words;          /* a NUL after each */
-	size_t length;        /* of all words */
-	size_t room;          /* allocated for words */
+	struct text words;    /* a NUL after each */
 
-	struct child *child;
-	pid_t group;
+	struct child *child; /* also the process group */
 	bool group_ended;
-	int out, slot; /* the output is read from it; -1: it has ended */
-	struct ring ring;
+	int out, slot;     /* the output is read from it; -1: it has ended */
+	struct buf output; /* not sent yet, COMMAND_OUTPUT_MOST at most */
+	uint64_t dropped;  /* bytes of output that were lost before */
 
-	bool stopped; /* RECORD_STOP was read */
-	int64_t kill_at, look_at, give_up_at;
-	bool killed;
+	bool interrupted; /* by RECORD_STOP or a signal */
+	int64_t kill_at, look_at;
+	int64_t give_up_at;     /* not 0: SIGKILL was sent */
 	pid_t orphans[ORPHANS]; /* that have received SIGTERM */
 	int n_orphans;
 
@@ -90,6 +88,12 @@ put_record(struct command *c, enum record_type type, const void *p, size_t n)
 }
 
 bool
+command_is_line(const char *word)
+{
+	return strpbrk(word, " \t\n") != NULL;
+}
+
+bool
 command_resolve(const struct command *c, const char *text, char *dst, size_t size)
 {
 	static const struct dir none = { .fd = -1 };
@@ -98,12 +102,6 @@ command_resolve(const struct command *c, const char *text, char *dst, size_t siz
 }
 
 /* ---- a text that grows ---- */
-
-struct text {
-	char *p;
-	size_t n, size;
-	bool failed; /* no memory */
-};
 
 static void
 append(struct text *t, const char *p, size_t n)
@@ -164,28 +162,22 @@ append_word(const struct command *c, struct text *t, const char *word)
 
 /* ---- start ---- */
 
-/* Several words are run as they are.  One word with blanks is a shell line. */
-static bool
-is_line(const struct command *c)
-{
-	return strlen(c->words) + 1 == c->length && strpbrk(c->words, " \t\n") != NULL;
-}
-
 /* The line for the login shell; NULL: no memory.  The caller frees ${t}->p. */
-static const char *
+static char *
 make_line(const struct command *c, struct text *t)
 {
-	const char *word;
+	static char login_line[] = LOGIN_LINE;
+	char *first = c->words.p, *word;
 
-	if (is_line(c))
-		return c->words;
-	for (word = c->words; word < c->words + c->length; word += strlen(word) + 1) {
+	if (strlen(first) + 1 == c->words.n && command_is_line(first))
+		return first;
+	for (word = first; word < first + c->words.n; word += strlen(word) + 1) {
 		append_word(c, t, word);
 		append_text(t, " ");
 	}
 	if (t->failed || t->p == NULL || setenv("RELAY_COMMAND", t->p, 1) == -1)
 		return NULL;
-	return LOGIN_LINE;
+	return login_line;
 }
 
 /* A hop such as sudo can lead to an account that permits no login. */
@@ -204,7 +196,7 @@ login_shell(void)
 static bool
 start_shell(struct command *c)
 {
-	const char *shell = login_shell(), *line, *slash = strrchr(shell, '/');
+	const char *shell = login_shell();
 	static char dash_c[] = "-c";
 	struct text text = { .p = NULL }, name = { .p = NULL };
 	char *argv[4] = { NULL };
@@ -212,20 +204,14 @@ start_shell(struct command *c)
 
 	errno = ENOMEM;
 	append_text(&name, "-");
-	append_text(&name, slash + 1);
-	line = make_line(c, &text);
-	if (!name.failed && line != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0) {
-		argv[0] = name.p;
-		argv[1] = dash_c;
-		argv[2] = malloc(strlen(line) + 1);
-		if (argv[2] != NULL) {
-			strcpy(argv[2], line);
-			c->child = spawn_file(c->kids, shell, argv, SPAWN_ALONE);
-		}
-	}
+	append_text(&name, strrchr(shell, '/') + 1);
+	argv[0] = name.p;
+	argv[1] = dash_c;
+	argv[2] = make_line(c, &text);
+	if (!name.failed && argv[2] != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0)
+		c->child = spawn_file(c->kids, shell, argv, SPAWN_ALONE);
 	saved = errno;
 	unsetenv("RELAY_COMMAND");
-	free(argv[2]);
 	free(text.p);
 	free(name.p);
 	errno = saved;
@@ -244,9 +230,8 @@ cannot_start(struct command *c, int err)
 static void
 start(struct command *c)
 {
-	c->ring.bytes = malloc(COMMAND_OUTPUT_MOST);
-	if (c->ring.bytes == NULL || c->length == 0) {
-		cannot_start(c, c->length == 0 ? EINVAL : ENOMEM);
+	if (c->words.n == 0) {
+		cannot_start(c, EINVAL);
 		return;
 	}
 	os_adopt();
@@ -254,9 +239,8 @@ start(struct command *c)
 		cannot_start(c, errno);
 		return;
 	}
-	free(c->words);
-	c->words = NULL;
-	c->group = spawn_pid(c->child);
+	free(c->words.p);
+	c->words = (struct text){ .p = NULL };
 	c->out = spawn_take_in(c->child);
 	c->state = COMMAND_RUNS;
 }
@@ -274,8 +258,8 @@ begin_ending(struct command *c, int64_t now)
 	c->kill_at = now + GRACE_KILL;
 	c->look_at = now;
 	/* Before setsid, the child has no group of its own. */
-	if (kill(-c->group, SIGTERM) == -1 && spawn_exit(c->child) == -1)
-		kill(c->group, SIGTERM);
+	if (kill(-spawn_pid(c->child), SIGTERM) == -1 && spawn_exit(c->child) == -1)
+		kill(spawn_pid(c->child), SIGTERM);
 }
 
 void
@@ -286,24 +270,29 @@ command_stop(struct command *c, int64_t now)
 }
 
 void
-command_kill(struct command *c, int64_t now)
+command_interrupt(struct command *c, int64_t now)
 {
-	command_stop(c, now);
-	if (c != NULL && c->state == COMMAND_ENDING && c->kill_at > now)
+	if (c == NULL)
+		return;
+	begin_ending(c, now);
+	if (c->interrupted && c->state == COMMAND_ENDING && c->kill_at > now)
 		c->kill_at = c->look_at = now;
+	c->interrupted = true;
 }
 
-/* Test for the process group; kill it if ${c}->killed.  False: it has ended. */
+/* Test for the process group; kill it after kill_at.  False: it has ended. */
 static bool
 signal_group(struct command *c)
 {
 	bool runs = spawn_exit(c->child) == -1;
+	pid_t group = spawn_pid(c->child);
+	int sig = c->give_up_at != 0 ? SIGKILL : 0;
 
 	/* The id of an ended group can be reused: do not signal it again. */
-	if (!c->group_ended && kill(-c->group, c->killed ? SIGKILL : 0) == -1 && errno == ESRCH)
+	if (!c->group_ended && kill(-group, sig) == -1 && errno == ESRCH)
 		c->group_ended = !runs;
-	if (c->killed && runs)
-		kill(c->group, SIGKILL);
+	if (sig != 0 && runs)
+		kill(group, sig);
 	return runs || !c->group_ended;
 }
 
@@ -334,7 +323,7 @@ signal_orphans(struct command *c)
 		if (spawn_owns(c->kids, pids[i]))
 			continue;
 		left = true;
-		if (c->killed) {
+		if (c->give_up_at != 0) {
 			kill(pids[i], SIGKILL);
 		} else if (!has_signalled(c, pids[i]) && c->n_orphans < ORPHANS) {
 			kill(pids[i], SIGTERM);
@@ -347,18 +336,13 @@ signal_orphans(struct command *c)
 static void
 be_over(struct command *c, int64_t now)
 {
-	int status = spawn_exit(c->child);
-
-	c->status = status;
+	c->status = spawn_exit(c->child);
 	if (spawn_errno(c->child) != 0)
 		cannot_start(c, spawn_errno(c->child));
-	else if (status > STATUS_SIGNAL)
-		snprintf(c->end, sizeof(c->end), "was ended by signal %d (%s)",
-		    status - STATUS_SIGNAL, strsignal(status - STATUS_SIGNAL));
-	else if (status == -1)
+	else if (c->status == -1)
 		snprintf(c->end, sizeof(c->end), "does not end");
 	else
-		snprintf(c->end, sizeof(c->end), "exited with status %d", status);
+		spawn_describe(c->child, c->end, sizeof(c->end));
 	log_say(LOG_INFO, "COMMAND %s", c->end);
 	c->state = COMMAND_OVER;
 	spawn_release(c->child, now);
@@ -372,14 +356,12 @@ step_ending(struct command *c, int64_t now)
 
 	if (now < c->look_at)
 		return;
-	if (now >= c->kill_at && !c->killed) {
-		c->killed = true;
+	if (now >= c->kill_at && c->give_up_at == 0)
 		c->give_up_at = now + GRACE_LEFT;
-	}
 	left = signal_group(c);
 	left = signal_orphans(c) || left;
 	c->look_at = now + LOOK_PAUSE;
-	if (left && (!c->killed || now < c->give_up_at))
+	if (left && (c->give_up_at == 0 || now < c->give_up_at))
 		return;
 	if (left)
 		log_say(LOG_ERROR, "a process of COMMAND does not end after SIGKILL");
@@ -394,35 +376,30 @@ is_empty(int err)
 	return err == EAGAIN || err == EWOULDBLOCK;
 }
 
+/* Keep the newest bytes. */
 static void
-ring_put(struct ring *r, const unsigned char *p, size_t n)
+keep_output(struct command *c, const unsigned char *p, size_t n)
 {
-	size_t end, room;
+	unsigned char oldest[PIECE_MOST];
+	size_t had = c->output.used, over;
 
-	for (; n > 0; p += room, n -= room) {
-		if (r->used == COMMAND_OUTPUT_MOST) {
-			room = n < PIECE_MOST ? n : PIECE_MOST;
-			r->start = (r->start + room) % COMMAND_OUTPUT_MOST;
-			r->used -= room;
-			r->dropped += room;
-		}
-		end = (r->start + r->used) % COMMAND_OUTPUT_MOST;
-		room = end < r->start ? r->start - end : COMMAND_OUTPUT_MOST - end;
-		if (room > n)
-			room = n;
-		memcpy(r->bytes + end, p, room);
-		r->used += room;
+	if (!buf_put(&c->output, p, n))
+		c->dropped += n - (c->output.used - had);
+	while (c->output.used > COMMAND_OUTPUT_MOST) {
+		over = c->output.used - COMMAND_OUTPUT_MOST;
+		c->dropped +=
+		    buf_take(&c->output, oldest, over < sizeof(oldest) ? over : sizeof(oldest));
 	}
 }
 
 /*
- * When COMMAND is over, its last output waits in the pipe until the ring has
- * room, so that none is dropped.
+ * When COMMAND is over, its last output waits in the pipe until there is room,
+ * so that none is dropped.
  */
 static bool
 may_read(const struct command *c)
 {
-	return c->state != COMMAND_OVER || c->ring.used + READ_MOST <= COMMAND_OUTPUT_MOST;
+	return c->state != COMMAND_OVER || c->output.used + READ_MOST <= COMMAND_OUTPUT_MOST;
 }
 
 static void
@@ -436,7 +413,7 @@ read_output(struct command *c)
 	for (i = 0; i < READS && n > 0 && c->out != -1 && may_read(c); i++) {
 		n = read(c->out, piece, sizeof(piece));
 		if (n > 0)
-			ring_put(&c->ring, piece, (size_t)n);
+			keep_output(c, piece, (size_t)n);
 		else if (n == 0 || (errno != EINTR && (over || !is_empty(errno))))
 			os_close(&c->out);
 	}
@@ -447,28 +424,25 @@ send_dropped(struct command *c)
 {
 	unsigned char body[8];
 
-	frame_put(body, c->ring.dropped, sizeof(body));
+	frame_put(body, c->dropped, sizeof(body));
 	put_record(c, RECORD_DROPPED, body, sizeof(body));
-	c->ring.dropped = 0;
+	c->dropped = 0;
 }
 
 /* Move a piece of output to the stream.  False: not possible now. */
 static bool
 send_piece(struct command *c)
 {
-	size_t room = stream_room(c->stream), n = COMMAND_OUTPUT_MOST - c->ring.start;
-	struct ring *r = &c->ring;
+	unsigned char piece[PIECE_MOST];
+	size_t room = stream_room(c->stream), n;
 
-	if (r->used == 0 || stream_is_reset(c->stream) || room <= PIECE_ROOM)
+	if (c->output.used == 0 || stream_is_reset(c->stream) || room <= PIECE_ROOM)
 		return false;
-	if (r->dropped > 0)
+	if (c->dropped > 0)
 		send_dropped(c);
-	n = n < r->used ? n : r->used;
-	n = n < room - PIECE_ROOM ? n : room - PIECE_ROOM;
-	n = n < PIECE_MOST ? n : PIECE_MOST;
-	put_record(c, RECORD_OUTPUT, r->bytes + r->start, n);
-	r->start = (r->start + n) % COMMAND_OUTPUT_MOST;
-	r->used -= n;
+	room -= PIECE_ROOM;
+	n = buf_take(&c->output, piece, room < sizeof(piece) ? room : sizeof(piece));
+	put_record(c, RECORD_OUTPUT, piece, n);
 	return true;
 }
 
@@ -493,7 +467,7 @@ send_output(struct command *c)
 		return;
 	while (send_piece(c))
 		;
-	if (c->state == COMMAND_OVER && c->out == -1 && c->ring.used == 0 && c->end[0] != '\0' &&
+	if (c->state == COMMAND_OVER && c->out == -1 && c->output.used == 0 && c->end[0] != '\0' &&
 	    !stream_is_reset(c->stream))
 		send_end(c);
 }
@@ -501,26 +475,15 @@ send_output(struct command *c)
 /* ---- the stream ---- */
 
 static void
-add_word_byte(struct command *c, const char *p, size_t n)
+add_to_words(struct command *c, const char *p, size_t n)
 {
-	size_t size = c->room;
-	char *more;
-
-	if (c->length + n > COMMAND_WORDS_MOST) {
+	if (c->words.n + n > COMMAND_WORDS_MOST) {
 		refuse(c->stream, MUX_UNUSABLE, "the words of COMMAND are too long");
 		return;
 	}
-	while (size < c->length + n)
-		size = size == 0 ? 1024 : size * 2;
-	more = size == c->room ? c->words : realloc(c->words, size);
-	if (more == NULL) {
+	append(&c->words, p, n);
+	if (c->words.failed)
 		refuse(c->stream, MUX_NO_ROOM, "out of memory");
-		return;
-	}
-	c->words = more;
-	c->room = size;
-	memcpy(c->words + c->length, p, n);
-	c->length += n;
 }
 
 static void
@@ -529,18 +492,14 @@ end_record(struct command *c, int64_t now)
 	switch (record_type(&c->record)) {
 	case RECORD_WORD:
 		if (c->state == COMMAND_WORDS)
-			add_word_byte(c, "", 1);
+			add_to_words(c, "", 1);
 		break;
 	case RECORD_RUN:
 		if (c->state == COMMAND_WORDS)
 			start(c);
 		break;
 	case RECORD_STOP:
-		if (c->stopped)
-			command_kill(c, now);
-		else
-			command_stop(c, now);
-		c->stopped = true;
+		command_interrupt(c, now);
 		break;
 	}
 }
@@ -554,7 +513,7 @@ read_record(struct command *c, int64_t now)
 	bool more = record_read(&c->record, c->stream, body, &n);
 
 	if (n > 0 && record_type(&c->record) == RECORD_WORD && c->state == COMMAND_WORDS)
-		add_word_byte(c, body, n);
+		add_to_words(c, body, n);
 	if (record_ends(&c->record))
 		end_record(c, now);
 	return more;
@@ -618,7 +577,7 @@ command_want(struct command *c, struct pollset *ps)
 	c->slot = pollset_add(ps, may_read(c) ? c->out : -1, POLLIN);
 	if (c->state == COMMAND_ENDING)
 		pollset_until(ps, c->look_at);
-	if (c->stream != NULL && c->ring.used > 0 && stream_room(c->stream) > PIECE_ROOM)
+	if (c->stream != NULL && c->output.used > 0 && stream_room(c->stream) > PIECE_ROOM)
 		pollset_until(ps, ps->now);
 	if (c->child != NULL)
 		spawn_want(c->child, ps);
@@ -648,7 +607,7 @@ command_free(struct command *c)
 		return;
 	dir_remove(&c->dir);
 	os_close(&c->out);
-	free(c->ring.bytes);
-	free(c->words);
+	buf_clear(&c->output);
+	free(c->words.p);
 	free(c);
 }

@@ -45,8 +45,11 @@ struct stream;
  *
  * command_resolve(c, text, dst, size): dir_resolve with the directory of ${c}.
  *
+ * command_is_line(word): Is ${word}, the only word, a line for the login shell?
+ *
  * command_stop(c, now): stop COMMAND.
- * command_kill(c, now): the same, at once with SIGKILL.
+ * command_interrupt(c, now): the same, for RECORD_STOP or a signal.  The second
+ * one sends SIGKILL at once.
  *
  * command_want(c, ps), command_step(c, ps): once a turn, before and after poll.
  * command_step comes after spawn_reap.
@@ -57,9 +60,10 @@ struct stream;
  */
 struct command *command_new(struct children *kids);
 void command_open(struct command *c, struct stream *s);
+bool command_is_line(const char *word);
 bool command_resolve(const struct command *c, const char *text, char *dst, size_t size);
 void command_stop(struct command *c, int64_t now);
-void command_kill(struct command *c, int64_t now);
+void command_interrupt(struct command *c, int64_t now);
 void command_want(struct command *c, struct pollset *ps);
 void command_step(struct command *c, const struct pollset *ps);
 void command_free(struct command *c);

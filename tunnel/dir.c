@@ -1,4 +1,4 @@
-/* tunnel/dir.c - the directory of a tunnel on its last hop: "@/". */
+/* tunnel/dir.c - a directory of a relay, until it ends. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

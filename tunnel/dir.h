@@ -1,5 +1,6 @@
 /*
- * tunnel/dir.h - the directory of a tunnel on its last hop: "@/".
+ * tunnel/dir.h - a directory of a relay, until it ends: "@/" on the last hop, and
+ * that of the master (master.h).
  *
  * It has mode 0700 and is below /tmp.  $XDG_RUNTIME_DIR is not used: it is
  * removed at logout, and a lost line can end the login session.

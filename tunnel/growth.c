@@ -143,11 +143,11 @@ growth_step(struct growth *g, const struct growth_facts *f, int64_t now)
 }
 
 int64_t
-growth_deadline(const struct growth *g, const struct growth_facts *f)
+growth_deadline(const struct growth *g)
 {
 	if (g->state == GROWTH_CHECKING)
 		return g->check_at;
-	return f->up > 1 ? g->needed_at + IDLE : INT64_MAX;
+	return g->up > 1 ? g->needed_at + IDLE : INT64_MAX;
 }
 
 void

@@ -54,12 +54,12 @@ struct growth_facts {
  * growth_step(g, f, now):
  * Return how many channels the link should have, at least 1.
  *
- * growth_deadline(g, f): when growth_step is due at the latest.
+ * growth_deadline(g): when growth_step is due at the latest.
  *
  * growth_reset(g): the link starts again, with one channel.
  */
 unsigned growth_step(struct growth *g, const struct growth_facts *f, int64_t now);
-int64_t growth_deadline(const struct growth *g, const struct growth_facts *f);
+int64_t growth_deadline(const struct growth *g);
 void growth_reset(struct growth *g);
 
 #endif

@@ -42,18 +42,25 @@ struct keeper {
 	bool placed;  /* dir and path exist */
 	int fd, slot; /* receives claims */
 	struct {
-		int fd, slot; /* -1: none */
-	} waiter[MUX_SLOTS];  /* to the process that waits for each slot of the mux */
+		int fd, slot; /* to the process that waits; -1: none */
+		int err;      /* stderr of its channel; -1: none, or in use */
+	} waiter[MUX_SLOTS];  /* of each slot of the mux */
 	unsigned stderr_slot; /* stderr is that of its channel */
 };
 
 /* ---- the place of a session ---- */
 
 static void
+name_socket(const char *dir, char *path)
+{
+	snprintf(path, PATH_SIZE, "%s/s", dir);
+}
+
+static void
 name_place(const unsigned char *id, char *dir, char *path)
 {
 	tree_name(dir, DIR_SIZE, PARENT "/" PREFIX, id);
-	snprintf(path, PATH_SIZE, "%s/s", dir);
+	name_socket(dir, path);
 }
 
 static struct sockaddr_un
@@ -187,7 +194,7 @@ new_keeper(uint32_t seconds)
 	k->seconds = seconds;
 	k->fd = k->slot = -1;
 	for (i = 0; i < MUX_SLOTS; i++)
-		k->waiter[i].fd = k->waiter[i].slot = -1;
+		k->waiter[i].fd = k->waiter[i].slot = k->waiter[i].err = -1;
 	if (make_place(k))
 		return k;
 	saved = errno;
@@ -313,17 +320,24 @@ keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 	return false;
 }
 
+/* Messages go to the channel of ${slot} from now on. */
+static void
+use_stderr(struct keeper *k, unsigned slot)
+{
+	k->stderr_slot = slot;
+	dup2(k->waiter[slot].err, STDERR_FILENO);
+	dup2(k->waiter[slot].err, STDOUT_FILENO); /* as in transport.c: for stray output */
+	os_close(&k->waiter[slot].err);
+}
+
 void
 keeper_accept(struct keeper *k, unsigned slot, struct keeper_claim *c, bool is_first)
 {
 	k->waiter[slot].fd = c->waiter;
 	k->waiter[slot].slot = -1;
-	if (is_first) {
-		k->stderr_slot = slot;
-		dup2(c->err, STDERR_FILENO);
-		dup2(c->err, STDOUT_FILENO); /* as in transport.c: for stray output */
-	}
-	close(c->err);
+	k->waiter[slot].err = c->err;
+	if (is_first)
+		use_stderr(k, slot);
 }
 
 void
@@ -346,8 +360,15 @@ keeper_release(struct keeper *k, unsigned slot, int status)
 	n = write(k->waiter[slot].fd, &byte, 1);
 	(void)n; /* the waiting process may have ended */
 	os_close(&k->waiter[slot].fd);
+	os_close(&k->waiter[slot].err);
 	if (slot != k->stderr_slot)
 		return;
+	for (slot = 0; slot < MUX_SLOTS && k->waiter[slot].err == -1; slot++)
+		;
+	if (slot < MUX_SLOTS) {
+		use_stderr(k, slot);
+		return;
+	}
 	os_null(STDOUT_FILENO);
 	os_null(STDERR_FILENO);
 }
@@ -362,8 +383,10 @@ keeper_free(struct keeper *k)
 	if (k->placed)
 		remove_place(k->dir, k->path);
 	os_close(&k->fd);
-	for (i = 0; i < MUX_SLOTS; i++)
+	for (i = 0; i < MUX_SLOTS; i++) {
 		os_close(&k->waiter[i].fd);
+		os_close(&k->waiter[i].err);
+	}
 	free(k);
 }
 
@@ -566,8 +589,8 @@ ask_at(const char *name, int out, const char *question)
 	struct stat st;
 	long seconds;
 
-	snprintf(dir, sizeof(dir), "%s%.*s", PARENT "/" PREFIX, 2 * TREE_ID, name);
-	snprintf(path, sizeof(path), "%s%.*s/s", PARENT "/" PREFIX, 2 * TREE_ID, name);
+	snprintf(dir, sizeof(dir), PARENT "/" PREFIX "%.*s", 2 * TREE_ID, name);
+	name_socket(dir, path);
 	if (!os_own_dir(dir) || stat(dir, &st) == -1)
 		return;
 	seconds = (long)(time(NULL) - st.st_mtime);

@@ -106,8 +106,8 @@ void keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *t
 
 /*
  * keeper_release(k, slot, status): the channel of ${slot} is closed.  Make the
- * waiting process exit with ${status}.  If its stderr is used, replace stdout
- * and stderr by /dev/null.  If no process waits, do nothing.
+ * waiting process exit with ${status}.  If its stderr is used, use that of another
+ * channel, or /dev/null.  If no process waits, do nothing.
  * keeper_free(k): remove the socket and the directory.  NULL is harmless.
  */
 void keeper_release(struct keeper *k, unsigned slot, int status);

@@ -10,17 +10,16 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "base/poll.h"
-#include "base/tree.h"
 #include "relay.h"
 #include "spawn.h"
+#include "tunnel/dir.h"
 #include "tunnel/hops.h"
 #include "tunnel/master.h"
 
-#define DIR "/tmp/relay."
-#define PATH_SIZE 64 /* ssh binds a name that is 17 bytes longer, and then links it */
+#define PATH_SIZE (DIR_SIZE + 12) /* ssh binds a name that is 17 bytes longer first */
 #define THEIRS_SIZE 256
 #define LINE_SIZE 512
-#define ASK_MOST 2000000 /* us, for ssh -G */
+#define ASK_MOST 10000000 /* us, for ssh -V and ssh -G; Match exec may be slow */
 
 #define FIRST "-o ControlMaster=yes -o ControlPath=%s -o ControlPersist=no"
 
@@ -44,9 +43,10 @@ struct master {
 	size_t line_have;
 	bool answers; /* OpenSSH has printed its version or configuration */
 
-	char dir[PATH_SIZE], path[PATH_SIZE]; /* ours; path "": no ssh has used it */
-	unsigned count;                       /* of paths */
-	char theirs[THEIRS_SIZE];             /* the user's ControlPath; "": none */
+	struct dir dir;
+	char path[PATH_SIZE];     /* of our socket; "": no ssh has used it */
+	unsigned count;           /* of paths */
+	char theirs[THEIRS_SIZE]; /* the user's ControlPath; "": none */
 
 	struct hops first, further;
 	char first_options[sizeof(FIRST) + PATH_SIZE];
@@ -122,21 +122,12 @@ master_new(const struct hops *hops, struct children *kids, int64_t now)
 		return NULL;
 	m->asked = hops;
 	m->kids = kids;
-	m->in = -1;
+	m->in = m->dir.fd = -1;
 	m->until = now + ASK_MOST;
 	if (ask(m, run_version))
 		return m;
 	free(m);
 	return NULL;
-}
-
-static bool
-make_dir(struct master *m)
-{
-	if (tree_make(m->dir, sizeof(m->dir), DIR))
-		return true;
-	m->dir[0] = '\0';
-	return false;
 }
 
 static enum master_state
@@ -146,7 +137,7 @@ decide(struct master *m)
 		return MASTER_NONE;
 	if (m->theirs[0] != '\0')
 		return MASTER_THEIRS;
-	return make_dir(m) ? MASTER_OURS : MASTER_NONE;
+	return dir_make(&m->dir) ? MASTER_OURS : MASTER_NONE;
 }
 
 /* Only OpenSSH is run with -G: Dropbear's ssh ignores -G and logs in. */
@@ -256,6 +247,12 @@ master_is_known(const struct master *m)
 	return m == NULL || !is_asking(m);
 }
 
+bool
+master_is_usable(const struct master *m)
+{
+	return m != NULL && (m->state == MASTER_OURS || m->state == MASTER_THEIRS);
+}
+
 /* ---- the commands ---- */
 
 /*
@@ -267,7 +264,7 @@ rename_socket(struct master *m)
 {
 	if (m->path[0] != '\0')
 		unlink(m->path);
-	return (size_t)snprintf(m->path, sizeof(m->path), "%s/%u", m->dir, ++m->count) <
+	return (size_t)snprintf(m->path, sizeof(m->path), "%s/%u", m->dir.path, ++m->count) <
 	       sizeof(m->path);
 }
 
@@ -293,7 +290,7 @@ master_further(struct master *m)
 	struct hops_config config;
 	char why[512];
 
-	if (m == NULL || (m->state != MASTER_OURS && m->state != MASTER_THEIRS))
+	if (!master_is_usable(m))
 		return NULL;
 	config = m->asked->config;
 	config.options = m->further_options;
@@ -304,17 +301,21 @@ master_further(struct master *m)
 }
 
 void
+master_stop(struct master *m, int64_t now)
+{
+	if (m == NULL || !is_asking(m))
+		return;
+	os_close(&m->in);
+	spawn_release(m->child, now);
+	m->state = MASTER_NONE;
+}
+
+void
 master_free(struct master *m, int64_t now)
 {
 	if (m == NULL)
 		return;
-	if (is_asking(m)) {
-		os_close(&m->in);
-		spawn_release(m->child, now);
-	}
-	if (m->path[0] != '\0')
-		unlink(m->path);
-	if (m->dir[0] != '\0' && rmdir(m->dir) == -1)
-		log_say(LOG_NOTICE, "cannot remove %s: %s", m->dir, strerror(errno));
+	master_stop(m, now);
+	dir_remove(&m->dir);
 	free(m);
 }

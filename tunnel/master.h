@@ -1,8 +1,8 @@
 /*
  * tunnel/master.h - one login carries several channels: ssh's ControlMaster.
  *
- * The ssh of the first channel is the master.  Its socket is in a directory of
- * mode 0700 below /tmp.  The ssh of each further channel uses the login of the
+ * The ssh of the first channel is the master.  Its socket is in a directory
+ * of its own (dir.h).  The ssh of each further channel uses the login of the
  * master; without a master it fails, and does not log in.
  *
  * If the user's configuration of ssh has a ControlPath, the first ssh runs
@@ -37,6 +37,8 @@ struct pollset;
  *
  * master_is_known(m): Both answers were read, or the time is over.  NULL: true.
  *
+ * master_is_usable(m): Can there be further channels?  NULL: false.
+ *
  * master_first(m, hops):
  * Return the hops for the next start of the first channel: ${hops}, or a
  * changed copy.  ${m} owns the copy; it is valid until the next call.  NULL
@@ -45,14 +47,18 @@ struct pollset;
  * master_further(m):
  * Return the hops of a further channel.  NULL: there is no master.
  *
+ * master_stop(m, now): Do not wait for an answer any more.  NULL is harmless.
+ *
  * master_free(m, now): Remove the socket and its directory.  NULL is harmless.
  */
 struct master *master_new(const struct hops *hops, struct children *kids, int64_t now);
 void master_want(struct master *m, struct pollset *ps);
 void master_step(struct master *m, const struct pollset *ps);
 bool master_is_known(const struct master *m);
+bool master_is_usable(const struct master *m);
 const struct hops *master_first(struct master *m, const struct hops *hops);
 const struct hops *master_further(struct master *m);
+void master_stop(struct master *m, int64_t now);
 void master_free(struct master *m, int64_t now);
 
 #endif

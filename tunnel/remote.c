@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/poll.h"
+#include "mux/frame.h"
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
@@ -265,18 +266,22 @@ static struct remote_listener *
 new_listener(const struct remotes *tab, const char *text, uint16_t *code, char *why, size_t size)
 {
 	struct remote_listener *l = calloc(1, sizeof(*l));
-	char resolved[UNIXPATH_MAX];
+	char resolved[FRAME_TARGET + 1];
 
 	*code = MUX_NO_ROOM;
 	snprintf(why, size, "out of memory");
 	if (l == NULL)
 		return NULL;
-	if (command_resolve(tab->command, text, resolved, sizeof(resolved)))
-		text = resolved;
-	l->text = malloc(strlen(text) + 1);
+	*code = MUX_UNUSABLE;
+	snprintf(why, size, "this end has no directory @/, or the path is too long");
+	if (!command_resolve(tab->command, text, resolved, sizeof(resolved)))
+		goto fail;
+	*code = MUX_NO_ROOM;
+	snprintf(why, size, "out of memory");
+	l->text = malloc(strlen(resolved) + 1);
 	if (l->text == NULL)
 		goto fail;
-	strcpy(l->text, text);
+	strcpy(l->text, resolved);
 	*code = MUX_UNUSABLE;
 	if (!endpoint_parse(&l->at, l->text, true, why, size))
 		goto fail;

@@ -36,12 +36,6 @@ struct run {
 	char reason[END_SIZE + 1];
 };
 
-static bool
-has_blank(const char *word)
-{
-	return strpbrk(word, " \t\n") != NULL;
-}
-
 struct run *
 run_new(char *const *words)
 {
@@ -51,7 +45,7 @@ run_new(char *const *words)
 		return NULL;
 	r->words = words;
 	snprintf(r->name, sizeof(r->name), "%s",
-	    words[1] == NULL && has_blank(words[0]) ? "the command" : spawn_name(words));
+	    words[1] == NULL && command_is_line(words[0]) ? "the command" : spawn_name(words));
 	return r;
 }
 

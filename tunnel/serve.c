@@ -6,13 +6,13 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "mux/frame.h"
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
 #include "conn/conn.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
-#include "net/unixpath.h"
 #include "tunnel/command.h"
 #include "tunnel/keeper.h"
 #include "tunnel/remote.h"
@@ -67,20 +67,13 @@ refuse(struct stream *s, uint16_t code, const char *why)
 	stream_release(s);
 }
 
-/*
- * A target with one reference and its own copy of the path, in which "@/" is
- * replaced.  NULL: no memory.
- */
+/* A target with one reference and its own copy of the path.  NULL: no memory. */
 static struct dial_target *
 new_target(const struct serve *tab, const struct endpoint *to)
 {
-	char path[UNIXPATH_MAX] = "";
-	struct dial_target *t;
+	const char *path = to->kind == ENDPOINT_UNIX ? to->path : "";
+	struct dial_target *t = malloc(sizeof(*t) + strlen(path) + 1);
 
-	if (to->kind == ENDPOINT_UNIX &&
-	    !command_resolve(tab->command, to->path, path, sizeof(path)))
-		snprintf(path, sizeof(path), "%s", to->path);
-	t = malloc(sizeof(*t) + strlen(path) + 1);
 	if (t == NULL)
 		return NULL;
 	*t = *tab->target;
@@ -140,7 +133,7 @@ find_target(
 	const char *text = stream_target(s);
 	struct endpoint to = tab->target->to;
 	struct dial_target *t;
-	char own[ENDPOINT_NAME];
+	char own[ENDPOINT_NAME], resolved[FRAME_TARGET + 1];
 
 	endpoint_name(&to, own, sizeof(own));
 	*code = MUX_FORBIDDEN;
@@ -149,7 +142,10 @@ find_target(
 	if (tab->only_target)
 		return *text == '\0' || strcmp(text, own) == 0 ? tab->target : NULL;
 	*code = MUX_UNUSABLE;
-	if (!endpoint_parse(&to, text, false, why, size))
+	snprintf(why, size, "this end has no directory @/, or the path is too long");
+	if (!command_resolve(tab->command, text, resolved, sizeof(resolved)))
+		return NULL;
+	if (!endpoint_parse(&to, resolved, false, why, size))
 		return NULL;
 	snprintf(why, size, "a stream's target is a port or a socket path");
 	if (to.kind == ENDPOINT_STDIO)
@@ -227,15 +223,17 @@ serve_streams(struct serve *tab, struct mux *m, int64_t now)
 		if (begins(s, REMOTE_LISTEN) && tab->only_target)
 			refuse(s, MUX_FORBIDDEN,
 			    "this end connects to one target and does not listen");
+		else if (tab->only_target)
+			dial(tab, s, now);
 		else if (begins(s, REMOTE_LISTEN))
 			remote_listen(tab->remotes, s, now);
 		else if (begins(s, REMOTE_ACCEPT))
 			remote_wait(tab->remotes, s);
-		else if (strcmp(stream_target(s), COMMAND_TARGET) == 0 && !tab->only_target)
+		else if (strcmp(stream_target(s), COMMAND_TARGET) == 0)
 			command_open(tab->command, s);
-		else if (strcmp(stream_target(s), SERVE_ECHO) == 0 && !tab->only_target)
+		else if (strcmp(stream_target(s), SERVE_ECHO) == 0)
 			join_pipe(tab, s, true, now);
-		else if (begins(s, SERVE_SESSIONS) && !tab->only_target)
+		else if (begins(s, SERVE_SESSIONS))
 			list_sessions(tab, s, now);
 		else
 			dial(tab, s, now);

@@ -402,7 +402,6 @@ transport_want(struct transport *t, struct pollset *ps)
 		return;
 	}
 	fdpair_want(&t->wire, ps, is_used(t), t->state == TRANSPORT_OPEN && has_output(t));
-	pollset_until(ps, mux_deadline(t->mux));
 }
 
 static void
@@ -497,7 +496,6 @@ step_wire(struct transport *t, const struct pollset *ps)
 		start_draining(t, ps->now);
 	if (t->state == TRANSPORT_DRAINING && ps->now >= t->give_up_at)
 		lose(t, MUX_END, "its channel is not read any more");
-	mux_tick(t->mux, ps->now);
 }
 
 void

@@ -50,9 +50,8 @@ struct tunnel {
 	struct mux *mux;       /* NULL: TUNNEL_OVER, or TUNNEL_BACKOFF without a session */
 	struct keeper *keeper; /* far: keeps a session; NULL: there is none */
 	struct channels *channels;
-	unsigned slot; /* of the first channel, which this file starts */
-	bool asks;     /* TUNNEL_STARTING: it waits for channels_ask */
-	bool joins;    /* this channel continues the link of the last one */
+	bool asks;  /* TUNNEL_STARTING: it waits for channels_ask */
+	bool joins; /* this channel continues the link of the last one */
 	struct remotes *remotes;
 	struct serve *serve;
 	struct probes probes;
@@ -94,7 +93,7 @@ tunnel_name(const struct tunnel *t)
 const char *
 tunnel_banner(struct tunnel *t, size_t *n)
 {
-	char *banner = mux_banner(t->mux, t->slot, n);
+	char *banner = mux_banner(t->mux, channels_first_slot(t->channels), n);
 	size_t i;
 
 	if (banner == NULL)
@@ -342,6 +341,7 @@ static int
 start_near(struct tunnel *t, int64_t now)
 {
 	const struct tunnel_config *c = &t->config;
+	unsigned slot = channels_first_slot(t->channels);
 	struct transport *transport;
 
 	t->used = c->hops;
@@ -355,9 +355,9 @@ start_near(struct tunnel *t, int64_t now)
 			goto fail;
 	}
 	transport =
-	    transport_near(t->mux, t->slot, c->target, t->bootstrap, c->hops, t->connects > 0, now);
+	    transport_near(t->mux, slot, c->target, t->bootstrap, c->hops, t->connects > 0, now);
 	if (transport != NULL) {
-		channels_set(t->channels, t->slot, transport);
+		channels_set(t->channels, slot, transport);
 		return STATUS_OK;
 	}
 
@@ -376,7 +376,6 @@ new_link(struct tunnel *t, int64_t now)
 	t->mux = mux_new(t->config.role, MUX_MEMORY, host, now);
 	if (t->mux == NULL)
 		return false;
-	t->slot = 0;
 	if (t->config.hops != NULL)
 		mux_wait_peer_first(t->mux);
 	if (t->keeper != NULL)
@@ -390,6 +389,7 @@ static int
 start(struct tunnel *t, int64_t now)
 {
 	struct transport *transport;
+	unsigned slot = 0;
 	int status;
 
 	t->joins = t->mux != NULL;
@@ -398,23 +398,23 @@ start(struct tunnel *t, int64_t now)
 	t->reached_at = t->magic_at = 0;
 	t->wanted = false;
 	if (t->joins) {
-		t->slot = (unsigned)mux_down_slot(t->mux);
-		mux_attach(t->mux, t->slot, false, now);
+		slot = (unsigned)mux_down_slot(t->mux);
+		mux_attach(t->mux, slot, false, now);
 	} else if (!new_link(t, now)) {
 		log_say(LOG_ERROR, "cannot start a link: no memory");
 		return STATUS_SYSTEM;
 	}
-	channels_begin(t->channels, t->mux, t->slot);
+	channels_begin(t->channels, t->mux, slot);
 	if (t->config.role == MUX_NEAR) {
 		status = start_near(t, now);
 		if (t->joins && status != STATUS_OK)
-			mux_lost(t->mux, t->slot, MUX_NO_ROOM, "no memory or descriptors");
+			mux_lost(t->mux, slot, MUX_NO_ROOM, "no memory or descriptors");
 		return status;
 	}
 	transport = transport_far(t->mux);
 	if (transport == NULL)
 		return STATUS_LINK;
-	channels_set(t->channels, t->slot, transport);
+	channels_set(t->channels, slot, transport);
 	return STATUS_OK;
 }
 
@@ -525,12 +525,12 @@ log_upload(struct tunnel *t)
 static void
 watch_magic(struct tunnel *t, struct pollset *ps)
 {
-	if (mux_slot_state(t->mux, t->slot) != MUX_SLOT_STARTING)
+	if (mux_slot_state(t->mux, channels_first_slot(t->channels)) != MUX_SLOT_STARTING)
 		return;
 	if (t->magic_at == 0)
 		t->magic_at = ps->now + MAGIC_AFTER;
 	if (ps->now >= t->magic_at)
-		mux_lost(t->mux, t->slot, MUX_TIMEOUT,
+		mux_lost(t->mux, channels_first_slot(t->channels), MUX_TIMEOUT,
 		    "the relay there was started and does not answer: does a hop buffer its "
 		    "output until a line is complete (srun without -u)?");
 	pollset_until(ps, t->magic_at);
@@ -561,7 +561,8 @@ watch_start(struct tunnel *t, struct pollset *ps)
 	if ((t->connects == 0 && !t->config.probing) || mux_state(t->mux) == MUX_DEAD)
 		return;
 	if (ps->now >= give_up_at)
-		mux_lost(t->mux, t->slot, MUX_TIMEOUT, "no answer within two minutes");
+		mux_lost(t->mux, channels_first_slot(t->channels), MUX_TIMEOUT,
+		    "no answer within two minutes");
 	else
 		pollset_until(ps, give_up_at);
 }
@@ -645,6 +646,7 @@ static void
 be_over(struct tunnel *t, int status, const struct pollset *ps)
 {
 	t->status = status;
+	channels_stop(t->channels, ps->now);
 	free_link(t, ps);
 	keeper_free(t->keeper);
 	t->keeper = NULL;
@@ -1086,8 +1088,7 @@ take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 	drop_channel(t, (unsigned)slot, ps);
 	if (first) {
 		drop_lost_channels(t, ps);
-		t->slot = (unsigned)slot;
-		channels_begin(t->channels, t->mux, t->slot);
+		channels_begin(t->channels, t->mux, (unsigned)slot);
 		t->expires_at = 0;
 		t->state = TUNNEL_STARTING;
 	}
@@ -1095,6 +1096,8 @@ take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 	channels_set(
 	    t->channels, (unsigned)slot, transport_fds(t->mux, (unsigned)slot, c->in, c->out));
 	mux_feed(t->mux, (unsigned)slot, c->greeting, c->n, ps->now);
+	if (!channels_has(t->channels, (unsigned)slot))
+		drop_channel(t, (unsigned)slot, ps); /* no memory: release its process */
 }
 
 /* relay -n asks for the state of the session, or for its end. */

@@ -147,10 +147,10 @@ START_TEST(it_ends_with_its_stream_and_with_its_relay)
 		link_cut();
 	} else {
 		command_stop(command, pollset_clock());
-		command_stop(command, pollset_clock());
+		command_interrupt(command, pollset_clock());
 		turn_both();
 		ck_assert_ptr_nonnull(kids.first);
-		command_kill(command, pollset_clock());
+		command_interrupt(command, pollset_clock());
 	}
 	RUN_UNTIL(kids.first == NULL);
 	RUN_UNTIL(run_life(r) != RUN_ALIVE);
