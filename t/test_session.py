@@ -541,6 +541,34 @@ def test_stopped_while_it_joins(tunnel, far, echo, mark, tmp):
     wait_for(lambda: not rig.marked(mark), 8)
 
 
+LATE = """
+import os, subprocess, sys, time
+with subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE) as p:
+    while data := os.read(0, 65536):
+        if os.path.exists(sys.argv[1]):
+            time.sleep(0.3)
+        os.write(p.stdin.fileno(), data)
+    p.stdin.close()
+"""
+
+
+def test_last_bytes_that_are_late(tunnel, far, echo, mark, tmp):
+    """Goal: a clean stop ends the session, also if a command hop passes the last
+    bytes after the near side has closed the channel."""
+    with open(tmp + '/late.py', 'w') as f:
+        f.write(LATE)
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address,
+               far.here('python3 %s/late.py %s/flag' % (tmp, tmp)))
+    a = dial(r.address)
+    exchange(a, b'x')
+    lose(mark)
+    reconnected(r, 1)
+    exchange(a, b'y')
+    open(tmp + '/flag', 'w').close()
+    assert r.stop() == 0
+    wait_for(lambda: not rig.marked(mark), 5)
+
+
 def test_keeper_that_is_busy(tunnel, hosts, echo, mark):
     """Goal: while the queue of the keeper's socket is full, a later process
     waits without using the processor."""
