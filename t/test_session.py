@@ -546,7 +546,7 @@ import os, subprocess, sys, time
 with subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE) as p:
     while data := os.read(0, 65536):
         if os.path.exists(sys.argv[1]):
-            time.sleep(0.3)
+            time.sleep(0.1)
         os.write(p.stdin.fileno(), data)
     p.stdin.close()
 """

@@ -30,7 +30,7 @@
 #define FDS 4                    /* of a claim */
 #define ANSWER 256
 #define PLACE_MOST 60 /* s, from the directory to its socket */
-#define LATE 1000     /* ms, for the end of a channel that has no reader */
+#define LATE 2000     /* ms, for the end of a channel that has no reader */
 
 /* In us. */
 #define JOIN_MOST 15000000 /* for the near greeting, and for a busy keeper */
@@ -120,7 +120,7 @@ make_place(struct keeper *k)
 
 /*
  * Return the status that the keeper sends.  -1: the keeper has ended without
- * it, or the channel ${out} has lost its reader a second ago.  ${out} -1: no
+ * it, or the channel ${out} lost its reader two seconds ago.  ${out} -1: no
  * channel.
  *
  * The near side closes ${out} after BYE, which may still be in a pipe of a
