@@ -28,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "base/log.h"
 
 #ifndef PIPE_BUF /* POSIX: undefined if it differs from file to file */
@@ -94,16 +95,15 @@ open_file(const char *path)
 	int fd = open(path,
 	    O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
 	struct stat st;
-	int saved = EEXIST;
 
 	if (fd == -1)
 		return -1;
-	if (fstat(fd, &st) == -1)
-		saved = errno;
-	else if (S_ISCHR(st.st_mode) || st.st_uid == geteuid())
-		return fd;
-	close(fd);
-	errno = saved;
+	if (fstat(fd, &st) == 0) {
+		if (S_ISCHR(st.st_mode) || st.st_uid == geteuid())
+			return fd;
+		errno = EEXIST;
+	}
+	os_close(&fd);
 	return -1;
 }
 

@@ -36,9 +36,12 @@ os_setup(int fd)
 void
 os_close(int *fd)
 {
+	int saved = errno;
+
 	if (*fd != -1)
 		close(*fd);
 	*fd = -1;
+	errno = saved;
 }
 
 int

@@ -42,7 +42,8 @@ int os_setup(int fd);
 
 /*
  * os_close(fd):
- * Close the descriptor ${*fd} and set it to -1.  If it is -1, do nothing.
+ * Close the descriptor ${*fd}, set it to -1 and keep errno.  If it is -1, do
+ * nothing.
  */
 void os_close(int *fd);
 

@@ -602,7 +602,7 @@ restrict_files(const struct os_needs *needs)
 {
 	long version = syscall(RULESET, NULL, 0, 1 /* return the version */), r;
 	struct ruleset set = ruleset_of(version, needs->names);
-	int fd, saved;
+	int fd;
 
 	if (version == -1)
 		return -1;
@@ -614,9 +614,7 @@ restrict_files(const struct os_needs *needs)
 		r = allow_needs(fd, version, needs);
 	if (r == 0)
 		r = syscall(RESTRICT, fd, 0);
-	saved = errno;
-	close(fd);
-	errno = saved;
+	os_close(&fd);
 	return r == 0 ? version : -1;
 }
 

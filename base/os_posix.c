@@ -18,10 +18,8 @@
 static int
 with_flags(int fd)
 {
-	if (fd != -1 && os_setup(fd) == -1) {
-		close(fd);
-		return -1;
-	}
+	if (fd != -1 && os_setup(fd) == -1)
+		os_close(&fd);
 	return fd;
 }
 

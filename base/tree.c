@@ -58,19 +58,16 @@ remove_entry(int at, const char *name, int depth)
 static DIR *
 open_dir(int at, const char *name)
 {
-	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), saved;
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *d;
 
 	if (fd == -1)
 		return NULL;
 	fchmod(fd, 0700);
 	d = fdopendir(fd);
-	if (d != NULL)
-		return d;
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return NULL;
+	if (d == NULL)
+		os_close(&fd);
+	return d;
 }
 
 /* Remove all that is in the directory ${name} in ${at}. */

@@ -33,7 +33,7 @@ static int
 bind_tcp(const struct sockaddr *addr, socklen_t len)
 {
 	const struct sockaddr_in6 *in6 = (const void *)addr;
-	int fd = os_socket(addr->sa_family), on = 1, only, saved;
+	int fd = os_socket(addr->sa_family), on = 1, only;
 
 	if (fd == -1)
 		return -1;
@@ -43,12 +43,9 @@ bind_tcp(const struct sockaddr *addr, socklen_t len)
 		only = !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
 	}
-	if (bind(fd, addr, len) == 0 && listen(fd, OS_BACKLOG) == 0)
-		return fd;
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
+	if (bind(fd, addr, len) == -1 || listen(fd, OS_BACKLOG) == -1)
+		os_close(&fd);
+	return fd;
 }
 
 static in_port_t *
@@ -71,16 +68,13 @@ open_one(
     const struct sockaddr *addr, socklen_t len, struct listener *l, struct sockaddr_storage *bound)
 {
 	socklen_t bound_len = sizeof(*bound);
-	int saved;
 
 	memset(l, 0, sizeof(*l));
 	l->fd = bind_tcp(addr, len);
 	if (l->fd == -1)
 		return -1;
 	if (getsockname(l->fd, (struct sockaddr *)bound, &bound_len) == -1) {
-		saved = errno;
 		os_close(&l->fd);
-		errno = saved;
 		return -1;
 	}
 	l->check_uid = addr_is_loopback((struct sockaddr *)bound);

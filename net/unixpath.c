@@ -167,16 +167,14 @@ unixpath_link_dir(const char *path, char *dst)
 int
 unixpath_connect(int fd, const char *path)
 {
-	int r = call_path(connect, fd, path), other, saved;
+	int r = call_path(connect, fd, path), other;
 
 	if (r == 0 || errno != ECONNREFUSED)
 		return r;
 	other = socket(AF_UNIX, SOCK_DGRAM, 0);
-	if (other == -1)
-		return -1;
-	saved = call_path(connect, other, path) == 0 || errno == EPROTOTYPE ? EAGAIN : errno;
-	close(other);
-	errno = saved;
+	if (other != -1 && (call_path(connect, other, path) == 0 || errno == EPROTOTYPE))
+		errno = EAGAIN;
+	os_close(&other);
 	return -1;
 }
 
@@ -302,17 +300,10 @@ open_lock(const char *path)
 static int
 try_lock(struct place *p)
 {
-	int saved;
-
 	p->lock_fd = open_lock(p->lock);
-	if (p->lock_fd == -1)
-		return -1;
-	if (os_lock(p->lock_fd, p->lock) == 0)
-		return 0;
-	saved = errno;
-	os_close(&p->lock_fd);
-	errno = saved;
-	return -1;
+	if (p->lock_fd != -1 && os_lock(p->lock_fd, p->lock) == -1)
+		os_close(&p->lock_fd);
+	return p->lock_fd == -1 ? -1 : 0;
 }
 
 /*
@@ -407,10 +398,10 @@ listen_beside(const struct place *p, struct unixpath *file)
 
 	remove_left(p->temp);
 	fd = os_socket(AF_UNIX);
-	if (fd == -1)
+	if (fd == -1 || bind_private(fd, p->temp) == -1) {
+		os_close(&fd);
 		return -1;
-	if (bind_private(fd, p->temp) == -1)
-		goto fail;
+	}
 	if (listen(fd, OS_BACKLOG) == 0 && lstat(p->temp, &st) == 0) {
 		file->dev = st.st_dev;
 		file->ino = st.st_ino;
@@ -418,10 +409,6 @@ listen_beside(const struct place *p, struct unixpath *file)
 	}
 	saved = errno;
 	unlink(p->temp);
-	errno = saved;
-
-fail:
-	saved = errno;
 	close(fd);
 	errno = saved;
 	return -1;
