@@ -68,11 +68,7 @@ enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, REPORT, PIPES };
 static int
 set_up(int fd[2], int ours)
 {
-	if (fcntl(fd[!ours], F_SETFD, FD_CLOEXEC) != -1 && os_setup(fd[ours]) != -1)
-		return 0;
-	os_close(&fd[0]);
-	os_close(&fd[1]);
-	return -1;
+	return fcntl(fd[!ours], F_SETFD, FD_CLOEXEC) == -1 ? -1 : os_setup(fd[ours]);
 }
 
 static int
@@ -99,10 +95,6 @@ make_sockets(int fd[2], int ours)
 static int
 make_pipes(int pipes[PIPES][2], unsigned flags)
 {
-	int i;
-
-	for (i = 0; i < PIPES; i++)
-		pipes[i][0] = pipes[i][1] = -1;
 	if ((flags & SPAWN_WIRE) != 0 && make_sockets(pipes[TO_STDIN], 1) == -1)
 		return -1;
 	if ((flags & (SPAWN_WIRE | SPAWN_ALONE)) == 0 && make_pipe(pipes[TO_STDIN], 1) == -1)
@@ -143,24 +135,38 @@ keep_pipes(struct child *c, int pipes[PIPES][2])
 /* ---- starting ---- */
 
 static struct child *
-new_child(const char *name)
+new_child(const char *name, int pipes[PIPES][2])
 {
 	struct child *c = calloc(1, sizeof(*c));
 
 	if (c == NULL)
 		return NULL;
+	memset(pipes, -1, PIPES * sizeof(pipes[0]));
 	c->in = c->out = c->stderr_fd = c->report = c->slot = -1;
 	c->deadline = NEVER;
 	snprintf(c->name, sizeof(c->name), "%s", name);
 	return c;
 }
 
-static void
+static struct child *
 add_child(struct children *kids, struct child *c)
 {
 	c->kids = kids;
 	c->next = kids->first;
 	kids->first = c;
+	return c;
+}
+
+/* Undo new_child and make_pipes, and keep errno.  Return NULL. */
+static struct child *
+give_up(struct child *c, int pipes[PIPES][2])
+{
+	int saved = errno;
+
+	close_pipes(pipes);
+	free(c);
+	errno = saved;
+	return NULL;
 }
 
 /*
@@ -244,17 +250,14 @@ spawn_name(char *const argv[])
 struct child *
 spawn_file(struct children *kids, const char *path, char *const argv[], unsigned flags)
 {
-	struct child *c = new_child(last_part(path));
-	int pipes[PIPES][2], saved;
+	int pipes[PIPES][2];
+	struct child *c = new_child(last_part(path), pipes);
 	pid_t self = getpid();
 
 	if (c == NULL)
 		return NULL;
-	if (make_pipes(pipes, flags) == -1)
-		goto fail;
-	c->pid = fork_child();
-	if (c->pid == -1)
-		goto fail;
+	if (make_pipes(pipes, flags) == -1 || (c->pid = fork_child()) == -1)
+		return give_up(c, pipes);
 	if (c->pid == 0) {
 		os_follow(self);
 		if ((flags & SPAWN_QUIET) != 0)
@@ -265,16 +268,7 @@ spawn_file(struct children *kids, const char *path, char *const argv[], unsigned
 	}
 	keep_pipes(c, pipes);
 	c->captured = (flags & (SPAWN_CAPTURE | SPAWN_ALONE)) != 0;
-	c->state = SPAWN_STARTING;
-	add_child(kids, c);
-	return c;
-
-fail:
-	saved = errno;
-	close_pipes(pipes);
-	free(c);
-	errno = saved;
-	return NULL;
+	return add_child(kids, c);
 }
 
 struct child *
@@ -286,16 +280,13 @@ spawn_start(struct children *kids, char *const argv[], unsigned flags)
 struct child *
 spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const void *arg)
 {
-	struct child *c = new_child("");
-	int from[2] = { -1, -1 }, saved;
+	int pipes[PIPES][2], *from = pipes[FROM_STDOUT];
+	struct child *c = new_child("", pipes);
 
 	if (c == NULL)
 		return NULL;
-	if (make_pipe(from, 0) == -1)
-		goto fail;
-	c->pid = fork_child();
-	if (c->pid == -1)
-		goto fail;
+	if (make_pipe(from, 0) == -1 || (c->pid = fork_child()) == -1)
+		return give_up(c, pipes);
 	if (c->pid == 0) {
 		/* Connections that relay closes must not stay open here. */
 		if (dup2(from[1], STDIN_FILENO) != -1) {
@@ -307,16 +298,7 @@ spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const vo
 	os_close(&from[1]);
 	c->in = from[0];
 	c->state = SPAWN_RUNS;
-	add_child(kids, c);
-	return c;
-
-fail:
-	saved = errno;
-	os_close(&from[0]);
-	os_close(&from[1]);
-	free(c);
-	errno = saved;
-	return NULL;
+	return add_child(kids, c);
 }
 
 static int
