@@ -36,7 +36,7 @@
 /* Pauses before the next attempt, in us. */
 #define PAUSE_FIRST 20000 /* doubled up to PAUSE_MAX */
 #define PAUSE_MAX 500000
-#define PAUSE_FULL 100000  /* the system has no descriptor or memory left */
+#define PAUSE_FULL 100000  /* no descriptor, memory or look-up is left */
 #define PAUSE_BACKLOG 5000 /* the backlog of a Unix listener is full */
 
 enum step { RESOLVING, CONNECTING, STARTING, PAUSING, DONE, FAILED };
@@ -60,14 +60,6 @@ struct dial {
 };
 
 static void begin(struct dial *d, int64_t now);
-
-static void
-drop_child(struct dial *d, int64_t now)
-{
-	if (d->child != NULL)
-		spawn_release(d->child, now);
-	d->child = NULL;
-}
 
 static void
 pause_until(struct dial *d, int64_t when)
@@ -102,12 +94,12 @@ is_system_full(int err)
 	return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
 }
 
-/* If the system or a backlog is full, retry soon, but not after full_until. */
+/* If something is full, retry soon, but not after full_until. */
 static bool
 retry_if_full(struct dial *d, int err, int64_t now)
 {
-	bool full = is_system_full(err);
-	/* EAGAIN: see unixpath_connect. */
+	/* EBUSY: see lookup_start.  EAGAIN: see unixpath_connect. */
+	bool full = is_system_full(err) || err == EBUSY;
 	bool backlog = err == EAGAIN && d->to->kind != ENDPOINT_COMMAND;
 
 	if ((!full && !backlog) || now >= d->full_until)
@@ -123,17 +115,9 @@ resolve(struct dial *d, int64_t now)
 
 	d->cached = false;
 	d->lookup = *shared != NULL ? lookup_join(*shared) : lookup_start(d->target->kids, d->to);
-	if (d->lookup == NULL && errno == EBUSY && now < d->full_until) {
-		pause_until(d, now + PAUSE_FIRST);
-		return;
-	}
-	if (d->lookup == NULL && errno == EBUSY) {
-		d->gai = EAI_AGAIN;
-		attempt_failed(d, now);
-		return;
-	}
 	if (d->lookup == NULL) {
 		d->err = errno;
+		d->gai = errno == EBUSY ? EAI_AGAIN : 0;
 		if (!retry_if_full(d, d->err, now))
 			attempt_failed(d, now);
 		return;
@@ -151,14 +135,6 @@ leave_lookup(struct dial *d, int64_t now)
 		d->target->lookup = NULL;
 	lookup_free(d->lookup, now);
 	d->lookup = NULL;
-}
-
-static void
-close_fd(struct dial *d)
-{
-	if (d->fd != -1)
-		close(d->fd);
-	d->fd = -1;
 }
 
 /*
@@ -190,7 +166,7 @@ connect_ended(struct dial *d, int err)
 		return true;
 	}
 	d->err = err;
-	close_fd(d);
+	os_close(&d->fd);
 	return false;
 }
 
@@ -234,7 +210,7 @@ connect_next(struct dial *d, int64_t now)
 			return;
 		}
 		if (e != 0)
-			close_fd(d);
+			os_close(&d->fd);
 		if (retry_if_full(d, e, now)) {
 			d->err = e;
 			return;
@@ -411,19 +387,14 @@ int
 dial_status(const struct dial *d)
 {
 	int err = dial_errno(d);
+	bool command = d->to->kind == ENDPOINT_COMMAND;
 
-	if (is_system_full(err))
+	/* EAGAIN of fork: the user has no process left. */
+	if (is_system_full(err) || (command && err == EAGAIN))
 		return STATUS_SYSTEM;
-	if (d->to->kind != ENDPOINT_COMMAND)
+	if (!command)
 		return STATUS_CONNECT;
-	switch (err) {
-	case EAGAIN: /* of fork */
-		return STATUS_SYSTEM;
-	case ENOENT:
-		return STATUS_NOTFOUND;
-	default:
-		return STATUS_NOEXEC;
-	}
+	return err == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC;
 }
 
 int
@@ -530,8 +501,9 @@ dial_free(struct dial *d, int64_t now)
 {
 	if (d == NULL)
 		return;
-	close_fd(d);
-	drop_child(d, now);
+	os_close(&d->fd);
+	if (d->child != NULL)
+		spawn_release(d->child, now);
 	leave_lookup(d, now);
 	free(d);
 }
