@@ -348,8 +348,8 @@ step_handshake(struct conns *tab, struct conn *c, const struct pollset *ps)
 {
 	int err;
 
-	if (!side_readable(&c->a, ps)) {
-		err = side_failed(&c->a, ps);
+	if (!fdpair_readable(&c->a.fds, ps)) {
+		err = fdpair_failed(&c->a.fds, ps);
 		if (err != 0 || ps->now >= c->handshake_until)
 			close_conn(c, err != 0, false, MUX_RESET, "", ps->now);
 		return;
@@ -377,7 +377,8 @@ step_request(struct conn *c, const struct pollset *ps)
 	if (stream_is_closed(s)) {
 		log_far_reason(c, s);
 		refuse_client(c, stream_code(s), ps->now);
-	} else if (side_failed(&c->a, ps) != 0 || (stream_is_opened(s) && !reply(c, MUX_END))) {
+	} else if (fdpair_failed(&c->a.fds, ps) != 0 ||
+		   (stream_is_opened(s) && !reply(c, MUX_END))) {
 		cut(c, STATUS_BROKEN, MUX_RESET, "", ps->now);
 	} else if (stream_is_opened(s)) {
 		free(c->socks);
@@ -401,7 +402,7 @@ client_failed(struct conn *c, const struct pollset *ps)
 		return mux_errno_of(stream_code(s));
 	if (s != NULL)
 		return stream_is_closed(s) && stream_rx(s)->used == 0 ? EPIPE : 0;
-	err = side_failed(&c->a, ps);
+	err = fdpair_failed(&c->a.fds, ps);
 	return err == EPIPE && c->a.fds.single && fdpair_has_unread(&c->a.fds) ? 0 : err;
 }
 
@@ -566,9 +567,9 @@ move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 	half_update(&c->ab);
 	half_update(&c->ba);
 	there = pump(&c->ab,
-	    fresh ? c->a.stream == NULL && !c->a.fds.in_blocks : side_readable(&c->a, ps),
-	    side_writable(&c->b, ps), chunks);
-	back = pump(&c->ba, side_readable(&c->b, ps), side_writable(&c->a, ps), chunks);
+	    fresh ? c->a.stream == NULL && !c->a.fds.in_blocks : fdpair_readable(&c->a.fds, ps),
+	    fdpair_writable(&c->b.fds, ps), chunks);
+	back = pump(&c->ba, fdpair_readable(&c->b.fds, ps), fdpair_writable(&c->a.fds, ps), chunks);
 	if (there > 0 || back > 0)
 		c->bulk = there >= BULK || back >= BULK;
 	flush(c, &c->ab, &c->ba, ps->now);
@@ -660,9 +661,9 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		return;
 	}
 	if (e->fds.single && from->state == HALF_OPEN && half_wants_read(from) &&
-	    side_readable(e, ps))
+	    fdpair_readable(&e->fds, ps))
 		return;
-	err = side_failed(e, ps);
+	err = fdpair_failed(&e->fds, ps);
 	if (err == EPIPE && !e->fds.tcp)
 		half_break(to, EPIPE, true);
 	else
@@ -958,9 +959,9 @@ static void
 want_side(struct side *e, struct pollset *ps, bool reads, bool writes)
 {
 	if (e->err != 0 && !reads)
-		side_unwatch(e);
+		fdpair_unwatch(&e->fds);
 	else
-		side_want(e, ps, reads, writes);
+		fdpair_want(&e->fds, ps, reads, writes);
 }
 
 static void
@@ -970,11 +971,11 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 	pollset_until(ps, side_check_at(&c->b));
 	switch (c->state) {
 	case CONN_HANDSHAKING:
-		side_want(&c->a, ps, tab->mux != NULL, false);
+		fdpair_want(&c->a.fds, ps, tab->mux != NULL, false);
 		pollset_until(ps, c->handshake_until);
 		break;
 	case CONN_CONNECTING:
-		side_want(&c->a, ps, false, false);
+		fdpair_want(&c->a.fds, ps, false, false);
 		if (c->dial != NULL)
 			dial_want(c->dial, ps);
 		break;
@@ -997,7 +998,7 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 static bool
 has_event(const struct conn *c, const struct pollset *ps)
 {
-	return c->dirty || side_has_event(&c->a, ps) || side_has_event(&c->b, ps);
+	return c->dirty || fdpair_has_event(&c->a.fds, ps) || fdpair_has_event(&c->b.fds, ps);
 }
 
 static void
@@ -1044,8 +1045,8 @@ settle_watch(struct conns *tab, struct conn *c, const struct pollset *ps)
 	else if (!waits_for_time(c) && !c->dirty &&
 		 watch_to_idle(&tab->watches, &c->watch, ps->now)) {
 		/* A later turn without a poll of it would find old events. */
-		side_unwatch(&c->a);
-		side_unwatch(&c->b);
+		fdpair_unwatch(&c->a.fds);
+		fdpair_unwatch(&c->b.fds);
 	}
 	c->served = false;
 }

@@ -198,6 +198,12 @@ fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes)
 }
 
 bool
+fdpair_has_event(const struct fdpair *e, const struct pollset *ps)
+{
+	return (pollset_ready(ps, e->in_slot) | pollset_ready(ps, e->out_slot)) != 0;
+}
+
+bool
 fdpair_readable(const struct fdpair *e, const struct pollset *ps)
 {
 	return e->wants_in &&

@@ -30,7 +30,11 @@ struct fdpair {
 	int64_t check_at;           /* next fdpair_failed without an event; INT64_MAX: none */
 };
 
-/* fdpair_none(e): Make ${e} a side without descriptors. */
+/*
+ * fdpair_none(e):
+ * Make ${e} a side without descriptors.  It is never watched, has no event and
+ * never fails.
+ */
 void fdpair_none(struct fdpair *e);
 
 /*
@@ -66,9 +70,13 @@ void fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes);
 void fdpair_unwatch(struct fdpair *e);
 
 /*
+ * fdpair_has_event(e, ps):
+ * Has poll reported anything?
+ *
  * fdpair_readable(e, ps), fdpair_writable(e, ps):
  * Has poll reported that read(2) or write(2) will not block?  An error counts.
  */
+bool fdpair_has_event(const struct fdpair *e, const struct pollset *ps);
 bool fdpair_readable(const struct fdpair *e, const struct pollset *ps);
 bool fdpair_writable(const struct fdpair *e, const struct pollset *ps);
 

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/os.h"
-#include "base/poll.h"
 #include "mux/mux.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
@@ -34,43 +33,6 @@ side_of_stream(struct stream *s)
 	side_none(&e);
 	e.stream = s;
 	return e;
-}
-
-void
-side_want(struct side *e, struct pollset *ps, bool reads, bool writes)
-{
-	if (e->stream == NULL)
-		fdpair_want(&e->fds, ps, reads, writes);
-}
-
-void
-side_unwatch(struct side *e)
-{
-	fdpair_unwatch(&e->fds);
-}
-
-bool
-side_readable(const struct side *e, const struct pollset *ps)
-{
-	return e->stream == NULL && fdpair_readable(&e->fds, ps);
-}
-
-bool
-side_writable(const struct side *e, const struct pollset *ps)
-{
-	return e->stream == NULL && fdpair_writable(&e->fds, ps);
-}
-
-bool
-side_has_event(const struct side *e, const struct pollset *ps)
-{
-	return (pollset_ready(ps, e->fds.in_slot) | pollset_ready(ps, e->fds.out_slot)) != 0;
-}
-
-int
-side_failed(struct side *e, const struct pollset *ps)
-{
-	return e->stream == NULL ? fdpair_failed(&e->fds, ps) : 0;
 }
 
 int64_t

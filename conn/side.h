@@ -13,7 +13,7 @@
 #include "mux/mux.h"
 
 struct side {
-	struct fdpair fds;     /* all -1 if this side is a stream */
+	struct fdpair fds;     /* fdpair_none if this side is a stream */
 	struct stream *stream; /* NULL: this side is fds */
 	int err;               /* this side was reset: an errno value; or 0 */
 };
@@ -29,35 +29,8 @@ struct side side_of_fds(const struct fdpair *fds);
 struct side side_of_stream(struct stream *s);
 
 /*
- * side_want(e, ps, reads, writes):
- * Watch ${e} in this turn: for a failure always, for input if ${reads}, for
- * room if ${writes}.  A stream is watched by the mux.
- */
-void side_want(struct side *e, struct pollset *ps, bool reads, bool writes);
-
-/* side_unwatch(e): ${e} is not watched in this turn. */
-void side_unwatch(struct side *e);
-
-/*
- * side_readable(e, ps), side_writable(e, ps), side_has_event(e, ps):
- * Has poll reported that ${e} is readable, writable, or anything at all?  False
- * for a stream.
- */
-bool side_readable(const struct side *e, const struct pollset *ps);
-bool side_writable(const struct side *e, const struct pollset *ps);
-bool side_has_event(const struct side *e, const struct pollset *ps);
-
-/*
- * side_failed(e, ps):
- * Return 0 without a failure, or if ${e} is a stream.  EPIPE: bytes that
- * are written to ${e} have no reader any more.  Another errno value: ${e} was
- * reset.
- */
-int side_failed(struct side *e, const struct pollset *ps);
-
-/*
  * side_check_at(e):
- * Return the time at which to call side_failed even if poll reports no event.
+ * Return the time at which to call fdpair_failed even if poll reports no event.
  * INT64_MAX: poll reports each failure.
  */
 int64_t side_check_at(const struct side *e);
