@@ -152,10 +152,7 @@ to_name(const struct conn *c, char *dst)
 static const char *
 side_name(const struct conn *c, const struct side *e, char *dst)
 {
-	if (e == &c->b)
-		return to_name(c, dst);
-	snprintf(dst, ENDPOINT_NAME, "%s", c->from);
-	return dst;
+	return e == &c->b ? to_name(c, dst) : c->from;
 }
 
 static bool
@@ -435,17 +432,10 @@ take_target(struct conn *c, int64_t now)
 	c->state = CONN_OPEN;
 }
 
-static uint16_t
-dial_code(const struct dial *d)
-{
-	int err = dial_errno(d);
-
-	return err == 0 ? MUX_NO_NAME : mux_code_of(err);
-}
-
 static void
 dial_failed(struct conn *c, int64_t now)
 {
+	int err = dial_errno(c->dial);
 	char why[ENDPOINT_NAME + 512];
 
 	dial_explain(c->dial, why, sizeof(why));
@@ -454,7 +444,7 @@ dial_failed(struct conn *c, int64_t now)
 		log_say(LOG_INFO, "%s", why);
 	else
 		log_failure("%s", why);
-	cut(c, dial_status(c->dial), dial_code(c->dial), why, now);
+	cut(c, dial_status(c->dial), err == 0 ? MUX_NO_NAME : mux_code_of(err), why, now);
 }
 
 static void
@@ -504,17 +494,6 @@ pump(struct half *h, bool readable, bool writable, int chunks)
 }
 
 /*
- * Write although poll has not reported that the sink is writable.  poll reports
- * that only when much of the socket's buffer is free.  A slow reader frees less
- * at a time.
- */
-static void
-write_unpolled(struct half *h)
-{
-	half_write(h, true);
-}
-
-/*
  * The peer of a stream has stopped reading, and ${in} holds bytes that the peer
  * sent.  The peer waits for their delivery, perhaps with a limit (stuck).
  * ${out} is the half to the peer.
@@ -533,9 +512,11 @@ flushes(const struct conn *c)
 }
 
 /*
- * If is_flushing, write what the peer waits for, every FLUSH_EVERY.  Bytes that
- * the peer of a TCP sink has not acknowledged are not delivered yet.  If their
- * number changes, a CREDIT frame reports the progress.
+ * If is_flushing, write what the peer waits for, every FLUSH_EVERY, even if
+ * poll has not reported that the sink is writable.  poll reports that only when
+ * much of the socket's buffer is free, and a slow reader frees less at a time.
+ * Bytes that the peer of a TCP sink has not acknowledged are not delivered yet.
+ * If their number changes, a CREDIT frame reports the progress.
  */
 static void
 flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
@@ -546,7 +527,7 @@ flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
 		return;
 	c->flush_at = now + FLUSH_EVERY;
 	c->flushes++;
-	write_unpolled(in);
+	half_write(in, true);
 	unsent = side_unsent(in->dst);
 	if (unsent == c->unsent)
 		return;
@@ -789,7 +770,7 @@ is_stuck(struct conn *c, int64_t now)
 
 	if (!in->src->fds.stdio || out->state != HALF_BROKEN || !ended)
 		return false;
-	write_unpolled(in);
+	half_write(in, true); /* without poll, as in flush() */
 	return is_stalled(c, stuck_limit(c, in), now);
 }
 
@@ -929,12 +910,6 @@ waits_for_time(const struct conn *c)
 	       (c->state == CONN_OPEN && flushes(c));
 }
 
-static bool
-has_reset(const struct conn *c)
-{
-	return c->a.err != 0 || c->b.err != 0;
-}
-
 /*
  * While bytes are unread, a poll of macOS does not report a hang-up that comes
  * during its wait.  The next poll does.
@@ -951,7 +926,7 @@ stall_check(const struct conn *c)
 {
 	if (side_is_down(&c->a) || side_is_down(&c->b))
 		return DOWN_CHECK;
-	return has_reset(c) ? UNSENT_CHECK : STALL_CHECK;
+	return c->a.err != 0 || c->b.err != 0 ? UNSENT_CHECK : STALL_CHECK;
 }
 
 /* poll would report a reset in each turn until the other side has all bytes. */
