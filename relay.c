@@ -183,7 +183,10 @@ close_all(struct relay *r, int status)
 		return;
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, status, r->ps.now);
-	tunnel_stop(r->tunnel, status);
+	if (r->probe != NULL)
+		probe_run_stop(r->probe);
+	else
+		tunnel_stop(r->tunnel, status);
 }
 
 /* ---- start ---- */
@@ -487,18 +490,12 @@ accept_connections(struct relay *r)
 static void
 stop(struct relay *r, int sig)
 {
-	int status = r->opt.from.kind == ENDPOINT_STDIO ? STATUS_SIGNAL + sig : STATUS_OK;
+	const struct options *o = &r->opt;
+	bool stdio = o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO;
 
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
-	if (r->probe == NULL && stop_run(r, status))
-		return;
 	command_interrupt(r->command, r->ps.now);
-	listeners_close(&r->listeners);
-	conn_stop(&r->conns, STATUS_SIGNAL + sig, r->ps.now);
-	if (r->probe != NULL)
-		probe_run_stop(r->probe);
-	else
-		tunnel_stop(r->tunnel, status);
+	close_all(r, stdio ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
@@ -609,19 +606,15 @@ link_up(struct relay *r)
 static void
 forward_refused(struct relay *r, struct forward *f)
 {
-	if (r->run != NULL && f->kind == FORWARD_NEAR) {
-		f->state = FORWARD_RETRY;
-		f->retry_at = r->ps.now + WAIT_PAUSE;
-		pollset_until(&r->ps, f->retry_at);
+	bool waits = r->run != NULL && f->kind == FORWARD_NEAR;
+
+	if (!waits && !r->ready) {
+		close_all(r, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
 		return;
 	}
-	if (r->ready) {
-		f->state = FORWARD_RETRY;
-		f->retry_at = r->ps.now + ASK_AGAIN;
-		pollset_until(&r->ps, f->retry_at);
-		return;
-	}
-	close_all(r, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
+	f->state = FORWARD_RETRY;
+	f->retry_at = r->ps.now + (waits ? WAIT_PAUSE : ASK_AGAIN);
+	pollset_until(&r->ps, f->retry_at);
 }
 
 static void
