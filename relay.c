@@ -302,28 +302,33 @@ report_ready(struct relay *r)
 static int
 start_stdio(struct relay *r)
 {
-	struct fdpair fds;
 	struct side a;
 
 	/* Before fdpair_stdio, which changes the flags of stdin and stdout. */
 	if (!daemon_write_pid(&r->daemon))
 		return STATUS_SYSTEM;
-	if (fdpair_stdio(&fds) == -1) {
-		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
-		return STATUS_SYSTEM;
-	}
-	a = side_of_fds(&fds);
-	if (conn_dial(&r->conns, &a, "stdio", &r->opt.target, pollset_clock()))
+	side_none(&a);
+	if (fdpair_stdio(&a.fds) == 0 &&
+	    conn_dial(&r->conns, &a, "stdio", &r->opt.target, pollset_clock()))
 		return STATUS_OK;
-	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
-	fdpair_close(&fds, false);
+	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
+	fdpair_close(&a.fds, false);
 	return STATUS_SYSTEM;
 }
 
+/* Listen on FROM, or on the sources of -L and -D.  Return an exit status. */
 static int
-listen_on(struct relay *r, const struct endpoint *from, const struct forward *f)
+listen_here(struct relay *r)
 {
-	if (listeners_add(&r->listeners, from, r->opt.any_uid, f))
+	const struct options *o = &r->opt;
+	bool ok = o->n_forwards > 0 || o->from.kind == ENDPOINT_STDIO ||
+		  listeners_add(&r->listeners, &o->from, o->any_uid, NULL);
+	const struct forward *f;
+
+	for (f = o->forwards; ok && f < o->forwards + o->n_forwards; f++)
+		if (f->kind == FORWARD_NEAR || f->kind == FORWARD_SOCKS)
+			ok = listeners_add(&r->listeners, &f->from, o->any_uid, f);
+	if (ok)
 		return STATUS_OK;
 	listeners_close(&r->listeners);
 	return STATUS_LISTEN;
@@ -341,18 +346,6 @@ open_control(struct relay *r)
 	};
 
 	r->control = control_open(&view);
-}
-
-static int
-listen_for_forwards(struct relay *r)
-{
-	const struct forward *f;
-	int status = STATUS_OK;
-
-	for (f = r->opt.forwards; f < r->opt.forwards + r->opt.n_forwards; f++)
-		if (status == STATUS_OK && (f->kind == FORWARD_NEAR || f->kind == FORWARD_SOCKS))
-			status = listen_on(r, &f->from, f);
-	return status;
 }
 
 static int
@@ -382,13 +375,9 @@ static int
 start_link(struct relay *r)
 {
 	const struct options *o = &r->opt;
-	int status = STATUS_OK;
+	int status = listen_here(r);
 	char path[HOPS_PATH], text[256];
 
-	if (o->mode == MODE_TUNNEL)
-		status = listen_for_forwards(r);
-	else if (o->mode == MODE_LINK_NEAR && o->from.kind != ENDPOINT_STDIO)
-		status = listen_on(r, &o->from, NULL);
 	if (status != STATUS_OK)
 		return status;
 	if (options_listens(o))
@@ -413,7 +402,7 @@ start(struct relay *r)
 		return start_link(r);
 	if (r->opt.from.kind == ENDPOINT_STDIO)
 		return start_stdio(r);
-	status = listen_on(r, &r->opt.from, NULL);
+	status = listen_here(r);
 	if (status != STATUS_OK)
 		return status;
 	open_control(r);
@@ -434,36 +423,38 @@ accepts(const struct relay *r)
 	return r->ready && (r->tunnel == NULL || tunnel_state(r->tunnel) == TUNNEL_UP);
 }
 
-/* Join ${c} to a stream of the link. */
+/*
+ * Join ${a} to a stream of the link, for the forward ${f}; NULL: none.  Return
+ * false with errno set if the memory runs out.
+ */
 static bool
-join_stream(struct relay *r, const struct accepted *c)
+join_stream(struct relay *r, const struct side *a, const char *name, const struct forward *f)
 {
-	const struct forward *f = c->use;
-	struct side b;
+	struct side b = side_of_stream(tunnel_open(r->tunnel, f == NULL ? "" : f->to_text));
 
-	if (f != NULL && f->kind == FORWARD_SOCKS)
-		return conn_socks(&r->conns, &c->side, c->name, r->ps.now);
-	b = side_of_stream(tunnel_open(r->tunnel, f == NULL ? "" : f->to_text));
-	if (b.stream == NULL)
-		return false;
-	if (conn_join(&r->conns, &c->side, c->name, &b, r->ps.now))
+	if (b.stream != NULL && conn_join(&r->conns, a, name, &b, r->ps.now))
 		return true;
 	side_close(&b, true, MUX_NO_ROOM, "out of memory");
+	errno = ENOMEM;
 	return false;
 }
 
 static void
 join(struct relay *r, struct accepted *c)
 {
-	bool linked = r->tunnel != NULL;
+	const struct forward *f = c->use;
+	bool linked = r->tunnel != NULL, joined;
 
-	if (linked && join_stream(r, c))
+	if (!linked)
+		joined = conn_dial(&r->conns, &c->side, c->name, &r->opt.target, r->ps.now);
+	else if (f != NULL && f->kind == FORWARD_SOCKS)
+		joined = conn_socks(&r->conns, &c->side, c->name, r->ps.now);
+	else
+		joined = join_stream(r, &c->side, c->name, f);
+	if (joined && r->opt.target.to.kind == ENDPOINT_STDIO)
+		listeners_close(&r->listeners);
+	if (joined)
 		return;
-	if (!linked && conn_dial(&r->conns, &c->side, c->name, &r->opt.target, r->ps.now)) {
-		if (r->opt.target.to.kind == ENDPOINT_STDIO)
-			listeners_close(&r->listeners);
-		return;
-	}
 	if (linked)
 		log_say(LOG_NOTICE,
 		    "refused %s: the link cannot carry more than its %zu connections", c->name,
@@ -544,20 +535,16 @@ sweep(struct relay *r)
 static void
 join_stdio(struct relay *r)
 {
-	const char *target = r->opt.n_forwards > 0 ? r->opt.forwards[0].to_text : "";
-	struct side a, b;
+	const struct forward *f = r->opt.n_forwards > 0 ? r->opt.forwards : NULL;
+	struct side a;
 
 	side_none(&a);
-	if (fdpair_stdio(&a.fds) != -1) {
-		b = side_of_stream(tunnel_open(r->tunnel, target));
-		if (b.stream != NULL && conn_join(&r->conns, &a, "stdio", &b, r->ps.now)) {
-			report_ready(r);
-			return;
-		}
-		side_close(&a, false, MUX_RESET, "");
-		errno = ENOMEM;
+	if (fdpair_stdio(&a.fds) == 0 && join_stream(r, &a, "stdio", f)) {
+		report_ready(r);
+		return;
 	}
 	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
+	fdpair_close(&a.fds, false);
 	tunnel_stop(r->tunnel, STATUS_SYSTEM);
 }
 
