@@ -38,7 +38,6 @@
 #include "tunnel/probe.h"
 #include "tunnel/run.h"
 #include "tunnel/tunnel.h"
-#include "cli/announce.h"
 #include "cli/ask.h"
 #include "cli/connect.h"
 #include "cli/control.h"
@@ -273,6 +272,51 @@ limit_conns(struct relay *r, long files)
 	r->conns.max = (size_t)(r->listeners.log_full ? most : o->max_conns);
 }
 
+/*
+ * Print the address of each listener, here and on the far side (-R), one a
+ * line.  localhost:PORT is printed once for both loopback addresses.  Then
+ * replace stdout by /dev/null, so that its reader gets EOF.  This may block
+ * until the reader takes the lines.
+ */
+static void
+print_addresses(const struct relay *r)
+{
+	const struct options *o = &r->opt;
+	const struct forward *f;
+	const char *name;
+	int at = 0;
+
+	while ((name = listeners_next_name(&r->listeners, &at)) != NULL)
+		printf("%s\n", name);
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
+		if (f->kind == FORWARD_FAR) /* not the empty last line */
+			printf("%.*s", (int)strlen(f->bound) - 1, f->bound);
+	if (ferror(stdout) || fflush(stdout) != 0)
+		log_say(LOG_NOTICE, "cannot print the addresses: %s", strerror(errno));
+	os_null(STDOUT_FILENO);
+}
+
+/* Log where each forward listens, its hops and its target. */
+static void
+log_routes(const struct relay *r)
+{
+	const struct options *o = &r->opt;
+	const struct listeners *ls = &r->listeners;
+	char path[HOPS_PATH], bound[sizeof(o->forwards[0].bound)];
+	const struct forward *f;
+	int i;
+
+	hops_path(&o->hops, path, sizeof(path));
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
+		for (i = 0; i < ls->n && ls->tab[i].use != f; i++)
+			;
+		if (i < ls->n)
+			forward_log(f, listener_name(&ls->tab[i].l), path);
+		else if (f->kind == FORWARD_FAR)
+			forward_log(f, forward_first_bound(f, bound, sizeof(bound)), path);
+	}
+}
+
 /* Report that relay accepts connections.  Return an exit status. */
 static int
 report_ready(struct relay *r)
@@ -289,10 +333,10 @@ report_ready(struct relay *r)
 	if (o->target.to.kind != ENDPOINT_STDIO && o->from.kind != ENDPOINT_STDIO) {
 		/* On a terminal the routes come last: they show the URL. */
 		if (terminal)
-			announce_addresses(&r->listeners, o);
-		announce_routes(&r->listeners, o);
+			print_addresses(r);
+		log_routes(r);
 		if (!terminal)
-			announce_addresses(&r->listeners, o);
+			print_addresses(r);
 	}
 	daemon_detach(&r->daemon);
 	return STATUS_OK;

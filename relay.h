@@ -61,7 +61,6 @@
  *
  *   cli/options.c       the table of options, and which exclude others
  *   net/endpoint.c      an end as text: 8888, host:80, /path, -
- *   cli/announce.c      the addresses on stdout, the routes on stderr
  *   cli/progress.c      what a tunnel is doing, on a terminal
  *   cli/daemon.c        -f, -P and -E
  *   cli/control.c       the control socket
