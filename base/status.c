@@ -101,9 +101,9 @@ columns(const char *text)
 	return n;
 }
 
-/* Cut ${text} to ${width} columns.  A sign in the last one marks the cut. */
+/* Cut ${text} to ${width} columns.  The sign ${mark} in the last marks that. */
 static void
-cut(char *text, size_t size, size_t width)
+cut(char *text, size_t size, size_t width, const char *mark)
 {
 	size_t n = 0, at = 0;
 
@@ -111,7 +111,7 @@ cut(char *text, size_t size, size_t width)
 		return;
 	while (log_continues(text[at]) || ++n < width)
 		at++;
-	snprintf(text + at, size - at, "%s", width > 0 ? choose_signs()->cut : "");
+	snprintf(text + at, size - at, "%s", width > 0 ? mark : "");
 }
 
 /* Append ${sign} ${n} times. */
@@ -125,9 +125,8 @@ repeat(char dst[TEXT_SIZE], const char *sign, size_t n)
 }
 
 static void
-write_bar(char dst[TEXT_SIZE], const struct step *s, size_t room)
+write_bar(char dst[TEXT_SIZE], const struct step *s, const struct signs *signs, size_t room)
 {
-	const struct signs *signs = choose_signs();
 	size_t full;
 
 	if (s->all == 0 || room < BAR_LEAST + 2)
@@ -159,11 +158,11 @@ write_tail(char *dst, size_t size, const struct step *s, bool done, int64_t now)
 		snprintf(dst + n, size - (size_t)n, "  %lld s", (long long)(took / SECOND));
 }
 
-/* Append ${text} in ${colour}. */
+/* Append ${text}, in ${colour} if that is not "". */
 static void
 append(char line[LINE_SIZE], const char *text, const char *colour)
 {
-	bool coloured = *text != '\0' && *colour != '\0' && log_in_colour();
+	bool coloured = *text != '\0' && *colour != '\0';
 	size_t n = strlen(line);
 
 	snprintf(line + n, LINE_SIZE - n, "%s%s%s", coloured ? colour : "", text,
@@ -172,16 +171,16 @@ append(char line[LINE_SIZE], const char *text, const char *colour)
 
 /* Write the name and the action.  If the room is small, cut the name first. */
 static void
-write_text(char dst[TEXT_SIZE], const struct step *s, size_t room)
+write_text(char dst[TEXT_SIZE], const struct step *s, const char *mark, size_t room)
 {
 	size_t what = columns(s->what) + 2;
 	char name[TEXT_SIZE / 2];
 
 	snprintf(name, sizeof(name), "%s", s->name);
-	cut(name, sizeof(name), room > what + room / 3 ? room - what : room / 3);
+	cut(name, sizeof(name), room > what + room / 3 ? room - what : room / 3, mark);
 	snprintf(dst, TEXT_SIZE, "%s  %s", name, s->what);
 	log_plain(dst, strlen(dst), ' ');
-	cut(dst, TEXT_SIZE, room);
+	cut(dst, TEXT_SIZE, room, mark);
 }
 
 /*
@@ -189,24 +188,29 @@ write_text(char dst[TEXT_SIZE], const struct step *s, size_t room)
  * gets the rest.
  */
 static void
-compose(char line[LINE_SIZE], const struct step *s, const char *sign, bool done, int64_t now)
+compose(char line[LINE_SIZE], const struct step *s, bool done, int64_t now)
 {
+	const struct signs *signs = choose_signs();
+	const char *sign = done             ? signs->tick
+			   : s->ends_at > 0 ? signs->pause
+					    : signs->spinner[now / FRAME % signs->spinners];
 	char text[TEXT_SIZE], bar[TEXT_SIZE] = "", tail[64];
 	size_t width = read_width() - 1, room;
+	bool lit = log_in_colour();
 
 	write_tail(tail, sizeof(tail), s, done, now);
 	if (columns(tail) + 2 > width)
 		tail[0] = '\0';
 	room = width > 2 ? width - 2 - columns(tail) : 0;
-	write_text(text, s, room);
+	write_text(text, s, signs->cut, room);
 	if (!done)
-		write_bar(bar, s, room - columns(text));
+		write_bar(bar, s, signs, room - columns(text));
 	line[0] = '\0';
-	append(line, sign, done ? GREEN : CYAN);
+	append(line, sign, !lit ? "" : done ? GREEN : CYAN);
 	append(line, " ", "");
 	append(line, text, "");
-	append(line, bar, CYAN);
-	append(line, tail, FAINT);
+	append(line, bar, lit ? CYAN : "");
+	append(line, tail, lit ? FAINT : "");
 }
 
 /* ---- the line ---- */
@@ -214,15 +218,12 @@ compose(char line[LINE_SIZE], const struct step *s, const char *sign, bool done,
 int64_t
 status_draw(const struct step *s, int64_t now)
 {
-	const struct signs *signs = choose_signs();
-	bool waits = s->ends_at > 0;
 	char line[LINE_SIZE];
 
 	if (!log_on_terminal())
 		return INT64_MAX;
-	compose(line, s, waits ? signs->pause : signs->spinner[now / FRAME % signs->spinners],
-	    false, now);
-	return now + (log_live(line) && !waits ? FRAME : SECOND);
+	compose(line, s, false, now);
+	return now + (log_live(line) && s->ends_at == 0 ? FRAME : SECOND);
 }
 
 void
@@ -232,7 +233,7 @@ status_done(const struct step *s, int64_t now)
 
 	if (!log_on_terminal())
 		return;
-	compose(line, s, choose_signs()->tick, true, now);
+	compose(line, s, true, now);
 	log_above(line);
 }
 
