@@ -37,19 +37,7 @@
 
 #include "base/os.h"
 
-#define OS_HAS_SOCKET
-
-int
-os_socket(int family)
-{
-	return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-}
-
-int
-os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
-{
-	return accept4(lfd, peer, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-}
+#define OS_HAS_ACCEPT4
 
 #define OS_HAS_WINSIZE
 
@@ -122,27 +110,9 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 }
 
 #endif
-#define OS_HAS_UNIX_UID
-
-int
-os_unix_uid(int fd, uid_t *uid)
-{
-	gid_t gid;
-
-	return getpeereid(fd, uid, &gid) == 0 ? 1 : -1;
-}
-
+#define OS_HAS_GETPEEREID
 #if !defined(__NetBSD__) /* it has no statfs(2) */
-#define OS_HAS_REMOTE_FILE
-
-bool
-os_remote_file(const char *path)
-{
-	struct statfs fs;
-
-	return statfs(path, &fs) == 0 && (fs.f_flags & MNT_LOCAL) == 0;
-}
-
+#define OS_HAS_MNT_LOCAL
 #endif
 
 #if defined(FIONWRITE)

@@ -45,26 +45,8 @@ os_most_files(void)
 	return most;
 }
 
-#define OS_HAS_UNIX_UID
-
-int
-os_unix_uid(int fd, uid_t *uid)
-{
-	gid_t gid;
-
-	return getpeereid(fd, uid, &gid) == 0 ? 1 : -1;
-}
-
-#define OS_HAS_REMOTE_FILE
-
-bool
-os_remote_file(const char *path)
-{
-	struct statfs fs;
-
-	return statfs(path, &fs) == 0 && (fs.f_flags & MNT_LOCAL) == 0;
-}
-
+#define OS_HAS_GETPEEREID
+#define OS_HAS_MNT_LOCAL
 #define OS_HAS_UNSENT
 
 uint64_t

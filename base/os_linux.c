@@ -23,19 +23,7 @@
 
 #include "base/os.h"
 
-#define OS_HAS_SOCKET
-
-int
-os_socket(int family)
-{
-	return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-}
-
-int
-os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
-{
-	return accept4(lfd, peer, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-}
+#define OS_HAS_ACCEPT4
 
 #define OS_HAS_PEER_UID
 

@@ -2,7 +2,8 @@
  * base/os_posix.c - portable forms of the functions that depend on the system.
  *
  * With POSIX=1, or on an unknown system, make builds it alone.  The file of a
- * system includes it last, and defines OS_HAS_... for each function of its own.
+ * system includes it last, and defines OS_HAS_... for each function of its own,
+ * and for what several systems have in one form.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +13,21 @@
 
 #include "base/os.h"
 
-#ifndef OS_HAS_SOCKET
+#ifdef OS_HAS_ACCEPT4
+
+int
+os_socket(int family)
+{
+	return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+int
+os_accept(int lfd, struct sockaddr *peer, socklen_t *len)
+{
+	return accept4(lfd, peer, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+#else
 
 /* Return ${fd} with the flags of a new socket, or -1 if it cannot have them. */
 static int
@@ -57,7 +72,17 @@ os_most_files(void)
 }
 
 #endif
-#ifndef OS_HAS_UNIX_UID
+#ifdef OS_HAS_GETPEEREID
+
+int
+os_unix_uid(int fd, uid_t *uid)
+{
+	gid_t gid;
+
+	return getpeereid(fd, uid, &gid) == 0 ? 1 : -1;
+}
+
+#elif !defined(OS_HAS_UNIX_UID)
 
 int
 os_unix_uid(int fd, uid_t *uid)
@@ -68,7 +93,17 @@ os_unix_uid(int fd, uid_t *uid)
 }
 
 #endif
-#ifndef OS_HAS_REMOTE_FILE
+#ifdef OS_HAS_MNT_LOCAL
+
+bool
+os_remote_file(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && (fs.f_flags & MNT_LOCAL) == 0;
+}
+
+#elif !defined(OS_HAS_REMOTE_FILE)
 
 bool
 os_remote_file(const char *path)
