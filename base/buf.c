@@ -106,22 +106,6 @@ drop_head(struct buf *b)
 	give_chunk(c);
 }
 
-/* Read into the list of empty chunks ${c}, which belong to no buffer yet. */
-static ssize_t
-read_into(struct chunk *c, int fd)
-{
-	struct iovec v[BUF_WIDE];
-	ssize_t n;
-	int i;
-
-	for (i = 0; i < BUF_WIDE && c != NULL; i++, c = c->next)
-		v[i] = (struct iovec){ .iov_base = c->data, .iov_len = BUF_CHUNK };
-	do
-		n = i == 1 ? read(fd, v[0].iov_base, v[0].iov_len) : readv(fd, v, i);
-	while (n == -1 && errno == EINTR);
-	return n;
-}
-
 /*
  * Return a list of up to ${most} chunks, or NULL if the memory runs out.
  */
@@ -136,15 +120,22 @@ take_chunks(int most)
 }
 
 /*
- * ${n} bytes were read into the list of chunks ${c}.  Append those that hold
- * some of them to ${b}, and free the others.
+ * ${n} bytes were read, first into the room of the last chunk, then into the
+ * list of chunks ${c}.  Append those that hold some of them to ${b}, and free
+ * the others.
  */
 static void
 append_filled(struct buf *b, struct chunk *c, size_t n)
 {
+	size_t own = b->tail == NULL ? 0 : BUF_CHUNK - b->tail->end;
 	struct chunk *next;
 
 	b->used += n;
+	if (own > n)
+		own = n;
+	if (own > 0)
+		b->tail->end += own;
+	n -= own;
 	for (; c != NULL; c = next) {
 		next = c->next;
 		c->next = NULL;
@@ -171,63 +162,35 @@ packet_max(void)
 }
 
 /*
- * ${n} bytes were read, first into the room of the last chunk, then into
- * ${more}.  Add them to ${b}.
+ * Fill the last chunk first.  If a packet may not fit into its room, one new
+ * chunk takes the rest of BUF_CHUNK bytes.
  */
-static void
-extend(struct buf *b, struct chunk *more, size_t n)
-{
-	struct chunk *c = b->tail;
-	size_t own = n < BUF_CHUNK - c->end ? n : BUF_CHUNK - c->end;
-
-	c->end += own;
-	b->used += own;
-	append_filled(b, more, n - own);
-}
-
-/* Read into the last chunk.  If a packet may not fit, also into a new chunk. */
-static ssize_t
-fill_tail(struct buf *b, int fd)
-{
-	size_t room = BUF_CHUNK - b->tail->end;
-	struct iovec v[2];
-	struct chunk *more = NULL;
-	ssize_t n;
-	int saved;
-
-	if (room < packet_max() && (more = take_chunk()) == NULL) {
-		errno = ENOMEM;
-		return -1;
-	}
-	v[0] = (struct iovec){ .iov_base = b->tail->data + b->tail->end, .iov_len = room };
-	if (more != NULL)
-		v[1] = (struct iovec){ .iov_base = more->data, .iov_len = BUF_CHUNK - room };
-	do
-		n = more == NULL ? read(fd, v[0].iov_base, room) : readv(fd, v, 2);
-	while (n == -1 && errno == EINTR);
-	saved = errno;
-	extend(b, more, n > 0 ? (size_t)n : 0);
-	errno = saved;
-	return n;
-}
-
 ssize_t
 buf_fill(struct buf *b, int fd, int chunks)
 {
-	struct chunk *c;
+	size_t room = b->tail == NULL ? 0 : BUF_CHUNK - b->tail->end;
+	struct chunk *more = NULL, *c;
+	struct iovec v[BUF_WIDE];
+	int i = 0, saved;
 	ssize_t n;
-	int saved;
 
-	if (b->tail != NULL && b->tail->end < BUF_CHUNK)
-		return fill_tail(b, fd);
-	c = take_chunks(chunks < BUF_WIDE ? chunks : BUF_WIDE);
-	if (c == NULL) {
-		errno = ENOMEM;
-		return -1;
+	if (room > 0)
+		v[i++] =
+		    (struct iovec){ .iov_base = b->tail->data + b->tail->end, .iov_len = room };
+	if (room < packet_max()) {
+		more = take_chunks(room > 0 ? 1 : chunks < BUF_WIDE ? chunks : BUF_WIDE);
+		if (more == NULL) {
+			errno = ENOMEM;
+			return -1;
+		}
 	}
-	n = read_into(c, fd);
+	for (c = more; c != NULL; c = c->next)
+		v[i++] = (struct iovec){ .iov_base = c->data, .iov_len = BUF_CHUNK - room };
+	do
+		n = i == 1 ? read(fd, v[0].iov_base, v[0].iov_len) : readv(fd, v, i);
+	while (n == -1 && errno == EINTR);
 	saved = errno;
-	append_filled(b, c, n > 0 ? (size_t)n : 0);
+	append_filled(b, more, n > 0 ? (size_t)n : 0);
 	errno = saved;
 	return n;
 }
