@@ -55,13 +55,6 @@ port_of(struct sockaddr_storage *sa)
 					 : &((struct sockaddr_in *)(void *)sa)->sin_port;
 }
 
-static void
-close_all(struct listener *tab, int n)
-{
-	while (n-- > 0)
-		listener_close(&tab[n], 0);
-}
-
 /* Listen on ${addr} and fill ${l}.  ${bound} is ${addr} with the real port. */
 static int
 open_one(
@@ -86,17 +79,15 @@ open_one(
  * Listen on all of ${addrs}.  For port 0 the system picks the port of the first
  * address, and all others get the same port.  If ${lenient}, leave out
  * addresses of a family that this host does not have.  Return how many
- * listeners there are, or -1 with the failed address in ${*failed}.  Then
- * ${*held} is the socket of the first address, or -1.
+ * listeners there are, or -1 with the failed address in ${*failed}.
  */
 static int
-open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *failed, int *held)
+open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *failed)
 {
 	struct sockaddr_storage *sa, bound;
 	in_port_t port = 0;
-	int i, n = 0, saved;
+	int i, n = 0;
 
-	*held = -1;
 	for (i = 0; i < addrs->n; i++) {
 		sa = &addrs->addr[i];
 		if (port != 0)
@@ -106,13 +97,8 @@ open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *faile
 				port = *port_of(&bound);
 			n++;
 		} else if (!lenient || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)) {
-			saved = errno;
-			if (n > 0) {
-				*held = tab[0].fd;
-				tab[0].fd = -1;
-			}
-			close_all(tab, n);
-			errno = saved;
+			while (n > 0)
+				os_close(&tab[--n].fd);
 			*failed = i;
 			return -1;
 		}
@@ -162,18 +148,16 @@ listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
     struct listener tab[ADDR_MAX], char *why, size_t size)
 {
 	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
-	int held[PORT_TRIES], e, n, failed = 0, tries = 0;
+	int e, n, failed = 0, tries = PORT_TRIES;
 	struct addr_list tried;
 	char name[ADDR_NAME];
 
-	/* While a socket is held, the system does not pick its port again. */
+	/* Another program can have the port that the system picked on ::1. */
 	do {
 		tried = *addrs;
-		n = open_all(&tried, lenient, tab, &failed, &held[tries]);
+		n = open_all(&tried, lenient, tab, &failed);
 		e = errno;
-	} while (held[tries++] != -1 && e == EADDRINUSE && ep->port == 0 && tries < PORT_TRIES);
-	while (tries-- > 0)
-		os_close(&held[tries]);
+	} while (n == -1 && e == EADDRINUSE && ep->port == 0 && --tries > 0);
 	if (n == -1) {
 		addr_name((struct sockaddr *)&tried.addr[failed], name);
 		snprintf(
