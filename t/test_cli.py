@@ -307,6 +307,18 @@ def test_failed_commands_end_no_other_connection(relay, tmp, source):
     assert not rig.children(r.pid)
 
 
+def test_failing_commands_are_counted(relay):
+    """Goal: with a listener, a command that fails again and again is logged
+    once, then counted."""
+    r = relay('127.0.0.1:0', '--', 'sh', '-c', 'exit 3')
+    for _ in range(20):
+        assert rig.fate_at(r.address) == 'end'
+    wait_for(lambda: not rig.children(r.pid))
+    assert r.stop() == 0
+    first = 'relay: sh exited with status 3'
+    assert r.err().splitlines() == [first, first + ' (repeated 19 times)']
+
+
 # ---- FROM ----
 
 def test_addresses(relay, target):
