@@ -46,8 +46,7 @@ const char *log_file(void);
 
 /*
  * log_last(seconds):
- * Return the last error or notice, and its age in ${*seconds}.  "": there was
- * none.
+ * Return the last error or notice, and its age in ${*seconds}.  "": none.
  */
 const char *log_last(long *seconds);
 

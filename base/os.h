@@ -75,7 +75,7 @@ int os_null(int fd);
 /*
  * os_error(fd):
  * Return the pending error of the socket ${fd} as an errno value, and clear it.
- * 0: there is none.  If it cannot be read, return the errno value of that.
+ * 0: none.  If it cannot be read, return the errno value of that.
  */
 int os_error(int fd);
 
@@ -89,7 +89,7 @@ void os_reset(int fd);
  * os_raise_files():
  * Raise the limit of open descriptors to its hard limit, or to os_most_files if
  * that is lower.  Return how many descriptors the process can open now, even if
- * the limit could not be raised.  -1: there is no limit.
+ * the limit could not be raised.  -1: no limit.
  */
 long os_raise_files(void);
 
@@ -168,7 +168,7 @@ int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t
 /*
  * os_most_files():
  * Return how many descriptors poll(2) and the system allow a process, even if
- * its limit is higher.  -1: there is no such bound (portable).
+ * its limit is higher.  -1: no such bound (portable).
  */
 long os_most_files(void);
 
@@ -239,8 +239,8 @@ int os_columns(int fd);
 
 /*
  * os_pages(size), os_free_pages(p, size):
- * os_pages allocates ${size} bytes, aligned as by malloc; NULL: there is no
- * memory.  os_free_pages returns it to the system at once.  Portable: the C
+ * os_pages allocates ${size} bytes, aligned as by malloc.  NULL: no memory is
+ * left.  os_free_pages returns it to the system at once.  Portable: the C
  * library decides when it returns to the system.
  */
 void *os_pages(size_t size);

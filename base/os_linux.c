@@ -252,7 +252,7 @@ os_children(pid_t *pids, int most)
 	DIR *d;
 
 	if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == -1)
-		return 0; /* ECHILD: there is none */
+		return 0; /* ECHILD: no child */
 	d = opendir("/proc");
 	if (d == NULL)
 		return 0;
