@@ -432,7 +432,7 @@ log_end(const struct child *c)
 
 	spawn_describe(c, text, sizeof(text));
 	if (c->failed)
-		log_failure("%s %s", c->name, text);
+		log_failure(LOG_ERROR, "%s %s", c->name, text);
 	else
 		log_say(LOG_INFO, "%s %s", c->name, text);
 }

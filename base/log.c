@@ -67,6 +67,7 @@ static struct {
 
 static struct failure {
 	char text[LAST_SIZE];
+	enum log_level level;
 	time_t at;      /* when it was written, by CLOCK_MONOTONIC */
 	unsigned times; /* since then */
 } failures[FAILURES];
@@ -486,12 +487,12 @@ log_link(const char *text, size_t n)
 /* ---- failures of connections ---- */
 
 static void
-write_failure(const char *fmt, ...)
+write_failure(enum log_level level, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	say(LOG_ERROR, fmt, ap);
+	say(level, fmt, ap);
 	va_end(ap);
 }
 
@@ -503,7 +504,8 @@ write_count(struct failure *f)
 
 	f->times = 0;
 	if (times > 0)
-		write_failure("%s (repeated %u time%s)", f->text, times, times == 1 ? "" : "s");
+		write_failure(
+		    f->level, "%s (repeated %u time%s)", f->text, times, times == 1 ? "" : "s");
 }
 
 void
@@ -535,7 +537,7 @@ find_failure(const char *text)
 }
 
 static void
-count_failure(const char *text)
+count_failure(enum log_level level, const char *text)
 {
 	struct failure *f = find_failure(text);
 	bool known = f->text[0] != '\0';
@@ -549,27 +551,30 @@ count_failure(const char *text)
 		f->times++;
 		write_count(f);
 	} else {
-		write_failure("%s", text);
+		write_failure(level, "%s", text);
 	}
+	f->level = level;
 	snprintf(f->text, sizeof(f->text), "%s", text);
 	f->at = now;
 }
 
 void
-log_failure(const char *fmt, ...)
+log_failure(enum log_level level, const char *fmt, ...)
 {
 	char text[LAST_SIZE];
 	int saved = errno, len;
 	va_list ap;
 
+	if (level > shown)
+		return;
 	va_start(ap, fmt);
 	len = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	va_start(ap, fmt);
 	if (shown > LOG_NOTICE || len <= 0 || (size_t)len >= sizeof(text))
-		say(LOG_ERROR, fmt, ap);
+		say(level, fmt, ap);
 	else
-		count_failure(text);
+		count_failure(level, text);
 	va_end(ap);
 	errno = saved;
 }

@@ -70,15 +70,15 @@ void log_quote(enum log_level level, const char *line);
 void log_link(const char *text, size_t n);
 
 /*
- * log_failure(fmt, ...):
- * As log_say at LOG_ERROR, for a failure that each connection can repeat.
+ * log_failure(level, fmt, ...):
+ * As log_say, for a failure that each connection can repeat.
  * Within a minute after a message, equal ones are only counted.  With -v each
  * one is written.
  *
  * log_counts():
  * Write the counts now, as log_say does.
  */
-void log_failure(const char *fmt, ...) LOG_PRINTF(1, 2);
+void log_failure(enum log_level level, const char *fmt, ...) LOG_PRINTF(2, 3);
 void log_counts(void);
 
 /*

@@ -173,7 +173,7 @@ log_far_reason(const struct conn *c, const struct stream *s)
 	if (mux_role(stream_mux(s)) != MUX_NEAR || mux_state(stream_mux(s)) == MUX_DEAD)
 		return;
 	if (stream_code(s) != MUX_RESET && *reason != '\0')
-		log_failure("%s: %s", peer, reason);
+		log_failure(LOG_ERROR, "%s: %s", peer, reason);
 	else if (stream_code(s) == MUX_RESET && has_stdio(c))
 		log_say(LOG_ERROR, "%s: the connection broke: %s", peer,
 		    *reason != '\0' ? reason : "it was reset");
@@ -443,7 +443,7 @@ dial_failed(struct conn *c, int64_t now)
 	if (is_far_stream(&c->a))
 		log_say(LOG_INFO, "%s", why);
 	else
-		log_failure("%s", why);
+		log_failure(LOG_ERROR, "%s", why);
 	cut(c, dial_status(c->dial), err == 0 ? MUX_NO_NAME : mux_code_of(err), why, now);
 }
 

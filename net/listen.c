@@ -11,7 +11,6 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -22,10 +21,6 @@
 #include "net/listen.h"
 
 #define PORT_TRIES 32 /* for a port that is free on both addresses */
-
-/* At most REFUSALS_MAX refusals are logged in REFUSALS_SPAN seconds. */
-#define REFUSALS_MAX 20
-#define REFUSALS_SPAN 60
 
 /* ---- listening ---- */
 
@@ -212,25 +207,6 @@ listener_close(struct listener *l, int64_t wait_us)
 
 /* ---- accepting ---- */
 
-static void
-log_refused(const char *name, const char *at, const char *why)
-{
-	static time_t since;
-	static unsigned logged;
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (logged == 0 || now.tv_sec - since >= REFUSALS_SPAN) {
-		since = now.tv_sec;
-		logged = 0;
-	}
-	if (logged == REFUSALS_MAX)
-		return;
-	logged++;
-	log_say(LOG_NOTICE, "refused %s on %s: %s; -a accepts all users%s", name, at, why,
-	    logged == REFUSALS_MAX ? "; further refusals are not logged for a minute" : "");
-}
-
 /* Return true if the client of ${fd} may connect; else explain in ${why}. */
 static bool
 client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
@@ -253,11 +229,11 @@ client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
 	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
 		return true;
 	if (known == 1)
-		snprintf(why, size, "the client is a process of uid %lu", (unsigned long)uid);
+		snprintf(why, size, "it is a process of uid %lu", (unsigned long)uid);
 	else if (errno == ENOENT)
-		snprintf(why, size, "the client closed its socket before its user was found");
+		snprintf(why, size, "it closed its socket before its user was found");
 	else
-		snprintf(why, size, "the user of the client cannot be found: %s", strerror(errno));
+		snprintf(why, size, "its user cannot be found: %s", strerror(errno));
 	return false;
 }
 
@@ -280,7 +256,8 @@ listener_accept(const struct listener *l, char *name)
 	}
 	addr_name((struct sockaddr *)&peer, name);
 	if (l->check_uid && !client_allowed(fd, (struct sockaddr *)&peer, why, sizeof(why))) {
-		log_refused(name, l->name, why);
+		log_failure(
+		    LOG_NOTICE, "refused a client on %s: %s; -a accepts all users", l->name, why);
 		os_reset(fd);
 		errno = EACCES;
 		return -1;

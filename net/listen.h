@@ -66,7 +66,7 @@ int listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
  * caller, and write a name of the client for messages to ${name}, which has
  * ADDR_NAME bytes.  EAGAIN: no connection is waiting.  EACCES: check_uid is
  * set, and the user of the client is not allowed or cannot be found.  Such a
- * connection is reset.  At most 20 resets are logged in a minute.
+ * connection is reset, and that is logged as by log_failure.
  */
 int listener_accept(const struct listener *l, char *name);
 

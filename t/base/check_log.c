@@ -376,8 +376,8 @@ START_TEST(a_repeated_failure_is_counted)
 
 	capture();
 	for (i = 0; i < 4; i++) {
-		log_failure("%s", "a; do this");
-		log_failure("%s", "b");
+		log_failure(LOG_ERROR, "%s", "a; do this");
+		log_failure(LOG_ERROR, "%s", "b");
 	}
 	ck_assert_str_eq(captured(), "relay: a; do this\nrelay: b\n");
 	log_say(LOG_NOTICE, "c");
@@ -385,7 +385,7 @@ START_TEST(a_repeated_failure_is_counted)
 	    "relay: a; do this\nrelay: b\n"
 	    "relay: a; do this (repeated 3 times)\nrelay: b (repeated 3 times)\nrelay: c\n");
 	log_counts();
-	log_failure("b");
+	log_failure(LOG_ERROR, "b");
 	log_counts();
 	HAS(captured(), "c\nrelay: b (repeated 1 time)\n");
 }
@@ -397,14 +397,14 @@ START_TEST(the_count_of_a_forgotten_failure_is_written)
 	int i;
 
 	capture();
-	log_failure("first");
-	log_failure("first");
+	log_failure(LOG_ERROR, "first");
+	log_failure(LOG_ERROR, "first");
 	for (i = 0; i < 8; i++) {
 		snprintf(text, sizeof(text), "%d", i);
-		log_failure("%s", text);
+		log_failure(LOG_ERROR, "%s", text);
 	}
 	HAS(captured(), "relay: first (repeated 1 time)\n");
-	log_failure("first");
+	log_failure(LOG_ERROR, "first");
 	HAS(captured(), "relay: 7\nrelay: first\n");
 }
 END_TEST
@@ -413,8 +413,8 @@ START_TEST(each_failure_is_written_with_v)
 {
 	capture();
 	log_show(LOG_INFO);
-	log_failure("a");
-	log_failure("a");
+	log_failure(LOG_ERROR, "a");
+	log_failure(LOG_ERROR, "a");
 	log_counts();
 	ck_assert_str_eq(captured(), "relay: a\nrelay: a\n");
 }
