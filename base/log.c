@@ -456,9 +456,8 @@ log_say(enum log_level level, const char *fmt, ...)
 	errno = saved;
 }
 
-/* Write a line without LOG_PREFIX.  On a terminal, ${lit} bytes are bold. */
-static void
-quote(enum log_level level, const char *text, size_t lit)
+void
+log_quote(enum log_level level, const char *text, size_t lit)
 {
 	char line[LINE_SIZE];
 	int saved = errno;
@@ -470,18 +469,6 @@ quote(enum log_level level, const char *text, size_t lit)
 	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s", text);
 	write_message(level, line, stamp, strlen(line), lit, BOLD);
 	errno = saved;
-}
-
-void
-log_quote(enum log_level level, const char *text)
-{
-	quote(level, text, 0);
-}
-
-void
-log_link(const char *text, size_t n)
-{
-	quote(LOG_NOTICE, text, n);
 }
 
 /* ---- failures of connections ---- */

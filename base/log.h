@@ -57,17 +57,11 @@ const char *log_last(long *seconds);
 void log_say(enum log_level level, const char *fmt, ...) LOG_PRINTF(2, 3);
 
 /*
- * log_quote(level, line):
- * Write a line of another program, without LOG_PREFIX.
+ * log_quote(level, line, lit):
+ * Write a line without LOG_PREFIX, such as one of another program.  On a
+ * terminal, its first ${lit} bytes are highlighted.
  */
-void log_quote(enum log_level level, const char *line);
-
-/*
- * log_link(text, n):
- * Write a line at LOG_NOTICE, without LOG_PREFIX.  On a terminal, its first
- * ${n} bytes are highlighted.
- */
-void log_link(const char *text, size_t n);
+void log_quote(enum log_level level, const char *line, size_t lit);
 
 /*
  * log_failure(level, fmt, ...):

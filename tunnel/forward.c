@@ -265,5 +265,5 @@ forward_log(const struct forward *f, const char *bound, const char *path)
 		snprintf(line, sizeof(line), "%s:%s -> here:%s", path, bound, f->to_text);
 	else
 		return;
-	log_link(line, lit);
+	log_quote(LOG_NOTICE, line, lit);
 }

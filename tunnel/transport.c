@@ -259,7 +259,7 @@ static void
 log_held(struct transport *t)
 {
 	if (t->held_until != 0)
-		log_quote(t->quiet ? LOG_INFO : LOG_ERROR, t->last_line);
+		log_quote(t->quiet ? LOG_INFO : LOG_ERROR, t->last_line, 0);
 	t->held_until = 0;
 }
 
@@ -301,7 +301,7 @@ log_line(struct transport *t, size_t n)
 	memmove(t->line, t->line + n, t->line_have);
 	repeats = repeats_last_line(t, line);
 	if (repeats) {
-		log_quote(LOG_INFO, line);
+		log_quote(LOG_INFO, line, 0);
 		return;
 	}
 	log_held(t);

@@ -228,14 +228,14 @@ START_TEST(a_quote_is_the_line_of_another_program)
 
 	capture();
 	errno = ERANGE;
-	log_quote(LOG_ERROR, "ssh: \033[31mno\r\x7f");
-	log_quote(LOG_INFO, "hidden");
-	log_quote(LOG_NOTICE, "");
+	log_quote(LOG_ERROR, "ssh: \033[31mno\r\x7f", 0);
+	log_quote(LOG_INFO, "hidden", 0);
+	log_quote(LOG_NOTICE, "", 0);
 	ck_assert_int_eq(errno, ERANGE);
 	ck_assert_str_eq(captured(), "ssh: ?[31mno??\n\n");
 	memset(text, 'x', sizeof(text) - 1);
-	log_quote(LOG_ERROR, text);
-	log_quote(LOG_ERROR, "next");
+	log_quote(LOG_ERROR, text, 0);
+	log_quote(LOG_ERROR, "next", 0);
 	ck_assert_str_eq(
 	    strchr(captured(), 'x') + strspn(strchr(captured(), 'x'), "x"), "\nnext\n");
 }
@@ -289,7 +289,7 @@ START_TEST(a_live_line_stays_below_the_messages)
 	ck_assert_str_eq(shown_on(fd), "");
 	log_say(LOG_NOTICE, "text");
 	ck_assert_str_eq(shown_on(fd), ERASED "relay: text\r\ntwo");
-	log_quote(LOG_ERROR, "text");
+	log_quote(LOG_ERROR, "text", 0);
 	ck_assert_str_eq(shown_on(fd), ERASED "text\r\ntwo");
 	log_above("done");
 	ck_assert_str_eq(shown_on(fd), ERASED "done\r\ntwo");
@@ -338,7 +338,7 @@ START_TEST(only_a_terminal_is_drawn_on)
 	ck_assert_int_eq(log_on_terminal(), _i == 0);
 	ck_assert_int_eq(log_in_colour(), _i == 0);
 	log_say(LOG_ERROR, "cause; remedy");
-	log_link("http://here -> there", 11);
+	log_quote(LOG_NOTICE, "http://here -> there", 11);
 	if (_i == 0)
 		ck_assert_str_eq(shown_on(fd), "\033[31mrelay: cause\033[0m\r\n    remedy\r\n"
 					       "\033[1;36mhttp://here\033[0m -> there\r\n");
