@@ -46,8 +46,8 @@ struct child {
 	struct children *kids;
 	pid_t pid;
 	enum spawn_state state;
-	int in, out, stderr_fd; /* -1: taken, or none */
-	int report;             /* reads the errno value of exec; -1: closed */
+	int fds[3]; /* to its stdin, from its stdout and stderr; -1: none */
+	int report; /* reads the errno value of exec; -1: closed */
 	int slot;
 	int err;         /* errno value of exec */
 	int wait_status; /* of waitpid, if ended */
@@ -126,9 +126,9 @@ keep_pipes(struct child *c, int pipes[PIPES][2])
 	if (pipes[TO_STDIN][1] != -1)
 		os_pipe_size(pipes[TO_STDIN][1], OS_PIPE);
 	os_pipe_size(pipes[FROM_STDOUT][0], OS_PIPE);
-	c->out = pipes[TO_STDIN][1];
-	c->in = pipes[FROM_STDOUT][0];
-	c->stderr_fd = pipes[FROM_STDERR][0];
+	c->fds[STDIN_FILENO] = pipes[TO_STDIN][1];
+	c->fds[STDOUT_FILENO] = pipes[FROM_STDOUT][0];
+	c->fds[STDERR_FILENO] = pipes[FROM_STDERR][0];
 	c->report = pipes[REPORT][0];
 }
 
@@ -142,7 +142,7 @@ new_child(const char *name, int pipes[PIPES][2])
 	if (c == NULL)
 		return NULL;
 	memset(pipes, -1, PIPES * sizeof(pipes[0]));
-	c->in = c->out = c->stderr_fd = c->report = c->slot = -1;
+	c->fds[0] = c->fds[1] = c->fds[2] = c->report = c->slot = -1;
 	c->deadline = NEVER;
 	snprintf(c->name, sizeof(c->name), "%s", name);
 	return c;
@@ -296,36 +296,18 @@ spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const vo
 		_exit(STATUS_SYSTEM);
 	}
 	os_close(&from[1]);
-	c->in = from[0];
+	c->fds[STDOUT_FILENO] = from[0];
 	c->state = SPAWN_RUNS;
 	return add_child(kids, c);
 }
 
-static int
-take(int *from)
-{
-	int fd = *from;
-
-	*from = -1;
-	return fd;
-}
-
 int
-spawn_take_in(struct child *c)
+spawn_take(struct child *c, int fd)
 {
-	return take(&c->in);
-}
+	int ours = c->fds[fd];
 
-int
-spawn_take_out(struct child *c)
-{
-	return take(&c->out);
-}
-
-int
-spawn_take_stderr(struct child *c)
-{
-	return take(&c->stderr_fd);
+	c->fds[fd] = -1;
+	return ours;
 }
 
 /* ---- running and ending ---- */
@@ -393,9 +375,9 @@ spawn_errno(const struct child *c)
 void
 spawn_release(struct child *c, int64_t now)
 {
-	os_close(&c->in);
-	os_close(&c->out);
-	os_close(&c->stderr_fd);
+	os_close(&c->fds[0]);
+	os_close(&c->fds[1]);
+	os_close(&c->fds[2]);
 	os_close(&c->report);
 	c->released = true;
 	c->deadline = c->name[0] == '\0' ? now : now + GRACE_TERM;

@@ -61,7 +61,7 @@ struct child *spawn_file(
  * spawn_call(kids, run, arg):
  * Fork, and run ${run}(${arg}, fd) in the child, for work that blocks.  ${run}
  * writes its result to fd, and ends with _exit.  The caller reads the result
- * from spawn_take_in.  The child has only the descriptors fd, stdout and
+ * from its stdout.  The child has only the descriptors fd, stdout and
  * stderr.  Its end is not logged, and spawn_release ends it without a delay.
  * Errors are returned as by spawn_start.
  */
@@ -69,14 +69,12 @@ struct child *spawn_call(
     struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
 
 /*
- * spawn_take_in(c), spawn_take_out(c), spawn_take_stderr(c):
- * Return a non-blocking descriptor that reads the stdout of ${c}, writes to its
- * stdin, or reads its stderr.  It belongs to the caller from now on.  Without
- * SPAWN_CAPTURE, spawn_take_stderr returns -1.  A second call returns -1.
+ * spawn_take(c, fd):
+ * Return the non-blocking descriptor at the other end of the descriptor ${fd}
+ * of ${c}: STDIN_FILENO, STDOUT_FILENO or STDERR_FILENO.  It belongs to the
+ * caller from now on.  -1: ${c} has no pipe there, or it was taken before.
  */
-int spawn_take_in(struct child *c);
-int spawn_take_out(struct child *c);
-int spawn_take_stderr(struct child *c);
+int spawn_take(struct child *c, int fd);
 
 /*
  * spawn_want(c, ps), spawn_step(c, ps):

@@ -37,6 +37,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/log.h"
@@ -422,7 +423,8 @@ take_target(struct conn *c, int64_t now)
 	c->child = dial_take_child(c->dial);
 	c->a.fds.keeps_stderr = c->child != NULL; /* to log the exit of the command */
 	if (c->child != NULL)
-		fdpair_pipes(&c->b.fds, spawn_take_in(c->child), spawn_take_out(c->child));
+		fdpair_pipes(&c->b.fds, spawn_take(c->child, STDOUT_FILENO),
+		    spawn_take(c->child, STDIN_FILENO));
 	else if (kind != ENDPOINT_STDIO)
 		fdpair_socket(&c->b.fds, dial_take(c->dial), kind == ENDPOINT_TCP);
 	dial_free(c->dial, now);

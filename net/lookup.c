@@ -70,7 +70,7 @@ lookup_start(struct children *kids, const struct endpoint *ep)
 		errno = saved;
 		return NULL;
 	}
-	l->fd = spawn_take_in(l->child);
+	l->fd = spawn_take(l->child, STDOUT_FILENO);
 	l->slot = -1;
 	l->users = 1;
 	lookups++;

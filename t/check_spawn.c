@@ -45,7 +45,7 @@ output_of(const char *script)
 {
 	static char s[4096];
 	struct child *c = start(script, NULL);
-	int fd = spawn_take_in(c);
+	int fd = spawn_take(c, STDOUT_FILENO);
 	size_t n = 0;
 	ssize_t r;
 
@@ -189,13 +189,13 @@ END_TEST
 START_TEST(stdin_and_stdout_can_be_taken_once)
 {
 	struct child *c = start("read line; echo \"<$line>\"", NULL);
-	int in = spawn_take_in(c), out = spawn_take_out(c);
+	int in = spawn_take(c, STDOUT_FILENO), out = spawn_take(c, STDIN_FILENO);
 	char got[32];
 	ssize_t n;
 
 	ck_assert(in > 2 && out > 2 && in != out);
 	ck_assert(nonblocking(in) && nonblocking(out) && cloexec(in) && cloexec(out));
-	ck_assert(spawn_take_in(c) == -1 && spawn_take_out(c) == -1);
+	ck_assert(spawn_take(c, STDOUT_FILENO) == -1 && spawn_take(c, STDIN_FILENO) == -1);
 	ck_assert_int_eq(write(out, "hello\n", 6), 6);
 	WAIT_FOR((n = read(in, got, sizeof(got))) > 0);
 	ck_assert_int_eq(n, 8);
@@ -245,7 +245,7 @@ START_TEST(a_released_child_gets_SIGTERM_and_later_SIGKILL)
 	    "trap 'echo -n T' TERM; echo -n R; while :; do read x </dev/null; sleep 0.02; done",
 	    NULL);
 
-	in = spawn_take_in(k);
+	in = spawn_take(k, STDOUT_FILENO);
 	WAIT_FOR(read(in, &c, 1) == 1 && c == 'R');
 	spawn_release(k, 1000000);
 	turn_at(1499999);
@@ -273,7 +273,7 @@ START_TEST(a_child_that_ignores_SIGTERM_is_killed)
 {
 	char c;
 	struct child *k = start("trap '' TERM; echo R; exec sleep 100", NULL);
-	int in = spawn_take_in(k);
+	int in = spawn_take(k, STDOUT_FILENO);
 
 	WAIT_FOR(read(in, &c, 1) == 1);
 	spawn_release(k, 0);
@@ -304,7 +304,7 @@ START_TEST(hurry_signals_only_released_children)
 	turn_at(1001000);
 	ck_assert_ptr_eq(kids.first, b);
 	ck_assert_int_eq(ps.deadline, INT64_MAX);
-	p.fd = spawn_take_in(b);
+	p.fd = spawn_take(b, STDOUT_FILENO);
 	ck_assert_int_eq(poll(&p, 1, 50), 0); /* it runs: its stdout has no end */
 }
 END_TEST
@@ -414,7 +414,7 @@ START_TEST(a_call_runs_in_a_child_without_descriptors_and_is_not_logged)
 	log_show(LOG_INFO);
 	c = spawn_call(&kids, helper, "abc");
 	ck_assert_ptr_nonnull(c);
-	fd = spawn_take_in(c);
+	fd = spawn_take(c, STDOUT_FILENO);
 	ck_assert(nonblocking(fd) && cloexec(fd));
 	WAIT_FOR(read(fd, got, 3) == 3);
 	ck_assert_str_eq(got, "abc");
@@ -502,8 +502,8 @@ START_TEST(a_wire_takes_much_at_once_and_passes_its_end)
 
 	ck_assert_ptr_nonnull(c);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
-	in = spawn_take_in(c);
-	out = spawn_take_out(c);
+	in = spawn_take(c, STDOUT_FILENO);
+	out = spawn_take(c, STDIN_FILENO);
 	ck_assert_int_eq(write(out, much, sizeof(much)), sizeof(much));
 	close(out);
 	WAIT_FOR(read(in, got, sizeof(got)) > 0);
@@ -524,9 +524,9 @@ START_TEST(a_child_alone)
 	int in;
 
 	ck_assert_ptr_nonnull(c);
-	ck_assert_int_eq(spawn_take_out(c), -1);
-	ck_assert_int_eq(spawn_take_stderr(c), -1);
-	in = spawn_take_in(c);
+	ck_assert_int_eq(spawn_take(c, STDIN_FILENO), -1);
+	ck_assert_int_eq(spawn_take(c, STDERR_FILENO), -1);
+	in = spawn_take(c, STDOUT_FILENO);
 	snprintf(expected, sizeof(expected), "-name %d\nerr\n", (int)spawn_pid(c));
 	UNTIL(n == strlen(expected), if ((r = read(in, got + n, sizeof(got) - 1 - n)) > 0) n += (size_t)r);
 	ck_assert_str_eq(got, expected);
@@ -553,8 +553,8 @@ start_captured(const char *script, int *err_fd)
 	struct child *c = spawn_start(&kids, argv, SPAWN_CAPTURE);
 
 	ck_assert_ptr_nonnull(c);
-	*err_fd = spawn_take_stderr(c);
-	ck_assert_int_eq(spawn_take_stderr(c), -1);
+	*err_fd = spawn_take(c, STDERR_FILENO);
+	ck_assert_int_eq(spawn_take(c, STDERR_FILENO), -1);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
 	return c;
 }
@@ -601,7 +601,7 @@ START_TEST(a_running_child_has_no_status)
 
 	spawn_reap(&kids);
 	ck_assert_int_eq(spawn_exit(c), -1);
-	close(spawn_take_out(c));
+	close(spawn_take(c, STDIN_FILENO));
 	WAIT_FOR((spawn_reap(&kids), spawn_exit(c) != -1));
 	ck_assert_int_eq(spawn_exit(c), 7);
 	spawn_release(c, pollset_clock());

@@ -241,7 +241,7 @@ start(struct command *c)
 	}
 	free(c->words.p);
 	c->words = (struct text){ .p = NULL };
-	c->out = spawn_take_in(c->child);
+	c->out = spawn_take(c->child, STDOUT_FILENO);
 	c->state = COMMAND_RUNS;
 }
 

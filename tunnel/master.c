@@ -106,7 +106,7 @@ ask(struct master *m, void (*question)(const void *arg, int fd))
 	m->answers = false;
 	m->child = spawn_call(m->kids, question, m->asked);
 	if (m->child != NULL)
-		m->in = spawn_take_in(m->child);
+		m->in = spawn_take(m->child, STDOUT_FILENO);
 	return m->child != NULL;
 }
 

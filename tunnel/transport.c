@@ -409,9 +409,10 @@ start_running(struct transport *t)
 {
 	t->state = TRANSPORT_OPEN;
 	t->child = dial_take_child(t->dial);
-	fdpair_pipes(&t->wire, spawn_take_in(t->child), spawn_take_out(t->child));
+	fdpair_pipes(
+	    &t->wire, spawn_take(t->child, STDOUT_FILENO), spawn_take(t->child, STDIN_FILENO));
 	widen(t);
-	t->stderr_fd = spawn_take_stderr(t->child);
+	t->stderr_fd = spawn_take(t->child, STDERR_FILENO);
 }
 
 /* The channel has ended. */

@@ -362,7 +362,7 @@ START_TEST(a_command_is_started)
 	ck_assert_ptr_nonnull(c);
 	ck_assert_ptr_null(dial_take_child(d));
 	dial_free(d, ps.now);
-	ck_assert(spawn_take_in(c) != -1 && spawn_take_out(c) != -1);
+	ck_assert(spawn_take(c, STDOUT_FILENO) != -1 && spawn_take(c, STDIN_FILENO) != -1);
 }
 END_TEST
 
