@@ -32,12 +32,6 @@ refuse(struct socks *s, unsigned char code, const char *why)
 	return false;
 }
 
-static void
-need(struct socks *s, size_t more)
-{
-	s->needs = s->have + more;
-}
-
 size_t
 socks_needs(const struct socks *s)
 {
@@ -77,7 +71,7 @@ take_methods(struct socks *s, unsigned char *answer, size_t *n)
 	size_t count = s->in[1];
 
 	if (s->have < 2 + count) {
-		need(s, 2 + count - s->have);
+		s->needs = 2 + count;
 		return;
 	}
 	answer[0] = 5;
@@ -86,12 +80,11 @@ take_methods(struct socks *s, unsigned char *answer, size_t *n)
 	if (answer[1] == NO_METHOD) {
 		refuse(
 		    s, MUX_FORBIDDEN, "it requires authentication, which relay does not support");
-		s->silent = true;
 		return;
 	}
 	s->methods_read = true;
 	s->have = 0;
-	need(s, 5); /* up to the first byte of the address, which may be a length */
+	s->needs = 5; /* up to the first byte of the address, which may be a length */
 }
 
 /* VER CMD RSV ATYP ADDR PORT; at least five bytes were read. */
@@ -109,16 +102,16 @@ take_request5(struct socks *s)
 		return;
 	}
 	if (length == 0) {
-		s->no_address = true;
+		s->reply = 8;
 		refuse(s, MUX_UNUSABLE, "the address in its request is of an unknown type");
 		return;
 	}
 	if (s->have < 4 + length + 2) {
-		need(s, 4 + length + 2 - s->have);
+		s->needs = 4 + length + 2;
 		return;
 	}
 	if (s->in[1] != CONNECT) {
-		s->no_command = true;
+		s->reply = 7;
 		refuse(s, MUX_UNUSABLE, "its request has a command other than CONNECT");
 		return;
 	}
@@ -144,7 +137,7 @@ take_request4(struct socks *s)
 	char host[ENDPOINT_HOST];
 
 	if (s->have < 9) {
-		need(s, 9 - s->have);
+		s->needs = 9;
 		return;
 	}
 	name = memchr(user, '\0', (size_t)(end - user));
@@ -159,7 +152,7 @@ take_request4(struct socks *s)
 		if (s->have == sizeof(s->in))
 			refuse(s, MUX_UNUSABLE, "its request is too long");
 		else
-			need(s, 1);
+			s->needs = s->have + 1;
 		return;
 	}
 	if (s->in[1] != CONNECT) {
@@ -190,18 +183,14 @@ socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size
 		take_request4(s);
 	else
 		refuse(s, MUX_PROTOCOL, "it sent neither SOCKS 4 nor SOCKS 5");
-	if (s->state == SOCKS_REFUSED && s->version != 4 && s->version != 5)
-		s->silent = true;
 }
 
 /* The reply field: RFC 1928, section 6. */
 static unsigned char
 reply5(const struct socks *s, uint16_t code)
 {
-	if (s->no_command)
-		return 7;
-	if (s->no_address)
-		return 8;
+	if (s->reply != 0)
+		return s->reply;
 	switch (code) {
 	case MUX_END:
 		return 0;
@@ -223,12 +212,12 @@ size_t
 socks_reply(const struct socks *s, uint16_t code, unsigned char dst[SOCKS_REPLY])
 {
 	memset(dst, 0, SOCKS_REPLY);
-	if (s->silent)
-		return 0;
 	if (s->version == 4) {
 		dst[1] = code == MUX_END ? 90 : 91;
 		return 8;
 	}
+	if (!s->methods_read) /* the client understands no reply */
+		return 0;
 	dst[0] = 5;
 	dst[1] = reply5(s, code);
 	dst[3] = 1; /* bound to 0.0.0.0:0: only the far side has the address */

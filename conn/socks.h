@@ -26,9 +26,7 @@ struct socks {
 	size_t have, needs; /* bytes in ${in}; how many the next step has to have */
 	unsigned char version;
 	bool methods_read;         /* version 5: the request comes next */
-	bool no_command;           /* refused: a command other than CONNECT */
-	bool no_address;           /* refused: an unknown type of address */
-	bool silent;               /* refused: the client understands no reply */
+	unsigned char reply;       /* refused: the reply of version 5; 0: that of ${code} */
 	uint16_t code;             /* refused: one of enum mux_code */
 	const char *why;           /* refused: the cause, for a message */
 	char target[SOCKS_TARGET]; /* complete: as on relay's command line */
