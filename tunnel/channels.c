@@ -300,7 +300,7 @@ start_one(struct channels *c, const char *far_path, int64_t now)
 		bootstrap_free(b);
 		return false;
 	}
-	endpoint_command(&c->target.to, hops_argv(hops));
+	endpoint_command(&c->target.to, hops->argv);
 	c->slot[slot].bootstrap = b;
 	c->slot[slot].give_up_at = now + START_MOST;
 	channels_set(c, (unsigned)slot,

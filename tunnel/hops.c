@@ -408,18 +408,6 @@ hops_runs_ssh(const struct hops *h)
 	return !hops_is_command(h->config.hops[h->config.jumps]) && is_ssh(h->config.rsh);
 }
 
-char *const *
-hops_argv(const struct hops *h)
-{
-	return h->argv;
-}
-
-const char *
-hops_name(const struct hops *h, int i)
-{
-	return h->config.hops[i];
-}
-
 const char *
 hops_last(const struct hops *h)
 {
@@ -524,7 +512,7 @@ skip(const char *text, const char *start)
 const char *
 hops_cause(const struct hops *h, int hop, const char *line, char *dst, size_t size)
 {
-	const char *name = hop == -1 ? "" : hops_name(h, hop), *at, *rest;
+	const char *name = hop == -1 ? "" : h->config.hops[hop], *at, *rest;
 	char host[HOPS_PATH], text[HOPS_PATH + 64];
 	size_t n;
 

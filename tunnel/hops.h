@@ -42,7 +42,7 @@ struct hops_config {
 
 struct hops {
 	struct hops_config config;
-	char *argv[HOPS_WORDS]; /* the command; ends with NULL */
+	char *argv[HOPS_WORDS]; /* the command, as for execvp */
 	int words;
 	char text[HOPS_TEXT]; /* argv points into it: do not copy the struct */
 	size_t length;
@@ -59,8 +59,6 @@ struct hops {
  * for passwords.  Return false if the command is too long.
  *
  * hops_runs_ssh(h): the first word of the command is ssh.
- * hops_argv(h): the command, as for execvp.
- * hops_name(h, i): the hop of index ${i} as the user wrote it.
  * hops_last(h): the last hop.
  * hops_path(h, dst, size): write "login -> node" into ${dst}, and return it.
  * hops_is_command(hop): ${hop} is a command, not an ssh destination.
@@ -70,8 +68,6 @@ struct hops {
 bool hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size);
 bool hops_unattended(struct hops *h, char *rsh, const struct hops_config *config);
 bool hops_runs_ssh(const struct hops *h);
-char *const *hops_argv(const struct hops *h);
-const char *hops_name(const struct hops *h, int i);
 const char *hops_last(const struct hops *h);
 const char *hops_path(const struct hops *h, char *dst, size_t size);
 bool hops_is_command(const char *hop);

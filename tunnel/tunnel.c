@@ -173,7 +173,7 @@ explain_jump(const struct hops *h, const char *own, char *dst, size_t size)
 	if (strstr(own, ": cannot connect to ") == NULL || strncmp(own, "cannot ", 7) == 0)
 		snprintf(dst, size, "%s", own);
 	else
-		snprintf(dst, size, "cannot reach %s: %.*s%s%s", hops_name(h, hop),
+		snprintf(dst, size, "cannot reach %s: %.*s%s%s", h->config.hops[hop],
 		    (int)strcspn(own, ";"), own, *remedy != '\0' ? "; " : "", remedy);
 }
 
@@ -191,7 +191,7 @@ explain_line(const struct tunnel *t, const char *line, char *dst, size_t size)
 		hop = h->config.n - 1;
 	remedy = hops_remedy(h, hop, line);
 	snprintf(dst, size, "cannot reach %s: %s%s%s",
-	    hop == -1 ? hops_path(h, path, sizeof(path)) : hops_name(h, hop),
+	    hop == -1 ? hops_path(h, path, sizeof(path)) : h->config.hops[hop],
 	    hops_cause(h, hop, line, cause, sizeof(cause)), *remedy != '\0' ? "; " : "", remedy);
 }
 
@@ -220,11 +220,11 @@ explain_end(struct tunnel *t, int ended, char *dst, size_t size)
 		    "cannot reach %s: %s ended with status %d%s%s%s; does the login shell there "
 		    "run "
 		    "commands, as in ssh HOST true?",
-		    path, hops_argv(h)[0], ended, prints ? " after this output: \"" : "", output,
+		    path, h->argv[0], ended, prints ? " after this output: \"" : "", output,
 		    prints ? "\"" : "");
 	else
 		snprintf(dst, size, "cannot reach %s: %s closed its stdout without a message", path,
-		    hops_argv(h)[0]);
+		    h->argv[0]);
 }
 
 /*
@@ -333,7 +333,7 @@ set_command(struct tunnel *t)
 	if (t->connects > 0 && !t->attended)
 		t->used = c->unattended;
 	t->attended = false;
-	endpoint_command(&c->target->to, hops_argv(channels_hops(t->channels, t->used)));
+	endpoint_command(&c->target->to, channels_hops(t->channels, t->used)->argv);
 }
 
 /* Return an exit status; a failure was logged. */
@@ -438,7 +438,7 @@ tunnel_set_hops(struct tunnel *t, const struct hops *hops)
 	bootstrap_free(t->bootstrap);
 	t->bootstrap = bootstrap_new();
 	t->config.hops = hops;
-	endpoint_command(&t->config.target->to, hops_argv(hops));
+	endpoint_command(&t->config.target->to, hops->argv);
 	t->connects = 0;
 	t->uploads_logged = 0;
 	t->silence_logged = false;
