@@ -36,13 +36,13 @@ waits_for_targets(const struct progress *p)
 static enum progress_phase
 find_phase(const struct progress *p)
 {
-	const struct bootstrap *b = tunnel_bootstrap(p->tunnel);
+	const struct bootstrap_facts *b = tunnel_bootstrap(p->tunnel);
 
 	switch (tunnel_state(p->tunnel)) {
 	case TUNNEL_STARTING:
-		if (!bootstrap_answered(b))
+		if (!b->answered)
 			return PROGRESS_LOGIN;
-		return bootstrap_state(b) == BOOTSTRAP_UPLOADING ? PROGRESS_COPY : PROGRESS_START;
+		return b->state == BOOTSTRAP_UPLOADING ? PROGRESS_COPY : PROGRESS_START;
 	case TUNNEL_UP:
 		return waits_for_targets(p) ? PROGRESS_WAIT : PROGRESS_NONE;
 	case TUNNEL_BACKOFF:
@@ -87,7 +87,7 @@ report(struct progress *p, const struct pollset *ps, bool done)
 		snprintf(what, sizeof(what), done ? "reached" : "reaching");
 		break;
 	case PROGRESS_COPY:
-		s.all = bootstrap_upload_size(tunnel_bootstrap(p->tunnel));
+		s.all = tunnel_bootstrap(p->tunnel)->upload_size;
 		s.done = done ? s.all : tunnel_copied(p->tunnel);
 		snprintf(what, sizeof(what), done ? "relay copied" : "copying relay");
 		break;

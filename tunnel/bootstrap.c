@@ -24,7 +24,6 @@
 
 #define ECHO "printf 'relay%s" /* part of the script; no answer contains it */
 #define TYPE_SIZE 64
-#define WHY_SIZE 1200
 #define BINARIES_MAX 8
 #define BINARY_MAX (16 * 1024 * 1024) /* bytes of a binary */
 #define UPLOADS_MAX 5                 /* the script has fewer directories */
@@ -46,25 +45,19 @@ struct binary {
 struct refusal {
 	bool is_set;
 	uint32_t cksum;
-	char why[WHY_SIZE];
+	char why[BOOTSTRAP_WHY];
 };
 
 struct bootstrap {
-	enum bootstrap_state state;
-	bool answered;
+	struct bootstrap_facts facts;
 	struct binary binaries[BINARIES_MAX]; /* on offer */
 	int n_binaries;
 	uid_t owner;        /* of the file of this relay */
 	unsigned char *out; /* the script, or a binary */
 	size_t out_start, out_end;
-	int uploads;
-	size_t upload_size;
-	bool upload_is_dynamic;
 	bool marked;     /* the bytes that are read belong to an answer */
 	char line[1024]; /* an answer after its mark, or the last bytes read */
 	size_t line_have;
-	char path[BOOTSTRAP_PATH];
-	char why[WHY_SIZE];
 	struct refusal refusal; /* remains for later starts */
 };
 
@@ -353,8 +346,8 @@ bootstrap_free(struct bootstrap *b)
 static void
 fail(struct bootstrap *b, const char *why)
 {
-	b->state = BOOTSTRAP_FAILED;
-	snprintf(b->why, sizeof(b->why), "%s", why);
+	b->facts.state = BOOTSTRAP_FAILED;
+	snprintf(b->facts.why, sizeof(b->facts.why), "%s", why);
 }
 
 /* ${words}: the type of the far system, a blank, the directory. */
@@ -365,7 +358,7 @@ take_want(struct bootstrap *b, const char *words)
 	unsigned char *bytes;
 	size_t size = 0;
 
-	if (one == NULL || b->uploads == UPLOADS_MAX) {
+	if (one == NULL || b->facts.uploads == UPLOADS_MAX) {
 		fail(b, "the far side asked for a binary that was not offered");
 		return;
 	}
@@ -381,10 +374,10 @@ take_want(struct bootstrap *b, const char *words)
 	}
 	bootstrap_release(b);
 	b->out = bytes;
-	b->out_end = b->upload_size = size;
-	b->upload_is_dynamic = one->is_dynamic;
-	b->uploads++;
-	b->state = BOOTSTRAP_UPLOADING;
+	b->out_end = b->facts.upload_size = size;
+	b->facts.upload_is_dynamic = one->is_dynamic;
+	b->facts.uploads++;
+	b->facts.state = BOOTSTRAP_UPLOADING;
 }
 
 /* Is a dynamic binary with this checksum on offer? */
@@ -443,7 +436,7 @@ take_failure(struct bootstrap *b, const char *word, const char *words)
 	fail(b, UNEXPECTED);
 	for (i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
 		if (strcmp(word, failures[i].word) == 0)
-			snprintf(b->why, sizeof(b->why), "%s%.*s%s", failures[i].before,
+			snprintf(b->facts.why, sizeof(b->facts.why), "%s%.*s%s", failures[i].before,
 			    failures[i].max, words, failures[i].after);
 }
 
@@ -459,10 +452,10 @@ take_answer(struct bootstrap *b, char *line)
 
 	line[n] = '\0';
 	if (strcmp(line, "here") == 0) {
-		b->answered = true;
+		b->facts.answered = true;
 	} else if (strcmp(line, "at") == 0) {
-		b->state = BOOTSTRAP_STARTING;
-		snprintf(b->path, sizeof(b->path), "%s", words);
+		b->facts.state = BOOTSTRAP_STARTING;
+		snprintf(b->facts.path, sizeof(b->facts.path), "%s", words);
 	} else if (strcmp(line, "want") == 0) {
 		take_want(b, words);
 	} else if (strcmp(line, "refuse") == 0) {
@@ -531,7 +524,7 @@ bootstrap_feed(struct bootstrap *b, const void *p, size_t n)
 {
 	const char *at = p, *end = at + n;
 
-	while (at < end && b->state != BOOTSTRAP_FAILED)
+	while (at < end && b->facts.state != BOOTSTRAP_FAILED)
 		take_byte(b, *at++);
 }
 
@@ -550,46 +543,8 @@ bootstrap_strip(char *text)
 	return strlen(text);
 }
 
-/* ---- the results ---- */
-
-enum bootstrap_state
-bootstrap_state(const struct bootstrap *b)
+const struct bootstrap_facts *
+bootstrap_facts(const struct bootstrap *b)
 {
-	return b->state;
-}
-
-bool
-bootstrap_answered(const struct bootstrap *b)
-{
-	return b->answered;
-}
-
-const char *
-bootstrap_path(const struct bootstrap *b)
-{
-	return b->path;
-}
-
-const char *
-bootstrap_why(const struct bootstrap *b)
-{
-	return b->why;
-}
-
-int
-bootstrap_uploads(const struct bootstrap *b)
-{
-	return b->uploads;
-}
-
-size_t
-bootstrap_upload_size(const struct bootstrap *b)
-{
-	return b->upload_size;
-}
-
-bool
-bootstrap_upload_is_dynamic(const struct bootstrap *b)
-{
-	return b->upload_is_dynamic;
+	return &b->facts;
 }

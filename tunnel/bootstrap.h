@@ -13,7 +13,7 @@
  *   left DIR         unchanged   DIR cannot store and run the binary
  *   at PATH          STARTING    this relay becomes the far end; the magic of
  *                                the link follows
- *   any other        FAILED      bootstrap_why() is the cause
+ *   any other        FAILED      the cause is in bootstrap_facts
  *
  * This module has no descriptor and no clock: bootstrap_feed() takes bytes,
  * bootstrap_output() gives bytes.  No function blocks, but bootstrap_start()
@@ -28,6 +28,7 @@
 
 #define BOOTSTRAP_MARK "relay:: " /* before each answer of the far shell */
 #define BOOTSTRAP_PATH 1024       /* the size of a path, with its NUL */
+#define BOOTSTRAP_WHY 1200        /* the size of a cause, with its NUL */
 
 enum bootstrap_state {
 	BOOTSTRAP_ASKING,
@@ -36,7 +37,17 @@ enum bootstrap_state {
 	BOOTSTRAP_FAILED
 };
 
-/* Opaque structure. */
+/* The results of a start, until the next one. */
+struct bootstrap_facts {
+	enum bootstrap_state state;
+	bool answered;             /* the far shell has sent its first answer */
+	char path[BOOTSTRAP_PATH]; /* BOOTSTRAP_STARTING: of the far relay */
+	char why[BOOTSTRAP_WHY];   /* BOOTSTRAP_FAILED: cause and remedy as one sentence */
+	int uploads;               /* finished or not */
+	size_t upload_size;        /* of the last of them */
+	bool upload_is_dynamic;    /* the last of them needs a loader (elf.h) */
+};
+
 struct bootstrap;
 
 /*
@@ -89,23 +100,8 @@ size_t bootstrap_output(const struct bootstrap *b, const unsigned char **p);
 void bootstrap_wrote(struct bootstrap *b, size_t n);
 bool bootstrap_has_output(const struct bootstrap *b);
 
-/*
- * bootstrap_state(b): the state of the start.
- * bootstrap_answered(b): the far shell has sent its first answer.
- * bootstrap_path(b): in BOOTSTRAP_STARTING, the path of the far relay.
- * bootstrap_why(b): in BOOTSTRAP_FAILED, cause and remedy as one sentence.
- * bootstrap_uploads(b): the number of uploads in this start, finished or not.
- * bootstrap_upload_size(b): the size in bytes of the last of them.
- * bootstrap_upload_is_dynamic(b): the last of them needs a loader (elf.h).
- * The strings belong to ${b} and are valid until its next start.
- */
-enum bootstrap_state bootstrap_state(const struct bootstrap *b);
-bool bootstrap_answered(const struct bootstrap *b);
-const char *bootstrap_path(const struct bootstrap *b);
-const char *bootstrap_why(const struct bootstrap *b);
-int bootstrap_uploads(const struct bootstrap *b);
-size_t bootstrap_upload_size(const struct bootstrap *b);
-bool bootstrap_upload_is_dynamic(const struct bootstrap *b);
+/* bootstrap_facts(b): the results, which belong to ${b}. */
+const struct bootstrap_facts *bootstrap_facts(const struct bootstrap *b);
 
 /*
  * bootstrap_strip(text):

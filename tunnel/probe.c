@@ -237,13 +237,13 @@ send_bytes(struct probe_run *p, int64_t now)
 void
 probe_run_up(struct probe_run *p, int64_t now)
 {
-	const struct bootstrap *b = tunnel_bootstrap(p->tunnel);
+	const struct bootstrap_facts *b = tunnel_bootstrap(p->tunnel);
 
 	report_reached(p, now);
 	report_banner(p);
 	report(p, true, "a relay runs there%s, on the host %s%s%s",
-	    bootstrap_uploads(b) > 0 ? ", copied just now" : "", tunnel_peer(p->tunnel),
-	    *bootstrap_path(b) != '\0' ? ": " : "", bootstrap_path(b));
+	    b->uploads > 0 ? ", copied just now" : "", tunnel_peer(p->tunnel),
+	    *b->path != '\0' ? ": " : "", b->path);
 	tunnel_set_peer(p->tunnel, last_hop(p));
 	send_bytes(p, now);
 }
@@ -451,7 +451,7 @@ watch_targets(struct probe_run *p)
 void
 probe_run_want(struct probe_run *p, struct pollset *ps)
 {
-	if (bootstrap_answered(tunnel_bootstrap(p->tunnel)))
+	if (tunnel_bootstrap(p->tunnel)->answered)
 		report_reached(p, ps->now);
 	if (!tunnel_carries(p->tunnel))
 		return;
@@ -492,10 +492,9 @@ probe_run_new(
 static bool
 is_only_passed(const struct probe_run *p)
 {
-	const struct bootstrap *b = tunnel_bootstrap(p->tunnel);
+	const struct bootstrap_facts *b = tunnel_bootstrap(p->tunnel);
 
-	return p->hops.config.n < p->all->config.n && bootstrap_answered(b) &&
-	       bootstrap_state(b) == BOOTSTRAP_FAILED;
+	return p->hops.config.n < p->all->config.n && b->answered && b->state == BOOTSTRAP_FAILED;
 }
 
 /* The state of the run explains more than the cause alone. */
@@ -509,7 +508,7 @@ report_failure(const struct probe_run *p)
 		    "the link ended before all byte values came back: %s; does the line change "
 		    "bytes?",
 		    why);
-	else if (bootstrap_state(tunnel_bootstrap(p->tunnel)) == BOOTSTRAP_UPLOADING)
+	else if (tunnel_bootstrap(p->tunnel)->state == BOOTSTRAP_UPLOADING)
 		report(p, false,
 		    "the copy of relay is not confirmed: %s; does the line change bytes?", why);
 	else
@@ -520,7 +519,7 @@ report_failure(const struct probe_run *p)
 static bool
 report_end(struct probe_run *p, int64_t now)
 {
-	if (bootstrap_answered(tunnel_bootstrap(p->tunnel)))
+	if (tunnel_bootstrap(p->tunnel)->answered)
 		report_reached(p, now);
 	if (is_only_passed(p)) {
 		note(p, "%s", tunnel_loss(p->tunnel));

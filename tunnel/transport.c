@@ -455,8 +455,8 @@ feed(struct transport *t, size_t n, int64_t now)
 {
 	if (t->bootstrap != NULL && mux_slot_state(t->mux, t->slot) == MUX_SLOT_STARTING) {
 		bootstrap_feed(t->bootstrap, t->in, n);
-		if (bootstrap_state(t->bootstrap) == BOOTSTRAP_FAILED) {
-			lose(t, MUX_COMMAND, bootstrap_why(t->bootstrap));
+		if (bootstrap_facts(t->bootstrap)->state == BOOTSTRAP_FAILED) {
+			lose(t, MUX_COMMAND, bootstrap_facts(t->bootstrap)->why);
 			return;
 		}
 	}

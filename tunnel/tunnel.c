@@ -200,16 +200,16 @@ static void
 explain_end(struct tunnel *t, int ended, char *dst, size_t size)
 {
 	const struct hops *h = t->config.hops;
-	const char *program = bootstrap_path(t->bootstrap);
+	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
 	char path[HOPS_PATH], output[BANNER_SHOWN + 1];
 	bool prints = end_of_banner(t, output);
 
 	hops_path(h, path, sizeof(path));
-	if (bootstrap_answered(t->bootstrap))
+	if (facts->answered)
 		snprintf(dst, size,
 		    "%s was reached, but %s there ended before the link was up%s%s%s; does it run, "
 		    "with -V?",
-		    path, *program != '\0' ? program : "sh",
+		    path, *facts->path != '\0' ? facts->path : "sh",
 		    prints ? ", after this output: \"" : "", output, prints ? "\"" : "");
 	else if (ended == 127)
 		snprintf(dst, size,
@@ -508,14 +508,15 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 static void
 log_upload(struct tunnel *t)
 {
+	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
 	char text[HOPS_PATH + 128];
 
-	if (t->uploads_logged >= bootstrap_uploads(t->bootstrap))
+	if (t->uploads_logged >= facts->uploads)
 		return;
-	t->uploads_logged = bootstrap_uploads(t->bootstrap);
+	t->uploads_logged = facts->uploads;
 	snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s%s",
-	    (bootstrap_upload_size(t->bootstrap) + 1023) / 1024, tunnel_name(t),
-	    bootstrap_upload_is_dynamic(t->bootstrap)
+	    (facts->upload_size + 1023) / 1024, tunnel_name(t),
+	    facts->upload_is_dynamic
 		? "; it is not static: it needs a C library there that is not older than here"
 		: "");
 	if (t->connects == 0 && (t->config.one_shot || t->config.probing || !log_on_terminal()))
@@ -539,13 +540,14 @@ watch_magic(struct tunnel *t, struct pollset *ps)
 static void
 watch_start(struct tunnel *t, struct pollset *ps)
 {
+	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
 	int64_t give_up_at = t->started_at + START_MOST;
 
-	if (bootstrap_answered(t->bootstrap) && t->reached_at == 0) {
+	if (facts->answered && t->reached_at == 0) {
 		t->reached_at = ps->now;
 		log_say(LOG_INFO, "reached %s", tunnel_name(t));
 	}
-	switch (bootstrap_state(t->bootstrap)) {
+	switch (facts->state) {
 	case BOOTSTRAP_ASKING:
 		watch_silence(t, ps);
 		break;
@@ -991,7 +993,7 @@ watch_channels(struct tunnel *t, struct pollset *ps)
 {
 	drop_lost_channels(t, ps);
 	if (t->config.role == MUX_NEAR && t->config.hops != NULL)
-		channels_grow(t->channels, bootstrap_path(t->bootstrap), ps);
+		channels_grow(t->channels, bootstrap_facts(t->bootstrap)->path, ps);
 }
 
 /* Make the transition that is due, or set the deadline of the next one. */
@@ -1204,7 +1206,7 @@ size_t
 tunnel_copied(const struct tunnel *t)
 {
 	const struct transport *first = channels_first(t->channels);
-	size_t size = bootstrap_upload_size(t->bootstrap), left;
+	size_t size = bootstrap_facts(t->bootstrap)->upload_size, left;
 	const unsigned char *p;
 
 	if (first == NULL)
@@ -1308,10 +1310,10 @@ tunnel_set_peer(struct tunnel *t, const char *name)
 	mux_name_peer(t->mux, name);
 }
 
-const struct bootstrap *
+const struct bootstrap_facts *
 tunnel_bootstrap(const struct tunnel *t)
 {
-	return t->bootstrap;
+	return bootstrap_facts(t->bootstrap);
 }
 
 const char *

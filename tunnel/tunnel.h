@@ -24,7 +24,7 @@
 
 #include "mux/mux.h"
 
-struct bootstrap;
+struct bootstrap_facts;
 struct command;
 struct conns;
 struct dial_target;
@@ -107,7 +107,7 @@ void tunnel_flush(struct tunnel *t, int status);
  * tunnel_loss(t): why the link ended, or could not be made.
  */
 bool tunnel_set_hops(struct tunnel *t, const struct hops *hops);
-const struct bootstrap *tunnel_bootstrap(const struct tunnel *t);
+const struct bootstrap_facts *tunnel_bootstrap(const struct tunnel *t);
 const char *tunnel_banner(struct tunnel *t, size_t *n);
 void tunnel_set_peer(struct tunnel *t, const char *name);
 const char *tunnel_loss(const struct tunnel *t);

@@ -117,7 +117,7 @@ static void
 begin(const char *far_path)
 {
 	start(put_own(), far_path);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_ASKING);
 }
 
 static void
@@ -289,16 +289,16 @@ START_TEST(dynamic_binary_is_reported)
 	take_script();
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	feed(line);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_UPLOADING);
-	ck_assert_int_eq(bootstrap_upload_is_dynamic(b), _i);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_UPLOADING);
+	ck_assert_int_eq(bootstrap_facts(b)->upload_is_dynamic, _i);
 	snprintf(line, sizeof(line), "relay:: refuse %lu /d: GLIBC_2.34 not found\n",
 	    (unsigned long)bootstrap_cksum(put_elf(own_path(), _i == 0 ? 1 : 3), ELF_SIZE));
 	feed(line);
-	HAS(bootstrap_why(b), "/d: GLIBC_2.34 not found; ");
+	HAS(bootstrap_facts(b)->why, "/d: GLIBC_2.34 not found; ");
 	if (_i == 1)
-		HAS(bootstrap_why(b), "make static && make install");
+		HAS(bootstrap_facts(b)->why, "make static && make install");
 	else
-		HAS_NOT(bootstrap_why(b), "make static");
+		HAS_NOT(bootstrap_facts(b)->why, "make static");
 	run("rm -r lib bin", "");
 }
 END_TEST
@@ -437,14 +437,14 @@ static const char *const before[] = { "", "Welcome!\n", "no newline at its end",
 static void
 is_taken(int i)
 {
-	ck_assert_int_eq(bootstrap_state(b), answers[i].state);
+	ck_assert_int_eq(bootstrap_facts(b)->state, answers[i].state);
 	if (answers[i].message != NULL)
-		HAS(bootstrap_why(b), answers[i].message);
-	if (bootstrap_state(b) == BOOTSTRAP_STARTING)
-		ck_assert_str_eq(bootstrap_path(b), "/home/me/relay");
-	if (bootstrap_state(b) == BOOTSTRAP_UPLOADING)
-		ck_assert_uint_eq(bootstrap_upload_size(b), FAKE_SIZE);
-	ck_assert_int_eq(bootstrap_has_output(b), bootstrap_state(b) == BOOTSTRAP_UPLOADING);
+		HAS(bootstrap_facts(b)->why, answers[i].message);
+	if (bootstrap_facts(b)->state == BOOTSTRAP_STARTING)
+		ck_assert_str_eq(bootstrap_facts(b)->path, "/home/me/relay");
+	if (bootstrap_facts(b)->state == BOOTSTRAP_UPLOADING)
+		ck_assert_uint_eq(bootstrap_facts(b)->upload_size, FAKE_SIZE);
+	ck_assert_int_eq(bootstrap_has_output(b), bootstrap_facts(b)->state == BOOTSTRAP_UPLOADING);
 }
 
 START_TEST(answer_is_the_same_cut_at_every_byte)
@@ -461,7 +461,7 @@ START_TEST(answer_is_the_same_cut_at_every_byte)
 			begin_sent();
 			bootstrap_feed(b, text, cut);
 			ck_assert_int_eq(
-			    bootstrap_state(b), cut == n ? answers[_i].state : BOOTSTRAP_ASKING);
+			    bootstrap_facts(b)->state, cut == n ? answers[_i].state : BOOTSTRAP_ASKING);
 			bootstrap_feed(b, text + cut, n - cut);
 			is_taken(_i);
 		}
@@ -493,17 +493,17 @@ START_TEST(long_answer_is_cut_and_the_next_is_read)
 	begin_sent();
 	feed("relay:: at /");
 	feed(more);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_ASKING);
 	feed("\n");
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
-	ck_assert_uint_gt(strlen(bootstrap_path(b)), 500);
-	ck_assert_uint_lt(strlen(bootstrap_path(b)), BOOTSTRAP_PATH);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_STARTING);
+	ck_assert_uint_gt(strlen(bootstrap_facts(b)->path), 500);
+	ck_assert_uint_lt(strlen(bootstrap_facts(b)->path), BOOTSTRAP_PATH);
 	feed("relay:: fail ");
 	feed(more);
 	feed("\n");
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), "xxx");
-	HAS(bootstrap_why(b), "-x");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, "xxx");
+	HAS(bootstrap_facts(b)->why, "-x");
 }
 END_TEST
 
@@ -511,10 +511,10 @@ START_TEST(nothing_is_read_after_a_failure)
 {
 	begin_sent();
 	feed("relay:: none T\nrelay:: at /x\n");
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
 	feed("relay:: at /x\n");
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), "its type, T:");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, "its type, T:");
 }
 END_TEST
 
@@ -525,8 +525,8 @@ START_TEST(failure_message_has_a_remedy)
 
 	begin_sent();
 	feed(failures[_i]);
-	HAS(bootstrap_why(b), "-x");
-	HAS_NOT(bootstrap_why(b), "\n");
+	HAS(bootstrap_facts(b)->why, "-x");
+	HAS_NOT(bootstrap_facts(b)->why, "\n");
 }
 END_TEST
 
@@ -538,7 +538,7 @@ START_TEST(type_is_compared_whole)
 	snprintf(line, sizeof(line), _i == 0 ? "relay:: want %.*s /x\n" : "relay:: want %.*sx /x\n",
 	    (int)strlen(type) - (_i == 0), type);
 	feed(line);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
 }
 END_TEST
 
@@ -552,13 +552,13 @@ START_TEST(uploads_are_limited)
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	for (i = 1; i <= 5; i++) {
 		feed(line);
-		ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_UPLOADING);
-		ck_assert_int_eq(bootstrap_uploads(b), i);
+		ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_UPLOADING);
+		ck_assert_int_eq(bootstrap_facts(b)->uploads, i);
 		while (bootstrap_has_output(b))
 			pull_bytes(b, room, sizeof(room));
 	}
 	feed(line);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
 }
 END_TEST
 
@@ -578,21 +578,21 @@ START_TEST(refused_binary_is_not_sent_again)
 	if (_i == 0)
 		feed(line);
 	feed(refusal);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), "/d: no such loader");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, "/d: no such loader");
 	for (i = 0; i < 2; i++) { /* as in a reconnect */
 		begin_sent();
 		feed(line);
-		uploads += bootstrap_uploads(b);
+		uploads += bootstrap_facts(b)->uploads;
 	}
 	ck_assert_int_eq(uploads, _i == 2 ? 2 : 0);
-	ck_assert_int_eq(bootstrap_state(b), _i == 2 ? BOOTSTRAP_UPLOADING : BOOTSTRAP_FAILED);
+	ck_assert_int_eq(bootstrap_facts(b)->state, _i == 2 ? BOOTSTRAP_UPLOADING : BOOTSTRAP_FAILED);
 	ck_assert_int_eq(bootstrap_has_output(b), _i == 2);
 	if (_i < 2)
-		HAS(bootstrap_why(b), "/d: no such loader");
+		HAS(bootstrap_facts(b)->why, "/d: no such loader");
 	begin_sent();
 	feed("relay:: at /d/relay\n"); /* the user has installed it */
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_STARTING);
 }
 END_TEST
 
@@ -614,7 +614,7 @@ START_TEST(binary_is_sent_unchanged)
 	ck_assert_uint_eq(n, FAKE_SIZE);
 	ck_assert_mem_eq(sent, file, n);
 	feed("relay:: at /d/relay\n");
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_STARTING);
 }
 END_TEST
 
@@ -630,8 +630,8 @@ START_TEST(replaced_binary_is_not_sent)
 		unlink("bin/relay");
 	snprintf(line, sizeof(line), "relay:: want %s /d\n", type);
 	feed(line);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), "replaced");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, "replaced");
 	ck_assert(!bootstrap_has_output(b));
 }
 END_TEST
@@ -652,15 +652,15 @@ START_TEST(echo_is_recognised)
 			feed("me@login$ ");
 		bootstrap_feed(b, script, cut);
 		bootstrap_feed(b, script + cut, script_n - cut);
-		ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-		HAS(bootstrap_why(b), "came back");
+		ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+		HAS(bootstrap_facts(b)->why, "came back");
 	}
 	start("relay", NULL);
 	cut = (size_t)(strstr(script, "printf 'relay") - script) + strlen("printf 'relay");
 	bootstrap_feed(b, script, cut);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_ASKING);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_ASKING);
 	feed("%s %s\\n");
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
 }
 END_TEST
 
@@ -669,8 +669,8 @@ START_TEST(link_bytes_after_an_answer_are_skipped)
 	begin_sent();
 	feed("relay:: at /x\n");
 	bootstrap_feed(b, "\0\362reLAylink\r\n\n\376 at /y\n", 22);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_STARTING);
-	ck_assert_str_eq(bootstrap_path(b), "/x");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_STARTING);
+	ck_assert_str_eq(bootstrap_facts(b)->path, "/x");
 	bootstrap_release(b);
 	bootstrap_release(b);
 	ck_assert(!bootstrap_has_output(b));
@@ -833,11 +833,11 @@ run_shell(int i, struct bootstrap *x)
 	bool goes_on = true;
 
 	start_shell(i);
-	UNTIL(!goes_on || bootstrap_state(x) == BOOTSTRAP_FAILED ||
-		  (bootstrap_state(x) == BOOTSTRAP_STARTING && strchr(received, '>') != NULL &&
+	UNTIL(!goes_on || bootstrap_facts(x)->state == BOOTSTRAP_FAILED ||
+		  (bootstrap_facts(x)->state == BOOTSTRAP_STARTING && strchr(received, '>') != NULL &&
 		      n_received > 0 && strstr(received, "MAGIC") != NULL),
 	    goes_on = turn(x));
-	if (goes_on && bootstrap_state(x) == BOOTSTRAP_STARTING) {
+	if (goes_on && bootstrap_facts(x)->state == BOOTSTRAP_STARTING) {
 		HAS(received, "MAGIC<-m -t 5 ->");
 		ck_assert_int_eq(write(to_shell, "hello", 5), 5);
 		UNTIL(strstr(received, ">hello") != NULL, ck_assert(turn(x)));
@@ -866,11 +866,11 @@ start_there(int i)
 	run_shell(i, b);
 }
 
-#define IS_STARTED(uploads)                                                              \
+#define IS_STARTED(count)                                                                \
 	do {                                                                             \
-		ck_assert_msg(bootstrap_state(b) == BOOTSTRAP_STARTING, "%s: %d %s, %s", \
-		    shells[_i][0], bootstrap_state(b), bootstrap_why(b), received);      \
-		ck_assert_int_eq(bootstrap_uploads(b), (uploads));                       \
+		ck_assert_msg(bootstrap_facts(b)->state == BOOTSTRAP_STARTING, "%s: %d %s, %s", \
+		    shells[_i][0], bootstrap_facts(b)->state, bootstrap_facts(b)->why, received);      \
+		ck_assert_int_eq(bootstrap_facts(b)->uploads, (count));                         \
 	} while (0)
 
 /* The last shell has left no part of an upload in ${where}. */
@@ -907,7 +907,7 @@ START_TEST(only_the_first_start_uploads)
 	IS_STARTED(1);
 	snprintf(path, sizeof(path), "%s/.cache/relay/relay-" RELAY_VERSION "-%s-%lu", home, type,
 	    fake_cksum());
-	ck_assert_str_eq(bootstrap_path(b), path);
+	ck_assert_str_eq(bootstrap_facts(b)->path, path);
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_int_eq(st.st_size, FAKE_SIZE);
 	ck_assert_int_eq(st.st_mode & 0777, 0700);
@@ -931,17 +931,17 @@ START_TEST(damaged_upload_is_replaced)
 		return;
 	start_there(_i);
 	IS_STARTED(1);
-	fd = open(bootstrap_path(b), O_WRONLY);
+	fd = open(bootstrap_facts(b)->path, O_WRONLY);
 	ck_assert_int_eq(pwrite(fd, "?", 1, FAKE_SIZE - 7), 1);
 	close(fd);
 	start_there(_i);
 	IS_STARTED(1);
-	ck_assert_int_eq(truncate(bootstrap_path(b), 400), 0);
+	ck_assert_int_eq(truncate(bootstrap_facts(b)->path, 400), 0);
 	start_there(_i);
 	IS_STARTED(1);
-	ck_assert_int_eq(stat(bootstrap_path(b), &st), 0);
+	ck_assert_int_eq(stat(bootstrap_facts(b)->path, &st), 0);
 	ck_assert_int_eq(st.st_size, FAKE_SIZE);
-	ck_assert_int_eq(chmod(bootstrap_path(b), 0600), 0);
+	ck_assert_int_eq(chmod(bootstrap_facts(b)->path, 0600), 0);
 	start_there(_i);
 	IS_STARTED(1);
 	start_there(_i);
@@ -968,7 +968,7 @@ START_TEST(installed_relay_is_used)
 		start_there(_i);
 		IS_STARTED(0);
 		snprintf(path, sizeof(path), "%s/%s", own_dir, places[i]);
-		ck_assert_str_eq(bootstrap_path(b), i == 0 ? "relay" : path);
+		ck_assert_str_eq(bootstrap_facts(b)->path, i == 0 ? "relay" : path);
 	}
 	for (i = 0; i < 3; i++)
 		put_fake(places[i], "#!/bin/sh\necho relay " RELAY_VERSION ".1\nexit\n");
@@ -996,7 +996,7 @@ START_TEST(named_relay_may_have_any_name)
 		received[0] = '\0';
 		run_shell(_i, b);
 		IS_STARTED(0);
-		ck_assert_str_eq(bootstrap_path(b), real);
+		ck_assert_str_eq(bootstrap_facts(b)->path, real);
 	}
 }
 END_TEST
@@ -1008,15 +1008,15 @@ START_TEST(missing_named_relay_is_reported)
 		return;
 	begin("");
 	run_shell(_i, b);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), "-x has to name");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, "-x has to name");
 	begin("~/no such");
 	run_shell(_i, b);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), "-x");
-	HAS(bootstrap_why(b), "home/no such: ");
-	ck_assert(strstr(bootstrap_why(b), "ot found") != NULL ||
-		  strstr(bootstrap_why(b), "o such file") != NULL);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, "-x");
+	HAS(bootstrap_facts(b)->why, "home/no such: ");
+	ck_assert(strstr(bootstrap_facts(b)->why, "ot found") != NULL ||
+		  strstr(bootstrap_facts(b)->why, "o such file") != NULL);
 }
 END_TEST
 
@@ -1031,7 +1031,7 @@ START_TEST(only_tilde_slash_is_the_home)
 	received[0] = '\0';
 	run_shell(_i, b);
 	IS_STARTED(0);
-	ck_assert_str_eq(bootstrap_path(b), "~x/relay");
+	ck_assert_str_eq(bootstrap_facts(b)->path, "~x/relay");
 }
 END_TEST
 
@@ -1051,9 +1051,9 @@ START_TEST(output_of_a_named_relay_is_reported)
 		received[0] = '\0';
 		run_shell(_i, b);
 		ck_assert_int_eq(
-		    bootstrap_state(b), i == 0 ? BOOTSTRAP_STARTING : BOOTSTRAP_FAILED);
+		    bootstrap_facts(b)->state, i == 0 ? BOOTSTRAP_STARTING : BOOTSTRAP_FAILED);
 		if (i > 0)
-			HAS(bootstrap_why(b), message[i]);
+			HAS(bootstrap_facts(b)->why, message[i]);
 	}
 }
 END_TEST
@@ -1065,8 +1065,8 @@ START_TEST(version_of_a_named_relay_is_reported)
 	put_fake("home/old", "#!/bin/sh\necho relay 0.0; exit\n");
 	begin("~/old");
 	run_shell(_i, b);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), "/home/old: relay 0.0");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, "/home/old: relay 0.0");
 }
 END_TEST
 
@@ -1115,11 +1115,11 @@ begin_without(const char *tools_text)
 static void
 is_lacking(const char *tool)
 {
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), tool);
-	HAS(bootstrap_why(b), "-x");
-	HAS_NOT(bootstrap_why(b), "make room");
-	ck_assert_int_eq(bootstrap_uploads(b), 0);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, tool);
+	HAS(bootstrap_facts(b)->why, "-x");
+	HAS_NOT(bootstrap_facts(b)->why, "make room");
+	ck_assert_int_eq(bootstrap_facts(b)->uploads, 0);
 	ck_assert_int_eq(rmdir(home), 0); /* it is empty */
 	ck_assert_str_eq(shell_stderr(), "");
 }
@@ -1201,10 +1201,10 @@ START_TEST(without_cksum_sizes_are_compared)
 	start_there(_i);
 	IS_STARTED(0);
 	ck_assert_str_eq(shell_stderr(), "");
-	ck_assert_int_eq(truncate(bootstrap_path(b), 400), 0);
+	ck_assert_int_eq(truncate(bootstrap_facts(b)->path, 400), 0);
 	start_there(_i);
 	IS_STARTED(1);
-	ck_assert_int_eq(chmod(bootstrap_path(b), 0600), 0);
+	ck_assert_int_eq(chmod(bootstrap_facts(b)->path, 0600), 0);
 	start_there(_i);
 	IS_STARTED(1);
 	has_no_remains(home);
@@ -1240,16 +1240,16 @@ begin_refused(int refusal)
 static void
 is_refused(int refusal, int uploads)
 {
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), home);
-	HAS(bootstrap_why(b), refusals[refusal].message);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, home);
+	HAS(bootstrap_facts(b)->why, refusals[refusal].message);
 	if (refusal == 0)
-		ck_assert_msg(strstr(bootstrap_why(b), "ot found") != NULL ||
-				  strstr(bootstrap_why(b), "o such file") != NULL,
-		    "%s", bootstrap_why(b));
-	HAS(bootstrap_why(b), "-x");
-	HAS_NOT(bootstrap_why(b), "make room");
-	ck_assert_int_eq(bootstrap_uploads(b), uploads);
+		ck_assert_msg(strstr(bootstrap_facts(b)->why, "ot found") != NULL ||
+				  strstr(bootstrap_facts(b)->why, "o such file") != NULL,
+		    "%s", bootstrap_facts(b)->why);
+	HAS(bootstrap_facts(b)->why, "-x");
+	HAS_NOT(bootstrap_facts(b)->why, "make room");
+	ck_assert_int_eq(bootstrap_facts(b)->uploads, uploads);
 	has_no_remains(home);
 	run("[ -z \"$(find %s -type f)\" ]", home);
 }
@@ -1290,9 +1290,9 @@ START_TEST(earlier_upload_that_does_not_run_is_not_sent)
 	run("mkdir -p -m 700 %s/.cache/relay", home);
 	put_fake(path, refusals[1].text);
 	run_shell(_i, b);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), refusals[1].message);
-	ck_assert_int_eq(bootstrap_uploads(b), 0);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, refusals[1].message);
+	ck_assert_int_eq(bootstrap_facts(b)->uploads, 0);
 	ck_assert_int_eq(access(path, X_OK), 0);
 }
 END_TEST
@@ -1331,7 +1331,7 @@ START_TEST(directories_are_tried_in_order)
 		IS_STARTED(1);
 		snprintf(found, sizeof(found), i < 2 ? "%s/%s/relay/relay-" : "%s/%s/relay-", home,
 		    names[i]);
-		HAS(bootstrap_path(b), found);
+		HAS(bootstrap_facts(b)->path, found);
 	}
 }
 END_TEST
@@ -1368,7 +1368,7 @@ START_TEST(only_a_private_directory_is_used)
 		start_there(_i);
 		IS_STARTED(i == 0 || i == 3);
 		snprintf(path, sizeof(path), i == 3 ? "%s/c3/relay/relay-" : "%s/relay-", home);
-		HAS(bootstrap_path(b), path);
+		HAS(bootstrap_facts(b)->path, path);
 	}
 }
 END_TEST
@@ -1392,19 +1392,19 @@ START_TEST(each_directory_is_reported_with_its_cause)
 	begin(NULL);
 	run_shell(_i, b);
 	/* busybox-static prefers its own mv to the one in PATH. */
-	if (bootstrap_state(b) == BOOTSTRAP_STARTING && strcmp(shells[_i][0], "busybox") == 0) {
+	if (bootstrap_facts(b)->state == BOOTSTRAP_STARTING && strcmp(shells[_i][0], "busybox") == 0) {
 		puts("skipped: this busybox has its own mv");
 		return;
 	}
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), NO_PLACE "/relay: ");
-	HAS(bootstrap_why(b), "Not a directory");
-	HAS(bootstrap_why(b), "/home/relay: it is not a directory of mode 0700 of this user; ");
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, NO_PLACE "/relay: ");
+	HAS(bootstrap_facts(b)->why, "Not a directory");
+	HAS(bootstrap_facts(b)->why, "/home/relay: it is not a directory of mode 0700 of this user; ");
 	if (!has_own(_i, "mv"))
-		HAS(bootstrap_why(b), ": no move; ");
+		HAS(bootstrap_facts(b)->why, ": no move; ");
 	snprintf(there, sizeof(there), "; %s: ", mine);
-	HAS(bootstrap_why(b), there);
-	HAS(bootstrap_why(b), "-x");
+	HAS(bootstrap_facts(b)->why, there);
+	HAS(bootstrap_facts(b)->why, "-x");
 	ck_assert_int_ne(system("ls home/relay-*/* >/dev/null 2>&1"), 0);
 	has_no_remains(home);
 	has_no_remains(mine);
@@ -1419,8 +1419,8 @@ START_TEST(type_without_a_binary_is_reported)
 		return;
 	start("/nowhere/relay", NULL);
 	run_shell(_i, b);
-	ck_assert_int_eq(bootstrap_state(b), BOOTSTRAP_FAILED);
-	HAS(bootstrap_why(b), type);
+	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_FAILED);
+	HAS(bootstrap_facts(b)->why, type);
 	ck_assert_int_eq(access("home/.cache", F_OK), -1);
 }
 END_TEST
@@ -1434,7 +1434,7 @@ START_TEST(cut_upload_leaves_nothing)
 		return;
 	begin(NULL);
 	start_shell(_i);
-	UNTIL(bootstrap_state(b) == BOOTSTRAP_UPLOADING, ck_assert(turn(b)));
+	UNTIL(bootstrap_facts(b)->state == BOOTSTRAP_UPLOADING, ck_assert(turn(b)));
 	ck_assert_int_eq(turn(b), true);
 	close(to_shell);
 	WAIT_FOR(read(from_shell, rest, sizeof(rest)) == 0);
@@ -1460,7 +1460,7 @@ START_TEST(two_starts_at_once)
 	other = b;
 	b = NULL;
 	start_shell(_i);
-	UNTIL(bootstrap_state(other) == BOOTSTRAP_UPLOADING, ck_assert(turn(other)));
+	UNTIL(bootstrap_facts(other)->state == BOOTSTRAP_UPLOADING, ck_assert(turn(other)));
 	turn(other);
 	first = shell;
 	in = from_shell;
@@ -1474,7 +1474,7 @@ START_TEST(two_starts_at_once)
 	to_shell = out;
 	n_received = 0;
 	UNTIL(strstr(received, "MAGIC") != NULL && n_received > 0, turn(other));
-	ck_assert_int_eq(bootstrap_state(other), BOOTSTRAP_STARTING);
+	ck_assert_int_eq(bootstrap_facts(other)->state, BOOTSTRAP_STARTING);
 	end_shell();
 	bootstrap_free(other);
 	has_no_remains(home);
