@@ -127,7 +127,7 @@ end_run(struct relay *r)
 {
 	bool ended = run_life(r->run) == RUN_ENDED;
 
-	log_say(LOG_ERROR, "%s%s%s", ended ? run_name(r->run) : tunnel_peer(r->tunnel),
+	log_say(LOG_ERROR, "%s%s%s", ended ? run_name(r->run) : mux_peer(tunnel_mux(r->tunnel)),
 	    ended ? " " : ": ", run_reason(r->run));
 	r->run_status = STATUS_COMMAND;
 	r->run_until = r->ps.now + DRAIN_MOST;
@@ -165,7 +165,7 @@ start_run(struct relay *r)
 		return false;
 	}
 	r->explain_at = r->ps.now + WAIT_QUIET;
-	if (tunnel_keeps(r->tunnel))
+	if (mux_keeps(tunnel_mux(r->tunnel)) > 0)
 		return true;
 	log_say(LOG_NOTICE, "%s ends when the line is lost: %s", run_name(r->run),
 	    o->keep != 0                 ? "the last hop keeps no session"
@@ -474,7 +474,8 @@ accepts(const struct relay *r)
 static bool
 join_stream(struct relay *r, const struct side *a, const char *name, const struct forward *f)
 {
-	struct side b = side_of_stream(tunnel_open(r->tunnel, f == NULL ? "" : f->to_text));
+	struct side b =
+	    side_of_stream(mux_open(tunnel_mux(r->tunnel), f == NULL ? "" : f->to_text));
 
 	if (b.stream != NULL && conn_join(&r->conns, a, name, &b, r->ps.now))
 		return true;
@@ -615,9 +616,9 @@ link_up(struct relay *r)
 
 	progress_show(&r->progress, &r->ps);
 	if (tunnel_connects(r->tunnel) > 1)
-		log_say(LOG_NOTICE, "reconnected to %s", tunnel_peer(r->tunnel));
+		log_say(LOG_NOTICE, "reconnected to %s", mux_peer(tunnel_mux(r->tunnel)));
 	else
-		log_say(LOG_INFO, "connected to %s", tunnel_peer(r->tunnel));
+		log_say(LOG_INFO, "connected to %s", mux_peer(tunnel_mux(r->tunnel)));
 	if (tunnel_resumed(r->tunnel))
 		return;
 	if (r->run != NULL && !start_run(r)) /* first: it makes the directory of @/ */

@@ -224,7 +224,7 @@ send_bytes(struct probe_run *p, int64_t now)
 	p->state = RUN_BYTES;
 	p->back = 0;
 	p->give_up_at = now + BYTES_WAIT;
-	p->stream = tunnel_open(p->tunnel, SERVE_ECHO);
+	p->stream = mux_open(tunnel_mux(p->tunnel), SERVE_ECHO);
 	if (p->stream == NULL || !buf_put(stream_tx(p->stream), all, sizeof(all))) {
 		report(p, false, "no memory");
 		stop(p, STATUS_SYSTEM);
@@ -242,9 +242,9 @@ probe_run_up(struct probe_run *p, int64_t now)
 	report_reached(p, now);
 	report_banner(p);
 	report(p, true, "a relay runs there%s, on the host %s%s%s",
-	    b->uploads > 0 ? ", copied just now" : "", tunnel_peer(p->tunnel),
+	    b->uploads > 0 ? ", copied just now" : "", mux_peer(tunnel_mux(p->tunnel)),
 	    *b->path != '\0' ? ": " : "", b->path);
-	tunnel_set_peer(p->tunnel, last_hop(p));
+	mux_name_peer(tunnel_mux(p->tunnel), last_hop(p));
 	send_bytes(p, now);
 }
 
@@ -297,7 +297,7 @@ ask_for_sessions(struct probe_run *p, int64_t now)
 	p->state = RUN_SESSIONS;
 	p->listed = 0;
 	p->give_up_at = now + SESSIONS_WAIT;
-	p->stream = tunnel_open(p->tunnel, target);
+	p->stream = mux_open(tunnel_mux(p->tunnel), target);
 	if (p->stream == NULL) {
 		report(p, false, "no memory");
 		stop(p, STATUS_SYSTEM);

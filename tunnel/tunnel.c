@@ -922,8 +922,8 @@ watch_sleep(struct tunnel *t, const struct pollset *ps)
 	t->retry_at = ps->now;
 }
 
-static int64_t
-next_start(const struct tunnel *t)
+int64_t
+tunnel_next_start(const struct tunnel *t)
 {
 	int64_t pause = WANTED_PAUSE * (int64_t)t->retries;
 	int64_t wanted_at = t->started_at + (pause < WANTED_MOST ? pause : WANTED_MOST);
@@ -970,10 +970,10 @@ retry(struct tunnel *t, struct pollset *ps)
 		watch_session(t, ps);
 	if (t->state == TUNNEL_OVER || t->config.role == MUX_FAR)
 		return;
-	if (ps->now >= next_start(t) && tunnel_start(t, ps->now) != STATUS_OK)
+	if (ps->now >= tunnel_next_start(t) && tunnel_start(t, ps->now) != STATUS_OK)
 		back_off(t, ps);
 	if (t->state == TUNNEL_BACKOFF && !t->refused)
-		pollset_until(ps, next_start(t));
+		pollset_until(ps, tunnel_next_start(t));
 }
 
 /* Start the first channel, if it is known whether its ssh can be a master. */
@@ -1215,12 +1215,6 @@ tunnel_copied(const struct tunnel *t)
 	return left > size ? 0 : size - left;
 }
 
-int64_t
-tunnel_next_start(const struct tunnel *t)
-{
-	return next_start(t);
-}
-
 void
 tunnel_want_up(struct tunnel *t)
 {
@@ -1248,12 +1242,6 @@ bool
 tunnel_wanted(const struct tunnel *t)
 {
 	return t->wanted;
-}
-
-struct stream *
-tunnel_open(struct tunnel *t, const char *target)
-{
-	return mux_open(t->mux, target);
 }
 
 bool
@@ -1298,18 +1286,6 @@ tunnel_resumed(const struct tunnel *t)
 	return t->joins;
 }
 
-const char *
-tunnel_peer(const struct tunnel *t)
-{
-	return mux_peer(t->mux);
-}
-
-void
-tunnel_set_peer(struct tunnel *t, const char *name)
-{
-	mux_name_peer(t->mux, name);
-}
-
 const struct bootstrap_facts *
 tunnel_bootstrap(const struct tunnel *t)
 {
@@ -1320,12 +1296,6 @@ const char *
 tunnel_loss(const struct tunnel *t)
 {
 	return t->loss;
-}
-
-bool
-tunnel_keeps(const struct tunnel *t)
-{
-	return mux_keeps(t->mux) > 0;
 }
 
 struct mux *
@@ -1375,7 +1345,7 @@ tunnel_table(const struct tunnel *t, int64_t now)
 		    (long long)((t->expires_at - now + 999999) / 1000000));
 	else if (t->state == TUNNEL_BACKOFF)
 		log_say(LOG_TABLE, "%s; reconnecting in %lld s, or at the next connection", t->loss,
-		    (long long)((next_start(t) - now + 999999) / 1000000));
+		    (long long)((tunnel_next_start(t) - now + 999999) / 1000000));
 	if (t->state == TUNNEL_UP)
 		log_traffic(t, now);
 }

@@ -103,13 +103,11 @@ void tunnel_flush(struct tunnel *t, int status);
  * tunnel_bootstrap(t): the results of the last start.
  * tunnel_banner(t, n): the text before the far magic, without the answers to
  * bootstrap: a string of ${*n} bytes.  ${t} owns it.
- * tunnel_set_peer(t, name): from now on messages name the far side ${name}.
  * tunnel_loss(t): why the link ended, or could not be made.
  */
 bool tunnel_set_hops(struct tunnel *t, const struct hops *hops);
 const struct bootstrap_facts *tunnel_bootstrap(const struct tunnel *t);
 const char *tunnel_banner(struct tunnel *t, size_t *n);
-void tunnel_set_peer(struct tunnel *t, const char *name);
 const char *tunnel_loss(const struct tunnel *t);
 
 /*
@@ -119,7 +117,6 @@ const char *tunnel_loss(const struct tunnel *t);
  * tunnel_awaits_login(t): TUNNEL_BACKOFF: the last login was refused.  The next
  * one follows tunnel_login.
  * tunnel_login(t, now): a person requests another login; ssh may ask questions.
- * tunnel_open(t, target): near: a new stream, or NULL; see mux_open.
  * tunnel_ask(t, f): near: request the listener of a -R; see remote_ask.
  * tunnel_probe(t, f, quiet): near: connect to the target of ${f} once; see
  * probe.h.
@@ -128,7 +125,6 @@ void tunnel_want_up(struct tunnel *t);
 bool tunnel_wanted(const struct tunnel *t);
 bool tunnel_awaits_login(const struct tunnel *t);
 void tunnel_login(struct tunnel *t, int64_t now);
-struct stream *tunnel_open(struct tunnel *t, const char *target);
 bool tunnel_ask(struct tunnel *t, struct forward *f);
 bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
 
@@ -142,8 +138,6 @@ bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
  * tunnel_copied(t): TUNNEL_STARTING: bytes of the upload that were sent.
  * tunnel_next_start(t): TUNNEL_BACKOFF: when the next login is due.
  * tunnel_name(t): the last hop as the user wrote it, or the far host's name.
- * tunnel_peer(t): TUNNEL_UP: the far side's name in messages.
- * tunnel_keeps(t): TUNNEL_UP: a session outlives the channel.
  * tunnel_mux(t): TUNNEL_UP: the mux of the link.
  * tunnel_channel(t, nth, dst, size): the figures of a channel; see channels.h.
  * tunnel_table(t, now): log the state and the traffic, for SIGUSR1.
@@ -157,8 +151,6 @@ bool tunnel_can_ask(const struct tunnel *t);
 size_t tunnel_copied(const struct tunnel *t);
 int64_t tunnel_next_start(const struct tunnel *t);
 const char *tunnel_name(const struct tunnel *t);
-const char *tunnel_peer(const struct tunnel *t);
-bool tunnel_keeps(const struct tunnel *t);
 struct mux *tunnel_mux(const struct tunnel *t);
 bool tunnel_channel(const struct tunnel *t, unsigned nth, char *dst, size_t size);
 void tunnel_table(const struct tunnel *t, int64_t now);
