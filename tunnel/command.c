@@ -18,6 +18,7 @@
 #include "tunnel/command.h"
 #include "tunnel/dir.h"
 #include "tunnel/record.h"
+#include "tunnel/serve.h"
 
 #define READ_MOST 65536  /* bytes of a read */
 #define READS 4          /* in a turn, at most */
@@ -69,19 +70,12 @@ struct command {
 
 /* ---- records ---- */
 
-static void
-refuse(struct stream *s, uint16_t code, const char *why)
-{
-	log_say(LOG_INFO, "refused a stream: %s", why);
-	stream_reset(s, code, why);
-}
-
 /* If there is no memory, reset the stream, which stops COMMAND. */
 static void
 put_record(struct command *c, enum record_type type, const void *p, size_t n)
 {
 	if (!record_put(c->stream, type, p, n)) {
-		refuse(c->stream, MUX_NO_ROOM, "out of memory");
+		serve_refuse(c->stream, MUX_NO_ROOM, "out of memory");
 		return;
 	}
 	stream_push(c->stream);
@@ -478,12 +472,12 @@ static void
 add_to_words(struct command *c, const char *p, size_t n)
 {
 	if (c->words.n + n > COMMAND_WORDS_MOST) {
-		refuse(c->stream, MUX_UNUSABLE, "the words of COMMAND are too long");
+		serve_refuse(c->stream, MUX_UNUSABLE, "the words of COMMAND are too long");
 		return;
 	}
 	append(&c->words, p, n);
 	if (c->words.failed)
-		refuse(c->stream, MUX_NO_ROOM, "out of memory");
+		serve_refuse(c->stream, MUX_NO_ROOM, "out of memory");
 }
 
 static void
@@ -531,28 +525,24 @@ step_stream(struct command *c, int64_t now)
 	begin_ending(c, now);
 }
 
-void
+bool
 command_open(struct command *c, struct stream *s)
 {
 	char why[128];
 
 	if (c == NULL)
-		refuse(s, MUX_FORBIDDEN, "this relay runs no command: it was started without -r");
-	else if (c->state != COMMAND_NONE)
-		refuse(s, MUX_FORBIDDEN, "this relay runs one command");
-	if (c == NULL || c->state != COMMAND_NONE) {
-		stream_release(s);
-		return;
-	}
+		return serve_refuse(
+		    s, MUX_FORBIDDEN, "this relay runs no command: it was started without -r");
+	if (c->state != COMMAND_NONE)
+		return serve_refuse(s, MUX_FORBIDDEN, "this relay runs one command");
 	if (!dir_make(&c->dir)) {
 		snprintf(why, sizeof(why), "cannot make a directory in /tmp: %s", strerror(errno));
-		refuse(s, MUX_UNUSABLE, why);
-		stream_release(s);
-		return;
+		return serve_refuse(s, MUX_UNUSABLE, why);
 	}
 	c->stream = s;
 	c->state = COMMAND_WORDS;
 	stream_accept(s);
+	return true;
 }
 
 /* ---- life ---- */

@@ -32,6 +32,9 @@
 #define COMMAND_WORDS_MOST 65536         /* bytes of all words, a NUL after each */
 #define COMMAND_OUTPUT_MOST (256 * 1024) /* bytes that wait on the far side */
 
+/* Why command_resolve has failed. */
+#define COMMAND_UNRESOLVED "this end has no directory @/, or the path is too long"
+
 struct children;
 struct command;
 struct pollset;
@@ -40,8 +43,8 @@ struct stream;
 /*
  * command_new(kids): no COMMAND yet; NULL: no memory.  ${kids} is borrowed.
  *
- * command_open(c, s): serve the stream ${s}, and take ownership of it.  If it
- * cannot be served, reset it with a reason.  ${c} never serves a second one.
+ * command_open(c, s): serve the stream ${s}, and take ownership of it.  False:
+ * it was refused.  ${c} never serves a second one.
  *
  * command_resolve(c, text, dst, size): dir_resolve with the directory of ${c}.
  *
@@ -56,10 +59,10 @@ struct stream;
  *
  * command_free(c): remove the directory.  A failure is logged.
  *
- * ${c} can be NULL: then the stream is refused, and there is no directory.
+ * ${c} can be NULL: then streams are refused, and "@/" is not resolved.
  */
 struct command *command_new(struct children *kids);
-void command_open(struct command *c, struct stream *s);
+bool command_open(struct command *c, struct stream *s);
 bool command_is_line(const char *word);
 bool command_resolve(const struct command *c, const char *text, char *dst, size_t size);
 void command_stop(struct command *c, int64_t now);

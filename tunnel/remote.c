@@ -21,6 +21,7 @@
 #include "conn/side.h"
 #include "tunnel/command.h"
 #include "tunnel/forward.h"
+#include "tunnel/serve.h"
 #include "tunnel/remote.h"
 
 #define WAITING 8          /* waiting streams of one -R */
@@ -31,8 +32,7 @@
 struct remotes {
 	struct conns *conns;
 	const struct dial_target *rule;
-	bool any_uid;                  /* far */
-	const struct command *command; /* far: has the directory of "@/"; NULL: there is none */
+	bool any_uid; /* far */
 	struct remote_ask *asks;
 	struct remote_listener *listeners;
 	struct remote_waiter *waiters;
@@ -58,7 +58,7 @@ struct remote_listener {
 	enum listener_state state;
 	struct stream *stream;
 	struct endpoint at;
-	char *text;                    /* the endpoint borrows from it */
+	char text[FRAME_TARGET + 1];   /* the endpoint borrows from it */
 	struct lookup *lookup;         /* LISTENER_LOOKUP */
 	int64_t give_up_at;            /* LISTENER_QUEUED, LISTENER_LOOKUP */
 	struct listener tab[ADDR_MAX]; /* LISTENER_OPEN */
@@ -84,12 +84,6 @@ remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid)
 	tab->rule = rule;
 	tab->any_uid = any_uid;
 	return tab;
-}
-
-void
-remote_allow(struct remotes *tab, const struct command *command)
-{
-	tab->command = command;
 }
 
 bool
@@ -247,50 +241,30 @@ free_listener(struct remotes *tab, struct remote_listener *l, int64_t now)
 	lookup_free(l->lookup, now);
 	while (l->n > 0)
 		listener_close(&l->tab[--l->n], 0);
-	free(l->text);
 	free(l);
 }
 
-static void
-refuse(struct stream *s, uint16_t code, const char *why)
-{
-	log_say(LOG_INFO, "refused a stream: %s", why);
-	stream_reset(s, code, why);
-}
-
-/*
- * A listener for the end ${text}, not yet open.  On failure fill ${code} and
- * ${why}, and return NULL.
- */
+/* A listener for the end that ${s} names, not yet open.  NULL: ${s} was refused. */
 static struct remote_listener *
-new_listener(const struct remotes *tab, const char *text, uint16_t *code, char *why, size_t size)
+new_listener(struct stream *s, const struct command *command)
 {
+	const char *text = stream_target(s) + strlen(REMOTE_LISTEN);
 	struct remote_listener *l = calloc(1, sizeof(*l));
-	char resolved[FRAME_TARGET + 1];
+	char why[512];
 
-	*code = MUX_NO_ROOM;
-	snprintf(why, size, "out of memory");
-	if (l == NULL)
+	if (l == NULL) {
+		serve_refuse(s, MUX_NO_ROOM, "out of memory");
 		return NULL;
-	*code = MUX_UNUSABLE;
-	snprintf(why, size, "this end has no directory @/, or the path is too long");
-	if (!command_resolve(tab->command, text, resolved, sizeof(resolved)))
-		goto fail;
-	*code = MUX_NO_ROOM;
-	snprintf(why, size, "out of memory");
-	l->text = malloc(strlen(resolved) + 1);
-	if (l->text == NULL)
-		goto fail;
-	strcpy(l->text, resolved);
-	*code = MUX_UNUSABLE;
-	if (!endpoint_parse(&l->at, l->text, true, why, size))
-		goto fail;
-	snprintf(why, size, "\"-\" cannot be listened on");
-	if (l->at.kind != ENDPOINT_STDIO)
+	}
+	l->stream = s;
+	if (!command_resolve(command, text, l->text, sizeof(l->text)))
+		serve_refuse(s, MUX_UNUSABLE, COMMAND_UNRESOLVED);
+	else if (!endpoint_parse(&l->at, l->text, true, why, sizeof(why)))
+		serve_refuse(s, MUX_UNUSABLE, why);
+	else if (l->at.kind == ENDPOINT_STDIO)
+		serve_refuse(s, MUX_UNUSABLE, "\"-\" cannot be listened on");
+	else
 		return l;
-
-fail:
-	free(l->text);
 	free(l);
 	return NULL;
 }
@@ -311,7 +285,7 @@ send_bound(const struct remote_listener *l)
 	}
 	fits = fits && buf_put(tx, "\n", 1);
 	if (!fits) {
-		refuse(l->stream, MUX_NO_ROOM, "out of memory");
+		serve_refuse(l->stream, MUX_NO_ROOM, "out of memory");
 		return;
 	}
 	stream_accept(l->stream);
@@ -332,7 +306,7 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	n = l->at.kind != ENDPOINT_UNIX ? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
 					: listener_open(&l->at, 0, l->tab, why, sizeof(why));
 	if (n == -1) {
-		refuse(l->stream, MUX_UNUSABLE, why);
+		serve_refuse(l->stream, MUX_UNUSABLE, why);
 		return;
 	}
 	l->n = n;
@@ -342,26 +316,20 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	send_bound(l);
 }
 
-void
-remote_listen(struct remotes *tab, struct stream *s, int64_t now)
+bool
+remote_listen(struct remotes *tab, struct stream *s, const struct command *command, int64_t now)
 {
 	struct addr_list addrs = { .n = 0 };
-	struct remote_listener *l;
-	char why[512];
-	uint16_t code;
+	struct remote_listener *l = new_listener(s, command);
 
-	l = new_listener(tab, stream_target(s) + strlen(REMOTE_LISTEN), &code, why, sizeof(why));
-	if (l == NULL) {
-		refuse(s, code, why);
-		stream_release(s);
-		return;
-	}
-	l->stream = s;
+	if (l == NULL)
+		return false;
 	l->give_up_at = now + tab->rule->each_us;
 	l->next = tab->listeners;
 	tab->listeners = l;
 	if (l->at.kind == ENDPOINT_UNIX || addr_numeric(&l->at, &addrs))
 		open_listener(tab, l, &addrs);
+	return true;
 }
 
 static void
@@ -371,7 +339,7 @@ refuse_name(const struct remote_listener *l, const char *cause)
 
 	endpoint_name(&l->at, name, sizeof(name));
 	snprintf(why, sizeof(why), "cannot listen on %s: %s", name, cause);
-	refuse(l->stream, MUX_UNUSABLE, why);
+	serve_refuse(l->stream, MUX_UNUSABLE, why);
 }
 
 static void
@@ -417,27 +385,22 @@ find_listener(const struct remotes *tab, const struct stream *s, const char *id)
 	return NULL;
 }
 
-void
+bool
 remote_wait(struct remotes *tab, struct stream *s)
 {
 	struct remote_listener *l = find_listener(tab, s, stream_target(s) + strlen(REMOTE_ACCEPT));
 	struct remote_waiter *w;
 
-	if (l == NULL) {
-		refuse(s, MUX_UNUSABLE, "there is no such listener");
-		stream_release(s);
-		return;
-	}
+	if (l == NULL)
+		return serve_refuse(s, MUX_UNUSABLE, "there is no such listener");
 	w = calloc(1, sizeof(*w));
-	if (w == NULL) {
-		refuse(s, MUX_NO_ROOM, "out of memory");
-		stream_release(s);
-		return;
-	}
+	if (w == NULL)
+		return serve_refuse(s, MUX_NO_ROOM, "out of memory");
 	w->stream = s;
 	w->listener = l;
 	w->next = tab->waiters;
 	tab->waiters = w;
+	return true;
 }
 
 /* The list pointer to a stream that waits for ${l}, or NULL. */

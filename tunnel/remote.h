@@ -41,13 +41,9 @@ struct stream;
  * far: with ${any_uid}, processes of other users may connect to the listeners.
  * near: while ${conns}->max connections are open, further ones wait.
  *
- * remote_allow(tab, command): far: "@/" at the start of a listener's path is
- * the directory of ${command}, which is borrowed.
- *
  * remote_is_empty(tab): there is no -R, no listener and no stream that waits.
  */
 struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
-void remote_allow(struct remotes *tab, const struct command *command);
 bool remote_is_empty(const struct remotes *tab);
 
 /*
@@ -57,16 +53,18 @@ bool remote_is_empty(const struct remotes *tab);
  * the answer.  If no stream can be opened, log it, set FORWARD_REFUSED and
  * return false.
  *
- * remote_listen(tab, s, now): far: listen on the end that the target of ${s}
- * names.  remote_wait(tab, s): far: ${s} waits for a connection.  Both take
- * ownership of ${s}, and reset it with a reason on failure.
+ * remote_listen(tab, s, command, now): far: listen on the end that the target
+ * of ${s} names.  "@/" at the start of a path is the directory of ${command}.
+ * remote_wait(tab, s): far: ${s} waits for a connection.  Both take ownership
+ * of ${s}, unless they refuse it and return false.
  *
  * remote_want(tab, ps), remote_step(tab, ps): once a turn, before and after
  * poll.
  */
 bool remote_ask(struct remotes *tab, struct mux *m, struct forward *f);
-void remote_listen(struct remotes *tab, struct stream *s, int64_t now);
-void remote_wait(struct remotes *tab, struct stream *s);
+bool remote_listen(
+    struct remotes *tab, struct stream *s, const struct command *command, int64_t now);
+bool remote_wait(struct remotes *tab, struct stream *s);
 void remote_want(struct remotes *tab, struct pollset *ps);
 void remote_step(struct remotes *tab, const struct pollset *ps);
 

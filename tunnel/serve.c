@@ -38,8 +38,8 @@ struct serve {
 };
 
 struct serve *
-serve_new(
-    struct conns *conns, struct remotes *remotes, struct dial_target *target, bool only_target)
+serve_new(struct conns *conns, struct remotes *remotes, struct dial_target *target,
+    bool only_target, struct command *command)
 {
 	struct serve *tab = calloc(1, sizeof(*tab));
 
@@ -49,22 +49,16 @@ serve_new(
 	tab->remotes = remotes;
 	tab->target = target;
 	tab->only_target = only_target;
+	tab->command = command;
 	return tab;
 }
 
-void
-serve_allow(struct serve *tab, struct command *command)
-{
-	tab->command = command;
-	remote_allow(tab->remotes, command);
-}
-
-static void
-refuse(struct stream *s, uint16_t code, const char *why)
+bool
+serve_refuse(struct stream *s, uint16_t code, const char *why)
 {
 	log_say(LOG_INFO, "refused a stream: %s", why);
 	stream_reset(s, code, why);
-	stream_release(s);
+	return false;
 }
 
 /* A target with one reference and its own copy of the path.  NULL: no memory. */
@@ -123,54 +117,50 @@ share_target(struct serve *tab, const struct endpoint *to, int64_t now)
 }
 
 /*
- * The target of ${s}, with a reference for the caller.  If it is not allowed or
- * not usable, fill ${code} and ${why}, and return NULL.
+ * The target of ${s}, with a reference for the caller.  NULL: ${s} was refused.
  */
 static struct dial_target *
-find_target(
-    struct serve *tab, const struct stream *s, uint16_t *code, char *why, size_t size, int64_t now)
+find_target(struct serve *tab, struct stream *s, int64_t now)
 {
 	const char *text = stream_target(s);
 	struct endpoint to = tab->target->to;
-	struct dial_target *t;
-	char own[ENDPOINT_NAME], resolved[FRAME_TARGET + 1];
+	struct dial_target *t = NULL;
+	char own[ENDPOINT_NAME], resolved[FRAME_TARGET + 1], why[512];
 
-	endpoint_name(&to, own, sizeof(own));
-	*code = MUX_FORBIDDEN;
-	snprintf(why, size, "this end connects only to %.300s%s", own,
-	    *text == '=' ? "" : "; name that as TO");
-	if (tab->only_target)
-		return *text == '\0' || strcmp(text, own) == 0 ? tab->target : NULL;
-	*code = MUX_UNUSABLE;
-	snprintf(why, size, "this end has no directory @/, or the path is too long");
-	if (!command_resolve(tab->command, text, resolved, sizeof(resolved)))
-		return NULL;
-	if (!endpoint_parse(&to, resolved, false, why, size))
-		return NULL;
-	snprintf(why, size, "a stream's target is a port or a socket path");
-	if (to.kind == ENDPOINT_STDIO)
-		return NULL;
-	t = to.kind == ENDPOINT_TCP ? share_target(tab, &to, now) : new_target(tab, &to);
-	*code = MUX_NO_ROOM;
-	snprintf(why, size, "out of memory");
+	if (tab->only_target) {
+		endpoint_name(&to, own, sizeof(own));
+		if (*text == '\0' || strcmp(text, own) == 0)
+			return tab->target;
+		snprintf(why, sizeof(why), "this end connects only to %.300s%s", own,
+		    *text == '=' ? "" : "; name that as TO");
+		serve_refuse(s, MUX_FORBIDDEN, why);
+	} else if (!command_resolve(tab->command, text, resolved, sizeof(resolved))) {
+		serve_refuse(s, MUX_UNUSABLE, COMMAND_UNRESOLVED);
+	} else if (!endpoint_parse(&to, resolved, false, why, sizeof(why))) {
+		serve_refuse(s, MUX_UNUSABLE, why);
+	} else if (to.kind == ENDPOINT_STDIO) {
+		serve_refuse(s, MUX_UNUSABLE, "a stream's target is a port or a socket path");
+	} else {
+		t = to.kind == ENDPOINT_TCP ? share_target(tab, &to, now) : new_target(tab, &to);
+		if (t == NULL)
+			serve_refuse(s, MUX_NO_ROOM, "out of memory");
+	}
 	return t;
 }
 
-static void
+/* Return false if ${s} was refused. */
+static bool
 dial(struct serve *tab, struct stream *s, int64_t now)
 {
 	struct side a = side_of_stream(s);
-	struct dial_target *t;
-	uint16_t code;
-	char why[512];
+	struct dial_target *t = find_target(tab, s, now);
 
-	t = find_target(tab, s, &code, why, sizeof(why), now);
-	if (t == NULL) {
-		refuse(s, code, why);
-	} else if (!conn_dial(tab->conns, &a, mux_peer(stream_mux(s)), t, now)) {
-		dial_drop_target(t);
-		refuse(s, MUX_NO_ROOM, "out of memory");
-	}
+	if (t == NULL)
+		return false;
+	if (conn_dial(tab->conns, &a, mux_peer(stream_mux(s)), t, now))
+		return true;
+	dial_drop_target(t);
+	return serve_refuse(s, MUX_NO_ROOM, "out of memory");
 }
 
 /*
@@ -193,19 +183,20 @@ join_pipe(struct serve *tab, struct stream *s, bool echoes, int64_t now)
 	}
 	os_close(&fd[0]);
 	os_close(&fd[1]);
-	refuse(s, MUX_NO_ROOM, "out of memory or descriptors");
+	serve_refuse(s, MUX_NO_ROOM, "out of memory or descriptors");
 	return -1;
 }
 
-static void
+static bool
 list_sessions(struct serve *tab, struct stream *s, int64_t now)
 {
 	int fd = join_pipe(tab, s, false, now);
 
 	if (fd == -1)
-		return;
+		return false;
 	keeper_ask_all(fd, stream_target(s) + strlen(SERVE_SESSIONS));
 	os_close(&fd);
+	return true;
 }
 
 static bool
@@ -214,28 +205,33 @@ begins(const struct stream *s, const char *word)
 	return strncmp(stream_target(s), word, strlen(word)) == 0;
 }
 
+static bool
+take_up(struct serve *tab, struct stream *s, int64_t now)
+{
+	if (begins(s, REMOTE_LISTEN) && tab->only_target)
+		return serve_refuse(
+		    s, MUX_FORBIDDEN, "this end connects to one target and does not listen");
+	if (tab->only_target)
+		return dial(tab, s, now);
+	if (begins(s, REMOTE_LISTEN))
+		return remote_listen(tab->remotes, s, tab->command, now);
+	if (begins(s, REMOTE_ACCEPT))
+		return remote_wait(tab->remotes, s);
+	if (strcmp(stream_target(s), COMMAND_TARGET) == 0)
+		return command_open(tab->command, s);
+	if (strcmp(stream_target(s), SERVE_ECHO) == 0)
+		return join_pipe(tab, s, true, now) != -1;
+	if (begins(s, SERVE_SESSIONS))
+		return list_sessions(tab, s, now);
+	return dial(tab, s, now);
+}
+
 void
 serve_streams(struct serve *tab, struct mux *m, int64_t now)
 {
 	struct stream *s;
 
-	while ((s = mux_accept(m)) != NULL) {
-		if (begins(s, REMOTE_LISTEN) && tab->only_target)
-			refuse(s, MUX_FORBIDDEN,
-			    "this end connects to one target and does not listen");
-		else if (tab->only_target)
-			dial(tab, s, now);
-		else if (begins(s, REMOTE_LISTEN))
-			remote_listen(tab->remotes, s, now);
-		else if (begins(s, REMOTE_ACCEPT))
-			remote_wait(tab->remotes, s);
-		else if (strcmp(stream_target(s), COMMAND_TARGET) == 0)
-			command_open(tab->command, s);
-		else if (strcmp(stream_target(s), SERVE_ECHO) == 0)
-			join_pipe(tab, s, true, now);
-		else if (begins(s, SERVE_SESSIONS))
-			list_sessions(tab, s, now);
-		else
-			dial(tab, s, now);
-	}
+	while ((s = mux_accept(m)) != NULL)
+		if (!take_up(tab, s, now))
+			stream_release(s);
 }

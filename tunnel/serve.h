@@ -22,24 +22,24 @@ struct dial_target;
 struct mux;
 struct remotes;
 struct serve;
+struct stream;
 
 /*
- * serve_new(conns, remotes, target, only_target):
+ * serve_new(conns, remotes, target, only_target, command):
  * All arguments are borrowed.  ${target} is the target of streams that name no
  * other.  Its time limits apply to all targets.  With ${only_target}, streams
- * that name another target are refused.  NULL: no memory.
- *
- * serve_allow(tab, command):
- * Pass streams that request a COMMAND to ${command}, and replace "@/" by its
- * directory.  It is borrowed.  If it is NULL, these streams are refused.
+ * that name another target are refused.  ${command} serves streams that request
+ * a COMMAND, and has the directory "@/".  NULL: no memory.
  *
  * serve_streams(tab, m, now):
- * Take up all streams that the peer of ${m} has opened.  A stream that cannot
- * be served is reset with a reason.  Does not wait.
+ * Take up all streams that the peer of ${m} has opened.  Streams that cannot be
+ * served are refused.  Does not wait.
+ *
+ * serve_refuse(s, code, why): log ${why}, reset ${s} with it, and return false.
  */
-struct serve *serve_new(
-    struct conns *conns, struct remotes *remotes, struct dial_target *target, bool only_target);
-void serve_allow(struct serve *tab, struct command *command);
+struct serve *serve_new(struct conns *conns, struct remotes *remotes, struct dial_target *target,
+    bool only_target, struct command *command);
 void serve_streams(struct serve *tab, struct mux *m, int64_t now);
+bool serve_refuse(struct stream *s, uint16_t code, const char *why);
 
 #endif

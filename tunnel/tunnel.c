@@ -303,16 +303,13 @@ tunnel_new(const struct tunnel_config *config)
 		return NULL;
 	t->config = *config;
 	t->remotes = remote_new(config->conns, config->target, config->any_uid);
-	if (t->remotes != NULL)
-		t->serve =
-		    serve_new(config->conns, t->remotes, config->target, config->only_target);
-	if (t->serve != NULL) {
-		serve_allow(t->serve, config->command);
-		t->channels = channels_new(&channels);
-	}
+	t->serve = serve_new(
+	    config->conns, t->remotes, config->target, config->only_target, config->command);
+	t->channels = channels_new(&channels);
 	if (config->hops != NULL)
 		t->bootstrap = bootstrap_new();
-	if (t->channels != NULL && (config->hops == NULL || t->bootstrap != NULL))
+	if (t->remotes != NULL && t->serve != NULL && t->channels != NULL &&
+	    (config->hops == NULL || t->bootstrap != NULL))
 		return t;
 	bootstrap_free(t->bootstrap);
 	channels_free(t->channels, 0);

@@ -15,6 +15,7 @@ static struct serve *serve;
 
 /* To be set before begin(). */
 static bool any_uid, only_target; /* of the far side */
+static struct command *command;   /* the same; NULL: it runs none */
 
 static struct children kids;
 static struct pollset ps;
@@ -97,7 +98,7 @@ static inline void begin(void)
 	rule.kids = &kids;
 	near_remotes = remote_new(&near_conns, &rule, false);
 	far_remotes = remote_new(&far_conns, &rule, any_uid);
-	serve = serve_new(&far_conns, far_remotes, &rule, only_target);
+	serve = serve_new(&far_conns, far_remotes, &rule, only_target, command);
 	link_up(MUX_STREAMS, pollset_clock());
 }
 
