@@ -28,7 +28,8 @@ struct channel {
 };
 
 struct channels {
-	struct channels_config config;
+	const char *self, *join_options;
+	unsigned most;
 	struct mux *mux;
 	struct channel slot[MUX_SLOTS];
 	unsigned first;         /* the slot of the first channel */
@@ -43,14 +44,16 @@ struct channels {
 };
 
 struct channels *
-channels_new(const struct channels_config *config)
+channels_new(const char *self, const char *join_options, struct children *kids, unsigned most)
 {
 	struct channels *c = calloc(1, sizeof(*c));
 
 	if (c == NULL)
 		return NULL;
-	c->config = *config;
-	c->target.kids = config->kids;
+	c->self = self;
+	c->join_options = join_options;
+	c->most = most;
+	c->target.kids = kids;
 	return c;
 }
 
@@ -210,8 +213,7 @@ channels_want(struct channels *c, struct pollset *ps)
 {
 	unsigned slot;
 
-	if (c->master != NULL)
-		master_want(c->master, ps);
+	master_want(c->master, ps);
 	for (slot = 0; slot < MUX_SLOTS; slot++)
 		if (channels_has(c, slot))
 			transport_want(c->slot[slot].transport, ps);
@@ -225,8 +227,7 @@ channels_step(struct channels *c, const struct pollset *ps)
 {
 	unsigned slot;
 
-	if (c->master != NULL)
-		master_step(c->master, ps);
+	master_step(c->master, ps);
 	for (slot = 0; slot < MUX_SLOTS; slot++)
 		if (channels_has(c, slot))
 			transport_step(c->slot[slot].transport, ps);
@@ -267,8 +268,8 @@ channels_readable(const struct channels *c, unsigned slot, const struct pollset 
 bool
 channels_ask(struct channels *c, const struct hops *hops, int64_t now)
 {
-	if (!c->asked && c->config.most > 1)
-		c->master = master_new(hops, c->config.kids, now);
+	if (!c->asked && c->most > 1)
+		c->master = master_new(hops, c->target.kids, now);
 	c->asked = true;
 	return master_is_known(c->master);
 }
@@ -291,25 +292,23 @@ start_one(struct channels *c, const char *far_path, int64_t now)
 {
 	const struct hops *hops = master_further(c->master);
 	struct bootstrap *b = hops != NULL ? bootstrap_new() : NULL;
+	struct transport *t = NULL;
 	int slot = -1;
 
-	if (b != NULL && bootstrap_start(b, c->config.self, os_image(c->config.self), far_path,
-			     c->config.join_options))
+	if (b != NULL && bootstrap_start(b, c->self, os_image(c->self), far_path, c->join_options))
 		slot = mux_add_slot(c->mux, now);
-	if (slot == -1) {
+	if (slot != -1) {
+		endpoint_command(&c->target.to, hops->argv);
+		t = transport_near(c->mux, (unsigned)slot, &c->target, b, hops, true, now);
+		channels_set(c, (unsigned)slot, t);
+	}
+	if (t == NULL) {
 		bootstrap_free(b);
 		return false;
 	}
-	endpoint_command(&c->target.to, hops->argv);
 	c->slot[slot].bootstrap = b;
 	c->slot[slot].give_up_at = now + START_MOST;
-	channels_set(c, (unsigned)slot,
-	    transport_near(c->mux, (unsigned)slot, &c->target, b, hops, true, now));
-	if (channels_has(c, (unsigned)slot))
-		return true;
-	c->slot[slot] = (struct channel){ .transport = NULL };
-	bootstrap_free(b);
-	return false;
+	return true;
 }
 
 static void
@@ -362,8 +361,8 @@ find_facts(const struct channels *c)
 	struct mux_stats s;
 
 	mux_stats(c->mux, &s);
-	if (c->config.most < f.most)
-		f.most = c->config.most;
+	if (c->most < f.most)
+		f.most = c->most;
 	f.up = count(c, is_up);
 	f.starting = count(c, is_starting);
 	f.bytes = s.sent + s.received;

@@ -23,15 +23,10 @@ struct mux;
 struct pollset;
 struct transport;
 
-/* All pointers are borrowed for as long as the channels last. */
-struct channels_config {
-	const char *self, *join_options; /* see tunnel.h */
-	struct children *kids;
-	unsigned most; /* channels, at most; 0 or 1: no ssh is a master */
-};
-
 /*
- * channels_new(config): a set without channels.  NULL: no memory.
+ * channels_new(self, join_options, kids, most): a set without channels; see
+ * tunnel.h.  All pointers are borrowed.  With ${most} 0 or 1, no ssh is a
+ * master.  NULL: no memory.
  *
  * channels_ask(c, hops, now): the first channel leads through ${hops}: test if
  * its ssh can be a master.  False: not known yet; call this again in each turn.
@@ -41,12 +36,12 @@ struct channels_config {
  * channels_begin(c, m, slot): the next channel that starts is the first one.
  * It will be in ${slot} of ${m}.
  * channels_set(c, slot, t): ${t} is the channel of ${slot}, and belongs to
- * ${c}.  NULL ${t}: there is no memory for it, and the slot is lost.
+ * ${c}.  NULL ${t}: it has no memory, and the slot is lost.
  * channels_first_slot(c): the slot of the first channel.
  * channels_first(c): its transport, or NULL.
  * channels_has(c, slot): Has ${slot} a channel?
  * channels_lost(c): a slot whose channel has ended or is not needed any more.
- * -1: there is none.
+ * -1: none.
  * channels_drop(c, slot, now): close the channel of ${slot}, if it has one.
  *
  * channels_grow(c, far_path, ps): near, the link is up: start or close further
@@ -59,11 +54,12 @@ struct channels_config {
  * channels_readable(c, slot, ps): see transport_readable.
  * channels_describe(c, nth, dst, size): write the figures of channel ${nth}
  * into ${dst}: "round trip ...".  Only channels that are up are counted, from
- * 0.  False: there is no such channel.
+ * 0.  False: fewer channels are up.
  *
  * channels_free(c, now): NULL is harmless.
  */
-struct channels *channels_new(const struct channels_config *config);
+struct channels *channels_new(
+    const char *self, const char *join_options, struct children *kids, unsigned most);
 bool channels_ask(struct channels *c, const struct hops *hops, int64_t now);
 void channels_stop(struct channels *c, int64_t now);
 const struct hops *channels_hops(struct channels *c, const struct hops *hops);

@@ -204,16 +204,16 @@ take(struct master *m, const char *p, size_t n)
 			m->line[m->line_have++] = p[i];
 }
 
-static bool
-is_asking(const struct master *m)
+bool
+master_is_known(const struct master *m)
 {
-	return m->state == MASTER_VERSION || m->state == MASTER_CONFIG;
+	return m == NULL || (m->state != MASTER_VERSION && m->state != MASTER_CONFIG);
 }
 
 void
 master_want(struct master *m, struct pollset *ps)
 {
-	if (!is_asking(m))
+	if (master_is_known(m))
 		return;
 	m->slot = pollset_add(ps, m->in, POLLIN);
 	pollset_until(ps, m->until);
@@ -225,7 +225,7 @@ master_step(struct master *m, const struct pollset *ps)
 	char room[4096];
 	ssize_t n;
 
-	if (!is_asking(m))
+	if (master_is_known(m))
 		return;
 	if (ps->now >= m->until) {
 		m->answers = false;
@@ -239,12 +239,6 @@ master_step(struct master *m, const struct pollset *ps)
 		take(m, room, (size_t)n);
 	else if (n == 0 || (errno != EINTR && errno != EAGAIN))
 		end_asking(m, ps->now);
-}
-
-bool
-master_is_known(const struct master *m)
-{
-	return m == NULL || !is_asking(m);
 }
 
 bool
@@ -303,7 +297,7 @@ master_further(struct master *m)
 void
 master_stop(struct master *m, int64_t now)
 {
-	if (m == NULL || !is_asking(m))
+	if (master_is_known(m))
 		return;
 	os_close(&m->in);
 	spawn_release(m->child, now);

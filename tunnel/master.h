@@ -33,7 +33,7 @@ struct pollset;
  * there is no memory or process.
  *
  * master_want(m, ps), master_step(m, ps): Once a turn, before and after poll:
- * read the answers.
+ * read the answers.  NULL is harmless.
  *
  * master_is_known(m): Both answers were read, or the time is over.  NULL: true.
  *

@@ -292,12 +292,6 @@ struct tunnel *
 tunnel_new(const struct tunnel_config *config)
 {
 	struct tunnel *t = calloc(1, sizeof(*t));
-	const struct channels_config channels = {
-		.self = config->self,
-		.join_options = config->join_options,
-		.kids = config->target->kids,
-		.most = config->channels,
-	};
 
 	if (t == NULL)
 		return NULL;
@@ -305,7 +299,8 @@ tunnel_new(const struct tunnel_config *config)
 	t->remotes = remote_new(config->conns, config->target, config->any_uid);
 	t->serve = serve_new(
 	    config->conns, t->remotes, config->target, config->only_target, config->command);
-	t->channels = channels_new(&channels);
+	t->channels = channels_new(
+	    config->self, config->join_options, config->target->kids, config->channels);
 	if (config->hops != NULL)
 		t->bootstrap = bootstrap_new();
 	if (t->remotes != NULL && t->serve != NULL && t->channels != NULL &&
