@@ -258,16 +258,10 @@ keeper_start(int64_t seconds)
 	return NULL;
 }
 
-const unsigned char *
-keeper_id(const struct keeper *k)
+void
+keeper_keep(const struct keeper *k, struct mux *m)
 {
-	return k->id;
-}
-
-uint32_t
-keeper_seconds(const struct keeper *k)
-{
-	return k->seconds;
+	mux_keep(m, k->seconds, k->id);
 }
 
 /* ---- claims ---- */

@@ -58,12 +58,8 @@ struct keeper_claim {
 struct keeper *keeper_start(int64_t seconds);
 int keeper_join(void);
 
-/*
- * keeper_id(k): the id of the session, MUX_SESSION bytes.
- * keeper_seconds(k): how long the session lasts without a channel.
- */
-const unsigned char *keeper_id(const struct keeper *k);
-uint32_t keeper_seconds(const struct keeper *k);
+/* keeper_keep(k, m): give ${m} the id and the limit of the session: mux_keep. */
+void keeper_keep(const struct keeper *k, struct mux *m);
 
 /*
  * keeper_want(k, ps): add the events for the next two functions to ${ps}.

@@ -50,17 +50,15 @@ struct tunnel {
 	struct mux *mux;       /* NULL: TUNNEL_OVER, or TUNNEL_BACKOFF without a session */
 	struct keeper *keeper; /* far: keeps a session; NULL: there is none */
 	struct channels *channels;
-	bool asks;  /* TUNNEL_STARTING: it waits for channels_ask */
 	bool joins; /* this channel continues the link of the last one */
 	struct remotes *remotes;
 	struct serve *serve;
 	struct probes probes;
 	struct bootstrap *bootstrap; /* with hops */
 	unsigned connects, retries;  /* retries: pauses since the last connect */
-	const struct hops *used;     /* of the last start: hops or unattended */
 	bool wanted;
 	bool refused;  /* the last login was refused: the next one needs a person */
-	bool attended; /* a person has requested the next login */
+	bool attended; /* a person has requested this login or the next one */
 	bool unused;   /* no stream was open when the channel was lost */
 	int uploads_logged;
 	bool silence_logged;
@@ -314,46 +312,48 @@ tunnel_new(const struct tunnel_config *config)
 	return NULL;
 }
 
-/* Put the hops of the next start into the target. */
-static void
-set_command(struct tunnel *t)
+/* The hops of this login, which a person may watch, or of the next one. */
+static const struct hops *
+login_hops(const struct tunnel *t)
+{
+	bool watched = t->connects == 0 || t->attended;
+
+	return watched || t->config.unattended == NULL ? t->config.hops : t->config.unattended;
+}
+
+/* Prepare the command and the bytes that start the far relay.  False: no memory. */
+static bool
+prepare(struct tunnel *t)
 {
 	const struct tunnel_config *c = &t->config;
 
-	if (c->unattended == NULL)
-		return;
-	if (t->connects > 0 && !t->attended)
-		t->used = c->unattended;
-	t->attended = false;
-	endpoint_command(&c->target->to, channels_hops(t->channels, t->used)->argv);
+	if (c->hops == NULL)
+		return true;
+	if (c->unattended != NULL)
+		endpoint_command(&c->target->to, channels_hops(t->channels, login_hops(t))->argv);
+	return bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
+	    t->joins ? c->join_options : c->far_options);
 }
 
-/* Return an exit status; a failure was logged. */
+/*
+ * Start the first channel, if it is known whether its ssh can be a master.
+ * Return an exit status; a failure was logged.
+ */
 static int
 start_near(struct tunnel *t, int64_t now)
 {
 	const struct tunnel_config *c = &t->config;
 	unsigned slot = channels_first_slot(t->channels);
-	struct transport *transport;
+	struct transport *transport = NULL;
 
-	t->used = c->hops;
-	t->asks = c->hops != NULL && !channels_ask(t->channels, c->hops, now);
-	if (t->asks)
+	if (c->hops != NULL && !channels_ask(t->channels, c->hops, now))
 		return STATUS_OK;
-	if (c->hops != NULL) {
-		set_command(t);
-		if (!bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
-			t->joins ? c->join_options : c->far_options))
-			goto fail;
-	}
-	transport =
-	    transport_near(t->mux, slot, c->target, t->bootstrap, c->hops, t->connects > 0, now);
-	if (transport != NULL) {
-		channels_set(t->channels, slot, transport);
+	if (prepare(t))
+		transport = transport_near(
+		    t->mux, slot, c->target, t->bootstrap, c->hops, t->connects > 0, now);
+	channels_set(t->channels, slot, transport);
+	if (transport != NULL)
 		return STATUS_OK;
-	}
-
-fail:
 	log_say(LOG_ERROR, "cannot start the command: no memory or descriptors; raise ulimit -n");
 	return STATUS_SYSTEM;
 }
@@ -371,7 +371,7 @@ new_link(struct tunnel *t, int64_t now)
 	if (t->config.hops != NULL)
 		mux_wait_peer_first(t->mux);
 	if (t->keeper != NULL)
-		mux_keep(t->mux, keeper_seconds(t->keeper), keeper_id(t->keeper));
+		keeper_keep(t->keeper, t->mux);
 	else if (t->config.hops != NULL && t->config.keep > 0 && !t->config.probing)
 		mux_keep(t->mux, 0, NULL);
 	return true;
@@ -382,7 +382,6 @@ start(struct tunnel *t, int64_t now)
 {
 	struct transport *transport;
 	unsigned slot = 0;
-	int status;
 
 	t->joins = t->mux != NULL;
 	t->state = TUNNEL_STARTING;
@@ -397,12 +396,8 @@ start(struct tunnel *t, int64_t now)
 		return STATUS_SYSTEM;
 	}
 	channels_begin(t->channels, t->mux, slot);
-	if (t->config.role == MUX_NEAR) {
-		status = start_near(t, now);
-		if (t->joins && status != STATUS_OK)
-			mux_lost(t->mux, slot, MUX_NO_ROOM, "no memory or descriptors");
-		return status;
-	}
+	if (t->config.role == MUX_NEAR)
+		return start_near(t, now);
 	transport = transport_far(t->mux);
 	if (transport == NULL)
 		return STATUS_LINK;
@@ -715,6 +710,7 @@ back_off(struct tunnel *t, const struct pollset *ps)
 	pause -= pollset_clock() % (pause / 2000) * 1000;
 	if (t->retries < RETRIES_MOST)
 		t->retries++;
+	t->attended = false;
 	t->state = TUNNEL_BACKOFF;
 	t->retry_at = ps->now + pause;
 }
@@ -731,23 +727,6 @@ reconnects(const struct tunnel *t)
 {
 	return t->config.hops != NULL && t->connects > 0 && !t->config.probing &&
 	       (!needs_session(t) || waits(t));
-}
-
-static void
-start_failed(struct tunnel *t, const struct pollset *ps)
-{
-	if (t->config.role == MUX_FAR && waits(t)) {
-		await_channel(t, ps);
-		t->state = TUNNEL_BACKOFF;
-		return;
-	}
-	if (t->config.role == MUX_NEAR) {
-		t->state = TUNNEL_FAILED;
-		t->explain_at = ps->now + EXPLAIN_AFTER;
-		return;
-	}
-	log_end(t);
-	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
 }
 
 /*
@@ -806,19 +785,17 @@ lose_session(struct tunnel *t, const struct pollset *ps)
 	t->retry_at = ps->now;
 }
 
-/*
- * The end of the only connection and the end of the link may come in one turn.
- */
+/* Has the only connection ended? */
 static bool
-is_finished(const struct tunnel *t)
+is_done(const struct tunnel *t)
 {
-	return t->config.one_shot && t->config.conns->n == 0 && t->status == STATUS_OK;
+	return t->config.one_shot && t->config.conns->n == 0;
 }
 
 static void
 lose_link(struct tunnel *t, const struct pollset *ps)
 {
-	if (is_finished(t)) {
+	if (is_done(t) && t->status == STATUS_OK) { /* both in one turn */
 		be_over(t, STATUS_OK, ps);
 		return;
 	}
@@ -836,6 +813,17 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 	}
 	log_end(t);
 	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
+}
+
+static void
+fail_start(struct tunnel *t, const struct pollset *ps)
+{
+	if (t->config.role == MUX_FAR) {
+		lose_link(t, ps);
+		return;
+	}
+	t->state = TUNNEL_FAILED;
+	t->explain_at = ps->now + EXPLAIN_AFTER;
 }
 
 /* A far side that cannot be reached ends at its own limit. */
@@ -937,13 +925,6 @@ expire(struct tunnel *t, const struct pollset *ps)
 		free_link(t, ps);
 }
 
-/* Has the only connection ended while the line was down? */
-static bool
-is_needless(const struct tunnel *t)
-{
-	return t->config.one_shot && t->config.conns->n == 0;
-}
-
 /* TUNNEL_BACKOFF, with a session. */
 static void
 watch_session(struct tunnel *t, struct pollset *ps)
@@ -951,7 +932,7 @@ watch_session(struct tunnel *t, struct pollset *ps)
 	pollset_until(ps, t->expires_at);
 	if (ps->now >= t->expires_at)
 		expire(t, ps);
-	else if (is_needless(t))
+	else if (is_done(t))
 		be_over(t, t->status, ps);
 }
 
@@ -968,15 +949,14 @@ retry(struct tunnel *t, struct pollset *ps)
 		pollset_until(ps, tunnel_next_start(t));
 }
 
-/* Start the first channel, if it is known whether its ssh can be a master. */
 static void
-ask_again(struct tunnel *t, const struct pollset *ps)
+step_start(struct tunnel *t, struct pollset *ps)
 {
-	if (start_near(t, ps->now) == STATUS_OK)
+	if (t->config.hops == NULL)
 		return;
-	if (waits(t))
-		back_off(t, ps);
-	else
+	if (channels_first(t->channels) != NULL)
+		watch_start(t, ps);
+	else if (start_near(t, ps->now) != STATUS_OK)
 		be_over(t, STATUS_SYSTEM, ps);
 }
 
@@ -996,16 +976,13 @@ step_state(struct tunnel *t, struct pollset *ps)
 	case TUNNEL_OVER:
 		break;
 	case TUNNEL_STARTING:
-		if (t->asks)
-			ask_again(t, ps);
-		else if (t->config.hops != NULL)
-			watch_start(t, ps);
+		step_start(t, ps);
 		if (t->state != TUNNEL_STARTING)
 			break;
 		if (is_gone(t))
 			lose_session(t, ps);
 		else if (is_lost(t))
-			start_failed(t, ps);
+			fail_start(t, ps);
 		break;
 	case TUNNEL_FAILED:
 		explain_start(t, ps);
@@ -1182,7 +1159,7 @@ tunnel_flush(struct tunnel *t, int status)
 	if (t->config.one_shot && status != STATUS_OK && t->state != TUNNEL_STOPPING)
 		t->status = status;
 	channels_flush(t->channels, pollset_clock());
-	if (t->config.one_shot && tunnel_carries(t) && t->config.conns->n == 0)
+	if (is_done(t) && tunnel_carries(t))
 		finish(t);
 }
 
@@ -1191,7 +1168,7 @@ tunnel_flush(struct tunnel *t, int status)
 bool
 tunnel_can_ask(const struct tunnel *t)
 {
-	return hops_can_ask(t->used);
+	return hops_can_ask(login_hops(t));
 }
 
 size_t
