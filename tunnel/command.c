@@ -26,6 +26,9 @@
 #define PIECE_ROOM 32    /* two heads, and the body of RECORD_DROPPED */
 #define ORPHANS 256      /* processes outside the group, at most */
 
+/* What a byte of a word becomes, at most: "@/" becomes a path. */
+#define WORD_GROWTH (DIR_SIZE / 2)
+
 /* In us. */
 #define GRACE_KILL 10000000 /* from SIGTERM to SIGKILL */
 #define GRACE_LEFT 2000000  /* from SIGKILL to the report of processes that are left */
@@ -36,13 +39,6 @@
 
 enum state { COMMAND_NONE, COMMAND_WORDS, COMMAND_RUNS, COMMAND_ENDING, COMMAND_OVER };
 
-/* A text that grows. */
-struct text {
-	char *p;
-	size_t n, size;
-	bool failed; /* no memory */
-};
-
 struct command {
 	struct children *kids;
 	enum state state;
@@ -50,7 +46,8 @@ struct command {
 	struct dir dir;        /* made in command_open */
 
 	struct record record; /* that is being read */
-	struct text words;    /* a NUL after each */
+	char *words;          /* COMMAND_WORDS_MOST bytes, until it starts */
+	size_t words_n;       /* bytes of them: a NUL after each word */
 
 	struct child *child; /* also the process group */
 	bool group_ended;
@@ -95,83 +92,51 @@ command_resolve(const struct command *c, const char *text, char *dst, size_t siz
 	return dir_resolve(c == NULL ? &none : &c->dir, text, dst, size);
 }
 
-/* ---- a text that grows ---- */
-
-static void
-append(struct text *t, const char *p, size_t n)
-{
-	size_t size = t->size == 0 ? 256 : t->size;
-	char *more;
-
-	while (size < t->n + n + 1)
-		size *= 2;
-	if (size != t->size && !t->failed) {
-		more = realloc(t->p, size);
-		if (more == NULL) {
-			t->failed = true;
-		} else {
-			t->p = more;
-			t->size = size;
-		}
-	}
-	if (t->failed)
-		return;
-	memcpy(t->p + t->n, p, n);
-	t->n += n;
-	t->p[t->n] = '\0';
-}
-
-static void
-append_text(struct text *t, const char *text)
-{
-	append(t, text, strlen(text));
-}
-
-/*
- * Append ${word}, quoted for sh.  At its start and after "=", replace "@/" by
- * the directory of the tunnel.
- */
-static void
-append_word(const struct command *c, struct text *t, const char *word)
-{
-	size_t mark = strlen(DIR_MARK);
-	const char *at;
-	bool begins = true;
-
-	append_text(t, "'");
-	for (at = word; *at != '\0'; at++) {
-		if (begins && strncmp(at, DIR_MARK, mark) == 0) {
-			append_text(t, c->dir.path);
-			at += mark - 1;
-			append_text(t, "/");
-		} else if (*at == '\'') {
-			append_text(t, "'\\''");
-		} else {
-			append(t, at, 1);
-		}
-		begins = *at == '=';
-	}
-	append_text(t, "'");
-}
-
 /* ---- start ---- */
 
-/* The line for the login shell; NULL: no memory.  The caller frees ${t}->p. */
+/*
+ * Write ${word} in quotes of sh, and a blank, to ${dst}, and return their end.
+ * At the start of ${word} and after "=", replace "@/" by ${dir}.
+ */
 static char *
-make_line(const struct command *c, struct text *t)
+put_word(char *dst, const char *word, const char *dir)
+{
+	size_t mark = strlen(DIR_MARK);
+	bool begins = true;
+
+	*dst++ = '\'';
+	for (; *word != '\0'; word++) {
+		if (begins && strncmp(word, DIR_MARK, mark) == 0) {
+			dst = stpcpy(stpcpy(dst, dir), "/");
+			word += mark - 1;
+		} else if (*word == '\'') {
+			dst = stpcpy(dst, "'\\''");
+		} else {
+			*dst++ = *word;
+		}
+		begins = *word == '=';
+	}
+	return stpcpy(dst, "' ");
+}
+
+/* The line for the login shell.  NULL: no memory. */
+static char *
+make_line(const struct command *c)
 {
 	static char login_line[] = LOGIN_LINE;
-	char *first = c->words.p, *word;
+	char *line, *end, *word;
+	bool fits;
 
-	if (strlen(first) + 1 == c->words.n && command_is_line(first))
-		return first;
-	for (word = first; word < first + c->words.n; word += strlen(word) + 1) {
-		append_word(c, t, word);
-		append_text(t, " ");
-	}
-	if (t->failed || t->p == NULL || setenv("RELAY_COMMAND", t->p, 1) == -1)
+	if (strlen(c->words) + 1 == c->words_n && command_is_line(c->words))
+		return c->words;
+	line = end = malloc(c->words_n * WORD_GROWTH);
+	if (line == NULL)
 		return NULL;
-	return login_line;
+	for (word = c->words; word < c->words + c->words_n; word += strlen(word) + 1)
+		end = put_word(end, word, c->dir.path);
+	fits = setenv("RELAY_COMMAND", line, 1) == 0;
+	free(line);
+	return fits ? login_line : NULL;
 }
 
 /* A hop such as sudo can lead to an account that permits no login. */
@@ -190,24 +155,17 @@ login_shell(void)
 static bool
 start_shell(struct command *c)
 {
-	const char *shell = login_shell();
 	static char dash_c[] = "-c";
-	struct text text = { .p = NULL }, name = { .p = NULL };
-	char *argv[4] = { NULL };
-	int saved;
+	const char *shell = login_shell();
+	char name[256], *argv[4] = { name, dash_c, make_line(c), NULL };
+	int saved = ENOMEM;
 
-	errno = ENOMEM;
-	append_text(&name, "-");
-	append_text(&name, strrchr(shell, '/') + 1);
-	argv[0] = name.p;
-	argv[1] = dash_c;
-	argv[2] = make_line(c, &text);
-	if (!name.failed && argv[2] != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0)
+	snprintf(name, sizeof(name), "-%s", strrchr(shell, '/') + 1);
+	if (argv[2] != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0) {
 		c->child = spawn_file(c->kids, shell, argv, SPAWN_ALONE);
-	saved = errno;
+		saved = errno;
+	}
 	unsetenv("RELAY_COMMAND");
-	free(text.p);
-	free(name.p);
 	errno = saved;
 	return c->child != NULL;
 }
@@ -224,7 +182,7 @@ cannot_start(struct command *c, int err)
 static void
 start(struct command *c)
 {
-	if (c->words.n == 0) {
+	if (c->words_n == 0) {
 		cannot_start(c, EINVAL);
 		return;
 	}
@@ -233,8 +191,8 @@ start(struct command *c)
 		cannot_start(c, errno);
 		return;
 	}
-	free(c->words.p);
-	c->words = (struct text){ .p = NULL };
+	free(c->words);
+	c->words = NULL;
 	c->out = spawn_take(c->child, STDOUT_FILENO);
 	c->state = COMMAND_RUNS;
 }
@@ -471,13 +429,12 @@ send_output(struct command *c)
 static void
 add_to_words(struct command *c, const char *p, size_t n)
 {
-	if (c->words.n + n > COMMAND_WORDS_MOST) {
+	if (c->words_n + n > COMMAND_WORDS_MOST) {
 		serve_refuse(c->stream, MUX_UNUSABLE, "the words of COMMAND are too long");
 		return;
 	}
-	append(&c->words, p, n);
-	if (c->words.failed)
-		serve_refuse(c->stream, MUX_NO_ROOM, "out of memory");
+	memcpy(c->words + c->words_n, p, n);
+	c->words_n += n;
 }
 
 static void
@@ -554,6 +511,11 @@ command_new(struct children *kids)
 
 	if (c == NULL)
 		return NULL;
+	c->words = malloc(COMMAND_WORDS_MOST);
+	if (c->words == NULL) {
+		free(c);
+		return NULL;
+	}
 	c->kids = kids;
 	c->dir.fd = c->out = c->slot = -1;
 	return c;
@@ -598,6 +560,6 @@ command_free(struct command *c)
 	dir_remove(&c->dir);
 	os_close(&c->out);
 	buf_clear(&c->output);
-	free(c->words.p);
+	free(c->words);
 	free(c);
 }
