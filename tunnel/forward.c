@@ -116,52 +116,36 @@ no_host(char *why, size_t size, char kind, const char *text)
 	return false;
 }
 
+/* Copy SOURCE, ${n} bytes, and TARGET, and parse them.  -D has no TARGET. */
+static bool
+take_ends(
+    struct forward *f, const char *source, size_t n, const char *target, char *why, size_t size)
+{
+	f->from_text = copy(source, n);
+	f->to_text = copy(target, strlen(target));
+	if (f->from_text == NULL || f->to_text == NULL) {
+		snprintf(why, size, "out of memory");
+		return false;
+	}
+	return endpoint_parse(&f->from, f->from_text, true, why, size) &&
+	       (f->kind == FORWARD_SOCKS ||
+		   endpoint_parse(&f->to.to, f->to_text, false, why, size));
+}
+
 static bool
 parse_both(struct forward *f, const char *text, char *why, size_t size)
 {
 	const char *joint = find_joint(text);
-	struct endpoint to;
 
 	if (lacks_host(text))
 		return no_host(why, size, f->kind, text);
 	if (joint == NULL || joint == text || joint[1] == '\0')
 		return wrong(why, size, f->kind, text);
-	f->from_text = copy(text, (size_t)(joint - text));
-	f->to_text = copy(joint + 1, strlen(joint + 1));
-	if (f->from_text == NULL || f->to_text == NULL) {
-		snprintf(why, size, "out of memory");
+	if (!take_ends(f, text, (size_t)(joint - text), joint + 1, why, size))
 		return false;
-	}
-	if (!endpoint_parse(&f->from, f->from_text, true, why, size) ||
-	    !endpoint_parse(&to, f->to_text, false, why, size))
-		return false;
-	if (f->from.kind == ENDPOINT_STDIO || to.kind == ENDPOINT_STDIO)
+	if (f->from.kind == ENDPOINT_STDIO || f->to.to.kind == ENDPOINT_STDIO)
 		return wrong(why, size, f->kind, text);
-	f->to.to = to;
 	return true;
-}
-
-static bool
-parse_socks(struct forward *f, char *why, size_t size)
-{
-	if (!endpoint_parse(&f->from, f->from_text, true, why, size))
-		return false;
-	if (f->from.kind != ENDPOINT_STDIO)
-		return true;
-	snprintf(why, size, "-D \"-\": a proxy listens on a port, as in -D 1080");
-	return false;
-}
-
-static bool
-parse_stdio(struct forward *f, char *why, size_t size)
-{
-	if (!endpoint_parse(&f->from, f->from_text, true, why, size) ||
-	    !endpoint_parse(&f->to.to, f->to_text, false, why, size))
-		return false;
-	if (f->to.to.kind != ENDPOINT_STDIO)
-		return true;
-	snprintf(why, size, "-W \"-\": expected the target of stdin and stdout, as in -W node:22");
-	return false;
 }
 
 /* -D SOURCE or -W TARGET */
@@ -169,15 +153,16 @@ static bool
 parse_one(struct forward *f, const char *text, char *why, size_t size)
 {
 	bool socks = f->kind == FORWARD_SOCKS;
-	const char *source = socks ? text : "-", *target = socks ? "" : text;
 
-	f->from_text = copy(source, strlen(source));
-	f->to_text = copy(target, strlen(target));
-	if (f->from_text == NULL || f->to_text == NULL) {
-		snprintf(why, size, "out of memory");
+	if (!take_ends(
+		f, socks ? text : "-", socks ? strlen(text) : 1, socks ? "" : text, why, size))
 		return false;
-	}
-	return socks ? parse_socks(f, why, size) : parse_stdio(f, why, size);
+	if ((socks ? f->from.kind : f->to.to.kind) != ENDPOINT_STDIO)
+		return true;
+	snprintf(why, size, "%s",
+	    socks ? "-D \"-\": a proxy listens on a port, as in -D 1080"
+		  : "-W \"-\": expected the target of stdin and stdout, as in -W node:22");
+	return false;
 }
 
 bool
