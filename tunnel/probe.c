@@ -144,35 +144,18 @@ last_hop(const struct probe_run *p)
 
 /* Parts of the line come from far hosts: remove control characters. */
 static void
-print(const struct probe_run *p, const char *verdict, const char *fmt, va_list ap)
+report(const struct probe_run *p, const char *verdict, const char *fmt, ...)
 {
 	char text[2048], line[4096];
+	va_list ap;
 
+	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
 	snprintf(line, sizeof(line), "%-4s  %s: %s", verdict, last_hop(p), text);
 	log_plain(line, strlen(line), ' ');
 	puts(line);
 	fflush(stdout);
-}
-
-static void
-report(const struct probe_run *p, bool good, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	print(p, good ? "ok" : "FAIL", fmt, ap);
-	va_end(ap);
-}
-
-static void
-note(const struct probe_run *p, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	print(p, "note", fmt, ap);
-	va_end(ap);
 }
 
 static void
@@ -199,7 +182,7 @@ report_reached(struct probe_run *p, int64_t now)
 	if (p->state != RUN_REACHES)
 		return;
 	p->state = RUN_STARTS;
-	report(p, true, "reached in %lld ms", (long long)(now - p->started_at) / 1000);
+	report(p, "ok", "reached in %lld ms", (long long)(now - p->started_at) / 1000);
 }
 
 static void
@@ -209,7 +192,7 @@ report_banner(const struct probe_run *p)
 	const char *banner = tunnel_banner(p->tunnel, &n);
 
 	if (n > 0)
-		note(p, "its shells print %zu bytes first, which are skipped: %.*s%s", n,
+		report(p, "note", "its shells print %zu bytes first, which are skipped: %.*s%s", n,
 		    BANNER_SHOWN, banner, n > BANNER_SHOWN ? " ..." : "");
 }
 
@@ -226,7 +209,7 @@ send_bytes(struct probe_run *p, int64_t now)
 	p->give_up_at = now + BYTES_WAIT;
 	p->stream = mux_open(tunnel_mux(p->tunnel), SERVE_ECHO);
 	if (p->stream == NULL || !buf_put(stream_tx(p->stream), all, sizeof(all))) {
-		report(p, false, "no memory");
+		report(p, "FAIL", "no memory");
 		stop(p, STATUS_SYSTEM);
 		return;
 	}
@@ -241,7 +224,7 @@ probe_run_up(struct probe_run *p, int64_t now)
 
 	report_reached(p, now);
 	report_banner(p);
-	report(p, true, "a relay runs there%s, on the host %s%s%s",
+	report(p, "ok", "a relay runs there%s, on the host %s%s%s",
 	    b->uploads > 0 ? ", copied just now" : "", mux_peer(tunnel_mux(p->tunnel)),
 	    *b->path != '\0' ? ": " : "", b->path);
 	mux_name_peer(tunnel_mux(p->tunnel), last_hop(p));
@@ -299,7 +282,7 @@ ask_for_sessions(struct probe_run *p, int64_t now)
 	p->give_up_at = now + SESSIONS_WAIT;
 	p->stream = mux_open(tunnel_mux(p->tunnel), target);
 	if (p->stream == NULL) {
-		report(p, false, "no memory");
+		report(p, "FAIL", "no memory");
 		stop(p, STATUS_SYSTEM);
 		return;
 	}
@@ -359,7 +342,7 @@ report_sessions(struct probe_run *p)
 		if (at == NULL || strspn(at + 1, DIGITS) != strlen(at + 1))
 			continue;
 		*at = '\0';
-		note(p, "session %s: %s old, %s", lines[i],
+		report(p, "note", "session %s: %s old, %s", lines[i],
 		    age(strtol(at + 1, NULL, 10), text, sizeof(text)),
 		    find_answer(lines, n, lines[i]));
 		*at = ' ';
@@ -387,9 +370,9 @@ static void
 end_bytes(struct probe_run *p, int64_t rtt_us, int64_t now)
 {
 	drop_stream(p);
-	report(p, true, "round trip %lld.%03lld ms", (long long)(rtt_us / 1000),
+	report(p, "ok", "round trip %lld.%03lld ms", (long long)(rtt_us / 1000),
 	    (long long)(rtt_us % 1000));
-	report(p, true, "all byte values pass, both ways");
+	report(p, "ok", "all byte values pass, both ways");
 	if (p->hops.config.n < p->all->config.n)
 		stop(p, STATUS_OK);
 	else
@@ -403,16 +386,17 @@ watch_bytes(struct probe_run *p, struct pollset *ps)
 
 	mux_stats(stream_mux(p->stream), &stats);
 	if (!take_bytes(p)) {
-		report(p, false, "not all byte values come back unchanged");
+		report(p, "FAIL", "not all byte values come back unchanged");
 		stop(p, STATUS_LINK);
 	} else if (has_all_bytes(p) && stats.rtt_us != 0) {
 		end_bytes(p, stats.rtt_us, ps->now);
 	} else if (stream_is_closed(p->stream) && !has_all_bytes(p)) {
 		report(
-		    p, false, "the relay there sends no bytes back: %s", stream_reason(p->stream));
+		    p, "FAIL", "the relay there sends no bytes back: %s", stream_reason(p->stream));
 		stop(p, STATUS_LINK);
 	} else if (ps->now >= p->give_up_at) {
-		report(p, false, "not all byte values come back within %d s", BYTES_WAIT / 1000000);
+		report(
+		    p, "FAIL", "not all byte values come back within %d s", BYTES_WAIT / 1000000);
 		stop(p, STATUS_LINK);
 	} else {
 		pollset_until(ps, p->give_up_at);
@@ -423,12 +407,13 @@ static void
 report_forward(const struct probe_run *p, const struct forward *f)
 {
 	bool good = f->state == FORWARD_READY;
+	const char *verdict = good ? "ok" : "FAIL";
 
 	if (f->kind == FORWARD_FAR)
-		report(p, good, "listening on %s %s", f->from_text,
+		report(p, verdict, "listening on %s %s", f->from_text,
 		    good ? "works" : "does not work; the cause is on stderr");
 	else if (f->kind != FORWARD_SOCKS)
-		report(p, good, "the target %s %s", f->to_text,
+		report(p, verdict, "the target %s %s", f->to_text,
 		    good ? "answers" : "does not answer; the cause is on stderr");
 }
 
@@ -504,15 +489,15 @@ report_failure(const struct probe_run *p)
 	const char *why = tunnel_loss(p->tunnel);
 
 	if (p->state == RUN_BYTES)
-		report(p, false,
+		report(p, "FAIL",
 		    "the link ended before all byte values came back: %s; does the line change "
 		    "bytes?",
 		    why);
 	else if (tunnel_bootstrap(p->tunnel)->state == BOOTSTRAP_UPLOADING)
-		report(p, false,
+		report(p, "FAIL",
 		    "the copy of relay is not confirmed: %s; does the line change bytes?", why);
 	else
-		report(p, false, "%s", why);
+		report(p, "FAIL", "%s", why);
 }
 
 /* The tunnel has ended by itself.  False: no other one may start. */
@@ -522,8 +507,9 @@ report_end(struct probe_run *p, int64_t now)
 	if (tunnel_bootstrap(p->tunnel)->answered)
 		report_reached(p, now);
 	if (is_only_passed(p)) {
-		note(p, "%s", tunnel_loss(p->tunnel));
-		note(p, "no relay runs there, so it was not tested whether all byte values pass");
+		report(p, "note", "%s", tunnel_loss(p->tunnel));
+		report(p, "note",
+		    "no relay runs there, so it was not tested whether all byte values pass");
 		return true;
 	}
 	report_failure(p);
