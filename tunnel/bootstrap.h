@@ -52,8 +52,8 @@ struct bootstrap;
 
 /*
  * bootstrap_new():
- * Allocate a bootstrap, for any number of starts on one far side.  Return NULL
- * if there is no memory.  The caller frees it with bootstrap_free().
+ * Allocate a bootstrap, for any number of starts on one far side.  The caller
+ * frees it with bootstrap_free().  NULL: no memory.
  */
 struct bootstrap *bootstrap_new(void);
 
@@ -63,7 +63,7 @@ struct bootstrap *bootstrap_new(void);
  * ${self} is the path of this relay's binary.  The binaries on offer are in the
  * directory of ${self} and in its ../lib/relay.  ${image} is a path from which
  * the running binary can be read.  For the type of this system, ${image} is
- * offered if there is no other binary, or only a dynamic one and ${image} is
+ * offered if no other binary has it, or only a dynamic one and ${image} is
  * static.  The far relay is run with the words ${options}.  If ${far_path} is
  * not NULL, only that relay is used and nothing is uploaded.
  * If the far system refused a binary in an earlier start of ${b}, that binary

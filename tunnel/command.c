@@ -67,7 +67,7 @@ struct command {
 
 /* ---- records ---- */
 
-/* If there is no memory, reset the stream, which stops COMMAND. */
+/* Without memory, reset the stream, which stops COMMAND. */
 static void
 put_record(struct command *c, enum record_type type, const void *p, size_t n)
 {
@@ -345,8 +345,8 @@ keep_output(struct command *c, const unsigned char *p, size_t n)
 }
 
 /*
- * When COMMAND is over, its last output waits in the pipe until there is room,
- * so that none is dropped.
+ * When COMMAND is over, its last output waits in the pipe for room, so that none
+ * is dropped.
  */
 static bool
 may_read(const struct command *c)

@@ -17,7 +17,7 @@
 #define DIR_MARK "@/"
 #define DIR_SIZE 64
 
-/* path "" and fd -1: there is none. */
+/* path "" and fd -1: none. */
 struct dir {
 	char path[DIR_SIZE];
 	int fd; /* of the locked file; -1: the file system has no locks */
@@ -28,8 +28,8 @@ struct dir {
  * failure return false with errno set.
  * dir_remove(d): remove it and all that is in it.  A failure is logged.
  * dir_resolve(d, text, dst, size): copy ${text} to ${dst}.  If it begins with
- * DIR_MARK, replace that by the path.  False: ${dst} is too small, or there is
- * no directory.
+ * DIR_MARK, replace that by the path.  False: ${dst} is too small, or ${d}
+ * is none.
  */
 bool dir_make(struct dir *d);
 void dir_remove(struct dir *d);

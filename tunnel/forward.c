@@ -184,7 +184,7 @@ forward_first_bound(const struct forward *f, char *dst, size_t size)
 	return dst;
 }
 
-/* The port of the first bound address; 0: there is none. */
+/* The port of the first bound address; 0: none. */
 static uint16_t
 bound_port(const struct forward *f)
 {

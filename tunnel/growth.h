@@ -12,7 +12,7 @@
  * if no channel came up, the next try is 10 minutes later.  After a minute
  * without limited bulk, one channel remains.
  *
- * There is no clock and no system call here.  Times are microseconds.
+ * No function reads a clock or makes a system call.  Times are microseconds.
  */
 #ifndef TUNNEL_GROWTH_H
 #define TUNNEL_GROWTH_H

@@ -97,7 +97,7 @@ escapes(char quote, char c)
 /*
  * Remove quotes from the first word of ${*at}, end it, and return it.  Move
  * ${*at} behind it; make it NULL if a quote is not closed.  Return NULL if
- * there is no word.
+ * no word is left.
  */
 static char *
 next_word(char **at)

@@ -30,7 +30,7 @@ struct pollset;
  * master_new(hops, kids, now):
  * Run the first ssh of ${hops} with -V and then with -G.  Both pointers are
  * borrowed.  NULL: the first hop is not reached by ssh, a hop is a command, or
- * there is no memory or process.
+ * no memory or process is left.
  *
  * master_want(m, ps), master_step(m, ps): Once a turn, before and after poll:
  * read the answers.  NULL is harmless.
@@ -45,7 +45,7 @@ struct pollset;
  * ${m}: ${hops}.
  *
  * master_further(m):
- * Return the hops of a further channel.  NULL: there is no master.
+ * Return the hops of a further channel.  NULL: no ssh is a master.
  *
  * master_stop(m, now): Do not wait for an answer any more.  NULL is harmless.
  *

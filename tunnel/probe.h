@@ -6,7 +6,7 @@
  *
  * A probe run (-n) makes a tunnel over the first hop, then over the first two
  * hops, and so on to the last hop.  Each tunnel starts as any other tunnel
- * does: the bootstrap starts a far relay, and copies one if there is none.
+ * does: the bootstrap starts a far relay, and copies one if none is there.
  * Over each tunnel all byte values are sent to the far relay and back.  Over
  * the last tunnel, the sessions of this user on that host are listed, and the
  * targets and the listeners of all forwards are tested.

@@ -147,7 +147,7 @@ read_bound(struct remote_ask *ask)
 	return have + n < sizeof(f->bound) - 1;
 }
 
-/* Return true if ${s} has a far connection, and there is room for it here. */
+/* Return true if ${s} has a far connection, and this side has room for it. */
 static bool
 may_dial(const struct remotes *tab, const struct stream *s)
 {
@@ -574,7 +574,7 @@ remote_want(struct remotes *tab, struct pollset *ps)
 	for (ask = tab->asks; ask != NULL; ask = ask->next)
 		for (i = 0; i < WAITING; i++)
 			if (ask->waiting[i] != NULL && may_dial(tab, ask->waiting[i]))
-				pollset_until(ps, ps->now); /* now there is room for it */
+				pollset_until(ps, ps->now); /* now it has room */
 }
 
 void

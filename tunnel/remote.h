@@ -41,7 +41,7 @@ struct stream;
  * far: with ${any_uid}, processes of other users may connect to the listeners.
  * near: while ${conns}->max connections are open, further ones wait.
  *
- * remote_is_empty(tab): there is no -R, no listener and no stream that waits.
+ * remote_is_empty(tab): it has no -R, no listener and no stream that waits.
  */
 struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
 bool remote_is_empty(const struct remotes *tab);

@@ -26,7 +26,7 @@ enum run_life { RUN_IDLE, RUN_ALIVE, RUN_ENDED, RUN_REFUSED };
  * NULL: no memory.
  *
  * run_start(r, m): start it on the far side of ${m}.  False: no stream can be
- * opened, or there is no memory.
+ * opened, or no memory is left.
  *
  * run_stop(r): ask for SIGTERM.  A second call asks for SIGKILL.
  *

@@ -512,7 +512,7 @@ transport_step(struct transport *t, const struct pollset *ps)
 		step_wire(t, ps);
 }
 
-/* Write once.  Return false if there is nothing to write, or no more room. */
+/* Write once.  Return false if nothing is left to write, or no room. */
 static bool
 write_wire(struct transport *t, int64_t now)
 {

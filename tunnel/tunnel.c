@@ -48,7 +48,7 @@ struct tunnel {
 	enum tunnel_state state;
 	int status;
 	struct mux *mux;       /* NULL: TUNNEL_OVER, or TUNNEL_BACKOFF without a session */
-	struct keeper *keeper; /* far: keeps a session; NULL: there is none */
+	struct keeper *keeper; /* far: keeps a session; NULL: none */
 	struct channels *channels;
 	bool joins; /* this channel continues the link of the last one */
 	struct remotes *remotes;
