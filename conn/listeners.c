@@ -4,6 +4,8 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -18,22 +20,19 @@
 #define FULL_PAUSE 1000000 /* us, after accept has failed */
 
 bool
-listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use)
+listeners_take(struct listeners *ls, struct listener *tab, int n, bool any_uid, const void *use)
 {
-	struct listener tab[ADDR_MAX];
-	char why[LISTENER_WHY];
-	int n = listener_open(from, LISTENER_START, tab, why, sizeof(why)), i;
+	void *more = NULL;
+	int i;
 
-	if (n == -1) {
-		log_say(LOG_ERROR, "%s", why);
-		return false;
-	}
-	if (ls->n + n > LISTENERS_MAX) {
-		log_say(LOG_ERROR, "cannot listen on more than %d addresses", LISTENERS_MAX);
+	if (ls->n + n <= LISTENERS_MAX)
+		more = realloc(ls->tab, (size_t)(ls->n + n) * sizeof(ls->tab[0]));
+	if (more == NULL) {
 		for (i = 0; i < n; i++)
 			listener_close(&tab[i], 0);
 		return false;
 	}
+	ls->tab = more;
 	for (i = 0; i < n; i++) {
 		ls->tab[ls->n].l = tab[i];
 		ls->tab[ls->n].use = use;
@@ -45,11 +44,29 @@ listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, c
 	return true;
 }
 
+bool
+listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use)
+{
+	struct listener tab[ADDR_MAX];
+	char why[LISTENER_WHY];
+	int n = listener_open(from, LISTENER_START, tab, why, sizeof(why));
+
+	if (n != -1 && listeners_take(ls, tab, n, any_uid, use))
+		return true;
+	if (n != -1)
+		snprintf(why, sizeof(why),
+		    "cannot listen on more than %d addresses, or no memory is left", LISTENERS_MAX);
+	log_say(LOG_ERROR, "%s", why);
+	return false;
+}
+
 void
 listeners_close(struct listeners *ls)
 {
 	while (ls->n > 0)
 		listener_close(&ls->tab[--ls->n].l, LISTENER_STOP);
+	free(ls->tab);
+	ls->tab = NULL;
 }
 
 const char *

@@ -27,8 +27,8 @@ struct listeners {
 		struct listener l;
 		int slot;        /* of this turn's pollset; -1: not polled */
 		const void *use; /* of listeners_add */
-	} tab[LISTENERS_MAX];
-	int n;
+	} * tab;
+	int n;                     /* LISTENERS_MAX at most */
 	const struct conns *conns; /* those that are open, and their limit */
 	bool log_full;             /* log that the limit is reached */
 	bool full_logged;          /* it was logged; false again when half of them have ended */
@@ -53,6 +53,14 @@ struct accepted {
  */
 bool listeners_add(
     struct listeners *ls, const struct endpoint *from, bool any_uid, const void *use);
+
+/*
+ * listeners_take(ls, tab, n, any_uid, use):
+ * The same for ${n} listeners that are open, and belong to ${ls} from now on.
+ * If it fails, nothing is logged, and they are closed.
+ */
+bool listeners_take(
+    struct listeners *ls, struct listener *tab, int n, bool any_uid, const void *use);
 
 /*
  * listeners_close(ls):

@@ -30,7 +30,6 @@ struct listener {
 	bool check_uid;       /* accept only processes of this user and of root */
 	char name[ADDR_NAME]; /* TCP: see listener_name */
 	struct unixpath file; /* Unix; path NULL: TCP */
-	int64_t resume;       /* set by the caller: time of next accept */
 };
 
 /*

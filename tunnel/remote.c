@@ -17,7 +17,7 @@
 #include "net/listen.h"
 #include "net/lookup.h"
 #include "conn/conn.h"
-#include "conn/fdpair.h"
+#include "conn/listeners.h"
 #include "conn/side.h"
 #include "tunnel/command.h"
 #include "tunnel/forward.h"
@@ -25,8 +25,6 @@
 #include "tunnel/remote.h"
 
 #define WAITING 8          /* waiting streams of one -R */
-#define ACCEPTS 64         /* connections of one listener in one turn, at most */
-#define FULL_PAUSE 1000000 /* us without accept, if no descriptor is left */
 #define LOOKUP_PAUSE 20000 /* us until a queued look-up is tried again */
 
 struct remotes {
@@ -58,12 +56,10 @@ struct remote_listener {
 	enum listener_state state;
 	struct stream *stream;
 	struct endpoint at;
-	char text[FRAME_TARGET + 1];   /* the endpoint borrows from it */
-	struct lookup *lookup;         /* LISTENER_LOOKUP */
-	int64_t give_up_at;            /* LISTENER_QUEUED, LISTENER_LOOKUP */
-	struct listener tab[ADDR_MAX]; /* LISTENER_OPEN */
-	int slots[ADDR_MAX];
-	int n;
+	char text[FRAME_TARGET + 1]; /* the endpoint borrows from it */
+	struct lookup *lookup;       /* LISTENER_LOOKUP */
+	int64_t give_up_at;          /* LISTENER_QUEUED, LISTENER_LOOKUP */
+	struct listeners open;       /* LISTENER_OPEN */
 };
 
 /* Far: a stream that waits for a connection. */
@@ -239,8 +235,9 @@ free_listener(struct remotes *tab, struct remote_listener *l, int64_t now)
 		if (w->listener == l)
 			w->listener = NULL;
 	lookup_free(l->lookup, now);
-	while (l->n > 0)
-		listener_close(&l->tab[--l->n], 0);
+	while (l->open.n > 0) /* without the wait of listeners_close */
+		listener_close(&l->open.tab[--l->open.n].l, 0);
+	listeners_close(&l->open);
 	free(l);
 }
 
@@ -273,16 +270,12 @@ static void
 send_bound(const struct remote_listener *l)
 {
 	struct buf *tx = stream_tx(l->stream);
-	const char *name, *before = "";
+	const char *name;
 	bool fits = true;
-	int i;
+	int at = 0;
 
-	for (i = 0; i < l->n; i++, before = name) {
-		name = listener_name(&l->tab[i]);
-		if (strcmp(name, before) == 0)
-			continue;
+	while ((name = listeners_next_name(&l->open, &at)) != NULL)
 		fits = fits && buf_put(tx, name, strlen(name)) && buf_put(tx, "\n", 1);
-	}
 	fits = fits && buf_put(tx, "\n", 1);
 	if (!fits) {
 		serve_refuse(l->stream, MUX_NO_ROOM, "out of memory");
@@ -299,20 +292,23 @@ send_bound(const struct remote_listener *l)
 static void
 open_listener(const struct remotes *tab, struct remote_listener *l, const struct addr_list *addrs)
 {
+	struct listener open[ADDR_MAX];
 	char why[512] = "";
-	int i, n;
+	int n;
 
 	/* Do not wait for another process: the loop serves other streams. */
-	n = l->at.kind != ENDPOINT_UNIX ? listener_open_at(&l->at, addrs, l->tab, why, sizeof(why))
-					: listener_open(&l->at, 0, l->tab, why, sizeof(why));
+	n = l->at.kind != ENDPOINT_UNIX ? listener_open_at(&l->at, addrs, open, why, sizeof(why))
+					: listener_open(&l->at, 0, open, why, sizeof(why));
 	if (n == -1) {
 		serve_refuse(l->stream, MUX_UNUSABLE, why);
 		return;
 	}
-	l->n = n;
+	l->open.conns = tab->conns;
+	if (!listeners_take(&l->open, open, n, tab->any_uid, NULL)) {
+		serve_refuse(l->stream, MUX_NO_ROOM, "out of memory");
+		return;
+	}
 	l->state = LISTENER_OPEN;
-	for (i = 0; i < n; i++)
-		l->tab[i].check_uid = l->tab[i].check_uid && !tab->any_uid;
 	send_bound(l);
 }
 
@@ -415,61 +411,21 @@ find_waiter(struct remotes *tab, const struct remote_listener *l)
 	return NULL;
 }
 
-/* Join the waiting stream at ${at} to the accepted socket ${fd}. */
+/* Join the waiting stream at ${at} to an accepted connection. */
 static void
-join(
-    struct remotes *tab, struct remote_waiter **at, int fd, bool tcp, const char *name, int64_t now)
+join(struct remotes *tab, struct remote_waiter **at, struct accepted *c, int64_t now)
 {
 	struct remote_waiter *w = *at;
-	struct side a, b = side_of_stream(w->stream);
-	struct fdpair fds;
+	struct side b = side_of_stream(w->stream);
 
 	*at = w->next;
 	free(w);
-	fdpair_socket(&fds, fd, tcp);
-	a = side_of_fds(&fds);
 	stream_accept(b.stream);
-	if (conn_join(tab->conns, &a, name, &b, now))
+	if (conn_join(tab->conns, &c->side, c->name, &b, now))
 		return;
-	log_say(LOG_ERROR, "no memory for %s", name);
-	side_close(&a, true, MUX_RESET, "");
+	log_say(LOG_ERROR, "no memory for %s", c->name);
+	side_close(&c->side, true, MUX_RESET, "");
 	side_close(&b, true, MUX_NO_ROOM, "out of memory");
-}
-
-static void
-accept_some(struct remotes *tab, struct remote_listener *l, struct listener *one, int64_t now)
-{
-	struct remote_waiter **at;
-	char name[ADDR_NAME];
-	int fd, i;
-
-	for (i = 0; i < ACCEPTS && (at = find_waiter(tab, l)) != NULL; i++) {
-		fd = listener_accept(one, name);
-		if (fd == -1 && errno == EACCES)
-			continue;
-		if (fd == -1) {
-			if (errno != EAGAIN && errno != EWOULDBLOCK)
-				one->resume = now + FULL_PAUSE;
-			return;
-		}
-		join(tab, at, fd, one->file.path == NULL, name, now);
-	}
-}
-
-/* Without a waiting stream, connections stay in the backlog. */
-static void
-want_connections(struct remotes *tab, struct remote_listener *l, struct pollset *ps)
-{
-	bool awaited = find_waiter(tab, l) != NULL;
-	int i;
-
-	for (i = 0; i < l->n; i++) {
-		l->slots[i] = -1;
-		if (awaited && l->tab[i].resume <= ps->now)
-			l->slots[i] = pollset_add(ps, l->tab[i].fd, POLLIN);
-		else if (awaited)
-			pollset_until(ps, l->tab[i].resume);
-	}
 }
 
 static void
@@ -484,19 +440,20 @@ want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps
 		pollset_until(ps, l->give_up_at);
 		break;
 	case LISTENER_OPEN:
-		want_connections(tab, l, ps);
+		/* Without a waiting stream, connections stay in the backlog. */
+		listeners_want(&l->open, ps, find_waiter(tab, l) != NULL);
 		break;
 	}
 }
 
 static void
-step_connections(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
+accept_connections(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
 {
-	int i;
+	struct remote_waiter **at;
+	struct accepted c;
 
-	for (i = 0; i < l->n; i++)
-		if (pollset_ready(ps, l->slots[i]) != 0)
-			accept_some(tab, l, &l->tab[i], ps->now);
+	while ((at = find_waiter(tab, l)) != NULL && listeners_accept(&l->open, ps, &c))
+		join(tab, at, &c, ps->now);
 }
 
 static bool
@@ -519,7 +476,7 @@ step_listener(struct remotes *tab, struct remote_listener *l, const struct polls
 		step_lookup(tab, l, ps);
 		break;
 	case LISTENER_OPEN:
-		step_connections(tab, l, ps);
+		accept_connections(tab, l, ps);
 		break;
 	}
 	if (l->state != LISTENER_OPEN && ps->now >= l->give_up_at && !has_ended(l->stream))

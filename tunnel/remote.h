@@ -39,7 +39,7 @@ struct stream;
  * A table without entries; NULL: no memory.  ${conns} and ${rule} are borrowed.
  * Look-ups are children of ${rule}->kids, and take ${rule}->each_us at most.
  * far: with ${any_uid}, processes of other users may connect to the listeners.
- * near: while ${conns}->max connections are open, further ones wait.
+ * While ${conns}->max connections are open, further ones wait.
  *
  * remote_is_empty(tab): it has no -R, no listener and no stream that waits.
  */

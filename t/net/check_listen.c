@@ -38,7 +38,7 @@ START_TEST(port_0_is_one_port_on_both_loopback_families)
 	ck_assert_str_eq(tab[0].name, name);
 	ck_assert_str_eq(tab[1].name, name);
 	ck_assert(tab[0].check_uid && tab[1].check_uid);
-	ck_assert(tab[0].file.path == NULL && tab[0].resume == 0);
+	ck_assert(tab[0].file.path == NULL);
 	ck_assert(nonblocking(tab[0].fd) && cloexec(tab[0].fd) && nonblocking(tab[1].fd) &&
 		  cloexec(tab[1].fd));
 	close(tcp_connect(AF_INET, (uint16_t)port));
