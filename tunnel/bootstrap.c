@@ -43,9 +43,8 @@ struct binary {
 
 /* A binary that the far system did not run. */
 struct refusal {
-	bool is_set;
 	uint32_t cksum;
-	char why[BOOTSTRAP_WHY];
+	char why[BOOTSTRAP_WHY]; /* "": none */
 };
 
 struct bootstrap {
@@ -362,7 +361,7 @@ take_want(struct bootstrap *b, const char *words)
 		fail(b, "the far side asked for a binary that was not offered");
 		return;
 	}
-	if (b->refusal.is_set && b->refusal.cksum == one->cksum) {
+	if (b->refusal.why[0] != '\0' && b->refusal.cksum == one->cksum) {
 		fail(b, b->refusal.why);
 		return;
 	}
@@ -403,7 +402,6 @@ take_refuse(struct bootstrap *b, const char *words)
 		fail(b, UNEXPECTED);
 		return;
 	}
-	b->refusal.is_set = true;
 	b->refusal.cksum = (uint32_t)cksum;
 	snprintf(b->refusal.why, sizeof(b->refusal.why),
 	    "relay does not run there: %.800s; %sname a relay there with -x", end + 1,

@@ -52,12 +52,9 @@ struct bootstrap;
 
 /*
  * bootstrap_new():
- * Allocate a bootstrap, for any number of starts on one far side.  The caller
- * frees it with bootstrap_free().  NULL: no memory.
- */
-struct bootstrap *bootstrap_new(void);
-
-/*
+ * Allocate a bootstrap, for any number of starts on one far side.  NULL: no
+ * memory.
+ *
  * bootstrap_start(b, self, image, far_path, options):
  * Begin a start: prepare the script and enter BOOTSTRAP_ASKING.
  * ${self} is the path of this relay's binary.  The binaries on offer are in the
@@ -69,33 +66,27 @@ struct bootstrap *bootstrap_new(void);
  * If the far system refused a binary in an earlier start of ${b}, that binary
  * is not sent again.  Return false if the memory runs out.
  */
+struct bootstrap *bootstrap_new(void);
 bool bootstrap_start(struct bootstrap *b, const char *self, const char *image, const char *far_path,
     const char *options);
 
 /*
- * bootstrap_release(b):
- * Free the bytes that are not yet sent.  The results of the start remain.
- * ${b} may be NULL; a second call does nothing.
+ * bootstrap_release(b): free the bytes that are not yet sent.  The results of
+ * the start remain.  A second call does nothing.
+ * bootstrap_free(b): free ${b}.  Both: NULL is harmless.
  */
 void bootstrap_release(struct bootstrap *b);
-
-/*
- * bootstrap_free(b):
- * Free ${b}.  ${b} may be NULL.
- */
 void bootstrap_free(struct bootstrap *b);
 
 /*
  * bootstrap_feed(b, p, n):
  * Take ${n} bytes that the far side sent before the magic of the link.  Bytes
  * that belong to no answer are skipped.
- */
-void bootstrap_feed(struct bootstrap *b, const void *p, size_t n);
-
-/*
+ *
  * bootstrap_output(b, p), bootstrap_wrote(b, n), bootstrap_has_output(b):
  * As mux_output, mux_wrote and mux_has_output.
  */
+void bootstrap_feed(struct bootstrap *b, const void *p, size_t n);
 size_t bootstrap_output(const struct bootstrap *b, const unsigned char **p);
 void bootstrap_wrote(struct bootstrap *b, size_t n);
 bool bootstrap_has_output(const struct bootstrap *b);

@@ -322,12 +322,6 @@ step_ending(struct command *c, int64_t now)
 
 /* ---- output ---- */
 
-static bool
-is_empty(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK;
-}
-
 /* Keep the newest bytes. */
 static void
 keep_output(struct command *c, const unsigned char *p, size_t n)
@@ -358,15 +352,16 @@ static void
 read_output(struct command *c)
 {
 	static unsigned char piece[READ_MOST];
-	bool over = c->state == COMMAND_OVER;
+	bool over = c->state == COMMAND_OVER, empty;
 	ssize_t n = 1;
 	int i;
 
 	for (i = 0; i < READS && n > 0 && c->out != -1 && may_read(c); i++) {
 		n = read(c->out, piece, sizeof(piece));
+		empty = errno == EAGAIN || errno == EWOULDBLOCK;
 		if (n > 0)
 			keep_output(c, piece, (size_t)n);
-		else if (n == 0 || (errno != EINTR && (over || !is_empty(errno))))
+		else if (n == 0 || (errno != EINTR && (over || !empty)))
 			os_close(&c->out);
 	}
 }

@@ -46,15 +46,13 @@ struct probes {
  * becomes FORWARD_READY or FORWARD_REFUSED.  A refusal is logged, at LOG_INFO
  * if ${quiet}.  If no stream can be opened, log that, set FORWARD_REFUSED and
  * return false.
- */
-bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
-
-/*
+ *
  * probe_step(tab):
  * Take the results of all target probes in ${tab}, and release those that have
  * ended.  Call it once a turn, and once more between the end of the mux and
  * mux_free.
  */
+bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
 void probe_step(struct probes *tab);
 
 /*
@@ -63,36 +61,25 @@ void probe_step(struct probes *tab);
  * have had no channel for ${end_after} seconds are ended; -1: none is ended.
  * All pointers are borrowed until exit.  ${t} is a tunnel that was never
  * started.  From now on, only the run starts and stops ${t}.  NULL: no memory.
- */
-struct probe_run *probe_run_new(
-    struct tunnel *t, const struct hops *all, struct forward *forwards, int n, int64_t end_after);
-
-/*
+ *
  * probe_run_next(p, now):
  * Call it to begin, and each time that the tunnel is over.  If the tunnel
  * failed, report the cause.  If the run goes on, start the next tunnel.  Return
  * false if no tunnel was started: the status of ${t} is then the exit status of
  * relay.
+ *
+ * probe_run_up(p, now): the tunnel has come up.  Report the far relay, and send
+ * all byte values.
+ * probe_run_want(p, ps): once a turn, before tunnel_want.  Report new results,
+ * and stop the tunnel after the last one.
+ * probe_run_stop(p): a signal stops the run: stop the tunnel, and start no
+ * other one.
  */
+struct probe_run *probe_run_new(
+    struct tunnel *t, const struct hops *all, struct forward *forwards, int n, int64_t end_after);
 bool probe_run_next(struct probe_run *p, int64_t now);
-
-/*
- * probe_run_up(p, now):
- * The tunnel has come up.  Report the far relay, and send all byte values.
- */
 void probe_run_up(struct probe_run *p, int64_t now);
-
-/*
- * probe_run_want(p, ps):
- * Call it once a turn, before tunnel_want.  Report new results, and stop the
- * tunnel after the last one.
- */
 void probe_run_want(struct probe_run *p, struct pollset *ps);
-
-/*
- * probe_run_stop(p):
- * A signal stops the run: stop the tunnel, and start no other one.
- */
 void probe_run_stop(struct probe_run *p);
 
 #endif

@@ -293,14 +293,12 @@ static void
 log_line(struct transport *t, size_t n)
 {
 	char line[sizeof(t->line)];
-	bool repeats;
 
 	memcpy(line, t->line, n);
 	line[n] = '\0';
 	t->line_have -= n;
 	memmove(t->line, t->line + n, t->line_have);
-	repeats = repeats_last_line(t, line);
-	if (repeats) {
+	if (repeats_last_line(t, line)) {
 		log_quote(LOG_INFO, line, 0);
 		return;
 	}
