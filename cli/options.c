@@ -449,10 +449,12 @@ parse_hops(struct options *o, int n, char *argv[])
 		.ssh_words = o->ssh_words,
 		.n_ssh_words = o->n_ssh_words,
 		.self = o->self,
-		.level = o->level == LOG_ERROR ? "-q" : "",
+		.jump_options = o->jump_options,
 	};
 	char why[512];
 
+	snprintf(o->jump_options, sizeof(o->jump_options), " -t %d%s", (int)(o->each_us / 1000000),
+	    o->level == LOG_ERROR ? " -q" : "");
 	if (config.jumps > 0)
 		check_proxy(o);
 	config.n = config.jumps + n;

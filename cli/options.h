@@ -149,6 +149,7 @@ struct options {
 	char *const *command;       /* a tunnel: what the last hop runs; NULL: nothing */
 	char self[BOOTSTRAP_PATH];  /* a tunnel: the path of this program */
 	char far_options[96];       /* a tunnel: for the relay on the last hop */
+	char jump_options[24];      /* a tunnel: for the relay of -J */
 };
 
 /*

@@ -11,6 +11,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import termios
 
@@ -275,6 +276,19 @@ def test_named_relay(tunnel, far, web, tmp):
     shows_page(r.address)
     copying = [line for line in lines(r) if 'copying' in line]
     assert len(copying) == 1 and ' to login' in copying[0], r.err()
+
+
+def test_time_limit(tunnel, far):
+    """Goal: -t also limits the connections that the hosts of -J make."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(('127.0.0.1', 0), backlog=0))
+        for s in [stack.enter_context(socket.socket()) for _ in range(8)]:
+            s.setblocking(False)
+            s.connect_ex(full.getsockname())
+        port = full.getsockname()[1]
+        r = tunnel('-t', '1', '-L', '127.0.0.1:0:/a', '-J', 'login', '127.0.0.1:%d' % port)
+        assert r.wait() == 7
+    assert 'no answer within 1 s' in lines(r)[-1], r.err()
 
 
 def test_quiet(tunnel, far, web):

@@ -273,8 +273,7 @@ add_proxy(struct hops *h)
 	put_quoted(h, c->self);
 	put(h, " -k 0 -W '[%h]:%p' -e");
 	put_quoted(h, c->rsh);
-	if (*c->level != '\0')
-		put_quoted(h, c->level);
+	put(h, c->jump_options);
 	if (c->jumps > 1) {
 		put(h, " -J");
 		put_quoted(h, join(h, c->jumps - 1, ",", jumps, sizeof(jumps)));

@@ -32,8 +32,8 @@ struct hops_config {
 	const char *rsh;              /* the ssh that runs here, quoted as in sh */
 	const char *const *ssh_words; /* more words for the ssh to hops[jumps] */
 	int n_ssh_words;
-	const char *self;  /* the path of this relay, which -J runs again */
-	const char *level; /* the log level of the relay of -J: an option, or "" */
+	const char *self;         /* the path of this relay, which -J runs again */
+	const char *jump_options; /* for the relay of -J: words with a blank before each */
 
 	/* Both are zeros, except for several channels (master.h). */
 	const char *options; /* more words for the ssh to hops[jumps] only */

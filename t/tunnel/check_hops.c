@@ -5,7 +5,7 @@
 static struct hops all[4], h; /* all: keeps each parsed copy reachable */
 static char why[512];
 static bool with_jumps;
-static const char *level = "";
+static const char *jump_options = "";
 static const char *const options[] = { "-p", "22", "-o", "A b" };
 static bool with_options;
 
@@ -18,7 +18,7 @@ static bool with_options;
 static bool
 parse(const char *text, const char *rsh)
 {
-	struct hops_config config = { .rsh = rsh, .self = "/a/relay", .level = level };
+	struct hops_config config = { .rsh = rsh, .self = "/a/relay", .jump_options = jump_options };
 	static char room[2000], *hops[MOST];
 	static int parsed;
 	char *at = room;
@@ -127,13 +127,13 @@ START_TEST(jumps_become_a_proxy_command)
 }
 END_TEST
 
-START_TEST(the_proxy_command_has_the_level_and_the_ssh)
+START_TEST(the_proxy_command_has_the_options_and_the_ssh)
 {
 	with_jumps = true;
-	level = "-q";
+	jump_options = " -t 3 -q";
 	ck_assert(parse("a!b", "ssh -F c"));
 	ck_assert_str_eq(words(),
-	    "ssh|-F|c|-o|ProxyCommand= '/a/relay' -k 0 -W '[%h]:%p' -e 'ssh -F c' '-q' 'a'|-T|b|sh");
+	    "ssh|-F|c|-o|ProxyCommand= '/a/relay' -k 0 -W '[%h]:%p' -e 'ssh -F c' -t 3 -q 'a'|-T|b|sh");
 }
 END_TEST
 
@@ -535,7 +535,7 @@ TESTS("hops")
 	tcase_add_loop_test(tc, only_ssh_can_be_kept_from_asking, 0, 4);
 	tcase_add_loop_test(tc, hops_become_words, 0, RIGHT);
 	tcase_add_loop_test(tc, jumps_become_a_proxy_command, 0, JUMPS);
-	tcase_add_test(tc, the_proxy_command_has_the_level_and_the_ssh);
+	tcase_add_test(tc, the_proxy_command_has_the_options_and_the_ssh);
 	tcase_add_loop_test(tc, options_of_ssh_are_for_the_first_hop, 0, 2);
 	tcase_add_loop_test(tc, the_command_of_e_is_split_as_in_sh, 0, SHELLS);
 	tcase_add_test(tc, a_prefix_has_fewer_jumps);

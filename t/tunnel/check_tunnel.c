@@ -89,7 +89,7 @@ static void
 begin(const char *names, const char *script)
 {
 	static char *words[8], text[200];
-	struct hops_config hops_config = { .hops = words, .rsh = "ssh", .self = "", .level = "" };
+	struct hops_config hops_config = { .hops = words, .rsh = "ssh", .self = "", .jump_options = "" };
 	int n = 0;
 
 	signal(SIGPIPE, SIG_IGN);
