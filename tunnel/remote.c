@@ -33,7 +33,6 @@ struct remotes {
 	bool any_uid; /* far */
 	struct remote_ask *asks;
 	struct remote_listener *listeners;
-	struct remote_waiter *waiters;
 };
 
 /* Near: a -R, and the streams that wait for its connections. */
@@ -55,6 +54,7 @@ struct remote_listener {
 	struct remote_listener *next;
 	enum listener_state state;
 	struct stream *stream;
+	struct remote_waiter *waiters;
 	struct endpoint at;
 	char text[FRAME_TARGET + 1]; /* the endpoint borrows from it */
 	struct lookup *lookup;       /* LISTENER_LOOKUP */
@@ -62,11 +62,10 @@ struct remote_listener {
 	struct listeners open;       /* LISTENER_OPEN */
 };
 
-/* Far: a stream that waits for a connection. */
+/* Far: a stream that waits for a connection of a listener. */
 struct remote_waiter {
 	struct remote_waiter *next;
 	struct stream *stream;
-	struct remote_listener *listener; /* NULL: it has ended */
 };
 
 struct remotes *
@@ -85,7 +84,7 @@ remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid)
 bool
 remote_is_empty(const struct remotes *tab)
 {
-	return tab->asks == NULL && tab->listeners == NULL && tab->waiters == NULL;
+	return tab->asks == NULL && tab->listeners == NULL;
 }
 
 /* ---- near ---- */
@@ -226,14 +225,28 @@ free_ask(struct remote_ask *ask)
 
 /* ---- far ---- */
 
+/* Release streams that the near side closed, or all if ${l} ends. */
 static void
-free_listener(struct remotes *tab, struct remote_listener *l, int64_t now)
+drop_waiters(struct remote_listener *l, bool ends)
 {
-	struct remote_waiter *w;
+	struct remote_waiter **at = &l->waiters, *w;
 
-	for (w = tab->waiters; w != NULL; w = w->next)
-		if (w->listener == l)
-			w->listener = NULL;
+	while ((w = *at) != NULL) {
+		if (!ends && !stream_is_closed(w->stream)) {
+			at = &w->next;
+			continue;
+		}
+		*at = w->next;
+		stream_release(w->stream);
+		free(w);
+	}
+}
+
+static void
+free_listener(struct remote_listener *l, int64_t now)
+{
+	drop_waiters(l, true);
+	stream_release(l->stream);
 	lookup_free(l->lookup, now);
 	while (l->open.n > 0) /* without the wait of listeners_close */
 		listener_close(&l->open.tab[--l->open.n].l, 0);
@@ -393,32 +406,19 @@ remote_wait(struct remotes *tab, struct stream *s)
 	if (w == NULL)
 		return serve_refuse(s, MUX_NO_ROOM, "out of memory");
 	w->stream = s;
-	w->listener = l;
-	w->next = tab->waiters;
-	tab->waiters = w;
+	w->next = l->waiters;
+	l->waiters = w;
 	return true;
 }
 
-/* The list pointer to a stream that waits for ${l}, or NULL. */
-static struct remote_waiter **
-find_waiter(struct remotes *tab, const struct remote_listener *l)
-{
-	struct remote_waiter **at;
-
-	for (at = &tab->waiters; *at != NULL; at = &(*at)->next)
-		if ((*at)->listener == l && !stream_is_closed((*at)->stream))
-			return at;
-	return NULL;
-}
-
-/* Join the waiting stream at ${at} to an accepted connection. */
+/* Join an accepted connection to a stream that waits for ${l}. */
 static void
-join(struct remotes *tab, struct remote_waiter **at, struct accepted *c, int64_t now)
+join(struct remotes *tab, struct remote_listener *l, struct accepted *c, int64_t now)
 {
-	struct remote_waiter *w = *at;
+	struct remote_waiter *w = l->waiters;
 	struct side b = side_of_stream(w->stream);
 
-	*at = w->next;
+	l->waiters = w->next;
 	free(w);
 	stream_accept(b.stream);
 	if (conn_join(tab->conns, &c->side, c->name, &b, now))
@@ -429,7 +429,7 @@ join(struct remotes *tab, struct remote_waiter **at, struct accepted *c, int64_t
 }
 
 static void
-want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps)
+want_listener(struct remote_listener *l, struct pollset *ps)
 {
 	switch (l->state) {
 	case LISTENER_QUEUED:
@@ -441,7 +441,7 @@ want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps
 		break;
 	case LISTENER_OPEN:
 		/* Without a waiting stream, connections stay in the backlog. */
-		listeners_want(&l->open, ps, find_waiter(tab, l) != NULL);
+		listeners_want(&l->open, ps, l->waiters != NULL);
 		break;
 	}
 }
@@ -449,11 +449,11 @@ want_listener(struct remotes *tab, struct remote_listener *l, struct pollset *ps
 static void
 accept_connections(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
 {
-	struct remote_waiter **at;
 	struct accepted c;
 
-	while ((at = find_waiter(tab, l)) != NULL && listeners_accept(&l->open, ps, &c))
-		join(tab, at, &c, ps->now);
+	drop_waiters(l, false);
+	while (l->waiters != NULL && listeners_accept(&l->open, ps, &c))
+		join(tab, l, &c, ps->now);
 }
 
 static bool
@@ -495,25 +495,7 @@ step_listeners(struct remotes *tab, const struct pollset *ps)
 			continue;
 		}
 		*at = l->next;
-		stream_release(l->stream);
-		free_listener(tab, l, ps->now);
-	}
-}
-
-/* Remove streams that the near side closed or whose listener ended. */
-static void
-step_waiters(struct remotes *tab)
-{
-	struct remote_waiter **at = &tab->waiters, *w;
-
-	while ((w = *at) != NULL) {
-		if (w->listener != NULL && !stream_is_closed(w->stream)) {
-			at = &w->next;
-			continue;
-		}
-		*at = w->next;
-		stream_release(w->stream);
-		free(w);
+		free_listener(l, ps->now);
 	}
 }
 
@@ -527,7 +509,7 @@ remote_want(struct remotes *tab, struct pollset *ps)
 	int i;
 
 	for (l = tab->listeners; l != NULL; l = l->next)
-		want_listener(tab, l, ps);
+		want_listener(l, ps);
 	for (ask = tab->asks; ask != NULL; ask = ask->next)
 		for (i = 0; i < WAITING; i++)
 			if (ask->waiting[i] != NULL && may_dial(tab, ask->waiting[i]))
@@ -548,5 +530,4 @@ remote_step(struct remotes *tab, const struct pollset *ps)
 		free_ask(ask);
 	}
 	step_listeners(tab, ps);
-	step_waiters(tab);
 }
