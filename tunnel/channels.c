@@ -312,15 +312,6 @@ start_one(struct channels *c, const char *far_path, int64_t now)
 }
 
 static void
-start_more(struct channels *c, unsigned n, const char *far_path, int64_t now)
-{
-	if (n > 0)
-		c->failed = false;
-	while (n > 0 && start_one(c, far_path, now))
-		n--;
-}
-
-static void
 close_more(struct channels *c, unsigned n)
 {
 	unsigned slot = MUX_SLOTS;
@@ -384,9 +375,11 @@ channels_grow(struct channels *c, const char *far_path, struct pollset *ps)
 	n = f.up + f.starting;
 	wanted = growth_step(&c->growth, &f, ps->now);
 	if (wanted > n)
-		start_more(c, wanted - n, far_path, ps->now);
+		c->failed = false;
 	else
 		close_more(c, n - wanted);
+	while (n < wanted && start_one(c, far_path, ps->now))
+		n++;
 	pollset_until(ps, growth_deadline(&c->growth));
 }
 

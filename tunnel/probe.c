@@ -136,12 +136,6 @@ probe_step(struct probes *tab)
 
 /* ---- the report ---- */
 
-static const char *
-last_hop(const struct probe_run *p)
-{
-	return hops_last(&p->hops);
-}
-
 /* Parts of the line come from far hosts: remove control characters. */
 static void
 report(const struct probe_run *p, const char *verdict, const char *fmt, ...)
@@ -152,7 +146,7 @@ report(const struct probe_run *p, const char *verdict, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	snprintf(line, sizeof(line), "%-4s  %s: %s", verdict, last_hop(p), text);
+	snprintf(line, sizeof(line), "%-4s  %s: %s", verdict, hops_last(&p->hops), text);
 	log_plain(line, strlen(line), ' ');
 	puts(line);
 	fflush(stdout);
@@ -227,7 +221,7 @@ probe_run_up(struct probe_run *p, int64_t now)
 	report(p, "ok", "a relay runs there%s, on the host %s%s%s",
 	    b->uploads > 0 ? ", copied just now" : "", mux_peer(tunnel_mux(p->tunnel)),
 	    *b->path != '\0' ? ": " : "", b->path);
-	mux_name_peer(tunnel_mux(p->tunnel), last_hop(p));
+	mux_name_peer(tunnel_mux(p->tunnel), hops_last(&p->hops));
 	send_bytes(p, now);
 }
 

@@ -437,16 +437,6 @@ tunnel_set_hops(struct tunnel *t, const struct hops *hops)
 	return t->bootstrap != NULL;
 }
 
-/* Messages contain the host name that the user wrote. */
-static void
-take_name(struct tunnel *t)
-{
-	const char *last = hops_last(t->config.hops);
-
-	if (!hops_is_command(last))
-		mux_name_peer(t->mux, last);
-}
-
 static void
 come_up(struct tunnel *t, int64_t now)
 {
@@ -459,8 +449,9 @@ come_up(struct tunnel *t, int64_t now)
 	if (channels_first(t->channels) != NULL)
 		transport_set_quiet(channels_first(t->channels), false);
 	bootstrap_release(t->bootstrap);
-	if (t->config.hops != NULL && !t->config.probing)
-		take_name(t);
+	/* Messages contain the host name that the user wrote. */
+	if (t->config.hops != NULL && !t->config.probing && !hops_is_command(tunnel_name(t)))
+		mux_name_peer(t->mux, tunnel_name(t));
 }
 
 /* ---- what a start with hops waits for ---- */
