@@ -82,8 +82,8 @@ struct mux {
 	    rx_reserved;  /* all rx_window, consumed, rx and early, and the rest of DATA frames */
 	uint32_t earlies; /* pieces in all early lists */
 	bool wait_peer_first;
-	bool limited, due_limited; /* what LIMITED reports */
-	int64_t peer_limited_at;   /* INT64_MAX: bulk of the peer does not wait */
+	int64_t limited_sent_at;                     /* far: of our last LIMITED */
+	int64_t peer_limited_at, peer_limited_until; /* near: of the last LIMITED read */
 
 	uint16_t code; /* down or dead: why */
 	char why[FRAME_WORDS + 128];

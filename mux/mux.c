@@ -24,6 +24,7 @@
 #define SILENT_MOST 5000000              /* of a slot while others answer */
 #define SILENT_LATE 1000000              /* a later tick: this process stood still */
 #define LIMITED_AFTER 1000000            /* bulk that waits so long is reported */
+#define LIMITED_EACH 500000              /* and again, while it waits */
 #define QUIET_SPAN 10000                 /* quiet: less than a slice in this time */
 #define KEYSTROKE 512                    /* bytes of a quiet stream that never wait */
 #define ENDS (2 * FRAME_HEAD + FRAME_AT) /* FINAL and EOF */
@@ -127,6 +128,18 @@ limited_at(const struct mux *m)
 		at = one > at ? one : at;
 	}
 	return at == 0 ? INT64_MAX : at;
+}
+
+/* When is LIMITED due?  The near side adds slots, so the far side reports. */
+static int64_t
+limited_due_at(const struct mux *m)
+{
+	int64_t at = m->role == MUX_FAR && m->slots > 1 ? limited_at(m) : INT64_MAX;
+
+	if (at == INT64_MAX)
+		return INT64_MAX;
+	at += LIMITED_AFTER;
+	return at > m->limited_sent_at + LIMITED_EACH ? at : m->limited_sent_at + LIMITED_EACH;
 }
 
 /* How many bytes are retained?  ${all}: also by slots that are not up. */
@@ -450,11 +463,9 @@ put_start(struct mux *m, struct slot *s)
 static size_t
 put_limited(struct mux *m, unsigned char *dst)
 {
-	int64_t at = limited_at(m);
-
-	m->due_limited = false;
+	m->limited_sent_at = m->now;
 	return frame_put_number(
-	    dst, FRAME_LIMITED, 0, m->limited ? (uint64_t)(m->now - at) / 1000 : 0, 4);
+	    dst, FRAME_LIMITED, 0, (uint64_t)(m->now - limited_at(m)) / 1000, 4);
 }
 
 /*
@@ -485,7 +496,7 @@ put_urgent(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 		n += frame_put_bare(dst + n, FRAME_PING, 0);
 	s->due_ping = false;
 	n += slot_put_ack_every(s, dst + n);
-	if (m->due_limited)
+	if (limited_due_at(m) <= m->now)
 		n += put_limited(m, dst + n);
 	while (s->control.first != NULL && room - n >= MUX_PULL / 2) {
 		t = queue_pop(&s->control);
@@ -615,7 +626,7 @@ has_frames(const struct mux *m, const struct slot *s)
 		return true;
 	if (is_full(m))
 		return false;
-	if (s->due_ping || m->due_limited || s->control.first != NULL ||
+	if (s->due_ping || limited_due_at(m) <= m->now || s->control.first != NULL ||
 	    s->flows[0].first != NULL || (m->flows[0].first != NULL && is_best(m, s)))
 		return true;
 	return (s->flows[1].first != NULL || (m->flows[1].first != NULL && mux_takes_data(m, s))) &&
@@ -711,19 +722,6 @@ tick_slot(struct mux *m, struct slot *s)
 		mux_lost(m, s->number, MUX_TIMEOUT, "this channel is silent, and others are not");
 }
 
-/* The near side adds slots, so the far side reports its limit. */
-static void
-watch_limit(struct mux *m)
-{
-	int64_t at = limited_at(m);
-	bool limited = at != INT64_MAX && m->now - at >= LIMITED_AFTER;
-
-	if (m->role == MUX_NEAR || m->slots == 1 || limited == m->limited)
-		return;
-	m->limited = limited;
-	m->due_limited = true;
-}
-
 void
 mux_tick(struct mux *m, int64_t now)
 {
@@ -733,7 +731,6 @@ mux_tick(struct mux *m, int64_t now)
 	for (i = 0; i < m->slots && m->state != MUX_DEAD; i++)
 		if (m->slot[i] != NULL)
 			tick_slot(m, m->slot[i]);
-	watch_limit(m);
 	tail_check(m);
 }
 
@@ -758,10 +755,10 @@ mux_deadline(const struct mux *m)
 		if (m->flows[1].first != NULL || s->flows[1].first != NULL || tail_has_piece(m, s))
 			next = at < next ? at : next;
 	}
-	at = limited_at(m);
-	if (m->role == MUX_FAR && !m->limited && at != INT64_MAX && at + LIMITED_AFTER > m->now)
-		next = at + LIMITED_AFTER < next ? at + LIMITED_AFTER : next;
-	return next;
+	if (m->state != MUX_UP)
+		return next;
+	at = m->role == MUX_FAR ? limited_due_at(m) : m->peer_limited_until;
+	return at > m->now && at < next ? at : next;
 }
 
 /* ---- life and facts ---- */
@@ -785,7 +782,6 @@ mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
 	m->ours.streams = MUX_STREAMS;
 	snprintf(m->ours.host, sizeof(m->ours.host), "%s", host);
 	m->now = now;
-	m->peer_limited_at = INT64_MAX;
 	return m;
 }
 
@@ -1031,5 +1027,5 @@ mux_limited_at(const struct mux *m)
 {
 	int64_t at = limited_at(m);
 
-	return at < m->peer_limited_at ? at : m->peer_limited_at;
+	return m->now < m->peer_limited_until && m->peer_limited_at < at ? m->peer_limited_at : at;
 }

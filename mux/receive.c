@@ -13,6 +13,7 @@
 
 #define ACK_EVERY_LEAST 1024
 #define WINDOW_TOP INT32_MAX
+#define LIMITED_LASTS 1000000
 #define TARGET_LONG 512 /* a longer target has a limit: see TARGET_FEW */
 #define TARGET_FEW 1024 /* streams; targets have no memory reserved */
 
@@ -218,11 +219,10 @@ on_bye(struct mux *m, const struct slot *s)
 static const char *
 on_limited(struct mux *m, const struct slot *s)
 {
-	uint32_t ms = (uint32_t)frame_get(s->body, 4);
-
 	if (m->role == MUX_FAR)
 		return "a LIMITED from the near side";
-	m->peer_limited_at = ms == 0 ? INT64_MAX : m->now - (int64_t)ms * 1000;
+	m->peer_limited_at = m->now - (int64_t)frame_get(s->body, 4) * 1000;
+	m->peer_limited_until = m->now + LIMITED_LASTS;
 	return NULL;
 }
 

@@ -1066,7 +1066,7 @@ START_TEST(a_far_side_reports_that_bulk_waits)
 	both_up(1);
 	s = open_both(&t);
 	ck_assert(mux_limited_at(near) == INT64_MAX && mux_limited_at(far) == INT64_MAX);
-	for (i = 0; i < 8000; i++, now += 400) {
+	for (i = 0; i < 12000; i++, now += 400) {
 		while (i < 6000 && stream_tx(t)->used < 500000)
 			send_bytes(t, 0, 1000);
 		mux_tick(far, now);
@@ -1091,6 +1091,29 @@ START_TEST(a_far_side_reports_that_bulk_waits)
 	ck_assert(mux_limited_at(far) == INT64_MAX);
 	ck_assert(mux_limited_at(near) == INT64_MAX);
 	over(s, t);
+}
+END_TEST
+
+/* Frames of two slots overtake each other, so no frame ends the limit. */
+START_TEST(a_LIMITED_of_the_peer_lapses)
+{
+	int64_t since = now - 3 * SECOND, last;
+
+	near_up();
+	put_number(FRAME_LIMITED, 0, 3000, 4);
+	lives(near, 0);
+	ck_assert_int_eq(mux_limited_at(near), since);
+	now += SECOND / 2;
+	put_number(FRAME_LIMITED, 0, 3500, 4);
+	lives(near, 1);
+	ck_assert_int_eq(mux_limited_at(near), since);
+	for (last = now; mux_limited_at(near) != INT64_MAX; mux_tick(near, now)) {
+		pull(near, 0);
+		pull(near, 1);
+		now = mux_deadline(near);
+	}
+	ck_assert_int_eq(now - last, SECOND);
+	done(&near);
 }
 END_TEST
 
@@ -1241,6 +1264,7 @@ TESTS("slots")
 	    tc, a_small_piece_takes_the_slot_with_the_fewest_bytes_in_flight, 0, 2);
 	R(bulk_is_sent_on_all_slots);
 	R(a_far_side_reports_that_bulk_waits);
+	R(a_LIMITED_of_the_peer_lapses);
 	R(a_full_channel_limits_bulk);
 	R(bye_is_sent_on_each_slot);
 }
