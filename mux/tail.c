@@ -254,6 +254,9 @@ tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 	if (n > 0) {
 		memcpy(body + FRAME_TAIL_AT, p, n);
 		retain_wrote(&x->retain, n);
+		/* Until the near side has read LOST, another channel may need them. */
+		if (m->role == MUX_NEAR || x->tail_read)
+			retain_acked(&x->retain, x->retain.next);
 	} else {
 		end_tail(m, x, s);
 	}

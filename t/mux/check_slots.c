@@ -704,6 +704,44 @@ START_TEST(a_tail_has_the_bytes_after_the_count)
 }
 END_TEST
 
+/* Open and release streams with long targets until ${slot} has ${n} bytes in flight. */
+static void
+open_many(unsigned slot, size_t n)
+{
+	static char target[FRAME_TARGET + 1];
+	struct mux_slot_stats one;
+
+	memset(target, 'x', FRAME_TARGET);
+	do {
+		taken = mux_open(near, target);
+		ck_assert_ptr_nonnull(taken);
+		stream_release(taken);
+		ck_assert_uint_gt(pull(near, 0) + pull(near, 1), FRAME_TARGET);
+		mux_slot_stats(near, slot, &one);
+	} while (one.in_flight < n);
+	taken = NULL;
+}
+
+/* When TAIL is acknowledged, its bytes are retained no more. */
+START_TEST(bytes_of_a_tail_are_retained_once)
+{
+	struct mux_slot_stats zero;
+
+	near_up();
+	open_many(1, 7 << 20);
+	lose(near);
+	put_lost(1, 1, 0);
+	do {
+		mux_slot_stats(near, 0, &zero);
+		put_ack(zero.sent, 0);
+		lives(near, 0);
+	} while (pull(near, 0) > 0);
+	ck_assert_int_eq(mux_slot_state(near, 1), MUX_SLOT_CLOSING);
+	open_many(0, 12 << 20);
+	done(&near);
+}
+END_TEST
+
 /* The rest of a TAIL frame comes after another channel has continued the slot. */
 START_TEST(a_tail_that_is_read_in_part_ends_with_its_generation)
 {
@@ -1252,6 +1290,7 @@ TESTS("slots")
 	R(frames_of_older_channels_are_ignored);
 	tcase_add_loop_test(tc, a_tail_continues_at_each_byte, 0, 2);
 	R(a_tail_has_the_bytes_after_the_count);
+	R(bytes_of_a_tail_are_retained_once);
 	R(a_tail_that_is_read_in_part_ends_with_its_generation);
 	R(the_near_side_attaches_no_slot_after_the_far_LOST);
 	R(a_hundred_thousand_claims_and_losses_hold_nothing);
