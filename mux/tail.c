@@ -323,7 +323,7 @@ tail_on_drain(struct mux *m, const struct slot *s)
 {
 	uint32_t number = s->frame.stream;
 
-	if (number >= m->slots || m->role == MUX_NEAR)
+	if (number >= m->slots || number == s->number || m->role == MUX_NEAR)
 		return "a DRAIN that is not allowed";
 	if (m->slot[number] != NULL && m->slot[number]->state == MUX_SLOT_UP &&
 	    frame_get(s->body, 4) == m->generation[number])

@@ -591,6 +591,7 @@ RULE(TAIL_within_the_same_TAIL, far, 0, lose(far);
      put_tail(1, 1, 0, "\21\0\0\14\0\0\0\1\0\0\0\1\0\0\0\0\0\0\0\0", 20))
 RULE(DRAIN_from_the_far_side, near, 0, put_number(FRAME_DRAIN, 1, 1, 4))
 RULE(DRAIN_of_no_slot, far, 0, put_number(FRAME_DRAIN, 8, 1, 4))
+RULE(DRAIN_of_the_slot_itself, far, 1, put_number(FRAME_DRAIN, 1, 1, 4))
 RULE(LIMITED_from_the_near_side, far, 0, put_number(FRAME_LIMITED, 0, 1, 4))
 
 /* Without slots, their frames are of unknown types. */
@@ -739,6 +740,27 @@ START_TEST(bytes_of_a_tail_are_retained_once)
 	ck_assert_int_eq(mux_slot_state(near, 1), MUX_SLOT_CLOSING);
 	open_many(0, 12 << 20);
 	done(&near);
+}
+END_TEST
+
+/* DRAIN of slot 1 was sent on slot 0.  That is lost, so slot 1 carries it. */
+START_TEST(a_tail_may_have_DRAIN_of_its_carrier)
+{
+	unsigned char drain[FRAME_HEAD + 4];
+	struct mux_slot_stats zero;
+
+	far_with_stream();
+	mux_slot_stats(far, 0, &zero);
+	mux_lost(far, 0, MUX_RESET, "cut");
+	pull(far, 1);
+	put_number(FRAME_DRAIN, 1, 1, 4);
+	memcpy(drain, wire, wired);
+	wired = 0;
+	put_lost(0, 0, zero.sent);
+	put_tail(0, 0, zero.received, drain, sizeof(drain));
+	lives(far, 1);
+	ck_assert_int_eq(mux_slot_state(far, 1), MUX_SLOT_CLOSING);
+	done(&far);
 }
 END_TEST
 
@@ -1266,6 +1288,7 @@ add_rules(TCase *tc)
 	R(TAIL_within_the_same_TAIL);
 	R(DRAIN_from_the_far_side);
 	R(DRAIN_of_no_slot);
+	R(DRAIN_of_the_slot_itself);
 	R(LIMITED_from_the_near_side);
 }
 
@@ -1292,6 +1315,7 @@ TESTS("slots")
 	R(a_tail_has_the_bytes_after_the_count);
 	R(bytes_of_a_tail_are_retained_once);
 	R(a_tail_that_is_read_in_part_ends_with_its_generation);
+	R(a_tail_may_have_DRAIN_of_its_carrier);
 	R(the_near_side_attaches_no_slot_after_the_far_LOST);
 	R(a_hundred_thousand_claims_and_losses_hold_nothing);
 	tcase_add_loop_test(tc, a_closed_slot_becomes_free_on_both_sides, 0, 2);
