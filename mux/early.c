@@ -3,33 +3,41 @@
 
 #include "mux/early.h"
 
-bool
-early_overlaps(const struct early *list, uint64_t at, size_t n)
+uint64_t
+early_end(const struct early_list *list)
 {
-	for (; list != NULL && list->at < at + n; list = list->next)
-		if (at < list->at + list->size)
+	return list->last == NULL ? 0 : list->last->at + list->last->size;
+}
+
+bool
+early_overlaps(const struct early_list *list, uint64_t at, size_t n)
+{
+	const struct early *e = at < early_end(list) ? list->first : NULL;
+
+	for (; e != NULL && e->at < at + n; e = e->next)
+		if (at < e->at + e->size)
 			return true;
 	return false;
 }
 
-/* Return ${*p} with room for ${n} more bytes, or NULL. */
-static struct early *
-enlarge(struct early **p, size_t n)
+/* Add room for ${n} more bytes. */
+static bool
+enlarge(struct early *e, size_t n)
 {
-	struct early *e = *p;
-	size_t room = e->room;
+	size_t room = e->room > 0 ? e->room : n;
+	unsigned char *bytes;
 
 	while (room < e->size + n)
 		room *= 2;
 	if (room > e->room) {
-		e = realloc(e, sizeof(*e) + room);
-		if (e == NULL)
-			return NULL;
+		bytes = realloc(e->bytes, room);
+		if (bytes == NULL)
+			return false;
+		e->bytes = bytes;
 		e->room = room;
-		*p = e;
 	}
 	e->size += n;
-	return e;
+	return true;
 }
 
 static bool
@@ -38,34 +46,50 @@ is_followed(const struct early *e, uint64_t at, size_t n)
 	return e->at + e->size == at && e->have == e->size && e->size + n <= EARLY_MERGED;
 }
 
-struct early *
-early_add(struct early **list, uint64_t at, size_t n, uint32_t *pieces)
+/* Return the last piece before ${at}, or NULL. */
+static struct early *
+find_before(const struct early_list *list, uint64_t at)
 {
-	struct early *e;
+	struct early *before = list->last, *e;
 
-	while (*list != NULL && (*list)->at < at) {
-		if (is_followed(*list, at, n))
-			return enlarge(list, n);
-		list = &(*list)->next;
-	}
-	e = malloc(sizeof(*e) + n);
-	if (e == NULL)
+	if (before == NULL || before->at < at)
+		return before;
+	for (before = NULL, e = list->first; e->at < at; e = e->next)
+		before = e;
+	return before;
+}
+
+struct early *
+early_add(struct early_list *list, uint64_t at, size_t n, uint32_t *pieces)
+{
+	struct early *before = find_before(list, at), *e, **next;
+
+	if (before != NULL && is_followed(before, at, n))
+		return enlarge(before, n) ? before : NULL;
+	e = calloc(1, sizeof(*e));
+	if (e == NULL || !enlarge(e, n)) {
+		free(e);
 		return NULL;
-	e->next = *list;
+	}
 	e->at = at;
-	e->size = e->room = n;
-	e->have = 0;
-	*list = e;
+	next = before == NULL ? &list->first : &before->next;
+	e->next = *next;
+	*next = e;
+	if (e->next == NULL)
+		list->last = e;
 	++*pieces;
 	return e;
 }
 
 void
-early_pop(struct early **list, uint32_t *pieces)
+early_pop(struct early_list *list, uint32_t *pieces)
 {
-	struct early *e = *list;
+	struct early *e = list->first;
 
-	*list = e->next;
+	list->first = e->next;
+	if (list->first == NULL)
+		list->last = NULL;
+	free(e->bytes);
 	free(e);
 	--*pieces;
 }

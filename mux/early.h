@@ -20,14 +20,22 @@ struct early {
 	struct early *next;
 	uint64_t at;             /* offset of its first byte */
 	size_t size, have, room; /* bytes in all, read already, and allocated */
-	unsigned char bytes[];
+	unsigned char *bytes;
+};
+
+/* A list of zeros is empty. */
+struct early_list {
+	struct early *first, *last;
 };
 
 /*
+ * early_end(list): Return the offset after the last byte of ${list}, or 0.
+ *
  * early_overlaps(list, at, n):
  * Does ${list} have any of the ${n} bytes from the offset ${at}?
  */
-bool early_overlaps(const struct early *list, uint64_t at, size_t n);
+uint64_t early_end(const struct early_list *list);
+bool early_overlaps(const struct early_list *list, uint64_t at, size_t n);
 
 /*
  * early_add(list, at, n, pieces):
@@ -35,9 +43,9 @@ bool early_overlaps(const struct early *list, uint64_t at, size_t n);
  * the piece.  The caller writes them to bytes + have, and increases have.  If
  * the piece is new, ${*pieces} is increased.  NULL: out of memory.
  */
-struct early *early_add(struct early **list, uint64_t at, size_t n, uint32_t *pieces);
+struct early *early_add(struct early_list *list, uint64_t at, size_t n, uint32_t *pieces);
 
 /* early_pop(list, pieces): Free the first piece. */
-void early_pop(struct early **list, uint32_t *pieces);
+void early_pop(struct early_list *list, uint32_t *pieces);
 
 #endif

@@ -20,7 +20,7 @@ struct stream {
 	struct mux *mux;
 	void *owner;
 	struct buf tx, rx;
-	struct early *early; /* DATA that came before the DATA in front of it */
+	struct early_list early; /* DATA that came before the DATA in front of it */
 	struct queue_node control, flow, accept, dirty;
 	char *target;      /* of OPEN; NULL: freed */
 	char *reason;      /* of CLOSE; NULL: none */

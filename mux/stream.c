@@ -134,8 +134,8 @@ forget_window(struct stream *s)
 static void
 drop_early(struct stream *s)
 {
-	while (s->early != NULL) {
-		s->mux->rx_reserved -= s->early->have;
+	while (s->early.first != NULL) {
+		s->mux->rx_reserved -= s->early.first->have;
 		early_pop(&s->early, &s->mux->earlies);
 		s->lost = true;
 	}
@@ -738,7 +738,7 @@ overlaps(const struct stream *s, uint64_t at, size_t n)
 		    at < s->rx_next + slot->left)
 			return true;
 	}
-	return early_overlaps(s->early, at, n);
+	return early_overlaps(&s->early, at, n);
 }
 
 /* The bytes of this frame are kept until those in front of them were read. */
@@ -816,7 +816,7 @@ advance(struct stream *s)
 	size_t had;
 	unsigned i;
 
-	while (delivers(s) && (e = s->early) != NULL && e->at == s->rx_next) {
+	while (delivers(s) && (e = s->early.first) != NULL && e->at == s->rx_next) {
 		stream_mark_dirty(s);
 		had = s->rx.used;
 		if (!buf_put(&s->rx, e->bytes, e->have)) {
@@ -858,7 +858,7 @@ stream_end_data(struct stream *s, struct slot *slot)
 {
 	slot->data = NULL;
 	slot->early = NULL;
-	if (s->early != NULL)
+	if (s->early.first != NULL)
 		advance(s);
 	take_ends(s);
 	stream_free_if_done(s);

@@ -3,7 +3,7 @@
 
 #include "mux/early.h"
 
-static struct early *list;
+static struct early_list list;
 static uint32_t pieces;
 
 static void
@@ -21,9 +21,10 @@ add(uint64_t at, size_t n)
 static void
 drop(void)
 {
-	while (list != NULL)
+	while (list.first != NULL)
 		early_pop(&list, &pieces);
 	ck_assert_uint_eq(pieces, 0);
+	ck_assert_uint_eq(early_end(&list), 0);
 }
 
 START_TEST(pieces_are_kept_in_order)
@@ -37,9 +38,11 @@ START_TEST(pieces_are_kept_in_order)
 	for (i = 0; i < 3; i++)
 		add(orders[_i][i], 5);
 	ck_assert_uint_eq(pieces, 3);
-	for (e = list; e != NULL; e = e->next) {
+	ck_assert_uint_eq(early_end(&list), 55);
+	for (e = list.first; e != NULL; e = e->next) {
 		ck_assert_uint_gt(e->at, at);
 		at = e->at;
+		ck_assert_ptr_eq(e->next == NULL ? e : list.last, list.last);
 		ck_assert_uint_eq(e->have, 5);
 		ck_assert_uint_eq(e->bytes[4], at + 4);
 	}
@@ -56,7 +59,7 @@ START_TEST(a_piece_without_a_gap_is_merged_up_to_the_limit)
 		add(at, 1);
 	ck_assert_uint_eq(pieces, 1);
 	for (i = 0; i < EARLY_MERGED; i++)
-		ck_assert_uint_eq(list->bytes[i], (unsigned char)(7 + i));
+		ck_assert_uint_eq(list.first->bytes[i], (unsigned char)(7 + i));
 	add(at, 1);
 	ck_assert_uint_eq(pieces, 2);
 	drop();
@@ -82,7 +85,7 @@ START_TEST(every_overlap_is_found)
 	add(20, 5);
 	for (at = 0; at < 30; at++)
 		for (n = 1; n < 30; n++)
-			ck_assert_int_eq(early_overlaps(list, at, n),
+			ck_assert_int_eq(early_overlaps(&list, at, n),
 			    (at < 15 && at + n > 10) || (at < 25 && at + n > 20));
 	drop();
 }
