@@ -972,7 +972,7 @@ take_frame(struct stream *s, const struct slot *slot)
 			return NULL; /* the peer has not read our CLOSE yet */
 		return on_open_stream(s, slot);
 	}
-	if (s->rx_begun > s->rx_final)
+	if (s->rx_begun > s->rx_final || early_end(&s->early) > s->rx_final)
 		return "an end before the last DATA";
 	take_ends(s);
 	return NULL;

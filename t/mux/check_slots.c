@@ -561,6 +561,9 @@ RULE(data_at_after_EOF, far, 1, put_frame(FRAME_EOF, 1, "", 0); put_at(1, 0, 1))
 RULE(data_at_after_EOF_and_all_bytes, far, 1, put_at(1, 0, 10);
      put_number(FRAME_FINAL, 1, 10, 8); put_frame(FRAME_EOF, 1, "", 0); put_at(1, 10, 1))
 RULE(FINAL_below_what_was_read, far, 0, put_at(1, 0, 10); put_number(FRAME_FINAL, 1, 9, 8))
+RULE(FINAL_below_what_was_read_early, far, 0, put_at(1, 50, 10);
+     put_number(FRAME_FINAL, 1, 59, 8))
+RULE(FINAL_before_a_gap, far, 0, put_at(1, 50, 10); put_number(FRAME_FINAL, 1, 10, 8))
 RULE(EOF_without_FINAL_after_DATA_AT, far, 0, put_at(1, 0, 10); put_frame(FRAME_EOF, 1, "", 0))
 RULE(FINAL_twice, far, 0, put_number(FRAME_FINAL, 1, 9, 8); put_number(FRAME_FINAL, 1, 9, 8))
 RULE(FINAL_after_EOF, far, 0, put_frame(FRAME_EOF, 1, "", 0); put_number(FRAME_FINAL, 1, 0, 8))
@@ -1261,6 +1264,8 @@ add_rules(TCase *tc)
 	R(data_at_after_EOF);
 	R(data_at_after_EOF_and_all_bytes);
 	R(FINAL_below_what_was_read);
+	R(FINAL_below_what_was_read_early);
+	R(FINAL_before_a_gap);
 	R(EOF_without_FINAL_after_DATA_AT);
 	R(FINAL_twice);
 	R(FINAL_after_EOF);
