@@ -367,11 +367,12 @@ put_stream(
     struct mux *m, struct slot *s, struct queue *flows, bool fresh, unsigned char *dst, size_t room)
 {
 	struct stream *t = queue_first(flows);
+	bool small = fresh && t->tx.used <= KEYSTROKE;
 	size_t n = 0;
 
 	if (stream_can_send_data(t))
 		n = stream_put_data(t, s, dst, room);
-	if (n > 0 && n <= FRAME_HEAD + KEYSTROKE && fresh)
+	if (n > 0 && small)
 		cc_sent_small(&s->cc, m->now);
 	if (stream_eof_is_due(t) && t->home == s->number && room - n >= ENDS)
 		n += stream_put_eof(t, dst + n);

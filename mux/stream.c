@@ -692,10 +692,10 @@ stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, s
 	s->tx_window -= (uint32_t)n;
 	s->sent += n;
 	s->progress++;
-	s->burst += (uint32_t)(n + FRAME_HEAD);
+	s->burst += (uint32_t)(head + n);
 	if (s->burst > 2 * slice)
 		s->burst = (uint32_t)(2 * slice); /* so that it can be quiet soon */
-	s->deficit -= (int32_t)(n + FRAME_HEAD);
+	s->deficit -= (int32_t)(head + n);
 	return head + n;
 }
 
