@@ -339,6 +339,19 @@ has_flow(const struct mux *m, const struct stream *s)
 	return stream_can_send_data(s) || (m->slots == 1 && stream_eof_is_due(s));
 }
 
+static size_t
+largest_slice(const struct mux *m)
+{
+	size_t slice = 0, one;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++) {
+		one = m->slot[i] == NULL ? 0 : cc_slice(&m->slot[i]->cc);
+		slice = one > slice ? one : slice;
+	}
+	return slice;
+}
+
 void
 mux_schedule(struct mux *m, struct stream *s)
 {
@@ -348,7 +361,7 @@ mux_schedule(struct mux *m, struct stream *s)
 		stream_need_control(s);
 	if (s->flow.queued || !has_flow(m, s))
 		return;
-	slice = cc_slice(&m->slot[s->home]->cc);
+	slice = largest_slice(m);
 	faded = (uint64_t)(m->now - s->sent_at) * slice / QUIET_SPAN;
 	s->burst = s->burst > faded ? s->burst - (uint32_t)faded : 0;
 	s->sent_at = m->now;

@@ -1090,6 +1090,58 @@ START_TEST(a_small_piece_takes_the_slot_with_the_fewest_bytes_in_flight)
 }
 END_TEST
 
+/* Near has sent this on slot 0.  After 10 ms, ACK and CREDIT are back. */
+static void
+carry(struct stream *reader)
+{
+	static unsigned char x[65536];
+	unsigned k;
+	size_t n;
+
+	mux_feed(far, 0, sent, sent_n, now);
+	while ((n = buf_take(stream_rx(reader), x, sizeof(x))) > 0)
+		stream_consumed(reader, n);
+	now += 10000;
+	for (k = 0; k < 2; k++) {
+		pull(far, k);
+		mux_feed(near, k, sent, sent_n, now);
+	}
+}
+
+/*
+ * Slot 1 has a small cwnd, and an ACK that waits for its channel.  What is
+ * little for slot 0 makes no stream busy, although slot 1 is its home.
+ */
+START_TEST(the_fastest_slot_decides_which_stream_is_quiet)
+{
+	struct stream *s, *t, *key, *there;
+	const unsigned char *p;
+	int i, k;
+
+	both_up(2);
+	key = open_both(&there);
+	s = open_both(&t);
+	put_frame(FRAME_PING, 0, "", 0);
+	feed(near, 1);
+	ck_assert_uint_gt(mux_output(near, 1, &p, MUX_PULL, now), 0);
+	for (i = 0; i < 1010; i++) {
+		while (stream_tx(s)->used < 100000)
+			send_bytes(s, 0, 1000);
+		for (k = 0; i >= 1000 && k < 4; k++)
+			send_bytes(key, 0, 1000);
+		pull(near, 0);
+		p = find_frame(FRAME_DATA_AT, stream_id(key));
+		ck_assert((p != NULL) == (i >= 1000));
+		ck_assert(p <= find_frame(FRAME_DATA_AT, stream_id(s)));
+		carry(t);
+	}
+	buf_clear(stream_tx(s));
+	stream_release(key);
+	stream_release(there);
+	over(s, t);
+}
+END_TEST
+
 /* Each channel that can take bytes gets a part of one stream. */
 START_TEST(bulk_is_sent_on_all_slots)
 {
@@ -1330,6 +1382,7 @@ TESTS("slots")
 	    tc, after_a_stop_the_first_slot_that_is_read_does_not_end_the_others, 0, 2);
 	tcase_add_loop_test(
 	    tc, a_small_piece_takes_the_slot_with_the_fewest_bytes_in_flight, 0, 2);
+	R(the_fastest_slot_decides_which_stream_is_quiet);
 	R(bulk_is_sent_on_all_slots);
 	R(a_far_side_reports_that_bulk_waits);
 	R(a_LIMITED_of_the_peer_lapses);
