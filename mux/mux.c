@@ -406,12 +406,14 @@ static struct queue *
 next_flows(struct mux *m, struct slot *s, bool *fresh)
 {
 	*fresh = true;
+	if (!mux_takes_data(m, s))
+		return NULL;
 	if (s->flows[0].first != NULL)
 		return &s->flows[0];
 	if (m->flows[0].first != NULL && is_best(m, s))
 		return &m->flows[0];
 	*fresh = false;
-	if (m->flows[1].first == NULL || !mux_takes_data(m, s))
+	if (m->flows[1].first == NULL)
 		return s->flows[1].first != NULL ? &s->flows[1] : NULL;
 	if (s->flows[1].first == NULL)
 		return &m->flows[1];
@@ -640,11 +642,13 @@ has_frames(const struct mux *m, const struct slot *s)
 		return true;
 	if (is_full(m))
 		return false;
-	if (s->due_ping || limited_due_at(m) <= m->now || s->control.first != NULL ||
-	    s->flows[0].first != NULL || (m->flows[0].first != NULL && is_best(m, s)))
+	if (s->due_ping || limited_due_at(m) <= m->now || s->control.first != NULL)
 		return true;
-	return (s->flows[1].first != NULL || (m->flows[1].first != NULL && mux_takes_data(m, s))) &&
-	       has_room(m, s);
+	if (!mux_takes_data(m, s))
+		return false;
+	if (s->flows[0].first != NULL || (m->flows[0].first != NULL && is_best(m, s)))
+		return true;
+	return (s->flows[1].first != NULL || m->flows[1].first != NULL) && has_room(m, s);
 }
 
 bool

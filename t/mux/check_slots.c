@@ -970,6 +970,29 @@ START_TEST(the_last_slot_is_used_while_it_drains)
 }
 END_TEST
 
+/* Before OPENED, DATA uses the slot of OPEN.  If that drains, DATA waits. */
+START_TEST(a_slot_that_drains_sends_no_data_of_its_own_streams)
+{
+	struct mux_slot_stats one;
+
+	near_with_stream();
+	mux_close_slot(near, home);
+	send_bytes(taken, 0, 500);
+	ck_assert(!mux_has_output(near, home));
+	pull(near, 1 - home);
+	pull(near, home);
+	ck_assert_ptr_null(find_frame(FRAME_DATA, 1));
+	put_frame(FRAME_OPENED, 1, "", 0);
+	lives(near, home);
+	mux_slot_stats(near, home, &one);
+	put_lost(home, home, one.sent);
+	lives(near, 1 - home);
+	pull(near, 1 - home); /* which is the home after TAIL */
+	ck_assert_ptr_nonnull(find_frame(FRAME_DATA, 1));
+	done(&near);
+}
+END_TEST
+
 static void
 exchange(int64_t span)
 {
@@ -1377,6 +1400,7 @@ TESTS("slots")
 	R(a_hundred_thousand_claims_and_losses_hold_nothing);
 	tcase_add_loop_test(tc, a_closed_slot_becomes_free_on_both_sides, 0, 2);
 	R(the_last_slot_is_used_while_it_drains);
+	R(a_slot_that_drains_sends_no_data_of_its_own_streams);
 	tcase_add_loop_test(tc, a_silent_slot_is_lost_after_5_s_if_others_answer, 0, 2);
 	tcase_add_loop_test(
 	    tc, after_a_stop_the_first_slot_that_is_read_does_not_end_the_others, 0, 2);
