@@ -107,12 +107,10 @@ cc_init(struct cc *c, int64_t now)
 }
 
 void
-cc_restart(struct cc *c, uint64_t acked, int64_t now)
+cc_restart(struct cc *c, uint64_t acked, int64_t rtt, int64_t now)
 {
 	uint64_t sent = c->sent;
-	int64_t rtt = c->rtt;
 
-	/* Keep rtt: bytes that are sent again would lengthen the first sample. */
 	cc_init(c, now);
 	c->rtt = rtt;
 	c->sent = c->round_start = sent;

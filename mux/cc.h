@@ -3,7 +3,6 @@
  *
  * In flight are the bytes that were sent and not acknowledged.  All times are
  * microseconds of one clock.  Other files read only sent, acked, cwnd and rtt.
- * They write only rtt, after cc_restart.
  */
 #ifndef MUX_CC_H
 #define MUX_CC_H
@@ -49,11 +48,12 @@ struct cc {
 void cc_init(struct cc *c, int64_t now);
 
 /*
- * cc_restart(c, acked, now):
+ * cc_restart(c, acked, rtt, now):
  * Another channel continues after the ${acked} bytes that the peer has read.
- * The other bytes in flight are sent again; they give no sample.
+ * The other bytes in flight are sent again; they give no sample.  ${rtt} is of
+ * earlier channels: bytes that are sent again would lengthen the first sample.
  */
-void cc_restart(struct cc *c, uint64_t acked, int64_t now);
+void cc_restart(struct cc *c, uint64_t acked, int64_t rtt, int64_t now);
 
 /* cc_sent(c, n, now): ${n} more link bytes were sent. */
 void cc_sent(struct cc *c, size_t n, int64_t now);

@@ -45,16 +45,15 @@ struct stream {
 	uint16_t close_code; /* of the CLOSE to send */
 	uint16_t code_seen;  /* of the CLOSE that was read */
 	bool released;
-	bool opened;   /* OPENED was read */
-	bool shutdown; /* EOF follows what tx holds */
-	bool discards; /* DATA that is read is dropped */
-	bool lost;     /* bytes of the peer were dropped */
-	bool opened_sent;
+	bool opened;               /* OPENED was sent or read */
+	bool shutdown;             /* EOF follows what tx holds */
+	bool discards;             /* DATA that is read is dropped */
+	bool lost;                 /* bytes of the peer were dropped */
 	bool scattered;            /* DATA was sent on more than one slot */
 	bool eof_seen, close_seen; /* read, but DATA before them may be missing */
 	bool eof_sent, eof_read, stop_sent, stop_read, close_sent, close_read;
-	bool final_sent, free_seen; /* FINAL, FREE */
-	bool gone;                  /* not in the table any more */
+	bool free_seen; /* FREE was sent or read */
+	bool gone;      /* not in the table any more */
 	bool due_open, due_opened, due_credit, due_stop, due_close, due_free; /* frames to send */
 };
 
@@ -128,12 +127,11 @@ void stream_move(struct mux *m, struct slot *from, struct slot *to);
 struct queue *stream_flows(struct stream *s);
 
 /*
- * stream_can_send_data(s), stream_eof_is_due(s), stream_can_send(s):
- * May ${s} send DATA now?  EOF?  One of them?
+ * stream_can_send_data(s), stream_eof_is_due(s):
+ * May ${s} send DATA now?  EOF?
  */
 bool stream_can_send_data(const struct stream *s);
 bool stream_eof_is_due(const struct stream *s);
-bool stream_can_send(const struct stream *s);
 
 /*
  * stream_put_control(s, dst), stream_put_data(s, slot, dst, room),

@@ -301,7 +301,7 @@ struct stream *mux_accept(struct mux *m);
 
 /*
  * stream_accept(s), stream_is_opened(s):
- * Far: the target is connected; send OPENED.  Near: was OPENED read?
+ * Far: the target is connected; send OPENED.  Was OPENED sent or read?
  */
 void stream_accept(struct stream *s);
 bool stream_is_opened(const struct stream *s);

@@ -106,7 +106,6 @@ static void
 continue_link(struct mux *m, struct slot *s)
 {
 	const struct session *theirs = &s->greeting.session;
-	int64_t rtt = mux_rtt(m);
 
 	if (theirs->kind != SESSION_JOIN || theirs->slot != s->number) {
 		fail_join(m, s, MUX_GONE, "the far side has ended meanwhile");
@@ -118,8 +117,7 @@ continue_link(struct mux *m, struct slot *s)
 	}
 	if (m->role == MUX_FAR)
 		m->generation[s->number] = theirs->generation;
-	cc_restart(&s->cc, theirs->count, m->now);
-	s->cc.rtt = rtt;
+	cc_restart(&s->cc, theirs->count, mux_rtt(m), m->now);
 	retain_rewind(&s->retain, theirs->count);
 	retain_acked(&s->retain, theirs->count);
 	mux_set_slot_state(m, s, MUX_SLOT_UP);

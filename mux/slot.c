@@ -73,7 +73,6 @@ slot_put_start(struct slot *s, const struct hello *h, const struct session *sess
 	}
 	n = greeting_put(dst, h, session);
 	s->due_hello = false;
-	s->greeted = true;
 	s->start_next = 0;
 	s->start_end = (size_t)(dst - s->start) + n;
 	if (s->joins)
@@ -187,7 +186,6 @@ slot_on_ack(struct slot *s, bool keeps, int64_t now)
 	if ((keeps && count < s->retain.acked) || count > s->retain.next ||
 	    !cc_acked(&s->cc, count, (int64_t)frame_get(s->body + 8, 4), now))
 		return false;
-	s->asked_at = now;
 	if (keeps)
 		retain_acked(&s->retain, count);
 	return true;

@@ -26,7 +26,6 @@ struct slot {
 	enum mux_slot_state state; /* STARTING, GREETING, UP or DOWN */
 	bool joins;                /* its channel continues the link */
 	bool skip_magic;           /* another process has sent it on this channel */
-	bool greeted;              /* our greeting was sent on some channel */
 	bool feeding;              /* its frames are being read */
 	struct queue control;      /* streams with control frames to send */
 	struct queue flows[2];     /* new and old, of streams that send only here */
@@ -35,7 +34,7 @@ struct slot {
 
 	struct greeting greeting;        /* of the peer, on this channel */
 	unsigned char start[SLOT_START]; /* our own greeting, while it is written */
-	size_t start_next, start_end;    /* bytes of it */
+	size_t start_next, start_end;    /* bytes of it; start_end is 0 before the first one */
 	struct retain retain;            /* all later bytes that we send */
 
 	/* reading */
@@ -56,7 +55,7 @@ struct slot {
 	int64_t unacked_at;        /* of the first byte without an ACK; 0: none */
 	int64_t read_at;           /* of the last byte */
 	int64_t alive_at;          /* of the last byte, or set by slot_woke */
-	int64_t asked_at;          /* of the last ACK, or of the first frame that needs one */
+	int64_t asked_at;          /* of the first frame that needs an ACK */
 	uint64_t asked;            /* cc.sent after the last frame that needs an ACK */
 	int64_t full_at;           /* when cwnd or the channel was full last; 0: never */
 	int64_t limited_at;        /* the first full_at of the present sequence */

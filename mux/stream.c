@@ -544,7 +544,7 @@ stream_flows(struct stream *s)
 {
 	struct mux *m = s->mux;
 
-	if (m->slots > 1 && (s->opened || s->opened_sent))
+	if (m->slots > 1 && s->opened)
 		return m->flows;
 	return m->slot[s->home]->flows;
 }
@@ -579,12 +579,6 @@ stream_eof_is_due(const struct stream *s)
 	       (s->stop_read || (s->shutdown && s->tx.used == 0));
 }
 
-bool
-stream_can_send(const struct stream *s)
-{
-	return stream_can_send_data(s) || stream_eof_is_due(s);
-}
-
 static size_t
 put_open(struct stream *s, unsigned char *dst)
 {
@@ -607,13 +601,12 @@ put_credit(struct stream *s, unsigned char *dst)
 	return frame_put_number(dst, FRAME_CREDIT, s->id, give, 4);
 }
 
-/* DATA on other slots may arrive after EOF or CLOSE. */
+/* DATA on other slots may arrive after EOF or CLOSE.  One FINAL is sent. */
 static size_t
 put_final(struct stream *s, unsigned char *dst)
 {
-	if (!s->scattered || s->final_sent)
+	if (!s->scattered || s->eof_sent)
 		return 0;
-	s->final_sent = true;
 	return frame_put_number(dst, FRAME_FINAL, s->id, s->sent, 8);
 }
 
@@ -654,7 +647,7 @@ stream_put_control(struct stream *s, unsigned char *dst)
 		n += put_open(s, dst);
 	if (s->due_opened && open) {
 		n += frame_put_bare(dst + n, FRAME_OPENED, s->id);
-		s->opened_sent = true;
+		s->opened = true;
 	}
 	if (s->due_stop && open && !s->eof_read)
 		n += frame_put_bare(dst + n, FRAME_STOP, s->id);

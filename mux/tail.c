@@ -104,7 +104,7 @@ tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 	snprintf(m->why, sizeof(m->why), "%s", why);
 	s->start_next = s->start_end;
 	/* If our greeting was not sent, the peer does not have this slot. */
-	if (m->role == MUX_NEAR && !s->greeted && !s->feeding) {
+	if (m->role == MUX_NEAR && s->start_end == 0 && !s->feeding) {
 		retire(m, s);
 		return;
 	}
@@ -335,9 +335,8 @@ const char *
 tail_start(struct mux *m, struct slot *s)
 {
 	uint32_t number = s->frame.stream, generation = (uint32_t)frame_get(s->body, 4);
-	struct slot *x = number < m->slots ? m->slot[number] : NULL;
+	struct slot *x = mux_slot(m, number);
 
-	s->tail = NULL;
 	if (number >= m->slots || generation > m->generation[number])
 		return "TAIL of a slot that is not in use";
 	if (x == NULL || generation < m->generation[number])
