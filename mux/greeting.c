@@ -210,18 +210,14 @@ size_t
 greeting_put(unsigned char *dst, const struct hello *h, const struct session *s)
 {
 	struct hello ours = *h;
-	struct frame f = { .type = FRAME_HELLO };
-	unsigned char *at = dst;
+	unsigned char *at;
+	size_t n;
 
 	ours.version = GREETING_LEAST;
 	ours.newest = GREETING_NEWEST;
-	f.length = (uint32_t)frame_encode_hello(at + FRAME_HEAD, &ours);
-	frame_encode(at, &f);
-	at += FRAME_HEAD + f.length;
-	f.type = FRAME_SESSION;
-	f.length = FRAME_SESSION_SIZE;
-	frame_encode(at, &f);
-	frame_encode_session(at + FRAME_HEAD, s);
-	at += FRAME_HEAD + f.length;
-	return (size_t)(at - dst);
+	n = frame_encode_hello(dst + FRAME_HEAD, &ours);
+	at = frame_put_head(dst, FRAME_HELLO, 0, n) + n;
+	at = frame_put_head(at, FRAME_SESSION, 0, FRAME_SESSION_SIZE);
+	frame_encode_session(at, s);
+	return (size_t)(at - dst) + FRAME_SESSION_SIZE;
 }

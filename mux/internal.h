@@ -16,6 +16,8 @@
 #include "mux/queue.h"
 #include "mux/slot.h"
 
+#define WINDOW_TOP INT32_MAX /* of what a side may send on a stream */
+
 struct stream {
 	struct mux *mux;
 	void *owner;

@@ -314,7 +314,7 @@ mux_accept(struct mux *m)
 	struct stream *s;
 
 	while ((s = queue_pop(&m->accept)) != NULL) {
-		if (!s->close_read && !s->due_close && !s->close_sent)
+		if (!stream_is_reset(s))
 			return s;
 		stream_release(s); /* it was closed before it could be accepted */
 	}

@@ -11,8 +11,6 @@
 
 #include "mux/internal.h"
 
-#define ACK_EVERY_LEAST 1024
-#define WINDOW_TOP INT32_MAX
 #define LIMITED_LASTS 1000000
 #define TARGET_LONG 512 /* a longer target has a limit: see TARGET_FEW */
 #define TARGET_FEW 1024 /* streams; targets have no memory reserved */
@@ -254,7 +252,7 @@ on_slot_frame(struct mux *m, struct slot *s)
 		break;
 	case FRAME_ACK_EVERY:
 		every = (uint32_t)frame_get(s->body, 4);
-		s->ack_every = every < ACK_EVERY_LEAST ? ACK_EVERY_LEAST : every;
+		s->ack_every = every < SLOT_ACK_EVERY ? SLOT_ACK_EVERY : every;
 		break;
 	}
 	return NULL;

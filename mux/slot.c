@@ -5,7 +5,6 @@
 #include "mux/slot.h"
 
 #define ACK_DELAY 5000
-#define ACK_EVERY_LEAST 1024
 #define ACK_EVERY_MOST 262144
 #define ACK_EVERY_TIME 250 /* us between two ACKs, at least */
 #define ACKS_IN_CWND 8     /* at least */
@@ -21,13 +20,11 @@ slot_new(unsigned number, bool far, int64_t now)
 
 	if (s == NULL)
 		return NULL;
-	greeting_start(&s->greeting, far);
 	s->number = number;
-	s->state = MUX_SLOT_STARTING;
-	s->ack_every = s->ack_every_sent = ACK_EVERY_LEAST;
-	s->due_hello = true;
-	s->alive_at = s->ticked_at = s->read_at = s->asked_at = now;
+	s->ack_every = s->ack_every_sent = SLOT_ACK_EVERY;
 	cc_init(&s->cc, now);
+	slot_attach(s, far, false, now);
+	s->joins = false;
 	return s;
 }
 
@@ -152,7 +149,7 @@ ack_every_for(const struct cc *c)
 {
 	int64_t acks =
 	    c->rtt < ACK_EVERY_TIME * ACKS_IN_CWND ? ACKS_IN_CWND : c->rtt / ACK_EVERY_TIME;
-	uint32_t every = ACK_EVERY_LEAST;
+	uint32_t every = SLOT_ACK_EVERY;
 
 	while (every < ACK_EVERY_MOST && every * 2 <= c->cwnd / (uint64_t)acks)
 		every *= 2;

@@ -19,6 +19,7 @@
 #include "mux/retain.h"
 
 #define SLOT_DEAD_AFTER 45000000 /* us without a byte */
+#define SLOT_ACK_EVERY 1024      /* bytes without an ACK, at least */
 #define SLOT_START (FRAME_MAGIC + GREETING_OURS)
 
 struct slot {

@@ -21,7 +21,6 @@
 
 #include "mux/internal.h"
 
-#define WINDOW_TOP INT32_MAX
 #define TX_ALL (16 * 1024 * 1024) /* of the tx queues of all streams, about */
 #define TX_ONE (128 * 1024)       /* of one tx queue, about */
 #define EARLIES 16384             /* pieces in all early lists */
@@ -667,6 +666,7 @@ size_t
 stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, size_t room)
 {
 	size_t n = s->tx.used, slice = cc_slice(&slot->cc), head = FRAME_HEAD;
+	unsigned char *body;
 
 	s->scattered = s->scattered || slot->number != s->home;
 	if (s->scattered)
@@ -677,10 +677,10 @@ stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, s
 		n = slice;
 	if (n > room - head)
 		n = room - head;
-	if (s->scattered)
-		frame_put_number(dst, FRAME_DATA_AT, s->id, s->sent, FRAME_AT);
-	frame_put_head(
+	body = frame_put_head(
 	    dst, s->scattered ? FRAME_DATA_AT : FRAME_DATA, s->id, head - FRAME_HEAD + n);
+	if (s->scattered)
+		frame_put(body, s->sent, FRAME_AT);
 	buf_take(&s->tx, dst + head, n);
 	s->tx_window -= (uint32_t)n;
 	s->sent += n;
