@@ -161,11 +161,25 @@ is_full(const struct mux *m)
 	return retained(m, true) >= RETAINED;
 }
 
-/* May busy streams send on ${s} now? */
+static unsigned
+count_up(const struct mux *m)
+{
+	unsigned i, n = 0;
+
+	for (i = 0; i < m->slots; i++)
+		n += m->slot[i] != NULL && m->slot[i]->state == MUX_SLOT_UP;
+	return n;
+}
+
+/*
+ * May busy streams send on ${s} now?  Each slot retains its share at most, so
+ * that no slot waits for the ACKs of another one.
+ */
 static bool
 has_room(const struct mux *m, const struct slot *s)
 {
-	return cc_room(&s->cc, m->now) > 0 && retained(m, true) < RETAINED_BULK;
+	return cc_room(&s->cc, m->now) > 0 && retained(m, true) < RETAINED_BULK &&
+	       retain_kept(&s->retain) * count_up(m) < RETAINED_BULK;
 }
 
 /* ---- the end of the link ---- */

@@ -1193,6 +1193,42 @@ START_TEST(bulk_is_sent_on_all_slots)
 }
 END_TEST
 
+/* On a line of 4 ms without another limit, each slot retains the same share. */
+START_TEST(slots_share_what_may_be_retained)
+{
+	static unsigned char line[MUX_SLOTS][5 << 19];
+	struct mux_slot_stats one;
+	struct stream *s, *t;
+	size_t n[MUX_SLOTS], all = 0;
+	unsigned k;
+	int i;
+
+	both_up(MUX_SLOTS);
+	s = open_both(&t);
+	for (i = 0; i < 50; i++, now += 4000) {
+		for (all = 0, k = 0; k < MUX_SLOTS; k++) {
+			ck_assert(buf_put(stream_tx(t), line[k], sizeof(line[k])));
+			stream_push(t);
+			n[k] = pull(far, k);
+			memcpy(line[k], sent, n[k]);
+			buf_clear(stream_tx(t));
+			mux_slot_stats(far, k, &one);
+			ck_assert_uint_le(one.in_flight, (2 << 20) + 65536);
+			all += one.in_flight;
+		}
+		for (k = 0; k < MUX_SLOTS; k++) {
+			mux_feed(near, k, line[k], n[k], now + 2000);
+			stream_consumed(s, stream_rx(s)->used);
+			buf_clear(stream_rx(s));
+			pull(near, k);
+			mux_feed(far, k, sent, sent_n, now + 4000);
+		}
+	}
+	ck_assert_uint_gt(all, 14 << 20);
+	over(s, t);
+}
+END_TEST
+
 /* The line takes 10 bytes per us. */
 START_TEST(a_far_side_reports_that_bulk_waits)
 {
@@ -1408,6 +1444,7 @@ TESTS("slots")
 	    tc, a_small_piece_takes_the_slot_with_the_fewest_bytes_in_flight, 0, 2);
 	R(the_fastest_slot_decides_which_stream_is_quiet);
 	R(bulk_is_sent_on_all_slots);
+	R(slots_share_what_may_be_retained);
 	R(a_far_side_reports_that_bulk_waits);
 	R(a_LIMITED_of_the_peer_lapses);
 	R(a_full_channel_limits_bulk);
