@@ -23,7 +23,7 @@ import pytest
 import hosts as hosts_room
 import rig
 from rig import wait_for
-from test_tunnel import Far, cable    # noqa: F401
+from test_tunnel import Far, cable, write    # noqa: F401
 
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
@@ -363,6 +363,60 @@ def test_stopped_while_the_line_is_down(tunnel, hosts, echo, mark):
     hosts.start('login')
 
 
+def test_stopped_while_the_line_is_silent(tunnel, echo, cable, mark):
+    """Goal: if a stop is not answered, relay reports how long the keeper
+    remains."""
+    cut, restore = cable
+    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, 'cable')
+    a = dial(r.address)
+    exchange(a, b'x')
+    cut()
+    assert r.stop(timeout=4) == 0
+    assert 'ends by itself after 2 s' in r.err(), r.err()
+    a.close()
+    restore()
+    wait_for(lambda: not rig.marked(mark), 8)
+
+
+def test_stop_behind_a_long_queue(tunnel, far, hosts, echo, mark, tmp):
+    """Goal: after a reconnect over a slower line, many bytes are sent again.  A
+    stop waits while they move, until the far side has read BYE.  A second signal
+    ends the wait."""
+    rate = tmp + '/rate'
+    with open(hosts.dir + '/config') as f:
+        config = f.read()
+    write(tmp + '/config', 'Host narrow\n    ProxyCommand %s -S %s/line.py 100 $(cat %s) %s - '
+          '127.0.0.1:%d\n%s' % (sys.executable, rig.HERE, rate, rig.RELAY, hosts.ports['login'],
+                                config), 0o600)
+    far.env['RELAY_SSH'] = 'ssh -F %s/config' % tmp
+    write(rate, '8')
+    links = [tunnel('-j', '1', '-k', keep, '-L', '127.0.0.1:0:' + echo.address, 'narrow')
+             for keep in ('3600', '60')]
+    bulks = [Bulk(r.address, 1 << 30, 1) for r in links]
+    wait_for(lambda: all(b.got > 1 << 20 for b in bulks), 40)
+    write(rate, '0.3')
+    lines = [pid for pid, line in rig.marked(mark).items() if line.startswith(sys.executable)]
+    for pid in lines:
+        os.kill(pid, signal.SIGSTOP)
+    for r in links:
+        rig.quiet(r.pid)    # it has sent what may be in flight
+    for pid in lines:
+        os.kill(pid, signal.SIGKILL)
+    for r in links:
+        reconnected(r, 1)
+        r.proc.terminate()
+    threading.Event().wait(1.1)    # an earlier signal is taken for the same stop
+    links[1].proc.terminate()
+    assert [r.wait(12) for r in links] == [0, 0]
+    assert 'ends by itself' not in links[0].err(), links[0].err()
+    assert 'ends by itself after 60 s' in links[1].err(), links[1].err()
+    assert all(' -k 60 ' in line for line in far_relays(mark).values())
+    for pid in far_relays(mark):
+        rig.kill(pid, signal.SIGTERM)
+    for b in bulks:
+        b.join(5)
+
+
 def test_claims_that_are_not_valid(tunnel, far, echo, mark):
     """Goal: a keeper ignores invalid claims, and closes their descriptors."""
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
@@ -426,7 +480,6 @@ def test_sleep(tunnel, echo):
     os.kill(r.pid, signal.SIGCONT)
     b.join(60)
     assert b.error is None and b.got == b.total, (b.error, r.err())
-    rig.quiet(r.pid)    # BYE has one second, which the end of a replay can use up
     assert r.stop() == 0
 
 
@@ -938,6 +991,54 @@ def test_binary_was_replaced(tunnel, far, echo, mark):
         reconnected(r, i + 1)
     exchange(a, b'y')
     assert r.stop() == 0
+
+
+def lose_home(how, far):
+    if how == 'moved':
+        os.rename(far.home, far.home + '.away')
+    elif how == 'forbidden':
+        os.chown(far.home, 0, 0)
+        os.chmod(far.home, 0)
+    else:
+        subprocess.run(['umount', '-l', far.home], check=True)
+
+
+@pytest.mark.parametrize('how, hop', [('moved', 'login'), ('forbidden', 'here'),
+                                      ('unmounted', 'login')])
+def test_home_that_is_lost(tunnel, far, echo, mark, hosts, how, hop):
+    """Goal: a session outlives the home directory, where relay was copied to,
+    and a cut after it."""
+    uid = far.user()
+    own = '/tmp/relay-%d' % uid
+    if how == 'unmounted':
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'uid=%d' % uid, 'none', far.home],
+                          stderr=subprocess.DEVNULL).returncode != 0:
+            pytest.skip('skipped: mount is not permitted')
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, hop if hop == 'login' else far.here())
+    a = dial(r.address)
+    b = Bulk(r.address, 20 << 20, 1)
+    exchange(a, b'x')
+    assert os.path.exists(far.cache)
+    lose_home(how, far)
+    try:
+        for i in range(2):
+            if hop == 'login':
+                hosts.cut('login')
+            else:
+                lose(mark)
+            exchange(a, b'y')
+            reconnected(r, i + 1)
+        b.join(60)
+        assert b.error is None and b.got == b.total, (b.error, r.err())
+        with dial(r.address) as c:
+            exchange(c, b'z')
+        assert 'reset' not in r.err(), r.err()
+        assert r.stop() == 0
+        wait_for(lambda: not rig.marked(mark), 2)
+    finally:
+        if how == 'moved':
+            os.rename(far.home + '.away', far.home)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def test_name_that_leads_to_another_host(tunnel, far, echo, mark):

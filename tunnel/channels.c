@@ -258,6 +258,30 @@ channels_drained(const struct channels *c)
 }
 
 bool
+channels_closed(const struct channels *c)
+{
+	unsigned slot;
+
+	for (slot = 0; slot < MUX_SLOTS; slot++)
+		if (channels_has(c, slot) && !transport_is_closed(c->slot[slot].transport))
+			return false;
+	return true;
+}
+
+int64_t
+channels_moved_at(const struct channels *c)
+{
+	int64_t last = 0, at;
+	unsigned slot;
+
+	for (slot = 0; slot < MUX_SLOTS; slot++) {
+		at = channels_has(c, slot) ? transport_moved_at(c->slot[slot].transport) : 0;
+		last = at > last ? at : last;
+	}
+	return last;
+}
+
+bool
 channels_readable(const struct channels *c, unsigned slot, const struct pollset *ps)
 {
 	return channels_has(c, slot) && transport_readable(c->slot[slot].transport, ps);

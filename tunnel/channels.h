@@ -50,7 +50,8 @@ struct transport;
  * channels_want, channels_step, channels_flush: call this function of each
  * transport, and the first two of the master.  Then they let time pass for the
  * mux.
- * channels_drained(c): each transport is drained.
+ * channels_drained(c), channels_closed(c): each transport is drained, or closed.
+ * channels_moved_at(c): the latest transport_moved_at.
  * channels_readable(c, slot, ps): see transport_readable.
  * channels_describe(c, nth, dst, size): write the figures of channel ${nth}
  * into ${dst}: "round trip ...".  Only channels that are up are counted, from
@@ -75,6 +76,8 @@ void channels_want(struct channels *c, struct pollset *ps);
 void channels_step(struct channels *c, const struct pollset *ps);
 void channels_flush(struct channels *c, int64_t now);
 bool channels_drained(const struct channels *c);
+bool channels_closed(const struct channels *c);
+int64_t channels_moved_at(const struct channels *c);
 bool channels_readable(const struct channels *c, unsigned slot, const struct pollset *ps);
 bool channels_describe(const struct channels *c, unsigned nth, char *dst, size_t size);
 void channels_free(struct channels *c, int64_t now);

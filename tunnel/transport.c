@@ -62,6 +62,7 @@ struct transport {
 	struct child *child; /* near: the command; spawn.c logs its end */
 	struct dial *dial;   /* TRANSPORT_DIALING */
 	int64_t give_up_at;  /* TRANSPORT_DRAINING */
+	int64_t moved_at;    /* the last byte was read or written; 0: none was */
 	unsigned char *in;
 
 	/* Write nothing until poll reports the channel writable.  An earlier
@@ -227,6 +228,12 @@ transport_is_closed(const struct transport *t)
 	return t->state == TRANSPORT_CLOSED;
 }
 
+int64_t
+transport_moved_at(const struct transport *t)
+{
+	return t->moved_at;
+}
+
 bool
 transport_readable(const struct transport *t, const struct pollset *ps)
 {
@@ -372,13 +379,16 @@ transport_last_line(struct transport *t)
 
 /* ---- the channel ---- */
 
-/* Does the mux still read this channel? */
+/*
+ * Is this channel still read?  After BYE the mux ignores the bytes, and the end
+ * of the channel is the peer's answer.
+ */
 static bool
 is_used(const struct transport *t)
 {
 	enum mux_slot_state state = mux_slot_state(t->mux, t->slot);
 
-	return mux_state(t->mux) != MUX_DEAD && state != MUX_SLOT_FREE && state != MUX_SLOT_DOWN;
+	return state != MUX_SLOT_FREE && state != MUX_SLOT_DOWN;
 }
 
 void
@@ -467,6 +477,8 @@ read_wire(struct transport *t, int64_t now)
 	ssize_t n = read(t->wire.in, t->in, READ_SIZE);
 
 	if (n > 0)
+		t->moved_at = now;
+	if (n > 0)
 		feed(t, (size_t)n, now);
 	else if (n == 0)
 		lose(t, MUX_END, "its channel was closed");
@@ -527,6 +539,7 @@ write_wire(struct transport *t, int64_t now)
 		start_draining(t, now);
 	if (n <= 0)
 		return false;
+	t->moved_at = now;
 	if (script)
 		bootstrap_wrote(t->bootstrap, (size_t)n);
 	else

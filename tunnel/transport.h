@@ -74,6 +74,8 @@ void transport_shut(struct transport *t);
  *
  * transport_is_closed(t): the channel has ended, or was shut.
  *
+ * transport_moved_at(t): when the last byte was read or written.  0: none was.
+ *
  * transport_readable(t, ps): bytes or EOF were there to be read in this turn.
  *
  * transport_runs(t): true while the command runs.
@@ -101,6 +103,7 @@ void transport_shut(struct transport *t);
  */
 bool transport_drained(const struct transport *t);
 bool transport_is_closed(const struct transport *t);
+int64_t transport_moved_at(const struct transport *t);
 bool transport_readable(const struct transport *t, const struct pollset *ps);
 bool transport_runs(const struct transport *t);
 int transport_exit_status(const struct transport *t);

@@ -35,7 +35,8 @@
 #define SLEPT 5000000        /* a jump of the time of day */
 #define START_MOST 120000000 /* for a reconnect, and for -n */
 #define MAGIC_AFTER 10000000 /* from the start of the far relay to its magic */
-#define STOP_MOST 1000000    /* for BYE and what comes before it */
+#define STOP_MOST 10000000   /* for BYE and what comes before it, while bytes move */
+#define STOP_SILENT 1000000  /* the same: since the last byte that moved */
 #define LATER 5000000        /* added to the limit of a session on the near side */
 #define UNUSED_MOST 60000000 /* a session without a channel and without a stream */
 #define BANNER_SHOWN 400     /* bytes */
@@ -73,7 +74,8 @@ struct tunnel {
 	int64_t retry_at;   /* near, TUNNEL_BACKOFF: start again */
 	int64_t expires_at; /* TUNNEL_BACKOFF with a session: its end */
 	int64_t lost_at;    /* the same: when it lost its channel */
-	int64_t stop_at;    /* TUNNEL_STOPPING: end although bytes are left to write */
+	int64_t stop_at;    /* TUNNEL_STOPPING: end at last */
+	int64_t left_us;    /* the same: how long the far side lives without BYE; 0: it ends */
 	int64_t report_at;  /* log a loss; 0: none */
 	char loss[2048];    /* why the link was lost, or could not be made */
 };
@@ -817,15 +819,22 @@ fail_start(struct tunnel *t, const struct pollset *ps)
 	t->explain_at = ps->now + EXPLAIN_AFTER;
 }
 
+/* How long the far side lives after the loss of its channel.  0: it ends. */
+static int64_t
+find_left(const struct tunnel *t)
+{
+	if (t->mux == NULL || t->config.role == MUX_FAR || mux_state(t->mux) == MUX_DEAD ||
+	    mux_keeps(t->mux) == 0)
+		return 0;
+	return keeps_us(t);
+}
+
 /* A far side that cannot be reached ends at its own limit. */
 static void
-log_left(const struct tunnel *t)
+log_left(const struct tunnel *t, const char *why)
 {
-	if (t->mux == NULL || t->config.role == MUX_FAR || mux_keeps(t->mux) == 0 ||
-	    mux_state(t->mux) == MUX_UP || mux_state(t->mux) == MUX_DEAD)
-		return;
-	log_say(LOG_NOTICE, "%s is not reachable now: relay there ends by itself after %u s",
-	    tunnel_name(t), (unsigned)(keeps_us(t) / 1000000));
+	log_say(LOG_NOTICE, "%s %s: relay there ends by itself after %u s", tunnel_name(t), why,
+	    (unsigned)(t->left_us / 1000000));
 }
 
 static void
@@ -839,6 +848,23 @@ leave_session(struct tunnel *t)
 	t->keeper = NULL;
 }
 
+/* Send BYE.  A far side that keeps a session closes its channels after it. */
+static void
+begin_stop(struct tunnel *t, uint16_t code, const char *why)
+{
+	mux_bye(t->mux, code, why);
+	t->state = TUNNEL_STOPPING;
+	t->stop_at = pollset_clock() + STOP_MOST;
+}
+
+/* One stop can come as two signals: a terminal and its shell both send SIGHUP. */
+static void
+hurry_stop(struct tunnel *t)
+{
+	if (pollset_clock() > t->stop_at - STOP_MOST + STOP_SILENT)
+		t->stop_at = 0;
+}
+
 void
 tunnel_stop(struct tunnel *t, int status)
 {
@@ -846,16 +872,41 @@ tunnel_stop(struct tunnel *t, int status)
 		return;
 	t->status = status;
 	t->report_at = 0;
-	log_left(t);
-	if (t->state == TUNNEL_BACKOFF) {
-		leave_session(t);
+	if (t->state == TUNNEL_STOPPING) {
+		hurry_stop(t);
 		return;
 	}
-	if (t->state == TUNNEL_STOPPING)
+	t->left_us = find_left(t);
+	if (t->left_us > 0 && mux_state(t->mux) != MUX_UP) {
+		log_left(t, "is not reachable now");
+		t->left_us = 0;
+	}
+	if (t->state == TUNNEL_BACKOFF)
+		leave_session(t);
+	else
+		begin_stop(t, MUX_RESET, "its relay was stopped by a signal");
+}
+
+/*
+ * Without a session, the far side ends when the channel is closed.  With one, it
+ * needs BYE, which ssh can hold behind megabytes.
+ */
+static void
+step_stop(struct tunnel *t, struct pollset *ps)
+{
+	int64_t from = t->stop_at - STOP_MOST, moved = channels_moved_at(t->channels), until;
+	bool done = t->left_us > 0 ? channels_closed(t->channels) : channels_drained(t->channels);
+
+	if (t->left_us > 0 && moved > from)
+		from = moved;
+	until = from + STOP_SILENT < t->stop_at ? from + STOP_SILENT : t->stop_at;
+	if (!done && ps->now < until) {
+		pollset_until(ps, until);
 		return;
-	t->state = TUNNEL_STOPPING;
-	t->stop_at = pollset_clock() + STOP_MOST;
-	mux_bye(t->mux, MUX_RESET, "its relay was stopped by a signal");
+	}
+	if (!done && t->left_us > 0)
+		log_left(t, "does not answer");
+	be_over(t, t->status, ps);
 }
 
 void
@@ -985,10 +1036,7 @@ step_state(struct tunnel *t, struct pollset *ps)
 			watch_channels(t, ps);
 		break;
 	case TUNNEL_STOPPING:
-		if (channels_drained(t->channels) || ps->now >= t->stop_at)
-			be_over(t, t->status, ps);
-		else
-			pollset_until(ps, t->stop_at);
+		step_stop(t, ps);
 		break;
 	case TUNNEL_BACKOFF:
 		retry(t, ps);
@@ -1137,9 +1185,8 @@ tunnel_serve(struct tunnel *t, const struct pollset *ps)
 static void
 finish(struct tunnel *t)
 {
-	mux_bye(t->mux, t->config.conns->gave_up ? MUX_RESET : MUX_END, "done");
-	t->state = TUNNEL_STOPPING;
-	t->stop_at = pollset_clock() + STOP_MOST;
+	t->left_us = find_left(t);
+	begin_stop(t, t->config.conns->gave_up ? MUX_RESET : MUX_END, "done");
 }
 
 void
