@@ -21,9 +21,10 @@ stdenv.mkDerivation {
   version = "0.2";
   src = ../..;
 
-  preBuild = lib.optionalString stdenv.isLinux "cp ${copied}/* .";
   buildFlags = [ "relay" "completion/_relay" "completion/relay.bash" ];
+  postBuild = lib.optionalString stdenv.hostPlatform.isLinux "cp ${copied}/* .";
   installFlags = [ "PREFIX=$(out)" ];
+  doCheck = true;
   nativeCheckInputs = [ check pkg-config ];
   checkTarget = "units";
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: ISC
 
+from spack_repo.builtin.build_systems.makefile import MakefilePackage
+
 from spack.package import *
 
 
@@ -19,11 +21,12 @@ class Relay(MakefilePackage):
     depends_on("c", type="build")
     depends_on("musl", type="build", when="+static platform=linux")
 
-    def build(self, spec, prefix):
-        if spec.satisfies("+static platform=linux"):
-            make()
-        else:
-            make("relay", "completion/_relay", "completion/relay.bash")
+    @property
+    def build_targets(self):
+        if self.spec.satisfies("+static platform=linux"):
+            return ["all"]
+        return ["relay", "completion/_relay", "completion/relay.bash"]
 
-    def install(self, spec, prefix):
-        make("install", "PREFIX=" + prefix)
+    @property
+    def install_targets(self):
+        return ["install", f"PREFIX={self.prefix}"]
