@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -279,6 +280,8 @@ RECIPES = {debian: 'share/doc/|share/lintian/', alpine: 'share/doc/', arch: 'sha
 @pytest.mark.parametrize('recipe', RECIPES, ids=lambda recipe: recipe.__name__)
 def test_installs(recipe, tmp, wanted):
     """Goal: the recipe installs what make install does, and documents."""
+    if 'SLOW' in os.environ:
+        signal.alarm(1200)
     found = names(recipe(source(tmp)))
     more = {name for name in found if RECIPES[recipe] and re.match(RECIPES[recipe], name)}
     assert found - more == wanted
