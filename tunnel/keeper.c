@@ -30,7 +30,6 @@
 #define FDS 4                    /* of a claim */
 #define ANSWER 256
 #define PLACE_MOST 60 /* s, from the directory to its socket */
-#define LATE 2000     /* ms, for the end of a channel that has no reader */
 
 /* In us. */
 #define JOIN_MOST 15000000 /* for the near greeting, and for a busy keeper */
@@ -120,11 +119,7 @@ make_place(struct keeper *k)
 
 /*
  * Return the status that the keeper sends.  -1: the keeper has ended without
- * it, or the channel ${out} lost its reader two seconds ago.  ${out} -1: no
- * channel.
- *
- * The near side closes ${out} after BYE, which may still be in a pipe of a
- * command hop.  The keeper drops the channel when this process ends.
+ * it, or the channel ${out} has lost its reader first.  ${out} -1: no channel.
  */
 static int
 wait_for_status(int fd, int out)
@@ -132,17 +127,11 @@ wait_for_status(int fd, int out)
 	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = out, .events = 0 } };
 	unsigned char status;
 	ssize_t n = -1;
-	int ready, most = -1;
 
 	while (n == -1) {
-		ready = poll(p, 2, most);
-		if (ready == 0)
+		if (poll(p, 2, -1) > 0 && p[0].revents == 0)
 			return -1;
-		if (ready > 0 && p[1].revents != 0) {
-			p[1].fd = -1;
-			most = LATE;
-		}
-		if (ready > 0 && p[0].revents != 0)
+		if (p[0].revents != 0)
 			n = read(fd, &status, 1);
 		if (n == -1 && errno != EINTR && errno != EAGAIN)
 			break;
