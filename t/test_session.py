@@ -378,6 +378,7 @@ def test_stopped_while_the_line_is_silent(tunnel, echo, cable, mark):
     wait_for(lambda: not rig.marked(mark), 8)
 
 
+@pytest.mark.alone
 def test_stop_behind_a_long_queue(tunnel, far, hosts, echo, mark, tmp):
     """Goal: after a reconnect over a slower line, many bytes are sent again.  A
     stop waits while they move, until the far side has read BYE.  A second signal
@@ -410,7 +411,7 @@ def test_stop_behind_a_long_queue(tunnel, far, hosts, echo, mark, tmp):
     assert [r.wait(12) for r in links] == [0, 0]
     assert 'ends by itself' not in links[0].err(), links[0].err()
     assert 'ends by itself after 60 s' in links[1].err(), links[1].err()
-    assert all(' -k 60 ' in line for line in far_relays(mark).values())
+    wait_for(lambda: all(' -k 60 ' in line for line in far_relays(mark).values()), 2)
     for pid in far_relays(mark):
         rig.kill(pid, signal.SIGTERM)
     for b in bulks:
