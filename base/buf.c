@@ -43,28 +43,20 @@ struct chunk {
 };
 
 struct kpipe {
-	struct kpipe *next;
 	int in, out; /* bytes are written to in and read from out */
 };
 
-static struct chunk *spare;
-static int spares;
-static struct kpipe *spare_pipe;
-static int spare_pipes, pipes;
+static struct chunk *spare[KEEP];
+static struct kpipe *spare_pipe[KEEP_PIPES];
+static int spares, spare_pipes, pipes;
 
 static struct chunk *
 take_chunk(void)
 {
-	struct chunk *c = spare;
+	struct chunk *c = spares > 0 ? spare[--spares] : os_pages(sizeof(*c));
 
-	if (c != NULL) {
-		spare = c->next;
-		spares--;
-	} else {
-		c = os_pages(sizeof(*c));
-		if (c == NULL)
-			return NULL;
-	}
+	if (c == NULL)
+		return NULL;
 	c->next = NULL;
 	c->start = c->end = 0;
 	return c;
@@ -73,13 +65,10 @@ take_chunk(void)
 static void
 give_chunk(struct chunk *c)
 {
-	if (spares == KEEP) {
+	if (spares < KEEP)
+		spare[spares++] = c;
+	else
 		os_free_pages(c, sizeof(*c));
-		return;
-	}
-	c->next = spare;
-	spare = c;
-	spares++;
 }
 
 static void
@@ -207,14 +196,11 @@ close_pipe(struct kpipe *k)
 static struct kpipe *
 take_pipe(void)
 {
-	struct kpipe *k = spare_pipe;
+	struct kpipe *k;
 	int fd[2];
 
-	if (k != NULL) {
-		spare_pipe = k->next;
-		spare_pipes--;
-		return k;
-	}
+	if (spare_pipes > 0)
+		return spare_pipe[--spare_pipes];
 	if (pipes == PIPES) {
 		errno = EMFILE;
 		return NULL;
@@ -240,17 +226,12 @@ take_pipe(void)
 static void
 drop_pipe(struct buf *b)
 {
-	struct kpipe *k = b->pipe;
-
+	if (spare_pipes < KEEP_PIPES)
+		spare_pipe[spare_pipes++] = b->pipe;
+	else
+		close_pipe(b->pipe);
 	b->pipe = NULL;
 	b->full = false;
-	if (spare_pipes == KEEP_PIPES) {
-		close_pipe(k);
-		return;
-	}
-	k->next = spare_pipe;
-	spare_pipe = k;
-	spare_pipes++;
 }
 
 ssize_t
@@ -437,17 +418,8 @@ buf_clear(struct buf *b)
 void
 buf_trim(void)
 {
-	struct chunk *c;
-	struct kpipe *k;
-
-	while ((c = spare) != NULL) {
-		spare = c->next;
-		os_free_pages(c, sizeof(*c));
-	}
-	spares = 0;
-	while ((k = spare_pipe) != NULL) {
-		spare_pipe = k->next;
-		close_pipe(k);
-	}
-	spare_pipes = 0;
+	while (spares > 0)
+		os_free_pages(spare[--spares], sizeof(struct chunk));
+	while (spare_pipes > 0)
+		close_pipe(spare_pipe[--spare_pipes]);
 }
