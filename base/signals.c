@@ -20,6 +20,8 @@
 
 static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ };
 #define COUNT (sizeof(signals) / sizeof(signals[0]))
+#define STOP 3  /* the first ones stop relay, unless they are ignored already */
+#define CATCH 5 /* the first ones are caught, the others are ignored */
 
 static struct sigaction found[COUNT]; /* at the start of relay */
 static sigset_t found_blocked;
@@ -49,18 +51,6 @@ set(int sig, void (*to)(int))
 	return sigaction(sig, &sa, NULL);
 }
 
-static bool
-is_ignored(int sig)
-{
-	return sig == SIGPIPE || sig == SIGXFSZ;
-}
-
-static bool
-stops(int sig)
-{
-	return sig == SIGTERM || sig == SIGINT || sig == SIGHUP;
-}
-
 int
 signals_open(void)
 {
@@ -77,9 +67,9 @@ signals_open(void)
 	for (i = 0; i < COUNT; i++) {
 		if (sigaction(signals[i], NULL, &found[i]) == -1)
 			return -1;
-		if (stops(signals[i]) && found[i].sa_handler == SIG_IGN)
+		if (i < STOP && found[i].sa_handler == SIG_IGN)
 			continue;
-		if (set(signals[i], is_ignored(signals[i]) ? SIG_IGN : handler) == -1)
+		if (set(signals[i], i < CATCH ? handler : SIG_IGN) == -1)
 			return -1;
 	}
 	sigemptyset(&none);
