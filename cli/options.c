@@ -371,11 +371,8 @@ parse_link(struct options *o, int n, char *argv[])
 	o->mode = MODE_LINK_FAR;
 	o->from.kind = ENDPOINT_STDIO;
 	o->target.to.kind = ENDPOINT_STDIO; /* no TO */
-	if (n == 2) {
-		parse_end(&o->target.to, argv[1], false);
-		if (o->target.to.kind == ENDPOINT_STDIO)
-			fail_usage("FROM and TO are both stdin and stdout");
-	}
+	if (n == 2)
+		parse_ends(o, n, argv);
 }
 
 static void
