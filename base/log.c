@@ -58,7 +58,7 @@ static bool in_line;         /* log_output has written a line without its end */
 /* Where messages go: stderr, or the file of log_to_file. */
 static int log_fd = STDERR_FILENO;
 static const char *file_path; /* NULL: stderr */
-static off_t file_most;       /* 0: no limit */
+static long file_most;        /* bytes; 0: no limit */
 
 static struct {
 	char text[LAST_SIZE];
@@ -119,7 +119,7 @@ log_to_file(const char *path, long most)
 		close(log_fd);
 	log_fd = fd;
 	file_path = path;
-	file_most = (off_t)most;
+	file_most = most;
 	return 0;
 }
 
@@ -138,20 +138,14 @@ make_room(size_t n)
 {
 	char old[PATH_SIZE];
 	struct stat st;
-	int fd;
 
-	if (file_most == 0 || fstat(log_fd, &st) == -1 || st.st_size + (off_t)n <= file_most)
+	if (file_most == 0 || fstat(log_fd, &st) == -1 || st.st_size + (off_t)n <= (off_t)file_most)
 		return true;
 	snprintf(old, sizeof(old), "%s.old", file_path);
 	/* ENOENT: renamed before, when the new file could not be opened. */
 	if (rename(file_path, old) == -1 && errno != ENOENT)
 		return false;
-	fd = open_file(file_path);
-	if (fd == -1)
-		return false;
-	close(log_fd);
-	log_fd = fd;
-	return true;
+	return log_to_file(file_path, file_most) == 0;
 }
 
 /* If the line goes to a file, write the time.  Return its length, or 0. */

@@ -15,22 +15,17 @@
 #define TARGET_SIZE 256
 
 static bool
-is_waited_for(const struct forward *f)
-{
-	return f->kind == FORWARD_NEAR && f->state != FORWARD_READY;
-}
-
-static bool
 waits_for_targets(const struct progress *p)
 {
 	const struct options *o = p->options;
-	int i;
+	const struct forward *f;
 
 	if (*p->ready || (o->wait_us == 0 && o->command == NULL))
 		return false;
-	for (i = 0; i < o->n_forwards && !is_waited_for(&o->forwards[i]); i++)
-		;
-	return i < o->n_forwards;
+	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
+		if (f->kind == FORWARD_NEAR && f->state != FORWARD_READY)
+			return true;
+	return false;
 }
 
 static enum progress_phase

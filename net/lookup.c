@@ -84,21 +84,14 @@ lookup_join(struct lookup *l)
 	return l;
 }
 
-/* Several users call this in one turn; the pipe is added once. */
-static void
-want_answer(struct lookup *l, struct pollset *ps)
-{
-	if (l->slot == -1 || (size_t)l->slot >= ps->n || ps->fds[l->slot].fd != l->fd)
-		l->slot = pollset_add(ps, l->fd, POLLIN);
-}
-
 void
 lookup_want(struct lookup *l, struct pollset *ps)
 {
-	if (l->child != NULL)
-		want_answer(l, ps);
-	else
-		pollset_until(ps, ps->now); /* another user has read the answer */
+	if (l->child == NULL) /* another user has read the answer */
+		pollset_until(ps, ps->now);
+	/* Several users call this in one turn; the pipe is added once. */
+	else if (l->slot == -1 || (size_t)l->slot >= ps->n || ps->fds[l->slot].fd != l->fd)
+		l->slot = pollset_add(ps, l->fd, POLLIN);
 }
 
 static void
