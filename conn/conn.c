@@ -639,7 +639,7 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 	 * A write to TCP failed: it was reset.  EPIPE elsewhere: only the
 	 * reader is gone.
 	 */
-	if (to->state == HALF_BROKEN && to->by_sink && (e->fds.tcp || to->err != EPIPE)) {
+	if (to->state == HALF_BROKEN && (e->fds.tcp || to->err != EPIPE)) {
 		e->err = to->err;
 		return;
 	}
@@ -648,7 +648,7 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 		return;
 	err = fdpair_failed(&e->fds, ps);
 	if (err == EPIPE && !e->fds.tcp)
-		half_break(to, EPIPE, true);
+		half_break(to, EPIPE);
 	else
 		e->err = err;
 }
@@ -704,7 +704,7 @@ end_by_reset(struct conn *c, int64_t now)
 
 	if (e->err == 0)
 		return false;
-	half_break(to, e->err, true);
+	half_break(to, e->err);
 	if (other->stream == NULL && !other->fds.tcp)
 		fdpair_shut_in(&other->fds);
 	if (!is_delivered(c, e, from, other, now))
@@ -881,8 +881,8 @@ close_conn(
 	dial_free(c->dial, now);
 	c->dial = NULL;
 	if (c->ab.buf != NULL) {
-		half_break(&c->ab, 0, false);
-		half_break(&c->ba, 0, false);
+		half_break(&c->ab, 0);
+		half_break(&c->ba, 0);
 	}
 	side_close(&c->a, reset_a, code, words);
 	side_close(&c->b, reset_b, code, words);

@@ -64,13 +64,12 @@ half_wants_write(const struct half *h)
 }
 
 void
-half_break(struct half *h, int err, bool by_sink)
+half_break(struct half *h, int err)
 {
 	if (half_finished(h))
 		return;
 	h->state = HALF_BROKEN;
 	h->err = err;
-	h->by_sink = by_sink;
 	h->lost = h->buf->used > 0;
 	if (h->src->stream != NULL)
 		stream_discard(h->src->stream);
@@ -96,9 +95,9 @@ update_sink(struct half *h, const struct stream *s)
 {
 	h->moved = stream_sent(s);
 	if (stream_is_closed(s) && stream_code(s) != MUX_END)
-		half_break(h, mux_errno_of(stream_code(s)), true);
+		half_break(h, mux_errno_of(stream_code(s)));
 	else if (stream_is_stopped(s))
-		half_break(h, EPIPE, true);
+		half_break(h, EPIPE);
 }
 
 void
@@ -223,7 +222,7 @@ write_queue(struct half *h)
 		if (n > 0)
 			h->moved += (uint64_t)n;
 		else if (n == 0 || !not_now(errno))
-			half_break(h, n == 0 ? EIO : errno, true);
+			half_break(h, n == 0 ? EIO : errno);
 		if (n <= 0 || h->dst->fds.out_blocks)
 			return;
 	}

@@ -32,7 +32,6 @@ struct half {
 	uint64_t moved; /* bytes written onward */
 	enum half_state state;
 	int err;        /* broken: the cause, an errno value */
-	bool by_sink;   /* broken: the sink has failed */
 	bool sink_lost; /* broken, and the source was stopped: conn.c */
 	bool lost;      /* broken: bytes of the source were dropped */
 	bool bulk;      /* the last read was large enough for buf_splice */
@@ -90,11 +89,11 @@ void half_write(struct half *h, bool ready);
 void half_end(struct half *h, bool explicit);
 
 /*
- * half_break(h, err, by_sink):
+ * half_break(h, err):
  * Drop the queue and make ${h} broken, with the cause ${err}.  If ${h} is
  * finished already, do nothing.
  */
-void half_break(struct half *h, int err, bool by_sink);
+void half_break(struct half *h, int err);
 
 /*
  * half_is_local_failure(err):

@@ -172,7 +172,7 @@ static void
 finish(void)
 {
 	link_held = false;
-	half_break(&h, 0, false);
+	half_break(&h, 0);
 	side_close(&src, false, MUX_RESET, "");
 	side_close(&dst, false, MUX_RESET, "");
 	close(from > 0 ? from : -1);
@@ -273,7 +273,7 @@ START_TEST(an_end_that_is_not_explicit_leaves_the_sink_open)
 	ck_assert_int_ne(dst.fds.out, -1);
 	ck_assert_int_eq(read(to, &c, 1), -1);
 	ck_assert_int_eq(errno, EAGAIN);
-	half_break(&h, EIO, true);
+	half_break(&h, EIO);
 	ck_assert_int_eq(h.state, HALF_SHUT);
 	finish();
 }
@@ -354,7 +354,7 @@ START_TEST(a_sink_that_closes_breaks_the_half_and_its_queue_is_lost)
 		step();
 	}
 	ck_assert_int_eq(h.state, HALF_BROKEN);
-	ck_assert(h.by_sink && h.lost && half_finished(&h) && !half_wants_write(&h));
+	ck_assert(h.lost && half_finished(&h) && !half_wants_write(&h));
 	ck_assert_int_eq(h.err, EPIPE);
 	ck_assert_uint_eq(h.buf->used, 0);
 	ck_assert_uint_eq(h.moved, 0);
@@ -370,7 +370,7 @@ START_TEST(a_sink_stream_that_is_reset_breaks_the_half_with_its_cause)
 	stream_reset(peer, MUX_TIMEOUT, "too slow");
 	cross();
 	half_update(&h);
-	ck_assert(h.state == HALF_BROKEN && h.by_sink && !h.lost);
+	ck_assert(h.state == HALF_BROKEN && !h.lost);
 	ck_assert_int_eq(h.err, ETIMEDOUT);
 	finish();
 }
@@ -379,10 +379,10 @@ END_TEST
 START_TEST(a_break_with_nothing_held_loses_nothing)
 {
 	join(_i);
-	half_break(&h, EPIPE, true);
-	ck_assert(h.state == HALF_BROKEN && !h.lost && h.by_sink && h.err == EPIPE);
-	half_break(&h, EIO, false);
-	ck_assert(h.by_sink && h.err == EPIPE);
+	half_break(&h, EPIPE);
+	ck_assert(h.state == HALF_BROKEN && !h.lost && h.err == EPIPE);
+	half_break(&h, EIO);
+	ck_assert(h.err == EPIPE);
 	finish();
 }
 END_TEST
@@ -390,7 +390,7 @@ END_TEST
 START_TEST(a_broken_half_reads_and_drops_until_the_source_ends)
 {
 	join(_i);
-	half_break(&h, EPIPE, true);
+	half_break(&h, EPIPE);
 	ck_assert(half_wants_read(&h));
 	ck_assert_uint_eq(half_read(&h, 1), 0);
 	ck_assert(!h.lost && src.fds.in != -1);
@@ -413,7 +413,7 @@ START_TEST(a_broken_half_drops_what_a_stream_sends_and_reserves_nothing_for_it)
 {
 	join(SOURCE);
 	ck_assert_uint_eq(put(junk, 1000), 1000);
-	half_break(&h, EPIPE, true);
+	half_break(&h, EPIPE);
 	ck_assert_uint_eq(h.buf->used, 0);
 	UNTIL(put(junk, sizeof(junk)) == 0, step());
 	ck_assert_uint_eq(h.buf->used, 0);
