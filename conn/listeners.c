@@ -13,7 +13,6 @@
 #include "net/endpoint.h"
 #include "net/listen.h"
 #include "conn/conn.h"
-#include "conn/fdpair.h"
 #include "conn/listeners.h"
 
 #define ACCEPTS 64         /* connections of one listener in one turn */
@@ -155,7 +154,6 @@ static bool
 accept_from(struct listeners *ls, int at, struct accepted *c, int64_t now)
 {
 	const struct listener *l = &ls->tab[at].l;
-	struct fdpair fds;
 	int fd;
 
 	do {
@@ -169,8 +167,7 @@ accept_from(struct listeners *ls, int at, struct accepted *c, int64_t now)
 	}
 	if (ls->conns->n <= ls->conns->max / 2)
 		ls->full_logged = false;
-	fdpair_socket(&fds, fd, l->file.path == NULL);
-	c->side = side_of_fds(&fds);
+	c->side = side_of_socket(fd, l->file.path == NULL);
 	c->use = ls->tab[at].use;
 	return true;
 }

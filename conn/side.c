@@ -16,12 +16,12 @@ side_none(struct side *e)
 }
 
 struct side
-side_of_fds(const struct fdpair *fds)
+side_of_socket(int fd, bool tcp)
 {
 	struct side e;
 
 	side_none(&e);
-	e.fds = *fds;
+	fdpair_socket(&e.fds, fd, tcp);
 	return e;
 }
 

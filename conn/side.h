@@ -7,6 +7,7 @@
 #ifndef CONN_SIDE_H
 #define CONN_SIDE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "conn/fdpair.h"
@@ -22,10 +23,10 @@ struct side {
 void side_none(struct side *e);
 
 /*
- * side_of_fds(fds), side_of_stream(s):
- * Return a side that owns ${fds} or ${s} from now on.
+ * side_of_socket(fd, tcp), side_of_stream(s):
+ * Return a side that owns the non-blocking socket ${fd} or ${s} from now on.
  */
-struct side side_of_fds(const struct fdpair *fds);
+struct side side_of_socket(int fd, bool tcp);
 struct side side_of_stream(struct stream *s);
 
 /*

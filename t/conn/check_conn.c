@@ -485,13 +485,11 @@ stop_listening(void)
 static struct side
 client_side(bool tcp)
 {
-	struct fdpair a;
 	int s[2];
 
 	tcp ? tcp_pair(s) : socks(s);
 	socket_party(&client, s[1], tcp);
-	fdpair_socket(&a, s[0], tcp);
-	return side_of_fds(&a);
+	return side_of_socket(s[0], tcp);
 }
 
 /* Join ${a} to the target, in this process or over the link. */
@@ -1258,14 +1256,13 @@ replace_stdio(struct party *p, bool socket)
 static void
 join_stdio(int how)
 {
-	struct fdpair e;
 	struct side a;
 
 	begin(how & OVER_LINK ? LINK : DIRECT);
 	listen_target(how & TO_TCP);
 	replace_stdio(&client, how & SOCKET);
-	ck_assert_int_eq(fdpair_stdio(&e), 0);
-	a = side_of_fds(&e);
+	side_none(&a);
+	ck_assert_int_eq(fdpair_stdio(&a.fds), 0);
 	connect_side(&a, "stdio");
 	reach_target();
 }
@@ -1500,15 +1497,14 @@ END_TEST
 START_TEST(bytes_of_stdin_that_were_not_sent_are_reported)
 {
 	static const struct kind near_stdio = { NEAR, false, false };
-	struct fdpair e;
 	struct side a;
 
 	kind = &near_stdio;
 	begin(NEAR);
 	target_path("./target");
 	replace_stdio(&client, false);
-	ck_assert_int_eq(fdpair_stdio(&e), 0);
-	a = side_of_fds(&e);
+	side_none(&a);
+	ck_assert_int_eq(fdpair_stdio(&a.fds), 0);
 	connect_side(&a, "stdio");
 	reach_target();
 	log_show(LOG_NOTICE);

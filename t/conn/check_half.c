@@ -51,13 +51,11 @@ stream_side(void)
 static struct side
 socket_side(int *ours, bool tcp)
 {
-	struct fdpair e;
 	int s[2];
 
 	tcp ? tcp_pair(s) : socks(s);
-	fdpair_socket(&e, s[0], tcp);
 	*ours = s[1];
-	return side_of_fds(&e);
+	return side_of_socket(s[0], tcp);
 }
 
 static void
