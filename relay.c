@@ -98,8 +98,8 @@ fail_system(const char *what)
 /* ---- the COMMAND of a tunnel ---- */
 
 /*
- * Ask COMMAND to stop, and close all but the link.  Return false if COMMAND has
- * ended, cannot be reached, or was asked twice.
+ * Ask COMMAND to stop.  Return false if it has ended, cannot be reached, or was
+ * asked twice.
  */
 static bool
 stop_run(struct relay *r, int status)
@@ -116,8 +116,6 @@ stop_run(struct relay *r, int status)
 	    again ? "stopping %s with SIGKILL" : "stopping %s; another Ctrl-C stops it at once",
 	    run_name(r->run));
 	r->run_until = r->ps.now + (again ? KILL_MOST : STOP_MOST);
-	listeners_close(&r->listeners);
-	conn_stop(&r->conns, status, r->ps.now);
 	return true;
 }
 
@@ -178,10 +176,12 @@ start_run(struct relay *r)
 static void
 close_all(struct relay *r, int status)
 {
-	if (stop_run(r, status))
-		return;
+	bool asked = stop_run(r, status);
+
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, status, r->ps.now);
+	if (asked)
+		return;
 	if (r->probe != NULL)
 		probe_run_stop(r->probe);
 	else
