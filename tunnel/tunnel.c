@@ -382,7 +382,6 @@ new_link(struct tunnel *t, int64_t now)
 static int
 start(struct tunnel *t, int64_t now)
 {
-	struct transport *transport;
 	unsigned slot = 0;
 
 	t->joins = t->mux != NULL;
@@ -400,11 +399,8 @@ start(struct tunnel *t, int64_t now)
 	channels_begin(t->channels, t->mux, slot);
 	if (t->config.role == MUX_NEAR)
 		return start_near(t, now);
-	transport = transport_far(t->mux);
-	if (transport == NULL)
-		return STATUS_LINK;
-	channels_set(t->channels, slot, transport);
-	return STATUS_OK;
+	channels_set(t->channels, slot, transport_far(t->mux));
+	return channels_has(t->channels, slot) ? STATUS_OK : STATUS_LINK;
 }
 
 int
