@@ -465,8 +465,12 @@ names_host(const char *line, const char *hop)
 	return false;
 }
 
-int
-hops_find_named(const struct hops *h, const char *line)
+/*
+ * The index of the last hop whose host is in ${line}, without the hops that the
+ * relay of -J reaches.  If none is, the only hop, or -1.
+ */
+static int
+find_named(const struct hops *h, const char *line)
 {
 	const struct hops_config *c = &h->config;
 	int i;
@@ -492,8 +496,9 @@ hops_is_proxy_end(const char *line)
 	       strstr(line, "UNKNOWN port 65535") != NULL;
 }
 
-const char *
-hops_own_line(const struct hops *h, const char *line)
+/* If ${line} is a message of the relay that -J runs, its text, else NULL. */
+static const char *
+own_line(const struct hops *h, const char *line)
 {
 	size_t n = strlen(LOG_PREFIX);
 
@@ -508,8 +513,12 @@ skip(const char *text, const char *start)
 	return strncmp(text, start, n) == 0 ? text + n : text;
 }
 
-const char *
-hops_cause(const struct hops *h, int hop, const char *line, char *dst, size_t size)
+/*
+ * ssh printed ${line}.  Write it without the name of the hop of index ${hop}
+ * (-1: not known) into ${dst}.
+ */
+static void
+write_cause(const struct hops *h, int hop, const char *line, char *dst, size_t size)
 {
 	const char *name = hop == -1 ? "" : h->config.hops[hop], *at, *rest;
 	char host[HOPS_PATH], text[HOPS_PATH + 64];
@@ -534,7 +543,6 @@ hops_cause(const struct hops *h, int hop, const char *line, char *dst, size_t si
 	n = strlen(dst);
 	if (n > 0 && dst[n - 1] == '.')
 		dst[n - 1] = '\0';
-	return dst;
 }
 
 #define ASKS "ssh asks about a new key, and shows what to do if a key has changed"
@@ -593,8 +601,9 @@ static const struct {
 	{ "not found", HOPS_NOT_FOUND, NULL, NULL, NULL },
 };
 
-const char *
-hops_remedy(const struct hops *h, int hop, const char *line)
+/* The remedy, or "". */
+static const char *
+find_remedy(const struct hops *h, int hop, const char *line)
 {
 	const char *there;
 	size_t i;
@@ -617,10 +626,39 @@ hops_remedy(const struct hops *h, int hop, const char *line)
 bool
 hops_is_cause(const struct hops *h, const char *line)
 {
-	const char *own = hops_own_line(h, line);
+	const char *own = own_line(h, line);
 
 	if (own != NULL)
 		return strstr(own, "cannot ") != NULL;
-	return *hops_remedy(h, -1, line) != '\0' || skip(line, "ssh: ") != line ||
+	return *find_remedy(h, -1, line) != '\0' || skip(line, "ssh: ") != line ||
 	       skip(line, "Bad ") != line || skip(line, "command-line") != line;
+}
+
+/*
+ * The relay of -J reports a hop that it cannot reach, or that its target, which
+ * is the hop after it, cannot be connected.  Its remedy for a target is replaced.
+ */
+bool
+hops_explain(const struct hops *h, const char *line, bool last, char *dst, size_t size)
+{
+	const char *own = own_line(h, line), *remedy;
+	int hop = own != NULL ? h->config.jumps : find_named(h, line);
+	char path[HOPS_PATH], cause[1024];
+
+	if (own != NULL &&
+	    (strstr(own, ": cannot connect to ") == NULL || strncmp(own, "cannot ", 7) == 0)) {
+		snprintf(dst, size, "%s", own);
+		return true;
+	}
+	if (hop == -1 && last)
+		hop = h->config.n - 1;
+	if (own != NULL)
+		snprintf(cause, sizeof(cause), "%.*s", (int)strcspn(own, ";"), own);
+	else
+		write_cause(h, hop, line, cause, sizeof(cause));
+	remedy = find_remedy(h, hop, own != NULL ? own : line);
+	snprintf(dst, size, "cannot reach %s: %s%s%s",
+	    hop == -1 ? hops_path(h, path, sizeof(path)) : h->config.hops[hop], cause,
+	    *remedy != '\0' ? "; " : "", remedy);
+	return own != NULL;
 }

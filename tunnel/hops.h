@@ -75,26 +75,20 @@ bool hops_can_ask(const struct hops *h);
 bool hops_any_command(const struct hops *h);
 
 /*
- * hops_find_named(h, line): the command printed ${line}.  Return the index of
- * the last hop whose host name is in it.  Hops before hops[jumps] are left out.
- * If no name is found, return jumps if hops[jumps] is the last hop, else -1.
+ * hops_explain(h, line, last, dst, size):
+ * The command printed ${line} and has ended: write which hop cannot be reached,
+ * the cause and the remedy into ${dst}.  ${last}: if ${line} names no hop, it is
+ * the last one, because -n has reached the others.  Return true if the relay
+ * that -J runs printed ${line}.
+ *
  * hops_is_cause(h, line): ${line} shows why a hop cannot be reached.
- * hops_cause(h, hop, line, dst, size): ssh printed ${line} when it could not
- * reach the hop of index ${hop} (-1: not known).  Write it without the name of
- * this hop into ${dst}, and return ${dst}.
- * hops_remedy(h, hop, line): return the remedy, or "".
  * hops_is_refusal(line): in ${line}, ssh reports that a login was refused.
  * hops_is_proxy_end(line): in ${line}, ssh only reports that its ProxyCommand
  * has ended.
- * hops_own_line(h, line): if ${line} is a message of the relay that -J runs,
- * return its text, else NULL.
  */
-int hops_find_named(const struct hops *h, const char *line);
+bool hops_explain(const struct hops *h, const char *line, bool last, char *dst, size_t size);
 bool hops_is_cause(const struct hops *h, const char *line);
-const char *hops_cause(const struct hops *h, int hop, const char *line, char *dst, size_t size);
-const char *hops_remedy(const struct hops *h, int hop, const char *line);
 bool hops_is_refusal(const char *line);
 bool hops_is_proxy_end(const char *line);
-const char *hops_own_line(const struct hops *h, const char *line);
 
 #endif

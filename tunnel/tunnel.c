@@ -160,68 +160,32 @@ explain_command(struct tunnel *t, int ended)
 	log_banner(t);
 }
 
-/*
- * The relay of -J printed ${own}.  The hop is its target, so its remedy for a
- * target is replaced.
- */
-static void
-explain_jump(const struct hops *h, const char *own, char *dst, size_t size)
-{
-	int hop = h->config.jumps;
-	const char *remedy = hops_remedy(h, hop, own);
-
-	if (strstr(own, ": cannot connect to ") == NULL || strncmp(own, "cannot ", 7) == 0)
-		snprintf(dst, size, "%s", own);
-	else
-		snprintf(dst, size, "cannot reach %s: %.*s%s%s", h->config.hops[hop],
-		    (int)strcspn(own, ";"), own, *remedy != '\0' ? "; " : "", remedy);
-}
-
-/* ssh or another command has printed ${line}. */
-static void
-explain_line(const struct tunnel *t, const char *line, char *dst, size_t size)
-{
-	const struct hops *h = t->config.hops;
-	int hop = hops_find_named(h, line);
-	char path[HOPS_PATH], cause[1024];
-	const char *remedy;
-
-	/* -n has reached the hops before. */
-	if (hop == -1 && t->config.probing)
-		hop = h->config.n - 1;
-	remedy = hops_remedy(h, hop, line);
-	snprintf(dst, size, "cannot reach %s: %s%s%s",
-	    hop == -1 ? hops_path(h, path, sizeof(path)) : h->config.hops[hop],
-	    hops_cause(h, hop, line, cause, sizeof(cause)), *remedy != '\0' ? "; " : "", remedy);
-}
-
 /* The command ended with status ${ended}, or -1, and without a message. */
 static void
 explain_end(struct tunnel *t, int ended, char *dst, size_t size)
 {
 	const struct hops *h = t->config.hops;
 	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
-	char path[HOPS_PATH], output[BANNER_SHOWN + 1];
-	bool prints = end_of_banner(t, output);
+	char path[HOPS_PATH], output[BANNER_SHOWN + 1], after[BANNER_SHOWN + 32] = "";
 
 	hops_path(h, path, sizeof(path));
+	if (end_of_banner(t, output))
+		snprintf(after, sizeof(after), " after this output: \"%s\"", output);
 	if (facts->answered)
 		snprintf(dst, size,
-		    "%s was reached, but %s there ended before the link was up%s%s%s; does it run, "
+		    "%s was reached, but %s there ended before the link was up%s%s; does it run, "
 		    "with -V?",
-		    path, *facts->path != '\0' ? facts->path : "sh",
-		    prints ? ", after this output: \"" : "", output, prints ? "\"" : "");
+		    path, *facts->path != '\0' ? facts->path : "sh", *after != '\0' ? "," : "",
+		    after);
 	else if (ended == 127)
 		snprintf(dst, size,
 		    "cannot reach %s: a command was not found there (status 127); " HOPS_NOT_FOUND,
 		    path);
 	else if (ended >= 0)
 		snprintf(dst, size,
-		    "cannot reach %s: %s ended with status %d%s%s%s; does the login shell there "
-		    "run "
+		    "cannot reach %s: %s ended with status %d%s; does the login shell there run "
 		    "commands, as in ssh HOST true?",
-		    path, h->argv[0], ended, prints ? " after this output: \"" : "", output,
-		    prints ? "\"" : "");
+		    path, h->argv[0], ended, after);
 	else
 		snprintf(dst, size, "cannot reach %s: %s closed its stdout without a message", path,
 		    h->argv[0]);
@@ -236,20 +200,18 @@ explain_hops(struct tunnel *t, int ended)
 {
 	const struct hops *h = t->config.hops;
 	struct transport *first = channels_first(t->channels);
-	const char *line = transport_last_line(first), *own = hops_own_line(h, line);
-	bool answered = mux_code(t->mux) != MUX_END, logged = false;
+	const char *line = transport_last_line(first);
+	bool answered = mux_code(t->mux) != MUX_END, own = false, logged = false;
 	bool there = answered && mux_code(t->mux) != MUX_NO_FILE;
 
 	if (answered)
 		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
-	else if (own != NULL)
-		explain_jump(h, own, t->loss, sizeof(t->loss));
 	else if (*line != '\0')
-		explain_line(t, line, t->loss, sizeof(t->loss));
+		own = hops_explain(h, line, t->config.probing, t->loss, sizeof(t->loss));
 	else
 		explain_end(t, ended, t->loss, sizeof(t->loss));
 	if (!answered)
-		logged = !transport_drop_line(first) && own != NULL;
+		logged = !transport_drop_line(first) && own;
 	log_say(t->connects > 0 || t->config.probing || logged ? LOG_INFO : LOG_ERROR, "%s%s%s",
 	    there ? tunnel_name(t) : "", there ? ": " : "", t->loss);
 	if (t->connects == 0 && (answered || *line != '\0'))
