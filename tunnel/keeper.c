@@ -26,8 +26,7 @@
 #define PARENT "/tmp"
 #define PREFIX "relay-"
 #define DIR_SIZE (sizeof(PARENT "/" PREFIX) + 2 * TREE_ID)
-#define PATH_SIZE (DIR_SIZE + 2) /* of the socket in it */
-#define FDS 4                    /* of a claim */
+#define FDS 4 /* of a claim */
 #define ANSWER 256
 #define PLACE_MOST 60 /* s, from the directory to its socket */
 
@@ -38,8 +37,8 @@
 struct keeper {
 	unsigned char id[MUX_SESSION];
 	uint32_t seconds;
-	char dir[DIR_SIZE], path[PATH_SIZE];
-	bool placed;  /* dir and path exist */
+	char dir[DIR_SIZE];
+	bool placed;  /* dir exists, and the socket in it */
 	int fd, slot; /* receives claims */
 	struct {
 		int fd, slot; /* to the process that waits; -1: none */
@@ -50,27 +49,15 @@ struct keeper {
 
 /* ---- the place of a session ---- */
 
-static void
-name_socket(const char *dir, char *path)
-{
-	snprintf(path, PATH_SIZE, "%s/s", dir);
-}
-
-static void
-name_place(const unsigned char *id, char *dir, char *path)
-{
-	tree_name(dir, DIR_SIZE, PARENT "/" PREFIX, id);
-	name_socket(dir, path);
-}
-
+/* The socket in ${dir}. */
 static struct sockaddr_un
-address_of(const char *path)
+address_of(const char *dir)
 {
 	struct sockaddr_un sa;
 
 	memset(&sa, 0, sizeof(sa));
 	sa.sun_family = AF_UNIX;
-	memcpy(sa.sun_path, path, strlen(path) + 1);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/s", dir);
 	return sa;
 }
 
@@ -85,9 +72,11 @@ new_socket(void)
 }
 
 static void
-remove_place(const char *dir, const char *path)
+remove_place(const char *dir)
 {
-	unlink(path);
+	struct sockaddr_un sa = address_of(dir);
+
+	unlink(sa.sun_path);
 	rmdir(dir);
 }
 
@@ -100,17 +89,17 @@ make_place(struct keeper *k)
 	k->fd = new_socket();
 	if (k->fd == -1 || !os_random(k->id, sizeof(k->id)))
 		return false;
-	name_place(k->id, k->dir, k->path);
+	tree_name(k->dir, sizeof(k->dir), PARENT "/" PREFIX, k->id);
 	/* A directory that exists is not used: another user may have made it. */
 	if (mkdir(k->dir, 0700) == -1)
 		return false;
-	sa = address_of(k->path);
+	sa = address_of(k->dir);
 	if (bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0) {
 		k->placed = true;
 		return true;
 	}
 	saved = errno;
-	remove_place(k->dir, k->path);
+	remove_place(k->dir);
 	errno = saved;
 	return false;
 }
@@ -375,7 +364,7 @@ keeper_free(struct keeper *k)
 	if (k == NULL)
 		return;
 	if (k->placed)
-		remove_place(k->dir, k->path);
+		remove_place(k->dir);
 	os_close(&k->fd);
 	for (i = 0; i < MUX_SLOTS; i++) {
 		os_close(&k->waiter[i].fd);
@@ -436,12 +425,12 @@ pause_once(int64_t until)
 	return pollset_clock() < until;
 }
 
-/* Send ${c} to the keeper at ${path}.  Return 0, or -1 with errno set. */
+/* Send ${c} to the keeper in ${dir}.  Return 0, or -1 with errno set. */
 static int
-send_claim(const char *path, const struct keeper_claim *c, int64_t until)
+send_claim(const char *dir, const struct keeper_claim *c, int64_t until)
 {
 	const int fds[FDS] = { c->in, c->out, c->err, c->waiter };
-	struct sockaddr_un sa = address_of(path);
+	struct sockaddr_un sa = address_of(dir);
 	int fd = new_socket(), saved;
 	ssize_t n = -1;
 
@@ -475,10 +464,10 @@ answer_gone(int fd)
 static int
 hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 {
-	char dir[DIR_SIZE], path[PATH_SIZE];
+	char dir[DIR_SIZE];
 	int pair[2], status;
 
-	name_place(g->session.id, dir, path);
+	tree_name(dir, sizeof(dir), PARENT "/" PREFIX, g->session.id);
 	if (!os_own_dir(dir)) {
 		answer_gone(c->out);
 		return STATUS_OK;
@@ -486,9 +475,9 @@ hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == -1)
 		return STATUS_SYSTEM;
 	c->waiter = pair[1];
-	status = send_claim(path, c, until);
+	status = send_claim(dir, c, until);
 	if (status == -1 && (errno == ECONNREFUSED || errno == ENOENT)) {
-		remove_place(dir, path); /* its keeper was killed */
+		remove_place(dir); /* its keeper was killed */
 		answer_gone(c->out);
 		return STATUS_OK;
 	}
@@ -558,17 +547,16 @@ keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text)
 	os_close(&c->out);
 }
 
-/* Ask the keeper at ${path}.  False: no process has the socket open. */
+/* Ask the keeper at ${sa}.  False: no process has the socket open. */
 static bool
-ask(const char *path, int out, const char *question)
+ask(const struct sockaddr_un *sa, int out, const char *question)
 {
-	struct sockaddr_un sa = address_of(path);
 	int fd = new_socket();
 	bool lives;
 
 	if (fd == -1)
 		return true;
-	lives = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno != ECONNREFUSED;
+	lives = connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0 || errno != ECONNREFUSED;
 	if (lives)
 		os_send_fds(fd, question, strlen(question), &out, 1);
 	os_close(&fd);
@@ -579,16 +567,17 @@ ask(const char *path, int out, const char *question)
 static void
 ask_at(const char *name, int out, const char *question)
 {
-	char dir[DIR_SIZE], path[PATH_SIZE], age[32];
+	char dir[DIR_SIZE], age[32];
+	struct sockaddr_un sa;
 	struct stat st;
 	long seconds;
 
 	snprintf(dir, sizeof(dir), PARENT "/" PREFIX "%.*s", 2 * TREE_ID, name);
-	name_socket(dir, path);
+	sa = address_of(dir);
 	if (!os_own_dir(dir) || stat(dir, &st) == -1)
 		return;
 	seconds = (long)(time(NULL) - st.st_mtime);
-	if (lstat(path, &st) == -1) {
+	if (lstat(sa.sun_path, &st) == -1) {
 		if (errno == ENOENT && seconds > PLACE_MOST)
 			rmdir(dir);
 		return;
@@ -596,10 +585,10 @@ ask_at(const char *name, int out, const char *question)
 	if (!S_ISSOCK(st.st_mode))
 		return;
 	snprintf(age, sizeof(age), "%ld", seconds);
-	if (ask(path, out, question))
+	if (ask(&sa, out, question))
 		write_line(out, name, age);
 	else
-		remove_place(dir, path);
+		remove_place(dir);
 }
 
 void
