@@ -56,55 +56,38 @@ struct master {
 /* ---- ssh -V and ssh -G ---- */
 
 /*
- * In the child: execute ${argv}.  ${fd} becomes its ${output}, stdout or
- * stderr.  The other one is discarded: the ssh of the first channel reports
- * all errors.
+ * In the child: run the first ssh with -V, or its whole command with -G.  ${fd}
+ * becomes the stdout or stderr that has the answer.  The other one is
+ * discarded: the ssh of the first channel reports all errors.
  */
 static void
-run(char *const argv[], int fd, int output)
+run(const void *arg, int fd)
 {
-	int null = open("/dev/null", O_RDWR);
-	int other = output == STDOUT_FILENO ? STDERR_FILENO : STDOUT_FILENO;
+	const struct master *m = arg;
+	bool config = m->state == MASTER_CONFIG;
+	char version_option[] = "-V", config_option[] = "-G";
+	char *argv[HOPS_WORDS + 1] = { m->asked->argv[0], config ? config_option : version_option };
+	int null = open("/dev/null", O_RDWR), i;
 
-	if (argv[0] != NULL && null != -1 && dup2(fd, output) != -1 &&
-	    dup2(null, STDIN_FILENO) != -1 && dup2(null, other) != -1) {
+	for (i = 1; config && m->asked->argv[i - 1] != NULL; i++)
+		argv[i + 1] = m->asked->argv[i];
+	/* stdin is last, because it can be ${fd}. */
+	if (argv[0] != NULL && null != -1 && dup2(config ? fd : null, STDOUT_FILENO) != -1 &&
+	    dup2(config ? null : fd, STDERR_FILENO) != -1 && dup2(null, STDIN_FILENO) != -1) {
 		os_restore_files();
 		execvp(argv[0], argv);
 	}
 	_exit(STATUS_NOTFOUND);
 }
 
-static void
-run_version(const void *arg, int fd)
-{
-	const struct hops *h = arg;
-	char option[] = "-V", *argv[] = { h->argv[0], option, NULL };
-
-	run(argv, fd, STDERR_FILENO);
-}
-
-/* The command of the hops ${arg} with -G after its first word. */
-static void
-run_config(const void *arg, int fd)
-{
-	const struct hops *h = arg;
-	char *argv[HOPS_WORDS + 1], option[] = "-G";
-	int i;
-
-	argv[0] = h->argv[0];
-	argv[1] = option;
-	for (i = 1; h->argv[i - 1] != NULL; i++)
-		argv[i + 1] = h->argv[i];
-	run(argv, fd, STDOUT_FILENO);
-}
-
+/* Ask as the state says. */
 static bool
-ask(struct master *m, void (*question)(const void *arg, int fd))
+ask(struct master *m)
 {
 	m->line_have = 0;
 	m->slot = -1;
 	m->answers = false;
-	m->child = spawn_call(m->kids, question, m->asked);
+	m->child = spawn_call(m->kids, run, m);
 	if (m->child != NULL)
 		m->in = spawn_take(m->child, STDOUT_FILENO);
 	return m->child != NULL;
@@ -124,7 +107,7 @@ master_new(const struct hops *hops, struct children *kids, int64_t now)
 	m->kids = kids;
 	m->in = m->dir.fd = -1;
 	m->until = now + ASK_MOST;
-	if (ask(m, run_version))
+	if (ask(m))
 		return m;
 	free(m);
 	return NULL;
@@ -144,16 +127,14 @@ decide(struct master *m)
 static void
 end_asking(struct master *m, int64_t now)
 {
-	bool asks = m->state == MASTER_VERSION && m->answers;
+	bool more = m->state == MASTER_VERSION && m->answers;
 
 	os_close(&m->in);
 	spawn_release(m->child, now);
 	m->child = NULL;
-	if (asks && ask(m, run_config)) {
-		m->state = MASTER_CONFIG;
-		return;
-	}
-	m->state = asks ? MASTER_NONE : decide(m);
+	m->state = more ? MASTER_CONFIG : decide(m);
+	if (more && !ask(m))
+		m->state = MASTER_NONE;
 	if (m->state == MASTER_NONE)
 		log_say(LOG_INFO, "one channel only: ssh -G does not work here");
 }
