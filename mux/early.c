@@ -20,61 +20,47 @@ early_overlaps(const struct early_list *list, uint64_t at, size_t n)
 	return false;
 }
 
-/* Add room for ${n} more bytes. */
 static bool
-enlarge(struct early *e, size_t n)
+is_followed(const struct early *e, uint64_t at)
 {
-	size_t room = e->room > 0 ? e->room : n;
-	unsigned char *bytes;
-
-	while (room < e->size + n)
-		room *= 2;
-	if (room > e->room) {
-		bytes = realloc(e->bytes, room);
-		if (bytes == NULL)
-			return false;
-		e->bytes = bytes;
-		e->room = room;
-	}
-	e->size += n;
-	return true;
+	return e != NULL && e->at + e->size == at && e->have == e->size;
 }
 
-static bool
-is_followed(const struct early *e, uint64_t at, size_t n)
+/*
+ * Return the room for ${n} bytes and for later ones: at most twice that of
+ * ${before}, which has no room for ${n}.  So all rooms together stay below four
+ * times the bytes.
+ */
+static size_t
+room_for(const struct early *before, size_t n)
 {
-	return e->at + e->size == at && e->have == e->size && e->size + n <= EARLY_MERGED;
-}
+	size_t room = 2 * before->room < EARLY_MERGED ? 2 * before->room : EARLY_MERGED;
 
-/* Return the last piece before ${at}, or NULL. */
-static struct early *
-find_before(const struct early_list *list, uint64_t at)
-{
-	struct early *before = list->last, *e;
-
-	if (before == NULL || before->at < at)
-		return before;
-	for (before = NULL, e = list->first; e->at < at; e = e->next)
-		before = e;
-	return before;
+	return n > room ? n : room;
 }
 
 struct early *
 early_add(struct early_list *list, uint64_t at, size_t n, uint32_t *pieces)
 {
-	struct early *before = find_before(list, at), *e, **next;
+	struct early **p = &list->first, *before = NULL, *e;
+	size_t room = n;
 
-	if (before != NULL && is_followed(before, at, n))
-		return enlarge(before, n) ? before : NULL;
-	e = calloc(1, sizeof(*e));
-	if (e == NULL || !enlarge(e, n)) {
-		free(e);
-		return NULL;
+	if (list->last != NULL && list->last->at < at)
+		p = &list->last;
+	for (; *p != NULL && (*p)->at < at; p = &before->next)
+		before = *p;
+	if (is_followed(before, at)) {
+		if (n <= before->room - before->size) {
+			before->size += n;
+			return before;
+		}
+		room = room_for(before, n);
 	}
-	e->at = at;
-	next = before == NULL ? &list->first : &before->next;
-	e->next = *next;
-	*next = e;
+	e = malloc(sizeof(*e) + room);
+	if (e == NULL)
+		return NULL;
+	*e = (struct early){ .next = *p, .at = at, .size = n, .room = room };
+	*p = e;
 	if (e->next == NULL)
 		list->last = e;
 	++*pieces;
@@ -89,7 +75,6 @@ early_pop(struct early_list *list, uint32_t *pieces)
 	list->first = e->next;
 	if (list->first == NULL)
 		list->last = NULL;
-	free(e->bytes);
 	free(e);
 	--*pieces;
 }

@@ -3,9 +3,9 @@
  * them.
  *
  * Slots deliver at different times, so DATA can overtake earlier DATA of its
- * stream.  A list keeps pieces of DATA in the order of their offsets.  A piece
- * that follows another one without a gap is merged with it, so small pieces
- * stay few.
+ * stream.  A list keeps pieces of DATA in the order of their offsets.  If DATA
+ * follows a piece without a gap, it is added there, or makes a piece with twice
+ * the room.  So small pieces stay few, and none moves in memory.
  */
 #ifndef MUX_EARLY_H
 #define MUX_EARLY_H
@@ -14,13 +14,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EARLY_MERGED 65536 /* bytes of a merged piece, at most */
+#define EARLY_MERGED 65536 /* room for several DATA frames, at most */
 
 struct early {
 	struct early *next;
 	uint64_t at;             /* offset of its first byte */
 	size_t size, have, room; /* bytes in all, read already, and allocated */
-	unsigned char *bytes;
+	unsigned char bytes[];
 };
 
 /* A list of zeros is empty. */

@@ -50,18 +50,26 @@ START_TEST(pieces_are_kept_in_order)
 }
 END_TEST
 
-START_TEST(a_piece_without_a_gap_is_merged_up_to_the_limit)
+START_TEST(pieces_without_gaps_stay_few)
 {
+	size_t all = 0;
+	struct early *e;
 	uint64_t at;
-	size_t i;
+	unsigned i;
 
-	for (at = 7; at < 7 + EARLY_MERGED; at++)
+	for (at = 7; at < 7 + 4 * EARLY_MERGED; at++)
 		add(at, 1);
-	ck_assert_uint_eq(pieces, 1);
-	for (i = 0; i < EARLY_MERGED; i++)
-		ck_assert_uint_eq(list.first->bytes[i], (unsigned char)(7 + i));
-	add(at, 1);
-	ck_assert_uint_eq(pieces, 2);
+	ck_assert_uint_le(pieces, 17 + 4);
+	for (at = 7, e = list.first; e != NULL; e = e->next) {
+		ck_assert_uint_eq(e->at, at);
+		ck_assert_uint_eq(e->have, e->size);
+		ck_assert_uint_le(e->room, EARLY_MERGED);
+		for (i = 0; i < e->size; i++)
+			ck_assert_uint_eq(e->bytes[i], (unsigned char)at++);
+		all += e->room;
+	}
+	ck_assert_uint_eq(at, 7 + 4 * EARLY_MERGED);
+	ck_assert_uint_le(all, 5 * EARLY_MERGED);
 	drop();
 }
 END_TEST
@@ -94,7 +102,7 @@ END_TEST
 TESTS("early")
 {
 	tcase_add_loop_test(tc, pieces_are_kept_in_order, 0, 6);
-	tcase_add_test(tc, a_piece_without_a_gap_is_merged_up_to_the_limit);
+	tcase_add_test(tc, pieces_without_gaps_stay_few);
 	tcase_add_test(tc, an_incomplete_piece_is_not_extended);
 	tcase_add_test(tc, every_overlap_is_found);
 }
