@@ -61,14 +61,6 @@ frame_get(const unsigned char *src, int bytes)
 	return n;
 }
 
-void
-frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f)
-{
-	dst[0] = (unsigned char)f->type;
-	frame_put(dst + 1, f->length, 3);
-	frame_put(dst + 4, f->stream, 4);
-}
-
 static const struct rule *
 rule_of(unsigned type)
 {
@@ -117,9 +109,9 @@ frame_fixed(const struct frame *f)
 unsigned char *
 frame_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length)
 {
-	struct frame f = { .type = type, .length = (uint32_t)length, .stream = stream };
-
-	frame_encode(dst, &f);
+	dst[0] = (unsigned char)type;
+	frame_put(dst + 1, length, 3);
+	frame_put(dst + 4, stream, 4);
 	return dst + FRAME_HEAD;
 }
 

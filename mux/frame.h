@@ -79,9 +79,6 @@ struct session {
 /* What each side sends first. */
 extern const unsigned char frame_magic[FRAME_MAGIC];
 
-/* frame_encode(dst, f): Write the head of ${f} into ${dst}. */
-void frame_encode(unsigned char dst[FRAME_HEAD], const struct frame *f);
-
 /*
  * frame_decode(f, src):
  * Read the head ${src} into ${f}.  Return NULL, or a text that names the fault.

@@ -61,7 +61,7 @@ struct stream {
 
 struct mux {
 	enum mux_role role;
-	enum mux_state state;
+	bool dead; /* the link has ended */
 	struct hello ours, theirs;
 	struct session session; /* the constant part of each SESSION that we send */
 	bool keeps;             /* the link outlives its channels */
@@ -208,17 +208,11 @@ void tail_forget(struct mux *m, const struct slot *s);
 /* mux_slot(m, n): Return slot ${n}, or NULL if it is free. */
 struct slot *mux_slot(const struct mux *m, unsigned n);
 
-/* mux_set_slot_state(m, s, state): Change the state of ${s}, and settle. */
-void mux_set_slot_state(struct mux *m, struct slot *s, enum mux_slot_state state);
-
 /* mux_breach(m, what): End the link: in ${what}, the peer broke the protocol. */
 void mux_breach(struct mux *m, const char *what);
 
 /* mux_schedule(m, s): If ${s} can send DATA or EOF, queue it as a flow. */
 void mux_schedule(struct mux *m, struct stream *s);
-
-/* mux_settle(m): The state of a slot has changed: compute that of the link. */
-void mux_settle(struct mux *m);
 
 /*
  * mux_takes_data(m, s): May DATA be sent on ${s}?  A slot that drains is used

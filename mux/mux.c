@@ -37,34 +37,6 @@ mux_slot(const struct mux *m, unsigned slot)
 	return slot < MUX_SLOTS ? m->slot[slot] : NULL;
 }
 
-void
-mux_settle(struct mux *m)
-{
-	static const enum mux_state states[] = { [MUX_SLOT_FREE] = MUX_DOWN,
-		[MUX_SLOT_STARTING] = MUX_STARTING,
-		[MUX_SLOT_GREETING] = MUX_GREETING,
-		[MUX_SLOT_UP] = MUX_UP,
-		[MUX_SLOT_CLOSING] = MUX_DOWN,
-		[MUX_SLOT_DOWN] = MUX_DOWN };
-	enum mux_state all = MUX_DOWN, one;
-	unsigned i;
-
-	for (i = 0; i < MUX_SLOTS; i++) {
-		one = m->slot[i] == NULL ? MUX_DOWN : states[m->slot[i]->state];
-		if (one != MUX_DOWN && (all == MUX_DOWN || one > all))
-			all = one;
-	}
-	if (m->state != MUX_DEAD)
-		m->state = all;
-}
-
-void
-mux_set_slot_state(struct mux *m, struct slot *s, enum mux_slot_state state)
-{
-	s->state = state;
-	mux_settle(m);
-}
-
 bool
 mux_takes_data(const struct mux *m, const struct slot *s)
 {
@@ -151,7 +123,7 @@ retained(const struct mux *m, bool all)
 
 	for (i = 0; i < m->slots; i++)
 		if (m->slot[i] != NULL && (all || m->slot[i]->state == MUX_SLOT_UP))
-			n += retain_kept(&m->slot[i]->retain);
+			n += m->slot[i]->retain.end - m->slot[i]->retain.acked;
 	return n;
 }
 
@@ -179,7 +151,7 @@ static bool
 has_room(const struct mux *m, const struct slot *s)
 {
 	return cc_room(&s->cc, m->now) > 0 && retained(m, true) < RETAINED_BULK &&
-	       retain_kept(&s->retain) * count_up(m) < RETAINED_BULK;
+	       (s->retain.end - s->retain.acked) * count_up(m) < RETAINED_BULK;
 }
 
 /* ---- the end of the link ---- */
@@ -206,7 +178,7 @@ die(struct mux *m, uint16_t code, const char *why)
 {
 	uint32_t i;
 
-	m->state = MUX_DEAD;
+	m->dead = true;
 	m->code = code;
 	if (why != m->why)
 		snprintf(m->why, sizeof(m->why), "%s", why);
@@ -233,7 +205,7 @@ mux_end(struct mux *m, uint16_t code, const char *why)
 {
 	unsigned i;
 
-	if (m->state != MUX_DEAD)
+	if (!m->dead)
 		die(m, code, why);
 	for (i = 0; i < m->slots; i++)
 		if (m->slot[i] != NULL)
@@ -256,7 +228,7 @@ mux_bye(struct mux *m, uint16_t code, const char *why)
 {
 	unsigned i;
 
-	if (m->state == MUX_DEAD)
+	if (m->dead)
 		return;
 	for (i = 0; i < m->slots; i++) {
 		if (m->slot[i] == NULL)
@@ -276,7 +248,7 @@ mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why)
 
 	if (s == NULL)
 		return;
-	if (m->state == MUX_DEAD)
+	if (m->dead)
 		drop_output(s);
 	else if (m->keeps)
 		tail_lose(m, s, code, why);
@@ -302,7 +274,7 @@ mux_open(struct mux *m, const char *target)
 	struct stream *s;
 	unsigned k;
 
-	if (m->state != MUX_UP || m->n >= m->size || strlen(target) > FRAME_TARGET ||
+	if (mux_state(m) != MUX_UP || m->n >= m->size || strlen(target) > FRAME_TARGET ||
 	    m->rx_reserved + window > m->ours.memory)
 		return NULL;
 	for (i = 0; m->table[at = (m->next_id + i) % m->size] != NULL; i++)
@@ -471,7 +443,7 @@ put_turn(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 static bool
 hello_is_due(const struct mux *m, const struct slot *s)
 {
-	return s->due_hello && s->state != MUX_SLOT_DOWN && m->state != MUX_DEAD &&
+	return s->due_hello && s->state != MUX_SLOT_DOWN && !m->dead &&
 	       !(m->wait_peer_first && s->state == MUX_SLOT_STARTING);
 }
 
@@ -588,13 +560,13 @@ produce(struct mux *m, struct slot *s, size_t most)
 
 	if (s->state == MUX_SLOT_UP && retained(m, false) >= RETAINED_MOST)
 		mux_breach(m, "it acknowledges nothing");
-	if (m->state == MUX_DEAD ? !s->due_bye : s->state != MUX_SLOT_UP)
+	if (m->dead ? !s->due_bye : s->state != MUX_SLOT_UP)
 		return;
 	dst = retain_room(&s->retain, MUX_PULL, &room);
 	s->room_at = dst != NULL ? 0 : m->now + ROOM_WAIT;
 	if (dst == NULL)
 		return;
-	if (m->state == MUX_DEAD) {
+	if (m->dead) {
 		s->due_bye = false;
 		n = frame_put_words(dst, FRAME_BYE, 0, m->code, m->why);
 	} else {
@@ -618,7 +590,7 @@ mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, i
 	*p = s->start + s->start_next;
 	if (s->start_next < s->start_end)
 		return s->start_end - s->start_next;
-	if (s->state != MUX_SLOT_UP && m->state != MUX_DEAD)
+	if (s->state != MUX_SLOT_UP && !m->dead)
 		return 0;
 	*p = retain_next(&s->retain, &n);
 	if (n > 0)
@@ -676,7 +648,7 @@ mux_has_output(const struct mux *m, unsigned slot)
 		return true;
 	if (s->retain.next == s->retain.end && m->now < s->room_at)
 		return false;
-	if (m->state == MUX_DEAD)
+	if (m->dead)
 		return s->due_bye || s->retain.next < s->retain.end;
 	if (s->state != MUX_SLOT_UP)
 		return false;
@@ -760,7 +732,7 @@ mux_tick(struct mux *m, int64_t now)
 	unsigned i;
 
 	m->now = now;
-	for (i = 0; i < m->slots && m->state != MUX_DEAD; i++)
+	for (i = 0; i < m->slots && !m->dead; i++)
 		if (m->slot[i] != NULL)
 			tick_slot(m, m->slot[i]);
 	tail_check(m);
@@ -773,7 +745,7 @@ mux_deadline(const struct mux *m)
 	const struct slot *s;
 	unsigned i;
 
-	for (i = 0; i < m->slots && m->state != MUX_DEAD; i++) {
+	for (i = 0; i < m->slots && !m->dead; i++) {
 		s = m->slot[i];
 		if (s == NULL)
 			continue;
@@ -787,7 +759,7 @@ mux_deadline(const struct mux *m)
 		if (m->flows[1].first != NULL || s->flows[1].first != NULL || tail_has_piece(m, s))
 			next = at < next ? at : next;
 	}
-	if (m->state != MUX_UP)
+	if (mux_state(m) != MUX_UP)
 		return next;
 	at = m->role == MUX_FAR ? limited_due_at(m) : m->peer_limited_until;
 	return at > m->now && at < next ? at : next;
@@ -876,7 +848,6 @@ mux_attach(struct mux *m, unsigned slot, bool skip_magic, int64_t now)
 		m->generation[slot]++;
 	slot_attach(s, m->role == MUX_FAR, skip_magic, now);
 	tail_forget(m, s);
-	mux_settle(m);
 }
 
 int
@@ -896,7 +867,7 @@ mux_add_slot(struct mux *m, int64_t now)
 	struct slot *s;
 	unsigned i;
 
-	if (m->role != MUX_NEAR || m->state != MUX_UP)
+	if (m->role != MUX_NEAR || mux_state(m) != MUX_UP)
 		return -1;
 	for (i = 0; i < m->slots && m->slot[i] != NULL; i++)
 		;
@@ -911,8 +882,8 @@ mux_add_slot(struct mux *m, int64_t now)
 int
 mux_claimed_slot(const struct mux *m, const struct session *session)
 {
-	if (!m->keeps || m->state == MUX_DEAD || session->kind != SESSION_JOIN ||
-	    session->slot >= m->slots || session->generation <= m->generation[session->slot] ||
+	if (!m->keeps || m->dead || session->kind != SESSION_JOIN || session->slot >= m->slots ||
+	    session->generation <= m->generation[session->slot] ||
 	    memcmp(session->id, m->session.id, FRAME_SESSION_ID) != 0)
 		return -1;
 	return session->slot;
@@ -977,7 +948,21 @@ mux_role(const struct mux *m)
 enum mux_state
 mux_state(const struct mux *m)
 {
-	return m->state;
+	static const enum mux_state states[] = { [MUX_SLOT_FREE] = MUX_DOWN,
+		[MUX_SLOT_STARTING] = MUX_STARTING,
+		[MUX_SLOT_GREETING] = MUX_GREETING,
+		[MUX_SLOT_UP] = MUX_UP,
+		[MUX_SLOT_CLOSING] = MUX_DOWN,
+		[MUX_SLOT_DOWN] = MUX_DOWN };
+	enum mux_state all = MUX_DOWN, one;
+	unsigned i;
+
+	for (i = 0; i < m->slots && !m->dead; i++) {
+		one = m->slot[i] == NULL ? MUX_DOWN : states[m->slot[i]->state];
+		if (one != MUX_DOWN && (all == MUX_DOWN || one > all))
+			all = one;
+	}
+	return m->dead ? MUX_DEAD : all;
 }
 
 uint16_t

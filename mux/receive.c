@@ -75,7 +75,7 @@ come_up(struct mux *m, struct slot *s)
 	s->read = s->greeting.length;
 	if (!is_other_side(m) || !take_limits(m))
 		return;
-	mux_set_slot_state(m, s, MUX_SLOT_UP);
+	s->state = MUX_SLOT_UP;
 	s->unacked_at = m->now;
 	m->keeps = m->session.kind == SESSION_NEW && theirs->kind == SESSION_NEW;
 	if (m->keeps && theirs->slots > 1)
@@ -93,7 +93,7 @@ come_up(struct mux *m, struct slot *s)
 static void
 fail_join(struct mux *m, struct slot *s, uint16_t code, const char *why)
 {
-	if (m->state == MUX_UP)
+	if (mux_state(m) == MUX_UP)
 		tail_lose(m, s, code, why);
 	else
 		mux_end(m, code, why);
@@ -117,8 +117,7 @@ continue_link(struct mux *m, struct slot *s)
 		m->generation[s->number] = theirs->generation;
 	cc_restart(&s->cc, theirs->count, mux_rtt(m), m->now);
 	retain_rewind(&s->retain, theirs->count);
-	retain_acked(&s->retain, theirs->count);
-	mux_set_slot_state(m, s, MUX_SLOT_UP);
+	s->state = MUX_SLOT_UP;
 }
 
 static void
@@ -126,7 +125,7 @@ fail_start(struct mux *m, struct slot *s)
 {
 	const struct greeting *g = &s->greeting;
 
-	if (s->joins && m->state == MUX_UP) {
+	if (s->joins && mux_state(m) == MUX_UP) {
 		tail_lose(m, s, g->code, g->why);
 		return;
 	}
@@ -149,7 +148,7 @@ feed_greeting(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 		break;
 	case GREETING_HELLO:
 	case GREETING_SESSION:
-		mux_set_slot_state(m, s, MUX_SLOT_GREETING);
+		s->state = MUX_SLOT_GREETING;
 		break;
 	case GREETING_FAILED:
 		fail_start(m, s);
@@ -435,7 +434,7 @@ feed_tail(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 	const unsigned char *end = p + n;
 
 	s->feeding = true;
-	while (p < end && m->state != MUX_DEAD)
+	while (p < end && !m->dead)
 		p += feed_frames(m, s, p, (size_t)(end - p));
 	s->feeding = false;
 }
@@ -454,7 +453,7 @@ mux_feed(struct mux *m, unsigned slot, const void *p, size_t n, int64_t now)
 		s->pinged_at = 0;
 	}
 	s->feeding = true;
-	while (at < end && m->state != MUX_DEAD && s->state != MUX_SLOT_DOWN) {
+	while (at < end && !m->dead && s->state != MUX_SLOT_DOWN) {
 		if (s->state == MUX_SLOT_UP)
 			at += feed_frames(m, s, at, (size_t)(end - at));
 		else

@@ -49,12 +49,6 @@ retain_start(struct retain *r, uint64_t at)
 	r->acked = r->next = r->end = at;
 }
 
-uint64_t
-retain_kept(const struct retain *r)
-{
-	return r->end - r->acked;
-}
-
 static struct piece *
 add_piece(struct retain *r)
 {
@@ -133,4 +127,5 @@ void
 retain_rewind(struct retain *r, uint64_t at)
 {
 	r->next = at;
+	retain_acked(r, at);
 }

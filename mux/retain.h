@@ -26,9 +26,6 @@ struct retain {
 /* retain_start(r, at): Free all bytes and continue at position ${at}. */
 void retain_start(struct retain *r, uint64_t at);
 
-/* retain_kept(r): Return how many bytes are kept. */
-uint64_t retain_kept(const struct retain *r);
-
 /*
  * retain_room(r, least, room), retain_add(r, n):
  * Return where the next bytes are to be written, or NULL if the memory runs
@@ -51,7 +48,7 @@ void retain_wrote(struct retain *r, size_t n);
  * Drop the bytes before ${at}.  All of them were written.
  *
  * retain_rewind(r, at):
- * Write again from ${at}, which must be kept.
+ * The same, and write again from ${at}, which must be kept.
  */
 void retain_acked(struct retain *r, uint64_t at);
 void retain_rewind(struct retain *r, uint64_t at);

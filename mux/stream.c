@@ -103,7 +103,7 @@ leave_table(struct stream *s)
 
 	if (!s->close_sent || !s->close_read || s->gone)
 		return;
-	if (m->slots > 1 && !s->free_seen && m->state != MUX_DEAD) {
+	if (m->slots > 1 && !s->free_seen && !m->dead) {
 		s->due_free = m->role == MUX_FAR;
 		if (s->due_free)
 			stream_need_control(s);
@@ -403,8 +403,7 @@ stream_room(const struct stream *s)
 		most = TX_ONE;
 	if (most > s->tx_window)
 		most = s->tx_window;
-	return s->mux->state != MUX_DEAD && !s->close_read && s->tx.used < most ? most - s->tx.used
-										: 0;
+	return !s->mux->dead && !s->close_read && s->tx.used < most ? most - s->tx.used : 0;
 }
 
 void

@@ -55,7 +55,6 @@ retire(struct mux *m, struct slot *x)
 	m->read_before += x->read;
 	m->slot[x->number] = NULL;
 	slot_free(x);
-	mux_settle(m);
 }
 
 static void
@@ -111,7 +110,6 @@ tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 	s->state = MUX_SLOT_DOWN;
 	repeat_lost(m, s);
 	release_flows(s);
-	mux_settle(m);
 }
 
 /* ---- a slot that is drained ---- */
@@ -314,7 +312,6 @@ tail_on_lost(struct mux *m, const struct slot *s)
 	tail_lose(m, x, MUX_RESET, "the other side has lost this channel");
 	x->lost_read = true;
 	retain_rewind(&x->retain, count);
-	retain_acked(&x->retain, count);
 	return NULL;
 }
 

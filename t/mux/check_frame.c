@@ -14,9 +14,7 @@ static struct frame f;
 static const char *
 decoded(unsigned type, uint32_t length, uint32_t stream)
 {
-	struct frame g = { .type = type, .length = length, .stream = stream };
-
-	frame_encode(head, &g);
+	frame_put_head(head, type, stream, length);
 	memset(&f, 0xee, sizeof(f));
 	return frame_decode(&f, head);
 }
@@ -52,9 +50,7 @@ static const struct {
 
 START_TEST(a_head_is_big_endian_field_by_field)
 {
-	struct frame g = { .type = 0xab, .length = 0x123456, .stream = 0x89abcdef };
-
-	frame_encode(head, &g);
+	frame_put_head(head, 0xab, 0x89abcdef, 0x123456);
 	ck_assert_mem_eq(head, "\xab\x12\x34\x56\x89\xab\xcd\xef", FRAME_HEAD);
 }
 END_TEST
@@ -358,7 +354,7 @@ encoded(unsigned char *dst, unsigned type)
 		g.length = 4;
 		break;
 	}
-	frame_encode(dst, &g);
+	frame_put_head(dst, g.type, g.stream, g.length);
 	return FRAME_HEAD + g.length;
 }
 

@@ -19,10 +19,9 @@ put(const void *p, size_t n)
 static void
 put_frame(unsigned type, const void *body, size_t n)
 {
-	struct frame f = { .type = type, .length = (uint32_t)n };
 	unsigned char head[FRAME_HEAD];
 
-	frame_encode(head, &f);
+	frame_put_head(head, type, 0, n);
 	put(head, sizeof(head));
 	put(body, n);
 }

@@ -20,10 +20,9 @@ put(const void *p, size_t n)
 static inline void
 put_frame(unsigned type, uint32_t stream, const void *body, size_t n)
 {
-	struct frame f = { .type = type, .length = (uint32_t)n, .stream = stream };
 	unsigned char head[FRAME_HEAD];
 
-	frame_encode(head, &f);
+	frame_put_head(head, type, stream, n);
 	put(head, sizeof(head));
 	put(body, n);
 }
