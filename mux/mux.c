@@ -462,14 +462,6 @@ put_start(struct mux *m, struct slot *s)
 	slot_put_start(s, &m->ours, &session, m->now);
 }
 
-static size_t
-put_limited(struct mux *m, unsigned char *dst)
-{
-	m->limited_sent_at = m->now;
-	return frame_put_number(
-	    dst, FRAME_LIMITED, 0, (uint64_t)(m->now - limited_at(m)) / 1000, 4);
-}
-
 /*
  * If no more bytes may be retained, only BYE, ACK, LOST, DRAIN and TAIL are
  * sent.  Without ACKs, two sides that wait for each other's ACKs would wait
@@ -493,13 +485,17 @@ put_urgent(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 {
 	size_t least = put_least(m, s, dst), n = least;
 	struct stream *t;
+	uint64_t waited;
 
 	if (s->due_ping)
 		n += frame_put_bare(dst + n, FRAME_PING, 0);
 	s->due_ping = false;
 	n += slot_put_ack_every(s, dst + n);
-	if (limited_due_at(m) <= m->now)
-		n += put_limited(m, dst + n);
+	if (limited_due_at(m) <= m->now) {
+		waited = (uint64_t)(m->now - limited_at(m)) / 1000;
+		n += frame_put_number(dst + n, FRAME_LIMITED, 0, waited, 4);
+		m->limited_sent_at = m->now;
+	}
 	while (s->control.first != NULL && room - n >= MUX_PULL / 2) {
 		t = queue_pop(&s->control);
 		n += stream_put_control(t, dst + n);

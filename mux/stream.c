@@ -121,6 +121,13 @@ stream_mark_dirty(struct stream *s)
 		queue_append(&s->mux->dirty, &s->dirty);
 }
 
+/* Has this side sent CLOSE, or will it? */
+static bool
+closes(const struct stream *s)
+{
+	return s->close_sent || s->due_close;
+}
+
 /* The peer may send nothing more: free what its window and CREDIT reserve. */
 static void
 forget_window(struct stream *s)
@@ -174,7 +181,7 @@ drop_rx(struct stream *s)
 static void
 close_if_ended(struct stream *s)
 {
-	if (!s->eof_sent || !s->eof_read || s->rx.used > 0 || s->close_sent || s->due_close)
+	if (!s->eof_sent || !s->eof_read || s->rx.used > 0 || closes(s))
 		return;
 	s->close_code = s->lost ? MUX_RESET : MUX_END;
 	s->due_close = true;
@@ -211,7 +218,7 @@ on_close(struct stream *s)
 		set_code(s, s->code_seen);
 	if (ended) {
 		close_if_ended(s);
-	} else if (!s->close_sent && !s->due_close) {
+	} else if (!closes(s)) {
 		s->close_code = s->code;
 		s->due_close = true;
 		stream_need_control(s);
@@ -226,7 +233,7 @@ take_ends(struct stream *s)
 	if (s->rx_count != s->rx_final)
 		return;
 	stream_mark_dirty(s);
-	if (s->eof_seen && !s->eof_read && !s->close_sent && !s->due_close)
+	if (s->eof_seen && !s->eof_read && !closes(s))
 		on_eof(s);
 	if (s->close_seen && !s->close_read)
 		on_close(s);
@@ -255,7 +262,7 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 {
 	size_t n = strlen(words);
 
-	if (s->close_sent || s->due_close)
+	if (closes(s))
 		return;
 	forget_window(s);
 	drop_rx(s);
@@ -343,7 +350,7 @@ take_credit(struct stream *s)
 void
 stream_consumed(struct stream *s, size_t n)
 {
-	if (s->close_sent || s->due_close || (s->close_read && !s->eof_read)) {
+	if (closes(s) || (s->close_read && !s->eof_read)) {
 		s->mux->rx_reserved -= n;
 		return;
 	}
@@ -366,7 +373,7 @@ stream_consumed(struct stream *s, size_t n)
 void
 stream_show_progress(struct stream *s)
 {
-	if (s->close_read || s->close_sent || s->due_close || s->stop_sent)
+	if (s->close_read || closes(s) || s->stop_sent)
 		return;
 	if (s->consumed == 0) { /* CREDIT of 0 does not exist */
 		s->consumed = 1;
@@ -426,7 +433,7 @@ void
 stream_stop(struct stream *s)
 {
 	stream_discard(s);
-	if (s->stop_sent || s->eof_read || s->close_sent || s->due_close)
+	if (s->stop_sent || s->eof_read || closes(s))
 		return;
 	s->stop_sent = s->due_stop = true;
 	stream_need_control(s);
@@ -507,7 +514,7 @@ stream_is_closed(const struct stream *s)
 bool
 stream_is_reset(const struct stream *s)
 {
-	return s->close_read || s->due_close || s->close_sent;
+	return s->close_read || closes(s);
 }
 
 bool
@@ -566,15 +573,13 @@ stream_move(struct mux *m, struct slot *from, struct slot *to)
 bool
 stream_can_send_data(const struct stream *s)
 {
-	return s->tx_window > 0 && s->tx.used > 0 && !s->stop_read && !s->eof_sent &&
-	       !s->close_sent && !s->due_close;
+	return s->tx_window > 0 && s->tx.used > 0 && !s->stop_read && !s->eof_sent && !closes(s);
 }
 
 bool
 stream_eof_is_due(const struct stream *s)
 {
-	return !s->eof_sent && !s->close_sent && !s->due_close &&
-	       (s->stop_read || (s->shutdown && s->tx.used == 0));
+	return !s->eof_sent && !closes(s) && (s->stop_read || (s->shutdown && s->tx.used == 0));
 }
 
 static size_t
@@ -638,7 +643,7 @@ put_free(struct stream *s, unsigned char *dst)
 size_t
 stream_put_control(struct stream *s, unsigned char *dst)
 {
-	bool open = !s->close_sent && !s->due_close;
+	bool open = !closes(s);
 	size_t n = 0;
 
 	if (s->due_open)
@@ -758,7 +763,7 @@ check_data(const struct stream *s, const struct slot *slot, uint64_t at)
 {
 	uint64_t limit = s->rx_begun + s->rx_window;
 
-	if (s->close_sent || s->due_close)
+	if (closes(s))
 		return NULL; /* the peer has not read our CLOSE yet */
 	if (slot->left > s->rx_window || at > limit || slot->left > limit - at)
 		return "DATA beyond the window";
@@ -783,7 +788,7 @@ stream_start_data(struct stream *s, struct slot *slot)
 	if (plain)
 		s->rx_plain += n;
 	s->rx_begun += n;
-	if (s->close_sent || s->due_close) {
+	if (closes(s)) {
 		skip(s, n);
 		return NULL;
 	}
@@ -960,7 +965,7 @@ take_frame(struct stream *s, const struct slot *slot)
 			return wrong;
 		break;
 	default:
-		if (s->close_sent || s->due_close)
+		if (closes(s))
 			return NULL; /* the peer has not read our CLOSE yet */
 		return on_open_stream(s, slot);
 	}
