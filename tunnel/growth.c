@@ -153,8 +153,5 @@ growth_deadline(const struct growth *g)
 void
 growth_reset(struct growth *g)
 {
-	int64_t pause_until = g->pause_until;
-
 	memset(g, 0, sizeof(*g));
-	g->pause_until = pause_until;
 }

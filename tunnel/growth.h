@@ -56,7 +56,8 @@ struct growth_facts {
  *
  * growth_deadline(g): when growth_step is due at the latest.
  *
- * growth_reset(g): the link starts again, with one channel.
+ * growth_reset(g): the link starts again, with one channel.  Its line can be
+ * another one, so the last failure does not count.
  */
 unsigned growth_step(struct growth *g, const struct growth_facts *f, int64_t now);
 int64_t growth_deadline(const struct growth *g);

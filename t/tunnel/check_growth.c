@@ -86,6 +86,9 @@ START_TEST(gives_up_if_none_comes_up)
 	ck_assert_uint_eq(run(200), 2);
 	growth_reset(&g);
 	ck_assert_uint_eq(run(10), 2);
+	ck_assert_uint_eq(run(10), 1);
+	growth_reset(&g); /* the line was lost: the next one can be another */
+	ck_assert_uint_eq(run(10), 2);
 }
 END_TEST
 
