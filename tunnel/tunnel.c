@@ -475,11 +475,25 @@ watch_magic(struct tunnel *t, struct pollset *ps)
 	pollset_until(ps, t->magic_at);
 }
 
+/*
+ * INT64_MAX: there is no limit.  A person may be answering the questions of ssh,
+ * for which each sshd has a limit of its own.
+ */
+static int64_t
+start_until(const struct tunnel *t)
+{
+	if (t->config.probing || (t->connects > 0 && !t->attended))
+		return t->started_at + START_MOST;
+	if (t->connects == 0 || t->reached_at == 0)
+		return INT64_MAX;
+	return t->reached_at + START_MOST;
+}
+
 static void
 watch_start(struct tunnel *t, struct pollset *ps)
 {
 	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
-	int64_t give_up_at = t->started_at + START_MOST;
+	int64_t give_up_at = start_until(t);
 
 	if (facts->answered && t->reached_at == 0) {
 		t->reached_at = ps->now;
@@ -498,7 +512,7 @@ watch_start(struct tunnel *t, struct pollset *ps)
 	case BOOTSTRAP_FAILED:
 		break;
 	}
-	if ((t->connects == 0 && !t->config.probing) || mux_state(t->mux) == MUX_DEAD)
+	if (mux_state(t->mux) == MUX_DEAD)
 		return;
 	if (ps->now >= give_up_at)
 		mux_lost(t->mux, channels_first_slot(t->channels), MUX_TIMEOUT,

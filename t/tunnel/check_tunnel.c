@@ -17,7 +17,8 @@ static struct children kids;
 #define NEAR 300000         /* what a slow machine adds to a time */
 
 static struct pollset ps;
-static struct hops hops;
+static struct hops hops, unattended;
+static const char *rsh = "ssh";
 static int64_t shift; /* added to our clock, in us */
 static char why[512];
 
@@ -89,7 +90,7 @@ static void
 begin(const char *names, const char *script)
 {
 	static char *words[8], text[200];
-	struct hops_config hops_config = { .hops = words, .rsh = "ssh", .self = "", .jump_options = "" };
+	struct hops_config hops_config = { .hops = words, .rsh = rsh, .self = "", .jump_options = "" };
 	int n = 0;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -570,6 +571,29 @@ START_TEST(a_later_start_has_two_minutes)
 }
 END_TEST
 
+/* Its limit is that of sshd.  Each hop can ask for a second factor. */
+START_TEST(a_login_of_a_person_has_all_the_time)
+{
+	rsh = "/bin/sh ./far";
+	config.unattended = &unattended;
+	begin("login", LIVES_UNTIL_CUT);
+	unattended = hops;
+	up();
+	cut_line();
+	far_is("echo 'me@login: Permission denied (password).' >&2; exit 255");
+	shift += 2000000;
+	TURN_UNTIL(tunnel_awaits_login(t));
+	far_is(SILENT);
+	tunnel_login(t, ps.now);
+	TURN_UNTIL(tunnel_state(t) == TUNNEL_STARTING && runs());
+	shift += 500000000;
+	turn();
+	ck_assert_int_eq(tunnel_state(t), TUNNEL_STARTING);
+	tunnel_stop(t, 0);
+	over(0);
+}
+END_TEST
+
 START_TEST(after_a_sleep_it_reconnects_at_once)
 {
 	begin("login", LIVES_UNTIL_CUT);
@@ -805,6 +829,7 @@ TESTS("tunnel")
 	tcase_add_test(tc, a_connection_shortens_the_pause);
 	tcase_add_test(tc, a_lost_link_that_was_up_for_long_reconnects_at_once);
 	tcase_add_test(tc, a_later_start_has_two_minutes);
+	tcase_add_test(tc, a_login_of_a_person_has_all_the_time);
 	tcase_add_test(tc, after_a_sleep_it_reconnects_at_once);
 	tcase_add_test(tc, many_reconnects_leave_nothing_behind);
 	tcase_add_test(tc, a_one_shot_tunnel_does_not_reconnect);
