@@ -38,7 +38,7 @@ struct keeper {
 	unsigned char id[MUX_SESSION];
 	uint32_t seconds;
 	char dir[DIR_SIZE];
-	bool placed;  /* dir exists, and the socket in it */
+	bool placed;  /* dir was made */
 	int fd, slot; /* receives claims */
 	struct {
 		int fd, slot; /* to the process that waits; -1: none */
@@ -84,24 +84,15 @@ static bool
 make_place(struct keeper *k)
 {
 	struct sockaddr_un sa;
-	int saved;
 
 	k->fd = new_socket();
 	if (k->fd == -1 || !os_random(k->id, sizeof(k->id)))
 		return false;
 	tree_name(k->dir, sizeof(k->dir), PARENT "/" PREFIX, k->id);
 	/* A directory that exists is not used: another user may have made it. */
-	if (mkdir(k->dir, 0700) == -1)
-		return false;
+	k->placed = mkdir(k->dir, 0700) == 0;
 	sa = address_of(k->dir);
-	if (bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0) {
-		k->placed = true;
-		return true;
-	}
-	saved = errno;
-	remove_place(k->dir);
-	errno = saved;
-	return false;
+	return k->placed && bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0;
 }
 
 /* ---- the process that waits ---- */
@@ -196,7 +187,7 @@ new_keeper(uint32_t seconds)
 static int
 divide(void)
 {
-	int fd[2], saved;
+	int fd[2];
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == -1)
@@ -206,14 +197,12 @@ divide(void)
 		close(fd[1]);
 		be_waiter(fd[0], pid);
 	}
-	saved = errno;
-	close(fd[0]);
+	os_close(&fd[0]);
 	if (pid == 0) {
 		setsid();
 		return fd[1];
 	}
-	close(fd[1]);
-	errno = saved;
+	os_close(&fd[1]);
 	return -1;
 }
 
@@ -431,7 +420,7 @@ send_claim(const char *dir, const struct keeper_claim *c, int64_t until)
 {
 	const int fds[FDS] = { c->in, c->out, c->err, c->waiter };
 	struct sockaddr_un sa = address_of(dir);
-	int fd = new_socket(), saved;
+	int fd = new_socket();
 	ssize_t n = -1;
 
 	if (fd == -1)
@@ -440,9 +429,7 @@ send_claim(const char *dir, const struct keeper_claim *c, int64_t until)
 		do
 			n = os_send_fds(fd, c->greeting, c->n, fds, FDS);
 		while (n == -1 && is_full(errno) && pause_once(until));
-	saved = errno;
 	os_close(&fd);
-	errno = saved;
 	return n == -1 ? -1 : 0;
 }
 
