@@ -383,19 +383,21 @@ def test_stop_behind_a_long_queue(tunnel, far, hosts, echo, mark, tmp):
     """Goal: after a reconnect over a slower line, many bytes are sent again.  A
     stop waits while they move, until the far side has read BYE.  A second signal
     ends the wait."""
-    rate = tmp + '/rate'
+    rates = {'narrow': '0.3', 'narrower': '0.1'}    # Mbit/s
     with open(hosts.dir + '/config') as f:
         config = f.read()
-    write(tmp + '/config', 'Host narrow\n    ProxyCommand %s -S %s/line.py 100 $(cat %s) %s - '
-          '127.0.0.1:%d\n%s' % (sys.executable, rig.HERE, rate, rig.RELAY, hosts.ports['login'],
-                                config), 0o600)
+    write(tmp + '/config', 'Host %s\n    ProxyCommand %s -S %s/line.py 100 $(cat %s/%%n) %s - '
+          '127.0.0.1:%d\n%s' % (' '.join(rates), sys.executable, rig.HERE, tmp, rig.RELAY,
+                                hosts.ports['login'], config), 0o600)
     far.env['RELAY_SSH'] = 'ssh -F %s/config' % tmp
-    write(rate, '8')
-    links = [tunnel('-j', '1', '-k', keep, '-L', '127.0.0.1:0:' + echo.address, 'narrow')
-             for keep in ('3600', '60')]
+    for host in rates:
+        write(tmp + '/' + host, '8')
+    links = [tunnel('-j', '1', '-k', keep, '-L', '127.0.0.1:0:' + echo.address, host)
+             for keep, host in zip(('3600', '60'), rates)]
     bulks = [Bulk(r.address, 1 << 30, 1) for r in links]
     wait_for(lambda: all(b.got > 500000 for b in bulks), 40)
-    write(rate, '0.3')
+    for host, rate in rates.items():
+        write(tmp + '/' + host, rate)
     lines = [pid for pid, line in rig.marked(mark).items() if line.startswith(sys.executable)]
     for pid in lines:
         os.kill(pid, signal.SIGSTOP)
