@@ -82,12 +82,32 @@ static void
 set_cwnd(struct cc *c, uint64_t bytes)
 {
 	bytes = bytes < CWND_MIN ? CWND_MIN : bytes > CWND_MAX ? CWND_MAX : bytes;
+	if (bytes != c->cwnd_goal)
+		c->round_rtt = 0;
 	c->cwnd_goal = bytes;
 	if (c->cwnd > bytes || c->cwnd == 0)
 		c->cwnd = bytes;
 	c->round_start = c->sent;
 	c->samples = 0;
-	c->cwnd_used = false;
+	c->most = c->sent - c->acked;
+}
+
+/* In this round, did cwnd limit the sender? */
+static bool
+is_used(const struct cc *c)
+{
+	return c->most > c->cwnd - c->cwnd / 4;
+}
+
+/*
+ * The channel can be full before cwnd is.  A smaller cwnd shortens our queue
+ * only if it is less than what is in flight.
+ */
+static void
+fit_cwnd(struct cc *c)
+{
+	if (!is_used(c) && c->most >= c->cwnd / 4 && c->most >= CWND_MIN)
+		c->cwnd = c->most;
 }
 
 /* ${bytes} in flight gave the round trip ${made}.  Return those for ${rtt}. */
@@ -141,8 +161,8 @@ cc_sent(struct cc *c, size_t n, int64_t now)
 
 	c->sent += n;
 	pace(c, n, now);
-	if (c->sent - c->acked > c->cwnd - c->cwnd / 4)
-		c->cwnd_used = true;
+	if (c->sent - c->acked > c->most)
+		c->most = c->sent - c->acked;
 	if (c->marks == CC_MARKS) {
 		/* A sample that is too long harms less than a short one. */
 		c->mark[(last + CC_MARKS - 1) % CC_MARKS].end = c->sent;
@@ -173,8 +193,10 @@ increase(struct cc *c)
 static void
 decrease(struct cc *c, int64_t rtt)
 {
-	uint64_t bytes = cwnd_for(c->cwnd, c->round_rtt, rtt), least;
+	uint64_t bytes, least;
 
+	fit_cwnd(c);
+	bytes = cwnd_for(c->cwnd, c->round_rtt, rtt);
 	c->cwnd_before = c->cwnd;
 	c->rtt_before = c->round_rtt;
 	least = cwnd_for(c->cwnd, c->round_rtt, 2 * c->rtt_var);
@@ -183,7 +205,7 @@ decrease(struct cc *c, int64_t rtt)
 	if (bytes + least > c->cwnd)
 		bytes = least < c->cwnd ? c->cwnd - least : 0;
 	set_cwnd(c, bytes < c->cwnd / 2 ? c->cwnd / 2 : bytes);
-	c->expected_rtt = c->round_rtt * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
+	c->expected_rtt = c->rtt_before * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
 	c->decreased = true;
 }
 
@@ -196,15 +218,20 @@ cc_decreased(struct cc *c)
 	return decreased;
 }
 
+/* The round trip with the present cwnd may not be measured yet: no check then. */
 void
 cc_follow(struct cc *c, const struct cc *other)
 {
-	if (c->cwnd_before != 0 || c->round_rtt == 0 || c->sent == c->acked)
+	if (c->cwnd_before != 0 || c->sent == c->acked)
 		return;
-	c->cwnd_before = c->cwnd;
-	c->rtt_before = c->round_rtt;
+	if (c->round_rtt != 0) {
+		fit_cwnd(c);
+		c->cwnd_before = c->cwnd;
+		c->rtt_before = c->round_rtt;
+	}
 	set_cwnd(c, cwnd_for(c->cwnd, (int64_t)other->cwnd_before, (int64_t)other->cwnd));
-	c->expected_rtt = c->rtt_before * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
+	if (c->cwnd_before != 0)
+		c->expected_rtt = c->rtt_before * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
 	c->rounds = 0;
 }
 
@@ -241,7 +268,7 @@ probe_is_due(const struct cc *c)
 {
 	unsigned every = c->increases < DOUBLING ? PROBE_EVERY : PROBE_FIRST;
 
-	return c->cwnd_used && (c->rounds >= every || c->rtt_fell);
+	return is_used(c) && (c->rounds >= every || c->rtt_fell);
 }
 
 /*
@@ -270,14 +297,14 @@ end_round(struct cc *c, int64_t now)
 	if (c->round_rtt < c->rtt)
 		c->rtt -= (c->rtt - c->round_rtt) / 4;
 	limit = queue_limit(c);
-	if (c->round_rtt > c->rtt + limit + limit / 2 + c->rtt_var) {
+	if (c->round_rtt > c->rtt + limit + limit / 2 + c->rtt_var && c->most >= c->cwnd / 4) {
 		decrease(c, c->rtt + limit);
 		return;
 	}
 	c->rounds++;
 	if (probe_is_due(c))
 		probe_rtt(c);
-	else if (c->cwnd_used && c->round_rtt < c->rtt + limit / 2)
+	else if (is_used(c) && c->round_rtt < c->rtt + limit / 2)
 		increase(c);
 	else
 		set_cwnd(c, c->cwnd);
@@ -325,6 +352,7 @@ cc_acked(struct cc *c, uint64_t count, int64_t delay, int64_t now)
 	if (c->cwnd < c->cwnd_goal) {
 		c->cwnd = c->cwnd_goal - c->cwnd < n ? c->cwnd_goal : c->cwnd + n;
 		c->round_start = c->sent;
+		c->most = c->sent - c->acked;
 	}
 	while (c->marks > 0 && c->mark[c->first].end < count) {
 		c->first = (c->first + 1) % CC_MARKS;

@@ -26,7 +26,7 @@ struct cc {
 	int64_t round_rtt;    /* the smallest sample of this round */
 	int64_t sample_sum;   /* of this round */
 	unsigned samples;     /* in this round */
-	bool cwnd_used;       /* in this round, cwnd limited the sender */
+	uint64_t most;        /* bytes in flight in this round, at most */
 	bool rtt_fell;        /* the last probe found a shorter line */
 	bool bulk_only;       /* no small piece was sent lately */
 	int64_t small_at;     /* of the last small piece */

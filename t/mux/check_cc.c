@@ -28,6 +28,7 @@ static int64_t unacked_at, got_at, last_ack_at;
 static int64_t waits[1 << 20];
 static size_t waits_n;
 static double free_exact;
+static uint64_t holds;    /* bytes that the channel takes; 0: no limit */
 static bool small_pieces; /* a quiet stream sends beside bulk */
 /*
  * Bytes that are sent at once are one packet, as with ssh.  It arrives when its
@@ -57,6 +58,8 @@ send_all(void)
 	size_t n, k;
 
 	while ((n = cc_room(&p, now)) > 0) {
+		if (holds > 0 && p.sent - p.acked >= holds)
+			return;
 		ck_assert_uint_lt(seg_last - seg_first, SEGS - 100);
 		n = n < cc_slice(&p) ? n : cc_slice(&p);
 		cc_sent(&p, n, now);
@@ -179,6 +182,32 @@ START_TEST(a_packet_beside_bulk_waits_less_than_10_ms)
 	run(10 * SECOND);
 	ck_assert_msg(
 	    wait99() < 10, "%g Mbit/s, %ld ms: p99 %.1f ms", rate * 8, (long)trip / 1000, wait99());
+}
+END_TEST
+
+/* While cwnd doubles, the channel is full before cwnd is. */
+START_TEST(a_full_channel_does_not_lengthen_the_line)
+{
+	start(800, 20000);
+	holds = (2 + (uint64_t)_i) * 1000000;
+	run(4 * SECOND);
+	run(10 * SECOND);
+	ck_assert_msg(p.rtt < 24000, "%ld us", (long)p.rtt);
+	ck_assert_msg(wait99() < 10, "p99 %.1f ms", wait99());
+}
+END_TEST
+
+/* cwnd grows, so the last round trip is that of a smaller cwnd. */
+START_TEST(a_decrease_of_another_channel_does_not_lengthen_the_line)
+{
+	const struct cc other = { .cwnd_before = 10, .cwnd = 9 };
+
+	start(800, 20000);
+	while (p.cwnd < 3000000)
+		run(1000);
+	cc_follow(&p, &other);
+	run(SECOND / 5);
+	ck_assert_msg(p.rtt < 24000, "%ld us", (long)p.rtt);
 }
 END_TEST
 
@@ -408,6 +437,8 @@ TESTS("cc")
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, bulk_gets_the_line, 0, 12);
 	tcase_add_loop_test(tc, a_packet_beside_bulk_waits_less_than_10_ms, 0, 12);
+	tcase_add_loop_test(tc, a_full_channel_does_not_lengthen_the_line, 0, 6);
+	tcase_add_test(tc, a_decrease_of_another_channel_does_not_lengthen_the_line);
 	tcase_add_test(tc, a_packet_beside_bulk_waits_less_than_1_ms_on_a_short_and_fast_line);
 	tcase_add_test(tc, a_short_line_holds_more_while_no_small_pieces_are_sent);
 	tcase_add_loop_test(tc, a_line_that_makes_packets_is_used, 3, 12); /* those from 20 ms on */
