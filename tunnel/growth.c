@@ -118,7 +118,8 @@ is_faster(const struct growth *g, int64_t now)
 static unsigned
 checking(struct growth *g, const struct growth_facts *f, int64_t now)
 {
-	bool valid = g->limited_at != 0 && f->up >= g->after;
+	bool flows = rate(g, GROWTH_MARKS / 2) >= g->rate_before / 2;
+	bool valid = (g->limited_at != 0 || flows) && f->up >= g->after;
 
 	if (valid && !is_faster(g, now))
 		return now < g->check_at ? f->up : give_up(g, now);

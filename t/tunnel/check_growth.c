@@ -78,6 +78,17 @@ START_TEST(gives_up_without_gain)
 }
 END_TEST
 
+/* With more channels, none is full, but the bulk is not faster. */
+START_TEST(gives_up_without_gain_although_nothing_waits)
+{
+	bulk();
+	ck_assert_uint_eq(run(10), 2);
+	come_up(2, 900);
+	f.limited_at = INT64_MAX;
+	ck_assert_uint_eq(run(10), 1);
+}
+END_TEST
+
 START_TEST(gives_up_if_none_comes_up)
 {
 	bulk();
@@ -191,6 +202,7 @@ TESTS("growth")
 {
 	tcase_add_test(tc, doubles_while_it_helps);
 	tcase_add_test(tc, gives_up_without_gain);
+	tcase_add_test(tc, gives_up_without_gain_although_nothing_waits);
 	tcase_add_test(tc, gives_up_if_none_comes_up);
 	tcase_add_test(tc, keeps_those_that_came_up);
 	tcase_add_test(tc, waits_for_a_need);
