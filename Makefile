@@ -480,6 +480,7 @@ bench: relay t/load
 	rm -f doc/bench.json doc/bench-link.json
 	t/bench --load t/load --keep doc/bench.json ./relay
 	t/bench-link --load t/load --keep doc/bench-link.json ./relay
+	t/bench-channels --ms 100 --subjects '^(ssh -L|-j [48])$$' --keep doc/bench-link.json ./relay
 	$(MAKE) doc/bench.svg
 
 doc/bench.svg: t/bench-draw t/measure.py doc/bench.json doc/bench-link.json

@@ -275,7 +275,7 @@ def test_image_of_the_bench(tmp_path):
     draw = [TOP + '/t/bench-draw', TOP + '/doc/bench.json', TOP + '/doc/bench-link.json']
     script = subprocess.run([*draw, '--commands'], stdout=subprocess.PIPE, check=True, text=True).stdout
     panels = re.findall(r'^\$data\d+ << EOD\n(.*?)^EOD', script, re.M | re.S)
-    assert len(panels) == 15 and all('relay"' in panel for panel in panels)
+    assert len(panels) == 16 and all('relay"' in panel for panel in panels)
     if shutil.which('gnuplot') is None:
         pytest.skip('skipped: no gnuplot: apt-get install gnuplot-nox')
 
