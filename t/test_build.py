@@ -71,13 +71,16 @@ def functions(text):
 
 
 def built_for(system):
-    """The code of the system's file, without the branches after #elif, and that
+    """The code of the system's file, without the branches for others, and that
     of os_posix.c if the file includes it."""
-    text = re.sub(r'^#elif .*?(?=^#endif)', '', text_of(BASE + '/os_%s.c' % system),
+    text = re.sub(r'^#elif [^!].*?(?=^#endif)', '', text_of(BASE + '/os_%s.c' % system),
                   flags=re.M | re.S)
     has = re.findall(r'^\s*#\s*define (OS_HAS_\w+)', text, re.M)
     if '#include "base/os_posix.c"' in text:
         text += text_of(BASE + '/os_posix.c')
+    text = re.sub(r'^#ifdef (OS_HAS_\w+)\n([^#]*)^#elif !defined\((OS_HAS_\w+)\)\n(.*?)^#endif$',
+                  lambda m: m[2] if m[1] in has else '' if m[3] in has else m[4],
+                  text, flags=re.M | re.S)
     text = re.sub(r'^#ifdef (OS_HAS_\w+)\n(.*?)^#else\n(.*?)^#endif$',
                   lambda m: m[2] if m[1] in has else m[3], text, flags=re.M | re.S)
     return re.sub(r'^#ifndef (OS_HAS_\w+)\n.*?^#endif$',
