@@ -50,6 +50,13 @@ port_of(struct sockaddr_storage *sa)
 					 : &((struct sockaddr_in *)(void *)sa)->sin_port;
 }
 
+static void
+close_all(struct listener *tab, int n)
+{
+	while (n-- > 0)
+		listener_close(&tab[n], 0);
+}
+
 /* Listen on ${addr} and fill ${l}.  ${bound} is ${addr} with the real port. */
 static int
 open_one(
@@ -74,15 +81,17 @@ open_one(
  * Listen on all of ${addrs}.  For port 0 the system picks the port of the first
  * address, and all others get the same port.  If ${lenient}, leave out
  * addresses of a family that this host does not have.  Return how many
- * listeners there are, or -1 with the failed address in ${*failed}.
+ * listeners there are, or -1 with the failed address in ${*failed}.  Then
+ * ${*held} is the socket of the first address, or -1.
  */
 static int
-open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *failed)
+open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *failed, int *held)
 {
 	struct sockaddr_storage *sa, bound;
 	in_port_t port = 0;
-	int i, n = 0;
+	int i, n = 0, saved;
 
+	*held = -1;
 	for (i = 0; i < addrs->n; i++) {
 		sa = &addrs->addr[i];
 		if (port != 0)
@@ -92,8 +101,13 @@ open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *faile
 				port = *port_of(&bound);
 			n++;
 		} else if (!lenient || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)) {
-			while (n > 0)
-				os_close(&tab[--n].fd);
+			saved = errno;
+			if (n > 0) {
+				*held = tab[0].fd;
+				tab[0].fd = -1;
+			}
+			close_all(tab, n);
+			errno = saved;
 			*failed = i;
 			return -1;
 		}
@@ -143,16 +157,18 @@ listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
     struct listener tab[ADDR_MAX], char *why, size_t size)
 {
 	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
-	int e, n, failed = 0, tries = PORT_TRIES;
+	int held[PORT_TRIES], e, n, failed = 0, tries = 0;
 	struct addr_list tried;
 	char name[ADDR_NAME];
 
-	/* Another program can have the port that the system picked on ::1. */
+	/* While a socket is held, the system does not pick its port again. */
 	do {
 		tried = *addrs;
-		n = open_all(&tried, lenient, tab, &failed);
+		n = open_all(&tried, lenient, tab, &failed, &held[tries]);
 		e = errno;
-	} while (n == -1 && e == EADDRINUSE && ep->port == 0 && --tries > 0);
+	} while (held[tries++] != -1 && e == EADDRINUSE && ep->port == 0 && tries < PORT_TRIES);
+	while (tries-- > 0)
+		os_close(&held[tries]);
 	if (n == -1) {
 		addr_name((struct sockaddr *)&tried.addr[failed], name);
 		snprintf(
