@@ -3308,7 +3308,8 @@ replay(enum mux_role role, const unsigned char *p, size_t n, size_t at, size_t p
 
 START_TEST(a_session_is_the_same_however_it_is_cut)
 {
-	size_t at, whole;
+	uint64_t whole;
+	size_t at;
 
 	record_session();
 	for (at = 0; at <= recorded[0]; at++) {

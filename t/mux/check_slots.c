@@ -1199,7 +1199,8 @@ START_TEST(slots_share_what_may_be_retained)
 	static unsigned char line[MUX_SLOTS][5 << 19];
 	struct mux_slot_stats one;
 	struct stream *s, *t;
-	size_t n[MUX_SLOTS], all = 0;
+	size_t n[MUX_SLOTS];
+	uint64_t all = 0;
 	unsigned k;
 	int i;
 

@@ -220,13 +220,16 @@ START_TEST(a_unix_client_is_accepted)
 }
 END_TEST
 
-/* 0: no process has the closed socket any more, 1: the user does not matter */
+/*
+ * 0: no process has the closed socket any more, 1: the user does not matter.
+ * Some kernels still report the user of such a socket; root is not told apart.
+ */
 START_TEST(a_client_that_closed_before_the_look_up_is_refused)
 {
 	struct pollfd p = { .events = POLLIN };
 	char name[ADDR_NAME];
 
-	if (!has_peer_uid())
+	if (!has_peer_uid() || (_i == 0 && geteuid() != 0))
 		return;
 	ck_assert_int_eq(listen_on("127.0.0.1:0"), 1);
 	tab[0].check_uid = _i == 0;
