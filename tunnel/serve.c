@@ -81,8 +81,7 @@ new_target(const struct serve *tab, const struct endpoint *to)
 static bool
 is_for(const struct shared_name *n, const struct endpoint *to)
 {
-	return n->target != NULL && n->target->to.port == to->port &&
-	       strcmp(n->target->to.host, to->host) == 0;
+	return n->target->to.port == to->port && strcmp(n->target->to.host, to->host) == 0;
 }
 
 /*
@@ -98,7 +97,7 @@ share_target(struct serve *tab, const struct endpoint *to, int64_t now)
 	while (i < NAMES - 1 && tab->names[i].target != NULL && !is_for(&tab->names[i], to))
 		i++;
 	name = tab->names[i];
-	if (!is_for(&name, to)) {
+	if (name.target == NULL || !is_for(&name, to)) {
 		dial_drop_target(name.target);
 		tab->names[i].target = NULL;
 		name = (struct shared_name){ .target = new_target(tab, to),
