@@ -461,6 +461,7 @@ step_dial(struct transport *t, const struct pollset *ps)
 static void
 feed(struct transport *t, size_t n, int64_t now)
 {
+	t->moved_at = now;
 	if (t->bootstrap != NULL && mux_slot_state(t->mux, t->slot) == MUX_SLOT_STARTING) {
 		bootstrap_feed(t->bootstrap, t->in, n);
 		if (bootstrap_facts(t->bootstrap)->state == BOOTSTRAP_FAILED) {
@@ -476,8 +477,6 @@ read_wire(struct transport *t, int64_t now)
 {
 	ssize_t n = read(t->wire.in, t->in, READ_SIZE);
 
-	if (n > 0)
-		t->moved_at = now;
 	if (n > 0)
 		feed(t, (size_t)n, now);
 	else if (n == 0)
