@@ -166,7 +166,7 @@ buf_fill(struct buf *b, int fd, int chunks)
 	if (room > 0)
 		v[i++] =
 		    (struct iovec){ .iov_base = b->tail->data + b->tail->end, .iov_len = room };
-	if (room < packet_max()) {
+	if (room == 0 || room < packet_max()) {
 		more = take_chunks(room > 0 ? 1 : chunks < BUF_WIDE ? chunks : BUF_WIDE);
 		if (more == NULL) {
 			errno = ENOMEM;

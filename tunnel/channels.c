@@ -246,26 +246,27 @@ channels_flush(struct channels *c, int64_t now)
 			transport_flush(c->slot[slot].transport, now);
 }
 
-bool
-channels_drained(const struct channels *c)
+static bool
+all_are(const struct channels *c, bool (*state)(const struct transport *t))
 {
 	unsigned slot;
 
 	for (slot = 0; slot < MUX_SLOTS; slot++)
-		if (channels_has(c, slot) && !transport_drained(c->slot[slot].transport))
+		if (channels_has(c, slot) && !state(c->slot[slot].transport))
 			return false;
 	return true;
 }
 
 bool
+channels_drained(const struct channels *c)
+{
+	return all_are(c, transport_drained);
+}
+
+bool
 channels_closed(const struct channels *c)
 {
-	unsigned slot;
-
-	for (slot = 0; slot < MUX_SLOTS; slot++)
-		if (channels_has(c, slot) && !transport_is_closed(c->slot[slot].transport))
-			return false;
-	return true;
+	return all_are(c, transport_is_closed);
 }
 
 int64_t

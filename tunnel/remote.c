@@ -401,7 +401,7 @@ remote_wait(struct remotes *tab, struct stream *s)
 	struct remote_waiter *w;
 
 	if (l == NULL)
-		return serve_refuse(s, MUX_UNUSABLE, "there is no such listener");
+		return serve_refuse(s, MUX_UNUSABLE, "no listener has this number");
 	w = calloc(1, sizeof(*w));
 	if (w == NULL)
 		return serve_refuse(s, MUX_NO_ROOM, "out of memory");

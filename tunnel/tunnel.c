@@ -476,8 +476,8 @@ watch_magic(struct tunnel *t, struct pollset *ps)
 }
 
 /*
- * INT64_MAX: there is no limit.  A person may be answering the questions of ssh,
- * for which each sshd has a limit of its own.
+ * INT64_MAX: no limit.  A person may be answering the questions of ssh, for which
+ * each sshd has a limit of its own.
  */
 static int64_t
 start_until(const struct tunnel *t)

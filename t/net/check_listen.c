@@ -222,7 +222,7 @@ END_TEST
 
 /*
  * 0: no process has the closed socket any more, 1: the user does not matter.
- * Some kernels still report the user of such a socket; root is not told apart.
+ * Some kernels report the user of such a socket.  relay takes its uid 0 for none.
  */
 START_TEST(a_client_that_closed_before_the_look_up_is_refused)
 {
