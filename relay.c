@@ -502,8 +502,8 @@ join(struct relay *r, struct accepted *c)
 		return;
 	if (linked)
 		log_say(LOG_NOTICE,
-		    "refused %s: the link cannot carry more than its %zu connections", c->name,
-		    r->conns.n);
+		    "refused %s: no memory, or too many connections (%zu are open); close some",
+		    c->name, r->conns.n);
 	else
 		log_say(LOG_ERROR, "refused %s: out of memory", c->name);
 	side_close(&c->side, true, MUX_RESET, "");
@@ -607,6 +607,18 @@ start_forward(struct relay *r, struct forward *f)
 	}
 }
 
+/* A forced command starts the far side, which then has no keeper. */
+static void
+report_forced(const struct relay *r)
+{
+	const struct options *o = &r->opt;
+
+	if (o->mode == MODE_TUNNEL && o->keep > 0 && r->run == NULL &&
+	    !tunnel_bootstrap(r->tunnel)->answered && mux_keeps(tunnel_mux(r->tunnel)) == 0)
+		log_say(LOG_NOTICE, "connections end with the line: a forced command on the last "
+				    "hop keeps no session");
+}
+
 /* The link of a near side came up, for the first time or again. */
 static void
 link_up(struct relay *r)
@@ -619,6 +631,8 @@ link_up(struct relay *r)
 		log_say(LOG_NOTICE, "reconnected to %s", mux_peer(tunnel_mux(r->tunnel)));
 	else
 		log_say(LOG_INFO, "connected to %s", mux_peer(tunnel_mux(r->tunnel)));
+	if (tunnel_connects(r->tunnel) == 1)
+		report_forced(r);
 	if (tunnel_resumed(r->tunnel))
 		return;
 	if (r->run != NULL && !start_run(r)) /* first: it makes the directory of @/ */

@@ -54,7 +54,7 @@ static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 #define KEEP_USUAL 3600
 #define KEEP_COMMAND 86400 /* a day */
 #define CHANNELS_USUAL 4
-#define KEEP_NEEDS "-k needs a tunnel: -L, -R, -D or -W"
+#define KEEP_NEEDS "-k needs a tunnel: -L, -R, -D, -W or -n"
 #define WIDEST 11 /* of an argument: [BIND:]PORT */
 
 /* The options of ssh(1) that relay does not have. */
@@ -115,7 +115,7 @@ number(const struct option_row *row, const char *text)
 	if (*text == '\0' || *end != '\0' || errno != 0 || n < row->least || n > row->most) {
 		snprintf(why, sizeof(why),
 		    "-%c \"%.40s\": write a whole number from %ld to %ld, as in -%c %ld%s",
-		    row->letter, text, row->least, row->most, row->letter, row->least + 9,
+		    row->letter, text, row->least, row->most, row->letter, row->least + 1,
 		    row->letter == 'i' ? "; a key for ssh is -o IdentityFile=PATH" : "");
 		fail_usage(why);
 	}
@@ -432,8 +432,8 @@ check_proxy(const struct options *o)
 	for (i = 0; i < o->n_ssh_words; i++)
 		sets = sets || sets_proxy(o->ssh_words[i]);
 	if (sets)
-		fail_usage(
-		    "-J sets ProxyCommand, and so does -o or the command of -e or RELAY_SSH");
+		fail_usage("-J sets ProxyCommand itself: remove ProxyCommand, ProxyJump and -J "
+			   "from -o, -e and RELAY_SSH");
 }
 
 static void

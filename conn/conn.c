@@ -332,7 +332,10 @@ open_stream(struct conns *tab, struct conn *c, int64_t now)
 	struct stream *s = mux_open(tab->mux, c->socks->target);
 
 	if (s == NULL) {
-		log_say(LOG_NOTICE, "refused a client of -D: the link carries no more connections");
+		log_say(LOG_NOTICE,
+		    "refused a client of -D: no memory, or too many connections (%zu are open); "
+		    "close some",
+		    tab->n);
 		refuse_client(c, MUX_NO_ROOM, now);
 		return;
 	}

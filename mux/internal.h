@@ -3,9 +3,10 @@
  * tail.c only.
  *
  * mux.c writes the frames of each slot, decides which stream sends next, and
- * lets time pass.  receive.c reads frames.  stream.c has the life of one stream: its windows,
- * the frames that it sends, and what the frames of the peer change.  tail.c
- * ends slots: what a lost channel has not delivered travels on other slots.
+ * lets time pass.  receive.c reads frames.  stream.c has the life of one stream:
+ * its windows, the frames that it sends, and what the frames of the peer change.
+ * tail.c ends slots: what a lost channel has not delivered travels on other
+ * slots.
  */
 #ifndef MUX_INTERNAL_H
 #define MUX_INTERNAL_H

@@ -323,7 +323,7 @@ def test_error(tunnel, far, web, terminal):
     lines = t.read().lines
     at = [n for n, line in enumerate(lines) if line.startswith('relay: cannot reach ')][0]
     assert t.screen.colours(lines[at]) == {RED}
-    assert lines[at + 1].startswith('    relay -n shows which login it is: after the first hop, use -J')
+    assert lines[at + 1].startswith('    relay -n shows which hop refused it: if it is not the first one, use -J')
     assert t.screen.colours('use -J') == {''}
 
 

@@ -1155,7 +1155,7 @@ def test_relay_there_that_is_another(tunnel, far, web):
     far.program('relay', '#!/bin/sh\nexec sleep 13\n')
     r = tunnel('-v', '-L', '127.0.0.1:0:' + web.path, 'login')
     r.says('reached login')
-    r.says('login was reached and does not answer any more: what does relay -V do there?')
+    r.says('login was reached and does not answer any more: is another program there named relay?')
     shows_page(r.address)
     assert r.stop() == 0
 

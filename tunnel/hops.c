@@ -560,8 +560,8 @@ static const struct {
 	    NULL,
 	    "no password can be typed there: use -J, which makes this login from here (relay(1), "
 	    "EXAMPLES), or put a key for it on the hop before",
-	    "relay -n shows which login it is: after the first hop, use -J, or put a key for it on "
-	    "the hop before" },
+	    "relay -n shows which hop refused it: if it is not the first one, use -J, or put a key "
+	    "on the hop before it" },
 	{ "Too many authentication failures",
 	    "ssh tried too many keys: name one with -o IdentitiesOnly=yes -o IdentityFile=PATH",
 	    NULL, "on the hop before, set IdentitiesOnly and IdentityFile in ~/.ssh/config", NULL },
@@ -569,7 +569,7 @@ static const struct {
 	    "start relay once at a terminal: " ASKS, "log in by hand once, hop by hop: " ASKS,
 	    "log in by hand once, hop by hop: " ASKS },
 	{ "Could not resolve", "is the name right?", NULL,
-	    "is the name right? The hop before looks it up. A command follows --", NULL },
+	    "is the name right? The hop before looks it up. If it is a command, write -- before it", NULL },
 	{ "Network is unreachable", "is this host online, and does it need a VPN?", NULL,
 	    "the hop before has no route to it: is the name right?", NULL },
 	{ "No route to host", "is this host online, and does it need a VPN?", NULL,
@@ -583,7 +583,7 @@ static const struct {
 	{ "no answer within", NULL, "is that host up, and can the hop before reach it?", NULL,
 	    NULL },
 	{ "no matching ",
-	    "the two ssh have too little in common: see KexAlgorithms and HostKeyAlgorithms in "
+	    "the two sides have no algorithm in common: set KexAlgorithms or HostKeyAlgorithms, see "
 	    "ssh_config(5)",
 	    NULL, NULL, NULL },
 	{ "UNKNOWN port 65535",

@@ -136,7 +136,8 @@ end_asking(struct master *m, int64_t now)
 	if (more && !ask(m))
 		m->state = MASTER_NONE;
 	if (m->state == MASTER_NONE)
-		log_say(LOG_INFO, "one channel only: ssh -G does not work here");
+		log_say(LOG_INFO, "one channel only: ssh is not OpenSSH, ssh -G gave no answer, or "
+				  "no directory can be made in /tmp");
 }
 
 /*

@@ -173,8 +173,8 @@ explain_end(struct tunnel *t, int ended, char *dst, size_t size)
 		snprintf(after, sizeof(after), " after this output: \"%s\"", output);
 	if (facts->answered)
 		snprintf(dst, size,
-		    "%s was reached, but %s there ended before the link was up%s%s; does it run, "
-		    "with -V?",
+		    "%s was reached, but %s there ended before the link was up%s%s; run it "
+		    "there with -V to see the cause",
 		    path, *facts->path != '\0' ? facts->path : "sh", *after != '\0' ? "," : "",
 		    after);
 	else if (ended == 127)
@@ -435,8 +435,8 @@ watch_silence(struct tunnel *t, struct pollset *ps)
 	t->silence_logged = true;
 	if (reached)
 		log_say(LOG_NOTICE,
-		    "%s was reached and does not answer any more: what does relay -V do there? "
-		    "-x PATH names another one",
+		    "%s was reached and does not answer any more: is another program there named "
+		    "relay? -x PATH names the right one",
 		    tunnel_name(t));
 	else
 		log_say(
@@ -709,8 +709,9 @@ refused_for_good(struct tunnel *t)
 		log_say(LOG_ERROR, "%s", t->loss);
 	else
 		log_say(LOG_NOTICE,
-		    "%s; for another login press Enter here, or run relay -O check %ld", t->loss,
-		    (long)getpid());
+		    "%s; for another login press Enter at the terminal of relay, or run "
+		    "relay -O check %ld",
+		    t->loss, (long)getpid());
 	return t->config.one_shot;
 }
 

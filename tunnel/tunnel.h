@@ -12,8 +12,8 @@
  *
  * The far side of a session is in the state backoff while it has no channel.
  *
- * struct tunnel is opaque and lasts as long as the process.  No function waits.
- * Times are microseconds of pollset_clock.
+ * struct tunnel is opaque and lasts as long as the process.  Only tunnel_start
+ * waits.  Times are microseconds of pollset_clock.
  */
 #ifndef TUNNEL_TUNNEL_H
 #define TUNNEL_TUNNEL_H
@@ -69,7 +69,8 @@ struct tunnel_config {
 /*
  * tunnel_new(config): a tunnel that is not started.  NULL: no memory.
  * tunnel_start(t, now): start it.  Return an exit status; if it is not
- * STATUS_OK, the cause was logged.
+ * STATUS_OK, the cause was logged.  Near: the binaries to copy are read.  Far,
+ * with a session: fork and return in the child; the parent waits and exits.
  * tunnel_stop(t, status): end the link with ${status}.  NULL is harmless.
  * tunnel_clean(t): remove the files of ${t}.  It is the last call before the
  * process exits.  NULL is harmless.

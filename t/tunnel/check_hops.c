@@ -404,7 +404,7 @@ static const struct {
 } remedies[] = {
 	{ "a|b", "me@a: Permission denied (publickey,password).", "ssh -v shows the keys", false },
 	{ "a|b", "me@b: Permission denied (publickey,password).", "use -J, which makes this login from here", false },
-	{ "a|b", "Permission denied (password).", "relay -n shows which login it is: after the first hop, use -J", false },
+	{ "a|b", "Permission denied (password).", "relay -n shows which hop refused it: if it is not the first one, use -J", false },
 	{ "a!b", "Permission denied (password).", "ssh -v shows", false },
 	{ "a!b|c", "me@c: Permission denied (password).", "use -J", false },
 	{ "a!b|c", "Permission denied (password).", "use -J", false },

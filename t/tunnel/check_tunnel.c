@@ -279,7 +279,7 @@ static const struct {
 	{ "login node", "exit 3", "cannot reach login -> node: ssh ended with status 3" },
 	{ "login", "exec >&-; cat >/dev/null", "cannot reach login: ssh closed its stdout without a message" },
 	{ "login node", SSH("ssh: Could not resolve hostname node: Name or service not known"),
-	    "relay: cannot reach node: Could not resolve the name: Name or service not known; is the name right? The hop before looks it up. A command follows --\n" },
+	    "relay: cannot reach node: Could not resolve the name: Name or service not known; is the name right? The hop before looks it up. If it is a command, write -- before it\n" },
 	{ "login node", SSH("ssh: Could not resolve hostname login: Name or service not known"),
 	    "not known; is the name right?\n" },
 	{ "login node", SSH("me@node: Permission denied (publickey)."), "no password can be typed there" },
