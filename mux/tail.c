@@ -94,6 +94,13 @@ repeat_lost(struct mux *m, const struct slot *s)
 			m->slot[i]->lost_on = NULL;
 }
 
+/* Our greeting was not sent, so the peer does not have this slot. */
+static bool
+is_unknown(const struct mux *m, const struct slot *s)
+{
+	return m->role == MUX_NEAR && s->state != MUX_SLOT_DOWN && s->start_end == 0 && !s->feeding;
+}
+
 void
 tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 {
@@ -102,8 +109,7 @@ tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 	m->code = code;
 	snprintf(m->why, sizeof(m->why), "%s", why);
 	s->start_next = s->start_end;
-	/* If our greeting was not sent, the peer does not have this slot. */
-	if (m->role == MUX_NEAR && s->start_end == 0 && !s->feeding) {
+	if (is_unknown(m, s)) {
 		retire(m, s);
 		return;
 	}
@@ -127,7 +133,7 @@ tail_check(struct mux *m)
 {
 	unsigned i;
 
-	for (i = 0; m->role == MUX_FAR && i < m->slots; i++)
+	for (i = 0; m->role == MUX_FAR && !m->dead && i < m->slots; i++)
 		if (is_drained(m, m->slot[i]))
 			tail_lose(m, m->slot[i], MUX_END, "the near side has closed this channel");
 }
@@ -273,8 +279,10 @@ adopt(struct mux *m, unsigned number, uint32_t generation)
 		return "a generation that was not used";
 	if (x == NULL) {
 		x = slot_new(number, true, m->now);
-		if (x == NULL)
-			return "no memory for a slot";
+		if (x == NULL) {
+			mux_bye(m, MUX_NO_ROOM, "no memory for a slot");
+			return NULL;
+		}
 		m->slot[number] = x;
 	}
 	if (x->feeding)
@@ -301,13 +309,13 @@ tail_on_lost(struct mux *m, const struct slot *s)
 		return NULL; /* a newer channel has replaced it */
 	if (generation > m->generation[number]) {
 		wrong = adopt(m, number, generation);
-		if (wrong != NULL)
+		if (wrong != NULL || m->dead)
 			return wrong;
 	}
 	x = m->slot[number];
 	if (x->lost_read)
 		return NULL; /* it was sent again */
-	if (x->feeding || count < x->retain.acked || count > x->retain.next)
+	if (x->feeding || is_unknown(m, x) || count < x->retain.acked || count > x->retain.next)
 		return "a LOST that is not possible";
 	tail_lose(m, x, MUX_RESET, "the other side has lost this channel");
 	x->lost_read = true;

@@ -579,6 +579,7 @@ RULE(LOST_of_bytes_that_were_not_sent, far, 0, put_lost(1, 1, 100000))
 RULE(LOST_of_the_greatest_count, near, 0, put_lost(1, 1, UINT64_MAX))
 RULE(LOST_of_a_generation_from_the_far_side, near, 0, put_lost(1, 2, 0))
 RULE(LOST_of_a_free_slot_with_bytes, far, 0, put_lost(2, 1, 1))
+RULE(LOST_of_a_slot_that_is_starting, near, 0, mux_add_slot(near, now); put_lost(2, 1, 0))
 RULE(TAIL_of_no_slot, far, 0, put_tail(8, 1, 0, "", 0))
 RULE(TAIL_of_a_slot_that_is_up, far, 0, put_tail(1, 1, 0, "", 0))
 RULE(TAIL_of_the_slot_itself, far, 1, put_tail(1, 1, 0, "", 0))
@@ -743,6 +744,18 @@ START_TEST(bytes_of_a_tail_are_retained_once)
 	ck_assert_int_eq(mux_slot_state(near, 1), MUX_SLOT_CLOSING);
 	open_many(0, 12 << 20);
 	done(&near);
+}
+END_TEST
+
+START_TEST(BYE_after_DRAIN_is_why_the_link_has_ended)
+{
+	far_with_stream();
+	put_number(FRAME_DRAIN, 1, 1, 4);
+	put_frame(FRAME_BYE, 0, "\0\1stop", 6);
+	feed(far, 0);
+	ck_assert_uint_eq(mux_code(far), MUX_RESET);
+	ck_assert_str_eq(mux_why(far), "stop");
+	done(&far);
 }
 END_TEST
 
@@ -1393,6 +1406,7 @@ add_rules(TCase *tc)
 	R(LOST_of_the_greatest_count);
 	R(LOST_of_a_generation_from_the_far_side);
 	R(LOST_of_a_free_slot_with_bytes);
+	R(LOST_of_a_slot_that_is_starting);
 	R(TAIL_of_no_slot);
 	R(TAIL_of_a_slot_that_is_up);
 	R(TAIL_of_the_slot_itself);
@@ -1432,6 +1446,7 @@ TESTS("slots")
 	R(a_tail_has_the_bytes_after_the_count);
 	R(bytes_of_a_tail_are_retained_once);
 	R(a_tail_that_is_read_in_part_ends_with_its_generation);
+	R(BYE_after_DRAIN_is_why_the_link_has_ended);
 	R(a_tail_may_have_DRAIN_of_its_carrier);
 	R(the_near_side_attaches_no_slot_after_the_far_LOST);
 	R(a_hundred_thousand_claims_and_losses_hold_nothing);
