@@ -279,6 +279,18 @@ def test_other_ssh(tunnel, echo, tmp):
     assert not os.path.exists(tmp + '/asked')
 
 
+def test_stop_while_a_channel_starts(tunnel, source, tmp, mark):
+    """Goal: a stop does not wait for a channel that is not up yet."""
+    write(tmp + '/ssh', '#!/bin/sh\ncase $* in *ControlMaster=no*) exec sleep 60 ;; esac\n'
+          'exec ssh "$@"\n', 0o755)
+    r = tunnel('-e', tmp + '/ssh', '-L', '127.0.0.1:0:' + source.address, 'slow-login')
+    Reader(r.address)
+    wait_for(lambda: 'sleep 60' in map(rig.command_line, rig.children(r.pid)), 40)
+    assert r.stop() == 0
+    assert 'does not answer' not in r.err(), r.err()
+    wait_for(lambda: not rig.marked(mark), 2)
+
+
 def test_stop_while_ssh_is_asked(tunnel, echo, tmp):
     """Goal: a stop does not wait for an ssh that does not answer -G."""
     write(tmp + '/ssh', '#!/bin/sh\n%s\nexec ssh "$@"\n' % STRANGE['no answer'], 0o755)

@@ -363,6 +363,23 @@ def test_stopped_while_the_line_is_down(tunnel, hosts, echo, mark):
     hosts.start('login')
 
 
+def test_keeper_is_stopped_without_a_line(tunnel, hosts, echo, tmp, mark):
+    """Goal: a keeper that is stopped while the line is down removes the sockets of
+    -R."""
+    path = tmp + '/far.sock'
+    r = tunnel('-R', path + ':' + echo.address, 'login')
+    wait_for(lambda: os.path.exists(path))
+    keeper = keeper_of(mark)
+    hosts.stop('login')
+    r.says('; reconnecting')
+    wait_for(lambda: list(far_relays(mark)) == [keeper])
+    rig.kill(keeper, signal.SIGTERM)
+    wait_for(lambda: not far_relays(mark))
+    assert not os.path.exists(path) and not places(mark)
+    assert r.stop() == 0
+    hosts.start('login')
+
+
 def test_stopped_while_the_line_is_silent(tunnel, echo, cable, mark):
     """Goal: if a stop is not answered, relay reports how long the keeper
     remains."""

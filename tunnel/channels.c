@@ -246,27 +246,31 @@ channels_flush(struct channels *c, int64_t now)
 			transport_flush(c->slot[slot].transport, now);
 }
 
-static bool
-all_are(const struct channels *c, bool (*state)(const struct transport *t))
+bool
+channels_drained(const struct channels *c)
 {
 	unsigned slot;
 
 	for (slot = 0; slot < MUX_SLOTS; slot++)
-		if (channels_has(c, slot) && !state(c->slot[slot].transport))
+		if (channels_has(c, slot) && !transport_drained(c->slot[slot].transport))
 			return false;
 	return true;
 }
 
-bool
-channels_drained(const struct channels *c)
-{
-	return all_are(c, transport_drained);
-}
-
+/* A channel that is not up yet gets no BYE, so the far side does not close it. */
 bool
 channels_closed(const struct channels *c)
 {
-	return all_are(c, transport_is_closed);
+	enum mux_slot_state state;
+	unsigned slot;
+
+	for (slot = 0; slot < MUX_SLOTS; slot++) {
+		state = mux_slot_state(c->mux, slot);
+		if (channels_has(c, slot) && (state == MUX_SLOT_UP || state == MUX_SLOT_CLOSING) &&
+		    !transport_is_closed(c->slot[slot].transport))
+			return false;
+	}
+	return true;
 }
 
 int64_t

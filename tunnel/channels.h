@@ -50,7 +50,8 @@ struct transport;
  * channels_want, channels_step, channels_flush: call this function of each
  * transport, and the first two of the master.  Then they let time pass for the
  * mux.
- * channels_drained(c), channels_closed(c): each transport is drained, or closed.
+ * channels_drained(c): each transport is drained.
+ * channels_closed(c): the far side has closed each channel that was up.
  * channels_moved_at(c): the latest transport_moved_at.
  * channels_readable(c, slot, ps): see transport_readable.
  * channels_describe(c, nth, dst, size): write the figures of channel ${nth}

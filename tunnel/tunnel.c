@@ -810,15 +810,14 @@ log_left(const struct tunnel *t, const char *why)
 	    (unsigned)(t->left_us / 1000000));
 }
 
+/* There is no channel for a BYE: the next turn ends the tunnel. */
 static void
 leave_session(struct tunnel *t)
 {
-	t->state = TUNNEL_OVER;
-	if (t->mux == NULL)
-		return;
-	mux_end(t->mux, MUX_RESET, "its relay was stopped by a signal");
-	keeper_free(t->keeper);
-	t->keeper = NULL;
+	if (t->mux != NULL)
+		mux_end(t->mux, MUX_RESET, "its relay was stopped by a signal");
+	t->state = TUNNEL_STOPPING;
+	t->stop_at = 0;
 }
 
 /* Send BYE.  A far side that keeps a session closes its channels after it. */

@@ -290,7 +290,7 @@ static const struct {
 	{ "login", "read line; echo 'relay:: none Plan9-mips'; cat >/dev/null", "Plan9-mips" },
 	{ "login", "cat", "came back" },
 	{ "login", "echo This account is closed.; exit 1", "with status 1 after this output: \"This account is closed.\"; does the login shell there run commands" },
-	{ "login", "read line; echo Hi; echo 'relay:: here'; echo 'relay:: at /x'; exit 1", "login was reached, but /x there ended before the link was up, after this output: \"Hi\"; does it run" },
+	{ "login", "read line; echo Hi; echo 'relay:: here'; echo 'relay:: at /x'; exit 1", "login was reached, but /x there ended before the link was up, after this output: \"Hi\"; run it there with -V" },
 	{ "login", "printf '%2000s\\n' x >&2; printf '%2000sx' >&2; exit 1", "cannot reach login:  " },
 	{ NULL, "exit 127", "no link: the far command was not found" },
 	{ NULL, "exit 255", "no link: sh could not connect" },
