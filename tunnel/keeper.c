@@ -447,6 +447,8 @@ answer_gone(int fd)
 	(void)n; /* if this fails, the near side reads the end of the channel */
 }
 
+#define NOT_PASSED "cannot pass this channel to the keeper of the session: %s"
+
 /* Send ${c} to the keeper, and wait for keeper_release.  Return the status. */
 static int
 hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
@@ -459,8 +461,10 @@ hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 		answer_gone(c->out);
 		return STATUS_OK;
 	}
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == -1)
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == -1) {
+		log_say(LOG_ERROR, NOT_PASSED, strerror(errno));
 		return STATUS_SYSTEM;
+	}
 	c->waiter = pair[1];
 	status = send_claim(dir, c, until);
 	if (status == -1 && (errno == ECONNREFUSED || errno == ENOENT)) {
@@ -468,9 +472,11 @@ hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 		answer_gone(c->out);
 		return STATUS_OK;
 	}
-	close(pair[1]);
-	if (status == -1)
+	if (status == -1) {
+		log_say(LOG_ERROR, NOT_PASSED, strerror(errno));
 		return STATUS_SYSTEM;
+	}
+	close(pair[1]);
 	status = wait_for_status(pair[0], c->out);
 	return status == -1 ? STATUS_LINK : status;
 }
