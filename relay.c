@@ -464,7 +464,7 @@ accepts(const struct relay *r)
 {
 	if (tunnel_state(r->tunnel) == TUNNEL_BACKOFF)
 		return !tunnel_wanted(r->tunnel);
-	return r->ready && (r->tunnel == NULL || tunnel_state(r->tunnel) == TUNNEL_UP);
+	return r->ready && (r->tunnel == NULL || tunnel_carries(r->tunnel));
 }
 
 /*

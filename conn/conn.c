@@ -344,12 +344,19 @@ open_stream(struct conns *tab, struct conn *c, int64_t now)
 	connect_halves(c);
 }
 
+/* While the link is down, clients of -D wait. */
+static bool
+link_carries(const struct conns *tab)
+{
+	return tab->mux != NULL && mux_state(tab->mux) == MUX_UP;
+}
+
 static void
 step_handshake(struct conns *tab, struct conn *c, const struct pollset *ps)
 {
 	int err;
 
-	if (!fdpair_readable(&c->a.fds, ps)) {
+	if (!fdpair_readable(&c->a.fds, ps) || !link_carries(tab)) {
 		err = fdpair_failed(&c->a.fds, ps);
 		if (err != 0 || ps->now >= c->handshake_until)
 			close_conn(c, err != 0, false, MUX_RESET, "", ps->now);
@@ -951,7 +958,7 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 	pollset_until(ps, side_check_at(&c->b));
 	switch (c->state) {
 	case CONN_HANDSHAKING:
-		fdpair_want(&c->a.fds, ps, tab->mux != NULL, false);
+		fdpair_want(&c->a.fds, ps, link_carries(tab), false);
 		pollset_until(ps, c->handshake_until);
 		break;
 	case CONN_CONNECTING:
