@@ -36,7 +36,8 @@ ssize_t buf_fill(struct buf *b, int fd, int chunks);
  * buf_splice(b, fd):
  * Move bytes from ${fd} to the end of ${b} within the kernel.  ${b} must be
  * empty, or hold its bytes in a pipe.  Return as read(2).  EAGAIN: ${fd} is
- * empty or ${b} is full.  Any other error with ${b}->pipe NULL: use buf_fill.
+ * empty or ${b} is full.  Other errors are those of read(2), pipe(2) or
+ * os_splice.
  */
 ssize_t buf_splice(struct buf *b, int fd);
 

@@ -159,6 +159,17 @@ chunks_to_read(const struct half *h, int most)
 }
 
 /*
+ * There is no pipe, or ${fd} cannot be spliced.  Any other error is that of the
+ * source, which a read would not return again.
+ */
+static bool
+cannot_splice(int err)
+{
+	return err == EINVAL || err == ENOSYS || err == EPERM || err == EMFILE || err == ENFILE ||
+	       err == ENOMEM;
+}
+
+/*
  * Bulk is read into a pipe if the queue is empty or is a pipe already.  All
  * else is read into memory.
  */
@@ -170,7 +181,7 @@ fill(struct half *h, int chunks)
 	if (h->buf->pipe == NULL && (!h->bulk || h->buf->used > 0))
 		return buf_fill(h->buf, h->src->fds.in, chunks_to_read(h, chunks));
 	n = buf_splice(h->buf, h->src->fds.in);
-	if (n == -1 && h->buf->pipe == NULL && !not_now(errno) && errno != ECONNRESET) {
+	if (n == -1 && h->buf->pipe == NULL && cannot_splice(errno)) {
 		h->bulk = false;
 		return buf_fill(h->buf, h->src->fds.in, 1);
 	}
