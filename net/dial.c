@@ -57,6 +57,7 @@ struct dial {
 	int64_t give_up;        /* -w: no new attempt after this time */
 	int64_t pause;          /* before the next attempt */
 	int err, gai;           /* the last failure */
+	bool late;              /* ETIMEDOUT: by the limit of -t */
 };
 
 static void begin(struct dial *d, int64_t now);
@@ -155,6 +156,16 @@ is_self_connected(int fd)
 	       memcmp(&a, &b, alen) == 0;
 }
 
+/*
+ * The error of an earlier address is the cause, not that this host lacks a family
+ * or a route: "localhost" is tried as ::1 last, also on hosts without IPv6.
+ */
+static bool
+hides_cause(const struct dial *d, int err)
+{
+	return d->next > 1 && (err == EAFNOSUPPORT || err == EADDRNOTAVAIL || err == ENETUNREACH);
+}
+
 /* A connect has ended with ${err}.  Return true if the dial is done. */
 static bool
 connect_ended(struct dial *d, int err)
@@ -165,7 +176,10 @@ connect_ended(struct dial *d, int err)
 		d->step = DONE;
 		return true;
 	}
-	d->err = err;
+	if (!hides_cause(d, err)) {
+		d->err = err;
+		d->late = false;
+	}
 	os_close(&d->fd);
 	return false;
 }
@@ -330,6 +344,7 @@ step_connecting(struct dial *d, const struct pollset *ps)
 			connect_next(d, ps->now);
 	} else if (ps->now >= d->deadline) {
 		connect_ended(d, ETIMEDOUT);
+		d->late = true;
 		connect_next(d, ps->now);
 	}
 }
@@ -478,7 +493,7 @@ dial_explain(const struct dial *d, char *dst, size_t size)
 		    gai_strerror(d->gai));
 	else if (d->err == ECONNREFUSED && d->to->kind == ENDPOINT_UNIX)
 		explain_refused_path(d, dst, size);
-	else if (d->err == ETIMEDOUT)
+	else if (d->err == ETIMEDOUT && d->late)
 		snprintf(dst, size, "no answer within %d s; -t SECONDS waits longer",
 		    (int)(d->target->each_us / 1000000));
 	else

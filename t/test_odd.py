@@ -19,6 +19,7 @@ import stat
 import struct
 import subprocess
 import tempfile
+import threading
 
 import pytest
 
@@ -288,10 +289,14 @@ def network(**settings):
             call('setns', before.fileno(), 0x40000000)
 
 
+def no_ipv6_network():
+    """A network where IPv6 is switched off."""
+    return network(**{'ipv6/conf/%s/disable_ipv6' % name: '1' for name in ('all', 'default', 'lo')})
+
+
 @pytest.fixture
 def own_network():
-    """A network where IPv6 is switched off."""
-    with network(**{'ipv6/conf/%s/disable_ipv6' % name: '1' for name in ('all', 'default', 'lo')}):
+    with no_ipv6_network():
         yield
 
 
@@ -330,6 +335,43 @@ def test_ipv6_switched_off_and_asked_for(run, own_network, target):
     assert r.returncode == 3 and '[::1]:0' in r.stderr and r.stderr.count('\n') == 1, r.stderr
     r = run('-', '[::1]:80')
     assert r.returncode == 1 and '[::1]:80' in r.stderr and r.stderr.count('\n') == 1, r.stderr
+
+
+@root
+@TIMES('how', ['built without', 'switched off'])
+def test_no_ipv6_and_no_server(run, how):
+    """Goal: "localhost" is tried as ::1 too.  Where IPv6 is missing, the error of
+    127.0.0.1 is the one that is reported."""
+    with network() if how == 'built without' else no_ipv6_network():
+        r = run('-', 'localhost:%d' % rig.free_port(),
+                preexec_fn=no_ipv6 if how == 'built without' else None)
+    assert r.returncode == 1 and 'no process listens on that port' in r.stderr, r.stderr
+
+
+@root
+def test_source_that_times_out(relay, target):
+    """Goal: if TCP gives up a source in the middle of bulk, after relay has sent
+    EOF to it, the connection is broken and does not end as with EOF."""
+    t = target('unix')
+    with network(), socket.create_server(('127.0.0.1', 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near = listener.accept()[0]
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
+            near.setsockopt(socket.IPPROTO_TCP, option, 1)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        r = relay('-', *t.words, stdin=near.fileno(), stdout=near.fileno())
+        near.close()
+        b = t.accept()
+        b.shut()
+        assert far.recv(1) == b''
+        bulk = threading.Thread(target=far.sendall, args=(bytes(4 << 20),))
+        bulk.start()
+        assert len(b.read(4 << 20)) == 4 << 20
+        bulk.join()
+        with socket.socket() as s:
+            fcntl.ioctl(s, 0x8914, struct.pack('16sH14x', b'lo', 0))    # SIOCSIFFLAGS: down
+        assert r.wait() == 4 and 'timed out' in r.err(), r.err()
+        far.close()
 
 
 @root
