@@ -261,6 +261,7 @@ listener_accept(const struct listener *l, char *name)
 	char why[160];
 	int fd, on = 1;
 
+	memset(&peer, 0, sizeof(peer));
 	do
 		fd = os_accept(l->fd, (struct sockaddr *)&peer, &len);
 	while (fd == -1 && (errno == EINTR || errno == ECONNABORTED));
@@ -269,6 +270,11 @@ listener_accept(const struct listener *l, char *name)
 	if (l->file.path != NULL) {
 		snprintf(name, ADDR_NAME, "a client");
 		return fd;
+	}
+	if (len == 0) { /* macOS: the client has gone already */
+		os_reset(fd);
+		errno = EACCES;
+		return -1;
 	}
 	addr_name((struct sockaddr *)&peer, name);
 	if (l->check_uid && !client_allowed(fd, (struct sockaddr *)&peer, why, sizeof(why))) {

@@ -444,8 +444,9 @@ advice(int e)
 	case ENOENT:
 		return "; make its directory first, or choose another path";
 	case EACCES:
-	case EPERM:
 		return "; relay needs write permission for its directory";
+	case EPERM: /* a directory such as /tmp, in which each user has files */
+		return "; it belongs to another user: choose another path";
 	case EMFILE:
 		return "; raise the limit with ulimit -n";
 	default:
@@ -496,6 +497,12 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 	if (found == FOUND_TAKEN)
 		return -1;
 	fd = listen_beside(p, file);
+	if (fd == -1 && errno == EADDRINUSE) {
+		snprintf(why, size,
+		    "cannot listen on %s: %s is in use; remove it or choose another path", p->path,
+		    p->temp);
+		return -1;
+	}
 	if (fd == -1) {
 		explain(p->path, found, errno, why, size);
 		return -1;

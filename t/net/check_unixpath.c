@@ -126,21 +126,25 @@ END_TEST
 
 /*
  * 0: a dead socket in a directory of another user, 1: a live socket of another
- * user
+ * user, 2: a dead socket of another user in a directory such as /tmp
  */
 START_TEST(a_socket_of_another_user_is_left_alone)
 {
+	static const char *const reasons[] = { "cannot be replaced: Permission denied",
+		"is in use: Permission denied", "it belongs to another user" };
+
 	if (geteuid() != 0)
 		return; /* only root can become another user */
 	ck_assert_int_eq(mkdir("theirs", 0755), 0);
-	_i == 0 ? leave_dead("theirs/x") : (void)unix_listener("theirs/x", SOCK_STREAM, 1);
-	ck_assert_int_eq(chmod("theirs/x", _i == 0 ? 0777 : 0600), 0);
+	if (_i == 2)
+		ck_assert_int_eq(chmod("theirs", 01777), 0);
+	_i != 1 ? leave_dead("theirs/x") : (void)unix_listener("theirs/x", SOCK_STREAM, 1);
+	ck_assert_int_eq(chmod("theirs/x", _i != 1 ? 0777 : 0600), 0);
 	ck_assert_int_eq(chmod(".", 0755), 0);
 	ck_assert_int_eq(seteuid(1234), 0);
 	ck_assert_int_eq(listen_at("theirs/x"), -1);
 	ck_assert_int_eq(seteuid(0), 0);
-	HAS(why,
-	    _i == 0 ? "cannot be replaced: Permission denied" : "is in use: Permission denied");
+	HAS(why, reasons[_i]);
 	ck_assert_int_eq(files_in("theirs"), 1);
 	remove("theirs/x");
 	remove("theirs");
@@ -194,6 +198,16 @@ START_TEST(a_live_datagram_socket_is_refused)
 	HAS(why, "the path is in use");
 	ck_assert(exists("dgram.sock"));
 	unlink("dgram.sock");
+}
+END_TEST
+
+START_TEST(a_file_at_the_name_of_the_new_socket_is_named)
+{
+	close(open(".new.sock.relay", O_CREAT | O_WRONLY, 0600));
+	ck_assert_int_eq(listen_at("./new.sock"), -1);
+	HAS(why, "./.new.sock.relay is in use; remove it");
+	ck_assert(exists(".new.sock.relay") && !exists("new.sock"));
+	remove(".new.sock.relay");
 }
 END_TEST
 
@@ -412,7 +426,8 @@ TESTS("unixpath")
 	tcase_add_test(tc, a_file_that_replaced_ours_is_not_removed);
 	tcase_add_test(tc, a_dead_socket_is_replaced_and_that_is_logged);
 	tcase_add_test(tc, nothing_stays_beside_a_replaced_socket);
-	tcase_add_loop_test(tc, a_socket_of_another_user_is_left_alone, 0, 2);
+	tcase_add_loop_test(tc, a_socket_of_another_user_is_left_alone, 0, 3);
+	tcase_add_test(tc, a_file_at_the_name_of_the_new_socket_is_named);
 	tcase_add_loop_test(tc, a_live_socket_is_refused_and_left_alone, 0, 2);
 	tcase_add_test(tc, a_socket_that_is_bound_only_is_left_alone);
 	tcase_add_test(tc, a_live_datagram_socket_is_refused);
