@@ -62,8 +62,11 @@ port_of(const char *address, const char *name)
 	static const char *const hosts[] = {
 		"localhost:", "*:", "127.0.0.1:", "[::1]:", "0.0.0.0:", "[::]:"
 	};
-	size_t i, n, wide = strncmp(address, "localhost:", 10) == 0 || *address == '*' ? 6 : 2;
+	size_t i, n, wide = 0;
 
+	for (i = 0; i < 6; i++)
+		if (strncmp(address, hosts[i], strlen(hosts[i])) == 0)
+			wide = i < 2 ? 6 : 2;
 	for (i = 0; i < wide; i++) {
 		n = strlen(hosts[i]);
 		if (strncmp(name, hosts[i], n) == 0)

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,6 +32,7 @@ bool
 daemon_open_log(const char *path)
 {
 	const char *why;
+	struct stat st;
 
 	if (log_to_file(path, 0) == 0)
 		return true;
@@ -39,7 +41,7 @@ daemon_open_log(const char *path)
 		why = "it belongs to another user";
 	else if (errno == ENXIO)
 		why = "no process reads this FIFO";
-	else if (errno == ELOOP)
+	else if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
 		why = "it is a symbolic link";
 	log_say(LOG_ERROR, "cannot write messages to %s: %s; name another file with -E", path, why);
 	return false;
@@ -108,23 +110,32 @@ exit_as_child(pid_t pid, int fd)
 	int status;
 	char byte;
 	ssize_t n;
+	pid_t ended;
 
 	do
 		n = read(fd, &byte, 1);
 	while (n == -1 && errno == EINTR);
 	if (n == 1)
 		_exit(STATUS_OK);
-	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
-		;
+	do
+		ended = waitpid(pid, &status, 0);
+	while (ended == -1 && errno == EINTR);
+	if (ended == -1)
+		_exit(STATUS_SYSTEM);
 	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status));
 }
 
 bool
 daemon_fork(struct daemon *d)
 {
+	struct sigaction usual, found;
 	pid_t pid = -1;
 	int fd[2];
 
+	/* If SIGCHLD is ignored, waitpid does not return the status. */
+	memset(&usual, 0, sizeof(usual));
+	usual.sa_handler = SIG_DFL;
+	sigaction(SIGCHLD, &usual, &found);
 	if (pipe(fd) == 0 && fcntl(fd[1], F_SETFD, FD_CLOEXEC) != -1)
 		pid = fork();
 	if (pid == -1)
@@ -133,6 +144,7 @@ daemon_fork(struct daemon *d)
 		close(fd[1]);
 		exit_as_child(pid, fd[0]);
 	}
+	sigaction(SIGCHLD, &found, NULL);
 	close(fd[0]);
 	d->ready_fd = fd[1];
 	return true;
@@ -232,8 +244,9 @@ static void
 log_pid_failure(const char *path, int err, long owner)
 {
 	char why[128];
+	struct stat st;
 
-	if (err == EEXIST)
+	if (err == EEXIST || (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)))
 		snprintf(why, sizeof(why),
 		    "it is not a regular file of this user with one name; "
 		    "remove it or choose another name");

@@ -575,6 +575,8 @@ check_table(struct options *o)
 		fail_usage("-e, -J, -j, -l, -o, -p and -x need a tunnel: -L, -R, -D, -W or -n");
 	if (o->keep != KEEP_UNSET && !options_tunnel(o) && o->mode != MODE_LINK_NEAR)
 		fail_usage(KEEP_NEEDS);
+	if (o->keep == KEEP_JOIN && o->mode != MODE_LINK_NEAR)
+		fail_usage("-k \"join\": write a number of seconds");
 }
 
 static void
@@ -602,6 +604,13 @@ parse_words(struct options *o, int n, char *argv[], const char *name)
 	}
 }
 
+/* Does it become ready, and stay until it is stopped? */
+static bool
+stays(const struct options *o)
+{
+	return o->mode == MODE_DIRECT || o->mode == MODE_LINK_NEAR || o->mode == MODE_TUNNEL;
+}
+
 void
 options_parse(struct options *o, int argc, char *argv[])
 {
@@ -615,6 +624,8 @@ options_parse(struct options *o, int argc, char *argv[])
 	parse_words(o, n, argv + 1, argv[0]);
 	if (o->runs_command && o->mode != MODE_LINK_FAR)
 		fail_usage("-r needs -m -: it is an option of the far side");
+	if ((o->pid_path != NULL || o->idle_us != 0) && !stays(o))
+		fail_usage("-i and -P exclude -F, -n, -O, -z and -m -");
 	if (o->background && o->mode == MODE_CHECK)
 		fail_usage("-n exits after its report: use it without -f");
 	if (o->background &&

@@ -132,7 +132,7 @@ check_rsh(const char *rsh, char *why, size_t size)
 	while (at != NULL && next_word(&at) != NULL)
 		;
 	if (empty)
-		snprintf(why, size, "the command of -e is empty");
+		snprintf(why, size, "the command of -e or RELAY_SSH is empty");
 	else if (at == NULL)
 		snprintf(
 		    why, size, "a quote in the command of -e or RELAY_SSH is not closed: %s", rsh);
@@ -569,7 +569,8 @@ static const struct {
 	    "start relay once at a terminal: " ASKS, "log in by hand once, hop by hop: " ASKS,
 	    "log in by hand once, hop by hop: " ASKS },
 	{ "Could not resolve", "is the name right?", NULL,
-	    "is the name right? The hop before looks it up. If it is a command, write -- before it", NULL },
+	    "is the name right? The hop before looks it up. If it is a command, write -- before it",
+	    NULL },
 	{ "Network is unreachable", "is this host online, and does it need a VPN?", NULL,
 	    "the hop before has no route to it: is the name right?", NULL },
 	{ "No route to host", "is this host online, and does it need a VPN?", NULL,
@@ -583,8 +584,8 @@ static const struct {
 	{ "no answer within", NULL, "is that host up, and can the hop before reach it?", NULL,
 	    NULL },
 	{ "no matching ",
-	    "the two sides have no algorithm in common: set KexAlgorithms or HostKeyAlgorithms, see "
-	    "ssh_config(5)",
+	    "the two sides have no algorithm in common: set KexAlgorithms or HostKeyAlgorithms, "
+	    "see ssh_config(5)",
 	    NULL, NULL, NULL },
 	{ "UNKNOWN port 65535",
 	    "its ProxyCommand or ProxyJump has failed: if sshd forbids forwarding, use -J", NULL,

@@ -11,6 +11,7 @@ static const char report[] = "pid         77\n"
 			     "listens     [::1]:8888\n"
 			     "listens     /tmp/a b.sock\n"
 			     "listens     localhost:9999\n"
+			     "listens     10.0.0.5:7777\n"
 			     "event       3 s ago: relay: pid         1\n";
 
 START_TEST(a_field_is_found_by_key_and_number)
@@ -21,7 +22,7 @@ START_TEST(a_field_is_found_by_key_and_number)
 		const char *value; /* NULL: none */
 	} rows[] = { { "pid", 0, "77" }, { "pid", 1, NULL }, { "hops", 0, "login -> node" },
 		{ "listens", 1, "[::1]:8888" }, { "listens", 2, "/tmp/a b.sock" },
-		{ "listens", 4, NULL }, { "event", 0, "3 s ago: relay: pid         1" },
+		{ "listens", 5, NULL }, { "event", 0, "3 s ago: relay: pid         1" },
 		{ "p", 0, NULL }, { "relay:", 0, NULL }, { "", 0, NULL } };
 	char value[64] = "x";
 
@@ -54,7 +55,8 @@ START_TEST(a_relay_has_these_names)
 		{ "0.0.0.0:8888", false }, { "127.0.0.2:9999", false },
 		{ "/tmp/a b.sock", true }, { "", false }, { "7", false }, { "888", false },
 		{ "88880", false }, { "127.0.0.2:8888", false }, { "localhost:77", false },
-		{ ":8888", false }, { "up", false }, { "/tmp/a", false }, { "/", false } };
+		{ "10.0.0.5:7777", true }, { "7777", true }, { "localhost:7777", false },
+		{ "*:7777", false }, { ":8888", false }, { "up", false }, { "/tmp/a", false }, { "/", false } };
 
 	ck_assert_int_eq(ask_is_named(report, rows[_i].name), rows[_i].is);
 }
@@ -137,7 +139,7 @@ TESTS("ask")
 {
 	tcase_add_loop_test(tc, a_field_is_found_by_key_and_number, 0, 10);
 	tcase_add_loop_test(tc, a_damaged_report_is_harmless, 0, 8);
-	tcase_add_loop_test(tc, a_relay_has_these_names, 0, 17);
+	tcase_add_loop_test(tc, a_relay_has_these_names, 0, 26);
 	tcase_add_test(tc, a_file_name_has_host_and_pid);
 	tcase_add_loop_test(tc, other_file_names_are_left_out, 0, 13);
 	tcase_add_test(tc, a_long_directory_is_refused);

@@ -170,8 +170,8 @@ static const struct {
 } shells[] = {
 	{ "ssh -F 'x", "is not closed: ssh -F 'x", NULL },
 	{ "\"ssh", "is not closed", NULL },
-	{ "", "the command of -e is empty", NULL },
-	{ " \t", "the command of -e is empty", NULL },
+	{ "", "the command of -e or RELAY_SSH is empty", NULL },
+	{ " \t", "the command of -e or RELAY_SSH is empty", NULL },
 	{ "'/my dir/ssh' -v", NULL, "'/my dir/ssh' -v -o BatchMode=yes" },
 	{ "'my ssh' -v", NULL, "'my ssh' -v" },
 	{ "plink", NULL, "plink" },
