@@ -51,6 +51,11 @@ WIDE = -D_FILE_OFFSET_BITS=64
 STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L \
 	$(APPLE) $(WIDE) -I.
 
+# With _POSIX_C_SOURCE, headers of the BSDs hide parts of POSIX.1-2008: those of
+# FreeBSD IN6ADDR_ANY_INIT and SIGXFSZ, those of NetBSD fchdir and dirfd, those of
+# OpenBSD O_NOFOLLOW.
+SHOW = $$(case $$(uname -s) in (*BSD | DragonFly) echo -U_POSIX_C_SOURCE ;; esac)
+
 # The target "guards" selects those that this compiler and linker accept.
 # CPPFLAGS, CFLAGS and LDFLAGS come later on the command line and override them.
 GUARDS = -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection \
@@ -160,7 +165,8 @@ MAP = $$(case $$PWD in (*[[:blank:]]*) ;; (*) echo "-ffile-prefix-map=$$PWD=." ;
 
 guards: flags
 	@printf '%s\n' '#include <stdio.h>' 'int main(void) { return puts("") == EOF; }' >guards.c
-	@$(TRY); try $(LINK_GUARDS) >guards.link; try $(GUARDS) "$(MAP)" >guards
+	@$(TRY); try $(LINK_GUARDS) >guards.link; \
+		{ try $(GUARDS) "$(MAP)"; echo "$(SHOW)"; } >guards
 	@rm -f guards.c guards.try
 
 # A C compiler for musl.  A static program with glibc cannot look up names.
@@ -370,7 +376,7 @@ check-all:
 units: $(UNITS)
 	@t/units $(ROWS) $(UNITS)
 
-T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(WIDE) \
+T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(SHOW) $(WIDE) \
 	-DOS='"'$(OS)'"' -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
 
 $(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/frames.h t/mux/pull.h t/mux/wire.h

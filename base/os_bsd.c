@@ -1,10 +1,11 @@
 /*
  * base/os_bsd.c - what FreeBSD, DragonFly, NetBSD and OpenBSD have beyond
  * POSIX.1-2008.
+ *
+ * SO_SPLICE of FreeBSD and OpenBSD is not used: the kernel then moves the bytes
+ * of two TCP sockets alone, and conn.c would need a second way to count them
+ * and to detect EOFs and resets.
  */
-/* This macro of the Makefile hides what is beyond POSIX. */
-#undef _POSIX_C_SOURCE
-
 #include <sys/param.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -128,7 +129,7 @@ os_unsent(int fd)
 
 #endif
 
-#if defined(__FreeBSD__) || defined(__DragonFly__)
+#if defined(PROC_PDEATHSIG_CTL) /* not on older systems */
 #define OS_HAS_FOLLOW
 
 void
@@ -142,6 +143,9 @@ os_follow(pid_t parent)
 		raise(SIGTERM);
 }
 
+#endif
+
+#if defined(__FreeBSD__) || defined(__DragonFly__)
 #define OS_HAS_SELF
 
 bool
