@@ -108,6 +108,31 @@ def test_no_condition_on_the_system():
         assert not found, '%s: %s' % (path, found[0])
 
 
+# The headers of Linux come first: gcc's own read __FreeBSD__ and __NetBSD__.
+HERE = ['errno.h', 'netinet/in.h', 'netinet/tcp.h', 'signal.h', 'stdbool.h', 'stdint.h', 'stdio.h',
+        'stdlib.h', 'string.h', 'sys/ioctl.h', 'sys/mount.h', 'sys/param.h', 'sys/socket.h',
+        'sys/wait.h', 'unistd.h']
+THERE = ['netinet/in_pcb.h', 'netinet/tcp_timer.h', 'netinet/tcp_var.h', 'sys/procctl.h',
+         'sys/socketvar.h', 'sys/sysctl.h']
+
+
+@pytest.mark.parametrize('system', ['FreeBSD', 'DragonFly', 'NetBSD', 'OpenBSD'])
+def test_each_bsd(system, tmp_path):
+    """Goal: the compiler accepts what is built on each BSD, if the system has
+    what t/base/bsd.h declares."""
+    for name in THERE:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    text = ['#include <%s>' % name for name in HERE]
+    text += ['#define __%s__ 1' % system, '#include "t/base/bsd.h"', '#include "base/os_bsd.c"', '']
+    for cc in [cc for cc in ('gcc', 'clang', 'cc') if shutil.which(cc)][:2]:
+        done = subprocess.run([cc, '-std=c99', '-pedantic', '-Wall', '-Wextra', '-Wshadow',
+                               '-Wconversion', '-Werror', '-D_GNU_SOURCE', '-I.', '-I', str(tmp_path),
+                               '-fsyntax-only', '-x', 'c', '-'], cwd=TOP, text=True,
+                              input='\n'.join(text), stderr=subprocess.PIPE)
+        assert done.returncode == 0, done.stderr
+
+
 # ---- make, as packagers use it ----
 
 MAKES = [name for name in ('make', 'gmake', 'bmake') if shutil.which(name)]
