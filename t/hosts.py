@@ -143,7 +143,7 @@ class Hosts:
             self._shadow()
         config = ''
         options = ' '.join('%s=%s' % (name, os.environ.get(name, ''))
-                           for name in rig.SANITIZER_OPTIONS)
+                           for name in (*rig.SANITIZER_OPTIONS, 'LD_PRELOAD'))
         self.daemons, self.ports = {}, {}
         for name in names:
             self._key(name)

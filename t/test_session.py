@@ -527,6 +527,11 @@ def waiters(mark):
     return [pid for pid in far_relays(mark) if os.getsid(pid) != pid]
 
 
+def joins(mark):
+    """The later processes of a session."""
+    return [pid for pid, line in far_relays(mark).items() if ' -k join ' in line]
+
+
 def lose(mark):
     """Cut the channel of a hop without a host."""
     for pid in waiters(mark):
@@ -566,6 +571,23 @@ def test_process_of_the_channel_is_ended(tunnel, far, echo, mark, number):
         wait_for(lambda: pid not in rig.marked(mark), 5)
         exchange(a, b'y')
         reconnected(r, i + 1)
+    assert r.stop() == 0
+
+
+def test_channel_without_reader(tunnel, far, echo, mark):
+    """Goal: the process that waits ends with its channel, even while the keeper
+    does not run."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
+    a = dial(r.address)
+    exchange(a, b'x')
+    keeper = keeper_of(mark)
+    CUTS['ssh is killed'](r, None)
+    reconnected(r, 1)
+    pid, = joins(mark)
+    with stopped(keeper):
+        CUTS['ssh is killed'](r, None)
+        wait_for(lambda: pid not in rig.marked(mark), 10)
+    exchange(a, b'y')
     assert r.stop() == 0
 
 
@@ -658,8 +680,8 @@ def test_keeper_that_is_busy(tunnel, hosts, echo, mark):
             while True:
                 s.send(b'x')
         CUTS['ssh is killed'](r, None)
-        wait_for(lambda: any(' -k join ' in line for line in far_relays(mark).values()), 10)
-        pid, = [pid for pid, line in far_relays(mark).items() if ' -k join ' in line]
+        wait_for(lambda: joins(mark), 10)
+        pid, = joins(mark)
         before = cpu(pid)
         threading.Event().wait(2)
         assert cpu(pid) - before < 0.3

@@ -16,7 +16,8 @@
  *     not, bytes that arrive end the watch, and this call does not report a
  *     later EOF.
  *
- * Only programs named relay are affected, not the commands that they run.
+ * Only programs named relay, or relay-... as the copies on far hosts, are
+ * affected, not the commands that they run.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -36,7 +37,9 @@ typedef int connect_call(int fd, const struct sockaddr *sa, socklen_t len);
 static int
 is_relay(void)
 {
-	return strcmp(program_invocation_short_name, "relay") == 0;
+	const char *name = program_invocation_short_name;
+
+	return strncmp(name, "relay", 5) == 0 && (name[5] == '\0' || name[5] == '-');
 }
 
 static long long

@@ -104,7 +104,8 @@ make_place(struct keeper *k)
 static int
 wait_for_status(int fd, int out)
 {
-	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = out, .events = 0 } };
+	/* macOS does not watch a descriptor without events. */
+	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = out, .events = POLLHUP } };
 	unsigned char status;
 	ssize_t n = -1;
 
