@@ -60,6 +60,7 @@
 #define WAIT_PAUSE 250000   /* between two attempts to reach a target */
 #define WAIT_QUIET 15000000 /* until the wait is logged, once */
 #define STOP_MOST 13000000  /* for SIGTERM, SIGKILL and the last output */
+#define STOP_TWICE 1000000  /* signals within this time are one stop */
 #define KILL_MOST 3000000   /* for SIGKILL and the last output */
 #define DRAIN_MOST 2000000  /* for connections, when COMMAND has ended by itself */
 
@@ -99,7 +100,8 @@ fail_system(const char *what)
 
 /*
  * Ask COMMAND to stop.  Return false if it has ended, cannot be reached, or was
- * asked twice.
+ * asked twice.  One stop can come as two signals: a terminal and its shell both
+ * send SIGHUP.
  */
 static bool
 stop_run(struct relay *r, int status)
@@ -108,6 +110,8 @@ stop_run(struct relay *r, int status)
 
 	if (run_life(r->run) != RUN_ALIVE || !tunnel_carries(r->tunnel) || r->run_stops == 2)
 		return false;
+	if (again && r->ps.now < r->run_until - STOP_MOST + STOP_TWICE)
+		return true;
 	r->run_stops++;
 	run_stop(r->run);
 	if (!again)
@@ -176,8 +180,11 @@ start_run(struct relay *r)
 static void
 close_all(struct relay *r, int status)
 {
-	bool asked = stop_run(r, status);
+	bool asked;
 
+	if (r->run_until != 0) /* the first cause counts */
+		status = r->run_status;
+	asked = stop_run(r, status);
 	listeners_close(&r->listeners);
 	conn_stop(&r->conns, status, r->ps.now);
 	if (asked)
@@ -653,8 +660,9 @@ static void
 forward_refused(struct relay *r, struct forward *f)
 {
 	bool waits = r->run != NULL && f->kind == FORWARD_NEAR;
+	bool again = f->kind == FORWARD_FAR && tunnel_connects(r->tunnel) > 1;
 
-	if (!waits && !r->ready) {
+	if (!waits && !again && !r->ready) {
 		close_all(r, f->kind == FORWARD_FAR ? STATUS_LISTEN : STATUS_CONNECT);
 		return;
 	}

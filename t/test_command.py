@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 import urllib.request
 
@@ -280,13 +281,15 @@ def stubborn(tunnel, far):
 def test_command_that_ignores_sigterm(tunnel, far, mark):
     """Goal: COMMAND, its process group, and a process that has left the group,
     get SIGTERM and 10 s to end; then SIGKILL.  A second Ctrl-C is SIGKILL at
-    once.  Nothing is left."""
+    once, but two signals that come together are one stop.  Nothing is left."""
     late, fast = stubborn(tunnel, far), stubborn(tunnel, far)
     since = time.monotonic()
-    interrupt(late)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        os.kill(late.pid, number)
     interrupt(fast)
     fast.says('SIGTERM leader')
     fast.says('SIGTERM group')
+    threading.Event().wait(1.1)
     interrupt(fast)
     assert fast.wait(5) == 0
     assert late.wait(14) == 0
@@ -425,6 +428,17 @@ def test_idle(tunnel, far, mark):
     assert r.wait() == 0
     # The shell may write "Terminated" between a word of the server and its newline.
     assert r.err().count('bye') == 2, r.err()
+
+
+def test_file_mode_mask(tunnel, far):
+    """Goal: COMMAND has the mask of the user, and none of the script's variables, also
+    if relay was copied."""
+    far.program('shell', '#!/bin/sh\nexec sh "$@"\n')    # it reads no profile
+    r = tunnel('-L', '127.0.0.1:0:@/s', far.here() + ' sum=mine SHELL=%s/shell' % far.bin, '--',
+               'umask; echo sum is $sum; exec server $RELAY_DIR/s')
+    assert page(r.address) == PAGE
+    assert r.stop() == 0
+    assert {'0022', 'sum is'} <= set(r.err().splitlines()), r.err()
 
 
 # ---- the line ----

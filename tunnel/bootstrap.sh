@@ -21,10 +21,14 @@
 # A forced command may start relay in place of the shell.  That relay skips the
 # script: it recognises the first bytes (MUX_SCRIPT in mux/mux.h).
 
+# A variable that the user exports would be changed for the far relay.
+unset V args binaries mask word missing user with_head type sum size dir file part reason intact
+
 V='relay @VERSION@'
 args='@OPTIONS@'
 set -- @PATH@
 binaries='@BINARIES@'
+mask=$(umask)
 
 # Send an answer.  Its mark, "relay:: ", is divided here: if a terminal or
 # cat(1) sends the script back, the near side finds no answer in it.
@@ -46,8 +50,9 @@ runs() {
 	[ "$({ "$1" -V; } 2>/dev/null </dev/null)" = "$V" ]
 }
 
-# Run $1 as the far end.
+# Run $1 as the far end, with the user's file mode mask.
 start() {
+	umask "$mask"
 	# shellcheck disable=SC2086 # the options are several words
 	say at "$1" && exec "$1" $args
 }

@@ -524,6 +524,8 @@ command_want(struct command *c, struct pollset *ps)
 	c->slot = pollset_add(ps, may_read(c) ? c->out : -1, POLLIN);
 	if (c->state == COMMAND_ENDING)
 		pollset_until(ps, c->look_at);
+	if (c->state == COMMAND_OVER && c->out != -1 && may_read(c))
+		pollset_until(ps, ps->now); /* to the end of what it has written */
 	if (c->stream != NULL && c->output.used > 0 && stream_room(c->stream) > PIECE_ROOM)
 		pollset_until(ps, ps->now);
 	if (c->child != NULL)

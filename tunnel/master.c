@@ -231,6 +231,17 @@ master_is_usable(const struct master *m)
 
 /* ---- the commands ---- */
 
+/* What removes old files in /tmp may have removed the directory. */
+static bool
+keep_dir(struct master *m)
+{
+	if (os_own_dir(m->dir.path))
+		return true;
+	os_close(&m->dir.fd);
+	m->path[0] = '\0';
+	return dir_make(&m->dir);
+}
+
 /*
  * Each ssh has a socket of another name: an ssh that ends removes its socket,
  * and the next ssh may already run.
@@ -238,6 +249,8 @@ master_is_usable(const struct master *m)
 static bool
 rename_socket(struct master *m)
 {
+	if (!keep_dir(m))
+		return false;
 	if (m->path[0] != '\0')
 		unlink(m->path);
 	return (size_t)snprintf(m->path, sizeof(m->path), "%s/%u", m->dir.path, ++m->count) <
@@ -250,8 +263,12 @@ master_first(struct master *m, const struct hops *hops)
 	struct hops_config config = hops->config;
 	char why[512];
 
-	if (m == NULL || m->state != MASTER_OURS || !rename_socket(m))
+	if (m == NULL || m->state != MASTER_OURS)
 		return hops;
+	if (!rename_socket(m)) {
+		m->state = MASTER_NONE;
+		return hops;
+	}
 	snprintf(m->first_options, sizeof(m->first_options), FIRST, m->path);
 	config.options = m->first_options;
 	if (hops_parse(&m->first, &config, why, sizeof(why)))

@@ -121,12 +121,13 @@ remote_ask(struct remotes *tab, struct mux *m, struct forward *f)
 }
 
 /* Read the bound addresses, which end with an empty line.  Return false if they
- * do not fit. */
+ * do not fit, or if bytes follow. */
 static bool
 read_bound(struct remote_ask *ask)
 {
 	struct forward *f = ask->forward;
 	size_t have = strlen(f->bound), n, i;
+	char *end;
 
 	n = buf_take(stream_rx(ask->stream), f->bound + have, sizeof(f->bound) - 1 - have);
 	f->bound[have + n] = '\0';
@@ -135,8 +136,12 @@ read_bound(struct remote_ask *ask)
 			f->bound[i] = '?';
 	if (n > 0)
 		stream_consumed(ask->stream, n);
-	if (f->state == FORWARD_ASKED && strstr(f->bound, "\n\n") != NULL) {
-		log_plain(f->bound, have + n, '\n');
+	if (n > 0 && f->state == FORWARD_READY)
+		return false; /* the empty line was the last one */
+	end = strstr(f->bound, "\n\n");
+	if (f->state == FORWARD_ASKED && end != NULL) {
+		end[2] = '\0';
+		log_plain(f->bound, strlen(f->bound), '\n');
 		f->state = FORWARD_READY;
 	}
 	return have + n < sizeof(f->bound) - 1;

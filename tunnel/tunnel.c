@@ -739,6 +739,11 @@ explain_start(struct tunnel *t, struct pollset *ps)
 static void
 lose_session(struct tunnel *t, const struct pollset *ps)
 {
+	if (t->config.runs_command)
+		log_say(LOG_NOTICE,
+		    "%s has no session of this tunnel: it has ended, or the name leads to another "
+		    "host now; on the old host the command then runs for at most %lld s more",
+		    tunnel_name(t), (long long)((t->expires_at - ps->now) / 1000000));
 	if (needs_session(t)) {
 		log_end(t);
 		be_over(t, STATUS_LINK, ps);
