@@ -382,7 +382,7 @@ step_request(struct conn *c, const struct pollset *ps)
 {
 	struct stream *s = c->b.stream;
 
-	if (stream_is_closed(s)) {
+	if (stream_is_closed(s) && !stream_is_opened(s)) {
 		log_far_reason(c, s);
 		refuse_client(c, stream_code(s), ps->now);
 	} else if (fdpair_failed(&c->a.fds, ps) != 0 ||
@@ -539,7 +539,7 @@ flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
 		return;
 	c->flush_at = now + FLUSH_EVERY;
 	c->flushes++;
-	half_write(in, true);
+	half_write(in, !in->dst->fds.out_blocks);
 	unsent = side_unsent(in->dst);
 	if (unsent == c->unsent)
 		return;
@@ -705,6 +705,15 @@ reset_status(const struct side *e)
 										: STATUS_BROKEN;
 }
 
+/* Read no more from ${e}.  A command may then be ended by SIGPIPE. */
+static void
+stop_side(struct conn *c, struct side *e)
+{
+	side_stop(e);
+	if (e == &c->b && c->child != NULL)
+		spawn_unread(c->child);
+}
+
 /* Rule "reset".  Return false if no side was reset. */
 static bool
 end_by_reset(struct conn *c, int64_t now)
@@ -716,7 +725,7 @@ end_by_reset(struct conn *c, int64_t now)
 		return false;
 	half_break(to, e->err);
 	if (other->stream == NULL && !other->fds.tcp)
-		fdpair_shut_in(&other->fds);
+		stop_side(c, other);
 	if (!is_delivered(c, e, from, other, now))
 		return true;
 	log_reset(c, e, other);
@@ -735,7 +744,7 @@ stop_source(struct conn *c, struct half *h)
 	h->sink_lost = true;
 	if (h->dst->stream == NULL)
 		fdpair_shut_out(&h->dst->fds);
-	side_stop(h->src);
+	stop_side(c, h->src);
 	if (h->dst->fds.stdio) {
 		c->status = STATUS_BROKEN;
 	} else if (h->lost && c->child == NULL) {
@@ -863,8 +872,8 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 	 * A direction that has ended is not reset: its last bytes may be on
 	 * their way.
 	 */
-	close_conn(
-	    c, c->ba.state == HALF_BROKEN, c->ab.state == HALF_BROKEN || stuck, MUX_RESET, "", now);
+	close_conn(c, c->ba.state != HALF_SHUT || (stuck && c->b.fds.stdio),
+	    c->ab.state != HALF_SHUT || (stuck && c->a.fds.stdio), MUX_RESET, "", now);
 }
 
 static void

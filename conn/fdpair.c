@@ -338,18 +338,22 @@ stop_unix_peer(int fd)
 	while (n > 0 || (n == -1 && errno == EINTR));
 }
 
-void
-fdpair_shut_in(struct fdpair *e)
+static void
+close_in(struct fdpair *e)
 {
 	int fd = e->in;
 
-	if (fd == -1)
-		return;
 	e->in = -1;
-	if (fd != e->out)
+	if (fd != -1 && fd != e->out)
 		give_back(fd, e->in_flags);
-	else if (!e->tcp)
-		stop_unix_peer(fd);
+}
+
+void
+fdpair_shut_in(struct fdpair *e)
+{
+	if (e->in != -1 && e->single && !e->tcp)
+		stop_unix_peer(e->in);
+	close_in(e);
 }
 
 void
@@ -363,6 +367,6 @@ fdpair_close(struct fdpair *e, bool reset)
 	}
 	if (e->in != -1 && e->in == e->out)
 		e->out = -1;
-	fdpair_shut_in(e);
+	close_in(e);
 	fdpair_shut_out(e);
 }

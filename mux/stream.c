@@ -23,7 +23,7 @@
 
 #define TX_ALL (16 * 1024 * 1024) /* of the tx queues of all streams, about */
 #define TX_ONE (128 * 1024)       /* of one tx queue, about */
-#define EARLIES 16384             /* pieces in all early lists */
+#define EARLIES 4096              /* pieces in all early lists: each is looked at */
 
 /* ---- life ---- */
 
@@ -322,15 +322,12 @@ take_credit(struct stream *s)
 	m->rx_reserved -= give;
 	/* Half of the memory is for first windows. */
 	left = memory / 2 > m->rx_reserved ? memory / 2 - m->rx_reserved : 0;
-	if (left < memory / 8) {
-		if (s->window > share && s->window > 2 * MUX_WINDOW_LEAST && give > 1) {
-			s->window -= give / 2;
-			give -= give / 2;
-		}
-	} else if (s->rx.used < s->window / 4 && m->now - s->credit_at < 2 * mux_rtt(m)) {
+	if (s->window / 2 < left && s->rx.used < s->window / 4 &&
+	    m->now - s->credit_at < 2 * mux_rtt(m)) {
 		/*
 		 * A quarter of the window was used within two round trips, and
-		 * the owner keeps up: the window limits the rate.
+		 * the owner keeps up: the window limits the rate.  It leaves
+		 * half of what is free to others, as it may never shrink.
 		 */
 		more = s->window;
 		if (more > left / 4)
@@ -339,6 +336,10 @@ take_credit(struct stream *s)
 			more = MUX_WINDOW_MOST - s->window;
 		s->window += more;
 		give += more;
+	} else if (left < memory / 8 && s->window > share && s->window > 2 * MUX_WINDOW_LEAST &&
+		   give > 1) {
+		s->window -= give / 2;
+		give -= give / 2;
 	}
 	s->consumed = 0;
 	s->credit_at = m->now;

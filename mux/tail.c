@@ -336,6 +336,23 @@ tail_on_drain(struct mux *m, const struct slot *s)
 	return NULL;
 }
 
+/* Is the body of a TAIL on ${s} read next?  A lost slot can be within one. */
+static bool
+is_in_tail(const struct slot *s)
+{
+	return s->frame.type == FRAME_TAIL && s->fixed == 0 && s->left > 0;
+}
+
+/* A TAIL on ${s} for ${x} would carry itself: a byte would be passed on for ever. */
+static bool
+is_cycle(const struct slot *s, const struct slot *x)
+{
+	for (; is_in_tail(x) && x->tail != NULL; x = x->tail)
+		if (x->tail == s)
+			return true;
+	return false;
+}
+
 const char *
 tail_start(struct mux *m, struct slot *s)
 {
@@ -346,7 +363,7 @@ tail_start(struct mux *m, struct slot *s)
 		return "TAIL of a slot that is not in use";
 	if (x == NULL || generation < m->generation[number])
 		return NULL; /* a newer channel has replaced it */
-	if (!is_lost(x) || !x->lost_sent || x->tail_read || x->feeding ||
+	if (!is_lost(x) || !x->lost_sent || x->tail_read || x->feeding || is_cycle(s, x) ||
 	    frame_get(s->body + 4, 8) != x->read)
 		return "a TAIL that is not possible";
 	if (s->left > 0) {

@@ -199,10 +199,11 @@ def get(port):
 
 def forward(room, command, **kw):
     """relay -L: the page of the target is at the port."""
-    room.start(command, **kw)
+    addresses = room.start(command, **kw)
     port = room.near[re.search(r'(?:-L |relay )(\d+)', command)[1]]
     expected = re.search(r'/(\w+\.sock)|:(\d+) |(?<= )(jupyter) ', command)
     assert get(port) == (expected[1] or expected[2] or expected[3])
+    return addresses
 
 
 def shown(room, block):
@@ -211,12 +212,13 @@ def shown(room, block):
     command, *lines = block.replace('\\\n', ' ').splitlines()
     os.unlink(room.home + '/bin/relay')    # one is copied
     here, there = os.openpty()
-    forward(room, command[2:], stderr=there, TERM='xterm', LC_ALL='C')
+    addresses = forward(room, command[2:], stderr=there, TERM='xterm', LC_ALL='C')
     os.close(there)
     text = b''
     while b'\nhttp://' not in re.sub(rb'\x1b\[[0-9;]*[mK]', b'', text):
         text += os.read(here, 4096)
     text = re.sub(r'\x1b\[[0-9;]*[mK]|[^\n]*\r(?!\n)', '', text.decode())
+    text += '\n'.join(addresses)    # stdout
     os.close(here)
     for line in lines:
         line = line.replace('me@', '').replace('8888', room.near['8888'])

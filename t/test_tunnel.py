@@ -1222,7 +1222,7 @@ def test_options_of_ssh(tunnel, far, web, hosts):
     (['login', 'closed'], ['cannot reach login -> closed: ', 'Connection refused', 'relay -n']),
     (['locked'], ['cannot reach locked: ', 'Permission denied', 'ssh -v shows the keys']),
     (['login', 'locked'],
-     ['cannot reach login -> locked: ', 'Permission denied', 'put a key for it on the hop before']),
+     ['cannot reach login -> locked: ', 'Permission denied', 'put a key on the hop before it']),
     (['login', 'none at all'], ['cannot reach login -> none at all: ', 'not found', 'whole path']),
     (['-o', 'ProxyJump=login', 'node'], ['cannot reach node: ', 'use -J of relay']),
     (['-o', 'Port=x', 'login'], ['cannot reach login: ', 'Bad port']),

@@ -21,10 +21,9 @@
 # A forced command may start relay in place of the shell.  That relay skips the
 # script: it recognises the first bytes (MUX_SCRIPT in mux/mux.h).
 
-# A variable that the user exports would be changed for the far relay.
-unset V args binaries mask word missing user with_head type sum size dir file part reason intact
-
 V='relay @VERSION@'
+# A variable that the user exports would be changed for the far relay.
+unset args binaries mask word missing user with_head type sum size dir file part reason intact
 args='@OPTIONS@'
 set -- @PATH@
 binaries='@BINARIES@'

@@ -747,6 +747,43 @@ START_TEST(bytes_of_a_tail_are_retained_once)
 }
 END_TEST
 
+/* A byte of such a TAIL would be passed from one to the other, and back. */
+START_TEST(TAILs_that_carry_each_other_break_the_link)
+{
+	static const unsigned char zeros[1000];
+	unsigned char inner[FRAME_HEAD + FRAME_TAIL_AT];
+	struct mux_slot_stats two, three;
+	struct session s;
+	unsigned i;
+
+	far_up();
+	for (i = 2; i <= 3; i++) {
+		s = join((unsigned char)i, 1, 0);
+		ck_assert_int_eq(mux_accept_slot(far, &s, false, now), i);
+		put_greeting(0, s);
+		lives(far, i);
+		pull(far, i);
+	}
+	mux_lost(far, 3, MUX_RESET, "cut");
+	pull(far, 0);
+	mux_slot_stats(far, 3, &three);
+	put_tail(3, 1, three.received, zeros, sizeof(zeros));
+	mux_feed(far, 2, wire, sizeof(inner), now);
+	wired = 0;
+	mux_lost(far, 2, MUX_RESET, "cut");
+	pull(far, 0);
+	mux_slot_stats(far, 2, &two);
+	put_tail(2, 1, two.received, zeros, sizeof(zeros));
+	memcpy(inner, wire, sizeof(inner));
+	wired = 0;
+	put_tail(3, 1, three.received, inner, sizeof(inner));
+	feed(far, 1);
+	ck_assert_int_eq(mux_state(far), MUX_DEAD);
+	ck_assert_str_eq(mux_why(far), "the other side broke the protocol: a TAIL that is not possible");
+	done(&far);
+}
+END_TEST
+
 START_TEST(BYE_after_DRAIN_is_why_the_link_has_ended)
 {
 	far_with_stream();
@@ -1446,6 +1483,7 @@ TESTS("slots")
 	R(a_tail_has_the_bytes_after_the_count);
 	R(bytes_of_a_tail_are_retained_once);
 	R(a_tail_that_is_read_in_part_ends_with_its_generation);
+	R(TAILs_that_carry_each_other_break_the_link);
 	R(BYE_after_DRAIN_is_why_the_link_has_ended);
 	R(a_tail_may_have_DRAIN_of_its_carrier);
 	R(the_near_side_attaches_no_slot_after_the_far_LOST);
