@@ -716,6 +716,17 @@ watch_forward(struct relay *r, struct forward *f)
 	return false;
 }
 
+/* With -w and COMMAND, the targets were reached. */
+static void
+check_targets(struct relay *r)
+{
+	struct forward *f, *end = r->opt.forwards + r->opt.n_forwards;
+
+	for (f = r->opt.forwards; f < end && r->opt.wait_us == 0 && r->run == NULL; f++)
+		if (f->kind == FORWARD_NEAR)
+			tunnel_check(r->tunnel, f);
+}
+
 static void
 watch_forwards(struct relay *r)
 {
@@ -726,8 +737,8 @@ watch_forwards(struct relay *r)
 		return;
 	for (f = r->opt.forwards; f < end && tunnel_carries(r->tunnel); f++)
 		ready = watch_forward(r, f) && ready;
-	if (ready && !r->ready && tunnel_carries(r->tunnel))
-		report_ready(r);
+	if (ready && !r->ready && tunnel_carries(r->tunnel) && report_ready(r) == STATUS_OK)
+		check_targets(r);
 }
 
 static void

@@ -166,6 +166,14 @@ int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
 int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
 
 /*
+ * os_port_is_unused(port):
+ * Return true if no process of this host listens on the TCP port ${port}, on
+ * any address.  Return false if one does, if the look-up failed, or if this
+ * system has no way (all but Linux).  No connection is made.
+ */
+bool os_port_is_unused(uint16_t port);
+
+/*
  * os_most_files():
  * Return how many descriptors poll(2) and the system allow a process, even if
  * its limit is higher.  -1: no such bound (portable).

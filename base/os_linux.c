@@ -36,6 +36,8 @@
 #define DIAG_NETLINK 4    /* NETLINK_SOCK_DIAG */
 #define DIAG_BY_FAMILY 20 /* SOCK_DIAG_BY_FAMILY */
 #define DIAG_REQUEST 1    /* NLM_F_REQUEST */
+#define DIAG_DUMP 0x300   /* NLM_F_DUMP */
+#define DIAG_DONE 3       /* NLMSG_DONE */
 #define DIAG_SYN_SENT 2   /* TCP_SYN_SENT */
 #define DIAG_LISTEN 10    /* TCP_LISTEN */
 
@@ -67,12 +69,18 @@ struct diag_answer {
 };
 
 static int
+diag_open(void)
+{
+	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, DIAG_NETLINK);
+}
+
+static int
 diag_socket(void)
 {
 	static int fd = -1;
 
 	if (fd == -1)
-		fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, DIAG_NETLINK);
+		fd = diag_open();
 	return fd;
 }
 
@@ -164,6 +172,40 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	}
 	*uid = answer.uid;
 	return 1;
+}
+
+#define OS_HAS_PORT_IS_UNUSED
+
+/*
+ * Ask for a list: an exact request gets ENOENT also if the kernel lacks the
+ * module.  If the first message is the end without an error, the list is empty.
+ */
+static bool
+lacks_listener(uint8_t family, uint16_t port)
+{
+	struct diag_request req = {
+		.head = { sizeof(req), DIAG_BY_FAMILY, DIAG_REQUEST | DIAG_DUMP, 1, 0 },
+		.family = family,
+		.protocol = IPPROTO_TCP,
+		.states = 1 << DIAG_LISTEN,
+		.id.sport = htons(port),
+	};
+	struct {
+		struct diag_head head;
+		int32_t error;
+	} end = { .error = -1 };
+	int fd = diag_open();
+
+	if (fd != -1 && send(fd, &req, sizeof(req), 0) != -1)
+		recv(fd, &end, sizeof(end), 0);
+	os_close(&fd);
+	return end.head.type == DIAG_DONE && end.error == 0;
+}
+
+bool
+os_port_is_unused(uint16_t port)
+{
+	return lacks_listener(AF_INET, port) && lacks_listener(AF_INET6, port);
 }
 
 #define OS_HAS_UNIX_UID

@@ -63,6 +63,16 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 }
 
 #endif
+#ifndef OS_HAS_PORT_IS_UNUSED
+
+bool
+os_port_is_unused(uint16_t port)
+{
+	(void)port;
+	return false;
+}
+
+#endif
 #ifndef OS_HAS_MOST_FILES
 
 long

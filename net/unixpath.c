@@ -160,22 +160,39 @@ unixpath_link_dir(const char *path, char *dst)
 }
 
 /*
- * On macOS and the BSDs, a full backlog refuses a connect, too.  So connect a
- * datagram socket as well.  It is refused if no process has the socket of the
- * file open.  Otherwise it gets EPROTOTYPE, because the types differ.
+ * Return EAGAIN if a process has the socket at ${path} open, else another errno
+ * value.  The connect of a datagram socket makes no connection: it is refused
+ * if no process has the socket open.  Otherwise it gets EPROTOTYPE, because the
+ * types differ.
  */
+static int
+find_socket(const char *path)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0), e = EAGAIN;
+
+	if (fd == -1 || (call_path(connect, fd, path) == -1 && errno != EPROTOTYPE))
+		e = errno;
+	os_close(&fd);
+	return e;
+}
+
+/* On macOS and the BSDs, a full backlog refuses a connect, too. */
 int
 unixpath_connect(int fd, const char *path)
 {
-	int r = call_path(connect, fd, path), other;
+	int r = call_path(connect, fd, path);
 
-	if (r == 0 || errno != ECONNREFUSED)
-		return r;
-	other = socket(AF_UNIX, SOCK_DGRAM, 0);
-	if (other != -1 && (call_path(connect, other, path) == 0 || errno == EPROTOTYPE))
-		errno = EAGAIN;
-	os_close(&other);
-	return -1;
+	if (r == -1 && errno == ECONNREFUSED)
+		errno = find_socket(path);
+	return r;
+}
+
+bool
+unixpath_is_unused(const char *path)
+{
+	int e = find_socket(path);
+
+	return e == ENOENT || e == ECONNREFUSED;
 }
 
 /* ---- what is at a path ---- */

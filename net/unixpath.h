@@ -8,6 +8,7 @@
 #ifndef NET_UNIXPATH_H
 #define NET_UNIXPATH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -27,6 +28,14 @@ struct unixpath {
  * ECONNREFUSED: no process has the socket open.
  */
 int unixpath_connect(int fd, const char *path);
+
+/*
+ * unixpath_is_unused(path):
+ * Return true if ${path} does not exist, or if no process has its socket open.
+ * Return false if a process has, or if this cannot be found out.  No connection
+ * is made.
+ */
+bool unixpath_is_unused(const char *path);
 
 /*
  * unixpath_link_dir(path, dst):

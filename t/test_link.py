@@ -559,7 +559,7 @@ def test_far_with_a_target_connects_to_it_only(far, target, tmp, first):
     for name, code in (('=listen 127.0.0.1:%d' % port, 11), ('=listen %s/back' % tmp, 11),
                        ('=listen ' + t.words[0], 11), ('=accept 1', 11),
                        ('=listen', 11), ('=', 11), ('=exec sh', 11), ('-- sh', 11),
-                       ('=sessions end 0', 11),
+                       ('=sessions end 0', 11), ('=check/' + t.words[0], 11),
                        (t.words[0] + '\0', 0)):
         f.send(wire.open_(9, name))
         if code == 0:    # the name ends at the NUL, so it equals TO

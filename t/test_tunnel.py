@@ -1317,6 +1317,67 @@ def test_wait_in_vain(tunnel, far, tmp):
     assert r.says('cannot connect to').endswith('; start its server')
 
 
+UNUSED = 'no process listens on %s yet; connections work when one does'
+
+
+def test_target_without_a_server(tunnel, far, tmp, target):
+    """Goal: at the start, one line names each target of -L on which no process
+    listens.  Nothing connects: a server that accepts only one connection keeps
+    it for the first client."""
+    servers = target('unix'), target('tcp')
+    free, dead, none = 'localhost:%d' % rig.free_port(), tmp + '/dead', tmp + '/none'
+    rig.UnixTarget(dead).sock.close()
+    targets = [free, dead, *(t.words[0] for t in servers), '192.0.2.1:80', none]
+    r = tunnel(*(word for to in targets for word in ('-L', '127.0.0.1:0:' + to)),
+               '-D', '127.0.0.1:0', '-R', '127.0.0.1:0:%s/other' % tmp, 'login', 'node')
+    r.says(UNUSED % none)
+    os.unlink(dead)
+    assert [line for line in r.err().splitlines() if 'yet' in line] == \
+        ['relay: node: ' + UNUSED % to for to in (free, dead, none) if rig.EXTRAS or '/' in to]
+    for address, t in zip(r.addresses[2:4], servers):
+        assert not t.waiting()
+        a = rig.connect(address)
+        b = t.accept()
+        t.close()
+        rig.ping(a, b)
+        a.close()
+        b.close()
+
+
+def test_server_that_starts_later(tunnel, far, tmp, target):
+    """Goal: connections work when the server has started.  A reconnect does not
+    report its absence again."""
+    r = tunnel('-L', '127.0.0.1:0:%s/t0' % tmp, far.here())
+    r.says(UNUSED % (tmp + '/t0'))
+    for pid in rig.children(r.pid):
+        rig.kill(pid, signal.SIGKILL)
+    r.says('reconnected to ')
+    assert rig.fate_at(r.address) == 'reset'
+    r.says('cannot connect to')
+    t = target('unix')
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    a.close()
+    b.close()
+    assert r.err().count('yet;') == 1, r.err()
+
+
+def test_server_that_starts_after_the_background(run, far, tmp, mark):
+    """Goal: -f does not wait for the check of the targets; the line goes to the
+    log."""
+    words = ['-f', '-E', tmp + '/log', '-P', tmp + '/relay.pid', '-L', '127.0.0.1:0:/none']
+    assert run(*words, far.here(), env=dict(far.env, **{rig.MARK: mark})).returncode == 0
+
+    def log():
+        with open(tmp + '/log') as f:
+            return f.read()
+    wait_for(lambda: UNUSED % '/none' in log())
+    with open(tmp + '/relay.pid') as f:
+        os.kill(int(f.read()), signal.SIGTERM)
+    wait_for(lambda: not rig.marked(mark))
+
+
 @pytest.mark.parametrize('kind', ['-L', '-R'])
 def test_idle(tunnel, far, target, kind):
     """Goal: with -i a tunnel in use stays, and exits with status 0 a second

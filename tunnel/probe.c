@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/poll.h"
+#include "mux/frame.h"
 #include "mux/mux.h"
 #include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
@@ -29,6 +30,7 @@ struct probe {
 	struct forward *forward;
 	struct stream *stream;
 	bool quiet;
+	bool checks; /* probe_check */
 };
 
 /*
@@ -67,25 +69,50 @@ struct probe_run {
 
 /* ---- target probes ---- */
 
+/* NULL: no memory, or too many streams are open. */
+static struct probe *
+add(struct probes *tab, struct mux *m, struct forward *f, const char *target)
+{
+	struct probe *p = calloc(1, sizeof(*p)), **at = &tab->first;
+
+	if (p != NULL)
+		p->stream = mux_open(m, target);
+	if (p == NULL || p->stream == NULL) {
+		free(p);
+		return NULL;
+	}
+	p->forward = f;
+	while (*at != NULL)
+		at = &(*at)->next;
+	*at = p;
+	return p;
+}
+
+void
+probe_check(struct probes *tab, struct mux *m, struct forward *f)
+{
+	char target[FRAME_TARGET + 1];
+	struct probe *p;
+
+	snprintf(target, sizeof(target), SERVE_CHECK "%s", f->to_text);
+	p = add(tab, m, f, target);
+	if (p != NULL)
+		p->checks = true;
+}
+
 bool
 probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet)
 {
-	struct probe *p = calloc(1, sizeof(*p));
+	struct probe *p = add(tab, m, f, f->to_text);
 
-	if (p != NULL)
-		p->stream = mux_open(m, f->to_text);
-	if (p == NULL || p->stream == NULL) {
-		free(p);
+	if (p == NULL) {
 		log_say(LOG_ERROR, "cannot test %s on %s: no memory, or too many streams are open",
 		    f->to_text, mux_peer(m));
 		f->state = FORWARD_REFUSED;
 		return false;
 	}
-	p->forward = f;
 	p->quiet = quiet;
 	f->state = FORWARD_ASKED;
-	p->next = tab->first;
-	tab->first = p;
 	return true;
 }
 
@@ -98,10 +125,25 @@ log_refusal(const struct stream *s, bool quiet)
 		log_say(quiet ? LOG_INFO : LOG_ERROR, "%s: %s", mux_peer(m), stream_reason(s));
 }
 
+/* The answer is a reset with this code. */
+static bool
+step_check(struct probe *p)
+{
+	if (!stream_is_closed(p->stream))
+		return !stream_is_opened(p->stream);
+	if (stream_code(p->stream) == MUX_REFUSED)
+		log_say(LOG_NOTICE,
+		    "%s: no process listens on %s yet; connections work when one does",
+		    mux_peer(stream_mux(p->stream)), p->forward->to_text);
+	return false;
+}
+
 /* Return false once the stream can be released. */
 static bool
 step(struct probe *p)
 {
+	if (p->checks)
+		return step_check(p);
 	if (stream_is_closed(p->stream)) {
 		if (p->forward->state == FORWARD_ASKED) {
 			log_refusal(p->stream, p->quiet);

@@ -2,7 +2,8 @@
  * tunnel/probe.h - tests of a tunnel that carry no connection.
  *
  * A target probe (-w, -n) opens a stream to the target of a forward and closes
- * it at once.
+ * it at once.  A check makes no connection: a server that accepts only one
+ * would lose it.
  *
  * A probe run (-n) makes a tunnel over the first hop, then over the first two
  * hops, and so on to the last hop.  Each tunnel starts as any other tunnel
@@ -47,12 +48,18 @@ struct probes {
  * if ${quiet}.  If no stream can be opened, log that, set FORWARD_REFUSED and
  * return false.
  *
+ * probe_check(tab, m, f):
+ * Near side.  Ask the far side for the state of the target of ${f}, which must
+ * outlive the probe.  If no process listens there, probe_step logs that.  If
+ * this is not known, nothing is logged.
+ *
  * probe_step(tab):
  * Take the results of all target probes in ${tab}, and release those that have
  * ended.  Call it once a turn, and once more between the end of the mux and
  * mux_free.
  */
 bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
+void probe_check(struct probes *tab, struct mux *m, struct forward *f);
 void probe_step(struct probes *tab);
 
 /*

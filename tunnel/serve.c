@@ -8,8 +8,10 @@
 #include "base/os.h"
 #include "mux/frame.h"
 #include "mux/mux.h"
+#include "net/addr.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
+#include "net/unixpath.h"
 #include "conn/conn.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
@@ -198,6 +200,30 @@ list_sessions(struct serve *tab, struct stream *s, int64_t now)
 	return true;
 }
 
+/* Is it certain that no process listens on ${to}? */
+static bool
+is_unused(const struct endpoint *to)
+{
+	struct addr_list list;
+
+	if (to->kind == ENDPOINT_UNIX)
+		return unixpath_is_unused(to->path);
+	return to->kind == ENDPOINT_TCP && addr_numeric(to, &list) &&
+	       addr_is_loopback((struct sockaddr *)&list.addr[0]) && os_port_is_unused(to->port);
+}
+
+static bool
+check_target(struct stream *s)
+{
+	const char *text = stream_target(s) + strlen(SERVE_CHECK);
+	struct endpoint to;
+	char why[512];
+	bool unused = endpoint_parse(&to, text, false, why, sizeof(why)) && is_unused(&to);
+
+	stream_reset(s, unused ? MUX_REFUSED : MUX_RESET, "");
+	return false;
+}
+
 static bool
 begins(const struct stream *s, const char *word)
 {
@@ -222,6 +248,8 @@ take_up(struct serve *tab, struct stream *s, int64_t now)
 		return join_pipe(tab, s, true, now) != -1;
 	if (begins(s, SERVE_SESSIONS))
 		return list_sessions(tab, s, now);
+	if (begins(s, SERVE_CHECK))
+		return check_target(s);
 	return dial(tab, s, now);
 }
 

@@ -2,8 +2,9 @@
  * tunnel/serve.h - the far side: serves the streams of the near side.
  *
  * A stream is joined to a connection to its target, passed to remote.h or
- * command.h, echoed, or answered with the list of sessions.  All streams to a
- * host name share its addresses, which are kept for a minute.
+ * command.h, echoed, or answered with the list of sessions or the state of a
+ * target.  All streams to a host name share its addresses, which are kept for a
+ * minute.
  */
 #ifndef TUNNEL_SERVE_H
 #define TUNNEL_SERVE_H
@@ -15,6 +16,8 @@
 #define SERVE_ECHO "=echo"
 /* Requests the list of sessions; a question (keeper.h) follows. */
 #define SERVE_SESSIONS "=sessions "
+/* Requests the state of a target, which follows: MUX_REFUSED if it is unused. */
+#define SERVE_CHECK "=check/"
 
 struct command;
 struct conns;

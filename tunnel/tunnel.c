@@ -1240,6 +1240,12 @@ tunnel_probe(struct tunnel *t, struct forward *f, bool quiet)
 	return probe_target(&t->probes, t->mux, f, quiet);
 }
 
+void
+tunnel_check(struct tunnel *t, struct forward *f)
+{
+	probe_check(&t->probes, t->mux, f);
+}
+
 enum tunnel_state
 tunnel_state(const struct tunnel *t)
 {

@@ -121,6 +121,7 @@ const char *tunnel_loss(const struct tunnel *t);
  * tunnel_ask(t, f): near: request the listener of a -R; see remote_ask.
  * tunnel_probe(t, f, quiet): near: connect to the target of ${f} once; see
  * probe.h.
+ * tunnel_check(t, f): near: log if no process listens on the target of ${f}.
  */
 void tunnel_want_up(struct tunnel *t);
 bool tunnel_wanted(const struct tunnel *t);
@@ -128,6 +129,7 @@ bool tunnel_awaits_login(const struct tunnel *t);
 void tunnel_login(struct tunnel *t, int64_t now);
 bool tunnel_ask(struct tunnel *t, struct forward *f);
 bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
+void tunnel_check(struct tunnel *t, struct forward *f);
 
 /*
  * tunnel_state(t): its state.  NULL: TUNNEL_OVER.

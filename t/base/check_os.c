@@ -297,6 +297,25 @@ START_TEST(addresses_of_two_families_are_an_error)
 }
 END_TEST
 
+/* 0: IPv4, 1: IPv6 */
+START_TEST(a_port_is_unused_if_no_socket_listens_on_it)
+{
+	uint16_t port = 0;
+	int family = _i == 0 ? AF_INET : AF_INET6, l = tcp_bound(family, &port), open, fd;
+
+	open = fds_open();
+	ck_assert_int_eq(os_port_is_unused(port), ON_LINUX);
+	ck_assert_int_eq(listen(l, 1), 0);
+	ck_assert(!os_port_is_unused(port));
+	ck_assert_int_eq(fds_open(), open);
+	tcp_connect(family, port);
+	fd = accept(l, NULL, NULL);
+	close(l);
+	ck_assert_int_eq(os_port_is_unused(port), ON_LINUX);
+	close(fd);
+}
+END_TEST
+
 START_TEST(the_user_of_a_unix_socket_is_found)
 {
 	uid_t uid = OTHER_USER;
@@ -716,6 +735,7 @@ TESTS("os")
 	tcase_add_test(tc, a_listener_is_not_taken_for_the_peer);
 	tcase_add_test(tc, a_socket_that_still_connects_is_not_the_peer);
 	tcase_add_test(tc, addresses_of_two_families_are_an_error);
+	tcase_add_loop_test(tc, a_port_is_unused_if_no_socket_listens_on_it, 0, 2);
 	tcase_add_test(tc, the_user_of_a_unix_socket_is_found);
 	tcase_add_test(tc, setup_makes_nonblocking_and_close_on_exec_and_keeps_other_flags);
 	tcase_add_loop_test(tc, new_sockets_are_nonblocking_and_close_on_exec, 0, 3);

@@ -191,6 +191,22 @@ START_TEST(a_socket_that_is_bound_only_is_left_alone)
 }
 END_TEST
 
+START_TEST(a_path_is_unused_if_no_process_has_its_socket)
+{
+	int l;
+
+	ck_assert(unixpath_is_unused("./unused.sock"));
+	leave_dead("unused.sock");
+	ck_assert(unixpath_is_unused("./unused.sock"));
+	l = unix_listener("used.sock", SOCK_STREAM, 1);
+	ck_assert(!unixpath_is_unused("./used.sock"));
+	ck_assert_int_eq(accept(l, NULL, NULL), -1);
+	unix_listener("used.dgram", SOCK_DGRAM, 0);
+	ck_assert(!unixpath_is_unused("./used.dgram"));
+	ck_assert(!unixpath_is_unused("/dev/null/x"));
+}
+END_TEST
+
 START_TEST(a_live_datagram_socket_is_refused)
 {
 	unix_listener("dgram.sock", SOCK_DGRAM, 0);
@@ -367,11 +383,13 @@ START_TEST(long_paths_are_listened_on_and_reached)
 	fd = connect_to(path);
 	ck_assert_int_ne(fd, -1);
 	ck_assert_int_ne(accept(l, NULL, NULL), -1);
+	ck_assert(!unixpath_is_unused(path));
 	ck_assert_int_eq(fds_open(), before + 3);
 	ck_assert_ptr_nonnull(getcwd(after, sizeof(after)));
 	ck_assert_str_eq(here, after);
 	end_listening(l);
 	ck_assert(!exists(path));
+	ck_assert(unixpath_is_unused(path));
 	ck_assert_int_eq(files_in("."), files);
 	ck_assert_int_eq(connect_to(path), -1);
 	ck_assert_int_eq(errno, ENOENT);
@@ -430,6 +448,7 @@ TESTS("unixpath")
 	tcase_add_test(tc, a_file_at_the_name_of_the_new_socket_is_named);
 	tcase_add_loop_test(tc, a_live_socket_is_refused_and_left_alone, 0, 2);
 	tcase_add_test(tc, a_socket_that_is_bound_only_is_left_alone);
+	tcase_add_test(tc, a_path_is_unused_if_no_process_has_its_socket);
 	tcase_add_test(tc, a_live_datagram_socket_is_refused);
 	tcase_add_loop_test(tc, another_kind_of_file_is_refused_and_left_alone, 0, 4);
 	tcase_add_test(tc, a_missing_directory_is_reported);

@@ -92,6 +92,56 @@ START_TEST(a_probe_is_refused_if_no_stream_can_be_opened)
 }
 END_TEST
 
+static void
+check(struct forward *forward, const char *text)
+{
+	ck_assert(forward_parse(forward, FORWARD_NEAR, text, why, sizeof(why)));
+	probe_check(&probes, link_near, forward);
+	ck_assert_int_eq(forward->state, FORWARD_DOWN);
+}
+
+START_TEST(a_check_logs_each_target_that_is_unused)
+{
+	static struct forward of[3];
+	int l = unix_listener("used", SOCK_STREAM, 4);
+
+	begin();
+	check(&of[0], "1:./none");
+	check(&of[1], "1:./used");
+	check(&of[2], "1:./nowhere");
+	finish();
+	ck_assert_int_eq(accept(l, NULL, NULL), -1);
+	ck_assert_str_eq(captured(),
+	    "relay: node: no process listens on ./none yet; connections work when one does\n"
+	    "relay: node: no process listens on ./nowhere yet; connections work when one does\n");
+	unlink("used");
+}
+END_TEST
+
+/* 0: the far side connects, 1: the link is lost, 2: no stream can be opened */
+START_TEST(a_check_without_an_answer_logs_nothing)
+{
+	struct stream *s;
+
+	begin();
+	if (_i == 2)
+		mux_lost(link_near, 0, MUX_RESET, "");
+	check(&f, "1:./none");
+	if (_i == 0) {
+		cross();
+		s = mux_accept(link_far);
+		ck_assert_ptr_nonnull(s);
+		stream_accept(s);
+		TURN_UNTIL(probes.first == NULL);
+		stream_release(s);
+		finish();
+	} else {
+		lose_link();
+	}
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
 TESTS("probe")
 {
 	tcase_add_unchecked_fixture(tc, enter_dir, leave_dir);
@@ -100,4 +150,6 @@ TESTS("probe")
 	tcase_add_test(tc, a_probe_waits_as_long_as_the_far_side_waits);
 	tcase_add_loop_test(tc, a_probe_is_refused_when_the_link_is_lost, 0, 2);
 	tcase_add_test(tc, a_probe_is_refused_if_no_stream_can_be_opened);
+	tcase_add_test(tc, a_check_logs_each_target_that_is_unused);
+	tcase_add_loop_test(tc, a_check_without_an_answer_logs_nothing, 0, 3);
 }

@@ -106,14 +106,61 @@ START_TEST(a_stream_that_reaches_nothing_is_reset_with_the_reason)
 }
 END_TEST
 
+static const struct {
+	const char *target;
+	bool is_port, unused;
+} checked[] = {
+	{ SERVE_CHECK "./missing", false, true },
+	{ SERVE_CHECK "./dead", false, true },
+	{ SERVE_CHECK "./live", false, false },
+	{ SERVE_CHECK "localhost:%u", true, true },
+	{ SERVE_CHECK "127.0.0.1:%u", true, true },
+	{ SERVE_CHECK "[::1]:%u", true, true },
+	{ SERVE_CHECK "192.0.2.1:%u", true, false },
+	{ SERVE_CHECK "Localhost:%u", true, false },
+	{ SERVE_CHECK "nonsense", false, false },
+	{ SERVE_CHECK "-", false, false },
+	{ SERVE_CHECK, false, false },
+};
+
+/* Nothing is connected to, and no name is looked up. */
+START_TEST(an_unused_target_is_found_without_a_connection)
+{
+	uint16_t port = 0;
+	int l = unix_listener("live", SOCK_STREAM, 4), bound = tcp_bound(AF_INET, &port);
+	bool found = checked[_i].unused && (!checked[_i].is_port || os_port_is_unused(port));
+	char text[64];
+	struct stream *s;
+
+	close(unix_listener("dead", SOCK_STREAM, 4));
+	begin();
+	snprintf(text, sizeof(text), "%s", checked[_i].target);
+	if (checked[_i].is_port)
+		snprintf(strchr(text, '%'), 8, "%u", (unsigned)port);
+	s = open_stream(text);
+	TURN_UNTIL(stream_is_closed(s));
+	ck_assert_int_eq(stream_code(s), found ? MUX_REFUSED : MUX_RESET);
+	ck_assert_ptr_null(kids.first);
+	ck_assert_int_eq(accept(l, NULL, NULL), -1);
+	stream_release(s);
+	ck_assert_str_eq(captured(), "");
+	finish();
+	close(bound);
+	unlink("live");
+	unlink("dead");
+}
+END_TEST
+
 /*
- * 0: no name, 1: its own, 2: another, 3: to listen, 4: to wait for a connection
+ * 0: no name, 1: its own, 2: another, 3: to listen, 4: to wait for a
+ * connection, 5: the state of a target
  */
 START_TEST(a_far_side_with_a_target_of_its_own_reaches_no_other)
 {
 	uint16_t port = 0;
 	int l = tcp_listener(AF_INET, &port), fd;
-	const char *const text[] = { "", port_text(port), "localhost:1", "=listen 0", "=accept 1" };
+	const char *const text[] = { "", port_text(port), "localhost:1", "=listen 0", "=accept 1",
+		SERVE_CHECK "./missing" };
 	struct stream *s;
 
 	only_target = true;
@@ -234,7 +281,9 @@ TESTS("serve")
 	tcase_add_test(tc, the_addresses_of_a_name_are_kept_for_a_minute);
 	tcase_add_loop_test(tc, a_stream_that_reaches_nothing_is_reset_with_the_reason, 0,
 	    (int)(sizeof(unreached) / sizeof(unreached[0])));
-	tcase_add_loop_test(tc, a_far_side_with_a_target_of_its_own_reaches_no_other, 0, 5);
+	tcase_add_loop_test(tc, a_far_side_with_a_target_of_its_own_reaches_no_other, 0, 6);
+	tcase_add_loop_test(tc, an_unused_target_is_found_without_a_connection, 0,
+	    (int)(sizeof(checked) / sizeof(checked[0])));
 	tcase_add_loop_test(tc, a_stream_that_is_given_up_ends_its_dial, 0, 2);
 	tcase_add_loop_test(tc, an_echo_sends_back_what_it_reads, 0, 2);
 	tcase_add_test(tc, an_echo_ends_with_its_stream);
