@@ -1,14 +1,17 @@
 """A hostile far side of a tunnel: python3 evil.py LIE sh.
 
 It replaces the sh of a hop.  The lies in SHELL and SILENT are answers before
-the link is up.  Those in LINK come from a far relay, and those in PROBE answer
-relay -n.  It exits at EOF on stdin; some lies end it earlier.
+the link is up.  Those in LINK come from a far relay, those in SLOTS, REJOIN and
+SECOND from one that keeps a session, and those in PROBE answer relay -n.  It
+exits at EOF on stdin; some lies end it earlier.
 """
 import contextlib
 import itertools
 import os
 import signal
 import sys
+import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -45,9 +48,11 @@ def stay():
 
 
 def script():
-    """Read the line that relay sends to a shell."""
-    while read(1) != b'\n':
-        pass
+    """Read the line that relay sends to a shell, and return it."""
+    line = b''
+    while not line.endswith(b'\n'):
+        line += read(1)
+    return line
 
 
 # ---- before there is a link ----
@@ -150,9 +155,9 @@ class Far(wire.Wire):
         super().__init__(read, write)
         self.ended = set()
 
-    def start(self, **hello):
+    def start(self, session=b'', **hello):
         say('at ' + sys.argv[0])
-        write(wire.MAGIC + wire.hello(wire.FAR, **hello))
+        write(wire.MAGIC + wire.hello(wire.FAR, newest=2 if session else 0, **hello) + session)
         self.magic()
         self.frame(wire.HELLO)
 
@@ -299,6 +304,156 @@ LINK.update({
 })
 
 
+# ---- a session ----
+
+OPENED = wire.frame(wire.OPENED, 1)
+
+
+def gaps(order):
+    """Send 20,000 bytes of stream 1, each in a piece of its own and with a gap
+    before it.  On other streams, answer each DATA: is stream 1 reset?"""
+    def tell(far):
+        reset = []
+
+        def special(kind, stream, body):
+            if kind == wire.OPEN and stream == 1:
+                write(OPENED + b''.join(wire.data_at(2 * i + 1) for i in order))
+                return True
+            if kind == wire.CLOSE and stream == 1:
+                reset.append(stream)
+                return True
+            if kind == wire.DATA:
+                far.answer(kind, stream, b'true' if reset else b'none')
+                return True
+        far.serve(special)
+    return tell
+
+
+def holds_back(far):
+    """Send all that near's window allows, except the first byte."""
+    def special(kind, stream, body):
+        if kind == wire.OPEN:
+            room = recv_window(body) - 1
+            write(wire.frame(wire.OPENED, stream))
+            for at in range(0, room, BLOCK):
+                write(wire.data_at(1 + at, bytes(min(BLOCK, room - at)), stream))
+            return True
+    far.serve(special)
+
+
+def harmless(far):
+    """Frames about channels of earlier generations, and a LIMITED that began
+    before this host was started."""
+    write(wire.lost(3, 0, 1 << 60) + wire.tail(3, 0, 1 << 60, b'x' * 60000) + wire.tail(7, 0, 0) +
+          wire.limited(0xffffffff) * 1000)
+    far.serve()
+
+
+KEPT = {
+    'gaps': gaps(range(20000)),
+    'gaps-before-a-piece': gaps([20000, *range(20000)]),
+    'holds-back': holds_back,
+    'harmless': harmless,
+}
+
+# What comes after OPEN of stream 1.
+SLOTS = {
+    'data-at-twice': lambda far: OPENED + wire.data_at(0) * 2,
+    'data-at-early-twice': lambda far: OPENED + wire.data_at(9, b'xx') + wire.data_at(10),
+    'data-at-beyond': lambda far: OPENED + wire.data_at(1 << 40),
+    'data-at-the-end-of-numbers': lambda far: OPENED + wire.data_at((1 << 64) - 1, b'xx'),
+    'data-at-without-data': lambda far: OPENED + wire.data_at(0, b''),
+    'data-after-final': lambda far: wire.final(5) + wire.frame(wire.DATA, 1, b'x'),
+    'data-at-after-final': lambda far: wire.final(5) + wire.data_at(5),
+    'final-of-fewer-bytes': lambda far: OPENED + wire.data_at(5) + wire.final(5),
+    'final-twice': lambda far: wire.final(5) * 2,
+    'final-after-eof': lambda far: wire.frame(wire.EOF, 1) + wire.final(0),
+    'free-of-an-open-stream': lambda far: wire.frame(wire.FREE, 1),
+    'lost-is-this-slot': lambda far: wire.lost(0, 0, far.got),
+    'lost-of-no-slot': lambda far: wire.lost(8, 0, 0),
+    'lost-of-a-later-generation': lambda far: wire.lost(1, 1, 0),
+    'tail-of-this-slot': lambda far: wire.tail(0, 0, 0, b'x'),
+    'tail-of-no-slot': lambda far: wire.tail(1 << 31, 0, 0, b'x'),
+    'tail-of-a-later-generation': lambda far: wire.tail(1, 1, 0, b'x'),
+    'drain': lambda far: wire.frame(wire.DRAIN, 1, bytes(4)),
+    'ack-goes-back': lambda far: wire.ack(far.got) + wire.ack(far.got - 1),
+    'ack-ahead': lambda far: wire.ack(1 << 40),
+}
+
+# The far side has ended after the DATA "end".  What comes when near joins.
+AGAIN = wire.hello(wire.FAR, newest=2)
+REJOIN = {
+    'join-is-gone': AGAIN + wire.session(wire.GONE),
+    'join-is-new': AGAIN + wire.session(wire.NEW),
+    'join-has-version-1': wire.hello(wire.FAR),
+    'join-of-another-slot': AGAIN + wire.session(wire.JOIN, slot=1, generation=1),
+    'join-is-ahead': AGAIN + wire.session(wire.JOIN, generation=1, count=1 << 40),
+    'join-is-replayed': AGAIN + wire.session(wire.JOIN),
+    'join-has-data': wire.frame(wire.DATA, 1, b'x'),
+    'join-is-refused': wire.words(wire.BYE, 0, 10, 'no memory \x1b[31m'),
+}
+
+
+def ends_and_rejoins(lie):
+    far = Far()
+
+    def special(kind, stream, body):
+        if kind == wire.DATA and body == b'end':
+            far.ack()
+            sys.exit(0)
+    if b"'-k join " in script():
+        say('at ' + sys.argv[0])
+        write(wire.MAGIC + REJOIN[lie])
+    else:
+        far.start(wire.session(wire.NEW))
+        far.serve(special)
+
+
+# A second channel.  Its first frames are about the first one.
+SECOND = {
+    'second-lost-behind': lambda far: wire.lost(0, 0, 0),
+    'second-lost-ahead': lambda far: wire.lost(0, 0, 1 << 40),
+    'second-tail-of-a-slot-in-use': lambda far: wire.tail(0, 0, 0, b'x'),
+    'second-tail-elsewhere': lambda far: wire.tail(0, 0, first_is_lost(far) + 1, b'x'),
+    'second-tail-ends-in-a-frame': lambda far: ends_in_a_frame(first_is_lost(far)),
+}
+
+
+def ends_in_a_frame(at):
+    return wire.tail(0, 0, at, b'half') + wire.tail(0, 0, at + 4)
+
+
+def first_is_lost(far):
+    """End the first channel.  Return how many of its bytes near has read."""
+    with open('/proc/%d/task/%d/children' % (os.getppid(), os.getppid())) as f:
+        for pid in map(int, f.read().split()):
+            if pid != os.getpid():
+                os.kill(pid, signal.SIGKILL)
+    return int.from_bytes(far.frame(wire.LOST)[2][4:], 'big')
+
+
+def pretends_bulk():
+    while True:
+        write(wire.frame(200, 0, bytes(1000)) + wire.limited(3000))
+        time.sleep(0.1)
+
+
+def gets_a_second_channel(lie):
+    """The first channel has a round trip of 10 ms."""
+    far = Far()
+    if b"'-k join " not in script():
+        far.start(wire.session(wire.NEW))
+        threading.Thread(target=pretends_bulk, daemon=True).start()
+        far.serve(lambda *frame: time.sleep(0.01))
+    say('at ' + sys.argv[0])
+    write(wire.MAGIC)
+    far.magic()
+    greeting = far.frame(wire.SESSION)[2]
+    write(AGAIN + wire.session(wire.JOIN, greeting[1], int.from_bytes(greeting[4:8], 'big')))
+    write(SECOND[lie](far))
+    far.serve()
+
+
 # ---- to relay -n ----
 
 PROBE = {
@@ -316,6 +471,18 @@ def main(lie):
         far = Far()
         far.start()
         LINK[lie](far)
+    elif lie in SLOTS or lie in KEPT:
+        script()
+        far = Far()
+        far.start(wire.session(wire.NEW))
+        if lie in SLOTS:
+            far.frame(wire.OPEN)
+            write(SLOTS[lie](far))
+        KEPT.get(lie, Far.serve)(far)
+    elif lie in REJOIN:
+        ends_and_rejoins(lie)
+    elif lie in SECOND:
+        gets_a_second_channel(lie)
     else:
         if lie not in PROBE:
             script()

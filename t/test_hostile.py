@@ -7,6 +7,7 @@ test_link.py has the breaches of PROTOCOL one by one, and a hostile near side.
 """
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -271,6 +272,150 @@ def test_far_side_that_never_answers(near):
     for a in ends:
         a.reset()
     rig.quiet(r.pid)
+    assert r.stop() == 0
+
+
+# ---- a session ----
+
+KEPT = ('-k', '60', '-L', '127.0.0.1:0:/a')
+BROKE = 'the other side broke the protocol: '
+BREACHES = {
+    'data-at-twice': 'DATA that was read before',
+    'data-at-early-twice': 'DATA that was read before',
+    'data-at-beyond': 'DATA beyond the window',
+    'data-at-the-end-of-numbers': 'DATA for a stream that is not open',
+    'data-at-without-data': 'a length that this type of frame cannot have',
+    'data-after-final': 'DATA for a stream that is not open',
+    'data-at-after-final': 'DATA for a stream that is not open',
+    'final-of-fewer-bytes': 'an end before the last DATA',
+    'final-twice': 'a second FINAL, or one after EOF',
+    'final-after-eof': 'a second FINAL, or one after EOF',
+    'free-of-an-open-stream': 'a FREE that is not allowed',
+    'lost-is-this-slot': 'a LOST that is not possible',
+    'lost-of-no-slot': 'LOST of a slot that is not allowed',
+    'lost-of-a-later-generation': 'a generation that was not used',
+    'tail-of-this-slot': 'a TAIL that is not possible',
+    'tail-of-no-slot': 'TAIL of a slot that is not in use',
+    'tail-of-a-later-generation': 'TAIL of a slot that is not in use',
+    'drain': 'a DRAIN that is not allowed',
+    'ack-goes-back': 'an ACK of bytes that were not sent',
+    'ack-ahead': 'an ACK of bytes that were not sent',
+}
+
+
+@TIMES('lie', evil.SLOTS)
+def test_breach_in_a_session(near, lie):
+    """Goal: if an offset, a slot, a generation or a count is not possible, the
+    link ends with a message that names it, and relay reconnects."""
+    r = near(*KEPT, hop(lie))
+    assert rig.fate_at(r.address) == 'reset'
+    r.says(BROKE + BREACHES[lie] + '; reconnecting')
+    stays_small(r, 12 * MIB)
+    assert r.stop() == 0
+
+
+def test_old_frames_in_a_session(near):
+    """Goal: frames about channels of earlier generations are ignored."""
+    r = near(*KEPT, hop('harmless'))
+    a = rig.connect(r.address)
+    assert echoes(a)
+    rig.quiet(r.pid)
+    a.close()
+    assert r.stop() == 0 and 'has ended' not in r.err()
+
+
+REJOINS = {
+    'join-is-ahead': BROKE + 'a SESSION with a count of bytes that are not kept',
+    'join-is-replayed': BROKE + 'a SESSION with a count of bytes that are not kept',
+    'join-has-data': BROKE + 'another frame before HELLO',
+    'join-is-refused': 'no memory',
+}
+
+
+@TIMES('lie', evil.REJOIN)
+def test_lies_to_a_join(near, lie):
+    """Goal: if the answer to a join is not possible, or is that of an earlier
+    join, the connections are reset with a message.  New ones work."""
+    r = near(*KEPT, hop(lie))
+    files = []
+    for i in range(2):
+        a = rig.connect(r.address)
+        assert echoes(a)
+        files.append(os.listdir('/proc/%d/fd' % r.pid))
+        a.send(b'end')
+        assert a.fate() == 'reset'
+        a.close()
+        wait_for(lambda: r.err().count('the session on ') > i)
+    assert len(files[0]) == len(files[1])
+    assert REJOINS.get(lie, 'the far side has ended meanwhile') in r.says('the session on ')
+    stays_small(r, 12 * MIB)
+    assert r.stop() == 0
+
+
+def test_lie_to_the_join_of_W(near):
+    """Goal: the same ends -W, with the cause."""
+    r = near('-k', '60', '-W', '/a', hop('join-is-ahead'), stdin=subprocess.PIPE)
+    r.proc.stdin.write(b'end')
+    r.proc.stdin.flush()
+    assert r.wait() == 7
+    assert REJOINS['join-is-ahead'] in r.err()
+    r.proc.stdin.close()
+
+
+def test_bytes_held_back(near, lean):
+    """Goal: the far side sends all that the windows allow, except each first
+    byte.  relay holds that much and no more, and sleeps."""
+    r = near(*KEPT, hop('holds-back'))
+    ends = [rig.connect(r.address) for _ in range(100)]
+    wait_for(lambda: peak(r.pid) > 8 * MIB)
+    rig.quiet(r.pid)
+    assert all(a.silent() for a in ends)
+    stays_small(r, 90 * MIB)
+    for a in ends:
+        a.close()
+
+
+@TIMES('lie', ['gaps', 'gaps-before-a-piece'])
+def test_tiny_pieces(near, lie):
+    """Goal: thousands of tiny pieces with gaps reset their stream alone, and
+    take little memory and processor time."""
+    r = near(*KEPT, hop(lie))
+    a, b = rig.connect(r.address), rig.connect(r.address)
+
+    def is_reset():
+        b.send(b'?')
+        return b.read(4) == b'true'
+    wait_for(is_reset)
+    if not rig.SANITIZED:
+        assert rig.cpu(r.pid) < 2
+    stays_small(r, 24 * MIB)
+    a.close()
+    b.close()
+
+
+SECOND = {
+    'second-lost-behind': 'a LOST that is not possible',
+    'second-lost-ahead': 'a LOST that is not possible',
+    'second-tail-of-a-slot-in-use': 'a TAIL that is not possible',
+    'second-tail-elsewhere': 'a TAIL that is not possible',
+    'second-tail-ends-in-a-frame': 'a TAIL that ends in a frame',
+}
+
+
+@TIMES('lie', evil.SECOND)
+def test_lies_about_another_channel(near, tmp, monkeypatch, lie):
+    """Goal: the far side reports bulk, so relay starts another channel.  Lies on
+    it about the first one end the link with a message."""
+    with open(tmp + '/ssh', 'w') as f:
+        f.write('#!/bin/sh\ncase $1 in -V) exec echo OpenSSH_ >&2 ;;\n'
+                '-G) exec echo controlmaster false ;; esac\nexec %s\n' % hop(lie))
+    os.chmod(tmp + '/ssh', 0o755)
+    monkeypatch.setenv('RELAY_SSH', tmp + '/ssh')
+    r = near('-L', '127.0.0.1:0:/a', 'host')
+    a = rig.connect(r.address)
+    r.says('the link to host has ended: ' + BROKE + SECOND[lie])
+    assert a.fate() == 'reset'
+    a.close()
     assert r.stop() == 0
 
 

@@ -11,7 +11,9 @@ import sys
 
 MAGIC = b'\0\xf2reLAylink\r\n\n\xfe\0'
 HELLO, OPEN, OPENED, DATA, EOF, STOP, CLOSE, CREDIT, ACK, PING, BYE, ACK_EVERY = range(1, 13)
+DATA_AT, FINAL, FREE, LOST, TAIL, DRAIN, LIMITED = range(13, 20)
 SESSION = 128
+NEW, JOIN, GONE = 1, 2, 3    # kinds of SESSION
 NEAR, FAR = 0, 1
 WINDOW = 1 << 18
 
@@ -20,8 +22,12 @@ def frame(kind, stream=0, body=b''):
     return struct.pack('>II', kind << 24 | len(body), stream) + body
 
 
-def hello(role, host='python', version=1, memory=1 << 26, streams=16384):
-    return frame(HELLO, 0, struct.pack('>BBHIIIQQ', version, role, 0, 0, memory, streams, 0, 0) + host.encode())
+def hello(role, host='python', version=1, memory=1 << 26, streams=16384, newest=0):
+    return frame(HELLO, 0, struct.pack('>BBBBIIIQQ', version, role, newest, 0, 0, memory, streams, 0, 0) + host.encode())
+
+
+def session(kind, slot=0, generation=0, count=0, slots=8):
+    return frame(SESSION, 0, struct.pack('>BBBBIIQ', kind, slot, slots, 0, generation, 3600, count) + b'0123456789abcdef')
 
 
 def open_(stream, target='', send=WINDOW, recv=WINDOW):
@@ -30,6 +36,30 @@ def open_(stream, target='', send=WINDOW, recv=WINDOW):
 
 def words(kind, stream, code, text=''):
     return frame(kind, stream, struct.pack('>H', code) + text.encode())
+
+
+def data_at(offset, data=b'x', stream=1):
+    return frame(DATA_AT, stream, struct.pack('>Q', offset) + data)
+
+
+def final(offset):
+    return frame(FINAL, 1, struct.pack('>Q', offset))
+
+
+def lost(slot, generation, count):
+    return frame(LOST, slot, struct.pack('>IQ', generation, count))
+
+
+def tail(slot, generation, offset, data=b''):
+    return frame(TAIL, slot, struct.pack('>IQ', generation, offset) + data)
+
+
+def limited(ms):
+    return frame(LIMITED, 0, struct.pack('>I', ms))
+
+
+def ack(count):
+    return frame(ACK, 0, struct.pack('>QI', count, 0))
 
 
 class Wire:
@@ -60,7 +90,7 @@ class Wire:
                 return kind, stream, body
 
     def ack(self):
-        self.write(frame(ACK, 0, struct.pack('>QI', self.got, 0)))
+        self.write(ack(self.got))
 
 
 def endless(wire):

@@ -614,12 +614,11 @@ is_lost(const struct tunnel *t)
 	return waits(t) || mux_state(t->mux) == MUX_DEAD;
 }
 
-/* Has the far side of the session ended? */
+/* Has the session ended while this channel joined it? */
 static bool
 is_gone(const struct tunnel *t)
 {
-	return t->joins && mux_state(t->mux) == MUX_DEAD && mux_code(t->mux) == MUX_GONE &&
-	       !mux_ended_by_peer(t->mux);
+	return t->joins && mux_state(t->mux) == MUX_DEAD;
 }
 
 static bool
@@ -735,7 +734,7 @@ explain_start(struct tunnel *t, struct pollset *ps)
 	back_off(t, ps);
 }
 
-/* The far side of the session has ended: start a new session at once. */
+/* The session has ended: start a new one at once. */
 static void
 lose_session(struct tunnel *t, const struct pollset *ps)
 {
@@ -750,7 +749,8 @@ lose_session(struct tunnel *t, const struct pollset *ps)
 		return;
 	}
 	log_say(t->unused ? LOG_INFO : LOG_NOTICE,
-	    "the session on %s has ended: its connections are reset", tunnel_name(t));
+	    "the session on %s has ended: %s; its connections are reset", tunnel_name(t),
+	    mux_why(t->mux));
 	t->retries = 0;
 	back_off(t, ps);
 	t->retry_at = ps->now;
