@@ -492,6 +492,43 @@ def test_silent_cut(tunnel, hosts, echo, cable):
     assert r.stop() == 0
 
 
+@pytest.mark.alone
+def test_first_bytes_after_a_login(tunnel, far, hosts, tmp):
+    """Goal: after a reconnect, the first bytes arrive at most two round trips
+    after the start of the far relay: its magic and greeting come here, and ours
+    goes there in between."""
+    rtt = 0.2
+    with open(hosts.dir + '/config') as f:
+        config = f.read()
+    write(tmp + '/config', 'Host long\n    ProxyCommand %s -S %s/line.py %d 0 %s - 127.0.0.1:%d\n%s'
+          % (sys.executable, rig.HERE, rtt * 1000, rig.RELAY, hosts.ports['login'], config), 0o600)
+    far.env['RELAY_SSH'] = 'ssh -F %s/config' % tmp
+    far.program('relay', '#!/bin/sh\ncase "$*" in *join*) date +%%s.%%N >%s/start ;; esac\n'
+                'exec %s "$@"\n' % (tmp, rig.RELAY))
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        r = tunnel('-j', '1', '-L', '127.0.0.1:0:127.0.0.1:%d' % server.getsockname()[1], 'long')
+        a = dial(r.address)
+        t = server.accept()[0]
+        t.settimeout(60)
+        trips = []
+        for i in range(3):
+            CUTS['ssh is killed'](r, None)
+            t.sendall(b'down')
+            a.sendall(b'up')
+            times = []
+            for s, word in ((a, b'down'), (t, b'up')):
+                assert read_exactly(s, len(word)) == word
+                times.append(time.time())
+            with open(tmp + '/start') as f:
+                start = float(f.read())
+            trips.append([(t - start) / rtt for t in times])
+            reconnected(r, i + 1)
+        print('round trips, to here and to the target: %s' % trips)
+        assert min(trips[0] for trips in trips) < 1.8
+        assert min(trips[1] for trips in trips) < 2.3
+        assert r.stop() == 0
+
+
 def test_sleep(tunnel, echo):
     """Goal: bulk continues if the line is lost while SIGSTOP stops relay."""
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, 'login')
