@@ -4,6 +4,7 @@
  */
 #include <sys/wait.h>
 
+#include "mux/frame.h"
 #include "t/mux/pull.h"
 #include "t/net.h"
 #include "tunnel/tunnel.h"
@@ -46,15 +47,18 @@ far_is(const char *script)
 #define SILENT "echo >runs; cat >/dev/null"
 
 /*
- * Write magic and HELLO of the host ${name} into ${room}; return how many
- * bytes.
+ * Write magic and greeting of the host ${name} into ${room}; return how many
+ * bytes.  If config.keep is set, it keeps a session.
  */
 static size_t
 first_bytes(enum mux_role role, const char *name, unsigned char room[MUX_PULL])
 {
 	struct mux *m = mux_new(role, MUX_MEMORY, name, 0);
-	size_t n = pull_into(m, room, MUX_PULL, 0);
+	size_t n;
 
+	if (config.keep > 0)
+		mux_keep(m, (uint32_t)config.keep, (const unsigned char *)"0123456789abcdef");
+	n = pull_into(m, room, MUX_PULL, 0);
 	ck_assert_uint_gt(n, 0);
 	mux_free(m);
 	return n;
@@ -744,6 +748,95 @@ START_TEST(a_far_end_may_be_stopped)
 }
 END_TEST
 
+/* ---- a session without a channel ---- */
+
+/*
+ * 0: no stream is open.  The far side ends after 60 s, so the near side gives
+ * the session up 5 s earlier.  1: a stream is open.
+ */
+START_TEST(the_near_side_gives_an_unused_session_up)
+{
+	struct stream *s = NULL;
+
+	config.keep = 3600;
+	config.join_options = "-k join -m -";
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	if (_i == 1)
+		s = mux_open(tunnel_mux(t), "/t");
+	cut_line();
+	far_is("exit 255");
+	shift += _i == 0 ? 54000000 : 3604000000;
+	TURN_UNTIL(tunnel_state(t) == TUNNEL_STARTING);
+	ck_assert(tunnel_resumed(t));
+	TURN_UNTIL(tunnel_state(t) == TUNNEL_BACKOFF);
+	shift += 5000000;
+	TURN_UNTIL(tunnel_state(t) == TUNNEL_STARTING);
+	ck_assert(!tunnel_resumed(t));
+	if (s != NULL)
+		stream_release(s);
+	tunnel_stop(t, 0);
+	over(0);
+}
+END_TEST
+
+static uint32_t
+streams(void)
+{
+	struct mux_stats s;
+
+	mux_stats(tunnel_mux(t), &s);
+	return s.streams;
+}
+
+/* 0: no stream is open, 1: one is open, 2: one was open */
+static void
+be_keeper(int how)
+{
+	unsigned char open[FRAME_HEAD + 10] = { 0 };
+
+	config.keep = 3600;
+	begin_far();
+	send_near("");
+	up();
+	if (how > 0) {
+		memcpy(frame_put_head(open, FRAME_OPEN, 1, 10) + 8, "/t", 2);
+		ck_assert_int_eq(write(to_far, open, sizeof(open)), sizeof(open));
+		TURN_UNTIL(streams() == 1);
+	}
+	if (how == 2) {
+		frame_put_words(open, FRAME_CLOSE, 1, MUX_RESET, NULL);
+		ck_assert_int_eq(write(to_far, open, FRAME_HEAD + 2), FRAME_HEAD + 2);
+		TURN_UNTIL(streams() == 0);
+	}
+	mux_lost(tunnel_mux(t), 0, MUX_RESET, "cut");
+	TURN_UNTIL(tunnel_state(t) == TUNNEL_BACKOFF);
+	shift += how == 1 ? 3598000000 : 58000000;
+	turn();
+	ck_assert_int_eq(tunnel_state(t), TUNNEL_BACKOFF);
+	shift += 2000000;
+	far_over(STATUS_LINK);
+}
+
+/* The process that calls tunnel_start waits for the keeper, and exits early. */
+START_TEST(a_keeper_ends_a_minute_after_its_last_stream)
+{
+	char done = 0;
+	int fd[2];
+
+	unsetenv("RELAY_KEEP");
+	ck_assert_int_eq(pipe(fd), 0);
+	if (fork() == 0) {
+		close(fd[0]);
+		be_keeper(_i);
+		_exit(write(fd[1], "k", 1) != 1);
+	}
+	close(fd[1]);
+	ck_assert_int_eq(read(fd[0], &done, 1), 1);
+	ck_assert_int_eq(done, 'k');
+}
+END_TEST
+
 /* ---- the table ---- */
 
 START_TEST(the_table_shows_the_state)
@@ -837,5 +930,7 @@ TESTS("tunnel")
 	tcase_add_loop_test(tc, a_far_end_is_up_and_ends_with_its_line, 0, 2);
 	tcase_add_test(tc, a_far_end_reports_input_that_is_not_a_link);
 	tcase_add_loop_test(tc, a_far_end_may_be_stopped, 0, 2);
+	tcase_add_loop_test(tc, the_near_side_gives_an_unused_session_up, 0, 2);
+	tcase_add_loop_test(tc, a_keeper_ends_a_minute_after_its_last_stream, 0, 3);
 	tcase_add_test(tc, the_table_shows_the_state);
 }
