@@ -24,6 +24,7 @@ import hosts as hosts_room
 import rig
 from rig import wait_for
 from test_tunnel import Far, cable, write    # noqa: F401
+from test_user import STRANGER, as_stranger
 
 if hosts_room.missing():
     pytest.skip(hosts_room.missing(), allow_module_level=True)
@@ -768,22 +769,30 @@ def test_soak(tunnel, far, echo, mark):
 MAGIC = bytes.fromhex('00f272654c41796c696e6b0d0a0afe00')
 
 
-def test_claims_without_end(tunnel, far, echo, mark, tmp):
-    """Goal: an old claim that is sent again is refused.  Thousands of claims a
-    second leave the keeper as it was, and the connections work."""
-    far.program('tap', '#!/bin/sh\ntee -a %s/sent | "$@"\n' % tmp)
+def tapped(tunnel, far, echo, mark, tmp):
+    """A tunnel that has joined its session once: (relay, a client, the greeting
+    of this join)."""
+    # sh closes stdout, so that the end of the channel is seen at once
+    far.program('tap', '#!/bin/sh\nexec 3<&0\ntee -a %s/sent <&3 3<&- | "$@" 3<&- &\n'
+                'exec <&- >&- 3<&-\nwait\n' % tmp)
     r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here('tap'))
     a = dial(r.address)
     exchange(a, b'x')
-    keeper = keeper_of(mark)
     lose(mark)
     reconnected(r, 1)
     exchange(a, b'y')
     with open(tmp + '/sent', 'rb') as f:
-        old = f.read().rsplit(MAGIC, 1)[1]
-    n = 8 + int.from_bytes(old[1:4], 'big')
-    old = MAGIC + old[:n + 8 + 36]
-    assert old[16 + n] == 128 and old[16 + n + 8] == 2    # SESSION, join
+        sent = f.read().rsplit(MAGIC, 1)[1]
+    n = 8 + int.from_bytes(sent[1:4], 'big')
+    assert sent[n] == 128 and sent[n + 8] == 2    # SESSION, join
+    return r, a, MAGIC + sent[:n + 8 + 36]
+
+
+def test_claims_without_end(tunnel, far, echo, mark, tmp):
+    """Goal: an old claim that is sent again is refused.  Thousands of claims a
+    second leave the keeper as it was, and the connections work."""
+    r, a, old = tapped(tunnel, far, echo, mark, tmp)
+    keeper, = [pid for pid in far_relays(mark) if os.getsid(pid) == pid]
     place, = places(mark)
     s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     s.connect(place + '/s')
@@ -1143,6 +1152,149 @@ def test_name_that_leads_to_another_host(tunnel, far, echo, mark):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place + '.away/s')
         os.rmdir(place + '.away')
+
+
+# ---- other users ----
+
+def test_keeper_and_another_user(tunnel, far, echo, mark, tmp):
+    """Goal: another user sees the name of a session, but cannot connect to its
+    keeper or remove it.  With a copy of the greeting, that user cannot join.  A
+    second join with the same greeting does not work for this user either."""
+    uid = far.user()
+    r, a, greeting = tapped(tunnel, far, echo, mark, tmp)
+    place, = places(mark)
+    for attempt in (lambda: os.listdir(place), lambda: connect_datagram(place + '/s'),
+                    lambda: os.unlink(place + '/s'), lambda: os.rename(place, place + 'x'),
+                    lambda: os.rmdir(place), lambda: os.chmod(place, 0o777)):
+        assert as_stranger(attempt) == 'PermissionError'
+    shutil.copy(rig.RELAY, tmp + '/relay')    # every user can reach it
+    later = greeting[:-32] + b'\0\0\0\x63' + greeting[-28:]    # another generation
+    for user, sent, status in ((STRANGER, later, 0), (uid, greeting, 7)):
+        join = subprocess.run([tmp + '/relay', '-k', 'join', '-m', '-'], input=sent, timeout=10,
+                              stdout=subprocess.PIPE, user=user, group=user, extra_groups=[])
+        assert join.returncode == status
+        kind = join.stdout[-36:-35]
+        assert kind == (b'\3' if user == STRANGER else b'')    # gone
+    exchange(a, b'z')
+    assert r.stop() == 0
+
+
+def connect_datagram(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(path)
+
+
+@contextlib.contextmanager
+def taken(place, how, uid, tmp):
+    """Another user has taken `place`: with a directory, or with a link to a
+    directory of uid.  The socket there must get nothing, and must stay."""
+    path = place if how == 'directory' else tmp + '/own'
+    os.mkdir(path, 0o700)
+    if how == 'link':
+        os.symlink(path, place)
+        os.chown(path, uid, uid)
+    else:
+        os.chmod(path, 0o777)
+    os.chown(place, STRANGER, STRANGER, follow_symlinks=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(path + '/s')
+        os.chmod(path + '/s', 0o777)
+        s.setblocking(False)
+        try:
+            yield
+            assert os.listdir(path) == ['s'] and os.lstat(place).st_uid == STRANGER
+            with pytest.raises(BlockingIOError):
+                s.recv(1)
+        finally:
+            if how == 'link':
+                os.unlink(place)
+            shutil.rmtree(path)
+
+
+HOW = pytest.mark.parametrize('how', ['directory', 'link'])
+
+
+@HOW
+def test_place_of_another_user(tunnel, far, echo, mark, tmp, how):
+    """Goal: if another user has taken the place of a keeper, nothing is sent
+    there.  The connections are reset with a message, and new ones work."""
+    uid = far.user()
+    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    exchange(a, b'x')
+    place, = places(mark)
+    shutil.rmtree(place)
+    with taken(place, how, uid, tmp):
+        lose(mark)
+        with pytest.raises(ConnectionResetError):
+            a.recv(1)
+        r.says('the session on ')
+        with dial(r.address) as b:
+            exchange(b, b'y')
+        assert r.stop() == 0
+        wait_for(lambda: not rig.marked(mark), 8)
+
+
+@pytest.mark.skipif(not shutil.which('strace') or rig.SANITIZED,
+                    reason='skipped: no strace (apt-get install strace), or LeakSanitizer')
+def test_place_that_is_taken_meanwhile(tunnel, far, echo, mark, tmp):
+    """Goal: the same if the other user takes it while a later process
+    connects."""
+    uid = far.user()
+    far.program('relay', '#!/bin/sh\ncase "$*" in *join*) set -- strace -qq -o /dev/null '
+                '-e trace=connect -e inject=connect:delay_enter=3000000 %s "$@" ;;\n'
+                '*) set -- %s "$@" ;; esac\nexec "$@"\n' % (rig.RELAY, rig.RELAY))
+    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    exchange(a, b'x')
+    place, = places(mark)
+    lose(mark)
+
+    def connecting():
+        return [pid for pid, line in rig.marked(mark).items()
+                if line.endswith(' -k join -m -') and not line.startswith('strace')
+                and rig.stat_of(pid)[0] == 't']
+    wait_for(lambda: connecting() and not time.sleep(0.3) and connecting(), 10)
+    shutil.rmtree(place)
+    with taken(place, 'directory', uid, tmp):
+        r.says('the session on ')
+        with dial(r.address) as b:
+            exchange(b, b'y')
+        assert r.stop() == 0
+        wait_for(lambda: not rig.marked(mark), 8)
+
+
+@pytest.mark.parametrize('how', ['directory', 'link', 'dangling'])
+def test_name_of_another_user(tunnel, far, echo, tmp, how):
+    """Goal: if another user has taken the name that a new keeper selects, relay
+    works without a keeper and reports it."""
+    name = os.urandom(16)
+    write(tmp + '/random', name)
+    place = '/tmp/relay-' + name[:8].hex()
+    if subprocess.run(['unshare', '-m', 'mount', '--bind', tmp + '/random', '/dev/urandom'],
+                      stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip('skipped: mount is not permitted')
+    far.program('relay', '#!/bin/sh\nexec unshare -m sh -c \'mount --bind %s/random /dev/urandom '
+                '&& exec "$0" "$@"\' %s "$@"\n' % (tmp, rig.RELAY))
+    with contextlib.ExitStack() as stack:
+        if how == 'dangling':
+            os.symlink(place + '.not', place)
+            stack.callback(os.unlink, place)
+        else:
+            stack.enter_context(taken(place, how, 0, tmp))
+        r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
+        r.says('the last hop cannot keep a session: File exists')
+        with dial(r.address) as a:
+            exchange(a, b'x')
+        assert r.stop() == 0
+
+
+@HOW
+def test_list_without_another_user(sessions, far, tmp, how):
+    """Goal: relay -n asks no socket of another user, and removes nothing."""
+    uid = int(far.env['FAR_UID'])
+    with taken('/tmp/relay-%016x' % (uid << 20), how, uid, tmp):
+        assert sessions('-k', '0') == {}
 
 
 # ---- logins that are refused ----

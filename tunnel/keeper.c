@@ -71,11 +71,14 @@ new_socket(void)
 	return fd;
 }
 
+/* If ${dir} was removed, another user can have made a link of its name. */
 static void
 remove_place(const char *dir)
 {
 	struct sockaddr_un sa = address_of(dir);
 
+	if (!os_own_dir(dir))
+		return;
 	unlink(sa.sun_path);
 	rmdir(dir);
 }
@@ -415,21 +418,36 @@ pause_once(int64_t until)
 	return pollset_clock() < until;
 }
 
+/* Return a socket to the keeper in ${dir}, or -1 with errno set. */
+static int
+connect_to(const char *dir)
+{
+	struct sockaddr_un sa = address_of(dir);
+	int fd = new_socket();
+
+	if (fd != -1 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == -1)
+		os_close(&fd);
+	/* Its keeper can end, and then another user can take the name. */
+	if (fd != -1 && !os_own_dir(dir)) {
+		os_close(&fd);
+		errno = EACCES;
+	}
+	return fd;
+}
+
 /* Send ${c} to the keeper in ${dir}.  Return 0, or -1 with errno set. */
 static int
 send_claim(const char *dir, const struct keeper_claim *c, int64_t until)
 {
 	const int fds[FDS] = { c->in, c->out, c->err, c->waiter };
-	struct sockaddr_un sa = address_of(dir);
-	int fd = new_socket();
+	int fd = connect_to(dir);
 	ssize_t n = -1;
 
 	if (fd == -1)
 		return -1;
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
-		do
-			n = os_send_fds(fd, c->greeting, c->n, fds, FDS);
-		while (n == -1 && is_full(errno) && pause_once(until));
+	do
+		n = os_send_fds(fd, c->greeting, c->n, fds, FDS);
+	while (n == -1 && is_full(errno) && pause_once(until));
 	os_close(&fd);
 	return n == -1 ? -1 : 0;
 }
@@ -541,20 +559,17 @@ keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text)
 	os_close(&c->out);
 }
 
-/* Ask the keeper at ${sa}.  False: no process has the socket open. */
+/* Ask the keeper in ${dir}.  False: no process has its socket open. */
 static bool
-ask(const struct sockaddr_un *sa, int out, const char *question)
+ask(const char *dir, int out, const char *question)
 {
-	int fd = new_socket();
-	bool lives;
+	int fd = connect_to(dir);
 
 	if (fd == -1)
-		return true;
-	lives = connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0 || errno != ECONNREFUSED;
-	if (lives)
-		os_send_fds(fd, question, strlen(question), &out, 1);
+		return errno != ECONNREFUSED;
+	os_send_fds(fd, question, strlen(question), &out, 1);
 	os_close(&fd);
-	return lives;
+	return true;
 }
 
 /* A keeper makes its directory a moment before its socket. */
@@ -579,7 +594,7 @@ ask_at(const char *name, int out, const char *question)
 	if (!S_ISSOCK(st.st_mode))
 		return;
 	snprintf(age, sizeof(age), "%ld", seconds);
-	if (ask(&sa, out, question))
+	if (ask(dir, out, question))
 		write_line(out, name, age);
 	else
 		remove_place(dir);

@@ -13,7 +13,8 @@
  * The keeper has a datagram socket in a directory of mode 0700 below /tmp.
  * $XDG_RUNTIME_DIR is not used: it is removed at logout, and a lost line can
  * end the login session.  The name of the directory contains half of the
- * session's id.  The other half is not visible there.
+ * session's id.  The other half, 64 random bits, is not visible there, and is
+ * enough: only processes of this user can reach the socket at all.
  *
  * Times are microseconds.  Only keeper_join and the waiting process block.
  */
