@@ -401,13 +401,10 @@ check-faults: relay t/nth.so
 t/faults.so: t/faults.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/faults.c -ldl
 
-# Run end-to-end tests with a poll that behaves as that of macOS.  If MACOS_ONLY
-# is empty, run all tests of these files.
-MACOS = t/test_macos.py t/test_ends.py t/test_link.py t/test_rules.py t/test_stdio_kinds.py
-MACOS_ONLY = half_close or client_closes or _resets or macos or stuck or (test_link and eof)
+# Run the end-to-end tests with a poll that behaves as that of macOS.
+MACOS = t
 check-macos: relay t/xnu.so
-	LD_PRELOAD=$$PWD/t/xnu.so $(PYTHON) -m pytest -q $(BESIDE) $(MACOS) \
-		-k '$(MACOS_ONLY)'
+	LD_PRELOAD=$$PWD/t/xnu.so $(PYTHON) -m pytest -q $(BESIDE) $(MACOS)
 
 t/xnu.so: t/xnu.c
 	$(CC) -std=c99 -Wall -Wextra -O1 -shared -fPIC -o $@ t/xnu.c -ldl

@@ -44,6 +44,7 @@ def _binary():
 
 
 SANITIZED, COUNTED, EXTRAS = _binary() if os.path.exists(RELAY) else (False, False, False)
+MACOS = os.environ.get('LD_PRELOAD', '').endswith('/xnu.so')
 VALGRIND = os.path.basename(RELAY) == 'valgrind'
 # Functions of relay whose descriptors stay open until it exits: the signal
 # pipe, the socket of the user check, pipes for splice, /dev/null.

@@ -220,7 +220,8 @@ def test_second_channel(tunnel, hosts, source, mark, hops):
 def test_channels_that_are_refused(old, tunnel, source, tmp):
     """Goal: if sshd allows one session, or the far side is of version 0.1, the
     link works with one channel.  A refused one is reported once, with -v."""
-    path = posing(tmp, old, version_of(rig.RELAY), '-m -t 10 -')
+    # version 0.1 does not work with the poll of macOS
+    path = posing(tmp, 'env -u LD_PRELOAD ' + old, version_of(rig.RELAY), '-m -t 10 -')
     both = [tunnel('-L', '127.0.0.1:0:' + source.address, 'slow-few'),
             tunnel('-x', path, '-L', '127.0.0.1:0:' + source.address, 'slow-login')]
     bulks = [Reader(r.address) for r in both]
