@@ -533,6 +533,38 @@ def marked(mark):
     return found
 
 
+def far_relays(mark):
+    """The processes on the far side of tunnels with a session: {pid: command
+    line}."""
+    return {pid: line for pid, line in marked(mark).items()
+            if ' -k ' in line and line.endswith(' -')}
+
+
+def keepers(mark):
+    """The far processes that keep a session.  The others wait for the end of
+    their channel: the parent of a keeper, and those that joined later."""
+    far = far_relays(mark)
+    parents = {(stat_of(pid) or 'Z0')[1] for pid in far}
+    return [pid for pid, line in far.items() if ' join ' not in line and str(pid) not in parents]
+
+
+def places(mark):
+    """The directories of the running keepers of this test."""
+    inodes = set()
+    for pid in marked(mark):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for fd in os.listdir('/proc/%d/fd' % pid):
+                inodes.add(os.readlink('/proc/%d/fd/%s' % (pid, fd)))
+    found = set()
+    with open('/proc/net/unix') as f:
+        for line in f:
+            words = line.split()
+            if len(words) == 8 and re.match('/tmp/relay-(?!at-)', words[7]) \
+                    and 'socket:[%s]' % words[6] in inodes:
+                found.add(os.path.dirname(words[7]))
+    return found
+
+
 def command_line(pid):
     try:
         with open('/proc/%s/cmdline' % pid, 'rb') as f:

@@ -22,7 +22,7 @@ import pytest
 
 import hosts as hosts_room
 import rig
-from rig import wait_for
+from rig import far_relays, places, wait_for
 from test_tunnel import Far, cable, write    # noqa: F401
 from test_user import STRANGER, as_stranger
 
@@ -51,23 +51,6 @@ def tunnel(far, relay, mark):
         e.setdefault('RELAY_KEEP', '')
         return relay(*words, env=e, **popen)
     return start
-
-
-def places(mark):
-    """The directories of the running keepers of this test."""
-    inodes = set()
-    for pid in rig.marked(mark):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for fd in os.listdir('/proc/%d/fd' % pid):
-                inodes.add(os.readlink('/proc/%d/fd/%s' % (pid, fd)))
-    found = set()
-    with open('/proc/net/unix') as f:
-        for line in f:
-            words = line.split()
-            if len(words) == 8 and re.match('/tmp/relay-(?!at-)', words[7]) \
-                    and 'socket:[%s]' % words[6] in inodes:
-                found.add(os.path.dirname(words[7]))
-    return found
 
 
 class Echo:
@@ -543,20 +526,9 @@ def test_sleep(tunnel, echo):
     assert r.stop() == 0
 
 
-def far_relays(mark):
-    return {pid: line for pid, line in rig.marked(mark).items()
-            if ' -k ' in line and line.endswith(' -')}
-
-
-def parent(pid):
-    with open('/proc/%d/stat' % pid) as f:
-        return int(f.read().rsplit(') ', 1)[1].split()[1])
-
-
 def keeper_of(mark):
-    """The pid of the one keeper of this test, before the first cut."""
-    found = far_relays(mark)
-    pid, = [pid for pid in found if parent(pid) in found]
+    """The pid of the one keeper of this test."""
+    pid, = rig.keepers(mark)
     return pid
 
 
