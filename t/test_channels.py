@@ -217,6 +217,30 @@ def test_second_channel(tunnel, hosts, source, mark, hops):
         wait_for(lambda: not rig.marked(mark), 2)
 
 
+@pytest.mark.alone
+def test_first_channel_is_lost_while_another_starts(tunnel, source, echo, mark, tmp):
+    """Goal: while the only channel starts, a client that connects waits."""
+    open(tmp + '/hold', 'w').close()
+    write(tmp + '/late', """#!/bin/sh
+case $* in *join*) while [ -e %s/hold ]; do sleep 0.1; done ;; esac
+exec %s "$@"
+""" % (tmp, rig.RELAY), 0o755)
+    r = tunnel('-x', tmp + '/late', '-j', '2', '-L', '127.0.0.1:0:' + source.address, '-L',
+               '127.0.0.1:0:' + echo.address, 'long-login')
+    bulk, first = Reader(r.addresses[0]), set(far_relays(mark)) - {keeper_of(mark)}
+    wait_for(lambda: any(tmp + '/late -k join' in line for line in rig.marked(mark).values()), 40)
+    for pid in first:
+        rig.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not channels(r))
+    a = dial(r.addresses[1])
+    rig.quiet(r.pid)
+    os.unlink(tmp + '/hold')
+    exchange(a, b'x')
+    assert 'refused' not in r.err() and 'reconnect' not in r.err(), r.err()
+    bulk.finish(source)
+    assert r.stop() == 0
+
+
 def test_channels_that_are_refused(old, tunnel, source, tmp):
     """Goal: if sshd allows one session, or the far side is of version 0.1, the
     link works with one channel.  A refused one is reported once, with -v."""

@@ -526,6 +526,30 @@ def test_sleep(tunnel, echo):
     assert r.stop() == 0
 
 
+def test_clients_in_the_turn_of_the_loss(tunnel, echo):
+    """Goal: a client that connects, and one that completes its request to -D,
+    are served after the reconnect if relay reads the loss in the same turn."""
+    r = tunnel('-L', '127.0.0.1:0:' + echo.address, '-D', '127.0.0.1:0', 'login')
+    direct, proxy = r.addresses
+    host, port = echo.address.rsplit(':', 1)
+    request = b'\5\1\0\5\1\0\1' + socket.inet_aton(host) + int(port).to_bytes(2, 'big')
+    a, b = dial(direct), dial(proxy)
+    exchange(a, b'x')
+    b.sendall(request[:-1])
+    assert read_exactly(b, 2) == b'\5\0'
+    ssh = channel_of(r)
+    with stopped(r.pid):
+        CUTS['ssh is killed'](r, None)
+        wait_for(lambda: not any(map(rig.alive, ssh)))
+        b.sendall(request[-1:])
+        c = dial(direct)
+    exchange(c, b'y')
+    assert read_exactly(b, 10)[1] == 0
+    exchange(b, b'z')
+    exchange(a, b'x')
+    assert r.stop() == 0
+
+
 def keeper_of(mark):
     """The pid of the one keeper of this test."""
     pid, = rig.keepers(mark)
