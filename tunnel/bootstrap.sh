@@ -22,8 +22,11 @@
 # script: it recognises the first bytes (MUX_SCRIPT in mux/mux.h).
 
 V='relay @VERSION@'
+
 # A variable that the user exports would be changed for the far relay.
-unset args binaries mask word missing user with_head type sum size dir file part reason intact
+set -- "$V"
+unset V args binaries mask word missing user with_head type sum size dir file part reason intact
+V=$1
 args='@OPTIONS@'
 set -- @PATH@
 binaries='@BINARIES@'
