@@ -52,7 +52,6 @@ struct child {
 	int err;         /* errno value of exec */
 	int wait_status; /* of waitpid, if ended */
 	bool ended, released;
-	bool unread;      /* relay has closed its stdout */
 	bool failed;      /* ended by itself, and not with status 0 */
 	bool signalled;   /* relay has sent a signal */
 	bool captured;    /* the reader of its stderr reports a failure */
@@ -385,22 +384,15 @@ spawn_release(struct child *c, int64_t now)
 	c->kids->due = 0;
 }
 
-void
-spawn_unread(struct child *c)
-{
-	c->unread = true;
-}
-
 /*
- * Return true if relay caused the end of ${c}: SIGPIPE comes from a pipe that
- * relay closed.
+ * Return true if relay caused the end of ${c}.  After the release of ${c},
+ * SIGPIPE comes from a pipe that relay closed.
  */
 static bool
 ended_by_relay(const struct child *c)
 {
 	return c->signalled || c->state == SPAWN_FAILED ||
-	       ((c->released || c->unread) && WIFSIGNALED(c->wait_status) &&
-		   WTERMSIG(c->wait_status) == SIGPIPE);
+	       (c->released && WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGPIPE);
 }
 
 const char *

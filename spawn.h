@@ -112,9 +112,6 @@ const char *spawn_describe(const struct child *c, char *dst, size_t size);
 pid_t spawn_pid(const struct child *c);
 bool spawn_owns(const struct children *kids, pid_t pid);
 
-/* spawn_unread(c): The owner has closed the stdout of ${c}: SIGPIPE is no failure. */
-void spawn_unread(struct child *c);
-
 /*
  * spawn_release(c, now):
  * Give ${c} back; the caller must not use it any more.  Descriptors that were

@@ -705,15 +705,6 @@ reset_status(const struct side *e)
 										: STATUS_BROKEN;
 }
 
-/* Read no more from ${e}.  A command may then be ended by SIGPIPE. */
-static void
-stop_side(struct conn *c, struct side *e)
-{
-	side_stop(e);
-	if (e == &c->b && c->child != NULL)
-		spawn_unread(c->child);
-}
-
 /* Rule "reset".  Return false if no side was reset. */
 static bool
 end_by_reset(struct conn *c, int64_t now)
@@ -725,7 +716,7 @@ end_by_reset(struct conn *c, int64_t now)
 		return false;
 	half_break(to, e->err);
 	if (other->stream == NULL && !other->fds.tcp)
-		stop_side(c, other);
+		fdpair_shut_in(&other->fds);
 	if (!is_delivered(c, e, from, other, now))
 		return true;
 	log_reset(c, e, other);
@@ -744,7 +735,7 @@ stop_source(struct conn *c, struct half *h)
 	h->sink_lost = true;
 	if (h->dst->stream == NULL)
 		fdpair_shut_out(&h->dst->fds);
-	stop_side(c, h->src);
+	side_stop(h->src);
 	if (h->dst->fds.stdio) {
 		c->status = STATUS_BROKEN;
 	} else if (h->lost && c->child == NULL) {

@@ -4,6 +4,7 @@ Sources: a TCP or Unix listener, stdin and stdout as two pipes or one
 socketpair, and `nested`, which is relay as the command of another relay.
 Targets: a TCP or Unix server, or a command.
 """
+import contextlib
 import itertools
 import os
 import random
@@ -581,3 +582,40 @@ def test_sigterm_in_the_middle(joined, tmp, source, kind):
     assert not os.path.exists(tmp + '/from')
     if kind == 'command':
         wait_for(lambda: not rig.alive(b.pid))
+
+
+# ---- one end goes while the other is at work ----
+
+def test_client_of_a_dead_parent(relay):
+    """Goal: stdin is at EOF with megabytes that the client has not read, and stdout
+    has no reader.  relay gives up, and the client sees no clean EOF."""
+    (r, mine), (out, w), port = os.pipe(), os.pipe(), rig.free_port()
+    j = relay('127.0.0.1:%d' % port, '-', stdin=r, stdout=w)
+    os.close(r)
+    os.close(w)
+    with wait_for(lambda: connected(port)) as a:
+        stdin = rig.End(os.open('/dev/null', os.O_RDONLY), mine)
+        stdin.stuff(bytes(1 << 16))
+        stdin.close()
+        os.close(out)
+        assert j.wait() == 4
+        assert rig.End(a.dup()).fate() == 'reset'
+
+
+def connected(port):
+    with contextlib.suppress(ConnectionRefusedError):
+        return socket.create_connection(('127.0.0.1', port))
+
+
+def test_unix_client_that_still_sends(relay, tmp):
+    """Goal: a Unix client that has got its answer and EOF, and still sends, gets no
+    ECONNRESET."""
+    assert relay(tmp + '/s', '--', 'sh', '-c', 'read x; echo answer; exec >&-; sleep 0.3').address
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(tmp + '/s')
+        s.sendall(b'question\n')
+        assert s.recv(100) == b'answer\n'
+        with contextlib.suppress(BrokenPipeError):
+            while True:
+                s.sendall(bytes(1 << 16))
+        assert s.recv(100) == b''
