@@ -2517,6 +2517,29 @@ START_TEST(windows_grow_with_need)
 }
 END_TEST
 
+/* The first stream stays open and idle after its bulk. */
+START_TEST(a_window_that_has_grown_leaves_room_for_others)
+{
+	struct stream *t[2], *s[2];
+	uint64_t n = 0;
+	int i;
+
+	both(MUX_MEMORY);
+	for (i = 0; i < 2; i++) {
+		s[i] = open_both(&t[i]);
+		n = bulk(s[i], t[i], 50000, 125, 10 * SECOND);
+	}
+	ck_assert_msg(
+	    n > 125 * 10 * SECOND * 0.4, "%.2f of the line", (double)n / (125 * 10 * SECOND));
+	for (i = 0; i < 2; i++) {
+		stream_release(s[i]);
+		stream_release(t[i]);
+	}
+	cross();
+	over();
+}
+END_TEST
+
 START_TEST(windows_do_not_grow_on_a_slow_line)
 {
 	struct stream *t, *s;
@@ -3561,6 +3584,7 @@ add_rules(TCase *tc)
 	tcase_add_loop_test(tc, an_accepted_stream_that_was_reset_sends_no_opened, 0, 2);
 	R(a_second_bye_changes_nothing);
 	R(windows_grow_with_need);
+	R(a_window_that_has_grown_leaves_room_for_others);
 	R(windows_do_not_grow_on_a_slow_line);
 	R(windows_stop_at_the_bound_and_new_streams_are_still_accepted);
 	R(a_reader_that_never_reads_stops_no_other_stream);
