@@ -1,5 +1,5 @@
 /*
- * bsd.h - what base/os_bsd.c uses and Linux does not declare.
+ * os_bsd.h - what base/os_bsd.c uses and Linux does not declare.
  *
  * test_build.py compiles os_bsd.c with it, for each system.  Names and types are
  * those of the manual pages, or of the headers of FreeBSD 13, NetBSD 11 and
