@@ -159,8 +159,8 @@ chunks_to_read(const struct half *h, int most)
 }
 
 /*
- * There is no pipe, or ${fd} cannot be spliced.  Any other error is that of the
- * source, which a read would not return again.
+ * No pipe is left, or the source cannot be spliced.  Any other error is that of
+ * the source: a read would not return it again.
  */
 static bool
 cannot_splice(int err)

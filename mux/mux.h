@@ -79,7 +79,7 @@ enum mux_code {
 	MUX_FORBIDDEN,
 	MUX_PROTOCOL,
 	MUX_VERSION,
-	MUX_GONE /* not sent: the greeting has answered that there is no such session */
+	MUX_GONE /* never sent: SESSION of kind 3 was read */
 };
 
 struct mux_stats {

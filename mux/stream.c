@@ -326,8 +326,8 @@ take_credit(struct stream *s)
 	    m->now - s->credit_at < 2 * mux_rtt(m)) {
 		/*
 		 * A quarter of the window was used within two round trips, and
-		 * the owner keeps up: the window limits the rate.  It leaves
-		 * half of what is free to others, as it may never shrink.
+		 * the owner keeps up: the window limits the rate.  It may
+		 * be twice what is then free: an idle window does not shrink.
 		 */
 		more = s->window;
 		if (more > left / 4)

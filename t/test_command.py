@@ -284,8 +284,9 @@ def test_command_that_ignores_sigterm(tunnel, far, mark):
     once, but two signals that come together are one stop.  Nothing is left."""
     late, fast = stubborn(tunnel, far), stubborn(tunnel, far)
     since = time.monotonic()
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        os.kill(late.pid, number)
+    os.kill(late.pid, signal.SIGHUP)
+    late.says('stopping stubborn')
+    os.kill(late.pid, signal.SIGTERM)
     interrupt(fast)
     fast.says('SIGTERM leader')
     fast.says('SIGTERM group')
@@ -430,12 +431,13 @@ def test_idle(tunnel, far, mark):
     assert r.err().count('bye') == 2, r.err()
 
 
-def test_file_mode_mask(tunnel, far):
+def test_file_mode_mask(relay, far, mark):
     """Goal: COMMAND has the mask of the user, and none of the script's variables, also
     if relay was copied."""
     far.program('shell', '#!/bin/sh\nexec sh "$@"\n')    # it reads no profile
-    r = tunnel('-L', '127.0.0.1:0:@/s', far.here() + ' sum=mine SHELL=%s/shell' % far.bin, '--',
-               'umask; echo sum is $sum; exec server $RELAY_DIR/s')
+    r = relay('-L', '127.0.0.1:0:@/s', far.here() + ' sum=mine SHELL=%s/shell' % far.bin, '--',
+              'umask; echo sum is $sum; exec server $RELAY_DIR/s',
+              env=dict(far.env, **{rig.MARK: mark}))
     assert page(r.address) == PAGE
     assert r.stop() == 0
     assert {'0022', 'sum is'} <= set(r.err().splitlines()), r.err()

@@ -383,6 +383,14 @@ def test_remote_crowd(tunnel, far, target, pool):
         end.close()
 
 
+def serves(r, t):
+    a = rig.connect(r.address)
+    b = t.accept()
+    rig.ping(a, b)
+    a.close()
+    b.close()
+
+
 def test_remote_target_that_refuses(tunnel, far, target, tmp):
     """Goal: if the target on this side refuses, the client on the far side is
     reset and the cause is logged.  After the target starts, the next client is
@@ -391,12 +399,7 @@ def test_remote_target_that_refuses(tunnel, far, target, tmp):
     for _ in range(12):
         assert rig.fate_at(r.address) == 'reset'
     assert tmp + '/t0' in r.says('No such file')
-    t = target('unix')
-    a = rig.connect(r.address)
-    b = t.accept()
-    rig.ping(a, b)
-    a.close()
-    b.close()
+    serves(r, target('unix'))
 
 
 def test_both_ways_in_one(tunnel, far, web, tmp):
@@ -1354,12 +1357,7 @@ def test_server_that_starts_later(tunnel, far, tmp, target):
     r.says('reconnected to ')
     assert rig.fate_at(r.address) == 'reset'
     r.says('cannot connect to')
-    t = target('unix')
-    a = rig.connect(r.address)
-    b = t.accept()
-    rig.ping(a, b)
-    a.close()
-    b.close()
+    serves(r, target('unix'))
     assert r.err().count('yet;') == 1, r.err()
 
 

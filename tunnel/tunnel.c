@@ -738,7 +738,7 @@ explain_start(struct tunnel *t, struct pollset *ps)
 static void
 lose_session(struct tunnel *t, const struct pollset *ps)
 {
-	if (t->config.runs_command)
+	if (t->config.runs_command && mux_code(t->mux) == MUX_GONE)
 		log_say(LOG_NOTICE,
 		    "%s has no session of this tunnel: it has ended, or the name leads to another "
 		    "host now; on the old host the command then runs for at most %lld s more",
@@ -815,7 +815,7 @@ log_left(const struct tunnel *t, const char *why)
 	    (unsigned)(t->left_us / 1000000));
 }
 
-/* There is no channel for a BYE: the next turn ends the tunnel. */
+/* No channel can carry BYE: the next turn ends the tunnel. */
 static void
 leave_session(struct tunnel *t)
 {
