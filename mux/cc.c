@@ -106,7 +106,7 @@ is_used(const struct cc *c)
 static void
 fit_cwnd(struct cc *c)
 {
-	if (!is_used(c) && c->most >= c->cwnd / 4 && c->most >= CWND_MIN)
+	if (c->most < c->cwnd && c->most >= c->cwnd / 4 && c->most >= CWND_MIN)
 		c->cwnd = c->most;
 }
 
