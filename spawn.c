@@ -7,14 +7,10 @@
  * close-on-exec, carries the errno value of a failed exec.  If exec succeeds,
  * that pipe closes without data.
  *
- *   SPAWN_STARTING -> SPAWN_RUNS -> ended -> freed
- *                 \-> SPAWN_FAILED ---^
- *
  * The owner may release a child in any state.  A child is freed when it has
- * ended and was released.  A release closes the descriptors that were not
- * taken.  A child that still runs gets SIGTERM after GRACE_TERM, and SIGKILL
- * GRACE_KILL later.  Signals go to the child alone, because its process group
- * is that of relay.
+ * ended and was released.  A child that still runs gets SIGTERM after
+ * GRACE_TERM, and SIGKILL GRACE_KILL later.  Signals go to the child alone,
+ * because its process group is that of relay.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,13 +39,11 @@
 
 struct child {
 	struct child *next;
-	struct children *kids;
 	pid_t pid;
-	enum spawn_state state;
 	int fds[3]; /* to its stdin, from its stdout and stderr; -1: none */
 	int report; /* reads the errno value of exec; -1: closed */
 	int slot;
-	int err;         /* errno value of exec */
+	int err;         /* errno value of exec; 0: it has not failed */
 	int wait_status; /* of waitpid, if ended */
 	bool ended, released;
 	bool failed;      /* ended by itself, and not with status 0 */
@@ -115,9 +109,9 @@ close_pipes(int pipes[PIPES][2])
 	}
 }
 
-/* In relay: close the ends of the child, and keep the others in ${c}. */
-static void
-keep_pipes(struct child *c, int pipes[PIPES][2])
+/* In relay: close the ends of the child, and add it to ${kids}. */
+static struct child *
+keep_child(struct children *kids, struct child *c, int pipes[PIPES][2])
 {
 	os_close(&pipes[TO_STDIN][0]);
 	os_close(&pipes[FROM_STDOUT][1]);
@@ -130,6 +124,9 @@ keep_pipes(struct child *c, int pipes[PIPES][2])
 	c->fds[STDOUT_FILENO] = pipes[FROM_STDOUT][0];
 	c->fds[STDERR_FILENO] = pipes[FROM_STDERR][0];
 	c->report = pipes[REPORT][0];
+	c->next = kids->first;
+	kids->first = c;
+	return c;
 }
 
 /* ---- starting ---- */
@@ -142,18 +139,9 @@ new_child(const char *name, int pipes[PIPES][2])
 	if (c == NULL)
 		return NULL;
 	memset(pipes, -1, PIPES * sizeof(pipes[0]));
-	c->fds[0] = c->fds[1] = c->fds[2] = c->report = c->slot = -1;
+	c->slot = -1;
 	c->deadline = NEVER;
 	snprintf(c->name, sizeof(c->name), "%s", name);
-	return c;
-}
-
-static struct child *
-add_child(struct children *kids, struct child *c)
-{
-	c->kids = kids;
-	c->next = kids->first;
-	kids->first = c;
 	return c;
 }
 
@@ -192,18 +180,6 @@ fork_child(void)
 	return pid;
 }
 
-static void
-ignore_terminal(void)
-{
-	struct sigaction ignore;
-
-	memset(&ignore, 0, sizeof(ignore));
-	ignore.sa_handler = SIG_IGN;
-	sigaction(SIGINT, &ignore, NULL);
-	sigaction(SIGQUIT, &ignore, NULL);
-	sigaction(SIGHUP, &ignore, NULL);
-}
-
 /* In the child: put the pipes in place of stdin, stdout and stderr. */
 static bool
 take_pipes(int pipes[PIPES][2], unsigned flags)
@@ -233,25 +209,19 @@ exec_command(const char *path, char *const argv[], int pipes[PIPES][2], unsigned
 	_exit(e == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC);
 }
 
-static const char *
-last_part(const char *path)
+const char *
+spawn_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 
 	return slash != NULL && slash[1] != '\0' ? slash + 1 : path;
 }
 
-const char *
-spawn_name(char *const argv[])
-{
-	return last_part(argv[0]);
-}
-
 struct child *
 spawn_file(struct children *kids, const char *path, char *const argv[], unsigned flags)
 {
 	int pipes[PIPES][2];
-	struct child *c = new_child(last_part(path), pipes);
+	struct child *c = new_child(spawn_name(path), pipes);
 	pid_t self = getpid();
 
 	if (c == NULL)
@@ -260,15 +230,17 @@ spawn_file(struct children *kids, const char *path, char *const argv[], unsigned
 		return give_up(c, pipes);
 	if (c->pid == 0) {
 		os_follow(self);
-		if ((flags & SPAWN_QUIET) != 0)
-			ignore_terminal();
+		if ((flags & SPAWN_QUIET) != 0) {
+			signal(SIGINT, SIG_IGN);
+			signal(SIGQUIT, SIG_IGN);
+			signal(SIGHUP, SIG_IGN);
+		}
 		if ((flags & SPAWN_ALONE) != 0)
 			setsid();
 		exec_command(path, argv, pipes, flags);
 	}
-	keep_pipes(c, pipes);
 	c->captured = (flags & (SPAWN_CAPTURE | SPAWN_ALONE)) != 0;
-	return add_child(kids, c);
+	return keep_child(kids, c, pipes);
 }
 
 struct child *
@@ -295,10 +267,7 @@ spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const vo
 		}
 		_exit(STATUS_SYSTEM);
 	}
-	os_close(&from[1]);
-	c->fds[STDOUT_FILENO] = from[0];
-	c->state = SPAWN_RUNS;
-	return add_child(kids, c);
+	return keep_child(kids, c, pipes);
 }
 
 int
@@ -323,21 +292,22 @@ read_report(struct child *c)
 {
 	ssize_t n;
 
-	if (c->state != SPAWN_STARTING || c->report == -1)
-		return;
 	n = read(c->report, &c->err, sizeof(c->err));
 	if (n == -1 && (errno == EINTR || errno == EAGAIN))
 		return;
-	c->state = n == 0 ? SPAWN_RUNS : SPAWN_FAILED;
+	if (n == -1)
+		c->err = errno;
 	os_close(&c->report);
 }
 
 enum spawn_state
 spawn_step(struct child *c, const struct pollset *ps)
 {
-	if (pollset_ready(ps, c->slot) != 0)
+	if (c->report != -1 && pollset_ready(ps, c->slot) != 0)
 		read_report(c);
-	return c->state;
+	if (c->report != -1)
+		return SPAWN_STARTING;
+	return c->err == 0 ? SPAWN_RUNS : SPAWN_FAILED;
 }
 
 int
@@ -381,7 +351,6 @@ spawn_release(struct child *c, int64_t now)
 	os_close(&c->report);
 	c->released = true;
 	c->deadline = c->name[0] == '\0' ? now : now + GRACE_TERM;
-	c->kids->due = 0;
 }
 
 /*
@@ -391,11 +360,11 @@ spawn_release(struct child *c, int64_t now)
 static bool
 ended_by_relay(const struct child *c)
 {
-	return c->signalled || c->state == SPAWN_FAILED ||
+	return c->signalled || c->err != 0 ||
 	       (c->released && WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGPIPE);
 }
 
-const char *
+void
 spawn_describe(const struct child *c, char *dst, size_t size)
 {
 	int sig = WIFSIGNALED(c->wait_status) ? WTERMSIG(c->wait_status) : 0;
@@ -404,7 +373,6 @@ spawn_describe(const struct child *c, char *dst, size_t size)
 		snprintf(dst, size, "was ended by signal %d (%s)", sig, strsignal(sig));
 	else
 		snprintf(dst, size, "exited with status %d", WEXITSTATUS(c->wait_status));
-	return dst;
 }
 
 static void
@@ -428,12 +396,11 @@ end_child(struct child *c, int status)
 	 * The child has ended, so the pipe holds its report or is at EOF.
 	 * After an error, read again: only the report shows if exec failed.
 	 */
-	while (c->state == SPAWN_STARTING && tries-- > 0)
+	while (c->report != -1 && tries-- > 0)
 		read_report(c);
 	c->ended = true;
 	c->wait_status = status;
-	c->kids->due = 0;
-	if (c->name[0] == '\0' || c->state == SPAWN_FAILED)
+	if (c->name[0] == '\0' || c->err != 0)
 		return; /* the owner reports that exec failed */
 	c->failed = status != 0 && !c->captured && !ended_by_relay(c);
 	log_end(c);
@@ -462,7 +429,6 @@ spawn_hurry(struct children *kids, int64_t now)
 	for (c = kids->first; c != NULL; c = c->next)
 		if (c->released && c->deadline > now)
 			c->deadline = now;
-	kids->due = 0;
 }
 
 static void
@@ -481,11 +447,6 @@ spawn_turn(struct children *kids, struct pollset *ps)
 	struct child **at = &kids->first, *c;
 	int status = STATUS_OK;
 
-	if (kids->due > ps->now) {
-		pollset_until(ps, kids->due);
-		return STATUS_OK;
-	}
-	kids->due = NEVER;
 	while ((c = *at) != NULL) {
 		if (c->ended && c->released) {
 			if (c->failed)
@@ -496,11 +457,9 @@ spawn_turn(struct children *kids, struct pollset *ps)
 		}
 		if (!c->ended) {
 			signal_due(c, ps->now);
-			if (c->deadline < kids->due)
-				kids->due = c->deadline;
+			pollset_until(ps, c->deadline);
 		}
 		at = &c->next;
 	}
-	pollset_until(ps, kids->due);
 	return status;
 }

@@ -13,10 +13,9 @@
 struct child;
 struct pollset;
 
-/* All zeros at first. */
+/* NULL at first. */
 struct children {
 	struct child *first;
-	int64_t due; /* spawn_turn has nothing to do before this time */
 };
 
 /*
@@ -37,12 +36,8 @@ enum { SPAWN_CAPTURE = 1, SPAWN_WIRE = 2, SPAWN_QUIET = 4, SPAWN_ALONE = 8 };
 
 enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 
-/*
- * spawn_name(argv):
- * Return the name of the command ${argv} for messages: the last part of its
- * path.
- */
-const char *spawn_name(char *const argv[]);
+/* spawn_name(path): Return the last part of ${path}, for messages. */
+const char *spawn_name(const char *path);
 
 /*
  * spawn_start(kids, argv, flags):
@@ -63,7 +58,7 @@ struct child *spawn_file(
  * writes its result to fd, and ends with _exit.  The caller reads the result
  * from its stdout.  The child has only the descriptors fd, stdout and
  * stderr.  Its end is not logged, and spawn_release ends it without a delay.
- * Errors are returned as by spawn_start.
+ * Return as spawn_start.
  */
 struct child *spawn_call(
     struct children *kids, void (*run)(const void *arg, int fd), const void *arg);
@@ -85,10 +80,7 @@ int spawn_take(struct child *c, int fd);
 void spawn_want(struct child *c, struct pollset *ps);
 enum spawn_state spawn_step(struct child *c, const struct pollset *ps);
 
-/*
- * spawn_errno(c):
- * After SPAWN_FAILED: return the errno value of exec.
- */
+/* spawn_errno(c): Return the errno value of exec; 0: it has not failed. */
 int spawn_errno(const struct child *c);
 
 /*
@@ -100,14 +92,13 @@ int spawn_exit(const struct child *c);
 
 /*
  * spawn_describe(c, dst, size):
- * ${c} has ended: write how to ${dst}, to follow its name in a message.  Return
- * ${dst}.
+ * ${c} has ended: write how to ${dst}, to follow its name in a message.
  */
-const char *spawn_describe(const struct child *c, char *dst, size_t size);
+void spawn_describe(const struct child *c, char *dst, size_t size);
 
 /*
- * spawn_pid(c): the process ID of ${c}.
- * spawn_owns(kids, pid): is ${pid} a child in ${kids}?
+ * spawn_pid(c), spawn_owns(kids, pid):
+ * The process ID of ${c}; is ${pid} a child in ${kids}?
  */
 pid_t spawn_pid(const struct child *c);
 bool spawn_owns(const struct children *kids, pid_t pid);

@@ -187,7 +187,7 @@ endpoint_name(const struct endpoint *ep, char *dst, size_t size)
 		snprintf(dst, size, "stdio");
 		break;
 	case ENDPOINT_COMMAND:
-		snprintf(dst, size, "%s", spawn_name(ep->argv));
+		snprintf(dst, size, "%s", spawn_name(ep->argv[0]));
 		break;
 	}
 	return dst;

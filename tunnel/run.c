@@ -45,7 +45,7 @@ run_new(char *const *words)
 		return NULL;
 	r->words = words;
 	snprintf(r->name, sizeof(r->name), "%s",
-	    words[1] == NULL && command_is_line(words[0]) ? "the command" : spawn_name(words));
+	    words[1] == NULL && command_is_line(words[0]) ? "the command" : spawn_name(words[0]));
 	return r;
 }
 
