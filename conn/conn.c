@@ -125,11 +125,6 @@ struct conn {
 	char from[];      /* the name of side a */
 };
 
-/* The end of a connection, which several states lead to: see "closed". */
-static void close_conn(
-    struct conn *c, bool reset_a, bool reset_b, uint16_t code, const char *words, int64_t now);
-static void cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now);
-
 static struct conn *
 conn_of(struct watch *w)
 {
@@ -192,7 +187,8 @@ log_reset(const struct conn *c, const struct side *e, const struct side *other)
 	log_say(has_stdio(c) || half_is_local_failure(e->err) ? LOG_ERROR : LOG_INFO,
 	    "[%lu] %s broke: %s%s; %s %s", c->id, side_name(c, e, one), strerror(e->err),
 	    half_advice(e->err), side_name(c, other, two),
-	    side_resets(other) ? "was reset too" : "was closed: only TCP carries a reset");
+	    other->stream != NULL || other->fds.tcp ? "was reset too"
+						    : "was closed: only TCP carries a reset");
 }
 
 static void
@@ -206,6 +202,35 @@ log_closed(const struct conn *c, int64_t now)
 	    "[%lu] closed %s -> %s: %" PRIu64 " bytes there, %" PRIu64 " back, %.3f s", c->id,
 	    c->from, to_name(c, to), c->ab.moved, c->ba.moved,
 	    (double)(now - c->began_at) / 1000000);
+}
+
+/* ---- end ---- */
+
+/* ${reset_a}, ${reset_b}: close the side as a reset, if it can carry one. */
+static void
+close_conn(
+    struct conn *c, bool reset_a, bool reset_b, uint16_t code, const char *words, int64_t now)
+{
+	log_closed(c, now);
+	c->state = CONN_CLOSED;
+	dial_free(c->dial, now);
+	if (c->ab.buf != NULL) {
+		half_break(&c->ab, 0);
+		half_break(&c->ba, 0);
+	}
+	side_close(&c->a, reset_a, code, words);
+	side_close(&c->b, reset_b, code, words);
+	if (c->child != NULL)
+		spawn_release(c->child, now);
+	free(c->socks);
+}
+
+/* The connection has failed. */
+static void
+cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now)
+{
+	c->status = status;
+	close_conn(c, true, true, code, words, now);
 }
 
 /* ---- begin ---- */
@@ -234,8 +259,8 @@ connect_halves(struct conn *c)
 {
 	char to[ENDPOINT_NAME];
 
-	half_init(&c->ab, &c->a, &c->b);
-	half_init(&c->ba, &c->b, &c->a);
+	half_init(&c->ab, &c->a, &c->b, &c->ba);
+	half_init(&c->ba, &c->b, &c->a, &c->ab);
 	if (c->a.stream != NULL)
 		stream_set_owner(c->a.stream, c);
 	if (c->b.stream != NULL)
@@ -508,19 +533,18 @@ pump(struct half *h, bool readable, bool writable, int chunks)
 /*
  * The peer of a stream has stopped reading, and ${in} holds bytes that the peer
  * sent.  The peer waits for their delivery, perhaps with a limit (stuck).
- * ${out} is the half to the peer.
  */
 static bool
-is_flushing(const struct conn *c, const struct half *in, const struct half *out)
+is_flushing(const struct conn *c, const struct half *in)
 {
-	return in->src->stream != NULL && half_wants_write(in) && out->state == HALF_BROKEN &&
+	return in->src->stream != NULL && half_wants_write(in) && in->back->state == HALF_BROKEN &&
 	       c->flushes < FLUSHES;
 }
 
 static bool
 flushes(const struct conn *c)
 {
-	return is_flushing(c, &c->ab, &c->ba) || is_flushing(c, &c->ba, &c->ab);
+	return is_flushing(c, &c->ab) || is_flushing(c, &c->ba);
 }
 
 /*
@@ -531,11 +555,11 @@ flushes(const struct conn *c)
  * If their number changes, a CREDIT frame reports the progress.
  */
 static void
-flush(struct conn *c, struct half *in, const struct half *out, int64_t now)
+flush(struct conn *c, struct half *in, int64_t now)
 {
 	uint64_t unsent;
 
-	if (!is_flushing(c, in, out) || now < c->flush_at)
+	if (!is_flushing(c, in) || now < c->flush_at)
 		return;
 	c->flush_at = now + FLUSH_EVERY;
 	c->flushes++;
@@ -565,8 +589,8 @@ move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 	back = pump(&c->ba, fdpair_readable(&c->b.fds, ps), fdpair_writable(&c->a.fds, ps), chunks);
 	if (there > 0 || back > 0)
 		c->bulk = there >= BULK || back >= BULK;
-	flush(c, &c->ab, &c->ba, ps->now);
-	flush(c, &c->ba, &c->ab, ps->now);
+	flush(c, &c->ab, ps->now);
+	flush(c, &c->ba, ps->now);
 }
 
 /* ---- open: rules ---- */
@@ -581,13 +605,19 @@ side_progress(const struct side *e)
 	return e->stream != NULL ? stream_progress(e->stream) : 0 - side_unsent(e);
 }
 
-/* Does the side ${e} wait for another channel of its link? */
+/* Does the stream ${s}, or NULL, wait for another channel of its link? */
 static bool
-side_is_down(const struct side *e)
+waits_for_link(const struct stream *s)
 {
-	enum mux_state state = e->stream == NULL ? MUX_UP : mux_state(stream_mux(e->stream));
+	enum mux_state state = s == NULL ? MUX_UP : mux_state(stream_mux(s));
 
-	return state != MUX_UP && state != MUX_DEAD && !stream_is_closed(e->stream);
+	return state != MUX_UP && state != MUX_DEAD && !stream_is_closed(s);
+}
+
+static bool
+is_down(const struct conn *c)
+{
+	return waits_for_link(c->a.stream) || waits_for_link(c->b.stream);
 }
 
 /*
@@ -600,8 +630,7 @@ is_stalled(struct conn *c, int64_t limit, int64_t now)
 	uint64_t progress = c->ab.moved + c->ba.moved + side_progress(&c->a) + side_progress(&c->b);
 
 	c->may_stall = true;
-	if (c->stalled_at == 0 || c->progress != progress || side_is_down(&c->a) ||
-	    side_is_down(&c->b)) {
+	if (c->stalled_at == 0 || c->progress != progress || is_down(c)) {
 		c->stalled_at = now;
 		c->progress = progress;
 	}
@@ -630,13 +659,14 @@ is_reset(const struct stream *s)
 }
 
 /*
- * Find out whether the side ${e} was reset.  ${from} is the half that reads
- * from it, ${to} the one that writes to it.  Its last bytes are read before its
- * failure counts.
+ * Find out whether the source of ${from} was reset.  Its last bytes are read
+ * before its failure counts.
  */
 static void
-check_side(struct side *e, struct half *from, struct half *to, const struct pollset *ps)
+check_source(struct half *from, const struct pollset *ps)
 {
+	struct half *to = from->back;
+	struct side *e = from->src;
 	int err;
 
 	if (e->err != 0)
@@ -664,43 +694,39 @@ check_side(struct side *e, struct half *from, struct half *to, const struct poll
 }
 
 /*
- * The limit of the rule "reset", after a reset of ${e}.  ${few}: few bytes were
- * sent in all, and the system cannot report their delivery.
+ * The limit of the rule "reset".  ${few}: few bytes were sent in all, and the
+ * system cannot report their delivery.
  */
 static int64_t
-reset_limit(const struct conn *c, const struct side *e, bool few)
+reset_limit(const struct conn *c, const struct stream *source, bool few)
 {
 	if (c->child != NULL)
 		return COMMAND_LINGER;
 	if (few)
 		return FEW_LINGER;
-	return e->stream != NULL && mux_state(stream_mux(e->stream)) == MUX_DEAD ? LOST_LINGER
-										 : LINGER;
+	return source != NULL && mux_state(stream_mux(source)) == MUX_DEAD ? LOST_LINGER : LINGER;
 }
 
 /*
- * The side ${e} was reset.  Has ${other} got everything that ${e} sent before,
- * or is the limit over?  What TCP has not sent yet is not delivered.
+ * The source of ${h} was reset.  Has the sink got everything that was sent
+ * before, or is the limit over?  What TCP has not sent yet is not delivered.
  */
 static bool
-is_delivered(struct conn *c, const struct side *e, const struct half *from,
-    const struct side *other, int64_t now)
+is_delivered(struct conn *c, const struct half *h, int64_t now)
 {
-	bool reads = from->state == HALF_OPEN && e->fds.in != -1;
-	bool writes = from->state != HALF_BROKEN && from->buf->used > 0;
-	uint64_t unsent = from->moved > 0 ? side_unsent(other) : 0;
-	bool few = !reads && !writes && unsent == OS_UNSENT_UNKNOWN && from->moved <= FEW;
+	bool reads = h->state == HALF_OPEN && h->src->fds.in != -1;
+	bool writes = h->state != HALF_BROKEN && h->buf->used > 0;
+	uint64_t unsent = h->moved > 0 ? side_unsent(h->dst) : 0;
+	bool few = !reads && !writes && unsent == OS_UNSENT_UNKNOWN && h->moved <= FEW;
 
-	if (other->err != 0 || (!reads && !writes && unsent == 0))
+	if (h->dst->err != 0 || (!reads && !writes && unsent == 0))
 		return true;
-	return is_stalled(c, reset_limit(c, e, few), now);
+	return is_stalled(c, reset_limit(c, h->src->stream, few), now);
 }
 
 static int
-reset_status(const struct side *e)
+reset_status(const struct stream *s)
 {
-	const struct stream *s = e->stream;
-
 	return s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET ? STATUS_CONNECT
 										: STATUS_BROKEN;
 }
@@ -709,18 +735,18 @@ reset_status(const struct side *e)
 static bool
 end_by_reset(struct conn *c, int64_t now)
 {
-	struct side *e = c->a.err != 0 ? &c->a : &c->b, *other = e == &c->a ? &c->b : &c->a;
-	struct half *from = e == &c->a ? &c->ab : &c->ba, *to = e == &c->a ? &c->ba : &c->ab;
+	struct half *h = c->a.err != 0 ? &c->ab : &c->ba;
+	int err = h->src->err;
 
-	if (e->err == 0)
+	if (err == 0)
 		return false;
-	half_break(to, e->err);
-	if (other->stream == NULL && !other->fds.tcp)
-		fdpair_shut_in(&other->fds);
-	if (!is_delivered(c, e, from, other, now))
+	half_break(h->back, err);
+	if (h->dst->stream == NULL && !h->dst->fds.tcp)
+		fdpair_shut_in(&h->dst->fds);
+	if (!is_delivered(c, h, now))
 		return true;
-	log_reset(c, e, other);
-	cut(c, reset_status(e), MUX_RESET, strerror(e->err), now);
+	log_reset(c, h->src, h->dst);
+	cut(c, reset_status(h->src->stream), MUX_RESET, strerror(err), now);
 	return true;
 }
 
@@ -752,10 +778,10 @@ stop_source(struct conn *c, struct half *h)
  * not apply: the last bytes of stdin are delivered first.
  */
 static bool
-output_is_lost(const struct half *out, const struct half *in)
+output_is_lost(const struct half *out)
 {
 	return out->dst->fds.stdio && out->state == HALF_BROKEN && out->lost &&
-	       in->state == HALF_OPEN && !fdpair_input_ends(&in->src->fds);
+	       out->back->state == HALF_OPEN && !fdpair_input_ends(&out->dst->fds);
 }
 
 /*
@@ -776,27 +802,25 @@ stuck_limit(const struct conn *c, const struct half *in)
 static bool
 is_stuck(struct conn *c, int64_t now)
 {
-	struct half *in = c->a.fds.stdio ? &c->ab : &c->ba, *out = c->a.fds.stdio ? &c->ba : &c->ab;
+	struct half *in = c->a.fds.stdio ? &c->ab : &c->ba;
 	bool ended = in->state == HALF_DRAIN ||
 		     (in->state == HALF_SHUT && !side_is_done(in->dst)) || in->src->fds.hup;
 
-	if (!in->src->fds.stdio || out->state != HALF_BROKEN || !ended)
+	if (!in->src->fds.stdio || in->back->state != HALF_BROKEN || !ended)
 		return false;
 	half_write(in, true); /* without poll, as in flush() */
 	return is_stalled(c, stuck_limit(c, in), now);
 }
 
-/* Rule "linger": ${broken} drops what the peer sends, ${shut} has sent EOF. */
+/* Rule "linger": ${h} drops what the peer sends, and the peer has got EOF. */
 static bool
-lingers(struct conn *c, const struct half *broken, const struct half *shut, int64_t now)
+lingers(struct conn *c, const struct half *h, int64_t now)
 {
-	const struct side *e = broken->src;
-	bool longer;
+	const struct fdpair *fds = &h->src->fds;
+	bool longer = h->lost && h->back->moved > FEW;
 
-	if (broken->state != HALF_BROKEN || !e->fds.tcp || e->fds.in == -1 ||
-	    shut->state != HALF_SHUT)
+	if (h->state != HALF_BROKEN || !fds->tcp || fds->in == -1 || h->back->state != HALF_SHUT)
 		return false;
-	longer = broken->lost && shut->moved > FEW;
 	return !is_stalled(c, longer ? limit_of_progress(c, LINGER) : LINGER, now);
 }
 
@@ -804,8 +828,7 @@ static bool
 is_over(struct conn *c, int64_t now)
 {
 	return half_finished(&c->ab) && half_finished(&c->ba) && side_is_done(&c->a) &&
-	       side_is_done(&c->b) && !lingers(c, &c->ab, &c->ba, now) &&
-	       !lingers(c, &c->ba, &c->ab, now);
+	       side_is_done(&c->b) && !lingers(c, &c->ab, now) && !lingers(c, &c->ba, now);
 }
 
 /*
@@ -852,8 +875,7 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 	stop_source(c, &c->ab);
 	stop_source(c, &c->ba);
 	stuck = is_stuck(c, now);
-	if (!stuck && !is_over(c, now) && !output_is_lost(&c->ab, &c->ba) &&
-	    !output_is_lost(&c->ba, &c->ab)) {
+	if (!stuck && !is_over(c, now) && !output_is_lost(&c->ab) && !output_is_lost(&c->ba)) {
 		close_descriptors(c);
 		return;
 	}
@@ -871,44 +893,12 @@ static void
 step_open(struct conns *tab, struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 {
 	move(c, ps, fresh, chunks);
-	check_side(&c->a, &c->ab, &c->ba, ps);
-	check_side(&c->b, &c->ba, &c->ab, ps);
+	check_source(&c->ab, ps);
+	check_source(&c->ba, ps);
 	c->may_stall = false;
 	settle(tab, c, ps->now);
 	if (!c->may_stall)
 		c->stalled_at = 0;
-}
-
-/* ---- closed ---- */
-
-/* ${reset_a}, ${reset_b}: close the side as a reset, if it can carry one. */
-static void
-close_conn(
-    struct conn *c, bool reset_a, bool reset_b, uint16_t code, const char *words, int64_t now)
-{
-	log_closed(c, now);
-	c->state = CONN_CLOSED;
-	dial_free(c->dial, now);
-	c->dial = NULL;
-	if (c->ab.buf != NULL) {
-		half_break(&c->ab, 0);
-		half_break(&c->ba, 0);
-	}
-	side_close(&c->a, reset_a, code, words);
-	side_close(&c->b, reset_b, code, words);
-	if (c->child != NULL)
-		spawn_release(c->child, now);
-	c->child = NULL;
-	free(c->socks);
-	c->socks = NULL;
-}
-
-/* The connection has failed. */
-static void
-cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now)
-{
-	c->status = status;
-	close_conn(c, true, true, code, words, now);
 }
 
 /* ---- a turn of one connection ---- */
@@ -936,7 +926,7 @@ has_unread(const struct half *h)
 static int64_t
 stall_check(const struct conn *c)
 {
-	if (side_is_down(&c->a) || side_is_down(&c->b))
+	if (is_down(c))
 		return DOWN_CHECK;
 	return c->a.err != 0 || c->b.err != 0 ? UNSENT_CHECK : STALL_CHECK;
 }
@@ -1020,6 +1010,7 @@ serve(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 		watch_event(&tab->watches, &c->watch, ps->now);
 	step(tab, c, ps, chunks);
 	c->served = event;
+	tab->served += event;
 	return event;
 }
 
@@ -1084,7 +1075,7 @@ serve_small(struct conns *tab, const struct pollset *ps)
 		if (conn_of(w)->bulk)
 			continue;
 		small++;
-		tab->served += serve(tab, conn_of(w), ps, 1);
+		serve(tab, conn_of(w), ps, 1);
 	}
 	return small;
 }
@@ -1111,7 +1102,6 @@ serve_bulk(struct conns *tab, const struct pollset *ps, size_t most, int chunks)
 			tab->behind = tab->behind || c->dirty;
 		}
 	}
-	tab->served += n;
 }
 
 void

@@ -20,11 +20,12 @@
 #define BULK_LEAST 16384 /* a read of fewer bytes ends it */
 
 void
-half_init(struct half *h, struct side *src, struct side *dst)
+half_init(struct half *h, struct side *src, struct side *dst, struct half *back)
 {
 	memset(h, 0, sizeof(*h));
 	h->src = src;
 	h->dst = dst;
+	h->back = back;
 	h->buf = src->stream != NULL   ? stream_rx(src->stream)
 		 : dst->stream != NULL ? stream_tx(dst->stream)
 				       : &h->own;

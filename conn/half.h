@@ -27,6 +27,7 @@ enum half_state { HALF_OPEN, HALF_DRAIN, HALF_SHUT, HALF_BROKEN };
 /* Only half.c writes the members, except sink_lost. */
 struct half {
 	struct side *src, *dst; /* of the connection */
+	struct half *back;      /* its other direction */
 	struct buf *buf;        /* the queue of the stream if a side is one, else own */
 	struct buf own;
 	uint64_t moved; /* bytes written onward */
@@ -39,12 +40,11 @@ struct half {
 };
 
 /*
- * half_init(h, src, dst):
- * Make ${h} an open half from ${src} to ${dst}, which must outlive it.  If a
- * side is a stream, bytes rest in the queue of the stream.  A half holds no
- * memory when its queue is empty.
+ * half_init(h, src, dst, back):
+ * Make ${h} an open half from ${src} to ${dst}.  ${back} is the other half of
+ * the connection.
  */
-void half_init(struct half *h, struct side *src, struct side *dst);
+void half_init(struct half *h, struct side *src, struct side *dst, struct half *back);
 
 /*
  * half_update(h):

@@ -41,12 +41,6 @@ side_check_at(const struct side *e)
 	return e->err == 0 && e->fds.out != -1 ? e->fds.check_at : INT64_MAX;
 }
 
-bool
-side_resets(const struct side *e)
-{
-	return e->stream != NULL || e->fds.tcp;
-}
-
 void
 side_stop(struct side *e)
 {

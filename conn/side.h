@@ -36,9 +36,6 @@ struct side side_of_stream(struct stream *s);
  */
 int64_t side_check_at(const struct side *e);
 
-/* side_resets(e): Can the peer of ${e} receive a reset? */
-bool side_resets(const struct side *e);
-
 /*
  * side_stop(e):
  * Read no more from ${e}, and stop the peer if that is possible.  For TCP it is

@@ -65,7 +65,7 @@ join(int kind)
 	fds = fds_open();
 	src = kind == SOURCE ? stream_side() : socket_side(&from, is_tcp(kind));
 	dst = to_stream(kind) ? stream_side() : socket_side(&to, false);
-	half_init(&h, &src, &dst);
+	half_init(&h, &src, &dst, NULL);
 }
 
 /* One step, as conn.c does it. */
@@ -469,7 +469,7 @@ START_TEST(a_source_that_fills_a_chunk_is_read_in_more_chunks_up_to_the_limit)
 	side_none(&src);
 	side_none(&dst);
 	src.fds.in = fileno(f);
-	half_init(&h, &src, &dst);
+	half_init(&h, &src, &dst, NULL);
 	ck_assert_uint_eq(half_read(&h, BUF_WIDE), BUF_CHUNK);
 	ck_assert_uint_eq(
 	    half_read(&h, BUF_WIDE), HALF_HOLDS - BUF_CHUNK); /* as much as there is room for */
