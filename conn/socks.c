@@ -1,13 +1,10 @@
 /*
- * conn/socks.c - the handshake of a client of -D: SOCKS 5 (RFC 1928, without
- * authentication), SOCKS 4 and SOCKS 4a.
+ * conn/socks.c - the handshake of a client of -D.
  *
  *   SOCKS 5:       methods --> request --> complete or refused
  *   SOCKS 4, 4a:               request --> complete or refused
  *
- * Only as many bytes are read as the next message has (socks_needs): what
- * follows the request belongs to the target.  Host names are sent as they are,
- * because the far side resolves them.
+ * Host names are sent as they are, because the far side resolves them.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -66,26 +63,24 @@ take_name(struct socks *s, char *dst, const unsigned char *name, size_t n)
 /* ---- version 5 ---- */
 
 /* VER NMETHODS METHODS */
-static void
-take_methods(struct socks *s, unsigned char *answer, size_t *n)
+static size_t
+take_methods(struct socks *s, unsigned char *answer)
 {
 	size_t count = s->in[1];
 
 	if (s->have < 2 + count) {
 		s->needs = 2 + count;
-		return;
+		return 0;
 	}
 	answer[0] = 5;
 	answer[1] = memchr(s->in + 2, 0, count) != NULL ? 0 : NO_METHOD;
-	*n = 2;
-	if (answer[1] == NO_METHOD) {
+	s->methods_read = answer[1] == 0;
+	if (!s->methods_read)
 		refuse(
 		    s, MUX_FORBIDDEN, "it requires authentication, which relay does not support");
-		return;
-	}
-	s->methods_read = true;
 	s->have = 0;
 	s->needs = 5; /* up to the first byte of the address, which may be a length */
+	return 2;
 }
 
 /* VER CMD RSV ATYP ADDR PORT; at least five bytes were read. */
@@ -134,7 +129,8 @@ take_request5(struct socks *s)
 static void
 take_request4(struct socks *s)
 {
-	unsigned char *user = s->in + 8, *name, *end = s->in + s->have;
+	unsigned char *user = s->in + 8, *end = s->in + s->have, *name;
+	bool named = s->in[4] == 0 && s->in[5] == 0 && s->in[6] == 0 && s->in[7] != 0;
 	char host[ENDPOINT_HOST];
 
 	if (s->have < 9) {
@@ -142,14 +138,9 @@ take_request4(struct socks *s)
 		return;
 	}
 	name = memchr(user, '\0', (size_t)(end - user));
-	if (name != NULL && s->in[4] == 0 && s->in[5] == 0 && s->in[6] == 0 && s->in[7] != 0) {
+	if (name != NULL)
 		name++;
-		if (name == end || memchr(name, '\0', (size_t)(end - name)) == NULL)
-			name = NULL;
-	} else if (name != NULL) {
-		name = user;
-	}
-	if (name == NULL) {
+	if (name == NULL || (named && memchr(name, '\0', (size_t)(end - name)) == NULL)) {
 		if (s->have == sizeof(s->in))
 			refuse(s, MUX_UNUSABLE, "its request is too long");
 		else
@@ -160,30 +151,29 @@ take_request4(struct socks *s)
 		refuse(s, MUX_UNUSABLE, "its request has a command other than CONNECT");
 		return;
 	}
-	if (name == user)
+	if (!named)
 		inet_ntop(AF_INET, s->in + 4, host, sizeof(host));
 	else if (!take_name(s, host, name, strlen((char *)name)))
 		return;
 	take_target(s, host, s->in + 2);
 }
 
-void
-socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size_t *answer_n)
+size_t
+socks_feed(struct socks *s, size_t n, unsigned char answer[SOCKS_REPLY])
 {
-	*answer_n = 0;
-	memcpy(s->in + s->have, p, n);
 	s->have += n;
 	if (s->state != SOCKS_READING || (s->needs != 0 && s->have < s->needs) || s->have < 2)
-		return;
+		return 0;
 	s->version = s->methods_read ? 5 : s->in[0];
 	if (s->version == 5 && !s->methods_read)
-		take_methods(s, answer, answer_n);
-	else if (s->version == 5)
+		return take_methods(s, answer);
+	if (s->version == 5)
 		take_request5(s);
 	else if (s->version == 4)
 		take_request4(s);
 	else
 		refuse(s, MUX_PROTOCOL, "it sent neither SOCKS 4 nor SOCKS 5");
+	return 0;
 }
 
 /* The reply field: RFC 1928, section 6. */
@@ -246,16 +236,14 @@ send_answer(const struct fdpair *fds, const unsigned char *p, size_t n)
 int
 socks_read(struct socks *s, struct fdpair *fds)
 {
-	unsigned char answer[SOCKS_REPLY], in[512];
-	size_t needs = socks_needs(s), n;
-	ssize_t r = read(fds->in, in, needs < sizeof(in) ? needs : sizeof(in));
+	unsigned char answer[SOCKS_REPLY];
+	ssize_t n = read(fds->in, s->in + s->have, socks_needs(s));
 
-	if (r == 0)
+	if (n == 0)
 		return -1;
-	if (r == -1)
+	if (n == -1)
 		return errno == EAGAIN || errno == EINTR ? 0 : errno;
-	socks_feed(s, in, (size_t)r, answer, &n);
-	return send_answer(fds, answer, n);
+	return send_answer(fds, answer, socks_feed(s, (size_t)n, answer));
 }
 
 int

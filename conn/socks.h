@@ -2,8 +2,7 @@
  * conn/socks.h - the handshake of a client of -D: SOCKS 5 (RFC 1928, without
  * authentication), SOCKS 4 and SOCKS 4a.
  *
- * socks_needs, socks_feed and socks_reply work on bytes alone.  socks_read and
- * socks_answer read from and write to a client, and do not block.
+ * No function here blocks.
  */
 #ifndef CONN_SOCKS_H
 #define CONN_SOCKS_H
@@ -23,7 +22,7 @@ enum socks_state { SOCKS_READING, SOCKS_COMPLETE, SOCKS_REFUSED };
 struct socks {
 	enum socks_state state;
 	unsigned char in[1024];
-	size_t have, needs; /* bytes in ${in}; how many the next step has to have */
+	size_t have, needs; /* bytes in ${in}; how many the next step needs */
 	unsigned char version;
 	bool methods_read;         /* version 5: the request comes next */
 	unsigned char reply;       /* refused: the reply of version 5; 0: that of ${code} */
@@ -40,12 +39,12 @@ struct socks {
 size_t socks_needs(const struct socks *s);
 
 /*
- * socks_feed(s, p, n, answer, answer_n):
- * Take ${n} bytes of the client, at most socks_needs(${s}).  Write what must be
- * sent to it at once into ${answer}, which has SOCKS_REPLY bytes, and the
- * length into ${*answer_n}.
+ * socks_feed(s, n, answer):
+ * Take ${n} bytes of the client, at most socks_needs(${s}), which are at
+ * ${s}->in + ${s}->have.  Write what must be sent to it at once into ${answer},
+ * and return the length.
  */
-void socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer, size_t *answer_n);
+size_t socks_feed(struct socks *s, size_t n, unsigned char answer[SOCKS_REPLY]);
 
 /*
  * socks_reply(s, code, dst):
@@ -55,18 +54,13 @@ void socks_feed(struct socks *s, const void *p, size_t n, unsigned char *answer,
 size_t socks_reply(const struct socks *s, uint16_t code, unsigned char dst[SOCKS_REPLY]);
 
 /*
- * socks_read(s, fds):
- * Read once from the client, and write the answer if there is one.  Return 0;
- * -1 if the client closed; or an errno value if it failed.  EAGAIN: it did not
- * take the whole answer.
+ * socks_read(s, fds), socks_answer(s, fds, code):
+ * Read once from the client, and write the answer if there is one; write the
+ * reply to the request.  Return 0; -1 if the client closed; or an errno value
+ * if it failed.  EAGAIN: it did not take the whole answer, and would misread
+ * the bytes that follow.
  */
 int socks_read(struct socks *s, struct fdpair *fds);
-
-/*
- * socks_answer(s, fds, code):
- * Write the reply to the request.  Return 0 or an errno value.  EAGAIN: the
- * client did not take all of it, and would misread the bytes that follow.
- */
 int socks_answer(const struct socks *s, const struct fdpair *fds, uint16_t code);
 
 #endif
