@@ -98,17 +98,6 @@ make_pipes(int pipes[PIPES][2], unsigned flags)
 	return (flags & SPAWN_CAPTURE) != 0 ? make_pipe(pipes[FROM_STDERR], 0) : 0;
 }
 
-static void
-close_pipes(int pipes[PIPES][2])
-{
-	int i;
-
-	for (i = 0; i < PIPES; i++) {
-		os_close(&pipes[i][0]);
-		os_close(&pipes[i][1]);
-	}
-}
-
 /* In relay: close the ends of the child, and add it to ${kids}. */
 static struct child *
 keep_child(struct children *kids, struct child *c, int pipes[PIPES][2])
@@ -149,9 +138,12 @@ new_child(const char *name, int pipes[PIPES][2])
 static struct child *
 give_up(struct child *c, int pipes[PIPES][2])
 {
-	int saved = errno;
+	int i, saved = errno;
 
-	close_pipes(pipes);
+	for (i = 0; i < PIPES; i++) {
+		os_close(&pipes[i][0]);
+		os_close(&pipes[i][1]);
+	}
 	free(c);
 	errno = saved;
 	return NULL;

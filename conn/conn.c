@@ -7,7 +7,7 @@
  *            stopped.  The other half continues, so its last bytes arrive.
  *   reset    If a side was reset, the other side gets what was received before,
  *            and is then reset, if it can carry a reset.  The rule has a limit
- *            without progress: reset_limit().
+ *            without progress: is_delivered().
  *   linger   A TCP peer may continue to send after its reader closed.  A close
  *            with unread input becomes a reset, and destroys the last bytes on
  *            their way to the peer.  So relay reads and drops the input until
@@ -23,8 +23,8 @@
  * settle() applies them, once a turn.
  *
  * Only active connections are polled and stepped: see base/poll.c.  An event of
- * poll, or a change of a stream that the mux reports, makes a connection
- * active.  A connection that waits for a time stays active.
+ * poll or a change by the mux makes a connection active.  A connection that
+ * waits for a time stays active.
  *
  * Moving a chunk takes 50 us, and a keystroke would wait while many connections
  * move one.  So connections with small pieces are served before those with
@@ -62,8 +62,7 @@
 
 /* Limits, in us.  A limit of a rule starts again with each progress. */
 #define LINGER 2000000          /* of linger, and mostly of reset */
-#define FEW_LINGER 250000       /* of reset: only few bytes may be undelivered */
-#define COMMAND_LINGER 250000   /* of reset: a command cannot receive a reset */
+#define FEW_LINGER 250000       /* of reset: few bytes, or a command, which gets no reset */
 #define LOST_LINGER 500000      /* of reset: the link is dead */
 #define STUCK_LINGER 1000000    /* of stuck */
 #define STUCK_FAR 2000000       /* the same, if the far side reports progress */
@@ -104,7 +103,6 @@ struct conn {
 	struct socks *socks;        /* until the reply of -D is sent */
 	int status;                 /* its part in the exit status */
 	int64_t began_at;
-	int64_t handshake_until;
 
 	/* what this turn, or the next one, has to do */
 	bool bulk;   /* the last read returned at least BULK bytes */
@@ -225,6 +223,17 @@ close_conn(
 	free(c->socks);
 }
 
+/*
+ * A direction that has ended is not reset: its last bytes may be on their way.
+ * ${stuck}: those of stdin are not delivered.
+ */
+static void
+end_conn(struct conn *c, bool stuck, const char *words, int64_t now)
+{
+	close_conn(c, c->ba.state != HALF_SHUT || (stuck && c->b.fds.stdio),
+	    c->ab.state != HALF_SHUT || (stuck && c->a.fds.stdio), MUX_RESET, words, now);
+}
+
 /* The connection has failed. */
 static void
 cut(struct conn *c, int status, uint16_t code, const char *words, int64_t now)
@@ -320,7 +329,6 @@ conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t no
 	}
 	c->socks = s;
 	c->state = CONN_HANDSHAKING;
-	c->handshake_until = now + HANDSHAKE_TIME;
 	return true;
 }
 
@@ -383,7 +391,7 @@ step_handshake(struct conns *tab, struct conn *c, const struct pollset *ps)
 
 	if (!fdpair_readable(&c->a.fds, ps) || !link_carries(tab)) {
 		err = fdpair_failed(&c->a.fds, ps);
-		if (err != 0 || ps->now >= c->handshake_until)
+		if (err != 0 || ps->now >= c->began_at + HANDSHAKE_TIME)
 			close_conn(c, err != 0, false, MUX_RESET, "", ps->now);
 		return;
 	}
@@ -647,18 +655,6 @@ limit_of_progress(const struct conn *c, int64_t limit)
 }
 
 /*
- * Was the stream reset before both directions had ended?  A code that is read
- * later only reports a loss: log_delivery.
- */
-static bool
-is_reset(const struct stream *s)
-{
-	bool ended = stream_eof_read(s) && stream_eof_sent(s);
-
-	return stream_is_closed(s) && stream_code(s) != MUX_END && !ended;
-}
-
-/*
  * Find out whether the source of ${from} was reset.  Its last bytes are read
  * before its failure counts.
  */
@@ -667,12 +663,16 @@ check_source(struct half *from, const struct pollset *ps)
 {
 	struct half *to = from->back;
 	struct side *e = from->src;
+	const struct stream *s = e->stream;
 	int err;
 
 	if (e->err != 0)
 		return;
-	if (e->stream != NULL) {
-		e->err = is_reset(e->stream) ? mux_errno_of(stream_code(e->stream)) : 0;
+	if (s != NULL) {
+		/* After both ends, a code only reports a loss: log_delivery. */
+		if (stream_is_closed(s) && stream_code(s) != MUX_END &&
+		    !(stream_eof_read(s) && stream_eof_sent(s)))
+			e->err = mux_errno_of(stream_code(s));
 		return;
 	}
 	/*
@@ -694,20 +694,6 @@ check_source(struct half *from, const struct pollset *ps)
 }
 
 /*
- * The limit of the rule "reset".  ${few}: few bytes were sent in all, and the
- * system cannot report their delivery.
- */
-static int64_t
-reset_limit(const struct conn *c, const struct stream *source, bool few)
-{
-	if (c->child != NULL)
-		return COMMAND_LINGER;
-	if (few)
-		return FEW_LINGER;
-	return source != NULL && mux_state(stream_mux(source)) == MUX_DEAD ? LOST_LINGER : LINGER;
-}
-
-/*
  * The source of ${h} was reset.  Has the sink got everything that was sent
  * before, or is the limit over?  What TCP has not sent yet is not delivered.
  */
@@ -718,17 +704,14 @@ is_delivered(struct conn *c, const struct half *h, int64_t now)
 	bool writes = h->state != HALF_BROKEN && h->buf->used > 0;
 	uint64_t unsent = h->moved > 0 ? side_unsent(h->dst) : 0;
 	bool few = !reads && !writes && unsent == OS_UNSENT_UNKNOWN && h->moved <= FEW;
+	const struct stream *s = h->src->stream;
 
 	if (h->dst->err != 0 || (!reads && !writes && unsent == 0))
 		return true;
-	return is_stalled(c, reset_limit(c, h->src->stream, few), now);
-}
-
-static int
-reset_status(const struct stream *s)
-{
-	return s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET ? STATUS_CONNECT
-										: STATUS_BROKEN;
+	if (few || c->child != NULL)
+		return is_stalled(c, FEW_LINGER, now);
+	return is_stalled(
+	    c, s != NULL && mux_state(stream_mux(s)) == MUX_DEAD ? LOST_LINGER : LINGER, now);
 }
 
 /* Rule "reset".  Return false if no side was reset. */
@@ -736,6 +719,7 @@ static bool
 end_by_reset(struct conn *c, int64_t now)
 {
 	struct half *h = c->a.err != 0 ? &c->ab : &c->ba;
+	const struct stream *s = h->src->stream;
 	int err = h->src->err;
 
 	if (err == 0)
@@ -746,7 +730,10 @@ end_by_reset(struct conn *c, int64_t now)
 	if (!is_delivered(c, h, now))
 		return true;
 	log_reset(c, h->src, h->dst);
-	cut(c, reset_status(h->src->stream), MUX_RESET, strerror(err), now);
+	if (s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET)
+		cut(c, STATUS_CONNECT, MUX_RESET, strerror(err), now);
+	else
+		cut(c, STATUS_BROKEN, MUX_RESET, strerror(err), now);
 	return true;
 }
 
@@ -881,12 +868,7 @@ settle(struct conns *tab, struct conn *c, int64_t now)
 	}
 	tab->gave_up = tab->gave_up || stuck;
 	log_delivery(c);
-	/*
-	 * A direction that has ended is not reset: its last bytes may be on
-	 * their way.
-	 */
-	close_conn(c, c->ba.state != HALF_SHUT || (stuck && c->b.fds.stdio),
-	    c->ab.state != HALF_SHUT || (stuck && c->a.fds.stdio), MUX_RESET, "", now);
+	end_conn(c, stuck, "", now);
 }
 
 static void
@@ -903,7 +885,6 @@ step_open(struct conns *tab, struct conn *c, const struct pollset *ps, bool fres
 
 /* ---- a turn of one connection ---- */
 
-/* Does it wait for something other than an event of its sides? */
 static bool
 waits_for_time(const struct conn *c)
 {
@@ -922,7 +903,7 @@ has_unread(const struct half *h)
 	return h->src->stream == NULL && h->state == HALF_OPEN && !half_wants_read(h);
 }
 
-/* When the rules of ${c} that have a limit are applied again. */
+/* Time until the rules of ${c} that have a limit are applied again. */
 static int64_t
 stall_check(const struct conn *c)
 {
@@ -949,7 +930,7 @@ want(const struct conns *tab, struct conn *c, struct pollset *ps)
 	switch (c->state) {
 	case CONN_HANDSHAKING:
 		fdpair_want(&c->a.fds, ps, link_carries(tab), false);
-		pollset_until(ps, c->handshake_until);
+		pollset_until(ps, c->began_at + HANDSHAKE_TIME);
 		break;
 	case CONN_CONNECTING:
 		fdpair_want(&c->a.fds, ps, false, false);
@@ -996,9 +977,7 @@ step(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 		watch_event(&tab->watches, &c->watch, ps->now);
 }
 
-/*
- * Step ${c} if it has an event or waits for a time.  Return true for an event.
- */
+/* Step ${c} if it has an event or waits for a time.  Return: has it an event? */
 static bool
 serve(struct conns *tab, struct conn *c, const struct pollset *ps, int chunks)
 {
@@ -1143,38 +1122,32 @@ conn_sweep(struct conns *tab, const struct pollset *ps)
 	return status;
 }
 
-/*
- * A direction that has ended is not reset: the system delivers its last bytes.
- */
-static void
-stop(struct conn *c, int status, int64_t now)
-{
-	c->status = status;
-	close_conn(
-	    c, c->ba.state != HALF_SHUT, c->ab.state != HALF_SHUT, MUX_RESET, "stopped", now);
-}
-
 void
 conn_stop(struct conns *tab, int status, int64_t now)
 {
 	struct watch *w;
+	struct conn *c;
 
 	watch_wake_all(&tab->watches); /* conn_sweep frees active ones only */
-	for (w = tab->watches.active.first; w != NULL; w = w->next)
-		if (conn_of(w)->state != CONN_CLOSED)
-			stop(conn_of(w), status, now);
+	for (w = tab->watches.active.first; w != NULL; w = w->next) {
+		c = conn_of(w);
+		if (c->state == CONN_CLOSED)
+			continue;
+		c->status = status;
+		end_conn(c, false, "stopped", now);
+	}
 }
 
 void
 conn_bytes(const struct conns *tab, uint64_t *there, uint64_t *back)
 {
-	const struct watch *w;
+	struct watch *w;
 	const struct conn *c;
 
 	*there = tab->there;
 	*back = tab->back;
 	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
-		c = (const struct conn *)w;
+		c = conn_of(w);
 		*there += c->ab.moved;
 		*back += c->ba.moved;
 	}
@@ -1183,13 +1156,13 @@ conn_bytes(const struct conns *tab, uint64_t *there, uint64_t *back)
 void
 conn_table(const struct conns *tab, int64_t now)
 {
-	const struct watch *w;
+	struct watch *w;
 	const struct conn *c;
 	char to[ENDPOINT_NAME];
 
 	log_say(LOG_TABLE, "%zu open connection%s", tab->n, tab->n == 1 ? "" : "s");
 	for (w = watch_next(&tab->watches, NULL); w != NULL; w = watch_next(&tab->watches, w)) {
-		c = (const struct conn *)w;
+		c = conn_of(w);
 		log_say(LOG_TABLE,
 		    "[%lu] %s -> %s%s: %" PRIu64 " bytes there, %" PRIu64 " back, %" PRId64
 		    " s old",

@@ -40,33 +40,28 @@ struct conns {
 /*
  * conn_dial(tab, a, from, target, now):
  * Add a connection of the side ${a}, named ${from} in log lines, and start to
- * connect it to ${target}.  Return false if the memory runs out; then the
- * caller keeps ${a} and ${target}.  Otherwise the connection owns ${a}, and
- * calls dial_drop_target(${target}) when it is freed.
+ * connect it to ${target}.  dial_drop_target(${target}) is called when the
+ * connection is freed.
+ *
+ * conn_join(tab, a, from, b, now):
+ * Add a connection that is open at once, of the sides ${a} and ${b}.
+ *
+ * conn_socks(tab, a, from, now):
+ * Add a connection of ${a}, a client of -D.  Its request is sent to
+ * ${tab}->mux.
+ *
+ * All three return false if the memory runs out; then the caller keeps the
+ * sides and the target.
  */
 bool conn_dial(struct conns *tab, const struct side *a, const char *from,
     struct dial_target *target, int64_t now);
-
-/*
- * conn_join(tab, a, from, b, now):
- * Add a connection that is open at once, of the sides ${a} and ${b}.  Return
- * false if the memory runs out; then the caller keeps both sides.
- */
 bool conn_join(
     struct conns *tab, const struct side *a, const char *from, const struct side *b, int64_t now);
-
-/*
- * conn_socks(tab, a, from, now):
- * Add a connection of ${a}, a client of -D.  Its request is sent to
- * ${tab}->mux.  Return false if the memory runs out; then the caller keeps
- * ${a}.
- */
 bool conn_socks(struct conns *tab, const struct side *a, const char *from, int64_t now);
 
 /*
  * conn_take_dirty(tab, m, now):
- * Mark each connection whose stream ${m} has changed, so that conn_step serves
- * it.
+ * Let conn_step serve each connection whose stream ${m} has changed.
  */
 void conn_take_dirty(struct conns *tab, struct mux *m, int64_t now);
 
@@ -90,23 +85,17 @@ void conn_step(struct conns *tab, const struct pollset *ps);
  */
 int conn_sweep(struct conns *tab, const struct pollset *ps);
 
-/*
- * conn_stop(tab, status, now):
- * Close all connections.  ${status} becomes the status of each.
- */
+/* conn_stop(tab, status, now): Close all connections, each with ${status}. */
 void conn_stop(struct conns *tab, int status, int64_t now);
 
 /*
  * conn_bytes(tab, there, back):
- * Count the bytes that all connections have moved from side a to side b, and
- * back.  Connections that were freed count too.
+ * Count the bytes that all connections, also those that were freed, have moved
+ * from side a to side b, and back.
  */
 void conn_bytes(const struct conns *tab, uint64_t *there, uint64_t *back);
 
-/*
- * conn_table(tab, now):
- * Log one line for each connection.
- */
+/* conn_table(tab, now): Log one line for each connection. */
 void conn_table(const struct conns *tab, int64_t now);
 
 #endif

@@ -1,9 +1,5 @@
 /*
- * conn/fdpair.c - the descriptors of one side: how each kind is set up,
- * half-closed, reset and given back.
- *
- * To send EOF, a socket is shut down and a pipe is closed.  Only TCP has a
- * reset.  One socket is closed when both of its directions have ended.
+ * conn/fdpair.c - the descriptors of one side of a connection.
  *
  * stdin and stdout are moved to private numbers, and /dev/null takes their
  * place.  So closing one of them really closes it, and no stray output gets
@@ -233,16 +229,6 @@ fdpair_input_ends(const struct fdpair *e)
 	return e->in == -1 || (poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0);
 }
 
-/* The pending error of ${fd}.  0: none, or the system does not return it. */
-static int
-take_error(int fd)
-{
-	socklen_t len = sizeof(int);
-	int e = 0;
-
-	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == -1 ? 0 : e;
-}
-
 /* An empty send fails if the peer reads no more.  It sends nothing. */
 static bool
 takes_bytes(int fd)
@@ -255,7 +241,8 @@ fdpair_failed(struct fdpair *e, const struct pollset *ps)
 {
 	int fd = e->out != -1 ? e->out : e->in;
 	short r = pollset_ready(ps, e->out != -1 ? e->out_slot : e->in_slot);
-	int err;
+	socklen_t len = sizeof(int);
+	int err = 0;
 
 	if ((r & (POLLERR | POLLHUP | POLLNVAL)) == 0 && (e->out == -1 || ps->now < e->check_at))
 		return 0;
@@ -265,8 +252,7 @@ fdpair_failed(struct fdpair *e, const struct pollset *ps)
 	e->check_at = INT64_MAX;
 	if (fd == -1 || (e->out == -1 && !e->single))
 		return 0;
-	err = take_error(fd);
-	if (err != 0)
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 && err != 0)
 		return e->single ? err : EPIPE;
 	if (e->out == -1)
 		return 0;

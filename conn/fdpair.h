@@ -30,11 +30,7 @@ struct fdpair {
 	int64_t check_at;           /* next fdpair_failed without an event; INT64_MAX: none */
 };
 
-/*
- * fdpair_none(e):
- * Make ${e} a side without descriptors.  It is never watched, has no event and
- * never fails.
- */
+/* fdpair_none(e): Make ${e} a side without descriptors: it has no event. */
 void fdpair_none(struct fdpair *e);
 
 /*
@@ -53,10 +49,7 @@ void fdpair_pipes(struct fdpair *e, int in, int out);
  */
 int fdpair_stdio(struct fdpair *e);
 
-/*
- * fdpair_explain(err):
- * Return the text of a message for an error of fdpair_stdio: cause and remedy.
- */
+/* fdpair_explain(err): Return the text of an error of fdpair_stdio. */
 const char *fdpair_explain(int err);
 
 /*
@@ -70,11 +63,9 @@ void fdpair_want(struct fdpair *e, struct pollset *ps, bool reads, bool writes);
 void fdpair_unwatch(struct fdpair *e);
 
 /*
- * fdpair_has_event(e, ps):
- * Has poll reported anything?
- *
- * fdpair_readable(e, ps), fdpair_writable(e, ps):
- * Has poll reported that read(2) or write(2) will not block?  An error counts.
+ * fdpair_has_event(e, ps), fdpair_readable(e, ps), fdpair_writable(e, ps):
+ * Has poll reported anything, or that read(2) or write(2) will not block?  An
+ * error counts.
  */
 bool fdpair_has_event(const struct fdpair *e, const struct pollset *ps);
 bool fdpair_readable(const struct fdpair *e, const struct pollset *ps);
@@ -88,16 +79,12 @@ bool fdpair_writable(const struct fdpair *e, const struct pollset *ps);
  */
 int fdpair_failed(struct fdpair *e, const struct pollset *ps);
 
-/*
- * fdpair_has_unread(e):
- * Can bytes be read from ${e}, which is one socket?
- */
+/* fdpair_has_unread(e): Can bytes be read from ${e}, which is one socket? */
 bool fdpair_has_unread(const struct fdpair *e);
 
 /*
  * fdpair_input_ends(e):
- * Has the last writer of the incoming direction closed it?  Bytes may still be
- * there to read.
+ * Has the last writer closed the incoming direction?  Bytes may be unread.
  */
 bool fdpair_input_ends(const struct fdpair *e);
 

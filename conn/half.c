@@ -1,10 +1,10 @@
 /*
  * conn/half.c - one direction of a connection.
  *
- * A half has one queue.  Between two descriptors, the queue is its own.  If the
- * sink is a stream, the half reads into the tx queue of the stream, and the mux
- * empties it.  If the source is a stream, the mux fills the rx queue of the
- * stream, and the half writes from it.
+ * Between two descriptors, the queue of a half is its own.  If the sink is a
+ * stream, the half reads into the tx queue of the stream, and the mux empties
+ * it.  If the source is a stream, the mux fills the rx queue of the stream, and
+ * the half writes from it.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 #include "conn/half.h"
 
 #define SLOW_WRITE 1024  /* to a terminal, which may block during more */
-#define BULK_FIRST 32768 /* a read of so many bytes starts buf_splice */
+#define BULK_FIRST 32768 /* a read of so many bytes starts bulk */
 #define BULK_LEAST 16384 /* a read of fewer bytes ends it */
 
 void
@@ -147,16 +147,11 @@ read_and_drop(struct half *h)
 		fdpair_shut_in(&h->src->fds);
 }
 
-/*
- * How many chunks to read at once, at most ${most}.  More than one only if the
- * last read filled a chunk and the queue has room.
- */
-static int
-chunks_to_read(const struct half *h, int most)
+/* Bulk can be moved within the kernel. */
+static bool
+splices(const struct half *h)
 {
-	int fit = (int)(room(h) / BUF_CHUNK);
-
-	return !h->wide || fit == 0 ? 1 : most < fit ? most : fit;
+	return h->dst->stream == NULL && (h->src->fds.in_splices || h->dst->fds.out_splices);
 }
 
 /*
@@ -171,22 +166,25 @@ cannot_splice(int err)
 }
 
 /*
- * Bulk is read into a pipe if the queue is empty or is a pipe already.  All
- * else is read into memory.
+ * Bulk is read into a pipe if the queue is empty or is a pipe already, else
+ * into as many chunks as there is room for, at most ${chunks}.  Small reads are
+ * faster than splices.
  */
 static ssize_t
 fill(struct half *h, int chunks)
 {
+	int fd = h->src->fds.in, fit = (int)(room(h) / BUF_CHUNK);
 	ssize_t n;
 
-	if (h->buf->pipe == NULL && (!h->bulk || h->buf->used > 0))
-		return buf_fill(h->buf, h->src->fds.in, chunks_to_read(h, chunks));
-	n = buf_splice(h->buf, h->src->fds.in);
-	if (n == -1 && h->buf->pipe == NULL && cannot_splice(errno)) {
-		h->bulk = false;
-		return buf_fill(h->buf, h->src->fds.in, 1);
+	if (h->buf->pipe != NULL || (h->bulk && h->buf->used == 0 && splices(h))) {
+		n = buf_splice(h->buf, fd);
+		if (n != -1 || h->buf->pipe != NULL || !cannot_splice(errno))
+			return n;
+		fit = 1;
 	}
-	return n;
+	if (!h->bulk || fit == 0)
+		fit = 1;
+	return buf_fill(h->buf, fd, fit < chunks ? fit : chunks);
 }
 
 static void
@@ -214,10 +212,7 @@ half_read(struct half *h, int chunks)
 			source_ended(h, n == 0 ? 0 : errno);
 		return 0;
 	}
-	h->wide = n >= BUF_CHUNK;
-	/* Small reads are faster than splices. */
-	h->bulk = h->dst->stream == NULL && (h->src->fds.in_splices || h->dst->fds.out_splices) &&
-		  n >= (h->bulk ? BULK_LEAST : BULK_FIRST);
+	h->bulk = n >= (h->bulk ? BULK_LEAST : BULK_FIRST);
 	if (h->dst->stream != NULL)
 		stream_push(h->dst->stream);
 	return (size_t)n;

@@ -35,8 +35,7 @@ struct half {
 	int err;        /* broken: the cause, an errno value */
 	bool sink_lost; /* broken, and the source was stopped: conn.c */
 	bool lost;      /* broken: bytes of the source were dropped */
-	bool bulk;      /* the last read was large enough for buf_splice */
-	bool wide;      /* the last read filled a chunk; the next may fill more */
+	bool bulk;      /* the last read was large; the next may be larger */
 };
 
 /*
@@ -61,7 +60,7 @@ void half_update(struct half *h);
 bool half_wants_read(const struct half *h);
 bool half_wants_write(const struct half *h);
 
-/* half_finished(h): Return true if ${h} is shut or broken. */
+/* half_finished(h): Is ${h} shut or broken? */
 bool half_finished(const struct half *h);
 
 /*
@@ -95,16 +94,10 @@ void half_end(struct half *h, bool explicit);
  */
 void half_break(struct half *h, int err);
 
-/*
- * half_is_local_failure(err):
- * Is ${err} a failure of this host, which no peer can report?
- */
+/* half_is_local_failure(err): Is ${err} one of this host, which no peer has? */
 bool half_is_local_failure(int err);
 
-/*
- * half_advice(err):
- * Return what a message adds to strerror(${err}): cause and remedy, or "".
- */
+/* half_advice(err): Return what a message adds to strerror(${err}), or "". */
 const char *half_advice(int err);
 
 #endif

@@ -1,6 +1,5 @@
 /*
- * conn/listeners.c - the listening sockets of this side, and the limit of what
- * they accept.
+ * conn/listeners.c - the listening sockets of this side.
  */
 #include <errno.h>
 #include <poll.h>
@@ -32,13 +31,11 @@ listeners_take(struct listeners *ls, struct listener *tab, int n, bool any_uid, 
 		return false;
 	}
 	ls->tab = more;
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n; i++, ls->n++) {
 		ls->tab[ls->n].l = tab[i];
+		ls->tab[ls->n].l.check_uid = tab[i].check_uid && !any_uid;
 		ls->tab[ls->n].use = use;
 		ls->tab[ls->n].slot = -1;
-		if (any_uid)
-			ls->tab[ls->n].l.check_uid = false;
-		ls->n++;
 	}
 	return true;
 }
@@ -84,15 +81,20 @@ listeners_retry(struct listeners *ls)
 	ls->resume_at = 0;
 }
 
+/* Nothing is accepted now.  ${err} is the cause, as from accept. */
 static void
-log_full(struct listeners *ls)
+log_full(struct listeners *ls, int err)
 {
-	if (!ls->full_logged)
+	if (ls->full_logged)
+		return;
+	ls->full_logged = true;
+	if (err == EMFILE || err == ENFILE)
 		log_say(LOG_NOTICE,
 		    "out of descriptors with %zu connections: new connections wait; raise ulimit "
 		    "-n, or set a limit with -c",
 		    ls->conns->n);
-	ls->full_logged = true;
+	else
+		log_say(LOG_NOTICE, "cannot accept: %s; new connections wait", strerror(err));
 }
 
 static bool
@@ -101,7 +103,7 @@ is_full(struct listeners *ls)
 	if (ls->conns->max == 0 || ls->conns->n < ls->conns->max)
 		return false;
 	if (ls->log_full)
-		log_full(ls);
+		log_full(ls, EMFILE);
 	return true;
 }
 
@@ -119,7 +121,6 @@ listeners_want(struct listeners *ls, struct pollset *ps, bool accepts)
 		pollset_until(ps, ls->resume_at);
 		return;
 	}
-	ls->resume_at = 0;
 	for (i = 0; i < ls->n; i++)
 		ls->tab[i].slot = pollset_add(ps, ls->tab[i].l.fd, POLLIN);
 }
@@ -135,21 +136,6 @@ listeners_ready(const struct listeners *ls, const struct pollset *ps)
 	return false;
 }
 
-/* accept has failed with ${err}. */
-static void
-pause_accept(struct listeners *ls, int err, int64_t now)
-{
-	if (err == EAGAIN || err == EWOULDBLOCK)
-		return;
-	ls->resume_at = now + FULL_PAUSE;
-	if (err == EMFILE || err == ENFILE) {
-		log_full(ls);
-	} else if (!ls->full_logged) {
-		ls->full_logged = true;
-		log_say(LOG_NOTICE, "cannot accept: %s; new connections wait", strerror(err));
-	}
-}
-
 static bool
 accept_from(struct listeners *ls, int at, struct accepted *c, int64_t now)
 {
@@ -162,7 +148,10 @@ accept_from(struct listeners *ls, int at, struct accepted *c, int64_t now)
 		fd = listener_accept(l, c->name);
 	} while (fd == -1 && errno == EACCES);
 	if (fd == -1) {
-		pause_accept(ls, errno, now);
+		if (errno != EAGAIN && errno != EWOULDBLOCK) {
+			ls->resume_at = now + FULL_PAUSE;
+			log_full(ls, errno);
+		}
 		return false;
 	}
 	if (ls->conns->n <= ls->conns->max / 2)

@@ -1,10 +1,9 @@
 /*
- * conn/listeners.h - the listening sockets of this side, and the limit of what
- * they accept.
+ * conn/listeners.h - the listening sockets of this side.
  *
- * As long as conns->max connections are open, nothing is accepted: new
- * connections wait in the backlog of the system.  The same holds for a second
- * after accept(2) has failed, because it would fail again at once.
+ * As long as conns->max connections are open, new ones wait in the backlog of
+ * the system.  So they do for a second after accept(2) has failed, because it
+ * would fail again at once.
  */
 #ifndef CONN_LISTENERS_H
 #define CONN_LISTENERS_H
@@ -31,7 +30,7 @@ struct listeners {
 	int n;                     /* LISTENERS_MAX at most */
 	const struct conns *conns; /* those that are open, and their limit */
 	bool log_full;             /* log that the limit is reached */
-	bool full_logged;          /* it was logged; false again when half of them have ended */
+	bool full_logged;          /* logged why they wait, until half of them have ended */
 	int64_t resume_at;         /* no accept before this time; 0: no limit */
 	int next;                  /* this turn: the listener to accept from */
 	int accepted;              /* this turn: its connections */
@@ -62,11 +61,7 @@ bool listeners_add(
 bool listeners_take(
     struct listeners *ls, struct listener *tab, int n, bool any_uid, const void *use);
 
-/*
- * listeners_close(ls):
- * Close all listeners and remove their socket files.  Harmless if there are
- * none.
- */
+/* listeners_close(ls): Close all listeners and remove their socket files. */
 void listeners_close(struct listeners *ls);
 
 /*
@@ -76,10 +71,7 @@ void listeners_close(struct listeners *ls);
  */
 const char *listeners_next_name(const struct listeners *ls, int *at);
 
-/*
- * listeners_retry(ls):
- * Descriptors were closed: accept again at once even if accept has failed.
- */
+/* listeners_retry(ls): Descriptors were closed: accept again at once. */
 void listeners_retry(struct listeners *ls);
 
 /*
@@ -89,10 +81,7 @@ void listeners_retry(struct listeners *ls);
  */
 void listeners_want(struct listeners *ls, struct pollset *ps, bool accepts);
 
-/*
- * listeners_ready(ls, ps):
- * Return true if a connection waits, by the last poll.
- */
+/* listeners_ready(ls, ps): Has poll reported that a connection waits? */
 bool listeners_ready(const struct listeners *ls, const struct pollset *ps);
 
 /*

@@ -31,29 +31,25 @@ struct side side_of_stream(struct stream *s);
 
 /*
  * side_check_at(e):
- * Return the time at which to call fdpair_failed even if poll reports no event.
+ * Return the time at which to call fdpair_failed even without an event.
  * INT64_MAX: poll reports each failure.
  */
 int64_t side_check_at(const struct side *e);
 
 /*
  * side_stop(e):
- * Read no more from ${e}, and stop the peer if that is possible.  For TCP it is
- * not: the caller has to read and drop the input.
+ * Read no more from ${e}, and stop the peer.  TCP cannot stop it: the caller
+ * has to read and drop the input.
  */
 void side_stop(struct side *e);
 
-/*
- * side_unsent(e):
- * Return how many bytes that were written to ${e} the peer's system has not
- * acknowledged yet: as os_unsent, but 0 for all but TCP.
- */
+/* side_unsent(e): As os_unsent, but 0 for all but TCP. */
 uint64_t side_unsent(const struct side *e);
 
 /*
  * side_is_done(e):
- * Return false while the peer can still report whether all was delivered: ${e}
- * is a stream, and CLOSE was not read yet.
+ * Return false while a stream waits for CLOSE, which reports whether all was
+ * delivered.
  */
 bool side_is_done(const struct side *e);
 
