@@ -75,8 +75,7 @@
 
 /*
  * If the system cannot count what a TCP peer has not received, slow progress is
- * not seen.  Then the limit of stuck is UNSEEN times as long.  So is the limit
- * of linger, if the peer still sends and may not have received everything.
+ * not seen, and limits are UNSEEN times as long: limit_of_progress.
  */
 #define UNSEEN 2
 
@@ -127,6 +126,51 @@ static struct conn *
 conn_of(struct watch *w)
 {
 	return (struct conn *)w;
+}
+
+/* ---- sides ---- */
+
+/* When to call fdpair_failed even without an event; INT64_MAX: never. */
+static int64_t
+side_check_at(const struct side *e)
+{
+	return e->err == 0 && e->fds.out != -1 ? e->fds.check_at : INT64_MAX;
+}
+
+/* Read no more.  TCP cannot stop the peer: its input is read and dropped. */
+static void
+side_stop(struct side *e)
+{
+	if (e->stream != NULL)
+		stream_stop(e->stream);
+	else if (!e->fds.tcp)
+		fdpair_shut_in(&e->fds);
+}
+
+/* As os_unsent, but 0 for all but TCP. */
+static uint64_t
+side_unsent(const struct side *e)
+{
+	int fd = e->fds.out != -1 ? e->fds.out : e->fds.in;
+
+	return e->stream == NULL && e->fds.tcp && fd != -1 ? os_unsent(fd) : 0;
+}
+
+/*
+ * Return a number that changes when the peer of ${e} has received more, if the
+ * mux or the system reports that.
+ */
+static uint64_t
+side_progress(const struct side *e)
+{
+	return e->stream != NULL ? stream_progress(e->stream) : 0 - side_unsent(e);
+}
+
+/* CLOSE of a stream reports whether all was delivered.  Has it come? */
+static bool
+side_is_done(const struct side *e)
+{
+	return e->stream == NULL || stream_is_closed(e->stream);
 }
 
 /* ---- names and log lines ---- */
@@ -602,16 +646,6 @@ move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 }
 
 /* ---- open: rules ---- */
-
-/*
- * Return a number that changes when the peer of ${e} has received more, if the
- * mux or the system reports that.
- */
-static uint64_t
-side_progress(const struct side *e)
-{
-	return e->stream != NULL ? stream_progress(e->stream) : 0 - side_unsent(e);
-}
 
 /* Does the stream ${s}, or NULL, wait for another channel of its link? */
 static bool

@@ -3,7 +3,6 @@
  */
 #include <string.h>
 
-#include "base/os.h"
 #include "mux/mux.h"
 #include "conn/fdpair.h"
 #include "conn/side.h"
@@ -33,35 +32,6 @@ side_of_stream(struct stream *s)
 	side_none(&e);
 	e.stream = s;
 	return e;
-}
-
-int64_t
-side_check_at(const struct side *e)
-{
-	return e->err == 0 && e->fds.out != -1 ? e->fds.check_at : INT64_MAX;
-}
-
-void
-side_stop(struct side *e)
-{
-	if (e->stream != NULL)
-		stream_stop(e->stream);
-	else if (!e->fds.tcp)
-		fdpair_shut_in(&e->fds);
-}
-
-uint64_t
-side_unsent(const struct side *e)
-{
-	int fd = e->fds.out != -1 ? e->fds.out : e->fds.in;
-
-	return e->stream == NULL && e->fds.tcp && fd != -1 ? os_unsent(fd) : 0;
-}
-
-bool
-side_is_done(const struct side *e)
-{
-	return e->stream == NULL || stream_is_closed(e->stream);
 }
 
 void

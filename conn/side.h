@@ -30,30 +30,6 @@ struct side side_of_socket(int fd, bool tcp);
 struct side side_of_stream(struct stream *s);
 
 /*
- * side_check_at(e):
- * Return the time at which to call fdpair_failed even without an event.
- * INT64_MAX: poll reports each failure.
- */
-int64_t side_check_at(const struct side *e);
-
-/*
- * side_stop(e):
- * Read no more from ${e}, and stop the peer.  TCP cannot stop it: the caller
- * has to read and drop the input.
- */
-void side_stop(struct side *e);
-
-/* side_unsent(e): As os_unsent, but 0 for all but TCP. */
-uint64_t side_unsent(const struct side *e);
-
-/*
- * side_is_done(e):
- * Return false while a stream waits for CLOSE, which reports whether all was
- * delivered.
- */
-bool side_is_done(const struct side *e);
-
-/*
  * side_close(e, reset, code, words):
  * Close ${e}, as a reset if ${reset} is true and the side can carry one.  A
  * stream sends ${code} and ${words} in CLOSE then.
