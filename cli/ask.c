@@ -93,8 +93,6 @@ ask_is_named(const char *report, const char *name)
 	char value[VALUE_SIZE];
 	int i;
 
-	if (ask_field(report, "pid", 0, value, sizeof(value)) && strcmp(value, name) == 0)
-		return true;
 	for (i = 0; ask_field(report, "listens", i, value, sizeof(value)); i++)
 		if (is_address(value, name))
 			return true;
@@ -163,62 +161,12 @@ ask(const char *path, const char *request, int64_t time_us, char answer[CONTROL_
 }
 
 static void
-remove_dead(const char *path)
-{
-	struct unixpath file = { .path = path };
-	char none[CONTROL_REPORT];
-	struct stat st;
-
-	/* Ask again: a new relay may have this process ID, and so this path. */
-	if (lstat(path, &st) == -1 || !S_ISSOCK(st.st_mode) ||
-	    ask(path, "status\n", ANSWER_TIME, none) != ASKED_DEAD)
-		return;
-	file.dev = st.st_dev;
-	file.ino = st.st_ino;
-	unixpath_remove(&file, 0);
-}
-
-/* Call ${each} for each control socket in ${dir}. */
-static void
-visit_dir(const char *dir, void (*each)(struct found *f, void *arg), void *arg)
-{
-	static struct found f;
-	DIR *d = opendir(dir);
-	struct dirent *entry;
-
-	while (d != NULL && (entry = readdir(d)) != NULL) {
-		f.pid = cache_pid(entry->d_name, "sock");
-		if (f.pid == 0 || !cache_file(dir, f.pid, "sock", f.path))
-			continue;
-		f.asked = ask(f.path, "status\n", ANSWER_TIME, f.report);
-		if (f.asked == ASKED_OK && *f.report == '\0')
-			f.asked = ASKED_SILENT;
-		log_plain(f.report, strlen(f.report), '\n');
-		each(&f, arg);
-	}
-	if (d != NULL)
-		closedir(d);
-}
-
-static void
-visit_all(void (*each)(struct found *f, void *arg), void *arg)
-{
-	char dir[CACHE_PATH], why[CACHE_PATH];
-	int i;
-
-	for (i = 0; i < CACHE_DIRS; i++)
-		if (cache_dir(i, false, dir, why))
-			visit_dir(dir, each, arg);
-}
-
-static void
-list_one(struct found *f, void *arg)
+list_one(const struct found *f)
 {
 	char name[VALUE_SIZE], state[16], route[VALUE_SIZE], age[32], log[VALUE_SIZE];
 
-	(void)arg;
 	if (f->asked == ASKED_DEAD)
-		remove_dead(f->path);
+		cache_remove_dead(f->path);
 	else if (f->asked == ASKED_SILENT)
 		printf("%ld  pid %ld  no answer\n", f->pid, f->pid);
 	if (f->asked != ASKED_OK)
@@ -236,16 +184,15 @@ list_one(struct found *f, void *arg)
 
 /* The relays that ${name} matches. */
 struct search {
-	const char *name;
+	const char *name; /* NULL: list all */
 	int n;
 	char pids[128]; /* for the message */
 	struct found found;
 };
 
 static void
-match(struct found *f, void *arg)
+match(struct search *s, const struct found *f)
 {
-	struct search *s = arg;
 	char pid[32];
 	size_t used = strlen(s->pids);
 
@@ -258,11 +205,44 @@ match(struct found *f, void *arg)
 		s->found = *f;
 }
 
-/* Find the one relay ${s}->name.  Return an exit status; log a failure. */
+/* List or match each control socket in ${dir}. */
+static void
+visit_dir(struct search *s, const char *dir)
+{
+	static struct found f;
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+
+	while (d != NULL && (entry = readdir(d)) != NULL) {
+		f.pid = cache_pid(entry->d_name, "sock");
+		if (f.pid == 0)
+			continue;
+		cache_file(dir, f.pid, "sock", f.path);
+		f.asked = ask(f.path, "status\n", ANSWER_TIME, f.report);
+		if (f.asked == ASKED_OK && *f.report == '\0')
+			f.asked = ASKED_SILENT;
+		log_plain(f.report, strlen(f.report), '\n');
+		if (s->name == NULL)
+			list_one(&f);
+		else
+			match(s, &f);
+	}
+	if (d != NULL)
+		closedir(d);
+}
+
+/* List all relays, or find the one ${s}->name.  Return an exit status. */
 static int
 find(struct search *s)
 {
-	visit_all(match, s);
+	char dir[CACHE_PATH], why[CACHE_PATH];
+	int i;
+
+	for (i = 0; i < CACHE_DIRS; i++)
+		if (cache_dir(i, false, dir, why))
+			visit_dir(s, dir);
+	if (s->name == NULL)
+		return STATUS_OK;
 	if (s->n == 0) {
 		log_say(LOG_ERROR,
 		    "no relay of this user listens on %s or is process %s; "
@@ -307,17 +287,14 @@ int
 ask_relays(const char *word, const char *name)
 {
 	static struct search s;
-	int status = STATUS_OK;
+	int status;
 
 	s.name = name;
-	if (strcmp(word, "list") == 0)
-		visit_all(list_one, NULL);
-	else
-		status = find(&s);
+	status = find(&s);
 	if (status == STATUS_OK && strcmp(word, "check") == 0) {
 		fputs(s.found.report, stdout);
 		ask(s.found.path, "login\n", ANSWER_TIME, s.found.report);
-	} else if (status == STATUS_OK && strcmp(word, "list") != 0)
+	} else if (status == STATUS_OK && name != NULL)
 		status = stop(&s.found);
 	return fflush(stdout) == 0 && !ferror(stdout) ? status : STATUS_SYSTEM;
 }

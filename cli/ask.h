@@ -31,8 +31,7 @@ bool ask_field(const char *report, const char *key, int nth, char *dst, size_t s
 
 /*
  * ask_is_named(report, name):
- * Return true if ${name} is the process ID, an address or the port of the relay
- * of ${report}.
+ * Return true if ${name} is an address or the port of the relay of ${report}.
  */
 bool ask_is_named(const char *report, const char *name);
 

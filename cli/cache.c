@@ -10,9 +10,11 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "net/unixpath.h"
 #include "cli/cache.h"
 
 #define HOST_SIZE 65
+#define NAME_SIZE (HOST_SIZE + 32) /* HOST.PID.KIND */
 
 /* False: the environment names no directory, or its path is too long. */
 static bool
@@ -29,7 +31,7 @@ name_dir(int i, char *dst)
 		n = snprintf(dst, CACHE_PATH, "%s/.cache/relay", home);
 	else
 		return false;
-	return n > 0 && n < CACHE_PATH;
+	return n > 0 && n < CACHE_PATH - NAME_SIZE;
 }
 
 static int
@@ -53,7 +55,8 @@ cache_dir(int i, bool make, char *dst, char *why)
 	struct stat st;
 
 	if (!name_dir(i, dst)) {
-		snprintf(why, CACHE_PATH, "HOME and XDG_CACHE_HOME name no directory");
+		snprintf(why, CACHE_PATH,
+		    "HOME and XDG_CACHE_HOME name no directory, or its path is too long");
 		return false;
 	}
 	if ((make && make_dir(dst) == -1) || lstat(dst, &st) == -1) {
@@ -85,15 +88,13 @@ host_name(char dst[HOST_SIZE])
 			*p = '_';
 }
 
-bool
+void
 cache_file(const char *dir, long pid, const char *kind, char *dst)
 {
 	char host[HOST_SIZE];
-	int n;
 
 	host_name(host);
-	n = snprintf(dst, CACHE_PATH, "%s/%s.%ld.%s", dir, host, pid, kind);
-	return n > 0 && n < CACHE_PATH;
+	snprintf(dst, CACHE_PATH, "%s/%s.%ld.%s", dir, host, pid, kind);
 }
 
 long
@@ -109,4 +110,18 @@ cache_pid(const char *name, const char *kind)
 		return 0;
 	pid = strtol(name + n + 1, &end, 10);
 	return *end == '.' && strcmp(end + 1, kind) == 0 ? pid : 0;
+}
+
+/* If a new relay gets this process ID meanwhile, its socket is another file. */
+void
+cache_remove_dead(const char *path)
+{
+	struct unixpath file = { .path = path };
+	struct stat st;
+
+	if (lstat(path, &st) == -1 || !S_ISSOCK(st.st_mode) || !unixpath_is_unused(path))
+		return;
+	file.dev = st.st_dev;
+	file.ino = st.st_ino;
+	unixpath_remove(&file, 0);
 }

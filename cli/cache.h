@@ -29,9 +29,9 @@ bool cache_dir(int i, bool make, char *dst, char *why);
 /*
  * cache_file(dir, pid, kind, dst):
  * Write the path of a file of process ${pid} to ${dst}, which has CACHE_PATH
- * bytes.  Return false if it has no room.
+ * bytes.  ${dir} is a path of cache_dir.
  */
-bool cache_file(const char *dir, long pid, const char *kind, char *dst);
+void cache_file(const char *dir, long pid, const char *kind, char *dst);
 
 /*
  * cache_pid(name, kind):
@@ -39,5 +39,8 @@ bool cache_file(const char *dir, long pid, const char *kind, char *dst);
  * this host and of this ${kind}.
  */
 long cache_pid(const char *name, const char *kind);
+
+/* cache_remove_dead(path): Remove the socket ${path} if no process has it open. */
+void cache_remove_dead(const char *path);
 
 #endif

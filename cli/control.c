@@ -15,7 +15,6 @@
 #include "base/os.h"
 #include "base/poll.h"
 #include "net/endpoint.h"
-#include "net/listen.h"
 #include "net/unixpath.h"
 #include "conn/conn.h"
 #include "conn/listeners.h"
@@ -31,7 +30,7 @@
 #define ACCEPT_PAUSE 1000000 /* after accept(2) has failed */
 
 #define CLIENTS (CONTROL_FILES - 1)
-#define LINE_SIZE 16 /* of a request */
+#define LINE_SIZE 16 /* more than a request has */
 #define VALUE_SIZE (UNIXPATH_MAX + HOPS_PATH)
 #define KEY_WIDTH 12
 
@@ -39,9 +38,7 @@ struct client {
 	int fd; /* -1: none */
 	int slot;
 	int64_t until;
-	bool leaving; /* sent exit: it waits for the end of this process */
-	char line[LINE_SIZE];
-	size_t line_used;
+	bool leaving;                /* sent exit: it waits for the end of this process */
 	char answer[CONTROL_REPORT]; /* "": the request is not complete */
 	size_t sent;
 };
@@ -136,21 +133,13 @@ add_routes(char report[CONTROL_REPORT], const struct control_view *v)
 }
 
 static void
-add_channels(char report[CONTROL_REPORT], const struct control_view *v)
-{
-	char text[256];
-	unsigned i;
-
-	for (i = 0; v->tunnel != NULL && tunnel_channel(v->tunnel, i, text, sizeof(text)); i++)
-		add(report, "channel", "%s", text);
-}
-
-static void
 write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
 {
 	const struct control_view *v = &c->view;
+	char channel[256];
 	uint64_t there, back;
 	const char *event;
+	unsigned i;
 	long age;
 
 	*report = '\0';
@@ -160,7 +149,9 @@ write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
 	conn_bytes(v->conns, &there, &back);
 	add(report, "connections", "%zu open, %lu in all", v->conns->n, v->conns->last_id);
 	add(report, "bytes", "%" PRIu64 " there, %" PRIu64 " back", there, back);
-	add_channels(report, v);
+	for (i = 0; v->tunnel != NULL && tunnel_channel(v->tunnel, i, channel, sizeof(channel));
+	     i++)
+		add(report, "channel", "%s", channel);
 	add(report, "age", "%" PRId64 " s", (now - c->began_at) / 1000000);
 	if (log_file() != NULL)
 		add_path(report, "log", log_file());
@@ -174,16 +165,12 @@ write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
 static bool
 listen_in(struct control *c, int i, char why[CACHE_PATH])
 {
-	char dir[CACHE_PATH], long_why[LISTENER_WHY];
+	char dir[CACHE_PATH];
 
 	if (!cache_dir(i, true, dir, why))
 		return false;
-	if (!cache_file(dir, (long)getpid(), "sock", c->path)) {
-		snprintf(why, CACHE_PATH, "the path of its directory is too long");
-		return false;
-	}
-	c->fd = unixpath_listen(&c->file, c->path, 0, long_why, sizeof(long_why));
-	snprintf(why, CACHE_PATH, "%.900s", c->fd == -1 ? long_why : "");
+	cache_file(dir, (long)getpid(), "sock", c->path);
+	c->fd = unixpath_listen(&c->file, c->path, 0, why, CACHE_PATH);
 	return c->fd != -1;
 }
 
@@ -262,8 +249,7 @@ static void
 accept_client(struct control *c, const struct pollset *ps)
 {
 	struct client *k = free_client(c);
-	uid_t uid;
-	int known;
+	uid_t uid = geteuid();
 
 	if (k == NULL || pollset_ready(ps, c->slot) == 0)
 		return;
@@ -276,22 +262,25 @@ accept_client(struct control *c, const struct pollset *ps)
 		return;
 	}
 	k->until = ps->now + CLIENT_TIME;
-	known = os_unix_uid(k->fd, &uid);
-	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
+	/* If the system has no way, the mode of the directory protects it. */
+	if (os_unix_uid(k->fd, &uid) != -1 && (uid == geteuid() || uid == 0))
 		return;
 	log_say(LOG_INFO, "refused a client of the control socket: it is of another user");
 	drop(k);
 }
 
-/* Return true for a request to exit. */
+/* Return true for a request to exit.  Drop a client that sends no request. */
 static bool
-take_request(struct control *c, struct client *k, int64_t now)
+read_request(struct control *c, struct client *k, int64_t now)
 {
-	ssize_t n;
+	char line[LINE_SIZE];
+	ssize_t n = read(k->fd, line, sizeof(line) - 1);
 	bool login;
 
-	k->line[k->line_used] = '\0';
-	if (strcmp(k->line, "exit\n") == 0) {
+	if (n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return false;
+	line[n > 0 ? n : 0] = '\0';
+	if (strcmp(line, "exit\n") == 0) {
 		log_say(LOG_NOTICE, "stopped by relay -O exit");
 		/* If the answer is lost, the client sends exit again. */
 		n = write(k->fd, CONTROL_LEAVING, sizeof(CONTROL_LEAVING) - 1);
@@ -299,33 +288,12 @@ take_request(struct control *c, struct client *k, int64_t now)
 		k->leaving = true;
 		return true;
 	}
-	login = strcmp(k->line, "login\n") == 0;
+	login = strcmp(line, "login\n") == 0;
 	if (login && c->view.tunnel != NULL)
 		tunnel_login(c->view.tunnel, now);
-	if (login || strcmp(k->line, "status\n") == 0)
+	if (login || strcmp(line, "status\n") == 0)
 		write_report(c, now, k->answer);
 	else
-		drop(k);
-	return false;
-}
-
-/* Return true for a request to exit.  A line that is too long is refused. */
-static bool
-read_request(struct control *c, struct client *k, int64_t now)
-{
-	size_t room = sizeof(k->line) - 1 - k->line_used;
-	ssize_t n = read(k->fd, k->line + k->line_used, room);
-
-	if (n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-		return false;
-	if (n <= 0) {
-		drop(k);
-		return false;
-	}
-	k->line_used += (size_t)n;
-	if (k->line[k->line_used - 1] == '\n')
-		return take_request(c, k, now);
-	if ((size_t)n == room)
 		drop(k);
 	return false;
 }

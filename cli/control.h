@@ -2,7 +2,7 @@
  * cli/control.h - the control socket of a relay, which -O uses: see cli/ask.h.
  *
  * Each relay that listens has a Unix socket in the directory of cli/cache.h.  A
- * client sends one line, and reads until EOF:
+ * client sends one line in one write, and reads until EOF:
  *
  *   status   The answer is a report: lines of a key and a value.
  *   login    The same.  If the last login was refused, relay starts another.

@@ -57,10 +57,13 @@ is_old_log(const char *dir, const char *name, char path[CACHE_PATH])
 
 	if (pid == 0)
 		pid = cache_pid(name, kind = "log.old");
-	if (pid == 0 || !cache_file(dir, pid, "sock", path) || lstat(path, &st) == 0)
+	if (pid == 0)
 		return false;
-	return cache_file(dir, pid, kind, path) && lstat(path, &st) == 0 &&
-	       time(NULL) - st.st_mtime > LOG_KEPT;
+	cache_file(dir, pid, "sock", path);
+	if (lstat(path, &st) == 0)
+		return false;
+	cache_file(dir, pid, kind, path);
+	return lstat(path, &st) == 0 && time(NULL) - st.st_mtime > LOG_KEPT;
 }
 
 static void
@@ -88,17 +91,14 @@ keep_log(void)
 	for (i = 0; i < CACHE_DIRS; i++) {
 		if (!cache_dir(i, true, dir, why))
 			continue;
-		if (!cache_file(dir, (long)getpid(), "log", path))
-			snprintf(why, sizeof(why), "the path is too long");
-		else if (log_to_file(path, LOG_MOST) == 0)
-			break;
-		else
-			snprintf(why, sizeof(why), "%.900s: %s", path, strerror(errno));
+		cache_file(dir, (long)getpid(), "log", path);
+		if (log_to_file(path, LOG_MOST) == 0) {
+			remove_old_logs(dir);
+			return;
+		}
+		snprintf(why, sizeof(why), "%.900s: %s", path, strerror(errno));
 	}
-	if (i < CACHE_DIRS)
-		remove_old_logs(dir);
-	else
-		log_say(LOG_INFO, "no log, later messages are lost: %s", why);
+	log_say(LOG_INFO, "no log, later messages are lost: %s", why);
 }
 
 /* ---- -f ---- */
@@ -281,7 +281,7 @@ daemon_write_pid(struct daemon *d)
 		unlink(d->pid_path);
 		close(fd);
 	}
-	log_pid_failure(d->pid_path, err, fd != -1 ? 0 : owner);
+	log_pid_failure(d->pid_path, err, owner);
 	return false;
 }
 
