@@ -104,7 +104,7 @@ fail_system(const char *what)
  * send SIGHUP.
  */
 static bool
-stop_run(struct relay *r, int status)
+stop_run(struct relay *r)
 {
 	bool again = r->run_stops > 0;
 
@@ -114,8 +114,6 @@ stop_run(struct relay *r, int status)
 		return true;
 	r->run_stops++;
 	run_stop(r->run);
-	if (!again)
-		r->run_status = status;
 	log_say(LOG_NOTICE,
 	    again ? "stopping %s with SIGKILL" : "stopping %s; another Ctrl-C stops it at once",
 	    run_name(r->run));
@@ -182,17 +180,17 @@ close_all(struct relay *r, int status)
 {
 	bool asked;
 
-	if (r->run_until != 0) /* the first cause counts */
-		status = r->run_status;
-	asked = stop_run(r, status);
+	if (r->run_until == 0) /* the first cause counts */
+		r->run_status = status;
+	asked = stop_run(r);
 	listeners_close(&r->listeners);
-	conn_stop(&r->conns, status, r->ps.now);
+	conn_stop(&r->conns, r->run_status, r->ps.now);
 	if (asked)
 		return;
 	if (r->probe != NULL)
 		probe_run_stop(r->probe);
 	else
-		tunnel_stop(r->tunnel, status);
+		tunnel_stop(r->tunnel, r->run_status);
 }
 
 /* ---- start ---- */
@@ -230,17 +228,18 @@ static void
 set_up(struct relay *r)
 {
 	struct options *o = &r->opt;
+	int64_t each_us = o->each_s * INT64_C(1000000);
 	struct forward *f;
 
 	r->daemon.pid_path = o->pid_path;
 	r->listeners.conns = &r->conns;
 	o->target.kids = &r->kids;
-	o->target.each_us = o->each_us;
+	o->target.each_us = each_us;
 	/* In a tunnel, -w applies to the targets and not to the command. */
-	o->target.wait_us = options_tunnel(o) ? 0 : o->wait_us;
+	o->target.wait_us = options_tunnel(o) ? 0 : o->wait_s * INT64_C(1000000);
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++) {
 		f->to.kids = &r->kids;
-		f->to.each_us = o->each_us;
+		f->to.each_us = each_us;
 		f->to.no_wait = true; /* the far side dials those of -L, -D and -W */
 	}
 	r->run = o->command == NULL ? NULL : run_new(o->command);
@@ -349,21 +348,43 @@ report_ready(struct relay *r)
 	return STATUS_OK;
 }
 
-/* Join stdin and stdout to the target. */
-static int
-start_stdio(struct relay *r)
+/*
+ * Join ${a} to the target or, if there is a link, to a stream for the forward
+ * ${f}; NULL: none.  Return false with errno set if the memory runs out.
+ */
+static bool
+join(struct relay *r, const struct side *a, const char *name, const struct forward *f)
 {
+	struct side b;
+
+	if (r->tunnel == NULL)
+		return conn_dial(&r->conns, a, name, &r->opt.target, r->ps.now);
+	if (f != NULL && f->kind == FORWARD_SOCKS)
+		return conn_socks(&r->conns, a, name, r->ps.now);
+	b = side_of_stream(mux_open(tunnel_mux(r->tunnel), f == NULL ? "" : f->to_text));
+	if (b.stream != NULL && conn_join(&r->conns, a, name, &b, r->ps.now))
+		return true;
+	side_close(&b, true, MUX_NO_ROOM, "out of memory");
+	errno = ENOMEM;
+	return false;
+}
+
+/* stdin and stdout are the only connection.  Return an exit status. */
+static int
+join_stdio(struct relay *r)
+{
+	const struct forward *f = r->opt.n_forwards > 0 ? r->opt.forwards : NULL;
 	struct side a;
 
-	/* Before fdpair_stdio, which changes the flags of stdin and stdout. */
-	if (!daemon_write_pid(&r->daemon))
+	/* First the pid file: fdpair_stdio changes the flags of stdin and stdout. */
+	if (report_ready(r) != STATUS_OK)
 		return STATUS_SYSTEM;
 	side_none(&a);
-	if (fdpair_stdio(&a.fds) == 0 &&
-	    conn_dial(&r->conns, &a, "stdio", &r->opt.target, pollset_clock()))
+	if (fdpair_stdio(&a.fds) == 0 && join(r, &a, "stdio", f))
 		return STATUS_OK;
 	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
 	fdpair_close(&a.fds, false);
+	tunnel_stop(r->tunnel, STATUS_SYSTEM);
 	return STATUS_SYSTEM;
 }
 
@@ -409,55 +430,43 @@ start_probe(struct relay *r)
 	return probe_run_next(r->probe, pollset_clock()) ? STATUS_OK : tunnel_status(r->tunnel);
 }
 
-/* Nothing is drawn for -W: the ssh that runs it may ask for a password. */
-static void
-start_progress(struct relay *r)
-{
-	const struct options *o = &r->opt;
-
-	if (o->mode != MODE_TUNNEL || options_one_shot(o) || !log_on_terminal())
-		return;
-	r->progress.options = o;
-	r->progress.tunnel = r->tunnel;
-	r->progress.ready = &r->ready;
-}
-
 static int
 start_link(struct relay *r)
 {
 	const struct options *o = &r->opt;
-	int status = listen_here(r);
 	char path[HOPS_PATH], text[256];
+	int status;
 
-	if (status != STATUS_OK)
-		return status;
-	if (options_listens(o))
-		open_control(r);
-	if (o->mode == MODE_TUNNEL && !options_one_shot(o))
+	if (o->mode == MODE_TUNNEL && !options_one_shot(o)) {
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&o->hops, path, sizeof(path)));
-	start_progress(r);
-	status = tunnel_start(r->tunnel, pollset_clock());
+		r->progress.options = o;
+		r->progress.tunnel = log_on_terminal() ? r->tunnel : NULL;
+		r->progress.ready = &r->ready;
+	}
+	status = tunnel_start(r->tunnel, r->ps.now);
 	if (status == STATUS_OK && options_only_target(o))
 		log_say(LOG_INFO, "confinement: %s", dial_confine(&o->target, text, sizeof(text)));
 	return status;
 }
 
+/* Return an exit status. */
 static int
 start(struct relay *r)
 {
+	bool stdio = r->opt.from.kind == ENDPOINT_STDIO;
 	int status;
 
 	if (r->opt.mode == MODE_CHECK)
 		return start_probe(r);
-	if (options_linked(&r->opt))
-		return start_link(r);
-	if (r->opt.from.kind == ENDPOINT_STDIO)
-		return start_stdio(r);
 	status = listen_here(r);
 	if (status != STATUS_OK)
 		return status;
-	open_control(r);
-	return report_ready(r);
+	pollset_begin(&r->ps);
+	if (!stdio)
+		open_control(r);
+	if (r->tunnel != NULL)
+		return start_link(r);
+	return stdio ? join_stdio(r) : report_ready(r);
 }
 
 /* ---- the loop ---- */
@@ -474,40 +483,15 @@ accepts(const struct relay *r)
 	return r->ready && (r->tunnel == NULL || tunnel_carries(r->tunnel));
 }
 
-/*
- * Join ${a} to a stream of the link, for the forward ${f}; NULL: none.  Return
- * false with errno set if the memory runs out.
- */
-static bool
-join_stream(struct relay *r, const struct side *a, const char *name, const struct forward *f)
-{
-	struct side b =
-	    side_of_stream(mux_open(tunnel_mux(r->tunnel), f == NULL ? "" : f->to_text));
-
-	if (b.stream != NULL && conn_join(&r->conns, a, name, &b, r->ps.now))
-		return true;
-	side_close(&b, true, MUX_NO_ROOM, "out of memory");
-	errno = ENOMEM;
-	return false;
-}
-
 static void
-join(struct relay *r, struct accepted *c)
+join_accepted(struct relay *r, struct accepted *c)
 {
-	const struct forward *f = c->use;
-	bool linked = r->tunnel != NULL, joined;
-
-	if (!linked)
-		joined = conn_dial(&r->conns, &c->side, c->name, &r->opt.target, r->ps.now);
-	else if (f != NULL && f->kind == FORWARD_SOCKS)
-		joined = conn_socks(&r->conns, &c->side, c->name, r->ps.now);
-	else
-		joined = join_stream(r, &c->side, c->name, f);
-	if (joined && r->opt.target.to.kind == ENDPOINT_STDIO)
-		listeners_close(&r->listeners);
-	if (joined)
+	if (join(r, &c->side, c->name, c->use)) {
+		if (r->opt.target.to.kind == ENDPOINT_STDIO)
+			listeners_close(&r->listeners);
 		return;
-	if (linked)
+	}
+	if (r->tunnel != NULL)
 		log_say(LOG_NOTICE,
 		    "refused %s: no memory, or too many connections (%zu are open); close some",
 		    c->name, r->conns.n);
@@ -527,7 +511,7 @@ accept_connections(struct relay *r)
 		return;
 	}
 	while (listeners_accept(&r->listeners, &r->ps, &c))
-		join(r, &c);
+		join_accepted(r, &c);
 }
 
 static void
@@ -583,23 +567,6 @@ sweep(struct relay *r)
 
 /* ---- the tunnel in the loop ---- */
 
-/* stdin and stdout are the only connection. */
-static void
-join_stdio(struct relay *r)
-{
-	const struct forward *f = r->opt.n_forwards > 0 ? r->opt.forwards : NULL;
-	struct side a;
-
-	side_none(&a);
-	if (fdpair_stdio(&a.fds) == 0 && join_stream(r, &a, "stdio", f)) {
-		report_ready(r);
-		return;
-	}
-	log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
-	fdpair_close(&a.fds, false);
-	tunnel_stop(r->tunnel, STATUS_SYSTEM);
-}
-
 static void
 start_forward(struct relay *r, struct forward *f)
 {
@@ -607,7 +574,7 @@ start_forward(struct relay *r, struct forward *f)
 	if (f->kind == FORWARD_FAR) {
 		forward_keep_port(f);
 		tunnel_ask(r->tunnel, f);
-	} else if (f->kind == FORWARD_NEAR && (r->opt.wait_us > 0 || r->run != NULL) && !r->ready) {
+	} else if (f->kind == FORWARD_NEAR && (r->opt.wait_s > 0 || r->run != NULL) && !r->ready) {
 		if (r->progress.tunnel == NULL)
 			log_say(LOG_NOTICE, "waiting for the target");
 		tunnel_probe(r->tunnel, f, r->run != NULL);
@@ -631,14 +598,13 @@ static void
 link_up(struct relay *r)
 {
 	struct options *o = &r->opt;
+	bool again = tunnel_connects(r->tunnel) > 1;
 	struct forward *f;
 
 	progress_show(&r->progress, &r->ps);
-	if (tunnel_connects(r->tunnel) > 1)
-		log_say(LOG_NOTICE, "reconnected to %s", mux_peer(tunnel_mux(r->tunnel)));
-	else
-		log_say(LOG_INFO, "connected to %s", mux_peer(tunnel_mux(r->tunnel)));
-	if (tunnel_connects(r->tunnel) == 1)
+	log_say(again ? LOG_NOTICE : LOG_INFO, "%s to %s", again ? "reconnected" : "connected",
+	    mux_peer(tunnel_mux(r->tunnel)));
+	if (!again)
 		report_forced(r);
 	if (tunnel_resumed(r->tunnel))
 		return;
@@ -668,52 +634,34 @@ forward_refused(struct relay *r, struct forward *f)
 	}
 	f->state = FORWARD_RETRY;
 	f->retry_at = r->ps.now + (waits ? WAIT_PAUSE : ASK_AGAIN);
-	pollset_until(&r->ps, f->retry_at);
-}
-
-static void
-explain_wait(struct relay *r, const struct forward *f)
-{
-	if (r->explain_at == 0 || r->ps.now < r->explain_at)
-		return;
-	r->explain_at = 0;
-	log_say(
-	    LOG_NOTICE, "still waiting: %s does not listen on %s", run_name(r->run), f->to_text);
 }
 
 static void
 retry_forward(struct relay *r, struct forward *f)
 {
-	bool near = f->kind == FORWARD_NEAR;
-
-	if (r->ps.now < f->retry_at) {
-		pollset_until(&r->ps, f->retry_at);
+	if (f->kind == FORWARD_FAR) {
+		tunnel_ask(r->tunnel, f);
 		return;
 	}
-	if (near)
-		explain_wait(r, f);
-	if (!(near ? tunnel_probe(r->tunnel, f, true) : tunnel_ask(r->tunnel, f)))
-		forward_refused(r, f);
+	if (r->explain_at != 0 && r->ps.now >= r->explain_at) {
+		r->explain_at = 0;
+		log_say(LOG_NOTICE, "still waiting: %s does not listen on %s", run_name(r->run),
+		    f->to_text);
+	}
+	tunnel_probe(r->tunnel, f, true);
 }
 
 /* Return true if ${f} is ready. */
 static bool
 watch_forward(struct relay *r, struct forward *f)
 {
-	switch (f->state) {
-	case FORWARD_DOWN:
-	case FORWARD_ASKED:
-		break;
-	case FORWARD_READY:
-		return true;
-	case FORWARD_REFUSED:
-		forward_refused(r, f);
-		break;
-	case FORWARD_RETRY:
+	if (f->state == FORWARD_RETRY && r->ps.now >= f->retry_at)
 		retry_forward(r, f);
-		break;
-	}
-	return false;
+	if (f->state == FORWARD_REFUSED)
+		forward_refused(r, f);
+	if (f->state == FORWARD_RETRY)
+		pollset_until(&r->ps, f->retry_at);
+	return f->state == FORWARD_READY;
 }
 
 /* With -w and COMMAND, the targets were reached. */
@@ -722,7 +670,7 @@ check_targets(struct relay *r)
 {
 	struct forward *f, *end = r->opt.forwards + r->opt.n_forwards;
 
-	for (f = r->opt.forwards; f < end && r->opt.wait_us == 0 && r->run == NULL; f++)
+	for (f = r->opt.forwards; f < end && r->opt.wait_s == 0 && r->run == NULL; f++)
 		if (f->kind == FORWARD_NEAR)
 			tunnel_check(r->tunnel, f);
 }
@@ -816,11 +764,11 @@ is_ending(const struct relay *r)
 	return r->listeners.n == 0;
 }
 
-/* -i: exit after idle_us without a connection. */
+/* -i: exit after idle_s without a connection. */
 static void
 watch_idle(struct relay *r)
 {
-	int64_t idle_us = r->opt.idle_us;
+	int64_t idle_us = r->opt.idle_s * INT64_C(1000000);
 
 	if (idle_us == 0 || !r->ready || is_ending(r))
 		return;
@@ -831,7 +779,7 @@ watch_idle(struct relay *r)
 	pollset_until(&r->ps, r->used_at + idle_us);
 	if (r->ps.now < r->used_at + idle_us)
 		return;
-	log_say(LOG_NOTICE, "exiting: no connection for %d s", (int)(r->opt.idle_us / 1000000));
+	log_say(LOG_NOTICE, "exiting: no connection for %ld s", r->opt.idle_s);
 	close_all(r, STATUS_OK);
 }
 

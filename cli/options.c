@@ -4,7 +4,7 @@
  * The whole command line is checked before relay opens anything.
  */
 #include <ctype.h>
-#include <errno.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,14 +24,13 @@
 
 enum option_kind {
 	KIND_FLAG,
-	KIND_COUNT,
-	KIND_SECONDS,
-	KIND_KEEP,
+	KIND_NUMBER,
 	KIND_TEXT,
 	KIND_FORWARD,
 	KIND_SSH,
 	KIND_LEVEL,
 	KIND_MODE,
+	KIND_SHOW,
 	KIND_NONE,
 };
 
@@ -60,9 +59,17 @@ static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
 /* The options of ssh(1) that relay does not have. */
 #define SSH_LETTERS "46ABbCGgIKMQSsXYy"
 
+static void fail_usage(const char *fmt, ...) LOG_PRINTF(1, 2);
+
 static void
-fail_usage(const char *what)
+fail_usage(const char *fmt, ...)
 {
+	char what[UNIXPATH_MAX + 256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
 	log_say(LOG_ERROR, "%s; see relay -h", what);
 	exit(STATUS_USAGE);
 }
@@ -93,47 +100,39 @@ print_usage(void)
 
 /* Exit at once after -h or -V, even if wrong options follow. */
 static void
-show(const struct options *o)
+show(char letter)
 {
-	if (o->show_version)
+	if (letter == 'V')
 		puts("relay " RELAY_VERSION);
-	else if (o->show_help)
-		print_usage();
 	else
-		return;
+		print_usage();
 	exit(fflush(stdout) == 0 && !ferror(stdout) ? STATUS_OK : STATUS_SYSTEM);
 }
 
 static long
 number(const struct option_row *row, const char *text)
 {
-	char why[200], *end;
-	long n;
+	char *end;
+	long n = strtol(text, &end, 10);
 
-	errno = 0;
-	n = strtol(text, &end, 10);
-	if (*text == '\0' || *end != '\0' || errno != 0 || n < row->least || n > row->most) {
-		snprintf(why, sizeof(why),
-		    "-%c \"%.40s\": write a whole number from %ld to %ld, as in -%c %ld%s",
+	if (row->letter == 'k' && strcmp(text, "join") == 0)
+		return KEEP_JOIN;
+	if (*text == '\0' || *end != '\0' || n < row->least || n > row->most)
+		fail_usage("-%c \"%.40s\": write a whole number from %ld to %ld, as in -%c %ld%s",
 		    row->letter, text, row->least, row->most, row->letter, row->least + 1,
 		    row->letter == 'i' ? "; a key for ssh is -o IdentityFile=PATH" : "");
-		fail_usage(why);
-	}
 	return n;
 }
 
 static void
-add_forward(struct options *o, int kind, const char *text)
+add_forward(struct options *o, char kind, const char *text)
 {
 	char why[UNIXPATH_MAX + 256];
 
-	if (o->n_forwards == OPTIONS_FORWARDS) {
-		snprintf(
-		    why, sizeof(why), "a tunnel has at most %d of -L, -R and -D", OPTIONS_FORWARDS);
-		fail_usage(why);
-	}
-	if (!forward_parse(&o->forwards[o->n_forwards++], (char)kind, text, why, sizeof(why)))
-		fail_usage(why);
+	if (o->n_forwards == OPTIONS_FORWARDS)
+		fail_usage("a tunnel has at most %d of -L, -R and -D", OPTIONS_FORWARDS);
+	if (!forward_parse(&o->forwards[o->n_forwards++], kind, text, why, sizeof(why)))
+		fail_usage("%s", why);
 }
 
 static void
@@ -156,13 +155,6 @@ set_mode(struct options *o, enum mode mode)
 }
 
 static void
-set_level(struct options *o, enum log_level level)
-{
-	o->level = level;
-	log_show(level);
-}
-
-static void
 parse_option(struct options *o, const struct option_row *row, const char *text)
 {
 	void *field = (char *)o + row->field;
@@ -171,14 +163,8 @@ parse_option(struct options *o, const struct option_row *row, const char *text)
 	case KIND_FLAG:
 		*(bool *)field = true;
 		break;
-	case KIND_COUNT:
+	case KIND_NUMBER:
 		*(long *)field = number(row, text);
-		break;
-	case KIND_SECONDS:
-		*(int64_t *)field = (int64_t)number(row, text) * 1000000;
-		break;
-	case KIND_KEEP:
-		*(int64_t *)field = strcmp(text, "join") == 0 ? KEEP_JOIN : number(row, text);
 		break;
 	case KIND_TEXT:
 		*(const char **)field = text;
@@ -190,10 +176,13 @@ parse_option(struct options *o, const struct option_row *row, const char *text)
 		add_ssh_word(o, row->letter, text);
 		break;
 	case KIND_LEVEL:
-		set_level(o, (enum log_level)row->least);
+		log_show((enum log_level)row->least);
 		break;
 	case KIND_MODE:
 		set_mode(o, (enum mode)row->least);
+		break;
+	case KIND_SHOW:
+		show(row->letter);
 		break;
 	case KIND_NONE:
 		break;
@@ -229,28 +218,22 @@ getopt_string(char dst[2 * OPTIONS + 2])
 static void
 fail_option(int c)
 {
-	char why[96];
-
 	if (c == ':')
-		snprintf(why, sizeof(why), "-%c requires an argument", optopt);
-	else if (optopt != 0 && strchr(SSH_LETTERS, optopt) != NULL)
-		snprintf(why, sizeof(why),
+		fail_usage("-%c requires an argument", optopt);
+	if (optopt != 0 && strchr(SSH_LETTERS, optopt) != NULL)
+		fail_usage(
 		    "unknown option -%c; to pass it to ssh, write -e 'ssh -%c'", optopt, optopt);
-	else
-		snprintf(why, sizeof(why), "unknown option -%c", optopt);
-	fail_usage(why);
+	fail_usage("unknown option -%c", optopt);
 }
 
 static void
-parse_long(struct options *o, const char *word)
+parse_long(const char *word)
 {
-	char why[96];
-
-	o->show_help = strcmp(word, "--help") == 0;
-	o->show_version = strcmp(word, "--version") == 0;
-	show(o);
-	snprintf(why, sizeof(why), "unknown option %.60s", word);
-	fail_usage(why);
+	if (strcmp(word, "--help") == 0)
+		show('h');
+	if (strcmp(word, "--version") == 0)
+		show('V');
+	fail_usage("unknown option %.60s", word);
 }
 
 /*
@@ -272,13 +255,12 @@ parse_table(struct options *o, int argc, char *argv[])
 			continue;
 		}
 		if (word[1] == '-')
-			parse_long(o, word);
+			parse_long(word);
 		c = getopt(argc, argv, letters);
 		row = find_option(c);
 		if (row == NULL)
 			fail_option(c);
 		parse_option(o, row, optarg);
-		show(o);
 	}
 	if (n == 0 && word != NULL)
 		optind++;
@@ -294,7 +276,7 @@ parse_end(struct endpoint *ep, const char *text, bool listens)
 	char why[ENDPOINT_NAME + 256];
 
 	if (!endpoint_parse(ep, text, listens, why, sizeof(why)))
-		fail_usage(why);
+		fail_usage("%s", why);
 }
 
 /* -z and -F: TO is the only end.  A FROM of "-" before it is allowed. */
@@ -375,19 +357,24 @@ parse_link(struct options *o, int n, char *argv[])
 		parse_ends(o, n, argv);
 }
 
+/* The level of messages, as an option. */
+static const char *
+level_option(void)
+{
+	return log_shows(LOG_INFO) ? " -v" : log_shows(LOG_NOTICE) ? "" : " -q";
+}
+
 static void
 far_options(struct options *o)
 {
-	const char *level = o->level == LOG_ERROR ? " -q" : o->level == LOG_INFO ? " -v" : "";
-	char wait[16] = "", keep[24] = "";
+	char wait[32] = "", keep[32] = "";
 
 	if (o->keep > 0)
-		snprintf(keep, sizeof(keep), " -k %d", (int)o->keep);
-	if (o->wait_us > 0)
-		snprintf(wait, sizeof(wait), " -w %d", (int)(o->wait_us / 1000000));
-	snprintf(o->far_options, sizeof(o->far_options), "-m -t %d%s%s%s%s%s -",
-	    (int)(o->each_us / 1000000), wait, keep, o->any_uid ? " -a" : "",
-	    o->command != NULL ? " -r" : "", level);
+		snprintf(keep, sizeof(keep), " -k %ld", o->keep);
+	if (o->wait_s > 0)
+		snprintf(wait, sizeof(wait), " -w %ld", o->wait_s);
+	snprintf(o->far_options, sizeof(o->far_options), "-m -t %ld%s%s%s%s%s -", o->each_s, wait,
+	    keep, o->any_uid ? " -a" : "", o->command != NULL ? " -r" : "", level_option());
 }
 
 /* Split -J at its commas.  Return the number of its hops. */
@@ -450,8 +437,8 @@ parse_hops(struct options *o, int n, char *argv[])
 	};
 	char why[512];
 
-	snprintf(o->jump_options, sizeof(o->jump_options), " -t %d%s", (int)(o->each_us / 1000000),
-	    o->level == LOG_ERROR ? " -q" : "");
+	snprintf(o->jump_options, sizeof(o->jump_options), " -t %ld%s", o->each_s,
+	    log_shows(LOG_NOTICE) ? "" : " -q");
 	if (config.jumps > 0)
 		check_proxy(o);
 	config.n = config.jumps + n;
@@ -459,7 +446,7 @@ parse_hops(struct options *o, int n, char *argv[])
 		fail_usage("there are too many hops");
 	memcpy(o->hop_list + config.jumps, argv, (size_t)n * sizeof(argv[0]));
 	if (!hops_parse(&o->hops, &config, why, sizeof(why)))
-		fail_usage(why);
+		fail_usage("%s", why);
 	if (!hops_unattended(&o->unattended, o->unattended_rsh, &config))
 		fail_usage("the hops have too many words");
 }
@@ -582,26 +569,16 @@ check_table(struct options *o)
 static void
 parse_words(struct options *o, int n, char *argv[], const char *name)
 {
-	switch (o->mode) {
-	case MODE_TUNNEL:
-	case MODE_CHECK:
+	if (options_tunnel(o))
 		parse_tunnel(o, n, argv, name);
-		break;
-	case MODE_LINK_NEAR:
-	case MODE_LINK_FAR:
+	else if (o->mode == MODE_LINK_NEAR)
 		parse_link(o, n, argv);
-		break;
-	case MODE_PROBE:
-	case MODE_FDPASS:
-		parse_target_only(o, n, argv);
-		break;
-	case MODE_CONTROL:
+	else if (o->mode == MODE_CONTROL)
 		parse_control(o, n, argv);
-		break;
-	case MODE_DIRECT:
+	else if (o->mode == MODE_DIRECT)
 		parse_ends(o, n, argv);
-		break;
-	}
+	else /* -z, -F */
+		parse_target_only(o, n, argv);
 }
 
 /* Does it become ready, and stay until it is stopped? */
@@ -616,27 +593,20 @@ options_parse(struct options *o, int argc, char *argv[])
 {
 	int n;
 
-	o->each_us = 10000000;
+	o->each_s = 10;
 	o->keep = KEEP_UNSET;
-	o->level = LOG_NOTICE;
 	n = parse_table(o, argc, argv);
 	check_table(o);
 	parse_words(o, n, argv + 1, argv[0]);
 	if (o->runs_command && o->mode != MODE_LINK_FAR)
 		fail_usage("-r needs -m -: it is an option of the far side");
-	if ((o->pid_path != NULL || o->idle_us != 0) && !stays(o))
+	if ((o->pid_path != NULL || o->idle_s != 0) && !stays(o))
 		fail_usage("-i and -P exclude -F, -n, -O, -z and -m -");
 	if (o->background && o->mode == MODE_CHECK)
 		fail_usage("-n exits after its report: use it without -f");
 	if (o->background &&
 	    (o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO))
 		fail_usage("-f needs a listener: FROM and TO cannot be stdin and stdout");
-}
-
-bool
-options_listens(const struct options *o)
-{
-	return o->from.kind != ENDPOINT_STDIO && o->mode != MODE_CHECK;
 }
 
 bool

@@ -34,8 +34,8 @@ enum mode {
 /*
  * ROW(letter, argument, kind, field, least, most, help):
  * One row per option: letter, argument in relay -h ("": none), kind, field in
- * struct options, bounds of a number, line in relay -h.  A LEVEL or MODE sets
- * its field to ${least}.
+ * struct options, bounds of a number, line in relay -h.  A LEVEL or MODE is
+ * ${least}.
  *
  * The fields, the string for getopt(3), relay -h and the completions follow
  * from this table.  A new option needs a row here, the code that reads its
@@ -45,7 +45,7 @@ enum mode {
 #define OPTIONS_TABLE(ROW) \
 	ROW('a', "", FLAG, any_uid, 0, 1, \
 	    "let every user connect to the loopback ports") \
-	ROW('c', "NUMBER", COUNT, max_conns, 1, OPTIONS_MOST, \
+	ROW('c', "NUMBER", NUMBER, max_conns, 1, OPTIONS_MOST, \
 	    "serve at most NUMBER connections at a time") \
 	ROW('D', "[BIND:]PORT", FORWARD, forwards, 0, 0, \
 	    "listen here as a SOCKS proxy, connect from the last hop") \
@@ -57,15 +57,15 @@ enum mode {
 	    "connect, pass the socket to ssh on stdout, and exit") \
 	ROW('f', "", FLAG, background, 0, 1, \
 	    "go to the background when ready") \
-	ROW('h', "", FLAG, show_help, 0, 1, \
+	ROW('h', "", SHOW, mode, 0, 0, \
 	    "print this help on stdout; so does --help") \
-	ROW('i', "SECONDS", SECONDS, idle_us, 1, OPTIONS_MOST, \
+	ROW('i', "SECONDS", NUMBER, idle_s, 1, OPTIONS_MOST, \
 	    "exit after SECONDS without a connection") \
 	ROW('J', "HOP[,HOP]", TEXT, jump, 0, 0, \
 	    "make each login from here, through these hosts") \
-	ROW('j', "NUMBER", COUNT, channels, 1, MUX_SLOTS, \
+	ROW('j', "NUMBER", NUMBER, channels, 1, MUX_SLOTS, \
 	    "use up to NUMBER ssh sessions of one login (default 4)") \
-	ROW('k', "SECONDS", KEEP, keep, 0, KEEPER_MOST, \
+	ROW('k', "SECONDS", NUMBER, keep, 0, KEEPER_MOST, \
 	    "keep connections for SECONDS after the line is lost") \
 	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM here, connect to TO from the last hop") \
@@ -85,7 +85,7 @@ enum mode {
 	    "write the process ID to FILE") \
 	ROW('p', "PORT", SSH, ssh_words, 0, 0, \
 	    "pass -p PORT to the ssh of the first hop") \
-	ROW('q', "", LEVEL, level, LOG_ERROR, 0, \
+	ROW('q', "", LEVEL, mode, LOG_ERROR, 0, \
 	    "log errors only") \
 	ROW('R', "FROM:TO", FORWARD, forwards, 0, 0, \
 	    "listen on FROM on the last hop, connect to TO from here") \
@@ -93,15 +93,15 @@ enum mode {
 	    "with -m -: run the command that the near side requests") \
 	ROW('T', "", NONE, mode, 0, 0, \
 	    "accepted as in ssh, without effect") \
-	ROW('t', "SECONDS", SECONDS, each_us, 1, OPTIONS_MOST, \
+	ROW('t', "SECONDS", NUMBER, each_s, 1, OPTIONS_MOST, \
 	    "try an address for SECONDS (default 10)") \
-	ROW('V', "", FLAG, show_version, 0, 1, \
+	ROW('V', "", SHOW, mode, 0, 0, \
 	    "print the version on stdout; so does --version") \
-	ROW('v', "", LEVEL, level, LOG_INFO, 0, \
+	ROW('v', "", LEVEL, mode, LOG_INFO, 0, \
 	    "log each connection") \
 	ROW('W', "TO", FORWARD, forwards, 0, 0, \
 	    "connect stdin and stdout to TO from the last hop") \
-	ROW('w', "SECONDS", SECONDS, wait_us, 0, OPTIONS_MOST, \
+	ROW('w', "SECONDS", NUMBER, wait_s, 0, OPTIONS_MOST, \
 	    "retry an unavailable target for SECONDS") \
 	ROW('x', "PATH", TEXT, far_path, 0, 0, \
 	    "run the relay at PATH on the last hop, copy nothing") \
@@ -112,15 +112,14 @@ enum mode {
 /* The member of a row.  Rows of some kinds have no member of their own. */
 #define OPTIONS_FIELD(letter, argument, kind, field, least, most, help) OPTIONS_##kind(field)
 #define OPTIONS_FLAG(field) bool field;
-#define OPTIONS_COUNT(field) long field;      /* 0: not given */
-#define OPTIONS_SECONDS(field) int64_t field; /* in us */
-#define OPTIONS_KEEP(field) int64_t field;    /* in s; KEEP_JOIN */
+#define OPTIONS_NUMBER(field) long field; /* 0: not given; keep in s, or KEEP_JOIN */
 #define OPTIONS_TEXT(field) const char *field;
 #define OPTIONS_FORWARD(field)
 #define OPTIONS_SSH(field)
 #define OPTIONS_NONE(field)
 #define OPTIONS_LEVEL(field)
 #define OPTIONS_MODE(field)
+#define OPTIONS_SHOW(field)
 
 /*
  * The far relay that continues a session has these options.  The first one
@@ -132,7 +131,6 @@ enum mode {
 struct options {
 	OPTIONS_TABLE(OPTIONS_FIELD)
 	enum mode mode;
-	enum log_level level;
 	const char *name; /* -O: the relay; NULL: list */
 	struct endpoint from;
 	struct dial_target target; /* a tunnel: the command through the hops */
@@ -140,7 +138,7 @@ struct options {
 	int n_forwards;
 	const char *ssh_words[OPTIONS_SSH_WORDS]; /* -l USER -o OPTION -p PORT, as given */
 	int n_ssh_words;
-	int64_t end_after; /* -n: end sessions after so many s without a channel; -1: none */
+	long end_after; /* -n: end sessions after so many s without a channel; -1: none */
 	struct hops hops;
 	struct hops unattended; /* the same for logins that no person watches */
 	char unattended_rsh[HOPS_TEXT];
@@ -163,13 +161,11 @@ struct options {
 void options_parse(struct options *o, int argc, char *argv[]);
 
 /*
- * options_listens(o): relay listens, on this host or on the last hop.
  * options_tunnel(o): there are hops (-L, -R, -D, -W, -n).
  * options_linked(o): all connections share one link (a tunnel or -m).
  * options_only_target(o): the far side of a link with a fixed target.
  * options_one_shot(o): relay serves one connection, and exits with its status.
  */
-bool options_listens(const struct options *o);
 bool options_tunnel(const struct options *o);
 bool options_linked(const struct options *o);
 bool options_only_target(const struct options *o);

@@ -20,7 +20,7 @@ waits_for_targets(const struct progress *p)
 	const struct options *o = p->options;
 	const struct forward *f;
 
-	if (*p->ready || (o->wait_us == 0 && o->command == NULL))
+	if (*p->ready || (o->wait_s == 0 && o->command == NULL))
 		return false;
 	for (f = o->forwards; f < o->forwards + o->n_forwards; f++)
 		if (f->kind == FORWARD_NEAR && f->state != FORWARD_READY)
