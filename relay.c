@@ -84,6 +84,7 @@ struct relay {
 	int enter_slot;
 	bool no_terminal;        /* a read from stdin failed, or returned EOF */
 	struct probe_run *probe; /* -n; else NULL */
+	struct dial *dial;       /* -z and -F, until it has ended; else NULL */
 	bool ready;              /* the addresses were printed */
 	int64_t used_at;         /* when a connection was open last */
 	int status;              /* relay's exit status */
@@ -431,6 +432,15 @@ start_probe(struct relay *r)
 }
 
 static int
+start_dial(struct relay *r)
+{
+	r->dial = dial_start(&r->opt.target, pollset_clock());
+	if (r->dial == NULL)
+		fail_system("cannot connect");
+	return STATUS_OK;
+}
+
+static int
 start_link(struct relay *r)
 {
 	const struct options *o = &r->opt;
@@ -458,6 +468,8 @@ start(struct relay *r)
 
 	if (r->opt.mode == MODE_CHECK)
 		return start_probe(r);
+	if (r->opt.mode == MODE_PROBE || r->opt.mode == MODE_FDPASS)
+		return start_dial(r);
 	status = listen_here(r);
 	if (status != STATUS_OK)
 		return status;
@@ -514,6 +526,25 @@ accept_connections(struct relay *r)
 		join_accepted(r, &c);
 }
 
+/* -z and -F.  A name look-up must not outlive relay. */
+static void
+end_dial(struct relay *r, int status)
+{
+	r->status = status;
+	dial_free(r->dial, r->ps.now);
+	r->dial = NULL;
+	spawn_hurry(&r->kids, r->ps.now);
+}
+
+static void
+step_dial(struct relay *r)
+{
+	enum dial_state state = r->dial == NULL ? DIAL_BUSY : dial_step(r->dial, &r->ps);
+
+	if (state != DIAL_BUSY)
+		end_dial(r, connect_end(r->dial, state, r->opt.mode == MODE_FDPASS));
+}
+
 static void
 stop(struct relay *r, int sig)
 {
@@ -521,6 +552,8 @@ stop(struct relay *r, int sig)
 	bool stdio = o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO;
 
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
+	if (r->dial != NULL)
+		end_dial(r, STATUS_SIGNAL + sig);
 	command_interrupt(r->command, r->ps.now);
 	close_all(r, stdio ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
@@ -786,7 +819,7 @@ watch_idle(struct relay *r)
 static bool
 is_over(const struct relay *r)
 {
-	return r->listeners.n == 0 && r->conns.n == 0 && r->kids.first == NULL &&
+	return r->listeners.n == 0 && r->conns.n == 0 && r->kids.first == NULL && r->dial == NULL &&
 	       tunnel_state(r->tunnel) == TUNNEL_OVER;
 }
 
@@ -830,6 +863,8 @@ want(struct relay *r)
 	if (options_one_shot(&r->opt) && status != STATUS_OK)
 		r->status = status;
 	r->signal_slot = pollset_add(&r->ps, r->signal_fd, POLLIN);
+	if (r->dial != NULL)
+		dial_want(r->dial, &r->ps);
 	want_stdout(r);
 	want_enter(r);
 	command_want(r->command, &r->ps);
@@ -852,6 +887,7 @@ loop(struct relay *r)
 		watch_enter(r);
 		if (control_step(r->control, &r->ps))
 			stop(r, SIGTERM);
+		step_dial(r);
 		accept_connections(r);
 		step_tunnel(r);
 		command_step(r->command, &r->ps);
@@ -882,8 +918,6 @@ main(int argc, char *argv[])
 		fail_system("cannot catch signals");
 	set_up(&r);
 	limit_conns(&r, os_raise_files());
-	if (o->mode == MODE_PROBE || o->mode == MODE_FDPASS)
-		return connect_once(&o->target, o->mode == MODE_FDPASS, r.signal_fd);
 	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		loop(&r);

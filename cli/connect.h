@@ -1,23 +1,21 @@
 /*
- * cli/connect.h - -z and -F: connect to the target, then exit.
+ * cli/connect.h - -z and -F: what follows the connect.
  */
 #ifndef CLI_CONNECT_H
 #define CLI_CONNECT_H
 
 #include <stdbool.h>
 
-struct dial_target;
+#include "net/dial.h"
 
 /*
- * connect_once(target, fdpass, signal_fd):
- * Connect to ${target} and transfer nothing.  If ${fdpass}, send the connected
- * socket over stdout with SCM_RIGHTS, in blocking mode.  OpenSSH expects this
- * from a ProxyCommand with ProxyUseFdpass (ssh_config(5)).  ${signal_fd} is the
- * descriptor of signals_open.  Blocks until the target is reached, a limit of
- * ${target} has passed or a signal came, then until all children have ended.
- * Return the exit status.  A failed connection is logged as an error if
- * ${fdpass}, else at LOG_INFO.
+ * connect_end(d, state, fdpass):
+ * ${d} has ended in ${state}.  Close the connection.  If ${fdpass}, send the
+ * connected socket over stdout with SCM_RIGHTS first, in blocking mode.  OpenSSH
+ * expects this from a ProxyCommand with ProxyUseFdpass (ssh_config(5)).  Return
+ * the exit status.  A failed connection is logged as an error if ${fdpass}, else
+ * at LOG_INFO.
  */
-int connect_once(struct dial_target *target, bool fdpass, int signal_fd);
+int connect_end(struct dial *d, enum dial_state state, bool fdpass);
 
 #endif
