@@ -807,8 +807,6 @@ watch_idle(struct relay *r)
 		return;
 	if (r->conns.n > 0 || r->used_at == 0)
 		r->used_at = r->ps.now;
-	if (r->conns.n > 0)
-		return;
 	pollset_until(&r->ps, r->used_at + idle_us);
 	if (r->ps.now < r->used_at + idle_us)
 		return;

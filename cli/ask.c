@@ -1,6 +1,4 @@
-/*
- * cli/ask.c - -O: list, check and stop the relays of this user.
- */
+/* cli/ask.c - -O: list, check and stop the relays of this user. */
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -25,6 +23,8 @@
 #define EXIT_TIME 20000000  /* a command has ten seconds to end */
 
 #define EXIT_TRIES 3
+#define HOSTS 6
+#define WIDE 2
 #define VALUE_SIZE (UNIXPATH_MAX + HOPS_PATH)
 
 /* ---- reading a report ---- */
@@ -55,36 +55,35 @@ is_same_file(const char *one, const char *other)
 	       a.st_ino == b.st_ino;
 }
 
-/* Return the port of ${name} if its host matches the host of ${address}. */
-static const char *
-port_of(const char *address, const char *name)
-{
-	static const char *const hosts[] = {
-		"localhost:", "*:", "127.0.0.1:", "[::1]:", "0.0.0.0:", "[::]:"
-	};
-	size_t i, n, wide = 0;
+/* The first WIDE of these stand for all. */
+static const char *const hosts[] = {
+	"localhost:", "*:", "127.0.0.1:", "[::1]:", "0.0.0.0:", "[::]:"
+};
 
-	for (i = 0; i < 6; i++)
-		if (strncmp(address, hosts[i], strlen(hosts[i])) == 0)
-			wide = i < 2 ? 6 : 2;
-	for (i = 0; i < wide; i++) {
-		n = strlen(hosts[i]);
-		if (strncmp(name, hosts[i], n) == 0)
-			return name + n;
-	}
-	return name;
+/* The index of the host of ${text}; HOSTS: another host, or none. */
+static size_t
+find_host(const char *text)
+{
+	size_t i;
+
+	for (i = 0; i < HOSTS && strncmp(text, hosts[i], strlen(hosts[i])) != 0; i++)
+		;
+	return i;
 }
 
 static bool
 is_address(const char *address, const char *name)
 {
 	const char *port = strrchr(address, ':');
+	size_t a = find_host(address), b = find_host(name);
 
 	if (strcmp(address, name) == 0)
 		return true;
 	if (strchr(address, '/') != NULL)
 		return strchr(name, '/') != NULL && is_same_file(address, name);
-	return port != NULL && strcmp(port + 1, port_of(address, name)) == 0;
+	if (a < HOSTS && b < HOSTS && (a < WIDE || b < WIDE))
+		name += strlen(hosts[b]);
+	return port != NULL && strcmp(port + 1, name) == 0;
 }
 
 bool

@@ -1,8 +1,4 @@
-/*
- * cli/ask.h - -O: list, check and stop the relays of this user.
- *
- * A relay has two seconds to send its report, and 20 seconds to exit.
- */
+/* cli/ask.h - -O: list, check and stop the relays of this user. */
 #ifndef CLI_ASK_H
 #define CLI_ASK_H
 
@@ -11,14 +7,8 @@
 
 /*
  * ask_relays(word, name):
- * Perform the action ${word}:
- *
- *   list         Print one line for each relay of this user, and remove the
- *                control sockets of relays that have ended.
- *   check        Print the report of the relay ${name}.
- *   exit, stop   Stop the relay ${name}, and wait until it has ended.
- *
- * Return an exit status; a failure was logged.
+ * Perform the action ${word} of -O: check, exit or stop the relay ${name}, or
+ * list all.  Return an exit status; a failure was logged.
  */
 int ask_relays(const char *word, const char *name);
 

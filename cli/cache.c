@@ -1,6 +1,4 @@
-/*
- * cli/cache.c - the directory of this user for control sockets and logs.
- */
+/* cli/cache.c - the directory of this user for control sockets and logs. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

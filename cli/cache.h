@@ -28,8 +28,8 @@ bool cache_dir(int i, bool make, char *dst, char *why);
 
 /*
  * cache_file(dir, pid, kind, dst):
- * Write the path of a file of process ${pid} to ${dst}, which has CACHE_PATH
- * bytes.  ${dir} is a path of cache_dir.
+ * Write the path of a file in ${dir}, which is from cache_dir, to ${dst}, which
+ * has CACHE_PATH bytes.
  */
 void cache_file(const char *dir, long pid, const char *kind, char *dst);
 

@@ -1,6 +1,4 @@
-/*
- * cli/connect.c - -z and -F: what follows the connect.
- */
+/* cli/connect.c - -z and -F: what follows the connect. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -1,6 +1,4 @@
-/*
- * cli/connect.h - -z and -F: what follows the connect.
- */
+/* cli/connect.h - -z and -F: what follows the connect. */
 #ifndef CLI_CONNECT_H
 #define CLI_CONNECT_H
 

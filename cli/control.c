@@ -1,6 +1,4 @@
-/*
- * cli/control.c - the control socket of a relay.
- */
+/* cli/control.c - the control socket of a relay. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -162,33 +160,25 @@ write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
 
 /* ---- the socket ---- */
 
-static bool
-listen_in(struct control *c, int i, char why[CACHE_PATH])
-{
-	char dir[CACHE_PATH];
-
-	if (!cache_dir(i, true, dir, why))
-		return false;
-	cache_file(dir, (long)getpid(), "sock", c->path);
-	c->fd = unixpath_listen(&c->file, c->path, 0, why, CACHE_PATH);
-	return c->fd != -1;
-}
-
 struct control *
 control_open(const struct control_view *view)
 {
 	struct control *c = calloc(1, sizeof(*c));
-	char why[CACHE_PATH] = "out of memory";
-	int i;
+	char dir[CACHE_PATH], why[CACHE_PATH] = "out of memory";
+	int i, fd = -1;
 
-	for (i = 0; c != NULL && i < CACHE_DIRS; i++)
-		if (listen_in(c, i, why))
-			break;
-	if (c == NULL || i == CACHE_DIRS) {
+	for (i = 0; c != NULL && fd == -1 && i < CACHE_DIRS; i++) {
+		if (!cache_dir(i, true, dir, why))
+			continue;
+		cache_file(dir, (long)getpid(), "sock", c->path);
+		fd = unixpath_listen(&c->file, c->path, 0, why, sizeof(why));
+	}
+	if (fd == -1) {
 		log_say(LOG_INFO, "no control socket: %s", why);
 		free(c);
 		return NULL;
 	}
+	c->fd = fd;
 	c->view = *view;
 	c->began_at = pollset_clock();
 	for (i = 0; i < CLIENTS; i++)
@@ -232,10 +222,10 @@ control_want(struct control *c, struct pollset *ps)
 	if (c == NULL)
 		return;
 	c->slot = -1;
-	if (free_client(c) != NULL && ps->now >= c->resume_at)
-		c->slot = pollset_add(ps, c->fd, POLLIN);
-	else if (free_client(c) != NULL)
+	if (ps->now < c->resume_at)
 		pollset_until(ps, c->resume_at);
+	else if (free_client(c) != NULL)
+		c->slot = pollset_add(ps, c->fd, POLLIN);
 	for (k = c->clients; k < c->clients + CLIENTS; k++) {
 		k->slot = -1;
 		if (k->fd == -1 || k->leaving)

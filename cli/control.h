@@ -9,8 +9,7 @@
  *   exit     The answer is "stopping".  EOF follows when the process ends.
  *
  * Only processes of the same user and of root are served, at most four at a
- * time.  A client has one second to send its line and to read the report.  The
- * size of both is bounded, so no client delays the connections.
+ * time.  A client has one second to send its line and to read the report.
  */
 #ifndef CLI_CONTROL_H
 #define CLI_CONTROL_H
@@ -46,8 +45,8 @@ struct control *control_open(const struct control_view *view);
 
 /*
  * control_want(c, ps), control_step(c, ps):
- * Call control_want before the poll of each turn, and control_step after it.
- * control_step returns true if a client has sent exit.  Neither blocks.
+ * Once a turn, before and after the poll.  control_step returns true if a client
+ * has sent exit.  Neither blocks.
  */
 void control_want(struct control *c, struct pollset *ps);
 bool control_step(struct control *c, const struct pollset *ps);

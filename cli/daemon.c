@@ -1,7 +1,4 @@
-/*
- * cli/daemon.c - the background process of -f, the pid file of -P, the log of
- * -E.
- */
+/* cli/daemon.c - the background process of -f, the pid file of -P, -E. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -154,7 +151,6 @@ void
 daemon_detach(struct daemon *d)
 {
 	struct stat st;
-	bool known;
 	ssize_t n;
 
 	if (d->ready_fd == 0)
@@ -162,9 +158,8 @@ daemon_detach(struct daemon *d)
 	setsid();
 	os_null(STDIN_FILENO);
 	/* If stderr is a pipe, its reader would get no EOF while relay runs. */
-	known = fstat(STDERR_FILENO, &st) == 0;
-	if (!known || !S_ISREG(st.st_mode)) {
-		if (known && log_file() == NULL)
+	if (fstat(STDERR_FILENO, &st) == -1 || !S_ISREG(st.st_mode)) {
+		if (log_file() == NULL)
 			keep_log();
 		os_null(STDERR_FILENO);
 	}

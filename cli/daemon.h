@@ -6,16 +6,15 @@
  * children of the process that stays.  Until daemon_detach(), the parent waits,
  * and the child keeps the terminal, where ssh can ask for a password.
  *
- * The pid file is locked as long as its descriptor is open.  The system removes
- * the lock when the process ends, after kill -9 too.  So a locked pid file
- * belongs to a process that runs, and a file without a lock can be overwritten.
+ * The pid file is locked until the process ends, by kill -9 too.  A file without
+ * a lock can be overwritten.
  */
 #ifndef CLI_DAEMON_H
 #define CLI_DAEMON_H
 
 #include <stdbool.h>
 
-/* A struct daemon of zeros is valid: neither -f nor -P. */
+/* Zeros: neither -f nor -P. */
 struct daemon {
 	int ready_fd;         /* the pipe to the parent; 0: no parent waits */
 	const char *pid_path; /* borrowed; NULL: no pid file */
@@ -24,25 +23,23 @@ struct daemon {
 
 /*
  * daemon_open_log(path):
- * Write messages to the file ${path} of -E from now on.  Return false if it
- * cannot be opened; the error was logged.
+ * Write messages to ${path} from now on.  False: the error was logged.
  */
 bool daemon_open_log(const char *path);
 
 /*
  * daemon_fork(d):
- * Fork.  Return true in the child.  The parent does not return: it exits with
- * STATUS_OK once the child has called daemon_detach, or with the exit status of
- * the child if the child ends before.  Return false with errno set if pipe(2)
- * or fork(2) fails.
+ * Fork.  Return true in the child.  The parent exits with STATUS_OK once the
+ * child has called daemon_detach, or with the exit status of the child if the
+ * child ends before.  Return false with errno set if pipe(2) or fork(2) fails.
  */
 bool daemon_fork(struct daemon *d);
 
 /*
  * daemon_write_pid(d):
  * Write the process ID to the pid file and lock the file.  A file that exists
- * must be a regular file of this user without a second name.  If there is no
- * ${pid_path}, do nothing.  Return false after an error, which was logged.
+ * must be a regular file of this user without a second name.  False: the error
+ * was logged.
  */
 bool daemon_write_pid(struct daemon *d);
 
@@ -58,8 +55,8 @@ void daemon_detach(struct daemon *d);
 
 /*
  * daemon_remove_pid(d):
- * At exit: remove the pid file, unless another file has taken its name.  A
- * failure is logged.
+ * At exit: remove the pid file, unless its name is another file now.  A failure
+ * is logged.
  */
 void daemon_remove_pid(struct daemon *d);
 

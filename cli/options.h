@@ -1,6 +1,4 @@
-/*
- * cli/options.h - the table of options, and the whole command line.
- */
+/* cli/options.h - the table of options, and the whole command line. */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
@@ -35,11 +33,7 @@ enum mode {
  * ROW(letter, argument, kind, field, least, most, help):
  * One row per option: letter, argument in relay -h ("": none), kind, field in
  * struct options, bounds of a number, line in relay -h.  A LEVEL or MODE is
- * ${least}.
- *
- * The fields, the string for getopt(3), relay -h and the completions follow
- * from this table.  A new option needs a row here, the code that reads its
- * field, and a paragraph in doc/relay.1.
+ * ${least}.  The completions follow from relay -h.
  */
 /* clang-format off */
 #define OPTIONS_TABLE(ROW) \

@@ -74,33 +74,33 @@ static void
 report(struct progress *p, const struct pollset *ps, bool done)
 {
 	struct step s = { .name = tunnel_name(p->tunnel), .began_at = p->began_at };
-	char path[HOPS_PATH], targets[TARGET_SIZE], what[TARGET_SIZE + 32] = "";
+	char path[HOPS_PATH], targets[TARGET_SIZE], what[TARGET_SIZE + 32];
 
 	switch (p->phase) {
 	case PROGRESS_LOGIN:
 		s.name = hops_path(&p->options->hops, path, sizeof(path));
-		snprintf(what, sizeof(what), done ? "reached" : "reaching");
+		s.what = done ? "reached" : "reaching";
 		break;
 	case PROGRESS_COPY:
 		s.all = tunnel_bootstrap(p->tunnel)->upload_size;
 		s.done = done ? s.all : tunnel_copied(p->tunnel);
-		snprintf(what, sizeof(what), done ? "relay copied" : "copying relay");
+		s.what = done ? "relay copied" : "copying relay";
 		break;
 	case PROGRESS_START:
-		snprintf(what, sizeof(what), "starting relay");
+		s.what = "starting relay";
 		break;
 	case PROGRESS_WAIT:
 		name_targets(p->options, targets, sizeof(targets));
 		snprintf(what, sizeof(what), done ? "%s: ready" : "waiting for %s", targets);
+		s.what = what;
 		break;
 	case PROGRESS_DOWN:
 		s.ends_at = tunnel_next_start(p->tunnel);
-		snprintf(what, sizeof(what), "reconnecting in");
+		s.what = "reconnecting in";
 		break;
 	case PROGRESS_NONE:
 		return;
 	}
-	s.what = what;
 	if (done)
 		status_done(&s, ps->now);
 	else
