@@ -171,6 +171,7 @@ control_open(const struct control_view *view)
 		if (!cache_dir(i, true, dir, why))
 			continue;
 		cache_file(dir, (long)getpid(), "sock", c->path);
+		cache_remove_dead(c->path); /* it had this process ID */
 		fd = unixpath_listen(&c->file, c->path, 0, why, sizeof(why));
 	}
 	if (fd == -1) {

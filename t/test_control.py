@@ -215,6 +215,19 @@ def test_dead_sockets(control, relay, target):
     os.unlink(other)
 
 
+def test_own_dead_socket(control, relay, target):
+    """Goal: if a killed relay with the same process ID has left its socket, a
+    new relay replaces it and logs nothing."""
+    os.makedirs(control.dir, 0o700)
+
+    def leave():
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(control.socket(os.getpid()))
+    r = relay('127.0.0.1:0', *target('unix').words, preexec_fn=leave)
+    assert control.check(r.address)['pid'] == [str(r.pid)]
+    assert r.stop() == 0 and r.err() == ''
+
+
 def test_no_answer(control, relay, target):
     """Goal: while SIGSTOP stops a relay, list prints it, does not remove its
     socket, and waits two seconds at most."""
