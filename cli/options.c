@@ -34,19 +34,87 @@ enum option_kind {
 	KIND_NONE,
 };
 
+/* The completions follow from relay -h. */
 struct option_row {
 	char letter;
-	const char *argument;
+	const char *argument; /* "": none */
 	enum option_kind kind;
-	size_t field;
-	long least, most;
+	size_t field;     /* in struct options */
+	long least, most; /* of a number; LEVEL and MODE are least */
 	const char *help;
 };
 
-#define OPTION_ROW(letter, argument, kind, field, least, most, help) \
-	{ letter, argument, KIND_##kind, offsetof(struct options, field), least, most, help },
+/* clang-format off */
+#define ROW(letter, argument, kind, field, least, most, help) \
+	{ letter, argument, KIND_##kind, offsetof(struct options, field), least, most, help }
 
-static const struct option_row table[] = { OPTIONS_TABLE(OPTION_ROW) };
+static const struct option_row table[] = {
+	ROW('a', "", FLAG, any_uid, 0, 1,
+	    "let every user connect to the loopback ports"),
+	ROW('c', "NUMBER", NUMBER, max_conns, 1, OPTIONS_MOST,
+	    "serve at most NUMBER connections at a time"),
+	ROW('D', "[BIND:]PORT", FORWARD, forwards, 0, 0,
+	    "listen here as a SOCKS proxy, connect from the last hop"),
+	ROW('E', "FILE", TEXT, log_path, 0, 0,
+	    "append the messages to FILE"),
+	ROW('e', "COMMAND", TEXT, rsh, 0, 0,
+	    "run COMMAND instead of ssh for the first hop"),
+	ROW('F', "", MODE, mode, MODE_FDPASS, 0,
+	    "connect, pass the socket to ssh on stdout, and exit"),
+	ROW('f', "", FLAG, background, 0, 1,
+	    "go to the background when ready"),
+	ROW('h', "", SHOW, mode, 0, 0,
+	    "print this help on stdout; so does --help"),
+	ROW('i', "SECONDS", NUMBER, idle_s, 1, OPTIONS_MOST,
+	    "exit after SECONDS without a connection"),
+	ROW('J', "HOP[,HOP]", TEXT, jump, 0, 0,
+	    "make each login from here, through these hosts"),
+	ROW('j', "NUMBER", NUMBER, channels, 1, MUX_SLOTS,
+	    "use up to NUMBER ssh sessions of one login (default 4)"),
+	ROW('k', "SECONDS", NUMBER, keep, 0, KEEPER_MOST,
+	    "keep connections for SECONDS after the line is lost"),
+	ROW('L', "FROM:TO", FORWARD, forwards, 0, 0,
+	    "listen on FROM here, connect to TO from the last hop"),
+	ROW('l', "USER", SSH, ssh_words, 0, 0,
+	    "pass -l USER to the ssh of the first hop"),
+	ROW('m', "", MODE, mode, MODE_LINK_NEAR, 0,
+	    "carry all connections over one command: a link"),
+	ROW('N', "", NONE, mode, 0, 0,
+	    "accepted as in ssh, without effect"),
+	ROW('n', "", MODE, mode, MODE_CHECK, 0,
+	    "check each step of a tunnel, report it, forward nothing"),
+	ROW('O', "ACTION", TEXT, action, 0, 0,
+	    "list the running relays, check NAME or exit NAME"),
+	ROW('o', "OPTION", SSH, ssh_words, 0, 0,
+	    "pass -o OPTION to the ssh of the first hop"),
+	ROW('P', "FILE", TEXT, pid_path, 0, 0,
+	    "write the process ID to FILE"),
+	ROW('p', "PORT", SSH, ssh_words, 0, 0,
+	    "pass -p PORT to the ssh of the first hop"),
+	ROW('q', "", LEVEL, mode, LOG_ERROR, 0,
+	    "log errors only"),
+	ROW('R', "FROM:TO", FORWARD, forwards, 0, 0,
+	    "listen on FROM on the last hop, connect to TO from here"),
+	ROW('r', "", FLAG, runs_command, 0, 1,
+	    "with -m -: run the command that the near side requests"),
+	ROW('T', "", NONE, mode, 0, 0,
+	    "accepted as in ssh, without effect"),
+	ROW('t', "SECONDS", NUMBER, each_s, 1, OPTIONS_MOST,
+	    "try an address for SECONDS (default 10)"),
+	ROW('V', "", SHOW, mode, 0, 0,
+	    "print the version on stdout; so does --version"),
+	ROW('v', "", LEVEL, mode, LOG_INFO, 0,
+	    "log each connection"),
+	ROW('W', "TO", FORWARD, forwards, 0, 0,
+	    "connect stdin and stdout to TO from the last hop"),
+	ROW('w', "SECONDS", NUMBER, wait_s, 0, OPTIONS_MOST,
+	    "retry an unavailable target for SECONDS"),
+	ROW('x', "PATH", TEXT, far_path, 0, 0,
+	    "run the relay at PATH on the last hop, copy nothing"),
+	ROW('z', "", MODE, mode, MODE_PROBE, 0,
+	    "connect, transfer nothing, exit with status 0 or 1"),
+};
+/* clang-format on */
 
 #define OPTIONS (sizeof(table) / sizeof(table[0]))
 #define KEEP_UNSET (-2)
