@@ -251,24 +251,20 @@ set_up(struct relay *r)
 		set_up_tunnel(r);
 }
 
-/* The far side of a session expects as many channels as there can be. */
-static long
-channel_files(const struct options *o)
-{
-	long channels = o->mode == MODE_LINK_FAR && o->keep > 0 ? MUX_SLOTS : o->channels;
-
-	return channels > 1 ? (channels - 1) * FILES_CHANNEL : 0;
-}
-
-/* A connection also uses descriptors for its target.  ${files} -1: no limit. */
+/*
+ * A connection also uses descriptors for its target.  The far side of a session
+ * expects as many channels as there can be.  ${files} -1: no limit.
+ */
 static void
 limit_conns(struct relay *r, long files)
 {
 	const struct options *o = &r->opt;
+	long channels = o->mode == MODE_LINK_FAR && o->keep > 0 ? MUX_SLOTS : o->channels;
 	long most = (files - FILES_OWN) / 2;
 
 	if (options_linked(o))
-		most = files - FILES_OWN - FILES_SPAWN - channel_files(o) - o->n_forwards * 2;
+		most = files - FILES_OWN - FILES_SPAWN - o->n_forwards * 2 -
+		       (channels > 1 ? (channels - 1) * FILES_CHANNEL : 0);
 	else if (o->target.to.kind == ENDPOINT_COMMAND)
 		most = (files - FILES_OWN - FILES_SPAWN) / 3;
 	if (files == -1)
@@ -407,20 +403,6 @@ listen_here(struct relay *r)
 	return STATUS_LISTEN;
 }
 
-static void
-open_control(struct relay *r)
-{
-	const struct control_view view = {
-		.options = &r->opt,
-		.listeners = &r->listeners,
-		.conns = &r->conns,
-		.tunnel = r->tunnel,
-		.ready = &r->ready,
-	};
-
-	r->control = control_open(&view);
-}
-
 static int
 start_probe(struct relay *r)
 {
@@ -463,6 +445,13 @@ start_link(struct relay *r)
 static int
 start(struct relay *r)
 {
+	const struct control_view view = {
+		.options = &r->opt,
+		.listeners = &r->listeners,
+		.conns = &r->conns,
+		.tunnel = r->tunnel,
+		.ready = &r->ready,
+	};
 	bool stdio = r->opt.from.kind == ENDPOINT_STDIO;
 	int status;
 
@@ -475,7 +464,7 @@ start(struct relay *r)
 		return status;
 	pollset_begin(&r->ps);
 	if (!stdio)
-		open_control(r);
+		r->control = control_open(&view);
 	if (r->tunnel != NULL)
 		return start_link(r);
 	return stdio ? join_stdio(r) : report_ready(r);
@@ -559,15 +548,6 @@ stop(struct relay *r, int sig)
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
-/* Log the state of all connections, on SIGUSR1. */
-static void
-log_table(const struct relay *r)
-{
-	if (r->tunnel != NULL)
-		tunnel_table(r->tunnel, r->ps.now);
-	conn_table(&r->conns, r->ps.now);
-}
-
 static void
 take_signals(struct relay *r)
 {
@@ -576,8 +556,10 @@ take_signals(struct relay *r)
 	if (pollset_ready(&r->ps, r->signal_slot) == 0)
 		return;
 	while ((sig = signals_take()) != 0) {
+		if (sig == SIGUSR1 && r->tunnel != NULL)
+			tunnel_table(r->tunnel, r->ps.now);
 		if (sig == SIGUSR1)
-			log_table(r);
+			conn_table(&r->conns, r->ps.now);
 		else if (sig != SIGCHLD)
 			stop(r, sig);
 	}
@@ -703,8 +685,8 @@ check_targets(struct relay *r)
 {
 	struct forward *f, *end = r->opt.forwards + r->opt.n_forwards;
 
-	for (f = r->opt.forwards; f < end && r->opt.wait_s == 0 && r->run == NULL; f++)
-		if (f->kind == FORWARD_NEAR)
+	for (f = r->opt.forwards; f < end; f++)
+		if (f->kind == FORWARD_NEAR && r->opt.wait_s == 0 && r->run == NULL)
 			tunnel_check(r->tunnel, f);
 }
 
@@ -768,9 +750,9 @@ step_tunnel(struct relay *r)
 static void
 want_stdout(struct relay *r)
 {
-	r->stdout_slot = -1;
-	if (options_one_shot(&r->opt) && tunnel_state(r->tunnel) == TUNNEL_STARTING)
-		r->stdout_slot = pollset_add(&r->ps, STDOUT_FILENO, 0);
+	bool watches = options_one_shot(&r->opt) && tunnel_state(r->tunnel) == TUNNEL_STARTING;
+
+	r->stdout_slot = pollset_add(&r->ps, watches ? STDOUT_FILENO : -1, 0);
 }
 
 static void

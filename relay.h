@@ -81,8 +81,7 @@
  *   base/os_pcblist.c   the TCP sockets of macOS and FreeBSD, with their users
  *
  * The folders are layers, from top to bottom: cli, tunnel, conn, mux, net,
- * base.  spawn.c is between net and base.  A file uses its own layer and the
- * layers below it; make layers checks this.
+ * base.  spawn.c is between net and base.
  *
  * The name of a function begins with the name of its file or of its type.
  * Unless its contract differs, a function that fails returns -1 and sets errno.

@@ -50,27 +50,22 @@ make_dir(const char *path)
 bool
 cache_dir(int i, bool make, char *dst, char *why)
 {
-	struct stat st;
+	const char *cause = NULL;
 
 	if (!name_dir(i, dst)) {
 		snprintf(why, CACHE_PATH,
 		    "HOME and XDG_CACHE_HOME name no directory, or its path is too long");
 		return false;
 	}
-	if ((make && make_dir(dst) == -1) || lstat(dst, &st) == -1) {
-		snprintf(why, CACHE_PATH, "%.512s: %s", dst, strerror(errno));
-		return false;
-	}
-	if (!os_own_dir(dst)) {
-		snprintf(
-		    why, CACHE_PATH, "%.512s is not a directory of mode 0700 of this user", dst);
-		return false;
-	}
-	if (os_remote_file(dst)) {
-		snprintf(why, CACHE_PATH, "%.512s is on a network file system", dst);
-		return false;
-	}
-	return true;
+	if (make && make_dir(dst) == -1)
+		cause = strerror(errno);
+	else if (!os_own_dir(dst))
+		cause = "not a directory of mode 0700 of this user";
+	else if (os_remote_file(dst))
+		cause = "on a network file system";
+	if (cause != NULL)
+		snprintf(why, CACHE_PATH, "%.512s: %s", dst, cause);
+	return cause == NULL;
 }
 
 static void

@@ -125,13 +125,11 @@ exit_as_child(pid_t pid, int fd)
 bool
 daemon_fork(struct daemon *d)
 {
-	struct sigaction usual, found;
+	struct sigaction usual = { .sa_handler = SIG_DFL }, found;
 	pid_t pid = -1;
 	int fd[2];
 
 	/* If SIGCHLD is ignored, waitpid does not return the status. */
-	memset(&usual, 0, sizeof(usual));
-	usual.sa_handler = SIG_DFL;
 	sigaction(SIGCHLD, &usual, &found);
 	if (pipe(fd) == 0 && fcntl(fd[1], F_SETFD, FD_CLOEXEC) != -1)
 		pid = fork();
@@ -185,10 +183,9 @@ open_pid_file(const char *path)
 	if (fd == -1)
 		return -1;
 	/*
-	 * A file of another user can contain any process ID.  If a file
-	 * has a second name, its contents change under that name too.  If the
-	 * file has no name, another relay has just removed it: os_lock returns
-	 * ESTALE.
+	 * A file of another user can contain any process ID.  A second name
+	 * could be a file of another program.  If the file has no name, another
+	 * relay has just removed it: os_lock returns ESTALE.
 	 */
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 &&
 	    st.st_uid == geteuid())
@@ -202,11 +199,8 @@ open_pid_file(const char *path)
 static long
 find_owner(int fd)
 {
-	struct flock whole;
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
-	memset(&whole, 0, sizeof(whole));
-	whole.l_type = F_WRLCK;
-	whole.l_whence = SEEK_SET;
 	if (fcntl(fd, F_GETLK, &whole) == -1 || whole.l_type == F_UNLCK || whole.l_pid < 0)
 		return 0;
 	return (long)whole.l_pid;
