@@ -324,7 +324,6 @@ log_routes(const struct relay *r)
 static int
 report_ready(struct relay *r)
 {
-	const struct options *o = &r->opt;
 	bool terminal = log_on_terminal();
 
 	progress_show(&r->progress, &r->ps);
@@ -333,7 +332,7 @@ report_ready(struct relay *r)
 		close_all(r, STATUS_SYSTEM);
 		return STATUS_SYSTEM;
 	}
-	if (o->target.to.kind != ENDPOINT_STDIO && o->from.kind != ENDPOINT_STDIO) {
+	if (!options_stdio(&r->opt)) {
 		/* On a terminal the routes come last: they show the URL. */
 		if (terminal)
 			print_addresses(r);
@@ -537,14 +536,11 @@ step_dial(struct relay *r)
 static void
 stop(struct relay *r, int sig)
 {
-	const struct options *o = &r->opt;
-	bool stdio = o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO;
-
 	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	if (r->dial != NULL)
 		end_dial(r, STATUS_SIGNAL + sig);
 	command_interrupt(r->command, r->ps.now);
-	close_all(r, stdio ? STATUS_SIGNAL + sig : STATUS_OK);
+	close_all(r, options_stdio(&r->opt) ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
 }
 

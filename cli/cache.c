@@ -29,22 +29,17 @@ name_dir(int i, char *dst)
 		n = snprintf(dst, CACHE_PATH, "%s/.cache/relay", home);
 	else
 		return false;
-	return n > 0 && n < CACHE_PATH - NAME_SIZE;
+	return n < CACHE_PATH - NAME_SIZE;
 }
 
-static int
+static bool
 make_dir(const char *path)
 {
 	char parent[CACHE_PATH];
 
-	if (mkdir(path, 0700) == 0 || errno == EEXIST)
-		return 0;
-	if (errno != ENOENT)
-		return -1;
 	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
-	if (mkdir(parent, 0700) == -1 && errno != EEXIST)
-		return -1;
-	return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -1;
+	mkdir(parent, 0700); /* if it does not exist, the next one fails */
+	return mkdir(path, 0700) == 0 || errno == EEXIST;
 }
 
 bool
@@ -57,7 +52,7 @@ cache_dir(int i, bool make, char *dst, char *why)
 		    "HOME and XDG_CACHE_HOME name no directory, or its path is too long");
 		return false;
 	}
-	if (make && make_dir(dst) == -1)
+	if (make && !make_dir(dst))
 		cause = strerror(errno);
 	else if (!os_own_dir(dst))
 		cause = "not a directory of mode 0700 of this user";
@@ -71,14 +66,9 @@ cache_dir(int i, bool make, char *dst, char *why)
 static void
 host_name(char dst[HOST_SIZE])
 {
-	char *p;
-
 	memset(dst, 0, HOST_SIZE);
 	if (gethostname(dst, HOST_SIZE - 1) == -1 || *dst == '\0')
 		memcpy(dst, "localhost", sizeof("localhost"));
-	for (p = dst; *p != '\0'; p++)
-		if (*p == '/')
-			*p = '_';
 }
 
 void

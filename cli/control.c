@@ -228,11 +228,10 @@ control_want(struct control *c, struct pollset *ps)
 	else if (free_client(c) != NULL)
 		c->slot = pollset_add(ps, c->fd, POLLIN);
 	for (k = c->clients; k < c->clients + CLIENTS; k++) {
-		k->slot = -1;
-		if (k->fd == -1 || k->leaving)
-			continue;
-		k->slot = pollset_add(ps, k->fd, k->answer[0] != '\0' ? POLLOUT : POLLIN);
-		pollset_until(ps, k->until);
+		k->slot = pollset_add(
+		    ps, k->leaving ? -1 : k->fd, k->answer[0] != '\0' ? POLLOUT : POLLIN);
+		if (k->slot != -1)
+			pollset_until(ps, k->until);
 	}
 }
 

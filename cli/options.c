@@ -672,8 +672,7 @@ options_parse(struct options *o, int argc, char *argv[])
 		fail_usage("-i and -P exclude -F, -n, -O, -z and -m -");
 	if (o->background && o->mode == MODE_CHECK)
 		fail_usage("-n exits after its report: use it without -f");
-	if (o->background &&
-	    (o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO))
+	if (o->background && options_stdio(o))
 		fail_usage("-f needs a listener: FROM and TO cannot be stdin and stdout");
 }
 
@@ -696,10 +695,13 @@ options_only_target(const struct options *o)
 }
 
 bool
+options_stdio(const struct options *o)
+{
+	return o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO;
+}
+
+bool
 options_one_shot(const struct options *o)
 {
-	if (o->mode == MODE_DIRECT)
-		return o->from.kind == ENDPOINT_STDIO || o->target.to.kind == ENDPOINT_STDIO;
-	return (o->mode == MODE_LINK_NEAR || o->mode == MODE_TUNNEL) &&
-	       o->from.kind == ENDPOINT_STDIO;
+	return stays(o) && options_stdio(o);
 }

@@ -75,11 +75,13 @@ void options_parse(struct options *o, int argc, char *argv[]);
  * options_tunnel(o): there are hops (-L, -R, -D, -W, -n).
  * options_linked(o): all connections share one link (a tunnel or -m).
  * options_only_target(o): the far side of a link with a fixed target.
+ * options_stdio(o): an end is stdin and stdout.
  * options_one_shot(o): relay serves one connection, and exits with its status.
  */
 bool options_tunnel(const struct options *o);
 bool options_linked(const struct options *o);
 bool options_only_target(const struct options *o);
+bool options_stdio(const struct options *o);
 bool options_one_shot(const struct options *o);
 
 #endif
