@@ -505,8 +505,7 @@ parse_hops(struct options *o, int n, char *argv[])
 	};
 	char why[512];
 
-	snprintf(o->jump_options, sizeof(o->jump_options), " -t %ld%s", o->each_s,
-	    log_shows(LOG_NOTICE) ? "" : " -q");
+	snprintf(o->jump_options, sizeof(o->jump_options), " -t %ld%s", o->each_s, level_option());
 	if (config.jumps > 0)
 		check_proxy(o);
 	config.n = config.jumps + n;

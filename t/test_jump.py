@@ -299,6 +299,21 @@ def test_quiet(tunnel, far, web):
     assert r.err() == ''
 
 
+def test_verbose(tunnel, far, web):
+    """Goal: -v also applies to the relays that -J runs, and their messages do
+    not hide the cause of a failure."""
+    r = tunnel('-v', *forward(web), '-J', 'login,gate', 'node')
+    shows_page(r.address)
+    assert r.err().count('opened stdio -> ') == 2, r.err()
+    for words, parts in [
+            (['-J', 'login,gate', 'closed'], 'cannot reach closed: gate: .*Connection refused; no sshd'),
+            (['-J', 'login,nowhere.invalid', 'node'], 'cannot reach nowhere.invalid: login: '),
+            (['-J', 'locked', 'node'], 'cannot reach locked: .*Permission denied')]:
+        r = tunnel('-v', '-L', '127.0.0.1:0:/a', *words)
+        assert r.wait() == 7
+        assert re.match('relay: ' + parts, lines(r)[-1]), r.err()
+
+
 # ---- every mode ----
 
 def test_remote(tunnel, far, web, tmp):

@@ -286,13 +286,28 @@ transport_set_quiet(struct transport *t, bool quiet)
 	t->quiet = quiet;
 }
 
+/* Can ${line} be of the relay that -J runs? */
+static bool
+is_of_relay(const char *line)
+{
+	return strncmp(line, LOG_PREFIX, strlen(LOG_PREFIX)) == 0;
+}
+
 /* Does ${line} report the end of a ProxyCommand that printed last_line? */
 static bool
 repeats_last_line(const struct transport *t, const char *line)
 {
 	return hops_is_proxy_end(line) &&
-	       (strncmp(t->last_line, LOG_PREFIX, strlen(LOG_PREFIX)) == 0 ||
-		   strcmp(t->last_line, "stdio forwarding failed") == 0);
+	       (is_of_relay(t->last_line) || strcmp(t->last_line, "stdio forwarding failed") == 0);
+}
+
+/* With -v, the relay that -J runs logs more after the cause in last_line. */
+static bool
+follows_cause(const struct transport *t, const char *line)
+{
+	return t->hops != NULL && t->hops->config.jumps > 0 && is_of_relay(line) &&
+	       is_of_relay(t->last_line) && hops_is_cause(t->hops, t->last_line) &&
+	       !hops_is_cause(t->hops, line);
 }
 
 /* Log the first ${n} bytes of line: a line, or a piece of a long one. */
@@ -310,6 +325,10 @@ log_line(struct transport *t, size_t n)
 		return;
 	}
 	log_held(t);
+	if (follows_cause(t, line)) {
+		log_quote(t->quiet ? LOG_INFO : LOG_ERROR, line, 0);
+		return;
+	}
 	memcpy(t->last_line, line, n + 1);
 	t->held_until = pollset_clock() + HOLD;
 	if (t->hops == NULL || !hops_is_cause(t->hops, line))
