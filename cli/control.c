@@ -77,23 +77,17 @@ add(char report[CONTROL_REPORT], const char *key, const char *fmt, ...)
 static const char *
 state_name(const struct control_view *v)
 {
-	bool again = v->tunnel != NULL && tunnel_connects(v->tunnel) > 0;
+	enum tunnel_state state = tunnel_state(v->tunnel);
 
 	if (v->tunnel == NULL)
 		return v->listeners->n > 0 ? "up" : "stopping";
-	switch (tunnel_state(v->tunnel)) {
-	case TUNNEL_STARTING:
-	case TUNNEL_FAILED:
-		return again ? "reconnecting" : "starting";
-	case TUNNEL_UP:
+	if (state == TUNNEL_UP)
 		return *v->ready ? "up" : "waiting";
-	case TUNNEL_BACKOFF:
-		return tunnel_awaits_login(v->tunnel) ? "login refused" : "reconnecting";
-	case TUNNEL_STOPPING:
-	case TUNNEL_OVER:
-		break;
-	}
-	return "stopping";
+	if (state == TUNNEL_STOPPING || state == TUNNEL_OVER)
+		return "stopping";
+	if (tunnel_awaits_login(v->tunnel))
+		return "login refused";
+	return tunnel_connects(v->tunnel) > 0 ? "reconnecting" : "starting";
 }
 
 /* A relative path means nothing to a process in another directory. */

@@ -465,28 +465,17 @@ split_jumps(struct options *o)
 	return n;
 }
 
-/* Return true if ${words} set a proxy: ssh would ignore that of -J. */
-static bool
-sets_proxy(const char *words)
+/* If ${words} set a proxy, ssh would ignore that of -J. */
+static void
+check_proxy(const char *words)
 {
 	char text[HOPS_TEXT], *at;
 
 	snprintf(text, sizeof(text), "%s", words);
 	for (at = text; *at != '\0'; at++)
 		*at = (char)tolower((unsigned char)*at);
-	return strstr(text, "proxycommand") != NULL || strstr(text, "proxyjump") != NULL ||
-	       strstr(words, " -J") != NULL;
-}
-
-static void
-check_proxy(const struct options *o)
-{
-	bool sets = sets_proxy(o->rsh);
-	int i;
-
-	for (i = 0; i < o->n_ssh_words; i++)
-		sets = sets || sets_proxy(o->ssh_words[i]);
-	if (sets)
+	if (strstr(text, "proxycommand") != NULL || strstr(text, "proxyjump") != NULL ||
+	    strstr(words, " -J") != NULL)
 		fail_usage("-J sets ProxyCommand itself: remove ProxyCommand, ProxyJump and -J "
 			   "from -o, -e and RELAY_SSH");
 }
@@ -504,10 +493,13 @@ parse_hops(struct options *o, int n, char *argv[])
 		.jump_options = o->jump_options,
 	};
 	char why[512];
+	int i;
 
 	snprintf(o->jump_options, sizeof(o->jump_options), " -t %ld%s", o->each_s, level_option());
 	if (config.jumps > 0)
-		check_proxy(o);
+		check_proxy(o->rsh);
+	for (i = 0; i < o->n_ssh_words && config.jumps > 0; i++)
+		check_proxy(o->ssh_words[i]);
 	config.n = config.jumps + n;
 	if (config.n > HOPS_WORDS)
 		fail_usage("there are too many hops");
@@ -584,14 +576,14 @@ parse_tunnel(struct options *o, int n, char *argv[], const char *name)
 	int i;
 
 	n = take_command(o, n, argv);
-	for (i = 0; i < o->n_forwards; i++)
+	for (i = 0; i < o->n_forwards; i++) {
 		check_dir(o, &o->forwards[i]);
-	if (n == 0)
-		fail_usage("a tunnel needs a hop, as in relay -L 8888:localhost:8888 me@login");
-	for (i = 0; i < o->n_forwards && o->n_forwards > 1; i++)
-		if (o->forwards[i].kind == FORWARD_STDIO)
+		if (o->forwards[i].kind == FORWARD_STDIO && o->n_forwards > 1)
 			fail_usage("-W excludes -L, -R, -D and a second -W: stdin and stdout have "
 				   "one target");
+	}
+	if (n == 0)
+		fail_usage("a tunnel needs a hop, as in relay -L 8888:localhost:8888 me@login");
 	if (o->rsh == NULL)
 		o->rsh = rsh != NULL && *rsh != '\0' ? rsh : "ssh";
 	if (!os_self(name, o->self, sizeof(o->self)))

@@ -32,22 +32,17 @@ static enum progress_phase
 find_phase(const struct progress *p)
 {
 	const struct bootstrap_facts *b = tunnel_bootstrap(p->tunnel);
+	enum tunnel_state state = tunnel_state(p->tunnel);
 
-	switch (tunnel_state(p->tunnel)) {
-	case TUNNEL_STARTING:
-		if (!b->answered)
-			return PROGRESS_LOGIN;
-		return b->state == BOOTSTRAP_UPLOADING ? PROGRESS_COPY : PROGRESS_START;
-	case TUNNEL_UP:
-		return waits_for_targets(p) ? PROGRESS_WAIT : PROGRESS_NONE;
-	case TUNNEL_BACKOFF:
-		return tunnel_awaits_login(p->tunnel) ? PROGRESS_NONE : PROGRESS_DOWN;
-	case TUNNEL_OVER:
-	case TUNNEL_FAILED:
-	case TUNNEL_STOPPING:
-		break;
-	}
-	return PROGRESS_NONE;
+	if (state == TUNNEL_UP && waits_for_targets(p))
+		return PROGRESS_WAIT;
+	if (state == TUNNEL_BACKOFF && !tunnel_awaits_login(p->tunnel))
+		return PROGRESS_DOWN;
+	if (state != TUNNEL_STARTING)
+		return PROGRESS_NONE;
+	if (!b->answered)
+		return PROGRESS_LOGIN;
+	return b->state == BOOTSTRAP_UPLOADING ? PROGRESS_COPY : PROGRESS_START;
 }
 
 /* Write the target of -L, or the number of targets. */
