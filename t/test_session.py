@@ -784,13 +784,38 @@ def tapped(tunnel, far, echo, mark, tmp):
     return r, a, MAGIC + sent[:n + 8 + 36]
 
 
+class Talk(threading.Thread):
+    """Sends bytes to an echo and reads them back, until `over`."""
+
+    def __init__(self, client):
+        super().__init__(daemon=True)
+        self.client, self.over, self.turns, self.error = client, threading.Event(), 0, None
+        self.start()
+
+    def run(self):
+        try:
+            while not self.over.wait(0.01):
+                exchange(self.client, b'%d' % self.turns)
+                self.turns += 1
+        except (OSError, AssertionError) as e:
+            self.error = e
+
+    def finish(self):
+        self.over.set()
+        self.join(30)
+        assert not self.is_alive() and self.error is None, self.error
+
+
+@pytest.mark.alone
 def test_claims_without_end(tunnel, far, echo, mark, tmp):
     """Goal: an old claim that is sent again is refused.  Thousands of claims a
-    second leave the keeper as it was, and the connections work."""
+    second take little processor time each.  Meanwhile the keeper has no more
+    memory and descriptors than before, and a connection continues."""
     r, a, old = tapped(tunnel, far, echo, mark, tmp)
-    keeper, = [pid for pid in far_relays(mark) if os.getsid(pid) == pid]
+    keeper = keeper_of(mark)
     place, = places(mark)
     s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.settimeout(rig.PATIENCE)
     s.connect(place + '/s')
 
     def send(data):
@@ -799,30 +824,31 @@ def test_claims_without_end(tunnel, far, echo, mark, tmp):
         os.close(theirs)
         return ours
 
-    def files():
-        return len(os.listdir('/proc/%d/fd' % keeper))
-
-    def resident():
-        with open('/proc/%d/statm' % keeper) as f:
-            return int(f.read().split()[1]) * 4096
-    at_start, before = files(), resident()
     for i in range(30):
         fd = send(old)
         assert os.read(fd, 1) == b''    # refused: all four are closed
         os.close(fd)
-    began, used = time.monotonic(), cpu(keeper)
-    count = 0
-    while time.monotonic() < began + 3:
+    (files, memory), = figures(keeper)
+    most_files, most_memory = files, memory
+    talk = Talk(a)
+    began, used, count = time.monotonic(), cpu(keeper), 0
+    while time.monotonic() < began + 3 or talk.turns < 50:
+        assert time.monotonic() < began + 30 and talk.error is None, (talk.turns, talk.error)
         for data in (old, old[:-1], MAGIC, b'', os.urandom(1024), os.urandom(5000)):
             os.close(send(data))
             count += 1
-    used = cpu(keeper) - used
-    print('%d claims a second, %.1f us of the processor for each' % (count / 3, used / count * 1e6))
-    exchange(a, b'z')
-    wait_for(lambda: files() == at_start, 5)
-    assert used / count < 0.0005
+        (files_now, memory_now), = figures(keeper)
+        most_files, most_memory = max(most_files, files_now), max(most_memory, memory_now)
+    used, seconds = cpu(keeper) - used, time.monotonic() - began
+    talk.finish()
+    print('%d claims a second, %.1f us of the processor for each; %d echoes; %d more descriptors, '
+          '%d KiB more' % (count / seconds, used / count * 1e6, talk.turns, most_files - files,
+                           most_memory - memory))
+    assert used < count * 0.0005 + talk.turns * 0.001
+    assert most_files <= files + 4    # those of one claim
     # the sanitizers keep freed memory for a while
-    assert rig.SANITIZED or resident() < before + (1 << 20)
+    assert rig.SANITIZED or most_memory < memory + 1024
+    wait_for(lambda: figures(keeper)[0][0] == files, 5)
     s.close()
     assert r.stop() == 0
 
@@ -1153,13 +1179,18 @@ def test_name_that_leads_to_another_host(tunnel, far, echo, mark):
 # ---- other users ----
 
 def test_keeper_and_another_user(tunnel, far, echo, mark, tmp):
-    """Goal: another user sees the name of a session, but cannot connect to its
-    keeper or remove it.  With a copy of the greeting, that user cannot join.  A
-    second join with the same greeting does not work for this user either."""
+    """Goal: another user sees the name of a session, but cannot reach its keeper
+    or remove it: a claim has no uid, so only the directory prevents this.  With a
+    copy of the greeting, that user cannot join.  A second join with the same
+    greeting does not work for this user either."""
     uid = far.user()
     r, a, greeting = tapped(tunnel, far, echo, mark, tmp)
     place, = places(mark)
+    assert as_stranger(lambda: os.path.basename(place) in os.listdir('/tmp')) == 'True'
     for attempt in (lambda: os.listdir(place), lambda: connect_datagram(place + '/s'),
+                    lambda: send_datagram(place + '/s'), lambda: os.stat(place + '/s'),
+                    lambda: os.lstat(place + '/s'), lambda: os.lstat(place + '/none'),
+                    lambda: os.link(place + '/s', place + '.link'),
                     lambda: os.unlink(place + '/s'), lambda: os.rename(place, place + 'x'),
                     lambda: os.rmdir(place), lambda: os.chmod(place, 0o777)):
         assert as_stranger(attempt) == 'PermissionError'
@@ -1180,16 +1211,21 @@ def connect_datagram(path):
         s.connect(path)
 
 
+def send_datagram(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.sendto(b'x', path)
+
+
 @contextlib.contextmanager
 def taken(place, how, uid, tmp):
     """Another user has taken `place`: with a directory, or with a link to a
     directory of uid.  The socket there must get nothing, and must stay."""
-    path = place if how == 'directory' else tmp + '/own'
+    path = tmp + '/own' if how == 'link' else place
     os.mkdir(path, 0o700)
     if how == 'link':
         os.symlink(path, place)
         os.chown(path, uid, uid)
-    else:
+    elif how == 'directory':
         os.chmod(path, 0o777)
     os.chown(place, STRANGER, STRANGER, follow_symlinks=False)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
@@ -1207,10 +1243,10 @@ def taken(place, how, uid, tmp):
             shutil.rmtree(path)
 
 
-HOW = pytest.mark.parametrize('how', ['directory', 'link'])
+HOW = ['directory', 'private directory', 'link']
 
 
-@HOW
+@pytest.mark.parametrize('how', HOW)
 def test_place_of_another_user(tunnel, far, echo, mark, tmp, how):
     """Goal: if another user has taken the place of a keeper, nothing is sent
     there.  The connections are reset with a message, and new ones work."""
@@ -1229,6 +1265,32 @@ def test_place_of_another_user(tunnel, far, echo, mark, tmp, how):
             exchange(b, b'y')
         assert r.stop() == 0
         wait_for(lambda: not rig.marked(mark), 8)
+
+
+@pytest.mark.parametrize('mode', [0o701, 0o777], ids=oct)
+def test_place_with_another_mode(tunnel, far, echo, mark, mode):
+    """Goal: if other users can reach the place of a keeper, no later process uses
+    it.  The connections are reset with a message, and new ones work."""
+    far.user()
+    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, far.here())
+    a = dial(r.address)
+    exchange(a, b'x')
+    place, = places(mark)
+    os.chmod(place, mode)
+    try:
+        lose(mark)
+        with pytest.raises(ConnectionResetError):
+            a.recv(1)
+        r.says('the session on ')
+        with dial(r.address) as b:
+            exchange(b, b'y')
+        other, = places(mark) - {place}
+        assert os.stat(other).st_mode & 0o7777 == 0o700
+        assert r.stop() == 0
+        wait_for(lambda: not rig.marked(mark), 8)
+        assert os.listdir(place) == ['s']
+    finally:
+        shutil.rmtree(place)
 
 
 @pytest.mark.skipif(not shutil.which('strace') or rig.SANITIZED,
@@ -1260,10 +1322,10 @@ def test_place_that_is_taken_meanwhile(tunnel, far, echo, mark, tmp):
         wait_for(lambda: not rig.marked(mark), 8)
 
 
-@pytest.mark.parametrize('how', ['directory', 'link', 'dangling'])
+@pytest.mark.parametrize('how', HOW + ['dangling', 'own'])
 def test_name_of_another_user(tunnel, far, echo, tmp, how):
-    """Goal: if another user has taken the name that a new keeper selects, relay
-    works without a keeper and reports it."""
+    """Goal: if the name that a new keeper selects is taken, relay works without a
+    keeper and reports it.  A directory of its own user is not used either."""
     name = os.urandom(16)
     write(tmp + '/random', name)
     place = '/tmp/relay-' + name[:8].hex()
@@ -1276,6 +1338,9 @@ def test_name_of_another_user(tunnel, far, echo, tmp, how):
         if how == 'dangling':
             os.symlink(place + '.not', place)
             stack.callback(os.unlink, place)
+        elif how == 'own':
+            os.mkdir(place, 0o700)
+            stack.callback(os.rmdir, place)
         else:
             stack.enter_context(taken(place, how, 0, tmp))
         r = tunnel('-L', '127.0.0.1:0:' + echo.address, far.here())
@@ -1285,7 +1350,7 @@ def test_name_of_another_user(tunnel, far, echo, tmp, how):
         assert r.stop() == 0
 
 
-@HOW
+@pytest.mark.parametrize('how', HOW)
 def test_list_without_another_user(sessions, far, tmp, how):
     """Goal: relay -n asks no socket of another user, and removes nothing."""
     uid = int(far.env['FAR_UID'])
