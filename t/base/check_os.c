@@ -107,6 +107,11 @@ START_TEST(a_directory_of_mode_0700_is_own)
 		ck_assert_int_eq(os_own_dir("own"), rows[i].own);
 	}
 	ck_assert_int_eq(chmod("own", 0700), 0);
+	if (is_root) {
+		ck_assert_int_eq(chown("own", OTHER_USER, OTHER_USER), 0);
+		ck_assert(!os_own_dir("own"));
+		ck_assert_int_eq(chown("own", 0, 0), 0);
+	}
 	ck_assert_int_eq(symlink("own", "link"), 0);
 	ck_assert(!os_own_dir("link"));
 	unlink("link");
