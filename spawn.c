@@ -214,6 +214,7 @@ spawn_file(struct children *kids, const char *path, char *const argv[], unsigned
 {
 	int pipes[PIPES][2];
 	struct child *c = new_child(spawn_name(path), pipes);
+	const struct sigaction ignore = { .sa_handler = SIG_IGN };
 	pid_t self = getpid();
 
 	if (c == NULL)
@@ -223,9 +224,9 @@ spawn_file(struct children *kids, const char *path, char *const argv[], unsigned
 	if (c->pid == 0) {
 		os_follow(self);
 		if ((flags & SPAWN_QUIET) != 0) {
-			signal(SIGINT, SIG_IGN);
-			signal(SIGQUIT, SIG_IGN);
-			signal(SIGHUP, SIG_IGN);
+			sigaction(SIGINT, &ignore, NULL);
+			sigaction(SIGQUIT, &ignore, NULL);
+			sigaction(SIGHUP, &ignore, NULL);
 		}
 		if ((flags & SPAWN_ALONE) != 0)
 			setsid();
