@@ -307,7 +307,6 @@ static ssize_t
 write_from(struct chunk *c, int fd, size_t max)
 {
 	struct iovec v[BUF_WIDE];
-	ssize_t n;
 	int i;
 
 	for (i = 0; i < BUF_WIDE && c != NULL && max > 0; i++, c = c->next) {
@@ -317,10 +316,7 @@ write_from(struct chunk *c, int fd, size_t max)
 			v[i].iov_len = max;
 		max -= v[i].iov_len;
 	}
-	do
-		n = i == 1 ? write(fd, v[0].iov_base, v[0].iov_len) : writev(fd, v, i);
-	while (n == -1 && errno == EINTR);
-	return n;
+	return i == 1 ? write(fd, v[0].iov_base, v[0].iov_len) : writev(fd, v, i);
 }
 
 /* Remove ${n} bytes from the front. */

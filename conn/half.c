@@ -125,10 +125,11 @@ half_advice(int err)
 	       "raise the limit";
 }
 
+/* EINTR: a signal ends a write to a terminal that is stopped. */
 static bool
 not_now(int err)
 {
-	return err == EAGAIN || err == EWOULDBLOCK;
+	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
 }
 
 /*

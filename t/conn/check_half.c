@@ -505,6 +505,36 @@ START_TEST(a_blocking_sink_is_written_only_when_ready_and_little)
 }
 END_TEST
 
+static void
+interrupt(int sig)
+{
+	(void)sig;
+}
+
+/* A terminal can be stopped after poll has reported it as writable. */
+START_TEST(a_signal_ends_a_write_that_blocks)
+{
+	const struct sigaction act = { .sa_handler = interrupt };
+	int p[2];
+
+	join(FDS);
+	ck_assert_int_eq(pipe(p), 0);
+	fcntl(p[1], F_SETFL, O_NONBLOCK);
+	while (write(p[1], junk, sizeof(junk)) > 0 || write(p[1], junk, 1) > 0)
+		;
+	fcntl(p[1], F_SETFL, 0);
+	dst.fds.out = p[1];
+	dst.fds.out_blocks = true;
+	ck_assert_uint_eq(put(junk, 5000), 5000);
+	WAIT_FOR(half_read(&h, 1) == 5000);
+	ck_assert_int_eq(sigaction(SIGALRM, &act, NULL), 0);
+	alarm(1);
+	half_write(&h, true);
+	ck_assert_int_eq(h.state, HALF_OPEN);
+	ck_assert_uint_eq(h.buf->used, 5000);
+}
+END_TEST
+
 /* Bulk goes through a pipe, messages through memory. */
 START_TEST(order_is_kept_between_messages_and_bulk)
 {
@@ -574,5 +604,6 @@ TESTS("half")
 	tcase_add_loop_test(tc, a_blocking_sink_is_written_only_when_ready_and_little, FDS, SINK);
 	tcase_add_loop_test(
 	    tc, a_blocking_sink_is_written_only_when_ready_and_little, SOURCE, SOURCE + 1);
+	tcase_add_test(tc, a_signal_ends_a_write_that_blocks);
 	tcase_add_loop_test(tc, order_is_kept_between_messages_and_bulk, 0, KINDS);
 }
