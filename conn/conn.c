@@ -540,10 +540,14 @@ static void
 step_dial(struct conn *c, const struct pollset *ps)
 {
 	int err = client_failed(c, ps);
+	char to[ENDPOINT_NAME];
 
 	if (err != 0) {
 		if (err != EPIPE)
 			dial_reset(c->dial);
+		if (c->a.fds.stdio)
+			log_say(LOG_ERROR, "[%lu] stdio broke before %s was reached: %s", c->id,
+			    to_name(c, to), strerror(err));
 		cut(c, STATUS_BROKEN, MUX_RESET, "", ps->now);
 		return;
 	}

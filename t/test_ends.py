@@ -602,6 +602,20 @@ def test_client_of_a_dead_parent(relay):
         assert rig.End(a.dup()).fate() == 'reset'
 
 
+def test_reader_closes_before_the_target_is_reached(relay):
+    """Goal: if the reader of stdout closes while relay still connects, relay ends,
+    and reports that the target did not get stdin."""
+    (r, mine), (out, w), port = os.pipe(), os.pipe(), rig.free_port()
+    j = relay('-w', '30', '-', '127.0.0.1:%d' % port, stdin=r, stdout=w)
+    os.close(r)
+    os.close(w)
+    os.write(mine, b'request')
+    os.close(out)
+    assert j.wait(3) == 4
+    assert 'before 127.0.0.1:%d was reached: Broken pipe' % port in j.err()
+    os.close(mine)
+
+
 def connected(port):
     with contextlib.suppress(ConnectionRefusedError):
         return socket.create_connection(('127.0.0.1', port))
