@@ -121,6 +121,7 @@ give_up(struct fdpair *e)
 {
 	int saved = errno;
 
+	e->keeps_stderr = true; /* the caller logs the error */
 	fdpair_close(e, false);
 	errno = saved;
 	return -1;

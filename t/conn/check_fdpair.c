@@ -1,5 +1,6 @@
 /* check_fdpair.c - the descriptors of one side */
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 
 #include "conn/fdpair.h"
 #include "t/net.h"
@@ -411,6 +412,28 @@ START_TEST(a_closed_stdin_or_stdout_is_an_error)
 }
 END_TEST
 
+/* There is room for ${_i} descriptors. */
+START_TEST(an_error_leaves_a_stderr_for_its_message)
+{
+	struct rlimit limit = { .rlim_cur = 64, .rlim_max = 64 };
+	int p[2], err[2], i;
+	char c;
+
+	ck_assert(pipe(p) == 0 && pipe(err) == 0);
+	ck_assert(dup2(p[0], 0) == 0 && dup2(p[1], 1) == 1 && dup2(err[1], 2) == 2);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	while (dup(p[0]) != -1)
+		;
+	for (i = 0; i < _i; i++)
+		close(63 - i);
+	ck_assert_int_eq(fdpair_stdio(&e), -1);
+	ck_assert_int_eq(errno, EMFILE);
+	ck_assert_int_eq(write(2, "x", 1), 1);
+	fcntl(err[0], F_SETFL, O_NONBLOCK);
+	ck_assert_int_eq(read(err[0], &c, 1), 1);
+}
+END_TEST
+
 /* The parent is dead: its ends of both pipes are closed. */
 START_TEST(the_death_of_the_parent_is_seen_although_bytes_are_unread)
 {
@@ -452,5 +475,6 @@ TESTS("fdpair")
 	tcase_add_loop_test(tc, the_end_of_stdout_ends_a_stderr_that_is_a_pipe_or_a_socket, 0, 4);
 	tcase_add_test(tc, the_end_of_stdout_leaves_a_stderr_that_is_a_file);
 	tcase_add_loop_test(tc, a_closed_stdin_or_stdout_is_an_error, 0, 2);
+	tcase_add_loop_test(tc, an_error_leaves_a_stderr_for_its_message, 0, 3);
 	tcase_add_test(tc, the_death_of_the_parent_is_seen_although_bytes_are_unread);
 }
