@@ -15,6 +15,7 @@
  *                  errno E.  If E is 0, it moves one byte.  If E is 1000 + N,
  *                  getaddrinfo returns -N.  Only the first relay of that role
  *                  is affected (D/once).
+ *   NTH_SPEED=N    The clocks of each relay run N times as fast.
  *
  * ROLE is `far` for the far side of a link, `try` for relay -V, and `near` for
  * any other.  ROLE/N is the N-th child process of such a relay until its exec.
@@ -48,6 +49,7 @@
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(name)                     \
@@ -66,6 +68,7 @@ static int recording;
 static char role[64], dir[256];
 static char *own_begin, *own_end; /* relay's own code */
 static unsigned forks;
+static int speed = 1;
 
 static struct {
 	char role[64], call[32], what[32];
@@ -166,7 +169,7 @@ __attribute__((constructor)) static void
 begin(int argc, char *argv[])
 {
 	static const int crashes[] = { SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL };
-	const char *at = getenv("NTH_DIR"), *text = getenv("NTH");
+	const char *at = getenv("NTH_DIR"), *text = getenv("NTH"), *fast = getenv("NTH_SPEED");
 	struct sigaction sa = { .sa_handler = on_crash, .sa_flags = (int)SA_RESETHAND };
 	size_t i;
 
@@ -175,6 +178,8 @@ begin(int argc, char *argv[])
 	snprintf(dir, sizeof(dir), "%s", at);
 	snprintf(role, sizeof(role), "%s", role_of(argc, argv));
 	recording = getenv("NTH_RECORD") != NULL;
+	if (fast != NULL)
+		speed = atoi(fast);
 	if (text != NULL && sscanf(text, "%63s %31s %31s %ld %d", aim.role, aim.call, aim.what,
 				&aim.k, &aim.e) != 5)
 		abort();
@@ -520,7 +525,23 @@ int
 poll(struct pollfd *p, nfds_t n, int timeout)
 {
 	REAL(poll);
+	if (timeout > 0)
+		timeout = (timeout + speed - 1) / speed;
 	return fails("poll", "-", SITE) ? -1 : real(p, n, timeout);
+}
+
+int
+clock_gettime(clockid_t id, struct timespec *ts)
+{
+	long long ns;
+	int r;
+
+	REAL(clock_gettime);
+	r = real(id, ts);
+	ns = (long long)ts->tv_nsec * speed;
+	ts->tv_sec = ts->tv_sec * speed + (time_t)(ns / 1000000000);
+	ts->tv_nsec = (long)(ns % 1000000000);
+	return r;
 }
 
 static const char *
