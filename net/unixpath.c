@@ -200,61 +200,38 @@ unixpath_is_unused(const char *path)
 /* FOUND_TAKEN: a file that relay does not replace. */
 enum found { FOUND_NOTHING, FOUND_DEAD, FOUND_TAKEN };
 
-/* Return 0 if a process listens on ${path}, else the errno value of connect. */
-static int
-try_connect(const char *path)
-{
-	int fd = os_socket(AF_UNIX), e;
-
-	if (fd == -1)
-		return errno;
-	e = unixpath_connect(fd, path) == 0 ? 0 : errno;
-	close(fd);
-	/* EAGAIN: a process has the socket open. */
-	return e == EAGAIN || e == EINPROGRESS ? 0 : e;
-}
-
-static enum found
-examine_socket(const char *path, char *why, size_t size)
-{
-	int e = try_connect(path);
-
-	if (e == ENOENT)
-		return FOUND_NOTHING;
-	if (e == ECONNREFUSED)
-		return FOUND_DEAD;
-	if (e == 0 || e == EPROTOTYPE)
-		snprintf(why, size,
-		    "cannot listen on %s: the path is in use, a process listens there; stop that "
-		    "process or choose another path",
-		    path);
-	else
-		snprintf(why, size,
-		    "cannot listen on %s: cannot find out whether the socket there is in use: %s; "
-		    "choose another path",
-		    path, strerror(e));
-	return FOUND_TAKEN;
-}
-
 /* Look at ${path}.  FOUND_TAKEN: the reason is in ${why}. */
 static enum found
 examine(const char *path, char *why, size_t size)
 {
 	struct stat st;
+	int e;
 
 	if (lstat(path, &st) == -1) {
 		if (errno == ENOENT)
 			return FOUND_NOTHING;
-		snprintf(why, size,
-		    "cannot listen on %s: cannot examine the path: %s; choose another path", path,
-		    strerror(errno));
+		snprintf(
+		    why, size, "cannot examine the path: %s; choose another path", strerror(errno));
 		return FOUND_TAKEN;
 	}
-	if (S_ISSOCK(st.st_mode))
-		return examine_socket(path, why, size);
-	snprintf(why, size,
-	    "cannot listen on %s: the file there is not a socket; remove it or choose another path",
-	    path);
+	if (!S_ISSOCK(st.st_mode)) {
+		snprintf(
+		    why, size, "the file there is not a socket; remove it or choose another path");
+		return FOUND_TAKEN;
+	}
+	e = find_socket(path);
+	if (e == ENOENT)
+		return FOUND_NOTHING;
+	if (e == ECONNREFUSED)
+		return FOUND_DEAD;
+	if (e == EAGAIN)
+		snprintf(why, size,
+		    "the path is in use, a process listens there; stop that process or choose "
+		    "another path");
+	else
+		snprintf(why, size,
+		    "cannot find out whether the socket there is in use: %s; choose another path",
+		    strerror(e));
 	return FOUND_TAKEN;
 }
 
@@ -297,8 +274,7 @@ is_lock(int fd)
 static int
 open_lock(const char *path)
 {
-	mode_t old = umask(0177);
-	int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), saved;
+	int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd != -1 && !is_lock(fd)) {
 		os_close(&fd);
@@ -308,19 +284,7 @@ open_lock(const char *path)
 		if (fd == -1 && errno == EEXIST)
 			errno = ESTALE; /* another process has just made it */
 	}
-	saved = errno;
-	umask(old);
-	errno = saved;
 	return fd;
-}
-
-static int
-try_lock(struct place *p)
-{
-	p->lock_fd = open_lock(p->lock);
-	if (p->lock_fd != -1 && os_lock(p->lock_fd, p->lock) == -1)
-		os_close(&p->lock_fd);
-	return p->lock_fd == -1 ? -1 : 0;
 }
 
 /*
@@ -328,19 +292,20 @@ try_lock(struct place *p)
  * lock file just now, so the next attempt has another result.
  */
 static int
-lock_now(struct place *p)
+try_lock(struct place *p)
 {
 	int tries = LOCK_TRIES;
 
-	while (try_lock(p) == -1) {
+	do {
+		p->lock_fd = open_lock(p->lock);
+		if (p->lock_fd != -1 && os_lock(p->lock_fd, p->lock) == 0)
+			return 0;
+		os_close(&p->lock_fd);
 		if (errno != ESTALE && errno != EINTR)
 			return -1;
-		if (--tries == 0) {
-			errno = EAGAIN;
-			return -1;
-		}
-	}
-	return 0;
+	} while (--tries > 0);
+	errno = EAGAIN;
+	return -1;
 }
 
 /*
@@ -355,7 +320,7 @@ lock_place(struct place *p, const char *path, int64_t wait_us)
 	p->path = path;
 	name_beside(p->lock, path, ".relay-lock");
 	name_beside(p->temp, path, ".relay");
-	for (; lock_now(p) == -1; wait_us -= LOCK_PAUSE) {
+	for (; try_lock(p) == -1; wait_us -= LOCK_PAUSE) {
 		if (errno == ENOLCK) {
 			/* Without a lock, each process needs its own name. */
 			unlink(p->lock);
@@ -370,6 +335,13 @@ lock_place(struct place *p, const char *path, int64_t wait_us)
 	return 0;
 }
 
+static void
+remove_file(const char *path, enum log_level level)
+{
+	if (unlink(path) == -1 && errno != ENOENT)
+		log_say(level, "cannot remove %s: %s; remove it by hand", path, strerror(errno));
+}
+
 /*
  * Remove the file first, then release the lock.  A process that then gets the
  * lock of the removed file tries again.
@@ -377,24 +349,12 @@ lock_place(struct place *p, const char *path, int64_t wait_us)
 static void
 unlock_place(struct place *p)
 {
-	if (p->lock_fd != -1 && unlink(p->lock) == -1 && errno != ENOENT)
-		log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->lock,
-		    strerror(errno));
+	if (p->lock_fd != -1)
+		remove_file(p->lock, LOG_NOTICE);
 	os_close(&p->lock_fd);
 }
 
 /* ---- listening ---- */
-
-static int
-bind_private(int fd, const char *path)
-{
-	mode_t old = umask(0177);
-	int r = call_path(bind, fd, path), saved = errno;
-
-	umask(old);
-	errno = saved;
-	return r;
-}
 
 /* Remove the socket that a killed process left. */
 static void
@@ -402,7 +362,7 @@ remove_left(const char *path)
 {
 	struct stat st;
 
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && try_connect(path) == ECONNREFUSED)
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && find_socket(path) == ECONNREFUSED)
 		unlink(path);
 }
 
@@ -415,7 +375,7 @@ listen_beside(const struct place *p, struct unixpath *file)
 
 	remove_left(p->temp);
 	fd = os_socket(AF_UNIX);
-	if (fd == -1 || bind_private(fd, p->temp) == -1) {
+	if (fd == -1 || call_path(bind, fd, p->temp) == -1) {
 		os_close(&fd);
 		return -1;
 	}
@@ -443,9 +403,7 @@ give_name(const struct place *p, enum found found)
 	if (found == FOUND_DEAD)
 		return rename(p->temp, p->path);
 	if (link(p->temp, p->path) == 0) {
-		if (unlink(p->temp) == -1)
-			log_say(LOG_NOTICE, "cannot remove %s: %s; remove it by hand", p->temp,
-			    strerror(errno));
+		remove_file(p->temp, LOG_NOTICE);
 		return 0;
 	}
 	/* Some file systems have no hard links. */
@@ -472,9 +430,9 @@ advice(int e)
 }
 
 static void
-explain(const char *path, enum found found, int e, char *why, size_t size)
+explain(enum found found, int e, char *why, size_t size)
 {
-	snprintf(why, size, "cannot listen on %s: %s%s%s", path,
+	snprintf(why, size, "%s%s%s",
 	    found == FOUND_DEAD ? "the dead socket there cannot be replaced: " : "", strerror(e),
 	    advice(e));
 }
@@ -487,21 +445,19 @@ explain_lock(const struct place *p, enum found found, int64_t wait_us, char *why
 
 	if (e == EAGAIN && wait_us == 0)
 		snprintf(why, size,
-		    "cannot listen on %s: another process holds the lock %s; try again later or "
-		    "choose another path",
-		    p->path, p->lock);
+		    "another process holds the lock %s; try again later or choose another path",
+		    p->lock);
 	else if (e == EAGAIN)
 		snprintf(why, size,
-		    "cannot listen on %s: another process has held the lock %s for %d s; end that "
-		    "process or choose another path",
-		    p->path, p->lock, (int)(wait_us / 1000000));
+		    "another process has held the lock %s for %d s; end that process or choose "
+		    "another path",
+		    p->lock, (int)(wait_us / 1000000));
 	else if (e != EMFILE && lstat(p->lock, &st) == 0)
 		snprintf(why, size,
-		    "cannot listen on %s: the lock %s cannot be used: %s; remove it or choose "
-		    "another path",
-		    p->path, p->lock, strerror(e));
+		    "the lock %s cannot be used: %s; remove it or choose another path", p->lock,
+		    strerror(e));
 	else
-		explain(p->path, found, e, why, size);
+		explain(found, e, why, size);
 }
 
 /* Listen at the path of ${p}, which is locked; -1: the reason is in ${why}. */
@@ -514,16 +470,12 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 	if (found == FOUND_TAKEN)
 		return -1;
 	fd = listen_beside(p, file);
-	if (fd == -1 && errno == EADDRINUSE) {
-		snprintf(why, size,
-		    "cannot listen on %s: %s is in use; remove it or choose another path", p->path,
-		    p->temp);
+	if (fd == -1 && errno == EADDRINUSE)
+		snprintf(why, size, "%s is in use; remove it or choose another path", p->temp);
+	else if (fd == -1)
+		explain(found, errno, why, size);
+	if (fd == -1)
 		return -1;
-	}
-	if (fd == -1) {
-		explain(p->path, found, errno, why, size);
-		return -1;
-	}
 	if (give_name(p, found) == 0) {
 		if (found == FOUND_DEAD)
 			log_say(LOG_NOTICE,
@@ -535,7 +487,7 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 	close(fd);
 	/* EEXIST: report the file that another program has just made. */
 	if (e != EEXIST || examine(p->path, why, size) != FOUND_TAKEN)
-		explain(p->path, found, e, why, size);
+		explain(found, e, why, size);
 	return -1;
 }
 
@@ -557,22 +509,29 @@ warn_of_others(const char *path)
 		    dir, path);
 }
 
+/* The umask makes the files private from the start. */
 int
 unixpath_listen(struct unixpath *file, const char *path, int64_t wait_us, char *why, size_t size)
 {
-	enum found found = examine(path, why, size);
+	enum found found;
 	struct place p;
-	int fd;
+	mode_t old;
+	int fd = -1;
 
+	snprintf(why, size, "cannot listen on %s: ", path);
+	size -= strlen(why);
+	why += strlen(why);
 	/* A file that must stay is reported without the lock. */
+	found = examine(path, why, size);
 	if (found == FOUND_TAKEN)
 		return -1;
-	if (lock_place(&p, path, wait_us) == -1) {
+	old = umask(0177);
+	if (lock_place(&p, path, wait_us) == -1)
 		explain_lock(&p, found, wait_us, why, size);
-		return -1;
-	}
-	fd = take_place(&p, file, why, size);
+	else
+		fd = take_place(&p, file, why, size);
 	unlock_place(&p);
+	umask(old);
 	if (fd == -1)
 		return -1;
 	file->path = path;
@@ -595,7 +554,7 @@ void
 unixpath_remove(const struct unixpath *file, int64_t wait_us)
 {
 	struct place p;
-	bool locked;
+	mode_t old;
 
 	if (!is_own_file(file))
 		return;
@@ -603,10 +562,10 @@ unixpath_remove(const struct unixpath *file, int64_t wait_us)
 	 * While the socket listens, no other relay replaces its file.  But if
 	 * the file is removed by hand now, another relay can make a new one.
 	 */
-	locked = lock_place(&p, file->path, wait_us) == 0;
-	if (is_own_file(file) && unlink(file->path) == -1 && errno != ENOENT)
-		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", file->path,
-		    strerror(errno));
-	if (locked)
-		unlock_place(&p);
+	old = umask(0177);
+	lock_place(&p, file->path, wait_us);
+	if (is_own_file(file))
+		remove_file(file->path, LOG_ERROR);
+	unlock_place(&p);
+	umask(old);
 }
