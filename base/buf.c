@@ -2,17 +2,14 @@
  * base/buf.c - a queue of bytes: chunks of memory, or a pipe in the kernel.
  *
  * An empty buffer holds no memory, so an idle connection costs only its
- * structs.  Free chunks are kept for the next reader.  The chunk that was freed
- * last is used first, because it is probably in the CPU's cache.
+ * structs.  Up to KEEP free chunks and KEEP_PIPES empty pipes are kept for
+ * reuse.  The chunk that was freed last is used first, because it is probably
+ * in the CPU's cache.
  *
  * Where the system can move bytes between descriptors without a copy
- * (os_splice), a large transfer uses a pipe instead.  A pipe, too, belongs to a
- * buffer only while it holds bytes.  At most KEEP chunks and KEEP_PIPES pipes
- * are kept for reuse.
- *
- * A buffer never holds bytes in chunks and in a pipe at the same time, because
- * their order would be lost.  An empty buffer can use either.  If the bytes in
- * a pipe cannot be spliced to a descriptor, all of them move into chunks.
+ * (os_splice), a large transfer uses a pipe instead of chunks.  A buffer never
+ * holds bytes in both, because their order would be lost.  If the bytes in a
+ * pipe cannot be spliced to a descriptor, all of them move into chunks.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -71,71 +68,33 @@ give_chunk(struct chunk *c)
 		os_free_pages(c, sizeof(*c));
 }
 
-static void
-append(struct buf *b, struct chunk *c)
+/* Append an empty chunk.  Return it, or NULL if the memory runs out. */
+static struct chunk *
+add_chunk(struct buf *b)
 {
+	struct chunk *c = take_chunk();
+
+	if (c == NULL)
+		return NULL;
 	if (b->tail == NULL)
 		b->head = c;
 	else
 		b->tail->next = c;
 	b->tail = c;
+	return c;
 }
 
-/* Free the first chunk if it is empty. */
+/* Free the chunks after ${last}, or all if it is NULL. */
 static void
-drop_head(struct buf *b)
+free_after(struct buf *b, struct chunk *last)
 {
-	struct chunk *c = b->head;
+	struct chunk **next = last == NULL ? &b->head : &last->next, *c;
 
-	if (c == NULL || c->start < c->end)
-		return;
-	b->head = c->next;
-	if (b->head == NULL)
-		b->tail = NULL;
-	give_chunk(c);
-}
-
-/*
- * Return a list of up to ${most} chunks, or NULL if the memory runs out.
- */
-static struct chunk *
-take_chunks(int most)
-{
-	struct chunk *first = take_chunk(), *last = first;
-
-	while (last != NULL && --most > 0)
-		last = last->next = take_chunk();
-	return first;
-}
-
-/*
- * ${n} bytes were read, first into the room of the last chunk, then into the
- * list of chunks ${c}.  Append those that hold some of them to ${b}, and free
- * the others.
- */
-static void
-append_filled(struct buf *b, struct chunk *c, size_t n)
-{
-	size_t own = b->tail == NULL ? 0 : BUF_CHUNK - b->tail->end;
-	struct chunk *next;
-
-	b->used += n;
-	if (own > n)
-		own = n;
-	if (own > 0)
-		b->tail->end += own;
-	n -= own;
-	for (; c != NULL; c = next) {
-		next = c->next;
-		c->next = NULL;
-		if (n == 0) {
-			give_chunk(c);
-			continue;
-		}
-		c->end = n < BUF_CHUNK ? n : BUF_CHUNK;
-		n -= c->end;
-		append(b, c);
+	while ((c = *next) != NULL) {
+		*next = c->next;
+		give_chunk(c);
 	}
+	b->tail = last;
 }
 
 /*
@@ -157,29 +116,35 @@ packet_max(void)
 ssize_t
 buf_fill(struct buf *b, int fd, int chunks)
 {
-	size_t room = b->tail == NULL ? 0 : BUF_CHUNK - b->tail->end;
-	struct chunk *more = NULL, *c;
+	struct chunk *last = b->tail, *c;
+	size_t room = last == NULL ? 0 : BUF_CHUNK - last->end, some, left;
 	struct iovec v[BUF_WIDE];
 	int i = 0, saved;
 	ssize_t n;
 
-	if (room > 0)
-		v[i++] =
-		    (struct iovec){ .iov_base = b->tail->data + b->tail->end, .iov_len = room };
-	if (room == 0 || room < packet_max()) {
-		more = take_chunks(room > 0 ? 1 : chunks < BUF_WIDE ? chunks : BUF_WIDE);
-		if (more == NULL) {
-			errno = ENOMEM;
-			return -1;
-		}
+	if (room > 0) {
+		v[i++] = (struct iovec){ .iov_base = last->data + last->end, .iov_len = room };
+		chunks = room < packet_max() ? 1 : 0;
 	}
-	for (c = more; c != NULL; c = c->next)
+	while (i < BUF_WIDE && chunks-- > 0 && (c = add_chunk(b)) != NULL)
 		v[i++] = (struct iovec){ .iov_base = c->data, .iov_len = BUF_CHUNK - room };
+	if (b->tail == last && room < packet_max()) {
+		errno = ENOMEM;
+		return -1;
+	}
 	do
 		n = i == 1 ? read(fd, v[0].iov_base, v[0].iov_len) : readv(fd, v, i);
 	while (n == -1 && errno == EINTR);
 	saved = errno;
-	append_filled(b, more, n > 0 ? (size_t)n : 0);
+	left = n > 0 ? (size_t)n : 0;
+	b->used += left;
+	for (c = last != NULL ? last : b->head; left > 0; c = c->next) {
+		some = BUF_CHUNK - c->end < left ? BUF_CHUNK - c->end : left;
+		c->end += some;
+		left -= some;
+		last = c;
+	}
+	free_after(b, last);
 	errno = saved;
 	return n;
 }
@@ -332,7 +297,12 @@ drop(struct buf *b, size_t n)
 		some = c->end - c->start < n ? c->end - c->start : n;
 		c->start += some;
 		n -= some;
-		drop_head(b);
+		if (c->start == c->end) {
+			b->head = c->next;
+			if (b->head == NULL)
+				b->tail = NULL;
+			give_chunk(c);
+		}
 	}
 }
 
@@ -359,13 +329,11 @@ buf_put(struct buf *b, const void *p, size_t n)
 	size_t room;
 
 	while (n > 0) {
-		if (b->tail == NULL || b->tail->end == BUF_CHUNK) {
-			c = take_chunk();
-			if (c == NULL)
-				return false;
-			append(b, c);
-		}
 		c = b->tail;
+		if (c == NULL || c->end == BUF_CHUNK)
+			c = add_chunk(b);
+		if (c == NULL)
+			return false;
 		room = BUF_CHUNK - c->end;
 		if (room > n)
 			room = n;
@@ -400,10 +368,7 @@ buf_take(struct buf *b, void *p, size_t n)
 void
 buf_clear(struct buf *b)
 {
-	while (b->head != NULL) {
-		b->head->start = b->head->end;
-		drop_head(b);
-	}
+	free_after(b, NULL);
 	if (b->pipe != NULL)
 		close_pipe(b->pipe);
 	b->pipe = NULL;
