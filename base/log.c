@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "base/poll.h"
 #include "base/log.h"
 
 #ifndef PIPE_BUF /* POSIX: undefined if it differs from file to file */
@@ -41,8 +42,8 @@
 #define STAMP_SIZE 80  /* six numbers of any size */
 #define PATH_SIZE 4608 /* UNIXPATH_MAX and more */
 #define LIVE_SIZE 2048
-#define FAILURES 8     /* that are counted at the same time */
-#define COUNTED_FOR 60 /* seconds: then a failure is written again */
+#define FAILURES 8           /* that are counted at the same time */
+#define COUNTED_FOR 60000000 /* us: then a failure is written again */
 
 #define ERASE "\r\033[K"
 #define RED "\033[31m"
@@ -62,13 +63,13 @@ static long file_most;        /* bytes; 0: no limit */
 
 static struct {
 	char text[LAST_SIZE];
-	time_t at; /* by CLOCK_MONOTONIC */
+	int64_t at; /* us */
 } last;
 
 static struct failure {
 	char text[LAST_SIZE];
 	enum log_level level;
-	time_t at;      /* when it was written, by CLOCK_MONOTONIC */
+	int64_t at;     /* us: when it was written */
 	unsigned times; /* since then */
 } failures[FAILURES];
 
@@ -90,31 +91,22 @@ log_shows(enum log_level level)
  * O_NONBLOCK: a FIFO without a reader is an error, and a full one does not
  * block.  A file of another user is refused: its owner could read the messages.
  */
-static int
-open_file(const char *path)
+int
+log_to_file(const char *path, long most)
 {
 	int fd = open(path,
 	    O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
 	struct stat st;
 
-	if (fd == -1)
+	if (fd == -1 || fstat(fd, &st) == -1) {
+		os_close(&fd);
 		return -1;
-	if (fstat(fd, &st) == 0) {
-		if (S_ISCHR(st.st_mode) || st.st_uid == geteuid())
-			return fd;
-		errno = EEXIST;
 	}
-	os_close(&fd);
-	return -1;
-}
-
-int
-log_to_file(const char *path, long most)
-{
-	int fd = open_file(path);
-
-	if (fd == -1)
+	if (!S_ISCHR(st.st_mode) && st.st_uid != geteuid()) {
+		close(fd);
+		errno = EEXIST;
 		return -1;
+	}
 	if (log_fd != STDERR_FILENO)
 		close(log_fd);
 	log_fd = fd;
@@ -154,14 +146,13 @@ write_stamp(char line[STAMP_SIZE])
 {
 	time_t now = time(NULL);
 	struct tm *utc = file_path == NULL ? NULL : gmtime(&now);
-	int n = 0;
 
+	if (utc == NULL)
+		return 0;
 	/* strftime would link the code for time zones into a static relay. */
-	if (utc != NULL)
-		n = snprintf(line, STAMP_SIZE, "%04d-%02d-%02dT%02d:%02d:%02dZ ",
-		    utc->tm_year + 1900, utc->tm_mon + 1, utc->tm_mday, utc->tm_hour, utc->tm_min,
-		    utc->tm_sec);
-	return n > 0 && n < STAMP_SIZE ? (size_t)n : 0;
+	return (size_t)snprintf(line, STAMP_SIZE, "%04d-%02d-%02dT%02d:%02d:%02dZ ",
+	    utc->tm_year + 1900, utc->tm_mon + 1, utc->tm_mday, utc->tm_hour, utc->tm_min,
+	    utc->tm_sec);
 }
 
 /* ---- lines ---- */
@@ -238,25 +229,10 @@ log_plain(char *text, size_t n, char but)
 	}
 }
 
-static time_t
-clock_seconds(void)
-{
-	struct timespec ts;
-
-	return clock_gettime(CLOCK_MONOTONIC, &ts) == 0 ? ts.tv_sec : 0;
-}
-
-static void
-remember(const char *text)
-{
-	snprintf(last.text, sizeof(last.text), "%s", text);
-	last.at = clock_seconds();
-}
-
 const char *
 log_last(long *seconds)
 {
-	*seconds = (long)(clock_seconds() - last.at);
+	*seconds = (long)((pollset_clock() - last.at) / 1000000);
 	return last.text;
 }
 
@@ -371,73 +347,67 @@ find_remedy(const char *line, size_t n)
 
 /*
  * Copy the line of ${n} bytes for a terminal: the first ${lit} bytes in
- * ${colour}, and the remedy on a line of its own.  Return the new length.
+ * ${colour}, and the remedy on a line of its own.
  */
-static size_t
+static void
 decorate(char *dst, size_t size, const char *line, size_t n, size_t lit, const char *colour)
 {
-	bool coloured = lit > 0 && log_in_colour();
+	bool coloured = log_in_colour();
 	size_t remedy = strcmp(colour, RED) == 0 ? find_remedy(line, n) : n;
 	size_t cut = remedy < n ? remedy - 2 : n; /* before "; " */
-	int len;
 
 	if (lit > cut)
 		lit = cut;
-	len = snprintf(dst, size, "%s%.*s%s%.*s%s%.*s\n", coloured ? colour : "", (int)lit, line,
+	snprintf(dst, size, "%s%.*s%s%.*s%s%s\n", coloured ? colour : "", (int)lit, line,
 	    coloured ? NORMAL : "", (int)(cut - lit), line + lit, remedy < n ? INDENT : "",
-	    (int)(n - remedy), line + remedy);
-	return len < 0 ? 0 : (size_t)len;
+	    line + remedy);
 }
 
 /* ---- messages ---- */
 
 /*
- * Write the line of ${n} bytes, ${stamp} of which are its time.  On a terminal,
- * its first ${lit} bytes have the colour ${colour}.
+ * Write ${prefix} and ${text}.  On a terminal, the first ${lit} bytes have the
+ * colour ${colour}.
  */
 static void
 write_message(
-    enum log_level level, char *line, size_t stamp, size_t n, size_t lit, const char *colour)
+    enum log_level level, const char *prefix, const char *text, size_t lit, const char *colour)
 {
-	char decorated[LINE_SIZE + 64];
+	char line[LINE_SIZE], decorated[LINE_SIZE + 64];
+	size_t stamp = write_stamp(line), n;
+	const char *out = line;
 
+	/* One byte stays for the newline. */
+	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s%s", prefix, text);
+	n = strlen(line);
 	log_plain(line, n, ' ');
-	line[n] = '\0';
-	if (level == LOG_ERROR || level == LOG_NOTICE)
-		remember(line + stamp);
+	if (level == LOG_ERROR || level == LOG_NOTICE) {
+		snprintf(last.text, sizeof(last.text), "%s", line + stamp);
+		last.at = pollset_clock();
+	}
 	if (lit > 0 && log_on_terminal()) {
-		n = decorate(decorated, sizeof(decorated), line, n, lit, colour);
-		line = decorated;
+		decorate(decorated, sizeof(decorated), line, n, lit, colour);
+		out = decorated;
 	} else {
-		line[n++] = '\n';
+		strcpy(line + n, "\n");
 	}
 	begin_line();
+	n = strlen(out);
 	if (make_room(n))
-		write_line(line, n);
+		write_line(out, n);
 	draw();
 }
 
 static void
-say(enum log_level level, const char *fmt, va_list ap)
+say(enum log_level level, const char *text)
 {
-	static const char begin[] = LOG_PREFIX;
-	char line[LINE_SIZE];
-	size_t stamp, head, n;
-	int len;
-
-	stamp = write_stamp(line);
-	head = stamp + sizeof(begin) - 1;
-	memcpy(line + stamp, begin, sizeof(begin) - 1);
-	len = vsnprintf(line + head, sizeof(line) - head - 1, fmt, ap);
-	n = len < 0 ? head : head + (size_t)len;
-	if (n > sizeof(line) - 2)
-		n = sizeof(line) - 2;
-	write_message(level, line, stamp, n, level == LOG_ERROR ? n : 0, RED);
+	write_message(level, LOG_PREFIX, text, level == LOG_ERROR ? LINE_SIZE : 0, RED);
 }
 
 void
 log_say(enum log_level level, const char *fmt, ...)
 {
+	char text[LINE_SIZE];
 	int saved = errno;
 	va_list ap;
 
@@ -445,48 +415,36 @@ log_say(enum log_level level, const char *fmt, ...)
 		return;
 	log_counts();
 	va_start(ap, fmt);
-	say(level, fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	say(level, text);
 	errno = saved;
 }
 
 void
 log_quote(enum log_level level, const char *text, size_t lit)
 {
-	char line[LINE_SIZE];
 	int saved = errno;
-	size_t stamp;
 
-	if (level > shown)
-		return;
-	stamp = write_stamp(line);
-	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s", text);
-	write_message(level, line, stamp, strlen(line), lit, BOLD);
+	if (level <= shown)
+		write_message(level, "", text, lit, BOLD);
 	errno = saved;
 }
 
 /* ---- failures of connections ---- */
 
-static void
-write_failure(enum log_level level, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	say(level, fmt, ap);
-	va_end(ap);
-}
-
 /* If the failure was repeated since it was written, write how often. */
 static void
 write_count(struct failure *f)
 {
-	unsigned times = f->times;
+	char text[LAST_SIZE + 40];
 
+	if (f->times == 0)
+		return;
+	snprintf(text, sizeof(text), "%s (repeated %u time%s)", f->text, f->times,
+	    f->times == 1 ? "" : "s");
 	f->times = 0;
-	if (times > 0)
-		write_failure(
-		    f->level, "%s (repeated %u time%s)", f->text, times, times == 1 ? "" : "s");
+	say(f->level, text);
 }
 
 void
@@ -521,18 +479,17 @@ static void
 count_failure(enum log_level level, const char *text)
 {
 	struct failure *f = find_failure(text);
-	bool known = f->text[0] != '\0';
-	time_t now = clock_seconds();
+	int64_t now = pollset_clock();
 
-	if (known && now - f->at < COUNTED_FOR) {
+	if (f->text[0] != '\0' && now - f->at < COUNTED_FOR) {
 		f->times++;
 		return;
 	}
-	if (known && f->times > 0) {
+	if (f->times > 0) {
 		f->times++;
 		write_count(f);
 	} else {
-		write_failure(level, "%s", text);
+		say(level, text);
 	}
 	f->level = level;
 	snprintf(f->text, sizeof(f->text), "%s", text);
@@ -542,21 +499,19 @@ count_failure(enum log_level level, const char *text)
 void
 log_failure(enum log_level level, const char *fmt, ...)
 {
-	char text[LAST_SIZE];
-	int saved = errno, len;
+	char text[LINE_SIZE];
+	int saved = errno;
 	va_list ap;
 
 	if (level > shown)
 		return;
 	va_start(ap, fmt);
-	len = vsnprintf(text, sizeof(text), fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	va_start(ap, fmt);
-	if (shown > LOG_NOTICE || len <= 0 || (size_t)len >= sizeof(text))
-		say(level, fmt, ap);
+	if (shown > LOG_NOTICE || strlen(text) >= LAST_SIZE)
+		say(level, text);
 	else
 		count_failure(level, text);
-	va_end(ap);
 	errno = saved;
 }
 
