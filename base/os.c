@@ -198,25 +198,33 @@ control_length(struct cmsghdr *head, size_t n)
 	return (socklen_t)((char *)CMSG_DATA(head) - (char *)head) + (socklen_t)n;
 }
 
+/* A message with room for ${count} descriptors. */
+static struct msghdr
+message_of(struct iovec *iov, union control *control, int count)
+{
+	struct msghdr msg;
+
+	memset(control, 0, sizeof(*control));
+	memset(&msg, 0, sizeof(msg));
+	msg.msg_iov = iov;
+	msg.msg_iovlen = 1;
+	msg.msg_control = control->bytes;
+	msg.msg_controllen = control_length(&control->head, sizeof(int) * (size_t)count);
+	return msg;
+}
+
 ssize_t
 os_send_fds(int fd, const void *p, size_t n, const int *fds, int count)
 {
-	size_t size = sizeof(int) * (size_t)count;
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)p, .iov_len = n };
 	union control control;
-	struct msghdr msg;
+	struct msghdr msg = message_of(&iov, &control, count);
 	ssize_t sent;
 
-	memset(&control, 0, sizeof(control));
-	memset(&msg, 0, sizeof(msg));
-	msg.msg_iov = &iov;
-	msg.msg_iovlen = 1;
-	msg.msg_control = control.bytes;
-	msg.msg_controllen = control_length(&control.head, size);
 	control.head.cmsg_level = SOL_SOCKET;
 	control.head.cmsg_type = SCM_RIGHTS;
-	control.head.cmsg_len = control_length(&control.head, size);
-	memcpy(CMSG_DATA(&control.head), fds, size);
+	control.head.cmsg_len = (socklen_t)msg.msg_controllen;
+	memcpy(CMSG_DATA(&control.head), fds, sizeof(int) * (size_t)count);
 	do
 		sent = sendmsg(fd, &msg, 0);
 	while (sent == -1 && errno == EINTR);
@@ -243,20 +251,10 @@ ssize_t
 os_recv_fds(int fd, void *p, size_t size, int *fds, int *count)
 {
 	struct iovec iov = { .iov_base = p, .iov_len = size };
-	int most = *count;
 	union control control;
-	struct msghdr msg;
-	ssize_t got;
+	struct msghdr msg = message_of(&iov, &control, *count);
+	ssize_t got = recvmsg(fd, &msg, 0);
 
-	*count = 0;
-	memset(&msg, 0, sizeof(msg));
-	msg.msg_iov = &iov;
-	msg.msg_iovlen = 1;
-	msg.msg_control = control.bytes;
-	msg.msg_controllen = control_length(&control.head, sizeof(int) * (size_t)most);
-	got = recvmsg(fd, &msg, 0);
-	if (got == -1)
-		return -1;
-	*count = take_fds(&msg, fds, most);
+	*count = got == -1 ? 0 : take_fds(&msg, fds, *count);
 	return (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 ? got : -1;
 }

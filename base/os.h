@@ -5,9 +5,6 @@
  * base/os_linux.c, base/os_darwin.c, base/os_bsd.c and base/os_posix.c.  Each
  * of these four defines all functions of the second part.  os_posix.c has the
  * portable forms; the others use them where the system has nothing better.
- *
- * Unless its contract says otherwise, a function that can fail returns -1 with
- * errno set.
  */
 #ifndef BASE_OS_H
 #define BASE_OS_H
@@ -21,10 +18,7 @@
 /* The size of pipes to and from commands, where os_pipe_size works. */
 #define OS_PIPE (256 * 1024)
 
-/*
- * The backlog of listening sockets, which the system lowers to its own limit.
- * SOMAXCONN is only 128 in musl.
- */
+/* Of listening sockets; the system may lower it.  SOMAXCONN of musl is 128. */
 #define OS_BACKLOG 4096
 
 /* What os_unsent returns if the system cannot count the bytes. */
@@ -34,17 +28,10 @@
 
 /* ---- os.c: the same on every system ---- */
 
-/*
- * os_setup(fd):
- * Make ${fd} non-blocking and close-on-exec, and keep its other flags.
- */
+/* os_setup(fd): Make ${fd} non-blocking and close-on-exec. */
 int os_setup(int fd);
 
-/*
- * os_close(fd):
- * Close the descriptor ${*fd}, set it to -1 and keep errno.  If it is -1, do
- * nothing.
- */
+/* os_close(fd): Close ${*fd} unless it is -1, set it to -1, and keep errno. */
 void os_close(int *fd);
 
 /*
@@ -61,15 +48,13 @@ int os_lock(int fd, const char *path);
  * If descriptor 0, 1 or 2 is closed, open /dev/null there, so that no later
  * descriptor gets that number.  Keep one more descriptor of /dev/null for
  * os_null.  Return false if /dev/null cannot be opened.
- */
-bool os_fill_stdio(void);
-
-/*
+ *
  * os_null(fd):
  * Put /dev/null in the place of ${fd}, which is 0, 1 or 2.  A command that is
  * executed inherits it.  Return ${fd}.  After os_fill_stdio has returned true
  * this cannot fail, even if the process has no free descriptor.
  */
+bool os_fill_stdio(void);
 int os_null(int fd);
 
 /*
@@ -79,10 +64,7 @@ int os_null(int fd);
  */
 int os_error(int fd);
 
-/*
- * os_reset(fd):
- * Close the TCP socket ${fd} so that its peer receives a reset.
- */
+/* os_reset(fd): Close the TCP socket ${fd}; its peer receives a reset. */
 void os_reset(int fd);
 
 /*
@@ -90,13 +72,11 @@ void os_reset(int fd);
  * Raise the limit of open descriptors to its hard limit, or to os_most_files if
  * that is lower.  Return how many descriptors the process can open now, even if
  * the limit could not be raised.  -1: no limit.
- */
-long os_raise_files(void);
-
-/*
+ *
  * os_restore_files():
  * In a child that executes a command: undo os_raise_files, if it was called.
  */
+long os_raise_files(void);
 void os_restore_files(void);
 
 /*
@@ -127,18 +107,13 @@ bool os_own_dir(const char *path);
 ssize_t os_send_fds(int fd, const void *p, size_t n, const int *fds, int count);
 ssize_t os_recv_fds(int fd, void *p, size_t size, int *fds, int *count);
 
-/*
- * os_random(p, n):
- * Fill ${p} with ${n} bytes from /dev/urandom.  Return false if it cannot be
- * read.
- */
+/* os_random(p, n): Fill ${p} with ${n} random bytes; false if that fails. */
 bool os_random(void *p, size_t n);
 
 /*
  * os_close_each(fd):
  * Close each descriptor from ${fd} up to the limit of open descriptors, or
- * up to 65,535 if the limit is higher.  Where the system can, os_close_from
- * closes them in one call.
+ * up to 65,535 if the limit is higher.
  */
 void os_close_each(int fd);
 
@@ -162,8 +137,12 @@ int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
  * has that socket any more.
  * Linux: the first call opens a descriptor that stays open.  macOS, FreeBSD:
  * takes longer if the host has many TCP sockets.
+ *
+ * os_unix_uid(fd, uid):
+ * The same for the Unix socket ${fd}; portable: 0.
  */
 int os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid);
+int os_unix_uid(int fd, uid_t *uid);
 
 /*
  * os_port_is_unused(port):
@@ -181,17 +160,9 @@ bool os_port_is_unused(uint16_t port);
 long os_most_files(void);
 
 /*
- * os_unix_uid(fd, uid):
- * Find the user of the process at the other end of the Unix socket ${fd}.
- * Return 1 with the user in ${*uid}, 0 if this system has no way (portable), or
- * -1 if the look-up failed.
- */
-int os_unix_uid(int fd, uid_t *uid);
-
-/*
  * os_remote_file(path):
- * Return true if ${path} is on a network file system.  Return false if it is
- * not, if it cannot be examined, or if this system has no way (portable).
+ * Is ${path} on a network file system?  Portable, or if it cannot be examined:
+ * false.
  */
 bool os_remote_file(const char *path);
 
@@ -199,19 +170,17 @@ bool os_remote_file(const char *path);
  * os_follow(parent):
  * In a child: ask the system to send SIGTERM to this process when its parent,
  * ${parent}, ends.  If the parent has ended already, raise SIGTERM now.
- * Portable: do nothing.
- */
-void os_follow(pid_t parent);
-
-/*
+ *
  * os_adopt():
- * Become the parent of each descendant whose parent ends.  Portable: do
- * nothing.
+ * Become the parent of each descendant whose parent ends.
  *
  * os_children(pids, most):
  * Write the processes whose parent is this process into ${pids}, ${most} at
- * most.  Return their number.  Portable, or if they cannot be listed: 0.
+ * most.  Return their number, 0 if they cannot be listed.
+ *
+ * Portable: these three do nothing.
  */
+void os_follow(pid_t parent);
 void os_adopt(void);
 int os_children(pid_t *pids, int most);
 
@@ -239,10 +208,7 @@ int os_pipe_size(int fd, int size);
  */
 uint64_t os_unsent(int fd);
 
-/*
- * os_columns(fd):
- * Return the width of the terminal ${fd}, or 0 if it is not known (portable).
- */
+/* os_columns(fd): The width of the terminal ${fd}; 0: not known (portable). */
 int os_columns(int fd);
 
 /*
@@ -256,17 +222,14 @@ void os_free_pages(void *p, size_t size);
 
 /*
  * os_self(name, dst, size):
- * Write the path of the running program to ${dst}, which has ${size} bytes.
- * ${name} is its argv[0].  Return false if the path is not known or has no
- * room.  Portable: find ${name} with os_find_program.
- */
-bool os_self(const char *name, char *dst, size_t size);
-
-/*
+ * Write the path of the running program, whose argv[0] is ${name}, to ${dst}.
+ * Return false if it is not known or has no room.  Portable: os_find_program.
+ *
  * os_image(self):
  * Return a path from which the running program can be read, even if ${self},
  * the path from os_self, is another file by now.  Portable: return ${self}.
  */
+bool os_self(const char *name, char *dst, size_t size);
 const char *os_image(const char *self);
 
 /*
@@ -295,10 +258,7 @@ struct os_needs {
 };
 void os_confine(const struct os_needs *needs, char *dst, size_t size);
 
-/*
- * os_close_from(fd):
- * Close every descriptor from ${fd} up.  Portable: os_close_each.
- */
+/* os_close_from(fd): As os_close_each, without a limit if the system can. */
 void os_close_from(int fd);
 
 #endif

@@ -74,16 +74,6 @@ diag_open(void)
 	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, DIAG_NETLINK);
 }
 
-static int
-diag_socket(void)
-{
-	static int fd = -1;
-
-	if (fd == -1)
-		fd = diag_open();
-	return fd;
-}
-
 /* Copy the address of ${sa}, a v4-mapped one as IPv4.  Return its family. */
 static int
 plain_address(const struct sockaddr *sa, uint32_t addr[4], uint16_t *port)
@@ -106,51 +96,41 @@ plain_address(const struct sockaddr *sa, uint32_t addr[4], uint16_t *port)
 	return AF_INET6;
 }
 
+/* Skip the answers to older requests.  Attributes of the answer are cut. */
 static int
 diag_receive(int fd, uint32_t seq, struct diag_answer *answer)
 {
-	union {
-		struct diag_head head;
-		struct diag_answer answer;
-		char room[1024];
-	} u;
 	ssize_t n;
 
-	for (;;) {
-		n = recv(fd, &u, sizeof(u), 0);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == -1)
-			return -1;
-		if ((size_t)n < sizeof(u.head) || u.head.seq != seq)
-			continue; /* the answer to an older request */
-		if (u.head.type == DIAG_BY_FAMILY && (size_t)n >= sizeof(u.answer)) {
-			*answer = u.answer;
-			return 0;
-		}
-		errno = ENOENT;
+	memset(answer, 0, sizeof(*answer));
+	do
+		n = recv(fd, answer, sizeof(*answer), 0);
+	while (n == -1 ? errno == EINTR : answer->head.seq != seq);
+	if (n == -1)
 		return -1;
-	}
+	if (answer->head.type == DIAG_BY_FAMILY && n == sizeof(*answer))
+		return 0;
+	errno = ENOENT;
+	return -1;
 }
 
 int
 os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 {
+	static int fd = -1;
 	static uint32_t seq;
-	struct diag_request req;
+	struct diag_request req = {
+		.head = { sizeof(req), DIAG_BY_FAMILY, DIAG_REQUEST, ++seq, 0 },
+		.protocol = IPPROTO_TCP,
+		.states = UINT32_MAX,
+		.id.cookie = { UINT32_MAX, UINT32_MAX },
+	};
 	struct diag_answer answer;
-	int fd = diag_socket();
 
 	if (fd == -1)
+		fd = diag_open();
+	if (fd == -1)
 		return -1;
-	memset(&req, 0, sizeof(req));
-	req.head.len = sizeof(req);
-	req.head.type = DIAG_BY_FAMILY;
-	req.head.flags = DIAG_REQUEST;
-	req.head.seq = ++seq;
-	req.protocol = IPPROTO_TCP;
-	req.states = UINT32_MAX;
-	req.id.cookie[0] = req.id.cookie[1] = UINT32_MAX;
 	req.family = (uint8_t)plain_address(peer, req.id.src, &req.id.sport);
 	if (plain_address(local, req.id.dst, &req.id.dport) != req.family) {
 		errno = EAFNOSUPPORT;
