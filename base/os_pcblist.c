@@ -4,11 +4,13 @@
  * base/os_darwin.c and base/os_bsd.c include this file.
  *
  * A list begins and ends with a record of a fixed size, and each record begins
- * with its length.  On FreeBSD, a socket is one record.  On macOS, a socket is
- * several records of different kinds, which begin at multiples of 8 bytes.
+ * with its length.  On FreeBSD, whose lengths have 8 bytes, a socket is one
+ * record.  On macOS, whose lengths have 4, a socket is several records of
+ * different kinds, which begin at multiples of 8 bytes.
  */
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +31,6 @@
 /* Computed from the structures of XNU, which are packed to 4 bytes. */
 const struct pcblist_form pcblist_darwin = { .head = 24,
 	.length = 4,
-	.parts = true,
 	.fport = 16,
 	.lport = 18,
 	.vflag = 44,
@@ -134,7 +135,7 @@ take_record(const struct pcblist_form *form, struct search *s, const unsigned ch
 {
 	uint32_t kind = KIND_INPCB | KIND_SOCKET | KIND_TCPCB;
 
-	if (form->parts)
+	if (form->length == 4)
 		memcpy(&kind, p + KIND, 4);
 	return ((kind & KIND_INPCB) == 0 || take_inpcb(form, s, p, n)) &&
 	       ((kind & KIND_SOCKET) == 0 || take_socket(form, s, p, n)) &&

@@ -9,7 +9,6 @@
 #ifndef BASE_OS_PCBLIST_H
 #define BASE_OS_PCBLIST_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -17,8 +16,7 @@
 /* The form of a list: sizes and offsets in bytes. */
 struct pcblist_form {
 	size_t head;         /* size of the first record and of the last one */
-	size_t length;       /* width of the length at the start of a record */
-	bool parts;          /* each socket has several records: see os_pcblist.c */
+	size_t length;       /* width of the length at the start of a record: 4 or 8 */
 	size_t fport, lport; /* the ports: 2 bytes in network byte order */
 	size_t faddr, laddr; /* the addresses: 16 bytes, IPv4 in the last 4 */
 	size_t vflag;        /* 1 byte: which addresses are valid */
