@@ -216,20 +216,18 @@ connect_next(struct dial *d, int64_t now)
 
 	while (d->next < count) {
 		e = start_connect(d, d->next);
-		if (e == EINPROGRESS || e == EINTR) {
-			/* POSIX: after EINTR, connect continues. */
-			d->next++;
-			d->step = CONNECTING;
-			d->deadline = now + d->target->each_us;
-			return;
-		}
-		if (e != 0)
-			os_close(&d->fd);
 		if (retry_if_full(d, e, now)) {
+			os_close(&d->fd);
 			d->err = e;
 			return;
 		}
 		d->next++;
+		/* POSIX: after EINTR, connect continues. */
+		if (e == EINPROGRESS || e == EINTR) {
+			d->step = CONNECTING;
+			d->deadline = now + d->target->each_us;
+			return;
+		}
 		if (connect_ended(d, e))
 			return;
 	}

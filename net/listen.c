@@ -24,25 +24,6 @@
 
 /* ---- listening ---- */
 
-static int
-bind_tcp(const struct sockaddr *addr, socklen_t len)
-{
-	const struct sockaddr_in6 *in6 = (const void *)addr;
-	int fd = os_socket(addr->sa_family), on = 1, only;
-
-	if (fd == -1)
-		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (addr->sa_family == AF_INET6) {
-		/* IPv4 has its own socket, except for mapped addresses. */
-		only = !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
-	}
-	if (bind(fd, addr, len) == -1 || listen(fd, OS_BACKLOG) == -1)
-		os_close(&fd);
-	return fd;
-}
-
 static in_port_t *
 port_of(struct sockaddr_storage *sa)
 {
@@ -50,25 +31,27 @@ port_of(struct sockaddr_storage *sa)
 					 : &((struct sockaddr_in *)(void *)sa)->sin_port;
 }
 
-static void
-close_all(struct listener *tab, int n)
-{
-	while (n-- > 0)
-		listener_close(&tab[n], 0);
-}
-
 /* Listen on ${addr} and fill ${l}.  ${bound} is ${addr} with the real port. */
 static int
 open_one(
     const struct sockaddr *addr, socklen_t len, struct listener *l, struct sockaddr_storage *bound)
 {
+	const struct sockaddr_in6 *in6 = (const void *)addr;
 	socklen_t bound_len = sizeof(*bound);
+	int on = 1, only;
 
 	memset(l, 0, sizeof(*l));
-	l->fd = bind_tcp(addr, len);
+	l->fd = os_socket(addr->sa_family);
 	if (l->fd == -1)
 		return -1;
-	if (getsockname(l->fd, (struct sockaddr *)bound, &bound_len) == -1) {
+	setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (addr->sa_family == AF_INET6) {
+		/* IPv4 has its own socket, except for mapped addresses. */
+		only = !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+		setsockopt(l->fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
+	}
+	if (bind(l->fd, addr, len) == -1 || listen(l->fd, OS_BACKLOG) == -1 ||
+	    getsockname(l->fd, (struct sockaddr *)bound, &bound_len) == -1) {
 		os_close(&l->fd);
 		return -1;
 	}
@@ -89,7 +72,7 @@ open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *faile
 {
 	struct sockaddr_storage *sa, bound;
 	in_port_t port = 0;
-	int i, n = 0, saved;
+	int i, n = 0;
 
 	*held = -1;
 	for (i = 0; i < addrs->n; i++) {
@@ -101,13 +84,10 @@ open_all(struct addr_list *addrs, bool lenient, struct listener *tab, int *faile
 				port = *port_of(&bound);
 			n++;
 		} else if (!lenient || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)) {
-			saved = errno;
-			if (n > 0) {
+			if (n > 0)
 				*held = tab[0].fd;
-				tab[0].fd = -1;
-			}
-			close_all(tab, n);
-			errno = saved;
+			while (--n > 0)
+				os_close(&tab[n].fd);
 			*failed = i;
 			return -1;
 		}
@@ -223,13 +203,14 @@ listener_close(struct listener *l, int64_t wait_us)
 
 /* ---- accepting ---- */
 
-/* Return true if the client of ${fd} may connect; else explain in ${why}. */
+/* May the client of ${fd} connect?  If not, log the reason. */
 static bool
-client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
+client_allowed(const struct listener *l, int fd, const struct sockaddr *peer)
 {
 	struct sockaddr_storage local;
 	socklen_t len = sizeof(local);
 	uid_t uid = 0;
+	char why[160];
 	int known = -1;
 
 	if (getsockname(fd, (struct sockaddr *)&local, &len) == 0)
@@ -245,11 +226,12 @@ client_allowed(int fd, const struct sockaddr *peer, char *why, size_t size)
 	if (known == 0 || (known == 1 && (uid == geteuid() || uid == 0)))
 		return true;
 	if (known == 1)
-		snprintf(why, size, "it is a process of uid %lu", (unsigned long)uid);
+		snprintf(why, sizeof(why), "it is a process of uid %lu", (unsigned long)uid);
 	else if (errno == ENOENT)
-		snprintf(why, size, "it closed its socket before its user was found");
+		snprintf(why, sizeof(why), "it closed its socket before its user was found");
 	else
-		snprintf(why, size, "its user cannot be found: %s", strerror(errno));
+		snprintf(why, sizeof(why), "its user cannot be found: %s", strerror(errno));
+	log_failure(LOG_NOTICE, "refused a client on %s: %s; -a accepts all users", l->name, why);
 	return false;
 }
 
@@ -258,7 +240,6 @@ listener_accept(const struct listener *l, char *name)
 {
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
-	char why[160];
 	int fd, on = 1;
 
 	memset(&peer, 0, sizeof(peer));
@@ -271,19 +252,13 @@ listener_accept(const struct listener *l, char *name)
 		snprintf(name, ADDR_NAME, "a client");
 		return fd;
 	}
-	if (len == 0) { /* macOS: the client has gone already */
+	/* An empty address, macOS: the client has gone already. */
+	if (len == 0 || (l->check_uid && !client_allowed(l, fd, (struct sockaddr *)&peer))) {
 		os_reset(fd);
 		errno = EACCES;
 		return -1;
 	}
 	addr_name((struct sockaddr *)&peer, name);
-	if (l->check_uid && !client_allowed(fd, (struct sockaddr *)&peer, why, sizeof(why))) {
-		log_failure(
-		    LOG_NOTICE, "refused a client on %s: %s; -a accepts all users", l->name, why);
-		os_reset(fd);
-		errno = EACCES;
-		return -1;
-	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return fd;
 }
