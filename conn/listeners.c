@@ -45,7 +45,7 @@ listeners_add(struct listeners *ls, const struct endpoint *from, bool any_uid, c
 {
 	struct listener tab[ADDR_MAX];
 	char why[LISTENER_WHY];
-	int n = listener_open(from, LISTENER_START, tab, why, sizeof(why));
+	int n = listener_open(from, NULL, LISTENER_START, tab, why, sizeof(why));
 
 	if (n != -1 && listeners_take(ls, tab, n, any_uid, use))
 		return true;

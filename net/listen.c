@@ -132,9 +132,9 @@ join_names(struct listener *tab, int n, const char *host)
 		strcpy(tab[i].name, name);
 }
 
-int
-listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
-    struct listener tab[ADDR_MAX], char *why, size_t size)
+static int
+open_addrs(const struct endpoint *ep, const struct addr_list *addrs, struct listener *tab,
+    char *why, size_t size)
 {
 	bool lenient = strcmp(ep->host, "localhost") == 0 || strcmp(ep->host, "*") == 0;
 	int held[PORT_TRIES], e, n, failed = 0, tries = 0;
@@ -159,29 +159,27 @@ listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
 	return n;
 }
 
-static int
-open_addrs(const struct endpoint *ep, struct listener *tab, char *why, size_t size)
+int
+listener_open(const struct endpoint *ep, const struct addr_list *addrs, int64_t wait_us,
+    struct listener tab[ADDR_MAX], char *why, size_t size)
 {
-	struct addr_list addrs;
 	char name[ENDPOINT_NAME];
-	int e = addr_resolve(ep, &addrs);
+	struct addr_list found;
+	int e;
 
+	if (ep->kind == ENDPOINT_UNIX) {
+		memset(&tab[0], 0, sizeof(tab[0]));
+		tab[0].fd = unixpath_listen(&tab[0].file, ep->path, wait_us, why, size);
+		return tab[0].fd == -1 ? -1 : 1;
+	}
+	if (addrs != NULL)
+		return open_addrs(ep, addrs, tab, why, size);
+	e = addr_resolve(ep, &found);
 	if (e == 0)
-		return listener_open_at(ep, &addrs, tab, why, size);
+		return open_addrs(ep, &found, tab, why, size);
 	snprintf(why, size, "cannot listen on %s: %s; a source is an address of this host",
 	    endpoint_name(ep, name, sizeof(name)), gai_strerror(e));
 	return -1;
-}
-
-int
-listener_open(const struct endpoint *ep, int64_t wait_us, struct listener tab[ADDR_MAX], char *why,
-    size_t size)
-{
-	if (ep->kind != ENDPOINT_UNIX)
-		return open_addrs(ep, tab, why, size);
-	memset(&tab[0], 0, sizeof(tab[0]));
-	tab[0].fd = unixpath_listen(&tab[0].file, ep->path, wait_us, why, size);
-	return tab[0].fd == -1 ? -1 : 1;
 }
 
 const char *

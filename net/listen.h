@@ -33,30 +33,22 @@ struct listener {
 };
 
 /*
- * listener_open(ep, wait_us, tab, why, size):
+ * listener_open(ep, addrs, wait_us, tab, why, size):
  * Listen on the TCP or Unix endpoint ${ep}, which must outlive the listeners.
  * Fill entries of ${tab} and return how many, at least 1.  On failure write one
- * line with cause and remedy to ${why}, which has ${size} bytes, close all that
- * was opened, and return -1.
+ * line with cause and remedy to ${why}, close all that was opened, and return
+ * -1.
  *
- * A bare port is bound on both loopback addresses, or on none.  For
- * "localhost" and "*", a family that this host does not have is left out.
- * check_uid is set for TCP on loopback, because every user of the host can
- * reach it.
+ * ${addrs} are the addresses of a TCP endpoint.  NULL: they are looked up, which
+ * may block for a name server.  A bare port is bound on both loopback addresses,
+ * or on none.  For "localhost" and "*", a family that this host does not have is
+ * left out.  check_uid is set for TCP on loopback, because every user of the
+ * host can reach it.
  *
  * A Unix endpoint waits at most ${wait_us} microseconds for another process
- * that starts on the same path; see unixpath_listen.  A TCP endpoint with a
- * host name may block for a name server.
+ * that starts on the same path; see unixpath_listen.
  */
-int listener_open(const struct endpoint *ep, int64_t wait_us, struct listener tab[ADDR_MAX],
-    char *why, size_t size);
-
-/*
- * listener_open_at(ep, addrs, tab, why, size):
- * As listener_open for the TCP endpoint ${ep}, whose addresses are ${addrs}.
- * Never blocks.
- */
-int listener_open_at(const struct endpoint *ep, const struct addr_list *addrs,
+int listener_open(const struct endpoint *ep, const struct addr_list *addrs, int64_t wait_us,
     struct listener tab[ADDR_MAX], char *why, size_t size);
 
 /*

@@ -315,8 +315,7 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 	int n;
 
 	/* Do not wait for another process: the loop serves other streams. */
-	n = l->at.kind != ENDPOINT_UNIX ? listener_open_at(&l->at, addrs, open, why, sizeof(why))
-					: listener_open(&l->at, 0, open, why, sizeof(why));
+	n = listener_open(&l->at, addrs, 0, open, why, sizeof(why));
 	if (n == -1) {
 		serve_refuse(l->stream, MUX_UNUSABLE, why);
 		return;

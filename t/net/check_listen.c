@@ -12,7 +12,7 @@ listen_on(const char *text)
 	static struct endpoint ep;
 
 	ck_assert_msg(endpoint_parse(&ep, text, true, why, sizeof(why)), "%s", why);
-	return listener_open(&ep, LISTENER_START, tab, why, sizeof(why));
+	return listener_open(&ep, NULL, LISTENER_START, tab, why, sizeof(why));
 }
 
 static unsigned
