@@ -24,8 +24,15 @@
 #include "base/os.h"
 
 #define OS_HAS_ACCEPT4
-
+#define OS_HAS_CLOSE_FROM
+#define OS_HAS_FOLLOW
+#define OS_HAS_LINUX_CALLS
 #define OS_HAS_PEER_UID
+#define OS_HAS_REMOTE_FILE
+#define OS_HAS_SELF
+#define OS_HAS_UNIX_UID
+#define OS_HAS_UNSENT
+#define OS_HAS_WINSIZE
 
 /*
  * sock_diag(7): a request with both addresses has one answer, even among many
@@ -154,8 +161,6 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	return 1;
 }
 
-#define OS_HAS_PORT_IS_UNUSED
-
 /*
  * Ask for a list: an exact request gets ENOENT also if the kernel lacks the
  * module.  If the first message is the end without an error, the list is empty.
@@ -188,8 +193,6 @@ os_port_is_unused(uint16_t port)
 	return lacks_listener(AF_INET, port) && lacks_listener(AF_INET6, port);
 }
 
-#define OS_HAS_UNIX_UID
-
 int
 os_unix_uid(int fd, uid_t *uid)
 {
@@ -201,8 +204,6 @@ os_unix_uid(int fd, uid_t *uid)
 	*uid = peer.uid;
 	return 1;
 }
-
-#define OS_HAS_REMOTE_FILE
 
 /*
  * Numbers of statfs(2) and linux/magic.h.  Those of Lustre, GPFS, BeeGFS and
@@ -227,8 +228,6 @@ os_remote_file(const char *path)
 	return false;
 }
 
-#define OS_HAS_FOLLOW
-
 void
 os_follow(pid_t parent)
 {
@@ -237,8 +236,6 @@ os_follow(pid_t parent)
 	if (getppid() != parent)
 		raise(SIGTERM);
 }
-
-#define OS_HAS_ADOPT
 
 void
 os_adopt(void)
@@ -286,8 +283,6 @@ os_children(pid_t *pids, int most)
 	return n;
 }
 
-#define OS_HAS_SPLICE
-
 ssize_t
 os_splice(int in, int out, size_t max)
 {
@@ -307,8 +302,6 @@ os_pipe_size(int fd, int size)
 	return n == -1 ? fcntl(fd, F_GETPIPE_SZ) : n;
 }
 
-#define OS_HAS_UNSENT
-
 /* TIOCOUTQ is another name of SIOCOUTQ: tcp(7), unix(7).  FIONREAD: pipe(7). */
 uint64_t
 os_unsent(int fd)
@@ -320,7 +313,32 @@ os_unsent(int fd)
 	return n < 0 ? 0 : (uint64_t)n;
 }
 
-#define OS_HAS_WINSIZE
+bool
+os_self(const char *name, char *dst, size_t size)
+{
+	ssize_t n = readlink("/proc/self/exe", dst, size - 1);
+
+	if (n <= 0 || (size_t)n == size - 1) /* an error, or cut */
+		return os_find_program(name, dst, size);
+	dst[n] = '\0';
+	return true;
+}
+
+const char *
+os_image(const char *self)
+{
+	static const char image[] = "/proc/self/exe";
+
+	return access(image, R_OK) == 0 ? image : self;
+}
+
+void
+os_close_from(int fd)
+{
+	/* close_range(2), Linux 5.9 */
+	if (syscall(436, (unsigned)fd, UINT_MAX, 0) == -1)
+		os_close_each(fd);
+}
 
 #if defined(__has_feature)
 #define HAS_ASAN __has_feature(address_sanitizer)
@@ -331,10 +349,12 @@ os_unsent(int fd)
 #endif
 
 /*
- * AddressSanitizer checks the bounds of memory from malloc, not those of pages.
- * A build with it has the portable form.
+ * With AddressSanitizer, the portable forms are built: it checks the bounds of
+ * memory from malloc, not those of pages, and a part of it, LeakSanitizer,
+ * traces the process at its end and writes a report to a file.
  */
 #if !HAS_ASAN
+#define OS_HAS_CONFINE
 #define OS_HAS_PAGES
 
 void *
@@ -350,48 +370,6 @@ os_free_pages(void *p, size_t size)
 {
 	munmap(p, size);
 }
-
-#endif
-
-#define OS_HAS_SELF
-
-bool
-os_self(const char *name, char *dst, size_t size)
-{
-	ssize_t n = readlink("/proc/self/exe", dst, size - 1);
-
-	if (n <= 0 || (size_t)n == size - 1) /* an error, or cut */
-		return os_find_program(name, dst, size);
-	dst[n] = '\0';
-	return true;
-}
-
-#define OS_HAS_IMAGE
-
-const char *
-os_image(const char *self)
-{
-	static const char image[] = "/proc/self/exe";
-
-	return access(image, R_OK) == 0 ? image : self;
-}
-
-#define OS_HAS_CLOSE_FROM
-
-void
-os_close_from(int fd)
-{
-	/* close_range(2), Linux 5.9 */
-	if (syscall(436, (unsigned)fd, UINT_MAX, 0) == -1)
-		os_close_each(fd);
-}
-
-/*
- * LeakSanitizer, a part of AddressSanitizer, traces the process at its end and
- * writes a report to a file.  A build with it has the portable form.
- */
-#if !HAS_ASAN
-#define OS_HAS_CONFINE
 
 /*
  * The numbers and structures here are those of linux/prctl.h, linux/audit.h,

@@ -3,7 +3,8 @@
  *
  * With POSIX=1, or on an unknown system, make builds it alone.  The file of a
  * system includes it last, and defines OS_HAS_... for each function of its own,
- * and for what several systems have in one form.
+ * and for what several systems have in one form.  OS_HAS_LINUX_CALLS
+ * stands for those that Linux alone has.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -63,13 +64,50 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 }
 
 #endif
-#ifndef OS_HAS_PORT_IS_UNUSED
+#ifndef OS_HAS_LINUX_CALLS
 
 bool
 os_port_is_unused(uint16_t port)
 {
 	(void)port;
 	return false;
+}
+
+void
+os_adopt(void)
+{
+}
+
+int
+os_children(pid_t *pids, int most)
+{
+	(void)pids;
+	(void)most;
+	return 0;
+}
+
+ssize_t
+os_splice(int in, int out, size_t max)
+{
+	(void)in;
+	(void)out;
+	(void)max;
+	errno = ENOSYS;
+	return -1;
+}
+
+int
+os_pipe_size(int fd, int size)
+{
+	(void)fd;
+	(void)size;
+	return 0;
+}
+
+const char *
+os_image(const char *self)
+{
+	return self;
 }
 
 #endif
@@ -132,43 +170,6 @@ os_follow(pid_t parent)
 }
 
 #endif
-#ifndef OS_HAS_ADOPT
-
-void
-os_adopt(void)
-{
-}
-
-int
-os_children(pid_t *pids, int most)
-{
-	(void)pids;
-	(void)most;
-	return 0;
-}
-
-#endif
-#ifndef OS_HAS_SPLICE
-
-ssize_t
-os_splice(int in, int out, size_t max)
-{
-	(void)in;
-	(void)out;
-	(void)max;
-	errno = ENOSYS;
-	return -1;
-}
-
-int
-os_pipe_size(int fd, int size)
-{
-	(void)fd;
-	(void)size;
-	return 0;
-}
-
-#endif
 #ifndef OS_HAS_UNSENT
 
 uint64_t
@@ -221,15 +222,6 @@ bool
 os_self(const char *name, char *dst, size_t size)
 {
 	return os_find_program(name, dst, size);
-}
-
-#endif
-#ifndef OS_HAS_IMAGE
-
-const char *
-os_image(const char *self)
-{
-	return self;
 }
 
 #endif
