@@ -29,16 +29,13 @@ struct buf {
  * buf_fill(b, fd, chunks):
  * Read once from ${fd} to the end of ${b}: at most ${chunks} chunks, and at
  * most BUF_WIDE.  Return as read(2), or -1 with ENOMEM.
+ *
+ * buf_splice(b, fd):
+ * The same within the kernel.  ${b} must be empty, or hold its bytes in a pipe.
+ * EAGAIN: ${fd} is empty or ${b} is full.  Other errors are those of read(2),
+ * pipe(2) or os_splice.
  */
 ssize_t buf_fill(struct buf *b, int fd, int chunks);
-
-/*
- * buf_splice(b, fd):
- * Move bytes from ${fd} to the end of ${b} within the kernel.  ${b} must be
- * empty, or hold its bytes in a pipe.  Return as read(2).  EAGAIN: ${fd} is
- * empty or ${b} is full.  Other errors are those of read(2), pipe(2) or
- * os_splice.
- */
 ssize_t buf_splice(struct buf *b, int fd);
 
 /*
@@ -49,17 +46,12 @@ ssize_t buf_splice(struct buf *b, int fd);
 ssize_t buf_drain(struct buf *b, int fd, size_t max);
 
 /*
- * buf_put(b, p, n):
- * Copy ${n} bytes to the end of ${b}, which must not be in a pipe.  If the
- * memory runs out, return false; some of the bytes may have been copied.
+ * buf_put(b, p, n), buf_take(b, p, n):
+ * Copy ${n} bytes to the end of ${b}, or move up to ${n} from its front to
+ * ${p}.  ${b} must not be in a pipe.  buf_put returns false if the memory runs
+ * out; some of the bytes may have been copied.  buf_take returns how many.
  */
 bool buf_put(struct buf *b, const void *p, size_t n);
-
-/*
- * buf_take(b, p, n):
- * Move up to ${n} bytes from the front of ${b}, which must not be in a pipe, to
- * ${p}.  Return how many.
- */
 size_t buf_take(struct buf *b, void *p, size_t n);
 
 /* buf_clear(b): Drop all bytes of ${b}. */

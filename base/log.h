@@ -50,10 +50,7 @@ const char *log_file(void);
  */
 const char *log_last(long *seconds);
 
-/*
- * log_say(level, fmt, ...):
- * Write one message: LOG_PREFIX, the text and a newline.
- */
+/* log_say(level, fmt, ...): Write LOG_PREFIX, the text and a newline. */
 void log_say(enum log_level level, const char *fmt, ...) LOG_PRINTF(2, 3);
 
 /*
@@ -65,9 +62,8 @@ void log_quote(enum log_level level, const char *line, size_t lit);
 
 /*
  * log_failure(level, fmt, ...):
- * As log_say, for a failure that each connection can repeat.
- * Within a minute after a message, equal ones are only counted.  With -v each
- * one is written.
+ * As log_say, for a failure that each connection can repeat.  Within a minute
+ * after a message, equal ones are only counted.  With -v each one is written.
  *
  * log_counts():
  * Write the counts now, as log_say does.
@@ -78,21 +74,18 @@ void log_counts(void);
 /*
  * log_on_terminal():
  * Return true if messages go to a terminal that can be drawn on, and the level
- * is LOG_NOTICE.
+ * is LOG_NOTICE.  log_live with a text and log_above require it.
  *
  * log_in_colour():
  * Return true if log_on_terminal does and NO_COLOR is not set.
  *
  * log_live(text):
- * Show ${text} below all messages until the next call; "": show nothing.
- * ${text} may contain escape sequences, and must fit into one line of the
- * terminal.  Return false if nothing is shown, as in the background.
+ * Show ${text}, which fits into a line of the terminal, below all messages
+ * until the next call; "": show nothing.  Return false if nothing is shown, as
+ * in the background.
  *
  * log_above(line):
- * Write ${line}, which may contain escape sequences, above the live line.
- *
- * Before log_above, and before log_live with a text, the caller checks
- * log_on_terminal.
+ * Write ${line} above the live line.  Both may contain escape sequences.
  */
 bool log_on_terminal(void);
 bool log_in_colour(void);
@@ -115,8 +108,7 @@ int log_descriptor(void);
 /*
  * log_plain(text, n, but):
  * In ${n} bytes of foreign text, replace each control character except ${but}
- * by '?', so that the text cannot control a terminal.  The bytes 0x80
- * to 0x9f outside of a UTF-8 character are control characters, too.
+ * by '?', so that the text cannot control a terminal.
  */
 void log_plain(char *text, size_t n, char but);
 

@@ -4,8 +4,6 @@
  * Each turn of the loop starts with an empty poll set.  Code that waits adds
  * its descriptors and deadlines.  After the poll, the same code reads the
  * results.  poll.c describes which watches a turn polls.
- *
- * Times are microseconds of CLOCK_MONOTONIC.
  */
 #ifndef BASE_POLL_H
 #define BASE_POLL_H
@@ -23,7 +21,6 @@ struct pollset {
 	int64_t deadline; /* of this turn; INT64_MAX: none */
 };
 
-/* pollset_clock(): Read the clock. */
 int64_t pollset_clock(void);
 
 /* pollset_begin(ps): Make ${ps}, which may be zeros, empty for a new turn. */
@@ -51,7 +48,6 @@ int pollset_wait(struct pollset *ps);
 /* pollset_ready(ps, slot): Return the events of ${slot}; slot -1 has none. */
 short pollset_ready(const struct pollset *ps, int slot);
 
-/* pollset_free(ps): Free the memory of ${ps}. */
 void pollset_free(struct pollset *ps);
 
 /* The first member of a struct that is polled, such as struct conn. */

@@ -15,10 +15,7 @@
  */
 int signals_open(void);
 
-/*
- * signals_take():
- * Return the next signal that was caught, or 0 if there is none.  Never blocks.
- */
+/* signals_take(): Return the next signal that was caught; 0: none. */
 int signals_take(void);
 
 /*

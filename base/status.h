@@ -5,8 +5,7 @@
  * width of the terminal, which is read for each line.  The signs are ASCII
  * unless the locale has UTF-8.
  *
- * Where log_on_terminal is false, the functions do nothing.  Times are
- * microseconds of pollset_clock.
+ * Where log_on_terminal is false, the functions do nothing.
  */
 #ifndef BASE_STATUS_H
 #define BASE_STATUS_H

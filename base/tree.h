@@ -13,7 +13,7 @@
 
 /*
  * tree_name(dst, size, prefix, id):
- * Write ${prefix} and the digits of ${id} to ${dst}, which has ${size} bytes.
+ * Write ${prefix} and the digits of ${id} to ${dst}.
  *
  * tree_make(dst, size, prefix):
  * Make a directory of mode 0700.  Its name is ${prefix} and a random id; write

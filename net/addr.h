@@ -28,14 +28,12 @@ struct addr_list {
  * "localhost" is 127.0.0.1 and then ::1, without a name server (RFC 6761 6.3).
  * Return 0 or an EAI_ code of getaddrinfo(3).  May block for a name server: the
  * event loop uses net/lookup.h instead.
+ *
+ * addr_numeric(ep, out):
+ * The same without a name server.  If the name needs one, return false with
+ * ${out} empty.
  */
 int addr_resolve(const struct endpoint *ep, struct addr_list *out);
-
-/*
- * addr_numeric(ep, out):
- * As addr_resolve, but never block.  If the name of ${ep} needs a name server,
- * return false with ${out} empty.
- */
 bool addr_numeric(const struct endpoint *ep, struct addr_list *out);
 
 /*

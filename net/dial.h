@@ -3,8 +3,6 @@
  *
  * A dial connects to one endpoint, or starts a command.  Several dials can
  * share a target, which keeps the addresses of its name.
- *
- * Times are microseconds of pollset_clock.
  */
 #ifndef NET_DIAL_H
 #define NET_DIAL_H
@@ -63,40 +61,33 @@ int dial_take(struct dial *d);
 struct child *dial_take_child(struct dial *d);
 
 /*
- * dial_status(d), dial_errno(d):
- * After DIAL_FAILED: dial_status returns the exit status of relay for this
- * failure.  dial_errno returns the errno value, or 0 if the name could not be
- * resolved.
+ * After DIAL_FAILED:
+ *
+ * dial_status(d) returns the exit status of relay for this failure.
+ * dial_errno(d) returns the errno value, or 0 if the name was not resolved.
+ * dial_explain(d, dst, size) writes one line with cause and remedy to ${dst},
+ * and returns ${dst}.
  */
 int dial_status(const struct dial *d);
 int dial_errno(const struct dial *d);
-
-/*
- * dial_explain(d, dst, size):
- * After DIAL_FAILED: write one line with cause and remedy to ${dst}, which has
- * ${size} bytes, and return ${dst}.
- */
 const char *dial_explain(const struct dial *d, char *dst, size_t size);
-
-/*
- * dial_reset(d):
- * Reset the TCP connection of ${d}, unless it was taken.  dial_free must
- * follow.
- */
-void dial_reset(struct dial *d);
 
 /*
  * dial_free(d, now):
  * Free ${d} in any state.  Close the socket and release the command, unless
  * they were taken.  If ${d} is NULL, do nothing.
+ *
+ * dial_reset(d):
+ * Before dial_free: reset the TCP connection of ${d}, unless it was taken.
  */
 void dial_free(struct dial *d, int64_t now);
+void dial_reset(struct dial *d);
 
 /*
  * dial_confine(target, dst, size):
  * With os_confine, restrict this process and its children to what dials of
  * ${target} need.  ${target} must not be a command.  Write what the system
- * enforces to ${dst}, which has ${size} bytes, and return ${dst}.
+ * enforces to ${dst}, and return ${dst}.
  */
 const char *dial_confine(const struct dial_target *target, char *dst, size_t size);
 

@@ -31,24 +31,21 @@ struct endpoint {
 
 /*
  * endpoint_parse(ep, text, listens, why, size):
- * Parse ${text} into ${ep}.  ${listens} is true if relay listens on it, false
- * if it connects to it.  A bare port gets the host "localhost".  ${text} must
- * outlive ${ep}.  If ${text} is wrong, write one line with the error and a
- * correct example to ${why}, which has ${size} bytes, and return false.  The
- * call may read the system's list of service names.
+ * Parse ${text}, which must outlive ${ep}.  ${listens} is true if relay listens
+ * on it, false if it connects to it.  A bare port gets the host "localhost".
+ * If ${text} is wrong, write one line with the error and a correct example to
+ * ${why}, and return false.  The call may read the system's list of service
+ * names.
  */
 bool endpoint_parse(struct endpoint *ep, const char *text, bool listens, char *why, size_t size);
 
-/*
- * endpoint_command(ep, argv):
- * Make ${ep} the command ${argv}, which must outlive it.
- */
+/* endpoint_command(ep, argv): Make ${ep} the command ${argv} (borrowed). */
 void endpoint_command(struct endpoint *ep, char *const argv[]);
 
 /*
  * endpoint_name(ep, dst, size):
- * Write a name of ${ep} for messages to ${dst}, which has ${size} bytes, and
- * return ${dst}.  A command is named by the last part of its path.
+ * Write a name of ${ep} for messages to ${dst}, and return ${dst}.  A command
+ * is named by the last part of its path.
  */
 const char *endpoint_name(const struct endpoint *ep, char *dst, size_t size);
 

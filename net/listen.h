@@ -39,11 +39,11 @@ struct listener {
  * line with cause and remedy to ${why}, close all that was opened, and return
  * -1.
  *
- * ${addrs} are the addresses of a TCP endpoint.  NULL: they are looked up, which
- * may block for a name server.  A bare port is bound on both loopback addresses,
- * or on none.  For "localhost" and "*", a family that this host does not have is
- * left out.  check_uid is set for TCP on loopback, because every user of the
- * host can reach it.
+ * ${addrs} are the addresses of a TCP endpoint.  NULL: they are looked up,
+ * which may block for a name server.  A bare port is bound on both loopback
+ * addresses, or on none.  For "localhost" and "*", a family that this host does
+ * not have is left out.  check_uid is set for TCP on loopback, because every
+ * user of the host can reach it.
  *
  * A Unix endpoint waits at most ${wait_us} microseconds for another process
  * that starts on the same path; see unixpath_listen.
@@ -63,8 +63,7 @@ int listener_accept(const struct listener *l, char *name);
 
 /*
  * listener_close(l, wait_us):
- * Close ${l}, and remove its socket file as unixpath_remove does.  If ${l} is
- * closed already, do nothing.
+ * Close ${l} if it is open, and remove its socket file as unixpath_remove does.
  */
 void listener_close(struct listener *l, int64_t wait_us);
 

@@ -40,8 +40,8 @@ bool unixpath_is_unused(const char *path);
 /*
  * unixpath_link_dir(path, dst):
  * If ${path} is so long that unixpath_connect makes a symbolic link, write the
- * directory of the link to ${dst} and return ${dst}.  Else return NULL.  ${dst}
- * has UNIXPATH_MAX bytes.
+ * directory of the link to ${dst}, which has UNIXPATH_MAX bytes, and return
+ * ${dst}.  Else return NULL.
  */
 const char *unixpath_link_dir(const char *path, char *dst);
 
@@ -50,16 +50,15 @@ const char *unixpath_link_dir(const char *path, char *dst);
  * Make a socket file with mode 0600 at ${path}, which must outlive ${file}, and
  * listen on it.  Return a non-blocking socket, which belongs to the caller, and
  * fill ${file}.  On failure write one line with cause and remedy to ${why},
- * which has ${size} bytes, remove all files that were made, and return -1.
+ * remove all files that were made, and return -1.
  *
  * A socket file on which no process listens is replaced, and that is logged.
  * If any other file is there, it stays and the call fails.  A warning is logged
  * if other users may replace the new file.
  *
- * If several processes call this at once for one path, one succeeds.  If the
- * file system has locks, each process locks the path before it makes the file.
- * Wait at most ${wait_us} microseconds for the lock of another process; 0: do
- * not block, and fail if the lock is taken.
+ * If several processes call this at once for one path, one succeeds: each one
+ * locks the path first.  Wait at most ${wait_us} microseconds for the lock of
+ * another process; 0: do not block.
  */
 int unixpath_listen(
     struct unixpath *file, const char *path, int64_t wait_us, char *why, size_t size);
