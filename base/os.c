@@ -47,12 +47,9 @@ os_close(int *fd)
 int
 os_lock(int fd, const char *path)
 {
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	struct stat opened, named;
-	struct flock whole;
 
-	memset(&whole, 0, sizeof(whole));
-	whole.l_type = F_WRLCK;
-	whole.l_whence = SEEK_SET;
 	if (fcntl(fd, F_SETLK, &whole) == -1) {
 		if (errno == EACCES)
 			errno = EAGAIN;
@@ -202,13 +199,9 @@ control_length(struct cmsghdr *head, size_t n)
 static struct msghdr
 message_of(struct iovec *iov, union control *control, int count)
 {
-	struct msghdr msg;
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 1, .msg_control = control->bytes };
 
 	memset(control, 0, sizeof(*control));
-	memset(&msg, 0, sizeof(msg));
-	msg.msg_iov = iov;
-	msg.msg_iovlen = 1;
-	msg.msg_control = control->bytes;
 	msg.msg_controllen = control_length(&control->head, sizeof(int) * (size_t)count);
 	return msg;
 }

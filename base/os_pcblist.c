@@ -185,9 +185,8 @@ int
 pcblist_uid(const struct pcblist_form *form, const void *list, size_t size,
     const struct sockaddr *peer, const struct sockaddr *local, uid_t *uid)
 {
-	struct search s;
+	struct search s = { .users = 0 };
 
-	memset(&s, 0, sizeof(s));
 	take_address(&s.peer, peer);
 	take_address(&s.local, local);
 	if (!search_list(form, &s, list, size)) {

@@ -1,19 +1,11 @@
 /*
  * base/poll.c - the poll set of one turn; active and idle watches.
  *
- * The poll set is empty at the start of each turn.  Code that waits adds its
- * descriptors and deadlines, pollset_wait waits for the first of them, and
- * pollset_ready returns the events of a slot.  Only the memory is kept.
- *
  * poll(2) takes 0.1 us per descriptor if it does not wait, 0.3 us if it does.
  * Both times triple if the descriptors do not fit the CPU's cache.  With ten
  * thousand idle connections in every poll, each turn would take 10 ms or more.
- * Each connection therefore is a watch, which is
- *
- *   active   it had an event recently, or has a deadline: in every poll
- *   idle     in the poll of some turns only
- *
- * and each turn is one of
+ * Each connection therefore is a watch.  An active watch had an event recently,
+ * or has a deadline.  The others are idle.  Each turn is one of
  *
  *   all      no watch had an event recently, or at most FEW are idle: all
  *            watches, and poll waits
@@ -24,15 +16,11 @@
  * A slice is due SLICE_EVERY after the one before.  Slices that become due
  * while poll waits follow each other without a wait.  If the turn of a slice
  * took long, the next slice is due SHARE times as long after the start of that
- * turn.  So slices take at most a third of the time.  A slice does not grow
- * after a long turn, because that would make the next turn even longer.
+ * turn, so that slices take at most a third of the time.
  *
  * While other watches are active, the events of idle watches wait for a slice:
  * at most WAIT, plus SLICE_EVERY per SLICE idle watches.  This is 9 ms with
- * 1,000 idle watches, and 45 ms with 10,000.  On a slow machine, SHARE turns
- * replace SLICE_EVERY: 75 ms with 10,000 if the turn of a slice takes 0.6 ms.
- * In a turn of all, poll returns at the first event, but takes up to 1 us per
- * descriptor.
+ * 1,000 idle watches, and 45 ms with 10,000.
  *
  * "Recently" means within RECENT plus the time of the slices that cover all
  * idle watches.  A turn of all costs about as much as those slices.  So if the
@@ -231,9 +219,7 @@ watch_wake_all(struct watches *ws)
 		wake(ws, ws->idle.first);
 }
 
-/*
- * The turn of a slice is over.  If it took long, the next slice is due later.
- */
+/* If the turn of a slice took long, the next slice is due later. */
 static void
 end_slice(struct watches *ws, int64_t now)
 {

@@ -12,7 +12,6 @@
  */
 #include <errno.h>
 #include <signal.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -43,10 +42,8 @@ handler(int sig)
 static int
 set(int sig, void (*to)(int))
 {
-	struct sigaction sa;
+	struct sigaction sa = { .sa_handler = to };
 
-	memset(&sa, 0, sizeof(sa));
-	sa.sa_handler = to;
 	sigemptyset(&sa.sa_mask);
 	return sigaction(sig, &sa, NULL);
 }

@@ -23,25 +23,20 @@ add_addr(struct addr_list *out, const void *addr, socklen_t len)
 static void
 add_both(struct addr_list *out, uint16_t port, in_addr_t v4, struct in6_addr v6)
 {
-	struct sockaddr_in in;
-	struct sockaddr_in6 in6;
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
 
-	memset(&in, 0, sizeof(in));
-	in.sin_family = AF_INET;
-	in.sin_port = htons(port);
 	in.sin_addr.s_addr = htonl(v4);
-	add_addr(out, &in, sizeof(in));
-	memset(&in6, 0, sizeof(in6));
-	in6.sin6_family = AF_INET6;
-	in6.sin6_port = htons(port);
 	in6.sin6_addr = v6;
+	add_addr(out, &in, sizeof(in));
 	add_addr(out, &in6, sizeof(in6));
 }
 
 static int
 resolve(const struct endpoint *ep, int flags, struct addr_list *out)
 {
-	struct addrinfo hints, *list, *ai;
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV };
+	struct addrinfo *list, *ai;
 	char port[8];
 	int e;
 
@@ -54,9 +49,6 @@ resolve(const struct endpoint *ep, int flags, struct addr_list *out)
 		add_both(out, ep->port, INADDR_ANY, (struct in6_addr)IN6ADDR_ANY_INIT);
 		return 0;
 	}
-	memset(&hints, 0, sizeof(hints));
-	hints.ai_socktype = SOCK_STREAM;
-	hints.ai_flags = flags | AI_NUMERICSERV;
 	snprintf(port, sizeof(port), "%u", (unsigned)ep->port);
 	e = getaddrinfo(ep->host, port, &hints, &list);
 	if (e != 0)

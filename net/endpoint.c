@@ -161,9 +161,7 @@ endpoint_parse(struct endpoint *ep, const char *text, bool listens, char *why, s
 void
 endpoint_command(struct endpoint *ep, char *const argv[])
 {
-	memset(ep, 0, sizeof(*ep));
-	ep->kind = ENDPOINT_COMMAND;
-	ep->argv = argv;
+	*ep = (struct endpoint){ .kind = ENDPOINT_COMMAND, .argv = argv };
 }
 
 const char *

@@ -168,7 +168,7 @@ listener_open(const struct endpoint *ep, const struct addr_list *addrs, int64_t 
 	int e;
 
 	if (ep->kind == ENDPOINT_UNIX) {
-		memset(&tab[0], 0, sizeof(tab[0]));
+		tab[0] = (struct listener){ .fd = -1 };
 		tab[0].fd = unixpath_listen(&tab[0].file, ep->path, wait_us, why, size);
 		return tab[0].fd == -1 ? -1 : 1;
 	}

@@ -60,10 +60,8 @@ dir_of(const char *path, char dst[UNIXPATH_MAX])
 static int
 call_short(path_call *call, int fd, const char *path)
 {
-	struct sockaddr_un sa;
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 
-	memset(&sa, 0, sizeof(sa));
-	sa.sun_family = AF_UNIX;
 	memcpy(sa.sun_path, path, strlen(path) + 1);
 	return call(fd, (struct sockaddr *)&sa, sizeof(sa));
 }
