@@ -102,27 +102,16 @@ open_here(void)
 }
 
 /*
- * Return to the directory ${here}.  If this fails, relay exits, because
- * relative paths would be wrong.  An error may be temporary: try three times.
+ * Make ${call} in the directory of ${path}.  For bind, the name must fit.  If
+ * relay cannot return to its directory, relative paths would be wrong: it exits.
+ * An error may be temporary: try three times.
  */
-static bool
-go_back(int here)
-{
-	int tries = 3;
-
-	while (fchdir(here) == -1)
-		if (--tries == 0)
-			return false;
-	return true;
-}
-
-/* Make ${call} in the directory of ${path}.  For bind, the name must fit. */
 static int
 call_from_dir(path_call *call, int fd, const char *path)
 {
 	const char *name = strrchr(path, '/') + 1;
 	char dir[UNIXPATH_MAX];
-	int here = open_here(), r, saved;
+	int here = open_here(), tries = 3, r, saved;
 
 	if (here == -1)
 		return -1;
@@ -131,7 +120,9 @@ call_from_dir(path_call *call, int fd, const char *path)
 	if (r == 0)
 		r = fits_sun_path(name) ? call_short(call, fd, name) : connect_alias(fd, name);
 	saved = errno;
-	if (!go_back(here)) {
+	while (fchdir(here) == -1) {
+		if (--tries > 0)
+			continue;
 		if (call == bind && r == 0)
 			unlink(name);
 		log_say(LOG_ERROR, "cannot return to the working directory: %s", strerror(errno));
@@ -354,41 +345,6 @@ unlock_place(struct place *p)
 
 /* ---- listening ---- */
 
-/* Remove the socket that a killed process left. */
-static void
-remove_left(const char *path)
-{
-	struct stat st;
-
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && find_socket(path) == ECONNREFUSED)
-		unlink(path);
-}
-
-/* Return a socket that listens beside the path of ${p}, and fill ${file}. */
-static int
-listen_beside(const struct place *p, struct unixpath *file)
-{
-	struct stat st;
-	int fd, saved;
-
-	remove_left(p->temp);
-	fd = os_socket(AF_UNIX);
-	if (fd == -1 || call_path(bind, fd, p->temp) == -1) {
-		os_close(&fd);
-		return -1;
-	}
-	if (listen(fd, OS_BACKLOG) == 0 && lstat(p->temp, &st) == 0) {
-		file->dev = st.st_dev;
-		file->ino = st.st_ino;
-		return fd;
-	}
-	saved = errno;
-	unlink(p->temp);
-	close(fd);
-	errno = saved;
-	return -1;
-}
-
 /*
  * Give the new socket file its name.  Where no file was found, use link(2),
  * which fails if another program has made a file there since.
@@ -408,6 +364,31 @@ give_name(const struct place *p, enum found found)
 	if (errno == EEXIST || lstat(p->path, &st) == 0)
 		return -1;
 	return rename(p->temp, p->path);
+}
+
+/*
+ * Return a socket that listens at the path of ${p}, and fill ${file}.
+ * EADDRINUSE: the name beside the path is in use.
+ */
+static int
+make_socket(const struct place *p, enum found found, struct unixpath *file)
+{
+	int fd = os_socket(AF_UNIX), saved;
+	struct stat st;
+
+	if (fd == -1 || call_path(bind, fd, p->temp) == -1) {
+		os_close(&fd);
+		return -1;
+	}
+	if (listen(fd, OS_BACKLOG) == 0 && lstat(p->temp, &st) == 0 && give_name(p, found) == 0) {
+		*file = (struct unixpath){ .path = p->path, .dev = st.st_dev, .ino = st.st_ino };
+		return fd;
+	}
+	saved = errno;
+	unlink(p->temp);
+	close(fd);
+	errno = saved;
+	return -1;
 }
 
 static const char *
@@ -467,24 +448,20 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 
 	if (found == FOUND_TAKEN)
 		return -1;
-	fd = listen_beside(p, file);
-	if (fd == -1 && errno == EADDRINUSE)
-		snprintf(why, size, "%s is in use; remove it or choose another path", p->temp);
-	else if (fd == -1)
-		explain(found, errno, why, size);
-	if (fd == -1)
-		return -1;
-	if (give_name(p, found) == 0) {
+	if (examine(p->temp, why, size) == FOUND_DEAD)
+		unlink(p->temp); /* left by a killed process */
+	fd = make_socket(p, found, file);
+	if (fd != -1) {
 		if (found == FOUND_DEAD)
 			log_say(LOG_NOTICE,
 			    "replaced %s, a dead socket: no process was listening on it", p->path);
 		return fd;
 	}
 	e = errno;
-	unlink(p->temp);
-	close(fd);
+	if (e == EADDRINUSE)
+		snprintf(why, size, "%s is in use; remove it or choose another path", p->temp);
 	/* EEXIST: report the file that another program has just made. */
-	if (e != EEXIST || examine(p->path, why, size) != FOUND_TAKEN)
+	else if (e != EEXIST || examine(p->path, why, size) != FOUND_TAKEN)
 		explain(found, e, why, size);
 	return -1;
 }
@@ -530,10 +507,8 @@ unixpath_listen(struct unixpath *file, const char *path, int64_t wait_us, char *
 		fd = take_place(&p, file, why, size);
 	unlock_place(&p);
 	umask(old);
-	if (fd == -1)
-		return -1;
-	file->path = path;
-	warn_of_others(path);
+	if (fd != -1)
+		warn_of_others(path);
 	return fd;
 }
 
