@@ -163,10 +163,11 @@ write_stamp(char line[STAMP_SIZE])
  * dropped at once until the reader reads again.
  */
 static void
-write_line(const char *p, size_t n)
+write_line(const char *p)
 {
 	static bool stuck;
 	struct pollfd pfd = { .fd = log_fd, .events = POLLOUT };
+	size_t n = strlen(p);
 	ssize_t w;
 
 	while (n > 0) {
@@ -280,7 +281,7 @@ erase(void)
 	if (!drawn)
 		return;
 	if (is_foreground() && log_on_terminal())
-		write_line(ERASE, strlen(ERASE));
+		write_line(ERASE);
 	else
 		live[0] = '\0';
 	drawn = false;
@@ -291,7 +292,7 @@ draw(void)
 {
 	if (live[0] == '\0' || in_line)
 		return;
-	write_line(live, strlen(live));
+	write_line(live);
 	drawn = true;
 }
 
@@ -301,9 +302,9 @@ begin_line(void)
 	if (drawn)
 		erase();
 	else if (in_line)
-		write_line("\n", 1);
+		write_line("\n");
 	else if (shows_prompt())
-		write_line("\r\n", 2);
+		write_line("\r\n");
 	in_line = false;
 }
 
@@ -327,8 +328,8 @@ log_above(const char *line)
 	int saved = errno;
 
 	begin_line();
-	write_line(line, strlen(line));
-	write_line("\n", 1);
+	write_line(line);
+	write_line("\n");
 	draw();
 	errno = saved;
 }
@@ -392,9 +393,8 @@ write_message(
 		strcpy(line + n, "\n");
 	}
 	begin_line();
-	n = strlen(out);
-	if (make_room(n))
-		write_line(out, n);
+	if (make_room(strlen(out)))
+		write_line(out);
 	draw();
 }
 
