@@ -56,18 +56,11 @@ struct dial {
 	int64_t full_until;     /* end of retries if system or backlog is full */
 	int64_t give_up;        /* -w: no new attempt after this time */
 	int64_t pause;          /* before the next attempt */
-	int err, gai;           /* the last failure */
+	int err, gai;           /* the failure of this attempt */
 	bool late;              /* ETIMEDOUT: by the limit of -t */
 };
 
 static void begin(struct dial *d, int64_t now);
-
-static void
-pause_until(struct dial *d, int64_t when)
-{
-	d->step = PAUSING;
-	d->deadline = when;
-}
 
 /* Later attempts would fail with the same error. */
 static bool
@@ -77,36 +70,33 @@ is_permanent(int err)
 	       err == ENOTDIR || err == ELOOP;
 }
 
-static void
-attempt_failed(struct dial *d, int64_t now)
-{
-	if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND ||
-	    (d->gai == 0 && is_permanent(d->err))) {
-		d->step = FAILED;
-		return;
-	}
-	pause_until(d, now + d->pause);
-	d->pause = d->pause * 2 > PAUSE_MAX ? PAUSE_MAX : d->pause * 2;
-}
-
 static bool
 is_system_full(int err)
 {
 	return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
 }
 
-/* If something is full, retry soon, but not after full_until. */
+/* EBUSY: see lookup_start.  EAGAIN: see unixpath_connect. */
 static bool
-retry_if_full(struct dial *d, int err, int64_t now)
+is_full(const struct dial *d)
 {
-	/* EBUSY: see lookup_start.  EAGAIN: see unixpath_connect. */
-	bool full = is_system_full(err) || err == EBUSY;
-	bool backlog = err == EAGAIN && d->to->kind != ENDPOINT_COMMAND;
+	return is_system_full(d->err) || d->err == EBUSY ||
+	       (d->err == EAGAIN && d->to->kind != ENDPOINT_COMMAND);
+}
 
-	if ((!full && !backlog) || now >= d->full_until)
-		return false;
-	pause_until(d, now + (full ? PAUSE_FULL : PAUSE_BACKLOG));
-	return true;
+/* Pause before the next attempt, or give up. */
+static void
+attempt_failed(struct dial *d, int64_t now)
+{
+	d->step = PAUSING;
+	if (is_full(d) && now < d->full_until) {
+		d->deadline = now + (d->err == EAGAIN ? PAUSE_BACKLOG : PAUSE_FULL);
+	} else if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND || is_permanent(d->err)) {
+		d->step = FAILED;
+	} else {
+		d->deadline = now + d->pause;
+		d->pause = d->pause * 2 > PAUSE_MAX ? PAUSE_MAX : d->pause * 2;
+	}
 }
 
 static void
@@ -119,8 +109,7 @@ resolve(struct dial *d, int64_t now)
 	if (d->lookup == NULL) {
 		d->err = errno;
 		d->gai = errno == EBUSY ? EAI_AGAIN : 0;
-		if (!retry_if_full(d, d->err, now))
-			attempt_failed(d, now);
+		attempt_failed(d, now);
 		return;
 	}
 	*shared = d->lookup;
@@ -214,14 +203,8 @@ connect_next(struct dial *d, int64_t now)
 {
 	int count = d->to->kind == ENDPOINT_UNIX ? 1 : d->addrs.n, e;
 
-	while (d->next < count) {
-		e = start_connect(d, d->next);
-		if (retry_if_full(d, e, now)) {
-			os_close(&d->fd);
-			d->err = e;
-			return;
-		}
-		d->next++;
+	while (d->next < count && !is_full(d)) {
+		e = start_connect(d, d->next++);
 		/* POSIX: after EINTR, connect continues. */
 		if (e == EINPROGRESS || e == EINTR) {
 			d->step = CONNECTING;
@@ -231,7 +214,7 @@ connect_next(struct dial *d, int64_t now)
 		if (connect_ended(d, e))
 			return;
 	}
-	if (d->cached) {
+	if (d->cached && !is_full(d)) {
 		d->target->cache.n = 0;
 		begin(d, now);
 		return;
@@ -245,11 +228,10 @@ begin_command(struct dial *d, int64_t now)
 	d->child = spawn_start(d->target->kids, d->to->argv, d->target->how);
 	d->step = STARTING;
 	d->deadline = INT64_MAX;
-	if (d->child != NULL)
-		return;
-	d->err = errno;
-	if (!retry_if_full(d, d->err, now))
-		d->step = FAILED;
+	if (d->child == NULL) {
+		d->err = errno;
+		attempt_failed(d, now);
+	}
 }
 
 static void
@@ -268,7 +250,7 @@ static void
 begin(struct dial *d, int64_t now)
 {
 	d->next = 0;
-	d->gai = 0;
+	d->err = d->gai = 0;
 	switch (d->to->kind) {
 	case ENDPOINT_STDIO:
 		d->step = DONE;
