@@ -211,10 +211,7 @@ buf_splice(struct buf *b, int fd)
 	n = os_splice(fd, b->pipe->in, BUF_PIPE - b->used);
 	if (n > 0) {
 		b->used += (size_t)n;
-		/*
-		 * A pipe can take more than its size, because one of its slots
-		 * can hold more than a page.
-		 */
+		/* A slot can hold more than a page: more than the size fits. */
 		b->full = b->used >= BUF_PIPE;
 		return n;
 	}

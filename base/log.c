@@ -3,13 +3,9 @@
  *
  * A message is one line: the time if it goes to a file, "relay: ", and a text.
  * One write(2) writes up to PIPE_BUF bytes of it, so that lines of several
- * processes do not mix.
- * On a terminal the remedy of an error has a line of its own.  A live line
- * stays below all messages.
- *
- * Paths and names may come from other users.  Each control character, of ASCII
- * or from U+0080 to U+009F, is replaced by '?', so that no text controls the
- * terminal.
+ * processes do not mix.  On a terminal the remedy of an error has a line of its
+ * own.  A live line stays below all messages.  Paths and names may come from
+ * other users: no text controls the terminal.
  *
  * Nothing waits longer than WAIT_MS for a reader of stderr.  stderr may share a
  * non-blocking pipe with stdout, so a full pipe is not an error.

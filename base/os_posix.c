@@ -2,9 +2,8 @@
  * base/os_posix.c - portable forms of the functions that depend on the system.
  *
  * With POSIX=1, or on an unknown system, make builds it alone.  The file of a
- * system includes it last, and defines OS_HAS_... for each function of its own,
- * and for what several systems have in one form.  OS_HAS_LINUX_CALLS
- * stands for those that Linux alone has.
+ * system includes it last, and defines OS_HAS_... for its own functions, and for
+ * what several systems have in one form.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -5,10 +5,9 @@
  * polls.  Both ends are non-blocking.  A signal is lost only if thousands of
  * unread signals fill the pipe.
  *
- * SIGPIPE and SIGXFSZ are ignored: write(2) fails with EPIPE or EFBIG instead.
- * SIGTERM, SIGINT and SIGHUP stay ignored if they were at the start (nohup).
- * relay unblocks the signals that were blocked at its start, because the loop
- * needs SIGCHLD and SIGTERM.
+ * Without SIGPIPE and SIGXFSZ, write(2) fails with EPIPE or EFBIG.  nohup
+ * ignores SIGHUP for relay.  The loop needs SIGCHLD and SIGTERM, so no signal
+ * stays blocked.
  */
 #include <errno.h>
 #include <signal.h>

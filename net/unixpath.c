@@ -245,7 +245,7 @@ name_beside(char dst[UNIXPATH_MAX + BESIDE_ROOM], const char *path, const char *
 	size_t n = strlen(name);
 
 	if (n > BESIDE_NAME)
-		for (n = BESIDE_NAME; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80; n--)
+		for (n = BESIDE_NAME; n > 0 && log_continues(name[n]); n--)
 			;
 	snprintf(dst, UNIXPATH_MAX + BESIDE_ROOM, "%.*s.%.*s%s", (int)(name - path), path, (int)n,
 	    name, suffix);
