@@ -39,10 +39,12 @@
 #include "base/os.h"
 
 #define OS_HAS_ACCEPT4
-
-#define OS_HAS_WINSIZE
-
 #define OS_HAS_CLOSE_FROM
+#define OS_HAS_GETPEEREID
+#define OS_HAS_WINSIZE
+#if !defined(__NetBSD__) /* it has no statfs(2) */
+#define OS_HAS_MNT_LOCAL
+#endif
 
 void
 os_close_from(int fd)
@@ -110,10 +112,6 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 	return 1;
 }
 
-#endif
-#define OS_HAS_GETPEEREID
-#if !defined(__NetBSD__) /* it has no statfs(2) */
-#define OS_HAS_MNT_LOCAL
 #endif
 
 #if defined(FIONWRITE)

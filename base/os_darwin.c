@@ -17,7 +17,13 @@
 #include "base/os.h"
 #include "base/os_pcblist.c"
 
+#define OS_HAS_GETPEEREID
+#define OS_HAS_MNT_LOCAL
+#define OS_HAS_MOST_FILES
 #define OS_HAS_PEER_UID
+#define OS_HAS_SELF
+#define OS_HAS_UNSENT
+#define OS_HAS_WINSIZE
 
 /* The kernel copies the list of all TCP sockets, for every user. */
 int
@@ -25,10 +31,6 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 {
 	return pcblist_ask("net.inet.tcp.pcblist_n", &pcblist_darwin, peer, local, uid);
 }
-
-#define OS_HAS_WINSIZE
-
-#define OS_HAS_MOST_FILES
 
 /*
  * setrlimit(2) refuses a limit above kern.maxfilesperproc (EINVAL).  poll(2)
@@ -45,10 +47,6 @@ os_most_files(void)
 	return most;
 }
 
-#define OS_HAS_GETPEEREID
-#define OS_HAS_MNT_LOCAL
-#define OS_HAS_UNSENT
-
 uint64_t
 os_unsent(int fd)
 {
@@ -57,8 +55,6 @@ os_unsent(int fd)
 
 	return getsockopt(fd, SOL_SOCKET, SO_NWRITE, &n, &len) == -1 || n < 0 ? 0 : (uint64_t)n;
 }
-
-#define OS_HAS_SELF
 
 bool
 os_self(const char *name, char *dst, size_t size)
