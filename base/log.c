@@ -187,18 +187,17 @@ log_continues(char c)
 }
 
 /*
- * Return the length of the UTF-8 character (RFC 3629) at the start of the ${n}
- * bytes ${p}.  Return 0 for a control character, and for bytes that are not
- * UTF-8.
+ * Return the length of the UTF-8 character (RFC 3629) at ${p}.  Return 0 for a
+ * control character, and for bytes that are not UTF-8.
  */
 static size_t
-plain_character(const unsigned char *p, size_t n)
+plain_character(const unsigned char *p)
 {
 	size_t length = p[0] < 0x80 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4, i;
 
 	if (length == 1)
 		return p[0] >= ' ' && p[0] != 0x7f;
-	if (p[0] < 0xc2 || p[0] > 0xf4 || length > n)
+	if (p[0] < 0xc2 || p[0] > 0xf4)
 		return 0;
 	for (i = 1; i < length; i++)
 		if (!log_continues((char)p[i]))
@@ -213,16 +212,16 @@ plain_character(const unsigned char *p, size_t n)
 }
 
 void
-log_plain(char *text, size_t n, char but)
+log_plain(char *text, char but)
 {
 	unsigned char *p = (unsigned char *)text;
-	size_t i = 0, length;
+	size_t length;
 
-	while (i < n) {
-		length = plain_character(p + i, n - i);
-		if (length == 0 && p[i] < 0xa0 && text[i] != but)
-			text[i] = '?';
-		i += length == 0 ? 1 : length;
+	while (*p != '\0') {
+		length = plain_character(p);
+		if (length == 0 && *p < 0xa0 && *p != (unsigned char)but)
+			*p = '?';
+		p += length == 0 ? 1 : length;
 	}
 }
 
@@ -376,10 +375,10 @@ write_message(
 
 	/* One byte stays for the newline. */
 	snprintf(line + stamp, sizeof(line) - stamp - 1, "%s%s", prefix, text);
+	log_plain(line, ' ');
 	n = strlen(line);
-	log_plain(line, n, ' ');
 	if (level == LOG_ERROR || level == LOG_NOTICE) {
-		snprintf(last.text, sizeof(last.text), "%s", line + stamp);
+		snprintf(last.text, sizeof(last.text), "%.*s", LAST_SIZE - 1, line + stamp);
 		last.at = pollset_clock();
 	}
 	if (lit > 0 && log_on_terminal()) {

@@ -106,11 +106,11 @@ size_t log_output(const char *p, size_t n);
 int log_descriptor(void);
 
 /*
- * log_plain(text, n, but):
- * In ${n} bytes of foreign text, replace each control character except ${but}
- * by '?', so that the text cannot control a terminal.
+ * log_plain(text, but):
+ * In a foreign text, replace each control character except ${but} by '?', so
+ * that the text cannot control a terminal.
  */
-void log_plain(char *text, size_t n, char but);
+void log_plain(char *text, char but);
 
 /* log_continues(c): Is ${c} a later byte of a character of UTF-8? */
 bool log_continues(char c);

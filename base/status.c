@@ -179,7 +179,7 @@ write_text(char dst[TEXT_SIZE], const struct step *s, const char *mark, size_t r
 	snprintf(name, sizeof(name), "%s", s->name);
 	cut(name, sizeof(name), room > what + room / 3 ? room - what : room / 3, mark);
 	snprintf(dst, TEXT_SIZE, "%s  %s", name, s->what);
-	log_plain(dst, strlen(dst), ' ');
+	log_plain(dst, ' ');
 	cut(dst, TEXT_SIZE, room, mark);
 }
 

@@ -220,7 +220,7 @@ visit_dir(struct search *s, const char *dir)
 		f.asked = ask(f.path, "status\n", ANSWER_TIME, f.report);
 		if (f.asked == ASKED_OK && *f.report == '\0')
 			f.asked = ASKED_SILENT;
-		log_plain(f.report, strlen(f.report), '\n');
+		log_plain(f.report, '\n');
 		if (s->name == NULL)
 			list_one(&f);
 		else

@@ -68,7 +68,7 @@ add(char report[CONTROL_REPORT], const char *key, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(value, sizeof(value), fmt, ap);
 	va_end(ap);
-	log_plain(value, strlen(value), ' ');
+	log_plain(value, ' ');
 	n = snprintf(report + used, room, "%-*s%s\n", KEY_WIDTH, key, value);
 	if (n < 0 || (size_t)n >= room)
 		report[used] = '\0';

@@ -189,7 +189,7 @@ report(const struct probe_run *p, const char *verdict, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	snprintf(line, sizeof(line), "%-4s  %s: %s", verdict, hops_last(&p->hops), text);
-	log_plain(line, strlen(line), ' ');
+	log_plain(line, ' ');
 	puts(line);
 	fflush(stdout);
 }

@@ -141,7 +141,7 @@ read_bound(struct remote_ask *ask)
 	end = strstr(f->bound, "\n\n");
 	if (f->state == FORWARD_ASKED && end != NULL) {
 		end[2] = '\0';
-		log_plain(f->bound, strlen(f->bound), '\n');
+		log_plain(f->bound, '\n');
 		f->state = FORWARD_READY;
 	}
 	return have + n < sizeof(f->bound) - 1;
