@@ -21,6 +21,7 @@
 #define WIDTH_MAX 200 /* columns that are used */
 #define BAR_LEAST 5   /* columns; a shorter bar is left out */
 #define BAR_MOST 24
+#define BAR_SIZE (4 + 4 * BAR_MOST) /* bytes; a sign has 3 at most */
 #define TEXT_SIZE 1024
 #define LINE_SIZE 2000
 
@@ -114,28 +115,18 @@ cut(char *text, size_t size, size_t width, const char *mark)
 	snprintf(text + at, size - at, "%s", width > 0 ? mark : "");
 }
 
-/* Append ${sign} ${n} times. */
 static void
-repeat(char dst[TEXT_SIZE], const char *sign, size_t n)
+write_bar(char *dst, const struct step *s, const struct signs *signs, size_t room)
 {
-	size_t at = strlen(dst);
-
-	while (n-- > 0 && at + 4 < TEXT_SIZE)
-		at += (size_t)snprintf(dst + at, TEXT_SIZE - at, "%s", sign);
-}
-
-static void
-write_bar(char dst[TEXT_SIZE], const struct step *s, const struct signs *signs, size_t room)
-{
-	size_t full;
+	size_t full, i;
 
 	if (s->all == 0 || room < BAR_LEAST + 2)
 		return;
 	room = room - 2 > BAR_MOST ? BAR_MOST : room - 2;
 	full = s->done >= s->all ? room : s->done * room / s->all;
-	repeat(dst, " ", 2);
-	repeat(dst, signs->full, full);
-	repeat(dst, signs->empty, room - full);
+	dst = stpcpy(dst, "  ");
+	for (i = 0; i < room; i++)
+		dst = stpcpy(dst, i < full ? signs->full : signs->empty);
 }
 
 /* Write the numbers behind the bar. */
@@ -194,7 +185,7 @@ compose(char line[LINE_SIZE], const struct step *s, bool done, int64_t now)
 	const char *sign = done             ? signs->tick
 			   : s->ends_at > 0 ? signs->pause
 					    : signs->spinner[now / FRAME % signs->spinners];
-	char text[TEXT_SIZE], bar[TEXT_SIZE] = "", tail[64];
+	char text[TEXT_SIZE], bar[BAR_SIZE] = "", tail[64];
 	size_t width = read_width() - 1, room;
 	bool lit = log_in_colour();
 
