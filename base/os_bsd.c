@@ -71,6 +71,9 @@ os_peer_uid(const struct sockaddr *peer, const struct sockaddr *local, uid_t *ui
 {
 	static const struct pcblist_form form = { .head = sizeof(struct xinpgen),
 		.length = sizeof(((struct xtcpcb *)0)->xt_len),
+		.inpcb = sizeof(struct xtcpcb),
+		.sock = sizeof(struct xtcpcb),
+		.tcpcb = sizeof(struct xtcpcb),
 		.fport = AT(inp_inc.inc_ie.ie_fport),
 		.lport = AT(inp_inc.inc_ie.ie_lport),
 		.faddr = AT(inp_inc.inc_ie.ie_dependfaddr),

@@ -31,6 +31,9 @@
 /* Computed from the structures of XNU, which are packed to 4 bytes. */
 const struct pcblist_form pcblist_darwin = { .head = 24,
 	.length = 4,
+	.inpcb = 80,
+	.sock = 68,
+	.tcpcb = 40,
 	.fport = 16,
 	.lport = 18,
 	.vflag = 44,
@@ -79,67 +82,45 @@ is_address(const struct address *a, const unsigned char *port, const unsigned ch
 	       memcmp(bytes + a->from, a->bytes + a->from, 16 - a->from) == 0;
 }
 
-/* Read the three parts of a socket.  Return false if the record is cut. */
-
-static bool
-take_inpcb(const struct pcblist_form *form, struct search *s, const unsigned char *p, size_t n)
-{
-	int valid = s->peer.from == 12 ? VFLAG_IPV4 : VFLAG_IPV6;
-
-	if (n < form->laddr + 16 || n < form->faddr + 16 || n < form->vflag + 1 ||
-	    n < form->lport + 2 || n < form->fport + 2)
-		return false;
-	s->open = false;
-	s->match = (p[form->vflag] & valid) != 0 &&
-		   is_address(&s->peer, p + form->lport, p + form->laddr) &&
-		   is_address(&s->local, p + form->fport, p + form->faddr);
-	return true;
-}
-
-static bool
-take_socket(const struct pcblist_form *form, struct search *s, const unsigned char *p, size_t n)
-{
-	uint64_t so;
-
-	if (n < form->socket + 8 || n < form->uid + 4)
-		return false;
-	memcpy(&so, p + form->socket, 8);
-	memcpy(&s->uid, p + form->uid, 4);
-	s->open = so != 0;
-	return true;
-}
-
 /*
- * Read the last part.  Two kinds of sockets do not count.  Closed: the record
- * has uid 0.  Still connecting: the client has closed, and this new socket got
- * its port.
+ * Read a record with some parts of a socket, or all.  The part of TCP is the
+ * last one.  Two kinds of sockets do not count.  Closed: the record has uid 0.
+ * Still connecting: the client has closed, and this new socket got its port.
+ * Return false if the record is cut.
  */
-static bool
-take_tcpcb(const struct pcblist_form *form, struct search *s, const unsigned char *p, size_t n)
-{
-	uint32_t state;
-
-	if (n < form->state + 4)
-		return false;
-	memcpy(&state, p + form->state, 4);
-	if (s->match && s->open && state != STATE_SYN_SENT) {
-		s->users = s->users == 0 || (s->users == 1 && s->user == s->uid) ? 1 : -1;
-		s->user = s->uid;
-	}
-	s->match = s->open = false;
-	return true;
-}
-
 static bool
 take_record(const struct pcblist_form *form, struct search *s, const unsigned char *p, size_t n)
 {
-	uint32_t kind = KIND_INPCB | KIND_SOCKET | KIND_TCPCB;
+	int valid = s->peer.from == 12 ? VFLAG_IPV4 : VFLAG_IPV6;
+	uint32_t kind = KIND_INPCB | KIND_SOCKET | KIND_TCPCB, state;
+	uint64_t so;
 
 	if (form->length == 4)
 		memcpy(&kind, p + KIND, 4);
-	return ((kind & KIND_INPCB) == 0 || take_inpcb(form, s, p, n)) &&
-	       ((kind & KIND_SOCKET) == 0 || take_socket(form, s, p, n)) &&
-	       ((kind & KIND_TCPCB) == 0 || take_tcpcb(form, s, p, n));
+	if (((kind & KIND_INPCB) != 0 && n < form->inpcb) ||
+	    ((kind & KIND_SOCKET) != 0 && n < form->sock) ||
+	    ((kind & KIND_TCPCB) != 0 && n < form->tcpcb))
+		return false;
+	if ((kind & KIND_INPCB) != 0) {
+		s->open = false;
+		s->match = (p[form->vflag] & valid) != 0 &&
+			   is_address(&s->peer, p + form->lport, p + form->laddr) &&
+			   is_address(&s->local, p + form->fport, p + form->faddr);
+	}
+	if ((kind & KIND_SOCKET) != 0) {
+		memcpy(&so, p + form->socket, 8);
+		memcpy(&s->uid, p + form->uid, 4);
+		s->open = so != 0;
+	}
+	if ((kind & KIND_TCPCB) != 0) {
+		memcpy(&state, p + form->state, 4);
+		if (s->match && s->open && state != STATE_SYN_SENT) {
+			s->users = s->users == 0 || (s->users == 1 && s->user == s->uid) ? 1 : -1;
+			s->user = s->uid;
+		}
+		s->match = s->open = false;
+	}
+	return true;
 }
 
 /* Return the length of the record ${p}; 0: it is cut, or has a wrong length. */

@@ -15,13 +15,14 @@
 
 /* The form of a list: sizes and offsets in bytes. */
 struct pcblist_form {
-	size_t head;         /* size of the first record and of the last one */
-	size_t length;       /* width of the length at the start of a record: 4 or 8 */
-	size_t fport, lport; /* the ports: 2 bytes in network byte order */
-	size_t faddr, laddr; /* the addresses: 16 bytes, IPv4 in the last 4 */
-	size_t vflag;        /* 1 byte: which addresses are valid */
-	size_t socket;       /* 8 bytes: 0 if no process has the socket open */
-	size_t uid, state;   /* 4 bytes each */
+	size_t head;               /* size of the first record and of the last one */
+	size_t length;             /* width of the length at the start of a record: 4 or 8 */
+	size_t inpcb, sock, tcpcb; /* least length of a record with such a part */
+	size_t fport, lport;       /* the ports: 2 bytes in network byte order */
+	size_t faddr, laddr;       /* the addresses: 16 bytes, IPv4 in the last 4 */
+	size_t vflag;              /* 1 byte: which addresses are valid */
+	size_t socket;             /* 8 bytes: 0 if no process has the socket open */
+	size_t uid, state;         /* 4 bytes each */
 };
 
 /* The form of net.inet.tcp.pcblist_n of macOS. */

@@ -104,7 +104,6 @@ resolve(struct dial *d, int64_t now)
 {
 	struct lookup **shared = &d->target->lookup;
 
-	d->cached = false;
 	d->lookup = *shared != NULL ? lookup_join(*shared) : lookup_start(d->target->kids, d->to);
 	if (d->lookup == NULL) {
 		d->err = errno;
@@ -173,28 +172,21 @@ connect_ended(struct dial *d, int err)
 	return false;
 }
 
-static int
-open_socket(int family)
-{
-	int fd = os_socket(family), on = 1;
-
-	/* A small message must not wait for an acknowledgement. */
-	if (fd != -1 && family != AF_UNIX)
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	return fd;
-}
-
 /* Connect to address ${i}; return 0 or the errno value. */
 static int
 start_connect(struct dial *d, int i)
 {
 	const struct sockaddr *sa = (const struct sockaddr *)&d->addrs.addr[i];
+	bool path = d->to->kind == ENDPOINT_UNIX;
+	int on = 1;
 
-	d->fd = open_socket(d->to->kind == ENDPOINT_UNIX ? AF_UNIX : sa->sa_family);
+	d->fd = os_socket(path ? AF_UNIX : sa->sa_family);
 	if (d->fd == -1)
 		return errno;
-	if (d->to->kind == ENDPOINT_UNIX)
+	if (path)
 		return unixpath_connect(d->fd, d->to->path) == 0 ? 0 : errno;
+	/* A small message must not wait for an acknowledgement. */
+	setsockopt(d->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return connect(d->fd, sa, d->addrs.len[i]) == 0 ? 0 : errno;
 }
 
@@ -227,7 +219,6 @@ begin_command(struct dial *d, int64_t now)
 {
 	d->child = spawn_start(d->target->kids, d->to->argv, d->target->how);
 	d->step = STARTING;
-	d->deadline = INT64_MAX;
 	if (d->child == NULL) {
 		d->err = errno;
 		attempt_failed(d, now);

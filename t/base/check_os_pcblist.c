@@ -407,6 +407,9 @@ END_TEST
 /* A record of each socket, as on FreeBSD, with fields in another order. */
 static const struct pcblist_form one_record = { .head = 64,
 	.length = 8,
+	.inpcb = 72,
+	.sock = 72,
+	.tcpcb = 72,
 	.uid = 8,
 	.socket = 16,
 	.state = 24,
