@@ -82,9 +82,8 @@ void os_restore_files(void);
 /*
  * os_find_program(name, dst, size):
  * Find the program ${name} as a shell does: a name with a '/' is a path,
- * any other name is looked up in PATH.  Write the path to ${dst}, which has
- * ${size} bytes.  Return false if the program is not found or its path has no
- * room.
+ * any other name is looked up in PATH.  Write the path to ${dst}.  Return false
+ * if the program is not found or its path has no room.
  */
 bool os_find_program(const char *name, char *dst, size_t size);
 
@@ -122,8 +121,7 @@ void os_close_each(int fd);
 /*
  * os_socket(family), os_accept(lfd, peer, len):
  * Create a stream socket, or accept a connection as accept(2) does.  The new
- * socket is non-blocking and close-on-exec, and belongs to the caller.
- * Portable: these flags are set after the socket was created.
+ * socket is non-blocking and close-on-exec.
  */
 int os_socket(int family);
 int os_accept(int lfd, struct sockaddr *peer, socklen_t *len);
@@ -154,8 +152,8 @@ bool os_port_is_unused(uint16_t port);
 
 /*
  * os_most_files():
- * Return how many descriptors poll(2) and the system allow a process, even if
- * its limit is higher.  -1: no such bound (portable).
+ * Return how many descriptors poll(2) and the system allow a process, whatever
+ * its limit is.  -1: no such bound (portable).
  */
 long os_most_files(void);
 
@@ -186,10 +184,9 @@ int os_children(pid_t *pids, int most);
 
 /*
  * os_splice(in, out, max):
- * Move up to ${max} bytes from ${in} to ${out} within the kernel.  One of them
- * is a pipe.  Does not block if both are non-blocking.  Return how many bytes
- * were moved, 0 at the end of ${in}, or -1; EAGAIN: ${in} is empty or ${out} is
- * full.  Portable: fail with ENOSYS.
+ * Move up to ${max} bytes from ${in} to ${out} within the kernel; one of them
+ * is a pipe.  Return how many bytes were moved, 0 at the end of ${in}, or -1;
+ * EAGAIN: ${in} is empty or ${out} is full.  Portable: fail with ENOSYS.
  */
 ssize_t os_splice(int in, int out, size_t max);
 
@@ -235,9 +232,9 @@ const char *os_image(const char *self);
 /*
  * os_confine(needs, dst, size):
  * Restrict this process and its children for ever to what a connection to
- * ${needs} requires.  Open descriptors stay usable.  Write to ${dst}, which has
- * ${size} bytes, what the system enforces and what it cannot enforce.  This
- * never fails; an old system enforces less.
+ * ${needs} requires.  Open descriptors stay usable.  Write to ${dst} what the
+ * system enforces and what it cannot enforce.  This never fails; an old system
+ * enforces less.
  *
  *   Linux     execve(2) gains no privilege.
  *             Landlock: only files below system directories can be read, and no
@@ -248,7 +245,7 @@ const char *os_image(const char *self);
  *             that act beyond this process fail with EPERM.
  *   OpenBSD   pledge(2) and unveil(2)
  *
- * Portable, or built with AddressSanitizer, which needs more: enforce nothing.
+ * Portable, or built with AddressSanitizer: enforce nothing.
  */
 struct os_needs {
 	const char *path; /* a Unix socket; NULL: none */

@@ -248,7 +248,7 @@ static long
 parent_of(const char *pid)
 {
 	char path[64], text[512], *at;
-	ssize_t n = -1;
+	ssize_t n;
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%.20s/stat", pid);

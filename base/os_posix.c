@@ -2,8 +2,8 @@
  * base/os_posix.c - portable forms of the functions that depend on the system.
  *
  * With POSIX=1, or on an unknown system, make builds it alone.  The file of a
- * system includes it last, and defines OS_HAS_... for its own functions, and for
- * what several systems have in one form.
+ * system includes it last, and defines OS_HAS_... for its own functions, and
+ * for what several systems have in one form.
  */
 #include <errno.h>
 #include <stdio.h>

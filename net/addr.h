@@ -38,8 +38,8 @@ bool addr_numeric(const struct endpoint *ep, struct addr_list *out);
 
 /*
  * addr_is_loopback(addr):
- * Return true if only processes of this host can connect to ${addr}: it is in
- * 127.0.0.0/8, is ::1, or is an IPv4-mapped IPv6 address in 127.0.0.0/8.
+ * Can only processes of this host connect to ${addr}?  These are 127.0.0.0/8,
+ * ::1, and the IPv4-mapped addresses of 127.0.0.0/8.
  */
 bool addr_is_loopback(const struct sockaddr *addr);
 

@@ -145,8 +145,8 @@ is_self_connected(int fd)
 }
 
 /*
- * The error of an earlier address is the cause, not that this host lacks a family
- * or a route: "localhost" is tried as ::1 last, also on hosts without IPv6.
+ * If this host lacks a family or a route, an earlier error is the cause:
+ * "localhost" is tried as ::1 last, also on hosts without IPv6.
  */
 static bool
 hides_cause(const struct dial *d, int err)

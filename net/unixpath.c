@@ -103,8 +103,8 @@ open_here(void)
 
 /*
  * Make ${call} in the directory of ${path}.  For bind, the name must fit.  If
- * relay cannot return to its directory, relative paths would be wrong: it exits.
- * An error may be temporary: try three times.
+ * relay cannot return to its directory, relative paths would be wrong: it
+ * exits.  An error may be temporary: try three times.
  */
 static int
 call_from_dir(path_call *call, int fd, const char *path)

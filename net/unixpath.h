@@ -32,8 +32,7 @@ int unixpath_connect(int fd, const char *path);
 /*
  * unixpath_is_unused(path):
  * Return true if ${path} does not exist, or if no process has its socket open.
- * Return false if a process has, or if this cannot be found out.  No connection
- * is made.
+ * If this cannot be found out, return false.  No connection is made.
  */
 bool unixpath_is_unused(const char *path);
 
