@@ -166,23 +166,18 @@ take_pipe(void)
 
 	if (spare_pipes > 0)
 		return spare_pipe[--spare_pipes];
-	if (pipes == PIPES) {
+	k = pipes < PIPES ? malloc(sizeof(*k)) : NULL;
+	if (k == NULL || pipe(fd) == -1) {
+		free(k);
 		errno = EMFILE;
 		return NULL;
 	}
-	if (pipe(fd) == -1)
-		return NULL;
-	k = malloc(sizeof(*k));
-	if (k != NULL && os_setup(fd[0]) == 0 && os_setup(fd[1]) == 0 &&
-	    os_pipe_size(fd[1], BUF_PIPE) >= PIPE_LEAST) {
-		k->out = fd[0];
-		k->in = fd[1];
-		pipes++;
+	*k = (struct kpipe){ .in = fd[1], .out = fd[0] };
+	pipes++;
+	if (os_setup(k->in) == 0 && os_setup(k->out) == 0 &&
+	    os_pipe_size(k->in, BUF_PIPE) >= PIPE_LEAST)
 		return k;
-	}
-	free(k);
-	close(fd[0]);
-	close(fd[1]);
+	close_pipe(k);
 	errno = EMFILE;
 	return NULL;
 }

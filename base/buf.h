@@ -32,8 +32,8 @@ struct buf {
  *
  * buf_splice(b, fd):
  * The same within the kernel.  ${b} must be empty, or hold its bytes in a pipe.
- * EAGAIN: ${fd} is empty or ${b} is full.  Other errors are those of read(2),
- * pipe(2) or os_splice.
+ * EAGAIN: ${fd} is empty or ${b} is full.  EMFILE: ${b} gets no pipe.  Other
+ * errors are those of read(2) or os_splice.
  */
 ssize_t buf_fill(struct buf *b, int fd, int chunks);
 ssize_t buf_splice(struct buf *b, int fd);
