@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "spawn.h"
 #include "tunnel/hops.h"
 
 #define BLANKS " \t\n" /* between the words of -e */
@@ -38,51 +39,56 @@ find_special(const char *text)
 	return '\0';
 }
 
-/* Split ${text} in place and add its words.  False: no room. */
-static bool
-add_words(struct hops *h, char *text)
+/* Append ${text} to the text of ${h}, or set full. */
+static void
+put(struct hops *h, const char *text)
 {
-	char *word;
+	size_t n = strlen(text);
 
-	for (word = strtok(text, " \t"); word != NULL; word = strtok(NULL, " \t")) {
-		if (h->words == HOPS_WORDS - 1)
-			return false;
-		h->argv[h->words++] = word;
+	if (n < HOPS_TEXT - h->length) {
+		memcpy(h->text + h->length, text, n);
+		h->length += n;
+	} else {
+		h->full = true;
 	}
-	return true;
 }
 
-/* Copy ${text} behind the other text.  NULL: no room. */
+/* Keep the NUL behind the text that begins at ${start}. */
 static char *
-copy_text(struct hops *h, const char *text, size_t n)
+end_text(struct hops *h, char *start)
+{
+	if (!h->full)
+		h->length++;
+	return start;
+}
+
+/* Copy ${text} behind the other text.  "": no room. */
+static char *
+copy_text(struct hops *h, const char *text)
 {
 	char *copy = h->text + h->length;
 
-	if (n >= sizeof(h->text) - h->length)
-		return NULL;
-	memcpy(copy, text, n);
-	copy[n] = '\0';
-	h->length += n + 1;
-	return copy;
+	put(h, text);
+	return end_text(h, copy);
 }
 
-static bool
-add_text(struct hops *h, const char *text)
+static void
+add_word(struct hops *h, char *word)
 {
-	char *copy = copy_text(h, text, strlen(text));
-
-	return copy != NULL && add_words(h, copy);
+	if (h->words < HOPS_WORDS - 1)
+		h->argv[h->words++] = word;
+	else
+		h->full = true;
 }
 
-static bool
-add_word(struct hops *h, const char *word)
+/* Add the words of ${text}, which have blanks between them. */
+static void
+add_words(struct hops *h, const char *text)
 {
-	char *copy = copy_text(h, word, strlen(word));
+	char *word;
 
-	if (copy == NULL || h->words == HOPS_WORDS - 1)
-		return false;
-	h->argv[h->words++] = copy;
-	return true;
+	for (word = strtok(copy_text(h, text), " \t"); word != NULL; word = strtok(NULL, " \t"))
+		add_word(h, word);
 }
 
 /* ---- a command with quotes ---- */
@@ -121,41 +127,26 @@ next_word(char **at)
 	return word;
 }
 
+/* Add the words of rsh, and those of options after the first one. */
 static bool
-check_rsh(const char *rsh, char *why, size_t size)
+add_rsh(struct hops *h, char *why, size_t size)
 {
-	char text[HOPS_TEXT], *at = text;
-	bool empty;
-
-	snprintf(text, sizeof(text), "%s", rsh);
-	empty = next_word(&at) == NULL;
-	while (at != NULL && next_word(&at) != NULL)
-		;
-	if (empty)
-		snprintf(why, size, "the command of -e or RELAY_SSH is empty");
-	else if (at == NULL)
-		snprintf(
-		    why, size, "a quote in the command of -e or RELAY_SSH is not closed: %s", rsh);
-	return !empty && at != NULL;
-}
-
-/*
- * Add the words of ${rsh}, which check_rsh has passed, and ${options} after the
- * first one.
- */
-static bool
-add_rsh(struct hops *h, const char *rsh, const char *options)
-{
-	char *at = copy_text(h, rsh, strlen(rsh)), *word;
+	const struct hops_config *c = &h->config;
+	char *at = copy_text(h, c->rsh), *word;
 
 	while (at != NULL && (word = next_word(&at)) != NULL) {
-		if (h->words == HOPS_WORDS - 1)
-			return false;
-		h->argv[h->words++] = word;
-		if (h->words == 1 && options != NULL && !add_text(h, options))
-			return false;
+		add_word(h, word);
+		if (h->words == 1 && c->options != NULL)
+			add_words(h, c->options);
 	}
-	return at != NULL;
+	if (at == NULL)
+		snprintf(why, size, "a quote in the command of -e or RELAY_SSH is not closed: %s",
+		    c->rsh);
+	else if (h->words == 0 && !h->full)
+		snprintf(why, size, "the command of -e or RELAY_SSH is empty");
+	else
+		return true;
+	return false;
 }
 
 /* ---- a destination: [user@]host[:port] ---- */
@@ -206,30 +197,29 @@ bare_host(const char *hop, size_t *n)
 }
 
 /* ssh takes the port as -p, and an IPv6 address without brackets. */
-static bool
+static void
 add_destination(struct hops *h, const char *hop)
 {
 	const char *port = port_of(hop), *host;
 	char text[HOPS_PATH];
 	size_t n;
 
-	if (is_uri(hop))
-		return add_text(h, hop);
+	if (is_uri(hop)) {
+		add_words(h, hop);
+		return;
+	}
 	host = bare_host(hop, &n);
 	if ((size_t)snprintf(text, sizeof(text), "%.*s%.*s", (int)(host_of(hop) - hop), hop, (int)n,
 		host) >= sizeof(text))
-		return false;
-	return (port == NULL || (add_text(h, "-p") && add_text(h, port))) && add_text(h, text);
+		h->full = true;
+	if (port != NULL) {
+		add_words(h, "-p");
+		add_words(h, port);
+	}
+	add_words(h, text);
 }
 
 /* ---- the ProxyCommand of -J ---- */
-
-static void
-put(struct hops *h, const char *text)
-{
-	for (; *text != '\0' && h->length < sizeof(h->text); text++)
-		h->text[h->length++] = *text;
-}
 
 /*
  * Append ${text} as one word, quoted for ssh and for any shell.
@@ -263,7 +253,7 @@ join(const struct hops *h, int n, const char *between, char *dst, size_t size)
 }
 
 /* Add the relay that carries the connection of ssh to hops[jumps]. */
-static bool
+static void
 add_proxy(struct hops *h)
 {
 	const struct hops_config *c = &h->config;
@@ -279,11 +269,7 @@ add_proxy(struct hops *h)
 		put_quoted(h, join(h, c->jumps - 1, ",", jumps, sizeof(jumps)));
 	}
 	put_quoted(h, c->hops[c->jumps - 1]);
-	if (h->length == sizeof(h->text) || h->words == HOPS_WORDS - 1)
-		return false;
-	h->text[h->length++] = '\0';
-	h->argv[h->words++] = word;
-	return true;
+	add_word(h, end_text(h, word));
 }
 
 /* ---- the command ---- */
@@ -313,80 +299,68 @@ check(const struct hops_config *c, int i, char *why, size_t size)
 	else if (i == c->jumps && c->n_ssh_words > 0 && hops_is_command(hop))
 		snprintf(why, size,
 		    "-l, -o and -p are for ssh, and the first hop, \"%s\", is a command", hop);
-	else if (i == c->jumps && !hops_is_command(hop))
-		return check_rsh(c->rsh, why, size);
 	else
 		return true;
 	return false;
 }
 
-/* Add the ssh to hops[jumps], which runs on this host. */
-static bool
+/* The words after rsh for the ssh to hops[jumps], which runs on this host. */
+static void
 add_first_ssh(struct hops *h)
 {
 	const struct hops_config *c = &h->config;
-	bool fits = add_rsh(h, c->rsh, c->options);
 	int i;
 
-	if (c->jumps > 0)
-		fits = fits && add_word(h, "-o") && add_proxy(h);
+	if (c->jumps > 0) {
+		add_words(h, "-o");
+		add_proxy(h);
+	}
 	for (i = 0; i < c->n_ssh_words; i++)
-		fits = fits && add_word(h, c->ssh_words[i]);
-	return fits;
+		add_word(h, copy_text(h, c->ssh_words[i]));
 }
 
-static bool
+static void
 add_hop(struct hops *h, int i)
 {
 	const char *hop = h->config.hops[i];
 
-	if (hops_is_command(hop))
-		return add_text(h, hop);
-	if (!(i == h->config.jumps ? add_first_ssh(h) : add_word(h, "ssh")))
-		return false;
-	if (h->config.batch && i > h->config.jumps && !add_text(h, "-o BatchMode=yes"))
-		return false;
-	return add_word(h, "-T") && add_destination(h, hop);
+	if (hops_is_command(hop)) {
+		add_words(h, hop);
+		return;
+	}
+	if (i == h->config.jumps)
+		add_first_ssh(h);
+	else
+		add_words(h, h->config.batch ? "ssh -o BatchMode=yes" : "ssh");
+	add_words(h, "-T");
+	add_destination(h, hop);
 }
 
 bool
 hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size)
 {
-	bool fits = true;
+	struct hops_config *c = &h->config;
 	int i;
 
 	memset(h, 0, sizeof(*h));
-	h->config = *config;
-	if (h->config.jumps > config->n - 1) {
-		h->config.jumps = config->n - 1;
-		h->config.n_ssh_words = 0;
+	*c = *config;
+	if (c->jumps > c->n - 1) {
+		c->jumps = c->n - 1;
+		c->n_ssh_words = 0;
 	}
-	for (i = 0; i < config->n; i++) {
-		if (!check(&h->config, i, why, size))
+	if (!hops_is_command(c->hops[c->jumps]) && !add_rsh(h, why, size))
+		return false;
+	for (i = 0; i < c->n; i++) {
+		if (!check(c, i, why, size))
 			return false;
-		if (i >= h->config.jumps)
-			fits = fits && add_hop(h, i);
+		if (i >= c->jumps)
+			add_hop(h, i);
 	}
-	if (!fits || !add_text(h, "sh")) {
+	add_words(h, "sh");
+	if (h->full)
 		snprintf(why, size, "the hops have more than %d words, or %d bytes", HOPS_WORDS - 2,
 		    HOPS_TEXT);
-		return false;
-	}
-	return true;
-}
-
-/* Is the first word of ${rsh} the program ssh? */
-static bool
-is_ssh(const char *rsh)
-{
-	char text[HOPS_TEXT], *at = text;
-	const char *word;
-	size_t n;
-
-	snprintf(text, sizeof(text), "%s", rsh);
-	word = next_word(&at);
-	n = word != NULL ? strlen(word) : 0;
-	return n >= 3 && strcmp(word + n - 3, "ssh") == 0 && (n == 3 || word[n - 4] == '/');
+	return !h->full;
 }
 
 bool
@@ -396,15 +370,19 @@ hops_unattended(struct hops *h, char *rsh, const struct hops_config *config)
 	char why[512];
 
 	c.rsh = rsh;
-	snprintf(
-	    rsh, HOPS_TEXT, "%s%s", config->rsh, is_ssh(config->rsh) ? " -o BatchMode=yes" : "");
+	snprintf(rsh, HOPS_TEXT, "%s", config->rsh);
+	if (!hops_parse(h, &c, why, sizeof(why)))
+		return false;
+	if (hops_runs_ssh(h))
+		snprintf(rsh, HOPS_TEXT, "%s -o BatchMode=yes", config->rsh);
 	return hops_parse(h, &c, why, sizeof(why));
 }
 
 bool
 hops_runs_ssh(const struct hops *h)
 {
-	return !hops_is_command(h->config.hops[h->config.jumps]) && is_ssh(h->config.rsh);
+	return !hops_is_command(h->config.hops[h->config.jumps]) &&
+	       strcmp(spawn_name(h->argv[0]), "ssh") == 0;
 }
 
 const char *
@@ -553,7 +531,7 @@ write_cause(const struct hops *h, int hop, const char *line, char *dst, size_t s
  * unknown: the line names no hop.  NULL: as here; for unknown, the remedy is
  * relay -n if far is not NULL.
  */
-static const struct {
+static const struct remedy {
 	const char *part, *here, *jump, *far, *unknown;
 } remedies[] = {
 	{ "Permission denied (", "is the user name right? ssh -v shows the keys that it tried",
@@ -600,28 +578,26 @@ static const struct {
 	    NULL },
 	{ "nvalid job", "is the job running? squeue lists the jobs", NULL, NULL, NULL },
 	{ "not found", HOPS_NOT_FOUND, NULL, NULL, NULL },
+	{ NULL, "", NULL, NULL, NULL },
 };
 
 /* The remedy, or "". */
 static const char *
 find_remedy(const struct hops *h, int hop, const char *line)
 {
+	const struct remedy *r = remedies;
 	const char *there;
-	size_t i;
 
 	if (h->config.jumps > 0 && hops_is_proxy_end(line))
 		return "relay -n with the same hops shows the cause";
-	for (i = 0; i < sizeof(remedies) / sizeof(remedies[0]); i++)
-		if (strstr(line, remedies[i].part) != NULL)
-			break;
-	if (i == sizeof(remedies) / sizeof(remedies[0]))
-		return "";
-	if (hop == -1 && remedies[i].unknown != NULL)
-		return remedies[i].unknown;
-	if (hop == -1 && remedies[i].far != NULL)
+	while (r->part != NULL && strstr(line, r->part) == NULL)
+		r++;
+	if (hop == -1 && r->unknown != NULL)
+		return r->unknown;
+	if (hop == -1 && r->far != NULL)
 		return "relay -n with the same hops shows which hop it is";
-	there = hop > h->config.jumps ? remedies[i].far : hop > 0 ? remedies[i].jump : NULL;
-	return there != NULL ? there : remedies[i].here != NULL ? remedies[i].here : "";
+	there = hop > h->config.jumps ? r->far : hop > 0 ? r->jump : NULL;
+	return there != NULL ? there : r->here != NULL ? r->here : "";
 }
 
 bool

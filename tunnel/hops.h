@@ -44,8 +44,9 @@ struct hops {
 	struct hops_config config;
 	char *argv[HOPS_WORDS]; /* the command, as for execvp */
 	int words;
-	char text[HOPS_TEXT]; /* argv points into it: do not copy the struct */
+	char text[HOPS_TEXT + 1]; /* argv points into it: do not copy the struct */
 	size_t length;
+	bool full; /* no room for the words, or for the text */
 };
 
 /*
