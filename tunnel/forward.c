@@ -38,15 +38,14 @@ is_path(const char *text)
 	return memchr(text, '/', end == NULL ? strlen(text) : (size_t)(end - text)) != NULL;
 }
 
+/* A copy of the first ${n} bytes.  NULL: no memory. */
 static char *
 copy(const char *text, size_t n)
 {
 	char *dst = malloc(n + 1);
 
-	if (dst != NULL) {
-		memcpy(dst, text, n);
-		dst[n] = '\0';
-	}
+	if (dst != NULL)
+		snprintf(dst, n + 1, "%s", text);
 	return dst;
 }
 
@@ -72,24 +71,11 @@ find_joint(const char *text)
 	return first;
 }
 
-static bool
-wrong(char *why, size_t size, char kind, const char *text)
-{
-	snprintf(why, size,
-	    "-%c \"%s\": expected SOURCE:TARGET, as in -%c 8888:localhost:8888 or -%c "
-	    "8888:/home/me/app.sock",
-	    kind, text, kind, kind);
-	return false;
-}
-
+/* Are the ${n} bytes at ${text}, which a colon or NUL follows, a number? */
 static bool
 is_number(const char *text, size_t n)
 {
-	size_t i;
-
-	for (i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++)
-		;
-	return n > 0 && i == n;
+	return n > 0 && strspn(text, "0123456789") == n;
 }
 
 /* Is ${text} only [BIND:]PORT:PORT? */
@@ -104,16 +90,6 @@ lacks_host(const char *text)
 		return is_number(text, (size_t)(first - text));
 	return !is_number(text, (size_t)(first - text)) &&
 	       is_number(first + 1, (size_t)(second - first - 1));
-}
-
-static bool
-no_host(char *why, size_t size, char kind, const char *text)
-{
-	const char *port = strrchr(text, ':');
-
-	snprintf(why, size, "-%c \"%s\": TO lacks a host: write -%c %.*s:localhost%s", kind, text,
-	    kind, (int)(port - text), text, port);
-	return false;
 }
 
 /* Copy SOURCE, ${n} bytes, and TARGET, and parse them.  -D has no TARGET. */
@@ -135,33 +111,46 @@ take_ends(
 static bool
 parse_both(struct forward *f, const char *text, char *why, size_t size)
 {
-	const char *joint = find_joint(text);
+	const char *joint = find_joint(text), *port = strrchr(text, ':');
+	char kind = f->kind;
 
-	if (lacks_host(text))
-		return no_host(why, size, f->kind, text);
-	if (joint == NULL || joint == text || joint[1] == '\0')
-		return wrong(why, size, f->kind, text);
-	if (!take_ends(f, text, (size_t)(joint - text), joint + 1, why, size))
+	if (lacks_host(text)) {
+		snprintf(why, size, "-%c \"%s\": TO lacks a host: write -%c %.*s:localhost%s", kind,
+		    text, kind, (int)(port - text), text, port);
 		return false;
-	if (f->from.kind == ENDPOINT_STDIO || f->to.to.kind == ENDPOINT_STDIO)
-		return wrong(why, size, f->kind, text);
-	return true;
+	}
+	if (joint != NULL && joint != text && joint[1] != '\0') {
+		if (!take_ends(f, text, (size_t)(joint - text), joint + 1, why, size))
+			return false;
+		if (f->from.kind != ENDPOINT_STDIO && f->to.to.kind != ENDPOINT_STDIO)
+			return true;
+	}
+	snprintf(why, size,
+	    "-%c \"%s\": expected SOURCE:TARGET, as in -%c 8888:localhost:8888 or -%c "
+	    "8888:/home/me/app.sock",
+	    kind, text, kind, kind);
+	return false;
 }
 
-/* -D SOURCE or -W TARGET */
 static bool
-parse_one(struct forward *f, const char *text, char *why, size_t size)
+parse_socks(struct forward *f, const char *source, char *why, size_t size)
 {
-	bool socks = f->kind == FORWARD_SOCKS;
-
-	if (!take_ends(
-		f, socks ? text : "-", socks ? strlen(text) : 1, socks ? "" : text, why, size))
+	if (!take_ends(f, source, strlen(source), "", why, size))
 		return false;
-	if ((socks ? f->from.kind : f->to.to.kind) != ENDPOINT_STDIO)
+	if (f->from.kind != ENDPOINT_STDIO)
 		return true;
-	snprintf(why, size, "%s",
-	    socks ? "-D \"-\": a proxy listens on a port, as in -D 1080"
-		  : "-W \"-\": expected the target of stdin and stdout, as in -W node:22");
+	snprintf(why, size, "-D \"-\": a proxy listens on a port, as in -D 1080");
+	return false;
+}
+
+static bool
+parse_stdio(struct forward *f, const char *target, char *why, size_t size)
+{
+	if (!take_ends(f, "-", 1, target, why, size))
+		return false;
+	if (f->to.to.kind != ENDPOINT_STDIO)
+		return true;
+	snprintf(why, size, "-W \"-\": expected the target of stdin and stdout, as in -W node:22");
 	return false;
 }
 
@@ -170,9 +159,11 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 {
 	memset(f, 0, sizeof(*f));
 	f->kind = kind;
-	if (kind == FORWARD_NEAR || kind == FORWARD_FAR)
-		return parse_both(f, text, why, size);
-	return parse_one(f, text, why, size);
+	if (kind == FORWARD_SOCKS)
+		return parse_socks(f, text, why, size);
+	if (kind == FORWARD_STDIO)
+		return parse_stdio(f, text, why, size);
+	return parse_both(f, text, why, size);
 }
 
 /* ---- where it listens ---- */
@@ -236,19 +227,14 @@ void
 forward_log(const struct forward *f, const char *bound, const char *path)
 {
 	char here[UNIXPATH_MAX + 16], line[2 * UNIXPATH_MAX + HOPS_PATH];
-	size_t lit;
+	const char *colon = f->kind == FORWARD_SOCKS ? "" : ":";
 
+	if (f->kind == FORWARD_STDIO)
+		return;
 	write_url(f, bound, here, sizeof(here));
-	lit = strlen(here);
 	if (f->kind == FORWARD_FAR)
-		lit = 0;
-	if (f->kind == FORWARD_NEAR)
-		snprintf(line, sizeof(line), "%s -> %s:%s", here, path, f->to_text);
-	else if (f->kind == FORWARD_SOCKS)
-		snprintf(line, sizeof(line), "%s -> %s", here, path);
-	else if (f->kind == FORWARD_FAR)
 		snprintf(line, sizeof(line), "%s:%s -> here:%s", path, bound, f->to_text);
 	else
-		return;
-	log_quote(LOG_NOTICE, line, lit);
+		snprintf(line, sizeof(line), "%s -> %s%s%s", here, path, colon, f->to_text);
+	log_quote(LOG_NOTICE, line, f->kind == FORWARD_FAR ? 0 : strlen(here));
 }
