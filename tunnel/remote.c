@@ -43,23 +43,16 @@ struct remote_ask {
 	struct stream *waiting[WAITING]; /* NULL: free */
 };
 
-enum listener_state {
-	LISTENER_QUEUED, /* too many look-ups are under way */
-	LISTENER_LOOKUP, /* its name is being looked up */
-	LISTENER_OPEN
-};
-
 /* Far: a listener that the near side asked for. */
 struct remote_listener {
 	struct remote_listener *next;
-	enum listener_state state;
 	struct stream *stream;
 	struct remote_waiter *waiters;
 	struct endpoint at;
 	char text[FRAME_TARGET + 1]; /* the endpoint borrows from it */
-	struct lookup *lookup;       /* LISTENER_LOOKUP */
-	int64_t give_up_at;          /* LISTENER_QUEUED, LISTENER_LOOKUP */
-	struct listeners open;       /* LISTENER_OPEN */
+	struct listeners open;       /* n is 0 until its name was looked up */
+	struct lookup *lookup;       /* NULL: too many are under way, or n is not 0 */
+	int64_t give_up_at;          /* n is 0: the end of the look-up */
 };
 
 /* Far: a stream that waits for a connection of a listener. */
@@ -89,28 +82,21 @@ remote_is_empty(const struct remotes *tab)
 
 /* ---- near ---- */
 
-static bool
-cannot_ask(const struct mux *m, struct forward *f)
-{
-	log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more",
-	    mux_peer(m), f->from_text);
-	f->state = FORWARD_REFUSED;
-	return false;
-}
-
 bool
 remote_ask(struct remotes *tab, struct mux *m, struct forward *f)
 {
 	char target[sizeof(REMOTE_LISTEN) + UNIXPATH_MAX];
 	struct remote_ask *ask = calloc(1, sizeof(*ask));
 
-	if (ask == NULL)
-		return cannot_ask(m, f);
 	snprintf(target, sizeof(target), REMOTE_LISTEN "%s", f->from_text);
-	ask->stream = mux_open(m, target);
-	if (ask->stream == NULL) {
+	if (ask != NULL)
+		ask->stream = mux_open(m, target);
+	if (ask == NULL || ask->stream == NULL) {
+		log_say(LOG_ERROR, "cannot ask %s for %s: no memory, or the link carries no more",
+		    mux_peer(m), f->from_text);
+		f->state = FORWARD_REFUSED;
 		free(ask);
-		return cannot_ask(m, f);
+		return false;
 	}
 	ask->forward = f;
 	f->state = FORWARD_ASKED;
@@ -303,10 +289,7 @@ send_bound(const struct remote_listener *l)
 	stream_push(l->stream);
 }
 
-/*
- * Listen; ${addrs} are the addresses of a TCP end.  A failure resets the
- * stream.
- */
+/* Listen; ${addrs} are those of a TCP end.  A failure resets the stream. */
 static void
 open_listener(const struct remotes *tab, struct remote_listener *l, const struct addr_list *addrs)
 {
@@ -325,7 +308,6 @@ open_listener(const struct remotes *tab, struct remote_listener *l, const struct
 		serve_refuse(l->stream, MUX_NO_ROOM, "out of memory");
 		return;
 	}
-	l->state = LISTENER_OPEN;
 	send_bound(l);
 }
 
@@ -355,14 +337,10 @@ refuse_name(const struct remote_listener *l, const char *cause)
 	serve_refuse(l->stream, MUX_UNUSABLE, why);
 }
 
-static void
-start_lookup(const struct remotes *tab, struct remote_listener *l)
+static bool
+has_ended(const struct stream *s)
 {
-	l->lookup = lookup_start(tab->rule->kids, &l->at);
-	if (l->lookup != NULL)
-		l->state = LISTENER_LOOKUP;
-	else if (errno != EBUSY)
-		refuse_name(l, strerror(errno));
+	return stream_eof_read(s) || stream_is_reset(s);
 }
 
 static void
@@ -371,15 +349,21 @@ step_lookup(const struct remotes *tab, struct remote_listener *l, const struct p
 	struct addr_list addrs;
 	int e;
 
-	if (!lookup_step(l->lookup, ps))
-		return;
-	e = lookup_answer(l->lookup, &addrs);
-	lookup_free(l->lookup, ps->now);
-	l->lookup = NULL;
-	if (e == 0)
-		open_listener(tab, l, &addrs);
-	else
-		refuse_name(l, gai_strerror(e));
+	if (l->lookup == NULL) {
+		l->lookup = lookup_start(tab->rule->kids, &l->at);
+		if (l->lookup == NULL && errno != EBUSY)
+			refuse_name(l, strerror(errno));
+	} else if (lookup_step(l->lookup, ps)) {
+		e = lookup_answer(l->lookup, &addrs);
+		lookup_free(l->lookup, ps->now);
+		l->lookup = NULL;
+		if (e == 0)
+			open_listener(tab, l, &addrs);
+		else
+			refuse_name(l, gai_strerror(e));
+	}
+	if (l->open.n == 0 && ps->now >= l->give_up_at && !has_ended(l->stream))
+		refuse_name(l, gai_strerror(EAI_AGAIN));
 }
 
 static struct remote_listener *
@@ -389,10 +373,8 @@ find_listener(const struct remotes *tab, const struct stream *s, const char *id)
 	char own[16];
 
 	for (l = tab->listeners; l != NULL; l = l->next) {
-		if (l->state != LISTENER_OPEN)
-			continue;
 		snprintf(own, sizeof(own), "%lu", (unsigned long)stream_id(l->stream));
-		if (stream_mux(l->stream) == stream_mux(s) && strcmp(own, id) == 0)
+		if (l->open.n > 0 && stream_mux(l->stream) == stream_mux(s) && strcmp(own, id) == 0)
 			return l;
 	}
 	return NULL;
@@ -435,18 +417,14 @@ join(struct remotes *tab, struct remote_listener *l, struct accepted *c, int64_t
 static void
 want_listener(struct remote_listener *l, struct pollset *ps)
 {
-	switch (l->state) {
-	case LISTENER_QUEUED:
-		pollset_until(ps, ps->now + LOOKUP_PAUSE);
-		break;
-	case LISTENER_LOOKUP:
-		lookup_want(l->lookup, ps);
-		pollset_until(ps, l->give_up_at);
-		break;
-	case LISTENER_OPEN:
+	if (l->open.n > 0) {
 		/* Without a waiting stream, connections stay in the backlog. */
 		listeners_want(&l->open, ps, l->waiters != NULL);
-		break;
+	} else if (l->lookup != NULL) {
+		lookup_want(l->lookup, ps);
+		pollset_until(ps, l->give_up_at);
+	} else {
+		pollset_until(ps, ps->now + LOOKUP_PAUSE);
 	}
 }
 
@@ -460,31 +438,16 @@ accept_connections(struct remotes *tab, struct remote_listener *l, const struct 
 		join(tab, l, &c, ps->now);
 }
 
-static bool
-has_ended(const struct stream *s)
-{
-	return stream_eof_read(s) || stream_is_reset(s);
-}
-
 /* Return false if the stream of ${l} has ended. */
 static bool
 step_listener(struct remotes *tab, struct remote_listener *l, const struct pollset *ps)
 {
 	if (has_ended(l->stream))
 		return false;
-	switch (l->state) {
-	case LISTENER_QUEUED:
-		start_lookup(tab, l);
-		break;
-	case LISTENER_LOOKUP:
-		step_lookup(tab, l, ps);
-		break;
-	case LISTENER_OPEN:
+	if (l->open.n > 0)
 		accept_connections(tab, l, ps);
-		break;
-	}
-	if (l->state != LISTENER_OPEN && ps->now >= l->give_up_at && !has_ended(l->stream))
-		refuse_name(l, gai_strerror(EAI_AGAIN));
+	else
+		step_lookup(tab, l, ps);
 	return !has_ended(l->stream);
 }
 
