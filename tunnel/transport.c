@@ -63,20 +63,21 @@ struct transport {
 	struct dial *dial;   /* TRANSPORT_DIALING */
 	int64_t give_up_at;  /* TRANSPORT_DRAINING */
 	int64_t moved_at;    /* the last byte was read or written; 0: none was */
-	unsigned char *in;
 
 	/* Write nothing until poll reports the channel writable.  An earlier
 	 * write would wake its reader for each small piece. */
 	bool full;
 
 	struct bootstrap *bootstrap; /* near: starts the far end; NULL: the command does */
-	const struct hops *hops;     /* with bootstrap; NULL: not known */
+	const struct hops *hops;     /* with bootstrap: those of the command */
 	int stderr_fd, stderr_slot;  /* with bootstrap: of the command; -1: none */
 	bool quiet;
-	char line[512];      /* a line that is being read */
+	char line[512]; /* a line that is being read */
+	size_t line_have;
 	char last_line[512]; /* the last complete one */
 	int64_t held_until;  /* then the last line is logged; 0: it was logged */
-	size_t line_have;
+
+	unsigned char in[READ_SIZE];
 };
 
 static struct transport *
@@ -90,17 +91,15 @@ new_transport(struct mux *m, unsigned slot)
 	t->stderr_fd = t->stderr_slot = -1;
 	t->mux = m;
 	t->slot = slot;
-	t->in = malloc(READ_SIZE);
-	if (t->in != NULL)
-		return t;
-	transport_free(t, 0);
-	return NULL;
+	return t;
 }
 
-/* Larger pipes wake ssh and relay less often.  They are rarely full. */
+/* The descriptors of the channel are open. */
 static void
-widen(const struct transport *t)
+begin(struct transport *t)
 {
+	t->state = TRANSPORT_OPEN;
+	/* Larger pipes wake ssh and relay less often.  They are rarely full. */
 	os_pipe_size(t->wire.in, WIRE_PIPE);
 	os_pipe_size(t->wire.out, WIRE_PIPE);
 }
@@ -158,21 +157,6 @@ refuse_terminal(void)
 			   "relay -m FROM -- COMMAND, without ssh -t");
 }
 
-/* Use stdin and stdout.  False: they cannot be used. */
-static bool
-take_stdio(struct transport *t)
-{
-	if (fdpair_stdio(&t->wire) == -1) {
-		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
-		return false;
-	}
-	t->wire.keeps_stderr = true;
-	widen(t);
-	t->state = TRANSPORT_OPEN;
-	/* A stray line on stdout would corrupt the frames. */
-	return dup2(STDERR_FILENO, STDOUT_FILENO) != -1;
-}
-
 struct transport *
 transport_far(struct mux *m)
 {
@@ -183,14 +167,15 @@ transport_far(struct mux *m)
 		return NULL;
 	}
 	t = new_transport(m, 0);
-	if (t == NULL) {
-		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", strerror(errno));
+	/* A stray line on stdout would corrupt the frames. */
+	if (t == NULL || fdpair_stdio(&t->wire) == -1 || dup2(STDERR_FILENO, STDOUT_FILENO) == -1) {
+		log_say(LOG_ERROR, "cannot use stdin and stdout: %s", fdpair_explain(errno));
+		transport_free(t, 0);
 		return NULL;
 	}
-	if (take_stdio(t))
-		return t;
-	transport_free(t, 0);
-	return NULL;
+	t->wire.keeps_stderr = true;
+	begin(t);
+	return t;
 }
 
 struct transport *
@@ -204,8 +189,7 @@ transport_fds(struct mux *m, unsigned slot, int in, int out)
 		return NULL;
 	}
 	fdpair_pipes(&t->wire, in, out);
-	widen(t);
-	t->state = TRANSPORT_OPEN;
+	begin(t);
 	return t;
 }
 
@@ -305,9 +289,8 @@ repeats_last_line(const struct transport *t, const char *line)
 static bool
 follows_cause(const struct transport *t, const char *line)
 {
-	return t->hops != NULL && t->hops->config.jumps > 0 && is_of_relay(line) &&
-	       is_of_relay(t->last_line) && hops_is_cause(t->hops, t->last_line) &&
-	       !hops_is_cause(t->hops, line);
+	return t->hops->config.jumps > 0 && is_of_relay(line) && is_of_relay(t->last_line) &&
+	       hops_is_cause(t->hops, t->last_line) && !hops_is_cause(t->hops, line);
 }
 
 /* Log the first ${n} bytes of line: a line, or a piece of a long one. */
@@ -331,7 +314,7 @@ log_line(struct transport *t, size_t n)
 	}
 	memcpy(t->last_line, line, n + 1);
 	t->held_until = pollset_clock() + HOLD;
-	if (t->hops == NULL || !hops_is_cause(t->hops, line))
+	if (!hops_is_cause(t->hops, line))
 		log_held(t);
 }
 
@@ -351,21 +334,27 @@ log_piece(struct transport *t, char next)
 }
 
 static void
-take_line(struct transport *t, const char *p, ssize_t n)
+end_line(struct transport *t)
+{
+	while (t->line_have > 0 && t->line[t->line_have - 1] == '\r')
+		t->line_have--;
+	if (t->line_have > 0)
+		log_line(t, t->line_have);
+}
+
+static void
+take_output(struct transport *t, const char *p, ssize_t n)
 {
 	ssize_t i;
 
 	for (i = 0; i < n; i++) {
-		if (p[i] != '\n') {
-			if (t->line_have == sizeof(t->line) - 1)
-				log_piece(t, p[i]);
-			t->line[t->line_have++] = p[i] == '\0' ? '?' : p[i];
+		if (p[i] == '\n') {
+			end_line(t);
 			continue;
 		}
-		while (t->line_have > 0 && t->line[t->line_have - 1] == '\r')
-			t->line_have--;
-		if (t->line_have > 0)
-			log_line(t, t->line_have);
+		if (t->line_have == sizeof(t->line) - 1)
+			log_piece(t, p[i]);
+		t->line[t->line_have++] = p[i] == '\0' ? '?' : p[i];
 	}
 }
 
@@ -379,14 +368,14 @@ read_stderr(struct transport *t, int reads)
 	for (i = 0; i < reads && t->stderr_fd != -1; i++) {
 		n = read(t->stderr_fd, room, sizeof(room));
 		if (n > 0)
-			take_line(t, room, n);
+			take_output(t, room, n);
 		else if (n == 0 || (errno != EINTR && errno != EAGAIN))
 			os_close(&t->stderr_fd);
 		else if (errno == EAGAIN)
 			return;
 	}
-	if (t->stderr_fd == -1 && t->line_have > 0)
-		take_line(t, "\n", 1);
+	if (t->stderr_fd == -1)
+		end_line(t);
 }
 
 const char *
@@ -431,17 +420,6 @@ transport_want(struct transport *t, struct pollset *ps)
 	fdpair_want(&t->wire, ps, is_used(t), t->state == TRANSPORT_OPEN && has_output(t));
 }
 
-static void
-start_running(struct transport *t)
-{
-	t->state = TRANSPORT_OPEN;
-	t->child = dial_take_child(t->dial);
-	fdpair_pipes(
-	    &t->wire, spawn_take(t->child, STDOUT_FILENO), spawn_take(t->child, STDIN_FILENO));
-	widen(t);
-	t->stderr_fd = spawn_take(t->child, STDERR_FILENO);
-}
-
 /* The channel has ended. */
 static void
 lose(struct transport *t, uint16_t code, const char *why)
@@ -451,26 +429,23 @@ lose(struct transport *t, uint16_t code, const char *why)
 }
 
 static void
-fail_dial(struct transport *t)
-{
-	char why[ENDPOINT_NAME + 512];
-
-	lose(t, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
-	    dial_explain(t->dial, why, sizeof(why)));
-}
-
-/* Before exec has worked, the child is a copy of relay and not the command. */
-static void
 step_dial(struct transport *t, const struct pollset *ps)
 {
 	enum dial_state state = dial_step(t->dial, ps);
+	char why[ENDPOINT_NAME + 512];
 
 	if (state == DIAL_BUSY)
 		return;
-	if (state == DIAL_DONE)
-		start_running(t);
-	else
-		fail_dial(t);
+	if (state == DIAL_DONE) {
+		t->child = dial_take_child(t->dial);
+		fdpair_pipes(&t->wire, spawn_take(t->child, STDOUT_FILENO),
+		    spawn_take(t->child, STDIN_FILENO));
+		t->stderr_fd = spawn_take(t->child, STDERR_FILENO);
+		begin(t);
+	} else {
+		lose(t, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
+		    dial_explain(t->dial, why, sizeof(why)));
+	}
 	dial_free(t->dial, ps->now);
 	t->dial = NULL;
 }
@@ -590,6 +565,5 @@ transport_free(struct transport *t, int64_t now)
 	if (t->child != NULL)
 		spawn_release(t->child, now);
 	os_close(&t->stderr_fd);
-	free(t->in);
 	free(t);
 }
