@@ -41,9 +41,6 @@
 #define UNUSED_MOST 60000000 /* a session without a channel and without a stream */
 #define BANNER_SHOWN 400     /* bytes */
 
-/* After so many failed starts, both pauses have reached their limits. */
-#define RETRIES_MOST 10
-
 struct tunnel {
 	struct tunnel_config config;
 	enum tunnel_state state;
@@ -69,7 +66,7 @@ struct tunnel {
 	int64_t clock_offset; /* the time of day minus pollset_clock, which stops in a sleep */
 
 	/* Deadlines. */
-	int64_t explain_at; /* TUNNEL_FAILED: log the cause, with the exit status or without */
+	int64_t explain_at; /* TUNNEL_FAILED: log the cause, even without an exit status */
 	int64_t magic_at;   /* TUNNEL_STARTING: for the far relay's magic; 0: none */
 	int64_t retry_at;   /* near, TUNNEL_BACKOFF: start again */
 	int64_t expires_at; /* TUNNEL_BACKOFF with a session: its end */
@@ -136,27 +133,27 @@ log_banner(struct tunnel *t)
 static void
 explain_command(struct tunnel *t, int ended)
 {
-	char name[ENDPOINT_NAME];
+	char name[ENDPOINT_NAME], why[ENDPOINT_NAME + 128];
 
 	endpoint_name(&t->config.target->to, name, sizeof(name));
-	if (mux_code(t->mux) != MUX_END)
-		log_say(LOG_ERROR, "no link: %s", mux_why(t->mux));
-	else if (ended == 127)
-		log_say(LOG_ERROR, "no link: the far command was not found; is relay there, and in "
-				   "the PATH of a remote command?");
+	if (ended == 127)
+		snprintf(why, sizeof(why),
+		    "the far command was not found; is relay there, and in the PATH of a remote "
+		    "command?");
 	else if (ended == 255)
-		log_say(LOG_ERROR,
-		    "no link: %s could not connect, or lost the connection; its own message has "
-		    "the cause",
+		snprintf(why, sizeof(why),
+		    "%s could not connect, or lost the connection; its own message has the cause",
 		    name);
 	else if (ended >= 0)
-		log_say(LOG_ERROR,
-		    "no link: the command ended with status %d and without a sign of a relay; "
-		    "it must end in relay -m -",
+		snprintf(why, sizeof(why),
+		    "the command ended with status %d and without a sign of a relay; it must end "
+		    "in relay -m -",
 		    ended);
 	else
-		log_say(LOG_ERROR, "no link: the command closed its stdout without a sign of a "
-				   "relay; it must end in relay -m -");
+		snprintf(why, sizeof(why),
+		    "the command closed its stdout without a sign of a relay; it must end in "
+		    "relay -m -");
+	log_say(LOG_ERROR, "no link: %s", mux_code(t->mux) != MUX_END ? mux_why(t->mux) : why);
 	log_banner(t);
 }
 
@@ -447,18 +444,17 @@ static void
 log_upload(struct tunnel *t)
 {
 	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
-	char text[HOPS_PATH + 128];
+	bool shown =
+	    t->connects > 0 || (!t->config.one_shot && !t->config.probing && log_on_terminal());
 
-	if (t->uploads_logged >= facts->uploads)
+	if (shown || t->uploads_logged >= facts->uploads)
 		return;
 	t->uploads_logged = facts->uploads;
-	snprintf(text, sizeof(text), "copying relay (%zu KiB) to %s%s",
-	    (facts->upload_size + 1023) / 1024, tunnel_name(t),
+	log_say(LOG_NOTICE, "copying relay (%zu KiB) to %s%s", (facts->upload_size + 1023) / 1024,
+	    tunnel_name(t),
 	    facts->upload_is_dynamic
 		? "; it is not static: it needs a C library there that is not older than here"
 		: "");
-	if (t->connects == 0 && (t->config.one_shot || t->config.probing || !log_on_terminal()))
-		log_say(LOG_NOTICE, "%s", text);
 }
 
 static void
@@ -528,15 +524,6 @@ static bool
 waits(const struct tunnel *t)
 {
 	return t->mux != NULL && mux_state(t->mux) == MUX_DOWN;
-}
-
-/* How many seconds the session lasts: both sides have a limit. */
-static int64_t
-keeps(const struct tunnel *t)
-{
-	int64_t theirs = mux_keeps(t->mux);
-
-	return theirs < t->config.keep ? theirs : t->config.keep;
 }
 
 static void
@@ -614,13 +601,6 @@ is_lost(const struct tunnel *t)
 	return waits(t) || mux_state(t->mux) == MUX_DEAD;
 }
 
-/* Has the session ended while this channel joined it? */
-static bool
-is_gone(const struct tunnel *t)
-{
-	return t->joins && mux_state(t->mux) == MUX_DEAD;
-}
-
 static bool
 has_streams(const struct tunnel *t)
 {
@@ -630,11 +610,12 @@ has_streams(const struct tunnel *t)
 	return s.streams > 0;
 }
 
-/* How long the far side lives without a channel. */
+/* How long the far side lives without a channel: both sides have a limit. */
 static int64_t
 keeps_us(const struct tunnel *t)
 {
-	int64_t keep = keeps(t) * 1000000;
+	int64_t theirs = mux_keeps(t->mux);
+	int64_t keep = (theirs < t->config.keep ? theirs : t->config.keep) * 1000000;
 
 	return has_streams(t) || keep < UNUSED_MOST ? keep : UNUSED_MOST;
 }
@@ -672,8 +653,7 @@ back_off(struct tunnel *t, const struct pollset *ps)
 	/* Many relays that lost the same host must not reconnect at once.  Only
 	 * the last digits of the clock differ if they lost it together. */
 	pause -= pollset_clock() % (pause / 2000) * 1000;
-	if (t->retries < RETRIES_MOST)
-		t->retries++;
+	t->retries++;
 	t->attended = false;
 	t->state = TUNNEL_BACKOFF;
 	t->retry_at = ps->now + pause;
@@ -786,23 +766,11 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
 }
 
-static void
-fail_start(struct tunnel *t, const struct pollset *ps)
-{
-	if (t->config.role == MUX_FAR) {
-		lose_link(t, ps);
-		return;
-	}
-	t->state = TUNNEL_FAILED;
-	t->explain_at = ps->now + EXPLAIN_AFTER;
-}
-
 /* How long the far side lives after the loss of its channel.  0: it ends. */
 static int64_t
 find_left(const struct tunnel *t)
 {
-	if (t->mux == NULL || t->config.role == MUX_FAR || mux_state(t->mux) == MUX_DEAD ||
-	    mux_keeps(t->mux) == 0)
+	if (t->mux == NULL || t->config.role == MUX_FAR || mux_state(t->mux) == MUX_DEAD)
 		return 0;
 	return keeps_us(t);
 }
@@ -971,19 +939,31 @@ retry(struct tunnel *t, struct pollset *ps)
 static void
 step_start(struct tunnel *t, struct pollset *ps)
 {
-	if (t->config.hops == NULL)
-		return;
-	if (channels_first(t->channels) != NULL)
+	if (t->config.hops != NULL && channels_first(t->channels) != NULL) {
 		watch_start(t, ps);
-	else if (start_near(t, ps->now) != STATUS_OK)
+	} else if (t->config.hops != NULL && start_near(t, ps->now) != STATUS_OK) {
 		be_over(t, STATUS_SYSTEM, ps);
+		return;
+	}
+	if (t->joins && mux_state(t->mux) == MUX_DEAD) {
+		lose_session(t, ps);
+	} else if (is_lost(t) && t->config.role == MUX_FAR) {
+		lose_link(t, ps);
+	} else if (is_lost(t)) {
+		t->state = TUNNEL_FAILED;
+		t->explain_at = ps->now + EXPLAIN_AFTER;
+	}
 }
 
 static void
-watch_channels(struct tunnel *t, struct pollset *ps)
+step_up(struct tunnel *t, struct pollset *ps)
 {
+	if (is_lost(t)) {
+		lose_link(t, ps);
+		return;
+	}
 	drop_lost_channels(t, ps);
-	if (t->config.role == MUX_NEAR && t->config.hops != NULL)
+	if (t->config.hops != NULL)
 		channels_grow(t->channels, bootstrap_facts(t->bootstrap)->path, ps);
 }
 
@@ -996,21 +976,12 @@ step_state(struct tunnel *t, struct pollset *ps)
 		break;
 	case TUNNEL_STARTING:
 		step_start(t, ps);
-		if (t->state != TUNNEL_STARTING)
-			break;
-		if (is_gone(t))
-			lose_session(t, ps);
-		else if (is_lost(t))
-			fail_start(t, ps);
 		break;
 	case TUNNEL_FAILED:
 		explain_start(t, ps);
 		break;
 	case TUNNEL_UP:
-		if (is_lost(t))
-			lose_link(t, ps);
-		else
-			watch_channels(t, ps);
+		step_up(t, ps);
 		break;
 	case TUNNEL_STOPPING:
 		step_stop(t, ps);
