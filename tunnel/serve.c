@@ -27,7 +27,7 @@
 /* A target with a host name, which is looked up once for many streams. */
 struct shared_name {
 	struct dial_target *target; /* NULL: none */
-	int64_t expires_at;         /* look the name up again */
+	int64_t expires_at;         /* then another one is made */
 };
 
 struct serve {
@@ -81,9 +81,10 @@ new_target(const struct serve *tab, const struct endpoint *to)
 }
 
 static bool
-is_for(const struct shared_name *n, const struct endpoint *to)
+is_for(const struct shared_name *n, const struct endpoint *to, int64_t now)
 {
-	return n->target->to.port == to->port && strcmp(n->target->to.host, to->host) == 0;
+	return n->target != NULL && now < n->expires_at && n->target->to.port == to->port &&
+	       strcmp(n->target->to.host, to->host) == 0;
 }
 
 /*
@@ -96,24 +97,18 @@ share_target(struct serve *tab, const struct endpoint *to, int64_t now)
 	struct shared_name name;
 	size_t i = 0;
 
-	while (i < NAMES - 1 && tab->names[i].target != NULL && !is_for(&tab->names[i], to))
+	while (i < NAMES - 1 && !is_for(&tab->names[i], to, now))
 		i++;
 	name = tab->names[i];
-	if (name.target == NULL || !is_for(&name, to)) {
+	if (!is_for(&name, to, now)) {
 		dial_drop_target(name.target);
-		tab->names[i].target = NULL;
-		name = (struct shared_name){ .target = new_target(tab, to),
-			.expires_at = now + NAME_AGE };
-		if (name.target == NULL)
-			return NULL;
-	}
-	memmove(&tab->names[1], &tab->names[0], i * sizeof(name));
-	if (now >= name.expires_at) {
-		name.target->cache.n = 0;
+		name.target = new_target(tab, to);
 		name.expires_at = now + NAME_AGE;
 	}
-	name.target->users++;
+	memmove(&tab->names[1], &tab->names[0], i * sizeof(name));
 	tab->names[0] = name;
+	if (name.target != NULL)
+		name.target->users++;
 	return name.target;
 }
 

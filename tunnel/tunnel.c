@@ -74,7 +74,7 @@ struct tunnel {
 	int64_t stop_at;    /* TUNNEL_STOPPING: end at last */
 	int64_t left_us;    /* the same: how long the far side lives without BYE; 0: it ends */
 	int64_t report_at;  /* log a loss; 0: none */
-	char loss[2048];    /* why the link was lost, or could not be made */
+	char loss[2304];    /* why the link was lost, or could not be made */
 };
 
 /* ---- names and messages ---- */
@@ -127,15 +127,12 @@ log_banner(struct tunnel *t)
 		log_say(LOG_ERROR, "its output before that: %s", text);
 }
 
-/*
- * The command of -m did not start a link; ${ended} is its exit status, or -1.
- */
+/* The command of -m ended with status ${ended}, or -1, and did not start a link. */
 static void
 explain_command(struct tunnel *t, int ended)
 {
 	char name[ENDPOINT_NAME], why[ENDPOINT_NAME + 128];
 
-	endpoint_name(&t->config.target->to, name, sizeof(name));
 	if (ended == 127)
 		snprintf(why, sizeof(why),
 		    "the far command was not found; is relay there, and in the PATH of a remote "
@@ -143,7 +140,7 @@ explain_command(struct tunnel *t, int ended)
 	else if (ended == 255)
 		snprintf(why, sizeof(why),
 		    "%s could not connect, or lost the connection; its own message has the cause",
-		    name);
+		    endpoint_name(&t->config.target->to, name, sizeof(name)));
 	else if (ended >= 0)
 		snprintf(why, sizeof(why),
 		    "the command ended with status %d and without a sign of a relay; it must end "
@@ -159,33 +156,33 @@ explain_command(struct tunnel *t, int ended)
 
 /* The command ended with status ${ended}, or -1, and without a message. */
 static void
-explain_end(struct tunnel *t, int ended, char *dst, size_t size)
+explain_end(struct tunnel *t, int ended)
 {
-	const struct hops *h = t->config.hops;
+	const char *program = t->config.hops->argv[0];
 	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
 	char path[HOPS_PATH], output[BANNER_SHOWN + 1], after[BANNER_SHOWN + 32] = "";
 
-	hops_path(h, path, sizeof(path));
+	hops_path(t->config.hops, path, sizeof(path));
 	if (end_of_banner(t, output))
-		snprintf(after, sizeof(after), " after this output: \"%s\"", output);
+		snprintf(after, sizeof(after), "%s after this output: \"%s\"",
+		    facts->answered ? "," : "", output);
 	if (facts->answered)
-		snprintf(dst, size,
-		    "%s was reached, but %s there ended before the link was up%s%s; run it "
-		    "there with -V to see the cause",
-		    path, *facts->path != '\0' ? facts->path : "sh", *after != '\0' ? "," : "",
-		    after);
+		snprintf(t->loss, sizeof(t->loss),
+		    "%s was reached, but %s there ended before the link was up%s; run it there "
+		    "with -V to see the cause",
+		    path, *facts->path != '\0' ? facts->path : "sh", after);
 	else if (ended == 127)
-		snprintf(dst, size,
+		snprintf(t->loss, sizeof(t->loss),
 		    "cannot reach %s: a command was not found there (status 127); " HOPS_NOT_FOUND,
 		    path);
 	else if (ended >= 0)
-		snprintf(dst, size,
+		snprintf(t->loss, sizeof(t->loss),
 		    "cannot reach %s: %s ended with status %d%s; does the login shell there run "
 		    "commands, as in ssh HOST true?",
-		    path, h->argv[0], ended, after);
+		    path, program, ended, after);
 	else
-		snprintf(dst, size, "cannot reach %s: %s closed its stdout without a message", path,
-		    h->argv[0]);
+		snprintf(t->loss, sizeof(t->loss),
+		    "cannot reach %s: %s closed its stdout without a message", path, program);
 }
 
 /*
@@ -195,22 +192,22 @@ explain_end(struct tunnel *t, int ended, char *dst, size_t size)
 static void
 explain_hops(struct tunnel *t, int ended)
 {
-	const struct hops *h = t->config.hops;
 	struct transport *first = channels_first(t->channels);
 	const char *line = transport_last_line(first);
-	bool answered = mux_code(t->mux) != MUX_END, own = false, logged = false;
-	bool there = answered && mux_code(t->mux) != MUX_NO_FILE;
+	bool answered = mux_code(t->mux) != MUX_END, quiet = t->connects > 0 || t->config.probing;
+	bool there = answered && mux_code(t->mux) != MUX_NO_FILE, own = false;
 
 	if (answered)
 		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
 	else if (*line != '\0')
-		own = hops_explain(h, line, t->config.probing, t->loss, sizeof(t->loss));
+		own =
+		    hops_explain(t->config.hops, line, t->config.probing, t->loss, sizeof(t->loss));
 	else
-		explain_end(t, ended, t->loss, sizeof(t->loss));
-	if (!answered)
-		logged = !transport_drop_line(first) && own;
-	log_say(t->connects > 0 || t->config.probing || logged ? LOG_INFO : LOG_ERROR, "%s%s%s",
-	    there ? tunnel_name(t) : "", there ? ": " : "", t->loss);
+		explain_end(t, ended);
+	if (!answered && !transport_drop_line(first) && own)
+		quiet = true;
+	log_say(quiet ? LOG_INFO : LOG_ERROR, "%s%s%s", there ? tunnel_name(t) : "",
+	    there ? ": " : "", t->loss);
 	if (t->connects == 0 && (answered || *line != '\0'))
 		log_banner(t);
 }
