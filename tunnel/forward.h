@@ -12,8 +12,6 @@
  *
  * Only the near side opens streams.  So the far side can reach only the targets
  * of -R on this host.
- *
- * struct forward is visible because struct options contains an array of them.
  */
 #ifndef TUNNEL_FORWARD_H
 #define TUNNEL_FORWARD_H

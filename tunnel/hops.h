@@ -4,8 +4,6 @@
  *
  * A hop is an ssh destination.  If it contains a blank, it is a command that
  * runs its arguments on the next host.
- *
- * struct hops is visible because struct options contains one.
  */
 #ifndef TUNNEL_HOPS_H
 #define TUNNEL_HOPS_H

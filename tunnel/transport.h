@@ -2,12 +2,10 @@
  * tunnel/transport.h - a channel of a link: a command's stdin and stdout, or
  * relay's own.  It carries one slot of the mux.
  *
- *   dialing --exec worked--> open --no reader--> draining
- *   dialing --exec failed--> closed
+ *   dialing --exec--> open --no reader--> draining --end--> closed
  *
- * A transport reads the channel and feeds the mux.  It pulls bytes from the mux
- * only when the channel has taken all earlier ones.  So the mux decides as late
- * as possible which bytes to send next.
+ * A transport pulls bytes from the mux only when the channel has taken all
+ * earlier ones.  So the mux decides as late as possible which bytes are next.
  *
  * No function waits.  Times are microseconds of pollset_clock.
  */
@@ -28,10 +26,9 @@ struct transport;
 /*
  * transport_near(m, slot, target, bootstrap, hops, quiet, now):
  * Run the command ${target} as the channel of ${slot}.  If ${bootstrap} is not
- * NULL, it starts the far end, and the command's stderr is logged: at LOG_INFO
- * if ${quiet}, else at LOG_ERROR.  ${hops} are those of the command, or NULL.
- * All pointers are borrowed until transport_free.  Return NULL if no memory or
- * descriptors are left.
+ * NULL, it starts the far end through ${hops}, and the command's stderr is
+ * logged: at LOG_INFO if ${quiet}, else at LOG_ERROR.  All pointers are borrowed
+ * until transport_free.  NULL: no memory.
  *
  * transport_far(m):
  * Use stdin and stdout as the channel of slot 0.  Later output to stdout goes
@@ -44,15 +41,12 @@ struct transport;
  * on.  NULL: no memory; they are closed.
  *
  * transport_want(t, ps): add to ${ps} what ${t} waits for.
- * transport_step(t, ps): read the channel and feed the mux.  The end of the
- * channel calls mux_lost.
- *
- * transport_flush(t, now):
- * Write as many bytes of bootstrap or the mux as the channel takes.
- *
- * transport_free(t, now):
- * Close the channel and release the command.  Bytes that were not flushed are
- * lost.  NULL is harmless.
+ * transport_step(t, ps): read the channel and feed the mux.  At the end of the
+ * channel, call mux_lost.
+ * transport_flush(t, now): write what the channel takes.
+ * transport_shut(t): close the channel.  The command may go on.
+ * transport_free(t, now): close the channel and release the command.  Bytes that
+ * were not flushed are lost.  NULL is harmless.
  */
 struct transport *transport_near(struct mux *m, unsigned slot, struct dial_target *target,
     struct bootstrap *bootstrap, const struct hops *hops, bool quiet, int64_t now);
@@ -61,29 +55,18 @@ struct transport *transport_fds(struct mux *m, unsigned slot, int in, int out);
 void transport_want(struct transport *t, struct pollset *ps);
 void transport_step(struct transport *t, const struct pollset *ps);
 void transport_flush(struct transport *t, int64_t now);
+void transport_shut(struct transport *t);
 void transport_free(struct transport *t, int64_t now);
 
 /*
- * transport_shut(t): Close the channel.  The command may go on, until
- * transport_free.
- */
-void transport_shut(struct transport *t);
-
-/*
  * transport_drained(t): nothing is left to write, or nothing can be written.
- *
  * transport_is_closed(t): the channel has ended, or was shut.
- *
  * transport_moved_at(t): when the last byte was read or written.  0: none was.
- *
  * transport_readable(t, ps): bytes or EOF were there to be read in this turn.
- *
  * transport_runs(t): true while the command runs.
  * transport_exit_status(t): the exit status of the command as spawn_exit
  * returns it; -1 if the command runs or never ran.
- *
- * transport_unsent(t):
- * Return how many bytes the command has not read, or 0 if it is not known.
+ * transport_unsent(t): bytes that the command has not read; 0: not known.
  *
  * transport_last_line(t):
  * Read what is left on the command's stderr, at most as much as a pipe holds.
@@ -91,15 +74,13 @@ void transport_shut(struct transport *t);
  * the ProxyCommand of ssh, its last message has the cause of a failure.  After
  * it, ssh reports the end of the ProxyCommand; these lines are not returned.
  *
- * A line that shows why a hop cannot be reached is logged after up to 2 s.
- * Before that, transport_drop_line can drop it.
- *
  * transport_drop_line(t):
- * Do not log the last line, because another message contains it.  Return false
- * if it was logged already.
+ * A line that shows why a hop cannot be reached is logged after up to 2 s.  Do
+ * not log the last line, because another message contains it.  Return false if
+ * it was logged already.
  *
- * transport_set_quiet(t, quiet):
- * From now on log the command's stderr at LOG_INFO (true) or LOG_ERROR (false).
+ * transport_set_quiet(t, quiet): log the command's stderr at LOG_INFO (true) or
+ * LOG_ERROR (false) from now on.
  */
 bool transport_drained(const struct transport *t);
 bool transport_is_closed(const struct transport *t);

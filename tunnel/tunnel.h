@@ -42,7 +42,7 @@ enum tunnel_state {
 	TUNNEL_BACKOFF   /* the channel was lost; near: the next start is due later */
 };
 
-/* All pointers are borrowed for as long as the tunnel lasts. */
+/* All pointers are borrowed. */
 struct tunnel_config {
 	enum mux_role role;
 	struct conns *conns;
@@ -68,21 +68,21 @@ struct tunnel_config {
 
 /*
  * tunnel_new(config): a tunnel that is not started.  NULL: no memory.
- * tunnel_start(t, now): start it.  Return an exit status; if it is not
- * STATUS_OK, the cause was logged.  Near: the binaries to copy are read.  Far,
- * with a session: fork and return in the child; the parent waits and exits.
+ * tunnel_start(t, now): start it.  Return an exit status; a failure was logged.
+ * Near: the binaries to copy are read.  Far, with a session: fork and return in
+ * the child; the parent waits and exits.
  * tunnel_stop(t, status): end the link with ${status}.  NULL is harmless.
- * tunnel_clean(t): remove the files of ${t}.  It is the last call before the
- * process exits.  NULL is harmless.
+ * tunnel_clean(t): remove the files of ${t}, as the last call.  NULL is
+ * harmless.
  *
  * Once a turn, in this order:
  *
  * tunnel_want(t, ps): make the transitions that are due, and add to ${ps} what
  * ${t} waits for.
- * tunnel_step(t, ps): read the channel.  Return true if the link came up.
+ * tunnel_step(t, ps): read the channels.  Return true if the link came up.
  * tunnel_serve(t, ps): serve new streams, and activate the connections whose
  * streams have changed.  Before conn_step.
- * tunnel_flush(t, status): write to the channel.  After conn_sweep, which
+ * tunnel_flush(t, status): write to the channels.  After conn_sweep, which
  * returned ${status}.
  */
 struct tunnel *tunnel_new(const struct tunnel_config *config);
@@ -95,9 +95,8 @@ void tunnel_serve(struct tunnel *t, const struct pollset *ps);
 void tunnel_flush(struct tunnel *t, int status);
 
 /*
- * For -n, which reports failures itself.  With probing, the tunnel logs the
- * cause of a failed start at LOG_INFO only, and does not reconnect.  Each start
- * has two minutes.
+ * For -n, which reports failures itself.  With probing, the cause of a failed
+ * start is logged at LOG_INFO, and the tunnel does not reconnect.
  *
  * tunnel_set_hops(t, hops): TUNNEL_OVER: forget the last link, and lead the
  * next one through ${hops}, which is borrowed.  False: no memory.
