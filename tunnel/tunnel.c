@@ -780,31 +780,19 @@ log_left(const struct tunnel *t, const char *why)
 	    (unsigned)(t->left_us / 1000000));
 }
 
-/* No channel can carry BYE: the next turn ends the tunnel. */
-static void
-leave_session(struct tunnel *t)
-{
-	if (t->mux != NULL)
-		mux_end(t->mux, MUX_RESET, "its relay was stopped by a signal");
-	t->state = TUNNEL_STOPPING;
-	t->stop_at = 0;
-}
-
 /* Send BYE.  A far side that keeps a session closes its channels after it. */
 static void
 begin_stop(struct tunnel *t, uint16_t code, const char *why)
 {
-	mux_bye(t->mux, code, why);
+	t->left_us = find_left(t);
+	if (t->left_us > 0 && mux_state(t->mux) != MUX_UP) {
+		log_left(t, "is not reachable now");
+		t->left_us = 0;
+	}
+	if (t->mux != NULL)
+		mux_bye(t->mux, code, why);
 	t->state = TUNNEL_STOPPING;
 	t->stop_at = pollset_clock() + STOP_MOST;
-}
-
-/* One stop can come as two signals: a terminal and its shell both send SIGHUP. */
-static void
-hurry_stop(struct tunnel *t)
-{
-	if (pollset_clock() > t->stop_at - STOP_MOST + STOP_SILENT)
-		t->stop_at = 0;
 }
 
 void
@@ -814,19 +802,13 @@ tunnel_stop(struct tunnel *t, int status)
 		return;
 	t->status = status;
 	t->report_at = 0;
-	if (t->state == TUNNEL_STOPPING) {
-		hurry_stop(t);
+	if (t->state != TUNNEL_STOPPING) {
+		begin_stop(t, MUX_RESET, "its relay was stopped by a signal");
 		return;
 	}
-	t->left_us = find_left(t);
-	if (t->left_us > 0 && mux_state(t->mux) != MUX_UP) {
-		log_left(t, "is not reachable now");
-		t->left_us = 0;
-	}
-	if (t->state == TUNNEL_BACKOFF)
-		leave_session(t);
-	else
-		begin_stop(t, MUX_RESET, "its relay was stopped by a signal");
+	/* One stop can come as two signals: a terminal and its shell both send SIGHUP. */
+	if (pollset_clock() > t->stop_at - STOP_MOST + STOP_SILENT)
+		t->stop_at = 0;
 }
 
 /*
@@ -860,25 +842,20 @@ tunnel_clean(struct tunnel *t)
 
 /* ---- a turn ---- */
 
-/* Return true if this host slept since the last turn.  pollset_clock may stop
- * in a sleep; the time of day does not. */
-static bool
-has_slept(struct tunnel *t, int64_t now)
-{
-	struct timespec ts;
-	int64_t before = t->clock_offset;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	t->clock_offset = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - now;
-	return before != 0 && t->clock_offset - before > SLEPT;
-}
-
-/* A TCP connection seldom survives a sleep.  The network may be different after
- * it, so the next start is due at once. */
+/*
+ * pollset_clock may stop in a sleep of this host; the time of day does not.  A
+ * TCP connection seldom survives a sleep.  The network may be different after
+ * it, so the next start is due at once.
+ */
 static void
 watch_sleep(struct tunnel *t, const struct pollset *ps)
 {
-	if (!has_slept(t, ps->now))
+	int64_t before = t->clock_offset;
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	t->clock_offset = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000 - ps->now;
+	if (before == 0 || t->clock_offset - before <= SLEPT)
 		return;
 	if (t->state == TUNNEL_UP)
 		mux_woke(t->mux, ps->now);
@@ -1123,17 +1100,6 @@ tunnel_serve(struct tunnel *t, const struct pollset *ps)
 	probe_step(&t->probes);
 }
 
-/*
- * The only connection has ended: all bytes were delivered or given up.  If they
- * were given up, MUX_RESET makes the far side give them up too.
- */
-static void
-finish(struct tunnel *t)
-{
-	t->left_us = find_left(t);
-	begin_stop(t, t->config.conns->gave_up ? MUX_RESET : MUX_END, "done");
-}
-
 void
 tunnel_flush(struct tunnel *t, int status)
 {
@@ -1142,8 +1108,9 @@ tunnel_flush(struct tunnel *t, int status)
 	if (t->config.one_shot && status != STATUS_OK && t->state != TUNNEL_STOPPING)
 		t->status = status;
 	channels_flush(t->channels, pollset_clock());
+	/* If bytes were given up, MUX_RESET makes the far side give them up too. */
 	if (is_done(t) && tunnel_carries(t))
-		finish(t);
+		begin_stop(t, t->config.conns->gave_up ? MUX_RESET : MUX_END, "done");
 }
 
 /* ---- for callers ---- */
