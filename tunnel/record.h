@@ -1,8 +1,6 @@
 /*
- * tunnel/record.h - the records of a stream to COMMAND_TARGET: PROTOCOL,
- * section 4.
- *
- * A record is u8 type, u24 length and a body.  Its bytes can arrive in pieces.
+ * tunnel/record.h - the records of a stream to COMMAND_TARGET: u8 type, u24
+ * length and a body.  See PROTOCOL, section 4.
  */
 #ifndef TUNNEL_RECORD_H
 #define TUNNEL_RECORD_H
@@ -30,14 +28,11 @@ struct record {
 };
 
 /*
- * record_put(s, type, p, n):
- * Append a record with ${n} bytes of body to what ${s} sends.  False: no memory.
- *
- * record_read(r, s, body, n):
- * Take a part of one record from what ${s} has received.  Of its body, at most
- * ${*n} bytes are written to ${body}, and ${*n} becomes their number.  False: no
- * byte was there.
- *
+ * record_put(s, type, p, n): append a record with ${n} bytes of body to what
+ * ${s} sends.  False: no memory.
+ * record_read(r, s, body, n): take a part of one record from what ${s} has
+ * received.  Of its body, at most ${*n} bytes are written to ${body}, and ${*n}
+ * becomes their number.  False: no byte was there.
  * record_type(r): the type of the record; valid when its head was read.
  * record_ends(r): Was all of the record read?  Then the next one begins.
  */

@@ -35,23 +35,16 @@ struct remotes;
 struct stream;
 
 /*
- * remote_new(conns, rule, any_uid):
- * A table without entries; NULL: no memory.  ${conns} and ${rule} are borrowed.
- * Look-ups are children of ${rule}->kids, and take ${rule}->each_us at most.
- * far: with ${any_uid}, processes of other users may connect to the listeners.
- * While ${conns}->max connections are open, further ones wait.
- *
+ * remote_new(conns, rule, any_uid): a table without entries; NULL: no memory.
+ * ${conns} and ${rule} are borrowed.  Look-ups are children of ${rule}->kids,
+ * and take ${rule}->each_us at most.  far: with ${any_uid}, processes of other
+ * users may connect to the listeners.
  * remote_is_empty(tab): it has no -R, no listener and no stream that waits.
- */
-struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
-bool remote_is_empty(const struct remotes *tab);
-
-/*
- * remote_ask(tab, m, f):
- * near: ask the far side of ${m} to listen for ${f}, and serve its connections.
- * ${f} is borrowed as long as ${m} lives; ${f}->state and ${f}->bound report
- * the answer.  If no stream can be opened, log it, set FORWARD_REFUSED and
- * return false.
+ *
+ * remote_ask(tab, m, f): near: ask the far side of ${m} to listen for ${f}, and
+ * serve its connections.  ${f} is borrowed as long as ${m} lives; ${f}->state
+ * and ${f}->bound report the answer.  If no stream can be opened, log it, set
+ * FORWARD_REFUSED and return false.
  *
  * remote_listen(tab, s, command, now): far: listen on the end that the target
  * of ${s} names.  "@/" at the start of a path is the directory of ${command}.
@@ -61,6 +54,8 @@ bool remote_is_empty(const struct remotes *tab);
  * remote_want(tab, ps), remote_step(tab, ps): once a turn, before and after
  * poll.
  */
+struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
+bool remote_is_empty(const struct remotes *tab);
 bool remote_ask(struct remotes *tab, struct mux *m, struct forward *f);
 bool remote_listen(
     struct remotes *tab, struct stream *s, const struct command *command, int64_t now);

@@ -24,14 +24,10 @@ enum run_life { RUN_IDLE, RUN_ALIVE, RUN_ENDED, RUN_REFUSED };
 /*
  * run_new(words): a COMMAND of ${words}, which are borrowed and end with NULL.
  * NULL: no memory.
- *
  * run_start(r, m): start it on the far side of ${m}.  False: no stream can be
  * opened, or no memory is left.
- *
  * run_stop(r): ask for SIGTERM.  A second call asks for SIGKILL.
- *
  * run_want(r, ps), run_step(r): once a turn, before and after poll.
- *
  * run_life(r): its state.  RUN_ENDED: all output was written.  NULL ${r}:
  * RUN_IDLE.
  * run_name(r): the name of COMMAND in messages.

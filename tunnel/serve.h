@@ -1,10 +1,7 @@
 /*
  * tunnel/serve.h - the far side: serves the streams of the near side.
  *
- * A stream is joined to a connection to its target, passed to remote.h or
- * command.h, echoed, or answered with the list of sessions or the state of a
- * target.  All streams to a host name share its addresses, which are kept for a
- * minute.
+ * All streams to a host name share its addresses, which are kept for a minute.
  */
 #ifndef TUNNEL_SERVE_H
 #define TUNNEL_SERVE_H
