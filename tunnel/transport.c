@@ -224,16 +224,10 @@ transport_readable(const struct transport *t, const struct pollset *ps)
 	return t->state != TRANSPORT_CLOSED && fdpair_readable(&t->wire, ps);
 }
 
-bool
-transport_runs(const struct transport *t)
-{
-	return t->child != NULL && spawn_exit(t->child) == -1;
-}
-
 int
 transport_exit_status(const struct transport *t)
 {
-	return t->child == NULL ? -1 : spawn_exit(t->child);
+	return t->child == NULL ? TRANSPORT_NEVER_RAN : spawn_exit(t->child);
 }
 
 size_t

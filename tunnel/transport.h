@@ -23,6 +23,8 @@ struct mux;
 struct pollset;
 struct transport;
 
+#define TRANSPORT_NEVER_RAN (-2) /* an exit status */
+
 /*
  * transport_near(m, slot, target, bootstrap, hops, quiet, now):
  * Run the command ${target} as the channel of ${slot}.  If ${bootstrap} is not
@@ -63,9 +65,7 @@ void transport_free(struct transport *t, int64_t now);
  * transport_is_closed(t): the channel has ended, or was shut.
  * transport_moved_at(t): when the last byte was read or written.  0: none was.
  * transport_readable(t, ps): bytes or EOF were there to be read in this turn.
- * transport_runs(t): true while the command runs.
- * transport_exit_status(t): the exit status of the command as spawn_exit
- * returns it; -1 if the command runs or never ran.
+ * transport_exit_status(t): the exit status of the command; -1 while it runs.
  * transport_unsent(t): bytes that the command has not read; 0: not known.
  *
  * transport_last_line(t):
@@ -86,7 +86,6 @@ bool transport_drained(const struct transport *t);
 bool transport_is_closed(const struct transport *t);
 int64_t transport_moved_at(const struct transport *t);
 bool transport_readable(const struct transport *t, const struct pollset *ps);
-bool transport_runs(const struct transport *t);
 int transport_exit_status(const struct transport *t);
 size_t transport_unsent(const struct transport *t);
 const char *transport_last_line(struct transport *t);

@@ -127,7 +127,7 @@ log_banner(struct tunnel *t)
 		log_say(LOG_ERROR, "its output before that: %s", text);
 }
 
-/* The command of -m ended with status ${ended}, or -1, and did not start a link. */
+/* The command of -m has ended, if ${ended} is not negative, without a link. */
 static void
 explain_command(struct tunnel *t, int ended)
 {
@@ -154,7 +154,7 @@ explain_command(struct tunnel *t, int ended)
 	log_banner(t);
 }
 
-/* The command ended with status ${ended}, or -1, and without a message. */
+/* The same for hops; the command printed no message. */
 static void
 explain_end(struct tunnel *t, int ended)
 {
@@ -694,12 +694,11 @@ refused_for_good(struct tunnel *t)
 static void
 explain_start(struct tunnel *t, struct pollset *ps)
 {
-	int ended;
+	int ended = transport_exit_status(channels_first(t->channels));
 
 	pollset_until(ps, t->explain_at);
-	if (ps->now < t->explain_at && transport_runs(channels_first(t->channels)))
+	if (ps->now < t->explain_at && ended == -1)
 		return;
-	ended = transport_exit_status(channels_first(t->channels));
 	if (t->config.hops != NULL)
 		explain_hops(t, ended);
 	else
