@@ -454,20 +454,6 @@ log_upload(struct tunnel *t)
 		: "");
 }
 
-static void
-watch_magic(struct tunnel *t, struct pollset *ps)
-{
-	if (mux_slot_state(t->mux, channels_first_slot(t->channels)) != MUX_SLOT_STARTING)
-		return;
-	if (t->magic_at == 0)
-		t->magic_at = ps->now + MAGIC_AFTER;
-	if (ps->now >= t->magic_at)
-		mux_lost(t->mux, channels_first_slot(t->channels), MUX_TIMEOUT,
-		    "the relay there was started and does not answer: does a hop buffer its "
-		    "output until a line is complete (srun without -u)?");
-	pollset_until(ps, t->magic_at);
-}
-
 /*
  * INT64_MAX: no limit.  A person may be answering the questions of ssh, for which
  * each sshd has a limit of its own.
@@ -486,30 +472,31 @@ static void
 watch_start(struct tunnel *t, struct pollset *ps)
 {
 	const struct bootstrap_facts *facts = bootstrap_facts(t->bootstrap);
+	unsigned slot = channels_first_slot(t->channels);
+	const char *why = "no answer within two minutes";
 	int64_t give_up_at = start_until(t);
 
 	if (facts->answered && t->reached_at == 0) {
 		t->reached_at = ps->now;
 		log_say(LOG_INFO, "reached %s", tunnel_name(t));
 	}
-	switch (facts->state) {
-	case BOOTSTRAP_ASKING:
+	if (facts->state == BOOTSTRAP_ASKING) {
 		watch_silence(t, ps);
-		break;
-	case BOOTSTRAP_UPLOADING:
+	} else if (facts->state == BOOTSTRAP_UPLOADING) {
 		log_upload(t);
-		break;
-	case BOOTSTRAP_STARTING:
-		watch_magic(t, ps);
-		break;
-	case BOOTSTRAP_FAILED:
-		break;
+	} else if (mux_slot_state(t->mux, slot) == MUX_SLOT_STARTING) {
+		if (t->magic_at == 0)
+			t->magic_at = ps->now + MAGIC_AFTER;
+		if (t->magic_at < give_up_at) {
+			give_up_at = t->magic_at;
+			why = "the relay there was started and does not answer: does a hop buffer "
+			      "its output until a line is complete (srun without -u)?";
+		}
 	}
 	if (mux_state(t->mux) == MUX_DEAD)
 		return;
 	if (ps->now >= give_up_at)
-		mux_lost(t->mux, channels_first_slot(t->channels), MUX_TIMEOUT,
-		    "no answer within two minutes");
+		mux_lost(t->mux, slot, MUX_TIMEOUT, why);
 	else
 		pollset_until(ps, give_up_at);
 }
