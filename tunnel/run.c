@@ -85,21 +85,13 @@ run_stop(struct run *r)
 /* ---- what the far side sends ---- */
 
 static void
-log_dropped(const struct run *r)
-{
-	if (r->kept != DROPPED_SIZE)
-		return;
-	log_say(LOG_NOTICE,
-	    "%llu bytes of the output of %s were dropped: it prints faster than "
-	    "they can be sent or shown here",
-	    (unsigned long long)frame_get(r->body, DROPPED_SIZE), r->name);
-}
-
-static void
 end_record(struct run *r)
 {
-	if (record_type(&r->record) == RECORD_DROPPED)
-		log_dropped(r);
+	if (record_type(&r->record) == RECORD_DROPPED && r->kept == DROPPED_SIZE)
+		log_say(LOG_NOTICE,
+		    "%llu bytes of the output of %s were dropped: it prints faster than they can "
+		    "be sent or shown here",
+		    (unsigned long long)frame_get(r->body, DROPPED_SIZE), r->name);
 	if (record_type(&r->record) == RECORD_END && r->kept > 0 && r->reason[0] == '\0')
 		snprintf(r->reason, sizeof(r->reason), "%.*s", (int)r->kept - 1,
 		    (const char *)r->body + 1);
@@ -134,15 +126,6 @@ read_some(struct run *r)
 }
 
 static void
-write_piece(struct run *r)
-{
-	size_t n = log_output(r->piece + r->at, r->used);
-
-	r->at += n;
-	r->used -= n;
-}
-
-static void
 end(struct run *r)
 {
 	const char *reason = stream_reason(r->stream);
@@ -158,12 +141,15 @@ end(struct run *r)
 void
 run_step(struct run *r)
 {
+	size_t n;
 	int i;
 
 	if (r == NULL || r->life != RUN_ALIVE)
 		return;
 	for (i = 0; i < PIECES; i++) {
-		write_piece(r);
+		n = log_output(r->piece + r->at, r->used);
+		r->at += n;
+		r->used -= n;
 		if (r->used > 0)
 			return;
 		if (read_some(r))

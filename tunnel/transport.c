@@ -104,19 +104,6 @@ begin(struct transport *t)
 	os_pipe_size(t->wire.out, WIRE_PIPE);
 }
 
-/*
- * Only ssh gets a socket as its stdin.  Other commands get a pipe: Linux cannot
- * open a socket as /dev/stdin.  If stdin is a socket, bash reads .bashrc, as if
- * rshd had started it.
- */
-static bool
-is_ssh(const struct endpoint *command)
-{
-	char name[ENDPOINT_NAME];
-
-	return strcmp(endpoint_name(command, name, sizeof(name)), "ssh") == 0;
-}
-
 struct transport *
 transport_near(struct mux *m, unsigned slot, struct dial_target *target,
     struct bootstrap *bootstrap, const struct hops *hops, bool quiet, int64_t now)
@@ -128,8 +115,11 @@ transport_near(struct mux *m, unsigned slot, struct dial_target *target,
 	t->bootstrap = bootstrap;
 	t->hops = hops;
 	t->quiet = quiet;
-	target->how = (is_ssh(&target->to) ? SPAWN_WIRE : 0U) |
-		      (bootstrap != NULL ? SPAWN_CAPTURE | SPAWN_QUIET : 0U);
+	/* Other commands get a pipe as stdin: Linux cannot open a socket as
+	 * /dev/stdin, and bash reads .bashrc if its stdin is a socket. */
+	target->how = strcmp(spawn_name(target->to.argv[0]), "ssh") == 0 ? SPAWN_WIRE : 0;
+	if (bootstrap != NULL)
+		target->how |= SPAWN_CAPTURE | SPAWN_QUIET;
 	t->dial = dial_start(target, now);
 	if (t->dial != NULL)
 		return t;
@@ -146,24 +136,18 @@ changes_bytes(int fd)
 	return tcgetattr(fd, &term) == 0 && (term.c_oflag & OPOST) != 0;
 }
 
-/* The near side reads the token and logs the cause too. */
-static void
-refuse_terminal(void)
-{
-	ssize_t n = write(STDOUT_FILENO, TERMINAL_TOKEN, strlen(TERMINAL_TOKEN));
-
-	(void)n; /* if this fails, the message below is still logged */
-	log_say(LOG_ERROR, "a link cannot go through a terminal: relay -m - is run by "
-			   "relay -m FROM -- COMMAND, without ssh -t");
-}
-
 struct transport *
 transport_far(struct mux *m)
 {
 	struct transport *t;
+	ssize_t n;
 
 	if (isatty(STDIN_FILENO) || changes_bytes(STDOUT_FILENO)) {
-		refuse_terminal();
+		/* The near side reads the token and logs the cause too. */
+		n = write(STDOUT_FILENO, TERMINAL_TOKEN, strlen(TERMINAL_TOKEN));
+		(void)n;
+		log_say(LOG_ERROR, "a link cannot go through a terminal: relay -m - is run by "
+				   "relay -m FROM -- COMMAND, without ssh -t");
 		return NULL;
 	}
 	t = new_transport(m, 0);

@@ -279,20 +279,6 @@ login_hops(const struct tunnel *t)
 	return watched || t->config.unattended == NULL ? t->config.hops : t->config.unattended;
 }
 
-/* Prepare the command and the bytes that start the far relay.  False: no memory. */
-static bool
-prepare(struct tunnel *t)
-{
-	const struct tunnel_config *c = &t->config;
-
-	if (c->hops == NULL)
-		return true;
-	if (c->unattended != NULL)
-		endpoint_command(&c->target->to, channels_hops(t->channels, login_hops(t))->argv);
-	return bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
-	    t->joins ? c->join_options : c->far_options);
-}
-
 /*
  * Start the first channel, if it is known whether its ssh can be a master.
  * Return an exit status; a failure was logged.
@@ -303,10 +289,18 @@ start_near(struct tunnel *t, int64_t now)
 	const struct tunnel_config *c = &t->config;
 	unsigned slot = channels_first_slot(t->channels);
 	struct transport *transport = NULL;
+	bool prepared = true;
 
-	if (c->hops != NULL && !channels_ask(t->channels, c->hops, now))
-		return STATUS_OK;
-	if (prepare(t))
+	if (c->hops != NULL) {
+		if (!channels_ask(t->channels, c->hops, now))
+			return STATUS_OK;
+		if (c->unattended != NULL)
+			endpoint_command(
+			    &c->target->to, channels_hops(t->channels, login_hops(t))->argv);
+		prepared = bootstrap_start(t->bootstrap, c->self, os_image(c->self), c->far_path,
+		    t->joins ? c->join_options : c->far_options);
+	}
+	if (prepared)
 		transport = transport_near(
 		    t->mux, slot, c->target, t->bootstrap, c->hops, t->connects > 0, now);
 	channels_set(t->channels, slot, transport);
@@ -749,15 +743,6 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 	be_over(t, is_normal_end(t) ? t->status : STATUS_LINK, ps);
 }
 
-/* How long the far side lives after the loss of its channel.  0: it ends. */
-static int64_t
-find_left(const struct tunnel *t)
-{
-	if (t->mux == NULL || t->config.role == MUX_FAR || mux_state(t->mux) == MUX_DEAD)
-		return 0;
-	return keeps_us(t);
-}
-
 /* A far side that cannot be reached ends at its own limit. */
 static void
 log_left(const struct tunnel *t, const char *why)
@@ -770,7 +755,9 @@ log_left(const struct tunnel *t, const char *why)
 static void
 begin_stop(struct tunnel *t, uint16_t code, const char *why)
 {
-	t->left_us = find_left(t);
+	bool can_live = t->mux != NULL && mux_state(t->mux) != MUX_DEAD;
+
+	t->left_us = can_live && t->config.role == MUX_NEAR ? keeps_us(t) : 0;
 	if (t->left_us > 0 && mux_state(t->mux) != MUX_UP) {
 		log_left(t, "is not reachable now");
 		t->left_us = 0;
@@ -860,9 +847,16 @@ tunnel_next_start(const struct tunnel *t)
 	return t->wanted && wanted_at < t->retry_at ? wanted_at : t->retry_at;
 }
 
+/* TUNNEL_BACKOFF, with a session. */
 static void
-expire(struct tunnel *t, const struct pollset *ps)
+watch_session(struct tunnel *t, struct pollset *ps)
 {
+	if (ps->now < t->expires_at) {
+		pollset_until(ps, t->expires_at);
+		if (is_done(t))
+			be_over(t, t->status, ps);
+		return;
+	}
 	log_say(has_streams(t) ? LOG_NOTICE : LOG_INFO,
 	    "the session with %s has expired (-k): its connections are reset", tunnel_name(t));
 	t->expires_at = 0;
@@ -870,17 +864,6 @@ expire(struct tunnel *t, const struct pollset *ps)
 		be_over(t, STATUS_LINK, ps);
 	else
 		free_link(t, ps);
-}
-
-/* TUNNEL_BACKOFF, with a session. */
-static void
-watch_session(struct tunnel *t, struct pollset *ps)
-{
-	pollset_until(ps, t->expires_at);
-	if (ps->now >= t->expires_at)
-		expire(t, ps);
-	else if (is_done(t))
-		be_over(t, t->status, ps);
 }
 
 static void
