@@ -257,8 +257,10 @@ static void
 add_proxy(struct hops *h)
 {
 	const struct hops_config *c = &h->config;
-	char *word = h->text + h->length, jumps[HOPS_TEXT];
+	char *word, jumps[HOPS_TEXT];
 
+	add_words(h, "-o");
+	word = h->text + h->length;
 	put(h, "ProxyCommand=");
 	put_quoted(h, c->self);
 	put(h, " -k 0 -W '[%h]:%p' -e");
@@ -304,36 +306,25 @@ check(const struct hops_config *c, int i, char *why, size_t size)
 	return false;
 }
 
-/* The words after rsh for the ssh to hops[jumps], which runs on this host. */
-static void
-add_first_ssh(struct hops *h)
-{
-	const struct hops_config *c = &h->config;
-	int i;
-
-	if (c->jumps > 0) {
-		add_words(h, "-o");
-		add_proxy(h);
-	}
-	for (i = 0; i < c->n_ssh_words; i++)
-		add_word(h, copy_text(h, c->ssh_words[i]));
-}
-
+/* For the ssh to hops[jumps], which runs on this host, rsh was added before. */
 static void
 add_hop(struct hops *h, int i)
 {
-	const char *hop = h->config.hops[i];
+	const struct hops_config *c = &h->config;
+	int word;
 
-	if (hops_is_command(hop)) {
-		add_words(h, hop);
+	if (hops_is_command(c->hops[i])) {
+		add_words(h, c->hops[i]);
 		return;
 	}
-	if (i == h->config.jumps)
-		add_first_ssh(h);
-	else
-		add_words(h, h->config.batch ? "ssh -o BatchMode=yes" : "ssh");
+	if (i > c->jumps)
+		add_words(h, c->batch ? "ssh -o BatchMode=yes" : "ssh");
+	else if (c->jumps > 0)
+		add_proxy(h);
+	for (word = 0; i == c->jumps && word < c->n_ssh_words; word++)
+		add_word(h, copy_text(h, c->ssh_words[word]));
 	add_words(h, "-T");
-	add_destination(h, hop);
+	add_destination(h, c->hops[i]);
 }
 
 bool
