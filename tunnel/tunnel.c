@@ -978,27 +978,27 @@ accept_claim(const struct tunnel *t, const struct keeper_claim *c, int64_t now)
 static void
 take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 {
+	int claimed = accept_claim(t, c, ps->now);
+	unsigned slot = (unsigned)claimed;
 	bool first;
-	int slot = accept_claim(t, c, ps->now);
 
-	if (slot == -1) {
+	if (claimed == -1) {
 		keeper_refuse(c);
 		return;
 	}
 	first = mux_state(t->mux) != MUX_UP;
-	drop_channel(t, (unsigned)slot, ps);
+	drop_channel(t, slot, ps);
 	if (first) {
 		drop_lost_channels(t, ps);
-		channels_begin(t->channels, t->mux, (unsigned)slot);
+		channels_begin(t->channels, t->mux, slot);
 		t->expires_at = 0;
 		t->state = TUNNEL_STARTING;
 	}
-	keeper_accept(t->keeper, (unsigned)slot, c, first);
-	channels_set(
-	    t->channels, (unsigned)slot, transport_fds(t->mux, (unsigned)slot, c->in, c->out));
-	mux_feed(t->mux, (unsigned)slot, c->greeting, c->n, ps->now);
-	if (!channels_has(t->channels, (unsigned)slot))
-		drop_channel(t, (unsigned)slot, ps); /* no memory: release its process */
+	keeper_accept(t->keeper, slot, c, first);
+	channels_set(t->channels, slot, transport_fds(t->mux, slot, c->in, c->out));
+	mux_feed(t->mux, slot, c->greeting, c->n, ps->now);
+	if (!channels_has(t->channels, slot))
+		drop_channel(t, slot, ps); /* no memory: release its process */
 }
 
 /* relay -n asks for the state of the session, or for its end. */
