@@ -506,8 +506,9 @@ parse_hops(struct options *o, int n, char *argv[])
 	memcpy(o->hop_list + config.jumps, argv, (size_t)n * sizeof(argv[0]));
 	if (!hops_parse(&o->hops, &config, why, sizeof(why)))
 		fail_usage("%s", why);
-	if (!hops_unattended(&o->unattended, o->unattended_rsh, &config))
-		fail_usage("the hops have too many words");
+	config.unattended = true;
+	if (!hops_parse(&o->unattended, &config, why, sizeof(why)))
+		fail_usage("%s", why);
 }
 
 static bool

@@ -51,8 +51,7 @@ struct options {
 	int n_ssh_words;
 	long end_after; /* -n: end sessions after so many s without a channel; -1: none */
 	struct hops hops;
-	struct hops unattended; /* the same for logins that no person watches */
-	char unattended_rsh[HOPS_TEXT];
+	struct hops unattended;     /* the same for logins that no person watches */
 	char jump_text[HOPS_TEXT];  /* -J, each HOP a string */
 	char *hop_list[HOPS_WORDS]; /* hops of -J, then the others */
 	char *const *command;       /* a tunnel: what the last hop runs; NULL: nothing */

@@ -22,6 +22,7 @@
 #include "tunnel/hops.h"
 
 #define BLANKS " \t\n" /* between the words of -e */
+#define QUIET_SSH " -o BatchMode=yes"
 
 bool
 hops_is_command(const char *hop)
@@ -127,6 +128,13 @@ next_word(char **at)
 	return word;
 }
 
+bool
+hops_runs_ssh(const struct hops *h)
+{
+	return !hops_is_command(h->config.hops[h->config.jumps]) &&
+	       strcmp(spawn_name(h->argv[0]), "ssh") == 0;
+}
+
 /* Add the words of rsh, and those of options after the first one. */
 static bool
 add_rsh(struct hops *h, char *why, size_t size)
@@ -139,14 +147,18 @@ add_rsh(struct hops *h, char *why, size_t size)
 		if (h->words == 1 && c->options != NULL)
 			add_words(h, c->options);
 	}
-	if (at == NULL)
+	if (at == NULL) {
 		snprintf(why, size, "a quote in the command of -e or RELAY_SSH is not closed: %s",
 		    c->rsh);
-	else if (h->words == 0 && !h->full)
+		return false;
+	}
+	if (h->words == 0 && !h->full) {
 		snprintf(why, size, "the command of -e or RELAY_SSH is empty");
-	else
-		return true;
-	return false;
+		return false;
+	}
+	if (c->unattended && h->words > 0 && hops_runs_ssh(h))
+		add_words(h, QUIET_SSH);
+	return true;
 }
 
 /* ---- a destination: [user@]host[:port] ---- */
@@ -265,6 +277,8 @@ add_proxy(struct hops *h)
 	put_quoted(h, c->self);
 	put(h, " -k 0 -W '[%h]:%p' -e");
 	put_quoted(h, c->rsh);
+	if (c->unattended && hops_runs_ssh(h))
+		put(h, "'" QUIET_SSH "'"); /* of the same word */
 	put(h, c->jump_options);
 	if (c->jumps > 1) {
 		put(h, " -J");
@@ -318,7 +332,7 @@ add_hop(struct hops *h, int i)
 		return;
 	}
 	if (i > c->jumps)
-		add_words(h, c->batch ? "ssh -o BatchMode=yes" : "ssh");
+		add_words(h, c->batch ? "ssh" QUIET_SSH : "ssh");
 	else if (c->jumps > 0)
 		add_proxy(h);
 	for (word = 0; i == c->jumps && word < c->n_ssh_words; word++)
@@ -352,28 +366,6 @@ hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t s
 		snprintf(why, size, "the hops have more than %d words, or %d bytes", HOPS_WORDS - 2,
 		    HOPS_TEXT);
 	return !h->full;
-}
-
-bool
-hops_unattended(struct hops *h, char *rsh, const struct hops_config *config)
-{
-	struct hops_config c = *config;
-	char why[512];
-
-	c.rsh = rsh;
-	snprintf(rsh, HOPS_TEXT, "%s", config->rsh);
-	if (!hops_parse(h, &c, why, sizeof(why)))
-		return false;
-	if (hops_runs_ssh(h))
-		snprintf(rsh, HOPS_TEXT, "%s -o BatchMode=yes", config->rsh);
-	return hops_parse(h, &c, why, sizeof(why));
-}
-
-bool
-hops_runs_ssh(const struct hops *h)
-{
-	return !hops_is_command(h->config.hops[h->config.jumps]) &&
-	       strcmp(spawn_name(h->argv[0]), "ssh") == 0;
 }
 
 const char *

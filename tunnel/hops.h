@@ -32,6 +32,7 @@ struct hops_config {
 	int n_ssh_words;
 	const char *self;         /* the path of this relay, which -J runs again */
 	const char *jump_options; /* for the relay of -J: words with a blank before each */
+	bool unattended;          /* if rsh is ssh, it does not ask for passwords */
 
 	/* Both are zeros, except for several channels (master.h). */
 	const char *options; /* more words for the ssh to hops[jumps] only */
@@ -52,11 +53,6 @@ struct hops {
  * Make one command of the hops of ${config}, which is copied.  On failure write
  * a line into ${why} and return false.
  *
- * hops_unattended(h, rsh, config):
- * The same hops for a login that no person watches.  Write its rsh into ${rsh},
- * HOPS_TEXT bytes, which is borrowed.  If the program is ssh, it does not ask
- * for passwords.  Return false if the command is too long.
- *
  * hops_runs_ssh(h): the first word of the command is ssh.
  * hops_last(h): the last hop.
  * hops_path(h, dst, size): write "login -> node" into ${dst}, and return it.
@@ -65,7 +61,6 @@ struct hops {
  * hops_any_command(h): at least one hop is a command.
  */
 bool hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t size);
-bool hops_unattended(struct hops *h, char *rsh, const struct hops_config *config);
 bool hops_runs_ssh(const struct hops *h);
 const char *hops_last(const struct hops *h);
 const char *hops_path(const struct hops *h, char *dst, size_t size);
