@@ -305,7 +305,7 @@ log_routes(const struct relay *r)
 {
 	const struct options *o = &r->opt;
 	const struct listeners *ls = &r->listeners;
-	char path[HOPS_PATH], bound[sizeof(o->forwards[0].bound)];
+	char path[HOPS_PATH];
 	const struct forward *f;
 	int i;
 
@@ -316,7 +316,7 @@ log_routes(const struct relay *r)
 		if (i < ls->n)
 			forward_log(f, listener_name(&ls->tab[i].l), path);
 		else if (f->kind == FORWARD_FAR)
-			forward_log(f, forward_first_bound(f, bound, sizeof(bound)), path);
+			forward_log(f, f->bound, path);
 	}
 }
 

@@ -168,13 +168,6 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 
 /* ---- where it listens ---- */
 
-const char *
-forward_first_bound(const struct forward *f, char *dst, size_t size)
-{
-	snprintf(dst, size, "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
-	return dst;
-}
-
 /* The port of the first bound address; 0: none. */
 static uint16_t
 bound_port(const struct forward *f)
@@ -184,7 +177,7 @@ bound_port(const struct forward *f)
 
 	if (strstr(f->bound, "\n\n") == NULL)
 		return 0;
-	forward_first_bound(f, first, sizeof(first));
+	snprintf(first, sizeof(first), "%.*s", (int)strcspn(f->bound, "\n"), f->bound);
 	colon = strrchr(first, ':');
 	port = colon == NULL ? 0 : strtoul(colon + 1, NULL, 10);
 	return port > UINT16_MAX ? 0 : (uint16_t)port;
@@ -233,7 +226,8 @@ forward_log(const struct forward *f, const char *bound, const char *path)
 		return;
 	write_url(f, bound, here, sizeof(here));
 	if (f->kind == FORWARD_FAR)
-		snprintf(line, sizeof(line), "%s:%s -> here:%s", path, bound, f->to_text);
+		snprintf(line, sizeof(line), "%s:%.*s -> here:%s", path, (int)strcspn(bound, "\n"),
+		    bound, f->to_text);
 	else
 		snprintf(line, sizeof(line), "%s -> %s%s%s", here, path, colon, f->to_text);
 	log_quote(LOG_NOTICE, line, f->kind == FORWARD_FAR ? 0 : strlen(here));

@@ -56,14 +56,11 @@ struct forward {
  * option ${kind}.  On failure write a line into ${why} and return false.
  * forward_keep_port(f): if ${f} requested port 0 on the far side, request from
  * now on the port in ${f}->bound, so that a reconnect does not change it.
- * forward_first_bound(f, dst, size): write the first line of ${f}->bound into
- * ${dst}, and return it.
- * forward_log(f, bound, path): log the route of ${f}: its listener ${bound}, the
- * hops ${path}, its target.
+ * forward_log(f, bound, path): log the route of ${f}: its listener, which is the
+ * first line of ${bound}, the hops ${path}, its target.
  */
 bool forward_parse(struct forward *f, char kind, const char *text, char *why, size_t size);
 void forward_keep_port(struct forward *f);
-const char *forward_first_bound(const struct forward *f, char *dst, size_t size);
 void forward_log(const struct forward *f, const char *bound, const char *path);
 
 #endif
