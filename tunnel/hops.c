@@ -156,7 +156,7 @@ add_rsh(struct hops *h, char *why, size_t size)
 		snprintf(why, size, "the command of -e or RELAY_SSH is empty");
 		return false;
 	}
-	if (c->unattended && h->words > 0 && hops_runs_ssh(h))
+	if (c->unattended && !h->full && hops_runs_ssh(h))
 		add_words(h, QUIET_SSH);
 	return true;
 }
@@ -358,7 +358,7 @@ hops_parse(struct hops *h, const struct hops_config *config, char *why, size_t s
 	for (i = 0; i < c->n; i++) {
 		if (!check(c, i, why, size))
 			return false;
-		if (i >= c->jumps)
+		if (i >= c->jumps && !h->full)
 			add_hop(h, i);
 	}
 	add_words(h, "sh");

@@ -227,6 +227,7 @@ END_TEST
 START_TEST(long_jumps_are_refused)
 {
 	static char rsh[HOPS_TEXT + 9];
+	struct hops_config config;
 	size_t n;
 
 	with_jumps = true;
@@ -239,6 +240,12 @@ START_TEST(long_jumps_are_refused)
 	}
 	memset(rsh, '!', HOPS_TEXT - 99);
 	ck_assert(!parse("a!b", rsh));
+	memset(rsh, 'x', sizeof(rsh) - 1);
+	ck_assert(!parse("a!b", rsh));
+	config = h.config;
+	config.unattended = true;
+	ck_assert(!hops_parse(&h, &config, why, sizeof(why)));
+	HAS(why, "16384 bytes");
 }
 END_TEST
 
