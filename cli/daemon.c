@@ -169,26 +169,25 @@ daemon_detach(struct daemon *d)
 
 /* ---- -P ---- */
 
-/* EEXIST: daemon_write_pid does not allow this file. */
+/*
+ * A file of another user can contain any process ID.  A second name could be a
+ * file of another program.  If the file has no name, another relay has just
+ * removed it: os_lock returns ESTALE.
+ */
+static bool
+is_pid_file(const struct stat *st)
+{
+	return S_ISREG(st->st_mode) && st->st_nlink <= 1 && st->st_uid == geteuid();
+}
+
 static int
 open_pid_file(const char *path)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	/* Without O_NONBLOCK, open waits for the reader of a FIFO. */
+	int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
 	struct stat st;
 
-	if (fd != -1 || errno != EEXIST)
-		return fd;
-	/* Without O_NONBLOCK, open waits for the reader of a FIFO. */
-	fd = open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd == -1)
-		return -1;
-	/*
-	 * A file of another user can contain any process ID.  A second name
-	 * could be a file of another program.  If the file has no name, another
-	 * relay has just removed it: os_lock returns ESTALE.
-	 */
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1 &&
-	    st.st_uid == geteuid())
+	if (fd == -1 || (fstat(fd, &st) == 0 && is_pid_file(&st)))
 		return fd;
 	close(fd);
 	errno = EEXIST;
@@ -235,7 +234,7 @@ log_pid_failure(const char *path, int err, long owner)
 	char why[128];
 	struct stat st;
 
-	if (err == EEXIST || (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)))
+	if (err == EEXIST || (lstat(path, &st) == 0 && !is_pid_file(&st)))
 		snprintf(why, sizeof(why),
 		    "it is not a regular file of this user with one name; "
 		    "remove it or choose another name");
@@ -278,15 +277,13 @@ void
 daemon_remove_pid(struct daemon *d)
 {
 	struct stat ours, st;
-	int found;
 
 	if (d->pid_fd == 0)
 		return;
-	found = fstat(d->pid_fd, &ours) == 0 ? lstat(d->pid_path, &st) : -1;
-	if (found == 0 && (st.st_dev != ours.st_dev || st.st_ino != ours.st_ino))
+	if (fstat(d->pid_fd, &ours) == 0 && lstat(d->pid_path, &st) == 0 &&
+	    (st.st_dev != ours.st_dev || st.st_ino != ours.st_ino))
 		return;
-	if ((found == -1 || unlink(d->pid_path) == -1) && errno != ENOENT)
+	if (unlink(d->pid_path) == -1 && errno != ENOENT)
 		log_say(LOG_ERROR, "cannot remove %s: %s; remove it by hand", d->pid_path,
 		    strerror(errno));
-	close(d->pid_fd);
 }
