@@ -428,6 +428,7 @@ start_link(struct relay *r)
 	char path[HOPS_PATH], text[256];
 	int status;
 
+	/* The ssh that runs -W may ask for a password: nothing is drawn there. */
 	if (o->mode == MODE_TUNNEL && !options_one_shot(o)) {
 		log_say(LOG_NOTICE, "reaching %s", hops_path(&o->hops, path, sizeof(path)));
 		r->progress.options = o;

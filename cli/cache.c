@@ -1,6 +1,5 @@
 /* cli/cache.c - the directory of this user for control sockets and logs. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/poll.h"
 #include "base/status.h"
 #include "tunnel/bootstrap.h"
