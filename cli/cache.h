@@ -12,7 +12,6 @@
 #define CLI_CACHE_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 #define CACHE_DIRS 2
 #define CACHE_PATH 1024 /* the size of a path, with its NUL */

@@ -13,14 +13,18 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "mux/mux.h"
 #include "net/endpoint.h"
 #include "net/unixpath.h"
 #include "tunnel/command.h"
 #include "tunnel/dir.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
+#include "tunnel/keeper.h"
 #include "relay.h"
 #include "cli/options.h"
+
+#define MOST 1000000 /* of a number */
 
 enum option_kind {
 	KIND_FLAG,
@@ -51,7 +55,7 @@ struct option_row {
 static const struct option_row table[] = {
 	ROW('a', "", FLAG, any_uid, 0, 1,
 	    "let every user connect to the loopback ports"),
-	ROW('c', "NUMBER", NUMBER, max_conns, 1, OPTIONS_MOST,
+	ROW('c', "NUMBER", NUMBER, max_conns, 1, MOST,
 	    "serve at most NUMBER connections at a time"),
 	ROW('D', "[BIND:]PORT", FORWARD, forwards, 0, 0,
 	    "listen here as a SOCKS proxy, connect from the last hop"),
@@ -65,7 +69,7 @@ static const struct option_row table[] = {
 	    "go to the background when ready"),
 	ROW('h', "", SHOW, mode, 0, 0,
 	    "print this help on stdout; so does --help"),
-	ROW('i', "SECONDS", NUMBER, idle_s, 1, OPTIONS_MOST,
+	ROW('i', "SECONDS", NUMBER, idle_s, 1, MOST,
 	    "exit after SECONDS without a connection"),
 	ROW('J', "HOP[,HOP]", TEXT, jump, 0, 0,
 	    "make each login from here, through these hosts"),
@@ -99,7 +103,7 @@ static const struct option_row table[] = {
 	    "with -m -: run the command that the near side requests"),
 	ROW('T', "", NONE, mode, 0, 0,
 	    "accepted as in ssh, without effect"),
-	ROW('t', "SECONDS", NUMBER, each_s, 1, OPTIONS_MOST,
+	ROW('t', "SECONDS", NUMBER, each_s, 1, MOST,
 	    "try an address for SECONDS (default 10)"),
 	ROW('V', "", SHOW, mode, 0, 0,
 	    "print the version on stdout; so does --version"),
@@ -107,7 +111,7 @@ static const struct option_row table[] = {
 	    "log each connection"),
 	ROW('W', "TO", FORWARD, forwards, 0, 0,
 	    "connect stdin and stdout to TO from the last hop"),
-	ROW('w', "SECONDS", NUMBER, wait_s, 0, OPTIONS_MOST,
+	ROW('w', "SECONDS", NUMBER, wait_s, 0, MOST,
 	    "retry an unavailable target for SECONDS"),
 	ROW('x', "PATH", TEXT, far_path, 0, 0,
 	    "run the relay at PATH on the last hop, copy nothing"),

@@ -1,20 +1,15 @@
-/* cli/options.h - the table of options, and the whole command line. */
+/* cli/options.h - the whole command line. */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
-#include "base/log.h"
-#include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
 #include "tunnel/bootstrap.h"
 #include "tunnel/forward.h"
 #include "tunnel/hops.h"
-#include "tunnel/keeper.h"
 
-#define OPTIONS_MOST 1000000
 #define OPTIONS_FORWARDS 32
 #define OPTIONS_SSH_WORDS 128
 
