@@ -630,21 +630,6 @@ check_table(struct options *o)
 		fail_usage("-k \"join\": write a number of seconds");
 }
 
-static void
-parse_words(struct options *o, int n, char *argv[], const char *name)
-{
-	if (options_tunnel(o))
-		parse_tunnel(o, n, argv, name);
-	else if (o->mode == MODE_LINK_NEAR)
-		parse_link(o, n, argv);
-	else if (o->mode == MODE_CONTROL)
-		parse_control(o, n, argv);
-	else if (o->mode == MODE_DIRECT)
-		parse_ends(o, n, argv);
-	else /* -z, -F */
-		parse_target_only(o, n, argv);
-}
-
 /* Does it become ready, and stay until it is stopped? */
 static bool
 stays(const struct options *o)
@@ -661,7 +646,16 @@ options_parse(struct options *o, int argc, char *argv[])
 	o->keep = KEEP_UNSET;
 	n = parse_table(o, argc, argv);
 	check_table(o);
-	parse_words(o, n, argv + 1, argv[0]);
+	if (options_tunnel(o))
+		parse_tunnel(o, n, argv + 1, argv[0]);
+	else if (o->mode == MODE_LINK_NEAR)
+		parse_link(o, n, argv + 1);
+	else if (o->mode == MODE_CONTROL)
+		parse_control(o, n, argv + 1);
+	else if (o->mode == MODE_DIRECT)
+		parse_ends(o, n, argv + 1);
+	else /* -z, -F */
+		parse_target_only(o, n, argv + 1);
 	if (o->runs_command && o->mode != MODE_LINK_FAR)
 		fail_usage("-r needs -m -: it is an option of the far side");
 	if ((o->pid_path != NULL || o->idle_s != 0) && !stays(o))
