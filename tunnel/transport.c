@@ -286,14 +286,12 @@ log_line(struct transport *t, size_t n)
 		return;
 	}
 	log_held(t);
-	if (follows_cause(t, line)) {
+	if (!follows_cause(t, line))
+		memcpy(t->last_line, line, n + 1);
+	if (hops_is_cause(t->hops, line))
+		t->held_until = pollset_clock() + HOLD;
+	else
 		log_quote(t->quiet ? LOG_INFO : LOG_ERROR, line, 0);
-		return;
-	}
-	memcpy(t->last_line, line, n + 1);
-	t->held_until = pollset_clock() + HOLD;
-	if (!hops_is_cause(t->hops, line))
-		log_held(t);
 }
 
 /*
