@@ -82,7 +82,7 @@ remote_is_empty(const struct remotes *tab)
 
 /* ---- near ---- */
 
-bool
+void
 remote_ask(struct remotes *tab, struct mux *m, struct forward *f)
 {
 	char target[sizeof(REMOTE_LISTEN) + UNIXPATH_MAX];
@@ -96,14 +96,13 @@ remote_ask(struct remotes *tab, struct mux *m, struct forward *f)
 		    mux_peer(m), f->from_text);
 		f->state = FORWARD_REFUSED;
 		free(ask);
-		return false;
+		return;
 	}
 	ask->forward = f;
 	f->state = FORWARD_ASKED;
 	f->bound[0] = '\0';
 	ask->next = tab->asks;
 	tab->asks = ask;
-	return true;
 }
 
 /* Read the bound addresses, which end with an empty line.  Return false if they

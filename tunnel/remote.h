@@ -43,8 +43,8 @@ struct stream;
  *
  * remote_ask(tab, m, f): near: ask the far side of ${m} to listen for ${f}, and
  * serve its connections.  ${f} is borrowed as long as ${m} lives; ${f}->state
- * and ${f}->bound report the answer.  If no stream can be opened, log it, set
- * FORWARD_REFUSED and return false.
+ * and ${f}->bound report the answer.  If no stream can be opened, log it and set
+ * FORWARD_REFUSED.
  *
  * remote_listen(tab, s, command, now): far: listen on the end that the target
  * of ${s} names.  "@/" at the start of a path is the directory of ${command}.
@@ -56,7 +56,7 @@ struct stream;
  */
 struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
 bool remote_is_empty(const struct remotes *tab);
-bool remote_ask(struct remotes *tab, struct mux *m, struct forward *f);
+void remote_ask(struct remotes *tab, struct mux *m, struct forward *f);
 bool remote_listen(
     struct remotes *tab, struct stream *s, const struct command *command, int64_t now);
 bool remote_wait(struct remotes *tab, struct stream *s);

@@ -1132,16 +1132,16 @@ tunnel_wanted(const struct tunnel *t)
 	return t->wanted;
 }
 
-bool
+void
 tunnel_ask(struct tunnel *t, struct forward *f)
 {
-	return remote_ask(t->remotes, t->mux, f);
+	remote_ask(t->remotes, t->mux, f);
 }
 
-bool
+void
 tunnel_probe(struct tunnel *t, struct forward *f, bool quiet)
 {
-	return probe_target(&t->probes, t->mux, f, quiet);
+	probe_target(&t->probes, t->mux, f, quiet);
 }
 
 void

@@ -126,8 +126,8 @@ void tunnel_want_up(struct tunnel *t);
 bool tunnel_wanted(const struct tunnel *t);
 bool tunnel_awaits_login(const struct tunnel *t);
 void tunnel_login(struct tunnel *t, int64_t now);
-bool tunnel_ask(struct tunnel *t, struct forward *f);
-bool tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
+void tunnel_ask(struct tunnel *t, struct forward *f);
+void tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
 void tunnel_check(struct tunnel *t, struct forward *f);
 
 /*
