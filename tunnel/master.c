@@ -1,6 +1,5 @@
 /* tunnel/master.c - one login carries several channels: ssh's ControlMaster. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +15,18 @@
 #include "tunnel/hops.h"
 #include "tunnel/master.h"
 
-#define PATH_SIZE (DIR_SIZE + 12) /* ssh binds a name that is 17 bytes longer first */
-#define THEIRS_SIZE 256
+#define PATH_SIZE 256
 #define LINE_SIZE 512
 #define ASK_MOST 10000000 /* us, for ssh -V and ssh -G; Match exec may be slow */
+
+/*
+ * For sh, with the command of ssh and -G as arguments.  Only OpenSSH is run
+ * with -G: Dropbear's ssh ignores -G and logs in.  Errors are discarded: the ssh
+ * of the first channel reports them.
+ */
+#define ASK                                                                        \
+	"exec </dev/null 2>/dev/null; case $(\"$1\" -V 2>&1) in *OpenSSH_*) exec " \
+	"\"$@\";; esac"
 
 #define FIRST "-o ControlMaster=yes -o ControlPath=%s -o ControlPersist=no"
 
@@ -28,69 +35,45 @@
 	"-S %s -o ControlMaster=no -o ProxyCommand=false -o ClearAllForwardings=yes " \
 	"-o BatchMode=yes"
 
-enum master_state { MASTER_VERSION, MASTER_CONFIG, MASTER_OURS, MASTER_THEIRS, MASTER_NONE };
+enum master_state { MASTER_ASKING, MASTER_OURS, MASTER_THEIRS, MASTER_NONE };
 
 struct master {
 	enum master_state state;
 	const struct hops *asked; /* the hops whose first ssh is asked */
-	struct children *kids;
 
-	/* MASTER_VERSION, MASTER_CONFIG */
+	/* MASTER_ASKING */
 	struct child *child;
 	int in, slot;
 	int64_t until;
 	char line[LINE_SIZE];
 	size_t line_have;
-	bool answers; /* OpenSSH has printed its version or configuration */
+	bool answers; /* OpenSSH has printed its configuration */
 
 	struct dir dir;
-	char path[PATH_SIZE];     /* of our socket; "": no ssh has used it */
-	unsigned count;           /* of paths */
-	char theirs[THEIRS_SIZE]; /* the user's ControlPath; "": none */
+	char path[PATH_SIZE]; /* the ControlPath of the user, or of the last ssh; "": none */
+	unsigned count;       /* of paths in dir */
 
 	struct hops first, further;
-	char first_options[sizeof(FIRST) + PATH_SIZE];
-	char further_options[sizeof(FURTHER) + THEIRS_SIZE];
+	char options[sizeof(FURTHER) + PATH_SIZE]; /* of the last parsed one of them */
 };
 
 /* ---- ssh -V and ssh -G ---- */
 
-/*
- * In the child: run the first ssh with -V, or its whole command with -G.  ${fd}
- * becomes the stdout or stderr that has the answer.  The other one is
- * discarded: the ssh of the first channel reports all errors.
- */
+/* In the child: ${fd} is stdin. */
 static void
 run(const void *arg, int fd)
 {
 	const struct master *m = arg;
-	bool config = m->state == MASTER_CONFIG;
-	char version_option[] = "-V", config_option[] = "-G";
-	char *argv[HOPS_WORDS + 1] = { m->asked->argv[0], config ? config_option : version_option };
-	int null = open("/dev/null", O_RDWR), i;
+	char sh[] = "sh", dash_c[] = "-c", script[] = ASK, dash_g[] = "-G";
+	char *argv[HOPS_WORDS + 5] = { sh, dash_c, script, sh, m->asked->argv[0], dash_g };
+	size_t words = (size_t)m->asked->words;
 
-	for (i = 1; config && m->asked->argv[i - 1] != NULL; i++)
-		argv[i + 1] = m->asked->argv[i];
-	/* stdin is last, because it can be ${fd}. */
-	if (argv[0] != NULL && null != -1 && dup2(config ? fd : null, STDOUT_FILENO) != -1 &&
-	    dup2(config ? null : fd, STDERR_FILENO) != -1 && dup2(null, STDIN_FILENO) != -1) {
+	memcpy(&argv[6], &m->asked->argv[1], words * sizeof(argv[0]));
+	if (dup2(fd, STDOUT_FILENO) != -1) {
 		os_restore_files();
-		execvp(argv[0], argv);
+		execvp(sh, argv);
 	}
 	_exit(STATUS_NOTFOUND);
-}
-
-/* Ask as the state says. */
-static bool
-ask(struct master *m)
-{
-	m->line_have = 0;
-	m->slot = -1;
-	m->answers = false;
-	m->child = spawn_call(m->kids, run, m);
-	if (m->child != NULL)
-		m->in = spawn_take(m->child, STDOUT_FILENO);
-	return m->child != NULL;
 }
 
 struct master *
@@ -104,37 +87,26 @@ master_new(const struct hops *hops, struct children *kids, int64_t now)
 	if (m == NULL)
 		return NULL;
 	m->asked = hops;
-	m->kids = kids;
-	m->in = m->dir.fd = -1;
+	m->dir.fd = m->slot = -1;
 	m->until = now + ASK_MOST;
-	if (ask(m))
+	m->child = spawn_call(kids, run, m);
+	if (m->child != NULL) {
+		m->in = spawn_take(m->child, STDOUT_FILENO);
 		return m;
+	}
 	free(m);
 	return NULL;
 }
 
-static enum master_state
-decide(struct master *m)
-{
-	if (!m->answers)
-		return MASTER_NONE;
-	if (m->theirs[0] != '\0')
-		return MASTER_THEIRS;
-	return dir_make(&m->dir) ? MASTER_OURS : MASTER_NONE;
-}
-
-/* Only OpenSSH is run with -G: Dropbear's ssh ignores -G and logs in. */
 static void
-end_asking(struct master *m, int64_t now)
+end_asking(struct master *m, bool answers, int64_t now)
 {
-	bool more = m->state == MASTER_VERSION && m->answers;
-
 	os_close(&m->in);
 	spawn_release(m->child, now);
-	m->child = NULL;
-	m->state = more ? MASTER_CONFIG : decide(m);
-	if (more && !ask(m))
-		m->state = MASTER_NONE;
+	if (answers && m->path[0] != '\0')
+		m->state = MASTER_THEIRS;
+	else
+		m->state = answers && dir_make(&m->dir) ? MASTER_OURS : MASTER_NONE;
 	if (m->state == MASTER_NONE)
 		log_say(LOG_INFO, "one channel only: ssh is not OpenSSH, ssh -G gave no answer, or "
 				  "no directory can be made in /tmp");
@@ -152,23 +124,22 @@ take_path(struct master *m, const char *path)
 
 	if (strpbrk(path, " \t$") != NULL)
 		path = "/none";
-	for (; *path != '\0' && n < sizeof(m->theirs) - 2; path++) {
+	for (; *path != '\0' && n < sizeof(m->path) - 2; path++) {
 		if (*path == '%')
-			m->theirs[n++] = '%';
-		m->theirs[n++] = *path;
+			m->path[n++] = '%';
+		m->path[n++] = *path;
 	}
-	m->theirs[n] = '\0';
+	m->path[n] = '\0';
 }
 
 static void
 take_line(struct master *m)
 {
 	static const char master[] = "controlmaster ", path[] = "controlpath ";
-	const char *sign = m->state == MASTER_VERSION ? "OpenSSH_" : master;
 
 	m->line[m->line_have] = '\0';
 	m->line_have = 0;
-	if (strncmp(m->line, sign, strlen(sign)) == 0)
+	if (strncmp(m->line, master, sizeof(master) - 1) == 0)
 		m->answers = true;
 	else if (strncmp(m->line, path, sizeof(path) - 1) == 0)
 		take_path(m, m->line + sizeof(path) - 1);
@@ -189,7 +160,7 @@ take(struct master *m, const char *p, size_t n)
 bool
 master_is_known(const struct master *m)
 {
-	return m == NULL || (m->state != MASTER_VERSION && m->state != MASTER_CONFIG);
+	return m == NULL || m->state != MASTER_ASKING;
 }
 
 void
@@ -210,8 +181,7 @@ master_step(struct master *m, const struct pollset *ps)
 	if (master_is_known(m))
 		return;
 	if (ps->now >= m->until) {
-		m->answers = false;
-		end_asking(m, ps->now);
+		end_asking(m, false, ps->now);
 		return;
 	}
 	if (pollset_ready(ps, m->slot) == 0)
@@ -220,7 +190,7 @@ master_step(struct master *m, const struct pollset *ps)
 	if (n > 0)
 		take(m, room, (size_t)n);
 	else if (n == 0 || (errno != EINTR && errno != EAGAIN))
-		end_asking(m, ps->now);
+		end_asking(m, m->answers, ps->now);
 }
 
 bool
@@ -253,8 +223,8 @@ rename_socket(struct master *m)
 		return false;
 	if (m->path[0] != '\0')
 		unlink(m->path);
-	return (size_t)snprintf(m->path, sizeof(m->path), "%s/%u", m->dir.path, ++m->count) <
-	       sizeof(m->path);
+	snprintf(m->path, sizeof(m->path), "%s/%u", m->dir.path, ++m->count);
+	return true;
 }
 
 const struct hops *
@@ -265,14 +235,12 @@ master_first(struct master *m, const struct hops *hops)
 
 	if (m == NULL || m->state != MASTER_OURS)
 		return hops;
-	if (!rename_socket(m)) {
-		m->state = MASTER_NONE;
-		return hops;
+	config.options = m->options;
+	if (rename_socket(m)) {
+		snprintf(m->options, sizeof(m->options), FIRST, m->path);
+		if (hops_parse(&m->first, &config, why, sizeof(why)))
+			return &m->first;
 	}
-	snprintf(m->first_options, sizeof(m->first_options), FIRST, m->path);
-	config.options = m->first_options;
-	if (hops_parse(&m->first, &config, why, sizeof(why)))
-		return &m->first;
 	m->state = MASTER_NONE;
 	return hops;
 }
@@ -286,10 +254,9 @@ master_further(struct master *m)
 	if (!master_is_usable(m))
 		return NULL;
 	config = m->asked->config;
-	config.options = m->further_options;
+	config.options = m->options;
 	config.batch = true;
-	snprintf(m->further_options, sizeof(m->further_options), FURTHER,
-	    m->state == MASTER_OURS ? m->path : m->theirs);
+	snprintf(m->options, sizeof(m->options), FURTHER, m->path);
 	return hops_parse(&m->further, &config, why, sizeof(why)) ? &m->further : NULL;
 }
 

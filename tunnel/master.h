@@ -9,9 +9,9 @@
  * unchanged, and further channels use that path.  ssh -G prints the
  * configuration; it is run only if ssh -V reports OpenSSH.
  *
- *   version --OpenSSH--> config --no ControlPath--> ours
- *      |                   |-------ControlPath----> theirs
- *      '-------------------'-------no answer------> none
+ *   asking --no ControlPath--> ours
+ *      |-------ControlPath---> theirs
+ *      '-------no answer-----> none
  *
  * No function waits.  Times are microseconds of pollset_clock.
  */
