@@ -20,10 +20,10 @@
 #include "tunnel/record.h"
 #include "tunnel/serve.h"
 
-#define READ_MOST 65536  /* bytes of a read */
-#define READS 4          /* in a turn, at most */
-#define PIECE_MOST 16384 /* bytes of a record of output */
-#define PIECE_ROOM 32    /* two heads, and the body of RECORD_DROPPED */
+#define PIECE_MOST 16384 /* bytes of a read, and of a record of output */
+#define READS 16         /* in a turn, at most */
+#define DROPPED_SIZE 8   /* bytes of the body of RECORD_DROPPED */
+#define PIECE_ROOM 32    /* that body, and two heads */
 #define ORPHANS 256      /* processes outside the group, at most */
 
 /* What a byte of a word becomes, at most: "@/" becomes a path. */
@@ -46,8 +46,8 @@ struct command {
 	struct dir dir;        /* made in command_open */
 
 	struct record record; /* that is being read */
-	char *words;          /* COMMAND_WORDS_MOST bytes, until it starts */
-	size_t words_n;       /* bytes of them: a NUL after each word */
+	char words[COMMAND_WORDS_MOST];
+	size_t words_n; /* bytes of them: a NUL after each word */
 
 	struct child *child; /* also the process group */
 	bool group_ended;
@@ -87,9 +87,7 @@ command_is_line(const char *word)
 bool
 command_resolve(const struct command *c, const char *text, char *dst, size_t size)
 {
-	static const struct dir none = { .fd = -1 };
-
-	return dir_resolve(c == NULL ? &none : &c->dir, text, dst, size);
+	return dir_resolve(c == NULL ? NULL : &c->dir, text, dst, size);
 }
 
 /* ---- start ---- */
@@ -121,7 +119,7 @@ put_word(char *dst, const char *word, const char *dir)
 
 /* The line for the login shell.  NULL: no memory. */
 static char *
-make_line(const struct command *c)
+make_line(struct command *c)
 {
 	static char login_line[] = LOGIN_LINE;
 	char *line, *end, *word;
@@ -191,17 +189,17 @@ start(struct command *c)
 		cannot_start(c, errno);
 		return;
 	}
-	free(c->words);
-	c->words = NULL;
 	c->out = spawn_take(c->child, STDOUT_FILENO);
 	c->state = COMMAND_RUNS;
 }
 
 /* ---- stop ---- */
 
-static void
-begin_ending(struct command *c, int64_t now)
+void
+command_stop(struct command *c, int64_t now)
 {
+	if (c == NULL)
+		return;
 	if (c->state == COMMAND_NONE || c->state == COMMAND_WORDS)
 		c->state = COMMAND_OVER;
 	if (c->state != COMMAND_RUNS)
@@ -215,18 +213,11 @@ begin_ending(struct command *c, int64_t now)
 }
 
 void
-command_stop(struct command *c, int64_t now)
-{
-	if (c != NULL)
-		begin_ending(c, now);
-}
-
-void
 command_interrupt(struct command *c, int64_t now)
 {
 	if (c == NULL)
 		return;
-	begin_ending(c, now);
+	command_stop(c, now);
 	if (c->interrupted && c->state == COMMAND_ENDING && c->kill_at > now)
 		c->kill_at = c->look_at = now;
 	c->interrupted = true;
@@ -322,20 +313,17 @@ step_ending(struct command *c, int64_t now)
 
 /* ---- output ---- */
 
-/* Keep the newest bytes. */
+/* Keep the newest bytes.  ${n} is at most PIECE_MOST. */
 static void
 keep_output(struct command *c, const unsigned char *p, size_t n)
 {
 	unsigned char oldest[PIECE_MOST];
-	size_t had = c->output.used, over;
+	size_t had = c->output.used;
 
 	if (!buf_put(&c->output, p, n))
 		c->dropped += n - (c->output.used - had);
-	while (c->output.used > COMMAND_OUTPUT_MOST) {
-		over = c->output.used - COMMAND_OUTPUT_MOST;
-		c->dropped +=
-		    buf_take(&c->output, oldest, over < sizeof(oldest) ? over : sizeof(oldest));
-	}
+	if (c->output.used > COMMAND_OUTPUT_MOST)
+		c->dropped += buf_take(&c->output, oldest, c->output.used - COMMAND_OUTPUT_MOST);
 }
 
 /*
@@ -345,35 +333,24 @@ keep_output(struct command *c, const unsigned char *p, size_t n)
 static bool
 may_read(const struct command *c)
 {
-	return c->state != COMMAND_OVER || c->output.used + READ_MOST <= COMMAND_OUTPUT_MOST;
+	return c->state != COMMAND_OVER || c->output.used + PIECE_MOST <= COMMAND_OUTPUT_MOST;
 }
 
 static void
 read_output(struct command *c)
 {
-	static unsigned char piece[READ_MOST];
-	bool over = c->state == COMMAND_OVER, empty;
+	unsigned char piece[PIECE_MOST];
 	ssize_t n = 1;
 	int i;
 
 	for (i = 0; i < READS && n > 0 && c->out != -1 && may_read(c); i++) {
 		n = read(c->out, piece, sizeof(piece));
-		empty = errno == EAGAIN || errno == EWOULDBLOCK;
 		if (n > 0)
 			keep_output(c, piece, (size_t)n);
-		else if (n == 0 || (errno != EINTR && (over || !empty)))
+		else if (n == 0 ||
+			 (errno != EINTR && (errno != EAGAIN || c->state == COMMAND_OVER)))
 			os_close(&c->out);
 	}
-}
-
-static void
-send_dropped(struct command *c)
-{
-	unsigned char body[8];
-
-	frame_put(body, c->dropped, sizeof(body));
-	put_record(c, RECORD_DROPPED, body, sizeof(body));
-	c->dropped = 0;
 }
 
 /* Move a piece of output to the stream.  False: not possible now. */
@@ -385,8 +362,11 @@ send_piece(struct command *c)
 
 	if (c->output.used == 0 || stream_is_reset(c->stream) || room <= PIECE_ROOM)
 		return false;
-	if (c->dropped > 0)
-		send_dropped(c);
+	if (c->dropped > 0) {
+		frame_put(piece, c->dropped, DROPPED_SIZE);
+		put_record(c, RECORD_DROPPED, piece, DROPPED_SIZE);
+		c->dropped = 0;
+	}
 	room -= PIECE_ROOM;
 	n = buf_take(&c->output, piece, room < sizeof(piece) ? room : sizeof(piece));
 	put_record(c, RECORD_OUTPUT, piece, n);
@@ -474,7 +454,7 @@ step_stream(struct command *c, int64_t now)
 		return;
 	stream_release(c->stream);
 	c->stream = NULL;
-	begin_ending(c, now);
+	command_stop(c, now);
 }
 
 bool
@@ -506,11 +486,6 @@ command_new(struct children *kids)
 
 	if (c == NULL)
 		return NULL;
-	c->words = malloc(COMMAND_WORDS_MOST);
-	if (c->words == NULL) {
-		free(c);
-		return NULL;
-	}
 	c->kids = kids;
 	c->dir.fd = c->out = c->slot = -1;
 	return c;
@@ -541,7 +516,7 @@ command_step(struct command *c, const struct pollset *ps)
 	if (c->child != NULL)
 		spawn_step(c->child, ps);
 	if (c->state == COMMAND_RUNS && spawn_exit(c->child) != -1)
-		begin_ending(c, ps->now);
+		command_stop(c, ps->now);
 	if (c->state == COMMAND_ENDING)
 		step_ending(c, ps->now);
 	if (pollset_ready(ps, c->slot) != 0 || c->state == COMMAND_OVER)
@@ -557,6 +532,5 @@ command_free(struct command *c)
 	dir_remove(&c->dir);
 	os_close(&c->out);
 	buf_clear(&c->output);
-	free(c->words);
 	free(c);
 }

@@ -16,10 +16,7 @@
 #define LOCK ".relay"
 #define TRIES 16
 
-/*
- * Open and lock the file in ${d}.  False with ESTALE, EAGAIN or ENOENT: another
- * relay removes the directory, or has locked it.
- */
+/* Open and lock the file in ${d}.  On failure return false with errno set. */
 static bool
 lock_dir(struct dir *d, int flags)
 {
@@ -82,12 +79,10 @@ dir_make(struct dir *d)
 
 	d->fd = -1;
 	remove_left();
-	while (tries-- > 0) {
+	/* Before it is locked, another relay can remove the directory. */
+	while (tries-- > 0)
 		if (try_name(d))
 			return true;
-		if (errno != EEXIST && errno != EAGAIN && errno != ESTALE && errno != ENOENT)
-			break;
-	}
 	d->path[0] = '\0';
 	return false;
 }
@@ -112,7 +107,7 @@ dir_resolve(const struct dir *d, const char *text, char *dst, size_t size)
 
 	if (strncmp(text, DIR_MARK, mark) != 0)
 		n = snprintf(dst, size, "%s", text);
-	else if (d->path[0] == '\0')
+	else if (d == NULL || d->path[0] == '\0')
 		return false;
 	else
 		n = snprintf(dst, size, "%s/%s", d->path, text + mark);

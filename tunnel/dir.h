@@ -28,8 +28,8 @@ struct dir {
  * failure return false with errno set.
  * dir_remove(d): remove it and all that is in it.  A failure is logged.
  * dir_resolve(d, text, dst, size): copy ${text} to ${dst}.  If it begins with
- * DIR_MARK, replace that by the path.  False: ${dst} is too small, or ${d}
- * is none.
+ * DIR_MARK, replace that by the path.  False: ${dst} is too small, or ${d} is
+ * none or NULL.
  */
 bool dir_make(struct dir *d);
 void dir_remove(struct dir *d);
