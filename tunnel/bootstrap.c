@@ -2,9 +2,6 @@
  * tunnel/bootstrap.c - starts relay on the far side.  If none is installed
  * there, it uploads one.
  *
- * The far side is the script in bootstrap.sh.  If the far system refuses to run
- * a binary, neither this start nor a later one sends that binary again.
- *
  * The script contains only one text of the user: the path of -x, in quotes.
  * Targets are sent over the link.
  */
@@ -92,16 +89,11 @@ bootstrap_cksum(const unsigned char *p, size_t n)
  * or to the owner of the relay that runs here.
  */
 static bool
-is_trusted(const struct bootstrap *b, const struct stat *st)
-{
-	return st->st_uid == 0 || st->st_uid == geteuid() || st->st_uid == b->owner;
-}
-
-static bool
 is_binary(const struct bootstrap *b, const struct stat *st)
 {
-	return S_ISREG(st->st_mode) && is_trusted(b, st) && st->st_size > 0 &&
-	       st->st_size < BINARY_MAX;
+	bool trusted = st->st_uid == 0 || st->st_uid == geteuid() || st->st_uid == b->owner;
+
+	return trusted && S_ISREG(st->st_mode) && st->st_size > 0 && st->st_size < BINARY_MAX;
 }
 
 static bool
@@ -349,7 +341,7 @@ fail(struct bootstrap *b, const char *why)
 	snprintf(b->facts.why, sizeof(b->facts.why), "%s", why);
 }
 
-/* ${words}: the type of the far system, a blank, the directory. */
+/* ${words}: the type of the far system, the directory. */
 static void
 take_want(struct bootstrap *b, const char *words)
 {
@@ -379,33 +371,21 @@ take_want(struct bootstrap *b, const char *words)
 	b->facts.state = BOOTSTRAP_UPLOADING;
 }
 
-/* Is a dynamic binary with this checksum on offer? */
-static bool
-is_dynamic(const struct bootstrap *b, uint32_t cksum)
-{
-	int i;
-
-	for (i = 0; i < b->n_binaries; i++)
-		if (b->binaries[i].cksum == cksum)
-			return b->binaries[i].is_dynamic;
-	return false;
-}
-
-/* ${words}: the checksum, a blank, the directory, the output of the binary. */
+/* ${words}: the type of the far system, the directory, the output of the binary. */
 static void
 take_refuse(struct bootstrap *b, const char *words)
 {
-	char *end;
-	unsigned long cksum = strtoul(words, &end, 10);
+	size_t n = strcspn(words, " ");
+	const struct binary *one = find_binary(b, words, n);
 
-	if (end == words || *end != ' ') {
+	if (one == NULL || words[n] == '\0') {
 		fail(b, UNEXPECTED);
 		return;
 	}
-	b->refusal.cksum = (uint32_t)cksum;
+	b->refusal.cksum = one->cksum;
 	snprintf(b->refusal.why, sizeof(b->refusal.why),
-	    "relay does not run there: %.800s; %sname a relay there with -x", end + 1,
-	    is_dynamic(b, b->refusal.cksum) ? MAKE_STATIC : "");
+	    "relay does not run there: %.800s; %sname a relay there with -x", words + n + 1,
+	    one->is_dynamic ? MAKE_STATIC : "");
 	fail(b, b->refusal.why);
 }
 

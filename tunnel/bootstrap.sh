@@ -152,19 +152,15 @@ get() {
 	fi
 }
 
-# A script runs in $dir, but the binary $1 does not.  The cause is the loader or
-# the processor, so other directories are not tried.
-refuse() {
-	give_up "$1" "refuse $sum $dir:"
-}
-
 # Ask for the binary, write it to $part, test it and rename it to $file.  If
 # writing fails, the second cat reads the rest, so that no shell executes it.
+# A script runs in $dir.  If the binary does not, the cause is the loader or the
+# processor, so other directories are not tried.
 put() {
 	say want "$type" "$dir"
 	reason=$(get | { { cat >"$part"; } 2>&1; cat >/dev/null; })
 	same "$part" || return
-	runs "$part" || refuse "$part"
+	runs "$part" || give_up "$part" "refuse $type $dir:"
 	reason=$(mv -f "$part" "$file" 2>&1)
 }
 
@@ -178,7 +174,7 @@ try() {
 		! has cksum || intact=1
 	fi
 	room || return
-	[ ! "$intact" ] || [ ! -x "$file" ] || refuse "$file"
+	[ ! "$intact" ] || [ ! -x "$file" ] || give_up "$file" "refuse $type $dir:"
 	put && use "$file"
 }
 
