@@ -171,7 +171,7 @@ static struct keeper *
 new_keeper(uint32_t seconds)
 {
 	struct keeper *k = calloc(1, sizeof(*k));
-	int saved, i;
+	int i;
 
 	if (k == NULL)
 		return NULL;
@@ -179,35 +179,28 @@ new_keeper(uint32_t seconds)
 	k->fd = k->slot = -1;
 	for (i = 0; i < MUX_SLOTS; i++)
 		k->waiter[i].fd = k->waiter[i].slot = k->waiter[i].err = -1;
-	if (make_place(k))
-		return k;
-	saved = errno;
-	keeper_free(k);
-	errno = saved;
-	return NULL;
+	return k;
 }
 
-/* Fork.  Return only in the child: the socket to its parent.  -1: no child. */
-static int
-divide(void)
+/* Fork.  The parent does not return.  False: no child, with errno set. */
+static bool
+divide(struct keeper *k)
 {
 	int fd[2];
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == -1)
-		return -1;
+		return false;
+	k->waiter[0].fd = fd[1];
 	pid = os_setup(fd[1]) == -1 ? -1 : fork();
 	if (pid > 0) {
 		close(fd[1]);
 		be_waiter(fd[0], pid);
 	}
 	os_close(&fd[0]);
-	if (pid == 0) {
+	if (pid == 0)
 		setsid();
-		return fd[1];
-	}
-	os_close(&fd[1]);
-	return -1;
+	return pid == 0;
 }
 
 struct keeper *
@@ -219,9 +212,7 @@ keeper_start(int64_t seconds)
 	if (keeps == 0)
 		return NULL;
 	k = new_keeper(keeps);
-	if (k != NULL)
-		k->waiter[0].fd = divide();
-	if (k != NULL && k->waiter[0].fd != -1)
+	if (k != NULL && make_place(k) && divide(k))
 		return k;
 	log_say(LOG_NOTICE, "connections end with the line: the last hop cannot keep a session: %s",
 	    strerror(errno));
@@ -254,17 +245,13 @@ keeper_lost(struct keeper *k, unsigned slot, const struct pollset *ps)
 }
 
 static bool
-begins_with(const unsigned char *text, ssize_t n, const char *word)
+read_question(struct keeper_claim *c)
 {
-	size_t len = strlen(word);
+	const char *text = (const char *)c->greeting;
+	bool ends = strncmp(text, KEEPER_END, strlen(KEEPER_END)) == 0;
 
-	return n >= (ssize_t)len && memcmp(text, word, len) == 0;
-}
-
-static bool
-is_question(const unsigned char *text, ssize_t n)
-{
-	return begins_with(text, n, KEEPER_LIST) || begins_with(text, n, KEEPER_END);
+	c->end_after = ends ? strtol(text + strlen(KEEPER_END), NULL, 10) : -1;
+	return ends || strncmp(text, KEEPER_LIST, strlen(KEEPER_LIST)) == 0;
 }
 
 bool
@@ -275,15 +262,15 @@ keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 
 	if (pollset_ready(ps, k->slot) == 0)
 		return false;
-	got = os_recv_fds(k->fd, c->greeting, sizeof(c->greeting), fds, &n);
-	if (n == 1 && is_question(c->greeting, got)) {
-		c->n = (size_t)got;
+	got = os_recv_fds(k->fd, c->greeting, KEEPER_GREETING, fds, &n);
+	c->n = got > 0 ? (size_t)got : 0;
+	c->greeting[c->n] = '\0';
+	if (n == 1 && read_question(c)) {
 		c->in = -1;
 		c->out = fds[0];
 		return true;
 	}
 	if (got >= 0 && n == FDS) {
-		c->n = (size_t)got;
 		c->in = fds[0];
 		c->out = fds[1];
 		c->err = fds[2];
@@ -368,17 +355,14 @@ keeper_free(struct keeper *k)
 
 /* ---- a later process ---- */
 
-/* Wait until ${fd} can be read.  False: the time is over. */
+/* Wait until ${fd} can be read, or for a signal.  False: the time is over. */
 static bool
-readable(int fd, int64_t until)
+wait_readable(int fd, int64_t until)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int64_t left;
-	int n = 0;
+	int64_t left = until - pollset_clock();
 
-	while (n <= 0 && (left = until - pollset_clock()) > 0)
-		n = poll(&p, 1, (int)(left / 1000 + 1));
-	return n > 0;
+	return left > 0 && poll(&p, 1, (int)(left / 1000 + 1)) != 0;
 }
 
 /* Read the near greeting into ${c} and ${g}.  False: it joins no session. */
@@ -390,10 +374,8 @@ read_greeting(int fd, struct keeper_claim *c, struct greeting *g, int64_t until)
 	greeting_start(g, true);
 	c->n = 0;
 	while (g->state != GREETING_DONE && g->state != GREETING_FAILED) {
-		n = read(fd, c->greeting + c->n, sizeof(c->greeting) - c->n);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == -1 && errno == EAGAIN && readable(fd, until))
+		n = read(fd, c->greeting + c->n, KEEPER_GREETING - c->n);
+		if (n == -1 && (errno == EINTR || errno == EAGAIN) && wait_readable(fd, until))
 			continue;
 		if (n <= 0)
 			return false;
@@ -401,21 +383,6 @@ read_greeting(int fd, struct keeper_claim *c, struct greeting *g, int64_t until)
 		c->n += (size_t)n;
 	}
 	return g->state == GREETING_DONE && g->session.kind == SESSION_JOIN && g->banner_have == 0;
-}
-
-/* Systems differ in the error of a socket whose queue is full. */
-static bool
-is_full(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK || err == ENOBUFS;
-}
-
-/* poll cannot wait for room in the keeper's queue.  False: the time is over. */
-static bool
-pause_once(int64_t until)
-{
-	poll(NULL, 0, PAUSE / 1000);
-	return pollset_clock() < until;
 }
 
 /* Return a socket to the keeper in ${dir}, or -1 with errno set. */
@@ -435,21 +402,25 @@ connect_to(const char *dir)
 	return fd;
 }
 
-/* Send ${c} to the keeper in ${dir}.  Return 0, or -1 with errno set. */
-static int
+/*
+ * Send ${c} to the keeper in ${dir}.  On failure return false with errno set.
+ * poll cannot wait for room in the keeper's queue, and systems differ in the
+ * error of a full one.
+ */
+static bool
 send_claim(const char *dir, const struct keeper_claim *c, int64_t until)
 {
 	const int fds[FDS] = { c->in, c->out, c->err, c->waiter };
 	int fd = connect_to(dir);
-	ssize_t n = -1;
+	ssize_t n;
 
 	if (fd == -1)
-		return -1;
-	do
-		n = os_send_fds(fd, c->greeting, c->n, fds, FDS);
-	while (n == -1 && is_full(errno) && pause_once(until));
+		return false;
+	while ((n = os_send_fds(fd, c->greeting, c->n, fds, FDS)) == -1 &&
+	       (errno == EAGAIN || errno == ENOBUFS) && pollset_clock() < until)
+		poll(NULL, 0, PAUSE / 1000);
 	os_close(&fd);
-	return n == -1 ? -1 : 0;
+	return n != -1;
 }
 
 /* Write the far greeting for a session that does not exist. */
@@ -466,8 +437,6 @@ answer_gone(int fd)
 	(void)n; /* if this fails, the near side reads the end of the channel */
 }
 
-#define NOT_PASSED "cannot pass this channel to the keeper of the session: %s"
-
 /* Send ${c} to the keeper, and wait for keeper_release.  Return the status. */
 static int
 hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
@@ -480,24 +449,22 @@ hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 		answer_gone(c->out);
 		return STATUS_OK;
 	}
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == -1) {
-		log_say(LOG_ERROR, NOT_PASSED, strerror(errno));
-		return STATUS_SYSTEM;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0) {
+		c->waiter = pair[1];
+		if (send_claim(dir, c, until)) {
+			close(pair[1]);
+			status = wait_for_status(pair[0], c->out);
+			return status == -1 ? STATUS_LINK : status;
+		}
 	}
-	c->waiter = pair[1];
-	status = send_claim(dir, c, until);
-	if (status == -1 && (errno == ECONNREFUSED || errno == ENOENT)) {
+	if (errno == ECONNREFUSED || errno == ENOENT) {
 		remove_place(dir); /* its keeper was killed */
 		answer_gone(c->out);
 		return STATUS_OK;
 	}
-	if (status == -1) {
-		log_say(LOG_ERROR, NOT_PASSED, strerror(errno));
-		return STATUS_SYSTEM;
-	}
-	close(pair[1]);
-	status = wait_for_status(pair[0], c->out);
-	return status == -1 ? STATUS_LINK : status;
+	log_say(LOG_ERROR, "cannot pass this channel to the keeper of the session: %s",
+	    strerror(errno));
+	return STATUS_SYSTEM;
 }
 
 int
@@ -538,18 +505,6 @@ write_line(int fd, const char *name, const char *text)
 	line[n] = '\n';
 	w = write(fd, line, (size_t)n + 1);
 	(void)w; /* the reader may have ended */
-}
-
-int64_t
-keeper_end_after(const struct keeper_claim *c)
-{
-	const size_t word = strlen(KEEPER_END);
-	char text[32] = "";
-
-	if (c->n >= sizeof(text) || !begins_with(c->greeting, (ssize_t)c->n, KEEPER_END))
-		return -1;
-	memcpy(text, c->greeting + word, c->n - word);
-	return strtol(text, NULL, 10);
 }
 
 void

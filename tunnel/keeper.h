@@ -2,19 +2,17 @@
  * tunnel/keeper.h - the far side of a session outlives its channel.
  *
  * The first far process of a session forks.  The child is the keeper: it is the
- * far side from then on.  The near side starts a process for each channel.  The
- * process waits until the keeper has closed the channel.  Each channel has a
- * slot of the mux.
+ * far side from then on.  The near side starts a process for each channel, which
+ * waits until the keeper has closed the channel.
  *
  *   first process   keeper_start: fork; the child inherits the channel
  *   later process   keeper_join: read the near greeting, find the keeper, and
  *                   send it the greeting and the descriptors of the channel
  *
- * The keeper has a datagram socket in a directory of mode 0700 below /tmp.
- * $XDG_RUNTIME_DIR is not used: it is removed at logout, and a lost line can
- * end the login session.  The name of the directory contains half of the
- * session's id.  The other half, 64 random bits, is not visible there, and is
- * enough: only processes of this user can reach the socket at all.
+ * The keeper has a datagram socket in a directory of mode 0700 below /tmp (for
+ * the reason, see dir.h).  Its name contains half of the session's id.  The
+ * other half, 64 random bits, is enough, because only processes of this user can
+ * reach the socket.
  *
  * Times are microseconds.  Only keeper_join and the waiting process block.
  */
@@ -38,10 +36,11 @@ struct pollset;
  * another process, and the answer is written to out.
  */
 struct keeper_claim {
-	int in, out, err;                        /* of the channel */
-	int waiter;                              /* to the process that waits */
-	unsigned char greeting[KEEPER_GREETING]; /* or the question */
-	size_t n;                                /* bytes of it */
+	int in, out, err;                            /* of the channel */
+	int waiter;                                  /* to the process that waits */
+	unsigned char greeting[KEEPER_GREETING + 1]; /* or the question; and a NUL */
+	size_t n;                                    /* bytes of it */
+	int64_t end_after; /* question: end a session without a channel for these s; -1: none */
 };
 
 /*
@@ -67,19 +66,27 @@ void keeper_keep(const struct keeper *k, struct mux *m);
  * keeper_take(k, ps, c): return true if a claim was read into ${c}.  Its
  * descriptors belong to the caller.
  * keeper_lost(k, slot, ps): has the process that waits for ${slot} ended?
- */
-void keeper_want(struct keeper *k, struct pollset *ps);
-bool keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c);
-bool keeper_lost(struct keeper *k, unsigned slot, const struct pollset *ps);
-
-/*
+ *
  * keeper_accept(k, slot, c, is_first): ${c} is the channel of ${slot}: keep its
  * process waiting.  If ${is_first}, use its stderr.  The caller still owns in
  * and out of ${c}.
  * keeper_refuse(c): close all descriptors of ${c}.
+ * keeper_answer(k, c, text): write the answer ${text} to ${c}, and close it.
+ *
+ * keeper_release(k, slot, status): the channel of ${slot} is closed.  Make the
+ * waiting process exit with ${status}.  If its stderr is used, use that of another
+ * channel, or /dev/null.  If no process waits, do nothing.
+ *
+ * keeper_free(k): remove the socket and the directory.  NULL is harmless.
  */
+void keeper_want(struct keeper *k, struct pollset *ps);
+bool keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c);
+bool keeper_lost(struct keeper *k, unsigned slot, const struct pollset *ps);
 void keeper_accept(struct keeper *k, unsigned slot, struct keeper_claim *c, bool is_first);
 void keeper_refuse(struct keeper_claim *c);
+void keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text);
+void keeper_release(struct keeper *k, unsigned slot, int status);
+void keeper_free(struct keeper *k);
 
 /*
  * keeper_ask_all(fd, question):
@@ -88,26 +95,9 @@ void keeper_refuse(struct keeper_claim *c);
  * keeper writes a line, its name and its answer, and closes its copy of ${fd}.
  * Keepers of other versions may write none.  The files of killed keepers are
  * removed.  Does not block if ${fd} does not.
- *
- * keeper_end_after(c):
- * The question ${c} ends sessions that have had no channel for this number of
- * seconds.  -1: it ends none.
- *
- * keeper_answer(k, c, text): write the answer ${text} to ${c}, and close it.
  */
 #define KEEPER_LIST "list"
 #define KEEPER_END "end " /* and seconds */
 void keeper_ask_all(int fd, const char *question);
-int64_t keeper_end_after(const struct keeper_claim *c);
-void keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text);
-
-/*
- * keeper_release(k, slot, status): the channel of ${slot} is closed.  Make the
- * waiting process exit with ${status}.  If its stderr is used, use that of another
- * channel, or /dev/null.  If no process waits, do nothing.
- * keeper_free(k): remove the socket and the directory.  NULL is harmless.
- */
-void keeper_release(struct keeper *k, unsigned slot, int status);
-void keeper_free(struct keeper *k);
 
 #endif

@@ -1005,11 +1005,11 @@ take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 static void
 answer(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 {
-	int64_t end_after = keeper_end_after(c), lost = (ps->now - t->lost_at) / 1000000;
+	int64_t lost = (ps->now - t->lost_at) / 1000000;
 	bool waiting = t->state == TUNNEL_BACKOFF;
 	char text[256], state[128] = "";
 
-	if (waiting && end_after >= 0 && lost >= end_after) {
+	if (waiting && c->end_after >= 0 && lost >= c->end_after) {
 		t->expires_at = ps->now;
 		snprintf(state, sizeof(state), ", now ended");
 	} else if (waiting) {
