@@ -23,7 +23,6 @@
 #define SESSIONS_WAIT 2000000 /* us, until each keeper has answered */
 #define SESSIONS 16384
 #define BANNER_SHOWN 80
-#define DIGITS "0123456789"
 
 struct probe {
 	struct probe *next;
@@ -210,6 +209,26 @@ stop(struct probe_run *p, int status)
 	tunnel_stop(p->tunnel, status);
 }
 
+static void
+fail(struct probe_run *p, int status, const char *why, const char *more)
+{
+	report(p, "FAIL", "%s%s", why, more);
+	stop(p, status);
+}
+
+/* Open a stream to ${target}, and send ${n} bytes and EOF. */
+static void
+open_stream(struct probe_run *p, const char *target, const void *bytes, size_t n)
+{
+	p->stream = mux_open(tunnel_mux(p->tunnel), target);
+	if (p->stream == NULL || !buf_put(stream_tx(p->stream), bytes, n)) {
+		fail(p, STATUS_SYSTEM, "no memory", "");
+		return;
+	}
+	stream_push(p->stream);
+	stream_shutdown(p->stream);
+}
+
 /* ---- one tunnel ---- */
 
 static void
@@ -243,14 +262,7 @@ send_bytes(struct probe_run *p, int64_t now)
 	p->state = RUN_BYTES;
 	p->back = 0;
 	p->give_up_at = now + BYTES_WAIT;
-	p->stream = mux_open(tunnel_mux(p->tunnel), SERVE_ECHO);
-	if (p->stream == NULL || !buf_put(stream_tx(p->stream), all, sizeof(all))) {
-		report(p, "FAIL", "no memory");
-		stop(p, STATUS_SYSTEM);
-		return;
-	}
-	stream_push(p->stream);
-	stream_shutdown(p->stream);
+	open_stream(p, SERVE_ECHO, all, sizeof(all));
 }
 
 void
@@ -316,13 +328,7 @@ ask_for_sessions(struct probe_run *p, int64_t now)
 	p->state = RUN_SESSIONS;
 	p->listed = 0;
 	p->give_up_at = now + SESSIONS_WAIT;
-	p->stream = mux_open(tunnel_mux(p->tunnel), target);
-	if (p->stream == NULL) {
-		report(p, "FAIL", "no memory");
-		stop(p, STATUS_SYSTEM);
-		return;
-	}
-	stream_shutdown(p->stream);
+	open_stream(p, target, "", 0);
 }
 
 static void
@@ -335,16 +341,25 @@ take_list(struct probe_run *p)
 	p->listed += n;
 }
 
-/* Return what the keeper of ${name} has answered. */
-static const char *
-find_answer(char *const lines[], size_t n, const char *name)
+/* A line has the name of a session, and its age or the answer of its keeper. */
+struct line {
+	const char *name, *text;
+};
+
+static bool
+is_age(const struct line *l)
 {
-	size_t i, len = strlen(name);
+	return strspn(l->text, "0123456789") == strlen(l->text);
+}
+
+static const char *
+find_answer(const struct line *lines, size_t n, const char *name)
+{
+	size_t i;
 
 	for (i = 0; i < n; i++)
-		if (strncmp(lines[i], name, len) == 0 && lines[i][len] == ' ' &&
-		    strspn(lines[i] + len + 1, DIGITS) != strlen(lines[i] + len + 1))
-			return lines[i] + len + 1;
+		if (!is_age(&lines[i]) && strcmp(lines[i].name, name) == 0)
+			return lines[i].text;
 	return "its relay does not answer";
 }
 
@@ -362,27 +377,25 @@ age(long seconds, char *dst, size_t size)
 	return dst;
 }
 
-/* A line has the name of a session, and its age or the answer of its keeper. */
 static void
 report_sessions(struct probe_run *p)
 {
-	char *lines[SESSIONS / 16], *at, text[32];
+	struct line lines[SESSIONS / 16];
+	const size_t most = sizeof(lines) / sizeof(lines[0]);
+	char *name, *text, room[32];
 	size_t n = 0, i;
 
 	p->list[p->listed] = '\0';
-	for (at = strtok(p->list, "\n"); at != NULL; at = strtok(NULL, "\n"))
-		if (n < sizeof(lines) / sizeof(lines[0]) && strchr(at, ' ') != NULL)
-			lines[n++] = at;
-	for (i = 0; i < n; i++) {
-		at = strchr(lines[i], ' ');
-		if (at == NULL || strspn(at + 1, DIGITS) != strlen(at + 1))
-			continue;
-		*at = '\0';
-		report(p, "note", "session %s: %s old, %s", lines[i],
-		    age(strtol(at + 1, NULL, 10), text, sizeof(text)),
-		    find_answer(lines, n, lines[i]));
-		*at = ' ';
+	for (name = strtok(p->list, " "); name != NULL && n < most; name = strtok(NULL, " ")) {
+		text = strtok(NULL, "\n");
+		if (text != NULL)
+			lines[n++] = (struct line){ name, text };
 	}
+	for (i = 0; i < n; i++)
+		if (is_age(&lines[i]))
+			report(p, "note", "session %s: %s old, %s", lines[i].name,
+			    age(strtol(lines[i].text, NULL, 10), room, sizeof(room)),
+			    find_answer(lines, n, lines[i].name));
 }
 
 static void
@@ -421,22 +434,17 @@ watch_bytes(struct probe_run *p, struct pollset *ps)
 	struct mux_stats stats;
 
 	mux_stats(stream_mux(p->stream), &stats);
-	if (!take_bytes(p)) {
-		report(p, "FAIL", "not all byte values come back unchanged");
-		stop(p, STATUS_LINK);
-	} else if (has_all_bytes(p) && stats.rtt_us != 0) {
+	if (!take_bytes(p))
+		fail(p, STATUS_LINK, "not all byte values come back unchanged", "");
+	else if (has_all_bytes(p) && stats.rtt_us != 0)
 		end_bytes(p, stats.rtt_us, ps->now);
-	} else if (stream_is_closed(p->stream) && !has_all_bytes(p)) {
-		report(
-		    p, "FAIL", "the relay there sends no bytes back: %s", stream_reason(p->stream));
-		stop(p, STATUS_LINK);
-	} else if (ps->now >= p->give_up_at) {
-		report(
-		    p, "FAIL", "not all byte values come back within %d s", BYTES_WAIT / 1000000);
-		stop(p, STATUS_LINK);
-	} else {
+	else if (stream_is_closed(p->stream) && !has_all_bytes(p))
+		fail(p, STATUS_LINK,
+		    "the relay there sends no bytes back: ", stream_reason(p->stream));
+	else if (ps->now >= p->give_up_at)
+		fail(p, STATUS_LINK, "not all byte values come back within 10 s", "");
+	else
 		pollset_until(ps, p->give_up_at);
-	}
 }
 
 static void
