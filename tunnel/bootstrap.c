@@ -21,7 +21,7 @@
 
 #define ECHO "printf 'relay%s" /* part of the script; no answer contains it */
 #define TYPE_SIZE 64
-#define BINARIES_MAX 8
+#define BINARIES_MAX 7                /* the types in add_directory */
 #define BINARY_MAX (16 * 1024 * 1024) /* bytes of a binary */
 #define UPLOADS_MAX 5                 /* the script has fewer directories */
 
@@ -48,11 +48,11 @@ struct bootstrap {
 	struct bootstrap_facts facts;
 	struct binary binaries[BINARIES_MAX]; /* on offer */
 	int n_binaries;
-	uid_t owner;        /* of the file of this relay */
-	unsigned char *out; /* the script, or a binary */
-	size_t out_start, out_end;
-	bool marked;     /* the bytes that are read belong to an answer */
-	char line[1024]; /* an answer after its mark, or the last bytes read */
+	uid_t owner;                   /* of the file of this relay */
+	unsigned char *out;            /* the script, or a binary; NULL: all was sent */
+	const unsigned char *at, *end; /* what is not sent */
+	size_t mark_have, echo_have;   /* bytes of BOOTSTRAP_MARK and ECHO that were read last */
+	char line[1024];               /* an answer after its mark */
 	size_t line_have;
 	struct refusal refusal; /* remains for later starts */
 };
@@ -137,10 +137,7 @@ read_binary(const struct bootstrap *b, const char *path, size_t *size)
 	return p;
 }
 
-/*
- * Return the offered binary whose type is the first ${n} bytes of ${type}, or
- * NULL.
- */
+/* The offered binary whose type is the first ${n} bytes of ${type}, or NULL. */
 static struct binary *
 find_binary(struct bootstrap *b, const char *type, size_t n)
 {
@@ -163,9 +160,7 @@ add_binary(struct bootstrap *b, const char *path, const char *type)
 	struct binary new;
 	unsigned char *bytes;
 
-	if (one != NULL ? !one->is_dynamic : b->n_binaries == BINARIES_MAX)
-		return;
-	if (strlen(path) >= sizeof(new.path))
+	if ((one != NULL && !one->is_dynamic) || strlen(path) >= sizeof(new.path))
 		return;
 	bytes = read_binary(b, path, &new.size);
 	if (bytes == NULL)
@@ -271,8 +266,9 @@ write_script(struct bootstrap *b, const char *far_path, const char *options)
 	if (far_path != NULL)
 		quote(path, sizeof(path), far_path);
 	list_binaries(b, offer, sizeof(offer));
-	b->out_end = (size_t)snprintf(
-	    (char *)b->out, size, BOOTSTRAP_SH, RELAY_VERSION, options, path, offer);
+	b->at = b->out;
+	b->end = b->at +
+		 snprintf((char *)b->out, size, BOOTSTRAP_SH, RELAY_VERSION, options, path, offer);
 	return true;
 }
 
@@ -282,13 +278,21 @@ bootstrap_new(void)
 	return calloc(1, sizeof(struct bootstrap));
 }
 
+static void
+drop_output(struct bootstrap *b)
+{
+	free(b->out);
+	b->out = NULL;
+	b->at = b->end = NULL;
+}
+
 bool
 bootstrap_start(struct bootstrap *b, const char *self, const char *image, const char *far_path,
     const char *options)
 {
 	struct refusal refusal = b->refusal;
 
-	bootstrap_release(b);
+	drop_output(b);
 	memset(b, 0, sizeof(*b));
 	b->refusal = refusal;
 	if (far_path == NULL)
@@ -299,36 +303,29 @@ bootstrap_start(struct bootstrap *b, const char *self, const char *image, const 
 bool
 bootstrap_has_output(const struct bootstrap *b)
 {
-	return b->out_start < b->out_end;
+	return b->at < b->end;
 }
 
 size_t
 bootstrap_output(const struct bootstrap *b, const unsigned char **p)
 {
-	*p = b->out + b->out_start;
-	return b->out_end - b->out_start;
+	*p = b->at;
+	return (size_t)(b->end - b->at);
 }
 
 void
 bootstrap_wrote(struct bootstrap *b, size_t n)
 {
-	b->out_start += n;
-}
-
-void
-bootstrap_release(struct bootstrap *b)
-{
-	if (b == NULL)
-		return;
-	free(b->out);
-	b->out = NULL;
-	b->out_start = b->out_end = 0;
+	b->at += n;
+	if (b->at == b->end)
+		drop_output(b);
 }
 
 void
 bootstrap_free(struct bootstrap *b)
 {
-	bootstrap_release(b);
+	if (b != NULL)
+		drop_output(b);
 	free(b);
 }
 
@@ -363,15 +360,16 @@ take_want(struct bootstrap *b, const char *words)
 		fail(b, "the binary of this relay cannot be read, or was replaced after the start");
 		return;
 	}
-	bootstrap_release(b);
-	b->out = bytes;
-	b->out_end = b->facts.upload_size = size;
+	drop_output(b);
+	b->at = b->out = bytes;
+	b->end = bytes + size;
+	b->facts.upload_size = size;
 	b->facts.upload_is_dynamic = one->is_dynamic;
 	b->facts.uploads++;
 	b->facts.state = BOOTSTRAP_UPLOADING;
 }
 
-/* ${words}: the type of the far system, the directory, the output of the binary. */
+/* ${words}: the type of the far system, directory, what the binary prints. */
 static void
 take_refuse(struct bootstrap *b, const char *words)
 {
@@ -423,12 +421,17 @@ take_failure(struct bootstrap *b, const char *word, const char *words)
  * ended.
  */
 static void
-take_answer(struct bootstrap *b, char *line)
+take_answer(struct bootstrap *b)
 {
-	size_t n = strcspn(line, " ");
-	const char *words = line + n + (line[n] == ' ');
+	char *line = b->line, *words;
 
-	line[n] = '\0';
+	if (b->line_have > 0 && line[b->line_have - 1] == '\r')
+		b->line_have--;
+	line[b->line_have] = '\0';
+	b->line_have = b->mark_have = 0;
+	words = line + strcspn(line, " ");
+	if (*words != '\0')
+		*words++ = '\0';
 	if (strcmp(line, "here") == 0) {
 		b->facts.answered = true;
 	} else if (strcmp(line, "at") == 0) {
@@ -443,57 +446,32 @@ take_answer(struct bootstrap *b, char *line)
 	}
 }
 
-static void
-end_answer(struct bootstrap *b)
+/*
+ * The last ${have} bytes are the start of ${text}.  Return how many are after
+ * ${c}.  The first byte of ${text} is at no other place in it.
+ */
+static size_t
+match(const char *text, size_t have, char c)
 {
-	if (b->line_have > 0 && b->line[b->line_have - 1] == '\r')
-		b->line_have--;
-	b->line[b->line_have] = '\0';
-	b->line_have = 0;
-	b->marked = false;
-	take_answer(b, b->line);
+	if (c == text[have])
+		return have + 1;
+	return c == *text ? 1 : 0;
 }
 
-/* If the line is full, an answer loses its end, and other text its start. */
-static void
-keep_byte(struct bootstrap *b, char c)
-{
-	size_t half = sizeof(b->line) / 2;
-
-	if (b->line_have == sizeof(b->line) - 1) {
-		if (b->marked)
-			return;
-		memmove(b->line, b->line + half, b->line_have - half);
-		b->line_have -= half;
-	}
-	b->line[b->line_have++] = c;
-}
-
-/* Are the last bytes that were read equal to ${text}? */
-static bool
-ends_with(const struct bootstrap *b, const char *text)
-{
-	size_t n = strlen(text);
-
-	return b->line_have >= n && memcmp(b->line + b->line_have - n, text, n) == 0;
-}
-
+/* A long answer loses its end. */
 static void
 take_byte(struct bootstrap *b, char c)
 {
-	if (b->marked && c == '\n') {
-		end_answer(b);
-		return;
-	}
-	keep_byte(b, c);
-	if (b->marked)
-		return;
-	if (ends_with(b, BOOTSTRAP_MARK)) {
-		b->marked = true;
-		b->line_have = 0;
-	} else if (ends_with(b, ECHO)) {
-		fail(b, "the script came back: is there a terminal on the way (ssh -t), or does a "
-			"hop not run its arguments?");
+	if (b->mark_have < strlen(BOOTSTRAP_MARK)) {
+		b->mark_have = match(BOOTSTRAP_MARK, b->mark_have, c);
+		b->echo_have = match(ECHO, b->echo_have, c);
+		if (b->echo_have == strlen(ECHO))
+			fail(b, "the script came back: is there a terminal on the way (ssh -t), or "
+				"does a hop not run its arguments?");
+	} else if (c == '\n') {
+		take_answer(b);
+	} else if (b->line_have < sizeof(b->line) - 1) {
+		b->line[b->line_have++] = c;
 	}
 }
 

@@ -15,9 +15,8 @@
  *                                the link follows
  *   any other        FAILED      the cause is in bootstrap_facts
  *
- * This module has no descriptor and no clock: bootstrap_feed() takes bytes,
- * bootstrap_output() gives bytes.  No function blocks, but bootstrap_start()
- * and bootstrap_feed() read local files of up to 16 MiB each.
+ * This module has no descriptor and no clock.  No function blocks, but
+ * bootstrap_start() and bootstrap_feed() read local files of up to 16 MiB each.
  */
 #ifndef TUNNEL_BOOTSTRAP_H
 #define TUNNEL_BOOTSTRAP_H
@@ -51,9 +50,9 @@ struct bootstrap_facts {
 struct bootstrap;
 
 /*
- * bootstrap_new():
- * Allocate a bootstrap, for any number of starts on one far side.  NULL: no
- * memory.
+ * bootstrap_new(), bootstrap_free(b):
+ * Allocate a bootstrap, for any number of starts on one far side; free it.
+ * NULL: no memory.
  *
  * bootstrap_start(b, self, image, far_path, options):
  * Begin a start: prepare the script and enter BOOTSTRAP_ASKING.
@@ -67,16 +66,9 @@ struct bootstrap;
  * is not sent again.  Return false if the memory runs out.
  */
 struct bootstrap *bootstrap_new(void);
+void bootstrap_free(struct bootstrap *b);
 bool bootstrap_start(struct bootstrap *b, const char *self, const char *image, const char *far_path,
     const char *options);
-
-/*
- * bootstrap_release(b): free the bytes that are not yet sent.  The results of
- * the start remain.  A second call does nothing.
- * bootstrap_free(b): free ${b}.  Both: NULL is harmless.
- */
-void bootstrap_release(struct bootstrap *b);
-void bootstrap_free(struct bootstrap *b);
 
 /*
  * bootstrap_feed(b, p, n):
@@ -91,21 +83,15 @@ size_t bootstrap_output(const struct bootstrap *b, const unsigned char **p);
 void bootstrap_wrote(struct bootstrap *b, size_t n);
 bool bootstrap_has_output(const struct bootstrap *b);
 
-/* bootstrap_facts(b): the results, which belong to ${b}. */
+/*
+ * bootstrap_facts(b): the results, which belong to ${b}.
+ * bootstrap_strip(text): remove the answers of a far shell from the string
+ * ${text}, in place.  Return its new length.
+ * bootstrap_cksum(p, n): the checksum of ${n} bytes as cksum(1) prints it
+ * (POSIX.1-2008, XCU, cksum).
+ */
 const struct bootstrap_facts *bootstrap_facts(const struct bootstrap *b);
-
-/*
- * bootstrap_strip(text):
- * Remove the answers of a far shell from the string ${text}, in place.  Return
- * its new length.
- */
 size_t bootstrap_strip(char *text);
-
-/*
- * bootstrap_cksum(p, n):
- * Return the checksum of ${n} bytes as cksum(1) prints it (POSIX.1-2008, XCU,
- * cksum).
- */
 uint32_t bootstrap_cksum(const unsigned char *p, size_t n);
 
 #endif

@@ -365,7 +365,6 @@ watch_starts(struct channels *c, struct pollset *ps)
 			continue;
 		if (is_up(c, slot)) {
 			ch->give_up_at = 0;
-			bootstrap_release(ch->bootstrap);
 		} else if (is_starting(c, slot)) {
 			pollset_until(ps, ch->give_up_at);
 			if (ps->now >= ch->give_up_at)

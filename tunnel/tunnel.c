@@ -396,7 +396,6 @@ come_up(struct tunnel *t, int64_t now)
 	t->config.conns->mux = t->mux;
 	if (channels_first(t->channels) != NULL)
 		transport_set_quiet(channels_first(t->channels), false);
-	bootstrap_release(t->bootstrap);
 	/* Messages contain the host name that the user wrote. */
 	if (t->config.hops != NULL && !t->config.probing && !hops_is_command(tunnel_name(t)))
 		mux_name_peer(t->mux, tunnel_name(t));
@@ -522,7 +521,6 @@ drop_channels(struct tunnel *t, const struct pollset *ps)
 	channels_flush(t->channels, ps->now);
 	for (slot = 0; slot < MUX_SLOTS; slot++)
 		drop_channel(t, slot, ps);
-	bootstrap_release(t->bootstrap);
 }
 
 /* Close the channels that have ended.  Others carry the link. */

@@ -676,8 +676,6 @@ START_TEST(link_bytes_after_an_answer_are_skipped)
 	bootstrap_feed(b, "\0\362reLAylink\r\n\n\376 at /y\n", 22);
 	ck_assert_int_eq(bootstrap_facts(b)->state, BOOTSTRAP_STARTING);
 	ck_assert_str_eq(bootstrap_facts(b)->path, "/x");
-	bootstrap_release(b);
-	bootstrap_release(b);
 	ck_assert(!bootstrap_has_output(b));
 }
 END_TEST
