@@ -26,8 +26,7 @@
 #define PARENT "/tmp"
 #define PREFIX "relay-"
 #define DIR_SIZE (sizeof(PARENT "/" PREFIX) + 2 * TREE_ID)
-#define FDS 4 /* of a claim */
-#define ANSWER 256
+#define ANSWER 255    /* bytes, at most */
 #define PLACE_MOST 60 /* s, from the directory to its socket */
 
 /* In us. */
@@ -257,29 +256,22 @@ read_question(struct keeper_claim *c)
 bool
 keeper_take(struct keeper *k, const struct pollset *ps, struct keeper_claim *c)
 {
-	int fds[FDS], i, n = FDS;
+	int i, n = KEEPER_FDS;
 	ssize_t got;
 
 	if (pollset_ready(ps, k->slot) == 0)
 		return false;
-	got = os_recv_fds(k->fd, c->greeting, KEEPER_GREETING, fds, &n);
+	got = os_recv_fds(k->fd, c->greeting, KEEPER_GREETING, c->fd, &n);
 	c->n = got > 0 ? (size_t)got : 0;
 	c->greeting[c->n] = '\0';
-	if (n == 1 && read_question(c)) {
-		c->in = -1;
-		c->out = fds[0];
+	c->is_question = n == 1 && read_question(c);
+	if (c->is_question)
 		return true;
-	}
-	if (got >= 0 && n == FDS) {
-		c->in = fds[0];
-		c->out = fds[1];
-		c->err = fds[2];
-		c->waiter = fds[3];
-		if (os_setup(c->in) != -1 && os_setup(c->out) != -1 && os_setup(c->waiter) != -1)
-			return true;
-	}
+	if (got >= 0 && n == KEEPER_FDS && os_setup(c->fd[STDIN_FILENO]) != -1 &&
+	    os_setup(c->fd[STDOUT_FILENO]) != -1 && os_setup(c->fd[KEEPER_WAITER]) != -1)
+		return true;
 	for (i = 0; i < n; i++)
-		close(fds[i]);
+		close(c->fd[i]);
 	return false;
 }
 
@@ -296,9 +288,9 @@ use_stderr(struct keeper *k, unsigned slot)
 void
 keeper_accept(struct keeper *k, unsigned slot, struct keeper_claim *c, bool is_first)
 {
-	k->waiter[slot].fd = c->waiter;
+	k->waiter[slot].fd = c->fd[KEEPER_WAITER];
 	k->waiter[slot].slot = -1;
-	k->waiter[slot].err = c->err;
+	k->waiter[slot].err = c->fd[STDERR_FILENO];
 	if (is_first)
 		use_stderr(k, slot);
 }
@@ -306,10 +298,10 @@ keeper_accept(struct keeper *k, unsigned slot, struct keeper_claim *c, bool is_f
 void
 keeper_refuse(struct keeper_claim *c)
 {
-	close(c->in);
-	close(c->out);
-	close(c->err);
-	close(c->waiter);
+	int i;
+
+	for (i = 0; i < KEEPER_FDS; i++)
+		close(c->fd[i]);
 }
 
 void
@@ -326,12 +318,11 @@ keeper_release(struct keeper *k, unsigned slot, int status)
 	os_close(&k->waiter[slot].err);
 	if (slot != k->stderr_slot)
 		return;
-	for (slot = 0; slot < MUX_SLOTS && k->waiter[slot].err == -1; slot++)
-		;
-	if (slot < MUX_SLOTS) {
-		use_stderr(k, slot);
-		return;
-	}
+	for (slot = 0; slot < MUX_SLOTS; slot++)
+		if (k->waiter[slot].err != -1) {
+			use_stderr(k, slot);
+			return;
+		}
 	os_null(STDOUT_FILENO);
 	os_null(STDERR_FILENO);
 }
@@ -410,13 +401,12 @@ connect_to(const char *dir)
 static bool
 send_claim(const char *dir, const struct keeper_claim *c, int64_t until)
 {
-	const int fds[FDS] = { c->in, c->out, c->err, c->waiter };
 	int fd = connect_to(dir);
 	ssize_t n;
 
 	if (fd == -1)
 		return false;
-	while ((n = os_send_fds(fd, c->greeting, c->n, fds, FDS)) == -1 &&
+	while ((n = os_send_fds(fd, c->greeting, c->n, c->fd, KEEPER_FDS)) == -1 &&
 	       (errno == EAGAIN || errno == ENOBUFS) && pollset_clock() < until)
 		poll(NULL, 0, PAUSE / 1000);
 	os_close(&fd);
@@ -446,20 +436,20 @@ hand_over(struct keeper_claim *c, const struct greeting *g, int64_t until)
 
 	tree_name(dir, sizeof(dir), PARENT "/" PREFIX, g->session.id);
 	if (!os_own_dir(dir)) {
-		answer_gone(c->out);
+		answer_gone(c->fd[STDOUT_FILENO]);
 		return STATUS_OK;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0) {
-		c->waiter = pair[1];
+		c->fd[KEEPER_WAITER] = pair[1];
 		if (send_claim(dir, c, until)) {
 			close(pair[1]);
-			status = wait_for_status(pair[0], c->out);
+			status = wait_for_status(pair[0], c->fd[STDOUT_FILENO]);
 			return status == -1 ? STATUS_LINK : status;
 		}
 	}
 	if (errno == ECONNREFUSED || errno == ENOENT) {
 		remove_place(dir); /* its keeper was killed */
-		answer_gone(c->out);
+		answer_gone(c->fd[STDOUT_FILENO]);
 		return STATUS_OK;
 	}
 	log_say(LOG_ERROR, "cannot pass this channel to the keeper of the session: %s",
@@ -481,9 +471,9 @@ keeper_join(void)
 		return STATUS_LINK;
 	}
 	if (read_greeting(fds.in, &c, &g, until)) {
-		c.in = fds.in;
-		c.out = fds.out;
-		c.err = STDERR_FILENO;
+		c.fd[STDIN_FILENO] = fds.in;
+		c.fd[STDOUT_FILENO] = fds.out;
+		c.fd[STDERR_FILENO] = STDERR_FILENO;
 		status = hand_over(&c, &g, until);
 	}
 	greeting_free(&g);
@@ -496,63 +486,49 @@ keeper_join(void)
 static void
 write_line(int fd, const char *name, const char *text)
 {
-	char line[ANSWER];
-	int n = snprintf(line, sizeof(line), "%s %s", name, text);
-	ssize_t w;
+	char line[ANSWER + 2 * TREE_ID + 3];
+	int n = snprintf(line, sizeof(line), "%s %.*s\n", name, ANSWER, text);
+	ssize_t w = write(fd, line, (size_t)n);
 
-	if (n >= ANSWER)
-		n = ANSWER - 1;
-	line[n] = '\n';
-	w = write(fd, line, (size_t)n + 1);
 	(void)w; /* the reader may have ended */
 }
 
 void
 keeper_answer(const struct keeper *k, struct keeper_claim *c, const char *text)
 {
-	write_line(c->out, k->dir + strlen(PARENT "/" PREFIX), text);
-	os_close(&c->out);
+	write_line(c->fd[0], k->dir + strlen(PARENT "/" PREFIX), text);
+	close(c->fd[0]);
 }
 
-/* Ask the keeper in ${dir}.  False: no process has its socket open. */
-static bool
-ask(const char *dir, int out, const char *question)
-{
-	int fd = connect_to(dir);
-
-	if (fd == -1)
-		return errno != ECONNREFUSED;
-	os_send_fds(fd, question, strlen(question), &out, 1);
-	os_close(&fd);
-	return true;
-}
-
-/* A keeper makes its directory a moment before its socket. */
+/* Ask the keeper of the session ${name}, or remove what it has left. */
 static void
-ask_at(const char *name, int out, const char *question)
+ask(const char *name, int out, const char *question)
 {
 	char dir[DIR_SIZE], age[32];
 	struct sockaddr_un sa;
 	struct stat st;
 	long seconds;
+	int fd;
 
 	snprintf(dir, sizeof(dir), PARENT "/" PREFIX "%.*s", 2 * TREE_ID, name);
 	sa = address_of(dir);
 	if (!os_own_dir(dir) || stat(dir, &st) == -1)
 		return;
 	seconds = (long)(time(NULL) - st.st_mtime);
-	if (lstat(sa.sun_path, &st) == -1) {
-		if (errno == ENOENT && seconds > PLACE_MOST)
-			rmdir(dir);
+	if (lstat(sa.sun_path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		return;
+	fd = connect_to(dir);
+	if (fd == -1 && (errno == ECONNREFUSED || errno == ENOENT)) {
+		/* A keeper makes its directory a moment before its socket. */
+		if (errno == ECONNREFUSED || seconds > PLACE_MOST)
+			remove_place(dir);
 		return;
 	}
-	if (!S_ISSOCK(st.st_mode))
-		return;
+	if (fd != -1)
+		os_send_fds(fd, question, strlen(question), &out, 1);
+	os_close(&fd);
 	snprintf(age, sizeof(age), "%ld", seconds);
-	if (ask(dir, out, question))
-		write_line(out, name, age);
-	else
-		remove_place(dir);
+	write_line(out, name, age);
 }
 
 void
@@ -565,6 +541,6 @@ keeper_ask_all(int fd, const char *question)
 		return;
 	while ((entry = readdir(parent)) != NULL)
 		if (tree_is_name(entry->d_name, PREFIX))
-			ask_at(entry->d_name + strlen(PREFIX), fd, question);
+			ask(entry->d_name + strlen(PREFIX), fd, question);
 	closedir(parent);
 }

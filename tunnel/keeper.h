@@ -2,8 +2,8 @@
  * tunnel/keeper.h - the far side of a session outlives its channel.
  *
  * The first far process of a session forks.  The child is the keeper: it is the
- * far side from then on.  The near side starts a process for each channel, which
- * waits until the keeper has closed the channel.
+ * far side from then on.  The near side starts a process for each channel,
+ * which waits until the keeper has closed the channel.
  *
  *   first process   keeper_start: fork; the child inherits the channel
  *   later process   keeper_join: read the near greeting, find the keeper, and
@@ -11,8 +11,8 @@
  *
  * The keeper has a datagram socket in a directory of mode 0700 below /tmp (for
  * the reason, see dir.h).  Its name contains half of the session's id.  The
- * other half, 64 random bits, is enough, because only processes of this user can
- * reach the socket.
+ * other half, 64 random bits, is enough, because only processes of this user
+ * can reach the socket.
  *
  * Times are microseconds.  Only keeper_join and the waiting process block.
  */
@@ -27,17 +27,16 @@
 
 #define KEEPER_MOST (100 * 24 * 3600) /* seconds, at most */
 #define KEEPER_GREETING 1024          /* bytes of a near greeting, at most */
+#define KEEPER_WAITER 3               /* a descriptor after stdin to stderr */
+#define KEEPER_FDS 4
 
 struct keeper;
 struct pollset;
 
-/*
- * A channel that another process hands over.  If in is -1, it is a question of
- * another process, and the answer is written to out.
- */
+/* A channel that another process hands over, or a question of that process. */
 struct keeper_claim {
-	int in, out, err;                            /* of the channel */
-	int waiter;                                  /* to the process that waits */
+	bool is_question;
+	int fd[KEEPER_FDS]; /* of the channel, and to the process that waits */
 	unsigned char greeting[KEEPER_GREETING + 1]; /* or the question; and a NUL */
 	size_t n;                                    /* bytes of it */
 	int64_t end_after; /* question: end a session without a channel for these s; -1: none */
@@ -68,14 +67,14 @@ void keeper_keep(const struct keeper *k, struct mux *m);
  * keeper_lost(k, slot, ps): has the process that waits for ${slot} ended?
  *
  * keeper_accept(k, slot, c, is_first): ${c} is the channel of ${slot}: keep its
- * process waiting.  If ${is_first}, use its stderr.  The caller still owns in
- * and out of ${c}.
+ * process waiting.  If ${is_first}, use its stderr.  The caller still owns
+ * stdin and stdout of ${c}.
  * keeper_refuse(c): close all descriptors of ${c}.
  * keeper_answer(k, c, text): write the answer ${text} to ${c}, and close it.
  *
  * keeper_release(k, slot, status): the channel of ${slot} is closed.  Make the
- * waiting process exit with ${status}.  If its stderr is used, use that of another
- * channel, or /dev/null.  If no process waits, do nothing.
+ * waiting process exit with ${status}.  If its stderr is used, use that of
+ * another channel, or /dev/null.  If no process waits, do nothing.
  *
  * keeper_free(k): remove the socket and the directory.  NULL is harmless.
  */

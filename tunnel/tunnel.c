@@ -993,7 +993,7 @@ take_claim(struct tunnel *t, struct keeper_claim *c, const struct pollset *ps)
 		t->state = TUNNEL_STARTING;
 	}
 	keeper_accept(t->keeper, slot, c, first);
-	channels_set(t->channels, slot, transport_fds(t->mux, slot, c->in, c->out));
+	channels_set(t->channels, slot, transport_fds(t->mux, slot, c->fd[0], c->fd[1]));
 	mux_feed(t->mux, slot, c->greeting, c->n, ps->now);
 	if (!channels_has(t->channels, slot))
 		drop_channel(t, slot, ps); /* no memory: release its process */
@@ -1036,7 +1036,7 @@ step_keeper(struct tunnel *t, const struct pollset *ps)
 		}
 	if (!keeper_take(t->keeper, ps, &c))
 		return;
-	if (c.in == -1)
+	if (c.is_question)
 		answer(t, &c, ps);
 	else
 		take_claim(t, &c, ps);
