@@ -16,13 +16,13 @@
 #include "tunnel/master.h"
 
 #define PATH_SIZE 256
-#define LINE_SIZE 512
+#define ANSWER_SIZE 32768
 #define ASK_MOST 10000000 /* us, for ssh -V and ssh -G; Match exec may be slow */
 
 /*
  * For sh, with the command of ssh and -G as arguments.  Only OpenSSH is run
- * with -G: Dropbear's ssh ignores -G and logs in.  Errors are discarded: the ssh
- * of the first channel reports them.
+ * with -G: Dropbear's ssh ignores -G and logs in.  Errors are discarded: the
+ * ssh of the first channel reports them.
  */
 #define ASK                                                                        \
 	"exec </dev/null 2>/dev/null; case $(\"$1\" -V 2>&1) in *OpenSSH_*) exec " \
@@ -45,9 +45,8 @@ struct master {
 	struct child *child;
 	int in, slot;
 	int64_t until;
-	char line[LINE_SIZE];
-	size_t line_have;
-	bool answers; /* OpenSSH has printed its configuration */
+	char answer[ANSWER_SIZE]; /* a newline, and the configuration as a string */
+	size_t have;
 
 	struct dir dir;
 	char path[PATH_SIZE]; /* the ControlPath of the user, or of the last ssh; "": none */
@@ -88,6 +87,7 @@ master_new(const struct hops *hops, struct children *kids, int64_t now)
 		return NULL;
 	m->asked = hops;
 	m->dir.fd = m->slot = -1;
+	m->answer[m->have++] = '\n';
 	m->until = now + ASK_MOST;
 	m->child = spawn_call(kids, run, m);
 	if (m->child != NULL) {
@@ -96,20 +96,6 @@ master_new(const struct hops *hops, struct children *kids, int64_t now)
 	}
 	free(m);
 	return NULL;
-}
-
-static void
-end_asking(struct master *m, bool answers, int64_t now)
-{
-	os_close(&m->in);
-	spawn_release(m->child, now);
-	if (answers && m->path[0] != '\0')
-		m->state = MASTER_THEIRS;
-	else
-		m->state = answers && dir_make(&m->dir) ? MASTER_OURS : MASTER_NONE;
-	if (m->state == MASTER_NONE)
-		log_say(LOG_INFO, "one channel only: ssh is not OpenSSH, ssh -G gave no answer, or "
-				  "no directory can be made in /tmp");
 }
 
 /*
@@ -122,9 +108,9 @@ take_path(struct master *m, const char *path)
 {
 	size_t n = 0;
 
-	if (strpbrk(path, " \t$") != NULL)
-		path = "/none";
-	for (; *path != '\0' && n < sizeof(m->path) - 2; path++) {
+	if (path[strcspn(path, " \t$\n")] != '\n')
+		path = "/none\n";
+	for (; *path != '\n' && n < sizeof(m->path) - 2; path++) {
 		if (*path == '%')
 			m->path[n++] = '%';
 		m->path[n++] = *path;
@@ -133,28 +119,23 @@ take_path(struct master *m, const char *path)
 }
 
 static void
-take_line(struct master *m)
+end_asking(struct master *m, int64_t now)
 {
-	static const char master[] = "controlmaster ", path[] = "controlpath ";
+	static const char path[] = "\ncontrolpath ";
+	const char *found = strstr(m->answer, path);
 
-	m->line[m->line_have] = '\0';
-	m->line_have = 0;
-	if (strncmp(m->line, master, sizeof(master) - 1) == 0)
-		m->answers = true;
-	else if (strncmp(m->line, path, sizeof(path) - 1) == 0)
-		take_path(m, m->line + sizeof(path) - 1);
-}
-
-static void
-take(struct master *m, const char *p, size_t n)
-{
-	size_t i;
-
-	for (i = 0; i < n; i++)
-		if (p[i] == '\n')
-			take_line(m);
-		else if (m->line_have < sizeof(m->line) - 1)
-			m->line[m->line_have++] = p[i];
+	os_close(&m->in);
+	spawn_release(m->child, now);
+	m->state = MASTER_NONE;
+	if (found != NULL) {
+		take_path(m, found + strlen(path));
+		m->state = MASTER_THEIRS;
+	} else if (strstr(m->answer, "\ncontrolmaster ") != NULL && dir_make(&m->dir)) {
+		m->state = MASTER_OURS;
+	} else {
+		log_say(LOG_INFO, "one channel only: ssh is not OpenSSH, ssh -G gave no answer, or "
+				  "no directory can be made in /tmp");
+	}
 }
 
 bool
@@ -175,22 +156,22 @@ master_want(struct master *m, struct pollset *ps)
 void
 master_step(struct master *m, const struct pollset *ps)
 {
-	char room[4096];
 	ssize_t n;
 
 	if (master_is_known(m))
 		return;
 	if (ps->now >= m->until) {
-		end_asking(m, false, ps->now);
+		m->answer[0] = '\0';
+		end_asking(m, ps->now);
 		return;
 	}
 	if (pollset_ready(ps, m->slot) == 0)
 		return;
-	n = read(m->in, room, sizeof(room));
+	n = read(m->in, m->answer + m->have, sizeof(m->answer) - 1 - m->have);
 	if (n > 0)
-		take(m, room, (size_t)n);
+		m->have += (size_t)n;
 	else if (n == 0 || (errno != EINTR && errno != EAGAIN))
-		end_asking(m, m->answers, ps->now);
+		end_asking(m, ps->now);
 }
 
 bool
@@ -201,28 +182,21 @@ master_is_usable(const struct master *m)
 
 /* ---- the commands ---- */
 
-/* What removes old files in /tmp may have removed the directory. */
-static bool
-keep_dir(struct master *m)
-{
-	if (os_own_dir(m->dir.path))
-		return true;
-	os_close(&m->dir.fd);
-	m->path[0] = '\0';
-	return dir_make(&m->dir);
-}
-
 /*
  * Each ssh has a socket of another name: an ssh that ends removes its socket,
- * and the next ssh may already run.
+ * and the next ssh may already run.  What removes old files in /tmp may have
+ * removed the directory.
  */
 static bool
 rename_socket(struct master *m)
 {
-	if (!keep_dir(m))
-		return false;
-	if (m->path[0] != '\0')
+	if (!os_own_dir(m->dir.path)) {
+		os_close(&m->dir.fd);
+		if (!dir_make(&m->dir))
+			return false;
+	} else if (m->path[0] != '\0') {
 		unlink(m->path);
+	}
 	snprintf(m->path, sizeof(m->path), "%s/%u", m->dir.path, ++m->count);
 	return true;
 }
