@@ -33,8 +33,8 @@ struct transport;
  * channels_stop(c, now): do not wait for this any more.
  * channels_hops(c, hops): see master_first.
  *
- * channels_begin(c, m, slot): the next channel that starts is the first one.
- * It will be in ${slot} of ${m}.
+ * channels_begin(c, m, slot): the next channel is the first one, in ${slot} of
+ * ${m}.
  * channels_set(c, slot, t): ${t} is the channel of ${slot}, and belongs to
  * ${c}.  NULL ${t}: it has no memory, and the slot is lost.
  * channels_first_slot(c): the slot of the first channel.

@@ -6,11 +6,9 @@
  * would lose it.
  *
  * A probe run (-n) makes a tunnel over the first hop, then over the first two
- * hops, and so on to the last hop.  Each tunnel starts as any other tunnel
- * does: the bootstrap starts a far relay, and copies one if none is there.
- * Over each tunnel all byte values are sent to the far relay and back.  Over
- * the last tunnel, the sessions of this user on that host are listed, and the
- * targets and the listeners of all forwards are tested.
+ * hops, and so on to the last hop.  Over each tunnel all byte values are sent
+ * to the far relay and back.  Over the last one, the sessions of this user on
+ * that host are listed, and the targets and listeners of all forwards tested.
  *
  * The run writes its report to stdout, one line for each result:
  *
@@ -54,9 +52,8 @@ struct probes {
  * this is not known, nothing is logged.
  *
  * probe_step(tab):
- * Take the results of all target probes in ${tab}, and release those that have
- * ended.  Call it once a turn, and once more between the end of the mux and
- * mux_free.
+ * Take the results of all target probes in ${tab}.  Call it once a turn, and
+ * once more between the end of the mux and mux_free.
  */
 bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
 void probe_check(struct probes *tab, struct mux *m, struct forward *f);
@@ -75,12 +72,10 @@ void probe_step(struct probes *tab);
  * false if no tunnel was started: the status of ${t} is then the exit status of
  * relay.
  *
- * probe_run_up(p, now): the tunnel has come up.  Report the far relay, and send
- * all byte values.
+ * probe_run_up(p, now): the tunnel has come up.
  * probe_run_want(p, ps): once a turn, before tunnel_want.  Report new results,
  * and stop the tunnel after the last one.
- * probe_run_stop(p): a signal stops the run: stop the tunnel, and start no
- * other one.
+ * probe_run_stop(p): stop the tunnel, and start no other one.
  */
 struct probe_run *probe_run_new(
     struct tunnel *t, const struct hops *all, struct forward *forwards, int n, int64_t end_after);
