@@ -59,11 +59,10 @@ struct probe_run {
 	struct hops hops;      /* the first hops of ${all}: the tunnel leads through these */
 	int64_t end_after;     /* in s; -1: end no session */
 	struct stream *stream; /* RUN_BYTES: to the echo, RUN_SESSIONS: to the list */
-	unsigned back;         /* RUN_BYTES: how many byte values have come back */
-	char list[SESSIONS];   /* RUN_SESSIONS */
-	size_t listed;         /* bytes of it */
-	int64_t started_at;    /* of the tunnel */
-	int64_t give_up_at;    /* of the stream */
+	char got[SESSIONS];    /* what was read from it */
+	size_t n_got;
+	int64_t started_at; /* of the tunnel */
+	int64_t give_up_at; /* of the stream */
 };
 
 /* ---- target probes ---- */
@@ -220,6 +219,7 @@ fail(struct probe_run *p, int status, const char *why, const char *more)
 static void
 open_stream(struct probe_run *p, const char *target, const void *bytes, size_t n)
 {
+	p->n_got = 0;
 	p->stream = mux_open(tunnel_mux(p->tunnel), target);
 	if (p->stream == NULL || !buf_put(stream_tx(p->stream), bytes, n)) {
 		fail(p, STATUS_SYSTEM, "no memory", "");
@@ -260,7 +260,6 @@ send_bytes(struct probe_run *p, int64_t now)
 	for (i = 0; i < BYTE_VALUES; i++)
 		all[i] = (unsigned char)i;
 	p->state = RUN_BYTES;
-	p->back = 0;
 	p->give_up_at = now + BYTES_WAIT;
 	open_stream(p, SERVE_ECHO, all, sizeof(all));
 }
@@ -279,16 +278,23 @@ probe_run_up(struct probe_run *p, int64_t now)
 	send_bytes(p, now);
 }
 
-/* Return false if the bytes that have come back differ from those sent. */
-static bool
-take_bytes(struct probe_run *p)
+static void
+take(struct probe_run *p)
 {
-	unsigned char got[BYTE_VALUES];
-	size_t n = buf_take(stream_rx(p->stream), got, sizeof(got)), i;
+	size_t n = buf_take(stream_rx(p->stream), p->got + p->n_got, sizeof(p->got) - 1 - p->n_got);
 
 	stream_consumed(p->stream, n);
-	for (i = 0; i < n; i++)
-		if (p->back == BYTE_VALUES || got[i] != p->back++)
+	p->n_got += n;
+}
+
+/* Are the bytes that have come back equal to those sent? */
+static bool
+are_unchanged(const struct probe_run *p)
+{
+	size_t i;
+
+	for (i = 0; i < p->n_got; i++)
+		if (i == BYTE_VALUES || (unsigned char)p->got[i] != i)
 			return false;
 	return true;
 }
@@ -296,7 +302,7 @@ take_bytes(struct probe_run *p)
 static bool
 has_all_bytes(const struct probe_run *p)
 {
-	return p->back == BYTE_VALUES && stream_eof_read(p->stream);
+	return p->n_got == BYTE_VALUES && stream_eof_read(p->stream);
 }
 
 static void
@@ -326,19 +332,8 @@ ask_for_sessions(struct probe_run *p, int64_t now)
 		snprintf(target, sizeof(target), SERVE_SESSIONS KEEPER_END "%lld",
 		    (long long)p->end_after);
 	p->state = RUN_SESSIONS;
-	p->listed = 0;
 	p->give_up_at = now + SESSIONS_WAIT;
 	open_stream(p, target, "", 0);
-}
-
-static void
-take_list(struct probe_run *p)
-{
-	size_t n =
-	    buf_take(stream_rx(p->stream), p->list + p->listed, sizeof(p->list) - 1 - p->listed);
-
-	stream_consumed(p->stream, n);
-	p->listed += n;
 }
 
 /* A line has the name of a session, and its age or the answer of its keeper. */
@@ -385,8 +380,8 @@ report_sessions(struct probe_run *p)
 	char *name, *text, room[32];
 	size_t n = 0, i;
 
-	p->list[p->listed] = '\0';
-	for (name = strtok(p->list, " "); name != NULL && n < most; name = strtok(NULL, " ")) {
+	p->got[p->n_got] = '\0';
+	for (name = strtok(p->got, " "); name != NULL && n < most; name = strtok(NULL, " ")) {
 		text = strtok(NULL, "\n");
 		if (text != NULL)
 			lines[n++] = (struct line){ name, text };
@@ -401,9 +396,9 @@ report_sessions(struct probe_run *p)
 static void
 watch_sessions(struct probe_run *p, struct pollset *ps)
 {
-	take_list(p);
+	take(p);
 	if (!stream_eof_read(p->stream) && !stream_is_closed(p->stream) &&
-	    p->listed < sizeof(p->list) - 1 && ps->now < p->give_up_at) {
+	    p->n_got < sizeof(p->got) - 1 && ps->now < p->give_up_at) {
 		pollset_until(ps, p->give_up_at);
 		return;
 	}
@@ -433,8 +428,9 @@ watch_bytes(struct probe_run *p, struct pollset *ps)
 {
 	struct mux_stats stats;
 
+	take(p);
 	mux_stats(stream_mux(p->stream), &stats);
-	if (!take_bytes(p))
+	if (!are_unchanged(p))
 		fail(p, STATUS_LINK, "not all byte values come back unchanged", "");
 	else if (has_all_bytes(p) && stats.rtt_us != 0)
 		end_bytes(p, stats.rtt_us, ps->now);
