@@ -389,19 +389,17 @@ take_refuse(struct bootstrap *b, const char *words)
 
 /* Answers that end the start.  The message is before + answer + after. */
 static const struct {
-	const char *word, *before;
-	int max; /* bytes of the answer that are logged */
-	const char *after;
+	const char *word, *before, *after;
 } failures[] = {
-	{ "none", "there is no relay here for its type, ", 60,
+	{ "none", "there is no relay here for its type, ",
 	    ": install relay " RELAY_VERSION " in the PATH there, or name its path with -x" },
-	{ "fail", "relay is not installed there, and no directory can store and run it: ", 800,
+	{ "fail", "relay is not installed there, and no directory can store and run it: ",
 	    "; make room in one of these (not noexec), or name a relay there with -x" },
-	{ "lack", "relay is not installed there, and the system lacks ", 200,
+	{ "lack", "relay is not installed there, and the system lacks ",
 	    ", which an upload needs: install it, or name a relay there with -x" },
-	{ "no", "-x has to name a relay of version " RELAY_VERSION " there; with -V it prints: ",
-	    1000, "" },
-	{ "tty", "a terminal on the way changes bytes: remove it (ssh -t, docker exec -t)", 0, "" },
+	{ "no",
+	    "-x has to name a relay of version " RELAY_VERSION " there; with -V it prints: ", "" },
+	{ "tty", "a terminal on the way changes bytes: remove it (ssh -t, docker exec -t)", "" },
 };
 
 static void
@@ -412,8 +410,8 @@ take_failure(struct bootstrap *b, const char *word, const char *words)
 	fail(b, UNEXPECTED);
 	for (i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
 		if (strcmp(word, failures[i].word) == 0)
-			snprintf(b->facts.why, sizeof(b->facts.why), "%s%.*s%s", failures[i].before,
-			    failures[i].max, words, failures[i].after);
+			snprintf(b->facts.why, sizeof(b->facts.why), "%s%.800s%s",
+			    failures[i].before, words, failures[i].after);
 }
 
 /*
