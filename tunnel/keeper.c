@@ -151,19 +151,16 @@ limit_seconds(int64_t seconds)
 	char *end;
 	long most;
 
-	if (text != NULL && *text != '\0') {
-		most = strtol(text, &end, 10);
-		if (*end != '\0' || most < 0) {
-			log_say(LOG_NOTICE,
-			    "connections end with the line: RELAY_KEEP=%.20s on the last hop must "
-			    "be a number of seconds",
-			    text);
-			most = 0;
-		}
-		if (seconds > most)
-			seconds = most;
-	}
-	return (uint32_t)(seconds > KEEPER_MOST ? KEEPER_MOST : seconds);
+	if (text == NULL || *text == '\0')
+		return (uint32_t)seconds;
+	most = strtol(text, &end, 10);
+	if (*end == '\0' && most >= 0)
+		return (uint32_t)(seconds < most ? seconds : most);
+	log_say(LOG_NOTICE,
+	    "connections end with the line: RELAY_KEEP=%.20s on the last hop must be a number of "
+	    "seconds",
+	    text);
+	return 0;
 }
 
 static struct keeper *
