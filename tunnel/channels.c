@@ -343,14 +343,13 @@ start_one(struct channels *c, const char *far_path, int64_t now)
 static void
 close_more(struct channels *c, unsigned n)
 {
-	unsigned slot = MUX_SLOTS;
+	unsigned slot;
 
-	while (n > 0 && slot-- > 0) {
-		if (slot == c->first || !is_up(c, slot))
-			continue;
-		mux_close_slot(c->mux, slot);
-		n--;
-	}
+	for (slot = 0; slot < MUX_SLOTS && n > 0; slot++)
+		if (slot != c->first && is_up(c, slot)) {
+			mux_close_slot(c->mux, slot);
+			n--;
+		}
 }
 
 static void
@@ -361,15 +360,13 @@ watch_starts(struct channels *c, struct pollset *ps)
 
 	for (slot = 0; slot < MUX_SLOTS; slot++) {
 		ch = &c->slot[slot];
-		if (ch->give_up_at == 0)
-			continue;
-		if (is_up(c, slot)) {
+		if (is_up(c, slot))
 			ch->give_up_at = 0;
-		} else if (is_starting(c, slot)) {
-			pollset_until(ps, ch->give_up_at);
-			if (ps->now >= ch->give_up_at)
-				mux_lost(c->mux, slot, MUX_TIMEOUT, "no answer");
-		}
+		if (ch->give_up_at == 0 || !is_starting(c, slot))
+			continue;
+		pollset_until(ps, ch->give_up_at);
+		if (ps->now >= ch->give_up_at)
+			mux_lost(c->mux, slot, MUX_TIMEOUT, "no answer");
 	}
 }
 

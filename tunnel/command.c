@@ -448,9 +448,11 @@ read_record(struct command *c, int64_t now)
 static void
 step_stream(struct command *c, int64_t now)
 {
-	while (c->stream != NULL && !stream_is_reset(c->stream) && read_record(c, now))
+	if (c->stream == NULL)
+		return;
+	while (!stream_is_reset(c->stream) && read_record(c, now))
 		;
-	if (c->stream == NULL || (!stream_is_reset(c->stream) && !stream_eof_read(c->stream)))
+	if (!stream_is_reset(c->stream) && !stream_eof_read(c->stream))
 		return;
 	stream_release(c->stream);
 	c->stream = NULL;
