@@ -67,7 +67,7 @@ struct mux {
 	struct session session; /* the constant part of each SESSION that we send */
 	bool keeps;             /* the link outlives its channels */
 	unsigned slots;         /* that both sides allow */
-	struct slot *slot[MUX_SLOTS];
+	struct slot slot[MUX_SLOTS];
 	uint32_t generation[MUX_SLOTS];    /* of the last channel of each slot */
 	uint64_t sent_before, read_before; /* on slots that are free again */
 	int64_t now;
@@ -185,7 +185,7 @@ void tail_check(struct mux *m);
  * Must ${s} send LOST or DRAIN of other slots?  Write them into ${dst}.
  *
  * tail_has_piece(m, s), tail_put(m, s, dst, room):
- * Must ${s} send TAIL of another slot?  Write one frame into ${dst}.
+ * Must ${s} send TAIL of another slot?  If so, write one frame into ${dst}.
  */
 bool tail_is_due(const struct mux *m, const struct slot *s);
 size_t tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst);
@@ -205,9 +205,6 @@ const char *tail_start(struct mux *m, struct slot *s);
 void tail_forget(struct mux *m, const struct slot *s);
 
 /* ---- mux.c ---- */
-
-/* mux_slot(m, n): Return slot ${n}, or NULL if it is free. */
-struct slot *mux_slot(const struct mux *m, unsigned n);
 
 /* mux_breach(m, what): End the link: in ${what}, the peer broke the protocol. */
 void mux_breach(struct mux *m, const char *what);

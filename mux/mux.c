@@ -31,25 +31,16 @@
 
 /* ---- slots ---- */
 
-struct slot *
-mux_slot(const struct mux *m, unsigned slot)
-{
-	return slot < MUX_SLOTS ? m->slot[slot] : NULL;
-}
-
 bool
 mux_takes_data(const struct mux *m, const struct slot *s)
 {
 	const struct slot *other;
-	unsigned i;
 
 	if (s->state != MUX_SLOT_UP || !s->drains)
 		return s->state == MUX_SLOT_UP;
-	for (i = 0; i < m->slots; i++) {
-		other = m->slot[i];
-		if (other != NULL && other->state == MUX_SLOT_UP && !other->drains)
+	for (other = m->slot; other < m->slot + m->slots; other++)
+		if (other->state == MUX_SLOT_UP && !other->drains)
 			return false;
-	}
 	return true;
 }
 
@@ -58,29 +49,25 @@ static bool
 is_best(const struct mux *m, const struct slot *s)
 {
 	const struct slot *other;
-	unsigned i;
 
 	if (!mux_takes_data(m, s))
 		return false;
-	for (i = 0; i < m->slots; i++) {
-		other = m->slot[i];
-		if (other != NULL && other != s && mux_takes_data(m, other) &&
-		    other->retain.next == other->retain.end && slot_flight(other) < slot_flight(s))
+	for (other = m->slot; other < m->slot + m->slots; other++)
+		if (mux_takes_data(m, other) && other->retain.next == other->retain.end &&
+		    slot_flight(other) < slot_flight(s))
 			return false;
-	}
 	return true;
 }
 
 int64_t
 mux_rtt(const struct mux *m)
 {
+	const struct slot *s;
 	int64_t rtt = 0;
-	unsigned i;
 
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL && m->slot[i]->cc.rtt > 0 &&
-		    (rtt == 0 || m->slot[i]->cc.rtt < rtt))
-			rtt = m->slot[i]->cc.rtt;
+	for (s = m->slot; s < m->slot + m->slots; s++)
+		if (s->cc.rtt > 0 && (rtt == 0 || s->cc.rtt < rtt))
+			rtt = s->cc.rtt;
 	return rtt;
 }
 
@@ -90,13 +77,11 @@ mux_rtt(const struct mux *m)
 static int64_t
 limited_at(const struct mux *m)
 {
+	const struct slot *s;
 	int64_t at = 0, one;
-	unsigned i;
 
-	for (i = 0; i < m->slots; i++) {
-		if (m->slot[i] == NULL || !mux_takes_data(m, m->slot[i]))
-			continue;
-		one = slot_limited_at(m->slot[i], m->now);
+	for (s = m->slot; s < m->slot + m->slots; s++) {
+		one = mux_takes_data(m, s) ? slot_limited_at(s, m->now) : 0;
 		at = one > at ? one : at;
 	}
 	return at == 0 ? INT64_MAX : at;
@@ -118,12 +103,12 @@ limited_due_at(const struct mux *m)
 static uint64_t
 retained(const struct mux *m, bool all)
 {
+	const struct slot *s;
 	uint64_t n = 0;
-	unsigned i;
 
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL && (all || m->slot[i]->state == MUX_SLOT_UP))
-			n += m->slot[i]->retain.end - m->slot[i]->retain.acked;
+	for (s = m->slot; s < m->slot + m->slots; s++)
+		if (all || s->state == MUX_SLOT_UP)
+			n += s->retain.end - s->retain.acked;
 	return n;
 }
 
@@ -134,12 +119,13 @@ is_full(const struct mux *m)
 }
 
 static unsigned
-count_up(const struct mux *m)
+count(const struct mux *m, enum mux_slot_state state)
 {
-	unsigned i, n = 0;
+	const struct slot *s;
+	unsigned n = 0;
 
-	for (i = 0; i < m->slots; i++)
-		n += m->slot[i] != NULL && m->slot[i]->state == MUX_SLOT_UP;
+	for (s = m->slot; s < m->slot + m->slots; s++)
+		n += s->state == state;
 	return n;
 }
 
@@ -151,7 +137,7 @@ static bool
 has_room(const struct mux *m, const struct slot *s)
 {
 	return cc_room(&s->cc, m->now) > 0 && retained(m, true) < RETAINED_BULK &&
-	       (s->retain.end - s->retain.acked) * count_up(m) < RETAINED_BULK;
+	       (s->retain.end - s->retain.acked) * count(m, MUX_SLOT_UP) < RETAINED_BULK;
 }
 
 /* ---- the end of the link ---- */
@@ -166,30 +152,29 @@ free_queue(struct queue *q)
 }
 
 static void
-free_slot_queues(struct slot *s)
+free_flows(struct queue *flows)
 {
-	free_queue(&s->control);
-	free_queue(&s->flows[0]);
-	free_queue(&s->flows[1]);
+	free_queue(&flows[0]);
+	free_queue(&flows[1]);
 }
 
 static void
 die(struct mux *m, uint16_t code, const char *why)
 {
+	struct slot *s;
 	uint32_t i;
 
 	m->dead = true;
 	m->code = code;
-	if (why != m->why)
-		snprintf(m->why, sizeof(m->why), "%s", why);
+	snprintf(m->why, sizeof(m->why), "%s", why);
 	for (i = 0; i < m->size; i++)
 		if (m->table[i] != NULL)
 			stream_lose(m->table[i]);
-	for (i = 0; i < 2; i++)
-		free_queue(&m->flows[i]);
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL)
-			free_slot_queues(m->slot[i]);
+	free_flows(m->flows);
+	for (s = m->slot; s < m->slot + m->slots; s++) {
+		free_queue(&s->control);
+		free_flows(s->flows);
+	}
 }
 
 static void
@@ -203,13 +188,12 @@ drop_output(struct slot *s)
 void
 mux_end(struct mux *m, uint16_t code, const char *why)
 {
-	unsigned i;
+	struct slot *s;
 
 	if (!m->dead)
 		die(m, code, why);
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL)
-			drop_output(m->slot[i]);
+	for (s = m->slot; s < m->slot + m->slots; s++)
+		drop_output(s);
 }
 
 /*
@@ -220,23 +204,22 @@ mux_end(struct mux *m, uint16_t code, const char *why)
 static bool
 can_send_bye(const struct slot *s)
 {
-	return s->state == MUX_SLOT_UP || (!s->joins && s->state != MUX_SLOT_DOWN && !s->due_hello);
+	return s->state == MUX_SLOT_UP ||
+	       (!s->joins && s->state != MUX_SLOT_DOWN && s->start_end > 0);
 }
 
 void
 mux_bye(struct mux *m, uint16_t code, const char *why)
 {
-	unsigned i;
+	struct slot *s;
 
 	if (m->dead)
 		return;
-	for (i = 0; i < m->slots; i++) {
-		if (m->slot[i] == NULL)
-			continue;
-		if (can_send_bye(m->slot[i]))
-			m->slot[i]->due_bye = true;
+	for (s = m->slot; s < m->slot + m->slots; s++) {
+		if (can_send_bye(s))
+			s->due_bye = true;
 		else
-			drop_output(m->slot[i]);
+			drop_output(s);
 	}
 	die(m, code, why);
 }
@@ -244,10 +227,8 @@ mux_bye(struct mux *m, uint16_t code, const char *why)
 void
 mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why)
 {
-	struct slot *s = mux_slot(m, slot);
+	struct slot *s = &m->slot[slot];
 
-	if (s == NULL)
-		return;
 	if (m->dead)
 		drop_output(s);
 	else if (m->keeps)
@@ -272,7 +253,7 @@ mux_open(struct mux *m, const char *target)
 {
 	uint32_t i, at, window = stream_first_window(m->ours.memory, m->n);
 	struct stream *s;
-	unsigned k;
+	uint8_t k;
 
 	if (mux_state(m) != MUX_UP || m->n >= m->size || strlen(target) > FRAME_TARGET ||
 	    m->rx_reserved + window > m->ours.memory)
@@ -287,9 +268,9 @@ mux_open(struct mux *m, const char *target)
 	s->rx_window = s->window = window;
 	m->rx_reserved += window;
 	s->due_open = true;
-	for (k = 0; m->slot[k] == NULL || !is_best(m, m->slot[k]); k++)
+	for (k = 0; !is_best(m, &m->slot[k]); k++)
 		;
-	s->home = (uint8_t)k;
+	s->home = k;
 	stream_need_control(s);
 	return s;
 }
@@ -328,11 +309,11 @@ has_flow(const struct mux *m, const struct stream *s)
 static size_t
 largest_slice(const struct mux *m)
 {
+	const struct slot *s;
 	size_t slice = 0, one;
-	unsigned i;
 
-	for (i = 0; i < m->slots; i++) {
-		one = m->slot[i] == NULL ? 0 : cc_slice(&m->slot[i]->cc);
+	for (s = m->slot; s < m->slot + m->slots; s++) {
+		one = cc_slice(&s->cc);
 		slice = one > slice ? one : slice;
 	}
 	return slice;
@@ -574,12 +555,9 @@ produce(struct mux *m, struct slot *s, size_t most)
 size_t
 mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, int64_t now)
 {
-	struct slot *s = mux_slot(m, slot);
+	struct slot *s = &m->slot[slot];
 	size_t n;
 
-	*p = NULL;
-	if (s == NULL)
-		return 0;
 	m->now = now;
 	if (hello_is_due(m, s))
 		put_start(m, s);
@@ -588,10 +566,8 @@ mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, i
 		return s->start_end - s->start_next;
 	if (s->state != MUX_SLOT_UP && !m->dead)
 		return 0;
-	*p = retain_next(&s->retain, &n);
-	if (n > 0)
-		return n;
-	produce(m, s, most);
+	if (s->retain.next == s->retain.end)
+		produce(m, s, most);
 	*p = retain_next(&s->retain, &n);
 	return n;
 }
@@ -599,10 +575,8 @@ mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, i
 void
 mux_wrote(struct mux *m, unsigned slot, size_t n)
 {
-	struct slot *s = mux_slot(m, slot);
+	struct slot *s = &m->slot[slot];
 
-	if (s == NULL)
-		return;
 	if (s->start_next < s->start_end) {
 		s->start_next += n;
 		return;
@@ -636,10 +610,8 @@ has_frames(const struct mux *m, const struct slot *s)
 bool
 mux_has_output(const struct mux *m, unsigned slot)
 {
-	const struct slot *s = mux_slot(m, slot);
+	const struct slot *s = &m->slot[slot];
 
-	if (s == NULL)
-		return false;
 	if (hello_is_due(m, s) || s->start_next < s->start_end)
 		return true;
 	if (s->retain.next == s->retain.end && m->now < s->room_at)
@@ -656,11 +628,10 @@ mux_has_output(const struct mux *m, unsigned slot)
 void
 mux_woke(struct mux *m, int64_t now)
 {
-	unsigned i;
+	struct slot *s;
 
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL)
-			slot_woke(m->slot[i], now);
+	for (s = m->slot; s < m->slot + m->slots; s++)
+		slot_woke(s, now);
 }
 
 /* When is ${s} silent for too long?  INT64_MAX: no ACK is expected. */
@@ -683,11 +654,9 @@ others_answer(struct mux *m, const struct slot *s)
 {
 	struct slot *other;
 	bool answer = false;
-	unsigned i;
 
-	for (i = 0; i < m->slots; i++) {
-		other = m->slot[i];
-		if (other == NULL || other == s || other->state != MUX_SLOT_UP)
+	for (other = m->slot; other < m->slot + m->slots; other++) {
+		if (other == s || other->state != MUX_SLOT_UP)
 			continue;
 		if (other->alive_at > s->alive_at && other->alive_at > s->asked_at)
 			answer = true;
@@ -725,12 +694,11 @@ tick_slot(struct mux *m, struct slot *s)
 void
 mux_tick(struct mux *m, int64_t now)
 {
-	unsigned i;
+	struct slot *s;
 
 	m->now = now;
-	for (i = 0; i < m->slots && !m->dead; i++)
-		if (m->slot[i] != NULL)
-			tick_slot(m, m->slot[i]);
+	for (s = m->slot; s < m->slot + m->slots && !m->dead; s++)
+		tick_slot(m, s);
 	tail_check(m);
 }
 
@@ -739,12 +707,8 @@ mux_deadline(const struct mux *m)
 {
 	int64_t next = INT64_MAX, at;
 	const struct slot *s;
-	unsigned i;
 
-	for (i = 0; i < m->slots && !m->dead; i++) {
-		s = m->slot[i];
-		if (s == NULL)
-			continue;
+	for (s = m->slot; s < m->slot + m->slots && !m->dead; s++) {
 		at = slot_deadline(s, m->now);
 		next = at < next ? at : next;
 		if (s->state != MUX_SLOT_UP)
@@ -771,11 +735,7 @@ mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
 	if (m == NULL)
 		return NULL;
 	m->slots = 1;
-	m->slot[0] = slot_new(0, role == MUX_FAR, now);
-	if (m->slot[0] == NULL) {
-		free(m);
-		return NULL;
-	}
+	slot_start(&m->slot[0], 0, role == MUX_FAR, now);
 	m->role = role;
 	m->ours.role = (uint8_t)role;
 	m->ours.memory = memory;
@@ -822,9 +782,9 @@ mux_slots(const struct mux *m)
 enum mux_slot_state
 mux_slot_state(const struct mux *m, unsigned slot)
 {
-	const struct slot *s = mux_slot(m, slot);
+	const struct slot *s = &m->slot[slot];
 
-	if (s == NULL)
+	if (slot >= MUX_SLOTS)
 		return MUX_SLOT_FREE;
 	if (s->state == MUX_SLOT_UP)
 		return s->drains ? MUX_SLOT_CLOSING : MUX_SLOT_UP;
@@ -837,7 +797,7 @@ mux_slot_state(const struct mux *m, unsigned slot)
 void
 mux_attach(struct mux *m, unsigned slot, bool skip_magic, int64_t now)
 {
-	struct slot *s = m->slot[slot];
+	struct slot *s = &m->slot[slot];
 
 	m->now = now;
 	if (m->role == MUX_NEAR)
@@ -860,17 +820,15 @@ mux_down_slot(const struct mux *m)
 int
 mux_add_slot(struct mux *m, int64_t now)
 {
-	struct slot *s;
 	unsigned i;
 
 	if (m->role != MUX_NEAR || mux_state(m) != MUX_UP)
 		return -1;
-	for (i = 0; i < m->slots && m->slot[i] != NULL; i++)
+	for (i = 0; i < m->slots && m->slot[i].state != MUX_SLOT_FREE; i++)
 		;
-	s = i < m->slots ? slot_new(i, false, now) : NULL;
-	if (s == NULL)
+	if (i == m->slots)
 		return -1;
-	m->slot[i] = s;
+	slot_start(&m->slot[i], i, false, now);
 	mux_attach(m, i, false, now);
 	return (int)i;
 }
@@ -892,10 +850,8 @@ mux_accept_slot(struct mux *m, const struct session *session, bool skip_magic, i
 
 	if (slot == -1)
 		return -1;
-	if (m->slot[slot] == NULL)
-		m->slot[slot] = slot_new((unsigned)slot, true, now);
-	if (m->slot[slot] == NULL)
-		return -1;
+	if (m->slot[slot].state == MUX_SLOT_FREE)
+		slot_start(&m->slot[slot], (unsigned)slot, true, now);
 	mux_attach(m, (unsigned)slot, skip_magic, now);
 	return slot;
 }
@@ -903,9 +859,9 @@ mux_accept_slot(struct mux *m, const struct session *session, bool skip_magic, i
 void
 mux_close_slot(struct mux *m, unsigned slot)
 {
-	struct slot *s = mux_slot(m, slot);
+	struct slot *s = &m->slot[slot];
 
-	if (s == NULL || m->role != MUX_NEAR)
+	if (m->role != MUX_NEAR)
 		return;
 	if (s->state == MUX_SLOT_UP)
 		s->drains = s->due_drain = true;
@@ -916,17 +872,15 @@ mux_close_slot(struct mux *m, unsigned slot)
 void
 mux_free(struct mux *m)
 {
-	unsigned i;
+	struct slot *s;
 
 	if (m == NULL)
 		return;
 	mux_end(m, MUX_END, "");
 	while (mux_accept(m) != NULL)
 		; /* all are closed, so mux_accept releases them */
-	for (i = 0; i < MUX_SLOTS; i++) {
-		slot_free(m->slot[i]);
-		m->slot[i] = NULL;
-	}
+	for (s = m->slot; s < m->slot + m->slots; s++)
+		slot_free(s);
 	free(m->table);
 	m->table = NULL;
 	m->size = 0;
@@ -944,21 +898,13 @@ mux_role(const struct mux *m)
 enum mux_state
 mux_state(const struct mux *m)
 {
-	static const enum mux_state states[] = { [MUX_SLOT_FREE] = MUX_DOWN,
-		[MUX_SLOT_STARTING] = MUX_STARTING,
-		[MUX_SLOT_GREETING] = MUX_GREETING,
-		[MUX_SLOT_UP] = MUX_UP,
-		[MUX_SLOT_CLOSING] = MUX_DOWN,
-		[MUX_SLOT_DOWN] = MUX_DOWN };
-	enum mux_state all = MUX_DOWN, one;
-	unsigned i;
-
-	for (i = 0; i < m->slots && !m->dead; i++) {
-		one = m->slot[i] == NULL ? MUX_DOWN : states[m->slot[i]->state];
-		if (one != MUX_DOWN && (all == MUX_DOWN || one > all))
-			all = one;
-	}
-	return m->dead ? MUX_DEAD : all;
+	if (m->dead)
+		return MUX_DEAD;
+	if (count(m, MUX_SLOT_UP) > 0)
+		return MUX_UP;
+	if (count(m, MUX_SLOT_GREETING) > 0)
+		return MUX_GREETING;
+	return count(m, MUX_SLOT_STARTING) > 0 ? MUX_STARTING : MUX_DOWN;
 }
 
 uint16_t
@@ -994,20 +940,15 @@ mux_name_peer(struct mux *m, const char *name)
 char *
 mux_banner(struct mux *m, unsigned slot, size_t *n)
 {
-	struct slot *s = mux_slot(m, slot);
-
-	*n = s == NULL ? 0 : s->greeting.banner_have;
-	return s == NULL ? NULL : s->greeting.banner;
+	*n = m->slot[slot].greeting.banner_have;
+	return m->slot[slot].greeting.banner;
 }
 
 void
 mux_slot_stats(const struct mux *m, unsigned slot, struct mux_slot_stats *stats)
 {
-	const struct slot *s = mux_slot(m, slot);
+	const struct slot *s = &m->slot[slot];
 
-	memset(stats, 0, sizeof(*stats));
-	if (s == NULL)
-		return;
 	stats->sent = s->cc.sent;
 	stats->received = s->read;
 	stats->cwnd = s->cc.cwnd;

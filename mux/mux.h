@@ -144,8 +144,7 @@ uint32_t mux_keeps(const struct mux *m);
  * Far: return the slot for a new channel whose greeting has ${session}.  -1:
  * the id is not that of our session, or the generation is not higher than the
  * last one of the slot.  mux_accept_slot also lets the channel continue the
- * slot; -1 also if the memory runs out.  Before it, the caller calls mux_lost
- * and closes the earlier channel of the slot.  After it, the caller feeds the
+ * slot.  The caller closes the earlier channel of the slot, and feeds the
  * greeting.
  */
 struct session;
@@ -160,8 +159,8 @@ int mux_accept_slot(struct mux *m, const struct session *session, bool skip_magi
  *
  * mux_add_slot(m, now):
  * Near, in the state MUX_UP: start a free slot on another channel.  Return its
- * number, or -1: no slot is free, or there is no memory.  Before the call, the
- * caller closes the earlier channel of each free slot.
+ * number, or -1 if no slot is free.  Before the call, the caller closes the
+ * earlier channel of each free slot.
  *
  * mux_close_slot(m, slot):
  * Near: send no more DATA on ${slot}, and request the same from the peer.

@@ -225,13 +225,13 @@ on_limited(struct mux *m, const struct slot *s)
 static void
 share_decrease(struct mux *m, struct slot *s)
 {
-	unsigned i;
+	struct slot *other;
 
 	if (!cc_decreased(&s->cc))
 		return;
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL && m->slot[i] != s && m->slot[i]->state == MUX_SLOT_UP)
-			cc_follow(&m->slot[i]->cc, &s->cc);
+	for (other = m->slot; other < m->slot + m->slots; other++)
+		if (other != s && other->state == MUX_SLOT_UP)
+			cc_follow(&other->cc, &s->cc);
 }
 
 /* A slot that was lost ignores ACK, and its answer to PING is not sent. */
@@ -443,9 +443,9 @@ void
 mux_feed(struct mux *m, unsigned slot, const void *p, size_t n, int64_t now)
 {
 	const unsigned char *at = p, *end = at + n;
-	struct slot *s = mux_slot(m, slot);
+	struct slot *s = &m->slot[slot];
 
-	if (s == NULL)
+	if (s->state == MUX_SLOT_FREE)
 		return;
 	m->now = now;
 	if (n > 0) {

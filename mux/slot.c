@@ -1,5 +1,4 @@
 /* mux/slot.c - one slot of a link: a stream of frames over one channel. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "mux/slot.h"
@@ -13,19 +12,14 @@
 #define FULL_SPAN 100000     /* between two times when cwnd or the channel is full, at most */
 #define WOKE_WAIT 15000000   /* for a byte of the peer, after this host slept */
 
-struct slot *
-slot_new(unsigned number, bool far, int64_t now)
+void
+slot_start(struct slot *s, unsigned number, bool far, int64_t now)
 {
-	struct slot *s = calloc(1, sizeof(*s));
-
-	if (s == NULL)
-		return NULL;
 	s->number = number;
 	s->ack_every = s->ack_every_sent = SLOT_ACK_EVERY;
 	cc_init(&s->cc, now);
 	slot_attach(s, far, false, now);
 	s->joins = false;
-	return s;
 }
 
 void
@@ -49,11 +43,9 @@ slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now)
 void
 slot_free(struct slot *s)
 {
-	if (s == NULL)
-		return;
 	retain_start(&s->retain, 0);
 	greeting_free(&s->greeting);
-	free(s);
+	memset(s, 0, sizeof(*s));
 }
 
 /* ---- sending ---- */

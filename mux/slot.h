@@ -24,7 +24,7 @@
 
 struct slot {
 	unsigned number;
-	enum mux_slot_state state; /* STARTING, GREETING, UP or DOWN */
+	enum mux_slot_state state; /* each except CLOSING */
 	bool joins;                /* its channel continues the link */
 	bool skip_magic;           /* another process has sent it on this channel */
 	bool feeding;              /* its frames are being read */
@@ -74,15 +74,16 @@ struct slot {
 };
 
 /*
- * slot_new(number, far, now):
- * Return a slot that starts, or NULL if the memory runs out.
+ * slot_start(s, number, far, now):
+ * Start ${s}, which is free.
  *
  * slot_attach(s, far, skip_magic, now):
  * Another channel continues ${s}.
  *
- * slot_free(s): NULL is harmless.
+ * slot_free(s):
+ * Make ${s} a free slot, which is zeros.
  */
-struct slot *slot_new(unsigned number, bool far, int64_t now);
+void slot_start(struct slot *s, unsigned number, bool far, int64_t now);
 void slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now);
 void slot_free(struct slot *s);
 

@@ -93,7 +93,7 @@ stream_free_if_done(struct stream *s)
 void
 stream_need_control(struct stream *s)
 {
-	queue_append(&s->mux->slot[s->home]->control, &s->control);
+	queue_append(&s->mux->slot[s->home].control, &s->control);
 }
 
 static void
@@ -153,11 +153,9 @@ drop_rest(struct stream *s)
 {
 	struct mux *m = s->mux;
 	struct slot *slot;
-	unsigned i;
 
-	for (i = 0; i < m->slots; i++) {
-		slot = m->slot[i];
-		if (slot == NULL || slot->data != s)
+	for (slot = m->slot; slot < m->slot + m->slots; slot++) {
+		if (slot->data != s)
 			continue;
 		m->rx_reserved -= slot->left;
 		s->rx_count += slot->left;
@@ -552,7 +550,7 @@ stream_flows(struct stream *s)
 
 	if (m->slots > 1 && s->opened)
 		return m->flows;
-	return m->slot[s->home]->flows;
+	return m->slot[s->home].flows;
 }
 
 void
@@ -725,17 +723,14 @@ skip(struct stream *s, size_t n)
 static bool
 overlaps(const struct stream *s, uint64_t at, size_t n)
 {
+	const struct mux *m = s->mux;
 	const struct slot *slot;
-	unsigned i;
 
 	if (at < s->rx_next)
 		return true;
-	for (i = 0; i < s->mux->slots; i++) {
-		slot = s->mux->slot[i];
-		if (slot != NULL && slot->data == s && slot->early == NULL &&
-		    at < s->rx_next + slot->left)
+	for (slot = m->slot; slot < m->slot + m->slots; slot++)
+		if (slot->data == s && slot->early == NULL && at < s->rx_next + slot->left)
 			return true;
-	}
 	return early_overlaps(&s->early, at, n);
 }
 
@@ -810,9 +805,9 @@ static void
 advance(struct stream *s)
 {
 	struct mux *m = s->mux;
+	struct slot *slot;
 	struct early *e;
 	size_t had;
-	unsigned i;
 
 	while (delivers(s) && (e = s->early.first) != NULL && e->at == s->rx_next) {
 		stream_mark_dirty(s);
@@ -823,9 +818,9 @@ advance(struct stream *s)
 			return;
 		}
 		s->rx_next += e->have;
-		for (i = 0; i < m->slots; i++)
-			if (m->slot[i] != NULL && m->slot[i]->early == e)
-				m->slot[i]->early = NULL;
+		for (slot = m->slot; slot < m->slot + m->slots; slot++)
+			if (slot->early == e)
+				slot->early = NULL;
 		early_pop(&s->early, &m->earlies);
 	}
 }

@@ -27,7 +27,7 @@
 static bool
 is_lost(const struct slot *x)
 {
-	return x != NULL && x->state == MUX_SLOT_DOWN;
+	return x->state == MUX_SLOT_DOWN;
 }
 
 /* Have both sides sent LOST? */
@@ -40,11 +40,11 @@ has_tail(const struct slot *x)
 void
 tail_forget(struct mux *m, const struct slot *s)
 {
-	unsigned i;
+	struct slot *x;
 
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL && m->slot[i]->tail == s)
-			m->slot[i]->tail = NULL;
+	for (x = m->slot; x < m->slot + m->slots; x++)
+		if (x->tail == s)
+			x->tail = NULL;
 }
 
 static void
@@ -53,7 +53,6 @@ retire(struct mux *m, struct slot *x)
 	tail_forget(m, x);
 	m->sent_before += x->cc.sent;
 	m->read_before += x->read;
-	m->slot[x->number] = NULL;
 	slot_free(x);
 }
 
@@ -87,11 +86,11 @@ release_flows(struct slot *s)
 static void
 repeat_lost(struct mux *m, const struct slot *s)
 {
-	unsigned i;
+	struct slot *x;
 
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL && m->slot[i]->lost_on == s)
-			m->slot[i]->lost_on = NULL;
+	for (x = m->slot; x < m->slot + m->slots; x++)
+		if (x->lost_on == s)
+			x->lost_on = NULL;
 }
 
 /* Our greeting was not sent, so the peer does not have this slot. */
@@ -104,7 +103,7 @@ is_unknown(const struct mux *m, const struct slot *s)
 void
 tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 {
-	if (s->state == MUX_SLOT_DOWN)
+	if (s->state == MUX_SLOT_DOWN || s->state == MUX_SLOT_FREE)
 		return;
 	m->code = code;
 	snprintf(m->why, sizeof(m->why), "%s", why);
@@ -124,18 +123,20 @@ tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why)
 static bool
 is_drained(const struct mux *m, const struct slot *s)
 {
-	return s != NULL && s->drains && s->state == MUX_SLOT_UP && !mux_takes_data(m, s) &&
+	return s->drains && s->state == MUX_SLOT_UP && !mux_takes_data(m, s) &&
 	       s->retain.acked >= s->data_end;
 }
 
 void
 tail_check(struct mux *m)
 {
-	unsigned i;
+	struct slot *s;
 
-	for (i = 0; m->role == MUX_FAR && !m->dead && i < m->slots; i++)
-		if (is_drained(m, m->slot[i]))
-			tail_lose(m, m->slot[i], MUX_END, "the near side has closed this channel");
+	if (m->role == MUX_NEAR || m->dead)
+		return;
+	for (s = m->slot; s < m->slot + m->slots; s++)
+		if (is_drained(m, s))
+			tail_lose(m, s, MUX_END, "the near side has closed this channel");
 }
 
 /* ---- frames to send ---- */
@@ -149,16 +150,16 @@ lost_is_due(const struct mux *m, const struct slot *x)
 static bool
 drain_is_due(const struct mux *m, const struct slot *x)
 {
-	return x != NULL && x->due_drain && is_drained(m, x);
+	return x->due_drain && is_drained(m, x);
 }
 
 bool
 tail_is_due(const struct mux *m, const struct slot *s)
 {
-	unsigned i;
+	const struct slot *x;
 
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != s && (lost_is_due(m, m->slot[i]) || drain_is_due(m, m->slot[i])))
+	for (x = m->slot; x < m->slot + m->slots; x++)
+		if (x != s && (lost_is_due(m, x) || drain_is_due(m, x)))
 			return true;
 	return false;
 }
@@ -178,18 +179,18 @@ put_lost(struct mux *m, struct slot *x, const struct slot *s, unsigned char *dst
 size_t
 tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst)
 {
+	uint32_t generation;
 	struct slot *x;
-	unsigned i;
 	size_t n = 0;
 
-	for (i = 0; i < m->slots; i++) {
-		x = m->slot[i];
+	for (x = m->slot; x < m->slot + m->slots; x++) {
 		if (x == s)
 			continue;
 		if (lost_is_due(m, x)) {
 			n += put_lost(m, x, s, dst + n);
 		} else if (drain_is_due(m, x)) {
-			n += frame_put_number(dst + n, FRAME_DRAIN, i, m->generation[i], 4);
+			generation = m->generation[x->number];
+			n += frame_put_number(dst + n, FRAME_DRAIN, x->number, generation, 4);
 			x->due_drain = false;
 		}
 	}
@@ -206,47 +207,45 @@ carries(const struct mux *m, const struct slot *s, const struct slot *x)
 	return x->retain.next < x->retain.end || m->role == MUX_NEAR || x->tail_read;
 }
 
-static struct slot *
+/* Return the first slot whose TAIL ${s} may send, or m->slots. */
+static unsigned
 next_tail(const struct mux *m, const struct slot *s)
 {
 	unsigned i;
 
-	for (i = 0; i < m->slots; i++)
-		if (carries(m, s, m->slot[i]))
-			return m->slot[i];
-	return NULL;
+	for (i = 0; i < m->slots && !carries(m, s, &m->slot[i]); i++)
+		;
+	return i;
 }
 
 bool
 tail_has_piece(const struct mux *m, const struct slot *s)
 {
-	return next_tail(m, s) != NULL;
+	return next_tail(m, s) < m->slots;
 }
 
 /* The TAIL of ${x} has ended on ${s}: its streams now use ${s}. */
 static void
 end_tail(struct mux *m, struct slot *x, struct slot *s)
 {
-	unsigned i;
+	struct slot *other;
 
 	x->tail_sent = true;
 	stream_move(m, x, s);
-	for (i = 0; i < m->slots; i++)
-		if (m->slot[i] != NULL && m->slot[i]->carrier == x)
-			m->slot[i]->carrier = s;
+	for (other = m->slot; other < m->slot + m->slots; other++)
+		if (other->carrier == x)
+			other->carrier = s;
 	retire_if_done(m, x);
 }
 
 size_t
 tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 {
-	struct slot *x = next_tail(m, s);
+	struct slot *x = &m->slot[next_tail(m, s)];
 	const unsigned char *p;
 	unsigned char *body;
 	size_t n, most = cc_slice(&s->cc);
 
-	if (x == NULL)
-		return 0;
 	if (most > room - FRAME_HEAD - FRAME_TAIL_AT)
 		most = room - FRAME_HEAD - FRAME_TAIL_AT;
 	x->carrier = s;
@@ -273,18 +272,12 @@ tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 static const char *
 adopt(struct mux *m, unsigned number, uint32_t generation)
 {
-	struct slot *x = m->slot[number];
+	struct slot *x = &m->slot[number];
 
 	if (m->role == MUX_NEAR)
 		return "a generation that was not used";
-	if (x == NULL) {
-		x = slot_new(number, true, m->now);
-		if (x == NULL) {
-			mux_bye(m, MUX_NO_ROOM, "no memory for a slot");
-			return NULL;
-		}
-		m->slot[number] = x;
-	}
+	if (x->state == MUX_SLOT_FREE)
+		slot_start(x, number, true, m->now);
 	if (x->feeding)
 		return "LOST of the slot that carries it";
 	slot_attach(x, true, false, m->now);
@@ -304,15 +297,15 @@ tail_on_lost(struct mux *m, const struct slot *s)
 
 	if (number >= m->slots)
 		return "LOST of a slot that is not allowed";
+	x = &m->slot[number];
 	if (generation < m->generation[number] ||
-	    (m->slot[number] == NULL && generation == m->generation[number]))
+	    (x->state == MUX_SLOT_FREE && generation == m->generation[number]))
 		return NULL; /* a newer channel has replaced it */
 	if (generation > m->generation[number]) {
 		wrong = adopt(m, number, generation);
-		if (wrong != NULL || m->dead)
+		if (wrong != NULL)
 			return wrong;
 	}
-	x = m->slot[number];
 	if (x->lost_read)
 		return NULL; /* it was sent again */
 	if (x->feeding || is_unknown(m, x) || count < x->retain.acked || count > x->retain.next)
@@ -330,9 +323,8 @@ tail_on_drain(struct mux *m, const struct slot *s)
 
 	if (number >= m->slots || number == s->number || m->role == MUX_NEAR)
 		return "a DRAIN that is not allowed";
-	if (m->slot[number] != NULL && m->slot[number]->state == MUX_SLOT_UP &&
-	    frame_get(s->body, 4) == m->generation[number])
-		m->slot[number]->drains = true;
+	if (m->slot[number].state == MUX_SLOT_UP && frame_get(s->body, 4) == m->generation[number])
+		m->slot[number].drains = true;
 	return NULL;
 }
 
@@ -357,11 +349,12 @@ const char *
 tail_start(struct mux *m, struct slot *s)
 {
 	uint32_t number = s->frame.stream, generation = (uint32_t)frame_get(s->body, 4);
-	struct slot *x = mux_slot(m, number);
+	struct slot *x;
 
 	if (number >= m->slots || generation > m->generation[number])
 		return "TAIL of a slot that is not in use";
-	if (x == NULL || generation < m->generation[number])
+	x = &m->slot[number];
+	if (x->state == MUX_SLOT_FREE || generation < m->generation[number])
 		return NULL; /* a newer channel has replaced it */
 	if (!is_lost(x) || !x->lost_sent || x->tail_read || x->feeding || is_cycle(s, x) ||
 	    frame_get(s->body + 4, 8) != x->read)
