@@ -77,7 +77,7 @@ struct mux {
 	uint32_t next_id;      /* near: where the search for a free id starts */
 	uint32_t structs;      /* streams that are not freed yet */
 	bool freed;            /* mux_free was called; the last stream frees the mux */
-	struct queue flows[2]; /* new and old: quiet and busy streams with DATA or EOF to send */
+	struct queue flows[2]; /* new and old: quiet and busy streams with DATA to send */
 	struct queue accept;   /* opened by the peer, not yet accepted */
 	struct queue dirty;    /* changed: see mux_next_dirty */
 	uint64_t
@@ -208,9 +208,6 @@ void tail_forget(struct mux *m, const struct slot *s);
 
 /* mux_breach(m, what): End the link: in ${what}, the peer broke the protocol. */
 void mux_breach(struct mux *m, const char *what);
-
-/* mux_schedule(m, s): If ${s} can send DATA or EOF, queue it as a flow. */
-void mux_schedule(struct mux *m, struct stream *s);
 
 /*
  * mux_takes_data(m, s): May DATA be sent on ${s}?  A slot that drains is used

@@ -293,17 +293,9 @@ mux_next_dirty(struct mux *m)
 {
 	struct stream *s;
 
-	do
-		s = queue_pop(&m->dirty);
-	while (s != NULL && s->owner == NULL);
+	while ((s = queue_pop(&m->dirty)) != NULL && s->owner == NULL)
+		stream_free_if_done(s);
 	return s;
-}
-
-/* With several slots, EOF is a control frame: DATA may use another slot. */
-static bool
-has_flow(const struct mux *m, const struct stream *s)
-{
-	return stream_can_send_data(s) || (m->slots == 1 && stream_eof_is_due(s));
 }
 
 static size_t
@@ -320,13 +312,14 @@ largest_slice(const struct mux *m)
 }
 
 void
-mux_schedule(struct mux *m, struct stream *s)
+stream_push(struct stream *s)
 {
+	struct mux *m = s->mux;
 	uint64_t slice, faded;
 
-	if (m->slots > 1 && stream_eof_is_due(s))
+	if (stream_eof_is_due(s))
 		stream_need_control(s);
-	if (s->flow.queued || !has_flow(m, s))
+	if (s->flow.queued || !stream_can_send_data(s))
 		return;
 	slice = largest_slice(m);
 	faded = (uint64_t)(m->now - s->sent_at) * slice / QUIET_SPAN;
@@ -339,8 +332,8 @@ mux_schedule(struct mux *m, struct stream *s)
 /* ---- sending ---- */
 
 /*
- * The first stream of ${flows} sends DATA, EOF, or both.  ${fresh}: the flows
- * are new.
+ * The first stream of ${flows} sends DATA, and EOF if it is due.  ${fresh}: the
+ * flows are new.
  */
 static size_t
 put_stream(
@@ -348,18 +341,16 @@ put_stream(
 {
 	struct stream *t = queue_first(flows);
 	bool small = fresh && t->tx.used <= KEYSTROKE;
-	size_t n = 0;
+	size_t n = stream_put_data(t, s, dst, room);
 
-	if (stream_can_send_data(t))
-		n = stream_put_data(t, s, dst, room);
-	if (n > 0 && small)
+	if (small)
 		cc_sent_small(&s->cc, m->now);
 	if (stream_eof_is_due(t) && t->home == s->number && room - n >= ENDS)
 		n += stream_put_eof(t, dst + n);
 	stream_mark_dirty(t);
-	if (!has_flow(m, t)) {
+	if (!stream_can_send_data(t)) {
 		queue_pop(flows);
-		mux_schedule(m, t);
+		stream_push(t);
 		stream_free_if_done(t);
 	}
 	return n;
@@ -403,18 +394,17 @@ put_turn(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 		if (flows == NULL)
 			return 0;
 		t = queue_first(flows);
-		if (!has_flow(m, t)) {
+		if (!stream_can_send_data(t)) {
 			queue_pop(flows);
 			stream_free_if_done(t);
-		} else if (t->deficit <= 0) {
-			t->deficit += (int32_t)cc_slice(&s->cc);
+		} else if (t->deficit <= 0 ||
+			   (fresh && t->tx.used > KEYSTROKE && cc_is_over(&s->cc))) {
+			if (t->deficit <= 0)
+				t->deficit += (int32_t)cc_slice(&s->cc);
 			queue_pop(flows);
 			queue_append(&stream_flows(t)[1], &t->flow);
 		} else if (!fresh && !has_room(m, s)) {
 			return 0;
-		} else if (fresh && t->tx.used > KEYSTROKE && cc_is_over(&s->cc)) {
-			queue_pop(flows);
-			queue_append(&stream_flows(t)[1], &t->flow);
 		} else {
 			return put_stream(m, s, flows, fresh, dst, room);
 		}
@@ -879,6 +869,8 @@ mux_free(struct mux *m)
 	mux_end(m, MUX_END, "");
 	while (mux_accept(m) != NULL)
 		; /* all are closed, so mux_accept releases them */
+	while (mux_next_dirty(m) != NULL)
+		;
 	for (s = m->slot; s < m->slot + m->slots; s++)
 		slot_free(s);
 	free(m->table);

@@ -38,22 +38,3 @@ queue_pop(struct queue *q)
 	node->queued = false;
 	return node->item;
 }
-
-void
-queue_remove(struct queue *q, struct queue_node *node)
-{
-	struct queue_node *before = q->first;
-
-	if (!node->queued)
-		return;
-	if (before == node) {
-		queue_pop(q);
-		return;
-	}
-	while (before->next != node)
-		before = before->next;
-	before->next = node->next;
-	if (q->last == node)
-		q->last = before;
-	node->queued = false;
-}

@@ -31,11 +31,4 @@ void *queue_pop(struct queue *q);
 /* queue_first(q): Return the item of the first node, or NULL. */
 void *queue_first(const struct queue *q);
 
-/*
- * queue_remove(q, node):
- * Remove ${node} from any place in ${q}, if it is queued.  The time grows with
- * its distance from the start.
- */
-void queue_remove(struct queue *q, struct queue_node *node);
-
 #endif

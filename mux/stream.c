@@ -78,7 +78,8 @@ stream_free_if_done(struct stream *s)
 {
 	struct mux *m = s->mux;
 
-	if (!s->gone || !s->released || s->control.queued || s->flow.queued || s->accept.queued)
+	if (!s->gone || !s->released || s->control.queued || s->flow.queued || s->accept.queued ||
+	    s->dirty.queued)
 		return;
 	buf_clear(&s->rx);
 	buf_clear(&s->tx);
@@ -117,7 +118,7 @@ leave_table(struct stream *s)
 void
 stream_mark_dirty(struct stream *s)
 {
-	if (s->owner != NULL)
+	if (s->owner != NULL && !s->mux->freed)
 		queue_append(&s->mux->dirty, &s->dirty);
 }
 
@@ -291,7 +292,6 @@ stream_release(struct stream *s)
 	if (!(s->eof_sent && (s->stop_sent || s->eof_read)))
 		stream_reset(s, MUX_RESET, "");
 	stream_discard(s);
-	queue_remove(&s->mux->dirty, &s->dirty);
 	s->owner = NULL;
 	s->released = true;
 	/*
@@ -394,12 +394,6 @@ stream_accept(struct stream *s)
 	stream_need_control(s);
 }
 
-void
-stream_push(struct stream *s)
-{
-	mux_schedule(s->mux, s);
-}
-
 size_t
 stream_room(const struct stream *s)
 {
@@ -416,7 +410,7 @@ void
 stream_shutdown(struct stream *s)
 {
 	s->shutdown = true;
-	mux_schedule(s->mux, s);
+	stream_push(s);
 }
 
 void
@@ -655,7 +649,7 @@ stream_put_control(struct stream *s, unsigned char *dst)
 		n += frame_put_bare(dst + n, FRAME_STOP, s->id);
 	if (s->due_credit && open && !s->stop_sent && s->consumed > 0)
 		n += put_credit(s, dst + n);
-	if (s->mux->slots > 1 && stream_eof_is_due(s))
+	if (stream_eof_is_due(s))
 		n += stream_put_eof(s, dst + n);
 	if (s->due_close)
 		n += put_close(s, dst + n);
@@ -867,7 +861,7 @@ on_credit(struct stream *s, const struct slot *slot)
 	if (n == 0 || n > WINDOW_TOP || s->tx_window > WINDOW_TOP - n)
 		return "a CREDIT of 0, or beyond the largest window";
 	s->tx_window += n;
-	mux_schedule(s->mux, s);
+	stream_push(s);
 	return NULL;
 }
 
@@ -876,7 +870,7 @@ on_opened(struct stream *s)
 {
 	s->opened = true;
 	advance(s);
-	mux_schedule(s->mux, s);
+	stream_push(s);
 }
 
 static const char *
@@ -890,7 +884,7 @@ on_open_stream(struct stream *s, const struct slot *slot)
 		break;
 	case FRAME_STOP:
 		s->stop_read = true;
-		mux_schedule(s->mux, s);
+		stream_push(s);
 		break;
 	case FRAME_CREDIT:
 		return on_credit(s, slot);

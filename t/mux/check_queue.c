@@ -62,52 +62,9 @@ START_TEST(a_node_that_is_queued_is_not_appended_again)
 }
 END_TEST
 
-/* ${_i}: first, in the middle, last. */
-START_TEST(a_node_is_removed_from_any_place)
-{
-	static const int place[] = { 0, 1, 3 };
-	int i;
-
-	fill(4);
-	queue_remove(&q, &node[place[_i]]);
-	ck_assert(!node[place[_i]].queued);
-	queue_append(&q, &node[4]);
-	for (i = 0; i < 5; i++)
-		if (i != place[_i])
-			ck_assert_ptr_eq(queue_pop(&q), &item[i]);
-	ck_assert_ptr_null(queue_pop(&q));
-}
-END_TEST
-
-START_TEST(the_only_node_is_removed)
-{
-	fill(1);
-	queue_remove(&q, &node[0]);
-	ck_assert_ptr_null(queue_first(&q));
-	queue_append(&q, &node[1]);
-	ck_assert_ptr_eq(queue_pop(&q), &item[1]);
-	ck_assert_ptr_null(queue_pop(&q));
-}
-END_TEST
-
-START_TEST(a_node_that_is_not_queued_is_not_removed)
-{
-	fill(2);
-	queue_remove(&q, &node[5]);
-	ck_assert_ptr_eq(queue_pop(&q), &item[0]);
-	queue_remove(&q, &node[0]);
-	ck_assert_ptr_eq(queue_pop(&q), &item[1]);
-	queue_remove(&q, &node[1]);
-	ck_assert_ptr_null(queue_pop(&q));
-}
-END_TEST
-
 TESTS("queue")
 {
 	tcase_add_test(tc, an_empty_queue_has_no_item);
 	tcase_add_test(tc, items_leave_in_the_order_in_which_they_were_appended);
 	tcase_add_test(tc, a_node_that_is_queued_is_not_appended_again);
-	tcase_add_loop_test(tc, a_node_is_removed_from_any_place, 0, 3);
-	tcase_add_test(tc, the_only_node_is_removed);
-	tcase_add_test(tc, a_node_that_is_not_queued_is_not_removed);
 }
