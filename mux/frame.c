@@ -78,7 +78,7 @@ frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
 	f->length = (uint32_t)frame_get(src + 1, 3);
 	f->stream = (uint32_t)frame_get(src + 4, 4);
 	if (f->type >= FRAME_SKIPPED && f->type != FRAME_SESSION)
-		return f->length > FRAME_BODY ? "a frame that is too long" : NULL;
+		return f->length > FRAME_SKIPPED_MOST ? "a frame that is too long" : NULL;
 	r = rule_of(f->type);
 	if (r == NULL)
 		return "a frame of unknown type";
@@ -94,16 +94,11 @@ frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD])
 uint32_t
 frame_fixed(const struct frame *f)
 {
-	switch (f->type) {
-	case FRAME_DATA:
+	if (f->type == FRAME_DATA || f->type >= FRAME_SKIPPED)
 		return 0;
-	case FRAME_DATA_AT:
+	if (f->type == FRAME_DATA_AT)
 		return FRAME_AT;
-	case FRAME_TAIL:
-		return FRAME_TAIL_AT;
-	default:
-		return f->length;
-	}
+	return f->type == FRAME_TAIL ? FRAME_TAIL_AT : f->length;
 }
 
 unsigned char *

@@ -12,14 +12,15 @@
 
 #define FRAME_MAGIC 16
 #define FRAME_HEAD 8
-#define FRAME_DATA_MAX 65536 /* bytes in DATA, DATA_AT and TAIL */
-#define FRAME_AT 8           /* bytes of DATA_AT before its data */
-#define FRAME_TAIL_AT 12     /* bytes of TAIL before its data */
-#define FRAME_BODY 8192      /* body of any other frame */
-#define FRAME_TARGET 4352    /* in OPEN: a host and a port, or a socket path */
-#define FRAME_WORDS 512      /* in CLOSE and BYE */
-#define FRAME_HELLO_FIXED 32 /* bytes of HELLO before the host's name */
-#define FRAME_SKIPPED 128    /* unknown types from here on are skipped */
+#define FRAME_DATA_MAX 65536           /* bytes in DATA, DATA_AT and TAIL */
+#define FRAME_AT 8                     /* bytes of DATA_AT before its data */
+#define FRAME_TAIL_AT 12               /* bytes of TAIL before its data */
+#define FRAME_TARGET 4352              /* in OPEN: a host and a port, or a socket path */
+#define FRAME_FIXED (8 + FRAME_TARGET) /* see frame_fixed: at most */
+#define FRAME_WORDS 512                /* in CLOSE and BYE */
+#define FRAME_HELLO_FIXED 32           /* bytes of HELLO before the host's name */
+#define FRAME_SKIPPED 128              /* unknown types from here on are skipped */
+#define FRAME_SKIPPED_MOST 8192        /* their bodies */
 #define FRAME_SESSION_SIZE 36
 #define FRAME_SESSION_ID 16
 
@@ -88,7 +89,7 @@ const char *frame_decode(struct frame *f, const unsigned char src[FRAME_HEAD]);
 /*
  * frame_fixed(f):
  * Return the length of the fixed part of the body, which is gathered before it
- * is used.  The bytes after it are passed on as they arrive.
+ * is used.  The bytes after it are passed on or skipped as they arrive.
  */
 uint32_t frame_fixed(const struct frame *f);
 

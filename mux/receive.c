@@ -125,17 +125,14 @@ fail_start(struct mux *m, struct slot *s)
 {
 	const struct greeting *g = &s->greeting;
 
-	if (s->joins && mux_state(m) == MUX_UP) {
-		tail_lose(m, s, g->code, g->why);
-		return;
-	}
-	m->ended_by_peer = g->by_peer;
-	if (g->by_peer)
-		mux_end(m, g->code, g->why);
-	else if (g->lost)
+	if (g->by_peer) {
+		fail_join(m, s, g->code, g->why);
+		m->ended_by_peer = m->dead;
+	} else if (g->lost || mux_state(m) == MUX_UP) {
 		mux_lost(m, s->number, g->code, g->why);
-	else
+	} else {
 		mux_breach(m, g->why);
+	}
 }
 
 static size_t
@@ -170,7 +167,7 @@ refuse(struct stream *s, const char *why)
 	stream_release(s);
 }
 
-static void
+static const char *
 on_open(struct mux *m, const struct slot *s)
 {
 	const struct frame *f = &s->frame;
@@ -178,26 +175,24 @@ on_open(struct mux *m, const struct slot *s)
 	struct stream *t;
 
 	if (m->role == MUX_NEAR || (f->stream & 1) == 0 || f->stream / 2 >= m->size ||
-	    find(m, f->stream) != NULL || send > MUX_WINDOW_FIRST || recv > WINDOW_TOP) {
-		mux_breach(m, "an OPEN that is not allowed");
-		return;
-	}
+	    find(m, f->stream) != NULL || send > MUX_WINDOW_FIRST || recv > WINDOW_TOP)
+		return "an OPEN that is not allowed";
 	t = stream_new(m, f->stream, (const char *)s->body + 8, f->length - 8);
 	if (t == NULL) {
 		mux_bye(m, MUX_NO_ROOM, "no memory for a stream");
-		return;
+		return NULL;
 	}
 	t->home = (uint8_t)s->number;
 	t->tx_window = recv;
 	t->rx_window = t->window = send;
 	m->rx_reserved += send;
-	if (m->rx_reserved > m->ours.memory) {
+	if (m->rx_reserved > m->ours.memory)
 		refuse(t, "no memory for the window of another stream");
-	} else if (f->length - 8 > TARGET_LONG && m->n > TARGET_FEW) {
+	else if (f->length - 8 > TARGET_LONG && m->n > TARGET_FEW)
 		refuse(t, "too many streams are open for so long a target");
-	} else {
+	else
 		queue_append(&m->accept, &t->accept);
-	}
+	return NULL;
 }
 
 static void
@@ -221,125 +216,83 @@ on_limited(struct mux *m, const struct slot *s)
 	return NULL;
 }
 
-/* The channels may share a line, so all measure its round trip together. */
-static void
-share_decrease(struct mux *m, struct slot *s)
+/* A slot that was lost ignores ACK, and its answer to PING is not sent. */
+static const char *
+on_ack(struct mux *m, struct slot *s)
 {
 	struct slot *other;
 
-	if (!cc_decreased(&s->cc))
-		return;
-	for (other = m->slot; other < m->slot + m->slots; other++)
-		if (other != s && other->state == MUX_SLOT_UP)
-			cc_follow(&other->cc, &s->cc);
-}
-
-/* A slot that was lost ignores ACK, and its answer to PING is not sent. */
-static const char *
-on_slot_frame(struct mux *m, struct slot *s)
-{
-	uint32_t every;
-
-	switch (s->frame.type) {
-	case FRAME_ACK:
-		if (s->state == MUX_SLOT_UP && !slot_on_ack(s, m->keeps, m->now))
-			return "an ACK of bytes that were not sent";
-		share_decrease(m, s);
-		break;
-	case FRAME_PING:
-		s->due_ack = true;
-		break;
-	case FRAME_ACK_EVERY:
-		every = (uint32_t)frame_get(s->body, 4);
-		s->ack_every = every < SLOT_ACK_EVERY ? SLOT_ACK_EVERY : every;
-		break;
-	}
+	if (s->state != MUX_SLOT_UP)
+		return NULL;
+	if (!slot_on_ack(s, m->keeps, m->now))
+		return "an ACK of bytes that were not sent";
+	/* The channels may share a line, so all measure its round trip together. */
+	if (cc_decreased(&s->cc))
+		for (other = m->slot; other < m->slot + m->slots; other++)
+			if (other != s && other->state == MUX_SLOT_UP)
+				cc_follow(&other->cc, &s->cc);
 	return NULL;
 }
 
-static const char *
-on_link_frame(struct mux *m, struct slot *s)
+static void
+on_ack_every(struct slot *s)
 {
+	uint32_t every = (uint32_t)frame_get(s->body, 4);
+
+	s->ack_every = every < SLOT_ACK_EVERY ? SLOT_ACK_EVERY : every;
+}
+
+/*
+ * The head and the fixed part of the body were read.  Return NULL, or a text
+ * that names how the peer broke the protocol.
+ */
+static const char *
+on_frame(struct mux *m, struct slot *s)
+{
+	struct stream *t = find(m, s->frame.stream);
+
+	s->data = NULL;
+	s->early = NULL;
+	s->tail = NULL;
+	if (s->frame.type >= FRAME_SKIPPED)
+		return NULL;
 	switch (s->frame.type) {
+	case FRAME_OPEN:
+		return on_open(m, s);
+	case FRAME_DATA:
+	case FRAME_DATA_AT:
+		return t == NULL ? "DATA for a stream that is not open" : stream_start_data(t, s);
+	case FRAME_ACK:
+		return on_ack(m, s);
+	case FRAME_PING:
+		s->due_ack = true;
+		return NULL;
 	case FRAME_BYE:
 		on_bye(m, s);
 		return NULL;
+	case FRAME_ACK_EVERY:
+		on_ack_every(s);
+		return NULL;
 	case FRAME_LOST:
 		return tail_on_lost(m, s);
+	case FRAME_TAIL:
+		return tail_start(m, s);
 	case FRAME_DRAIN:
 		return tail_on_drain(m, s);
 	case FRAME_LIMITED:
 		return on_limited(m, s);
 	default:
-		return on_slot_frame(m, s);
+		return t == NULL ? "a frame for a stream that is not open" : stream_on_frame(t, s);
 	}
-}
-
-static bool
-is_of_link(const struct frame *f)
-{
-	return f->stream == 0 || f->type == FRAME_LOST || f->type == FRAME_DRAIN;
-}
-
-static const char *
-on_stream_frame(struct mux *m, struct slot *s)
-{
-	struct stream *t = find(m, s->frame.stream);
-
-	return t == NULL ? "a frame for a stream that is not open" : stream_on_frame(t, s);
-}
-
-/* The whole body of a frame other than DATA, DATA_AT and TAIL was read. */
-static void
-on_frame(struct mux *m, struct slot *s)
-{
-	const char *wrong;
-
-	if (s->frame.type >= FRAME_SKIPPED)
-		return;
-	if (s->frame.type == FRAME_OPEN) {
-		on_open(m, s);
-		return;
-	}
-	wrong = is_of_link(&s->frame) ? on_link_frame(m, s) : on_stream_frame(m, s);
-	if (wrong != NULL)
-		mux_breach(m, wrong);
 }
 
 /* ---- bytes ---- */
 
-/* The fixed part of DATA, DATA_AT or TAIL was read. */
-static const char *
-start_bytes(struct mux *m, struct slot *s)
-{
-	struct stream *t;
-
-	if (s->frame.type == FRAME_TAIL)
-		return tail_start(m, s);
-	t = find(m, s->frame.stream);
-	return t == NULL ? "DATA for a stream that is not open" : stream_start_data(t, s);
-}
-
-static bool
-passes_on(const struct frame *f)
-{
-	return f->type == FRAME_DATA || f->type == FRAME_DATA_AT || f->type == FRAME_TAIL;
-}
-
-/* The head and the fixed part of the body were read. */
 static void
-on_fixed(struct mux *m, struct slot *s)
+end_fixed(struct mux *m, struct slot *s)
 {
-	const char *wrong;
+	const char *wrong = on_frame(m, s);
 
-	if (!passes_on(&s->frame)) {
-		on_frame(m, s);
-		return;
-	}
-	s->data = NULL;
-	s->early = NULL;
-	s->tail = NULL;
-	wrong = start_bytes(m, s);
 	if (wrong != NULL)
 		mux_breach(m, wrong);
 }
@@ -373,7 +326,7 @@ start_frame(struct mux *m, struct slot *s)
 	s->left = s->frame.length;
 	s->fixed = frame_fixed(&s->frame);
 	if (s->fixed == 0)
-		on_fixed(m, s);
+		end_fixed(m, s);
 }
 
 static size_t
@@ -385,7 +338,7 @@ gather(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 	s->fixed -= n;
 	s->left -= n;
 	if (s->fixed == 0)
-		on_fixed(m, s);
+		end_fixed(m, s);
 	return n;
 }
 

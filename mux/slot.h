@@ -47,7 +47,7 @@ struct slot {
 	struct slot *tail;   /* of TAIL; NULL: its bytes are dropped */
 	size_t fixed;        /* bytes of the body that are still to be gathered */
 	size_t left;         /* of the body */
-	unsigned char body[FRAME_BODY];
+	unsigned char body[FRAME_FIXED];
 
 	/* time and acknowledgements */
 	uint64_t read, read_acked; /* link bytes */
