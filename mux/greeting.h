@@ -31,21 +31,21 @@ enum greeting_state {
 
 struct greeting {
 	enum greeting_state state;
-	bool far;       /* this side is the far one */
-	size_t matched; /* bytes of the magic */
-	char *banner;   /* what came before the magic, and a NUL */
-	size_t banner_have;
-	unsigned char frame[GREETING_SIZE]; /* the one that is being read */
-	size_t frame_have;
-	size_t length; /* of all frames so far */
-	struct hello hello;
-	struct session session; /* zeros for a peer of version 1 */
-
+	bool far; /* this side is the far one */
 	/* GREETING_FAILED */
 	bool by_peer;  /* BYE was read */
 	bool lost;     /* the peer cannot read a BYE: the channel is not a link */
 	uint16_t code; /* of BYE, or MUX_PROTOCOL */
-	char why[FRAME_WORDS + 128];
+
+	size_t matched; /* bytes of the magic */
+	char *banner;   /* what came before the magic, and a NUL */
+	size_t banner_have;
+	size_t frame_have;      /* bytes of frame */
+	size_t length;          /* of all frames so far */
+	struct session session; /* zeros for a peer of version 1 */
+	struct hello hello;
+	unsigned char frame[GREETING_SIZE]; /* the one that is being read */
+	char why[FRAME_WORDS + 128];        /* GREETING_FAILED */
 };
 
 /*

@@ -21,32 +21,8 @@
 
 struct stream {
 	struct mux *mux;
-	void *owner;
-	struct buf tx, rx;
-	struct early_list early; /* DATA that came before the DATA in front of it */
-	struct queue_node control, flow, accept, dirty;
-	char *target;      /* of OPEN; NULL: freed */
-	char *reason;      /* of CLOSE; NULL: none */
-	int64_t sent_at;   /* when it was queued as a flow last; start of burst */
-	int64_t credit_at; /* of the last CREDIT */
-	uint64_t sent;     /* DATA bytes */
-	uint64_t progress; /* see stream_progress */
-	uint64_t rx_begun; /* bytes of all DATA whose reading has begun */
-	uint64_t rx_count; /* bytes of DATA that were read, kept or dropped */
-	uint64_t rx_plain; /* the part of rx_begun in DATA, without DATA_AT */
-	uint64_t rx_next;  /* offset of the next byte for rx */
-	uint64_t rx_final; /* of FINAL; UINT64_MAX: not read */
 	uint32_t id;
-	uint8_t home;        /* slot of all frames except DATA_AT */
-	uint32_t tx_window;  /* DATA bytes that may be sent */
-	uint32_t rx_window;  /* DATA bytes that the peer may still send */
-	uint32_t window;     /* CREDIT raises rx_window up to this */
-	uint32_t consumed;   /* taken from rx, not yet in a CREDIT */
-	uint32_t burst;      /* bytes sent lately; few: the stream is quiet */
-	int32_t deficit;     /* of deficit round robin */
-	uint16_t code;       /* see stream_code */
-	uint16_t close_code; /* of the CLOSE to send */
-	uint16_t code_seen;  /* of the CLOSE that was read */
+	uint8_t home; /* slot of all frames except DATA_AT */
 	bool released;
 	bool opened;               /* OPENED was sent or read */
 	bool shutdown;             /* EOF follows what tx holds */
@@ -58,38 +34,62 @@ struct stream {
 	bool free_seen; /* FREE was sent or read */
 	bool gone;      /* not in the table any more */
 	bool due_open, due_opened, due_credit, due_stop, due_close, due_free; /* frames to send */
+	uint16_t code;                                                        /* see stream_code */
+	uint16_t close_code; /* of the CLOSE to send */
+	uint16_t code_seen;  /* of the CLOSE that was read */
+	uint32_t tx_window;  /* DATA bytes that may be sent */
+	uint32_t rx_window;  /* DATA bytes that the peer may still send */
+	uint32_t window;     /* CREDIT raises rx_window up to this */
+	uint32_t consumed;   /* taken from rx, not yet in a CREDIT */
+	uint32_t burst;      /* bytes sent lately; few: the stream is quiet */
+	int32_t deficit;     /* of deficit round robin */
+	char *target;        /* of OPEN; NULL: freed */
+	char *reason;        /* of CLOSE; NULL: none */
+	void *owner;
+	uint64_t rx_begun; /* bytes of all DATA whose reading has begun */
+	uint64_t rx_count; /* bytes of DATA that were read, kept or dropped */
+	uint64_t rx_plain; /* the part of rx_begun in DATA, without DATA_AT */
+	uint64_t rx_next;  /* offset of the next byte for rx */
+	uint64_t rx_final; /* of FINAL; UINT64_MAX: not read */
+	struct buf tx, rx;
+	struct early_list early; /* DATA that came before the DATA in front of it */
+	struct queue_node control, flow, accept, dirty;
+	uint64_t sent;     /* DATA bytes */
+	uint64_t progress; /* see stream_progress */
+	int64_t sent_at;   /* when it was queued as a flow last; start of burst */
+	int64_t credit_at; /* of the last CREDIT */
 };
 
+/* The fields that are used most are first: see struct slot. */
 struct mux {
 	enum mux_role role;
-	bool dead; /* the link has ended */
-	struct hello ours, theirs;
-	struct session session; /* the constant part of each SESSION that we send */
-	bool keeps;             /* the link outlives its channels */
-	unsigned slots;         /* that both sides allow */
-	struct slot slot[MUX_SLOTS];
-	uint32_t generation[MUX_SLOTS];    /* of the last channel of each slot */
-	uint64_t sent_before, read_before; /* on slots that are free again */
-	int64_t now;
-	struct stream **table; /* by id / 2 */
+	bool dead;             /* the link has ended */
+	bool keeps;            /* the link outlives its channels */
+	bool freed;            /* mux_free was called; the last stream frees the mux */
+	unsigned slots;        /* that both sides allow */
 	uint32_t size;         /* of the table */
 	uint32_t n;            /* streams in it */
-	uint32_t next_id;      /* near: where the search for a free id starts */
 	uint32_t structs;      /* streams that are not freed yet */
-	bool freed;            /* mux_free was called; the last stream frees the mux */
-	struct queue flows[2]; /* new and old: quiet and busy streams with DATA to send */
-	struct queue accept;   /* opened by the peer, not yet accepted */
-	struct queue dirty;    /* changed: see mux_next_dirty */
+	struct stream **table; /* by id / 2 */
+	int64_t now;
 	uint64_t
-	    rx_reserved;  /* all rx_window, consumed, rx and early, and the rest of DATA frames */
-	uint32_t earlies; /* pieces in all early lists */
-	bool wait_peer_first;
+	    rx_reserved; /* all rx_window, consumed, rx and early, and the rest of DATA frames */
+	struct queue flows[2];          /* new and old: quiet and busy streams with DATA to send */
+	uint32_t earlies;               /* pieces in all early lists */
+	struct queue dirty;             /* changed: see mux_next_dirty */
+	struct queue accept;            /* opened by the peer, not yet accepted */
+	uint32_t next_id;               /* near: where the search for a free id starts */
+	uint32_t generation[MUX_SLOTS]; /* of the last channel of each slot */
+	uint64_t sent_before, read_before;           /* on slots that are free again */
 	int64_t limited_sent_at;                     /* far: of our last LIMITED */
 	int64_t peer_limited_at, peer_limited_until; /* near: of the last LIMITED read */
-
-	uint16_t code; /* down or dead: why */
-	char why[FRAME_WORDS + 128];
+	bool wait_peer_first;
 	bool ended_by_peer; /* BYE was read */
+	uint16_t code;      /* down or dead: why */
+	char why[FRAME_WORDS + 128];
+	struct session session; /* the constant part of each SESSION that we send */
+	struct hello ours, theirs;
+	struct slot slot[MUX_SLOTS];
 };
 
 /* ---- stream.c, for mux.c and receive.c ---- */

@@ -38,7 +38,7 @@ mux_takes_data(const struct mux *m, const struct slot *s)
 
 	if (s->state != MUX_SLOT_UP || !s->drains)
 		return s->state == MUX_SLOT_UP;
-	for (other = m->slot; other < m->slot + m->slots; other++)
+	for (other = m->slot; other < m->slot + MUX_SLOTS; other++)
 		if (other->state == MUX_SLOT_UP && !other->drains)
 			return false;
 	return true;
@@ -52,7 +52,7 @@ is_best(const struct mux *m, const struct slot *s)
 
 	if (!mux_takes_data(m, s))
 		return false;
-	for (other = m->slot; other < m->slot + m->slots; other++)
+	for (other = m->slot; other < m->slot + MUX_SLOTS; other++)
 		if (mux_takes_data(m, other) && other->retain.next == other->retain.end &&
 		    slot_flight(other) < slot_flight(s))
 			return false;
@@ -65,7 +65,7 @@ mux_rtt(const struct mux *m)
 	const struct slot *s;
 	int64_t rtt = 0;
 
-	for (s = m->slot; s < m->slot + m->slots; s++)
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
 		if (s->cc.rtt > 0 && (rtt == 0 || s->cc.rtt < rtt))
 			rtt = s->cc.rtt;
 	return rtt;
@@ -80,7 +80,7 @@ limited_at(const struct mux *m)
 	const struct slot *s;
 	int64_t at = 0, one;
 
-	for (s = m->slot; s < m->slot + m->slots; s++) {
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
 		one = mux_takes_data(m, s) ? slot_limited_at(s, m->now) : 0;
 		at = one > at ? one : at;
 	}
@@ -106,7 +106,7 @@ retained(const struct mux *m, bool all)
 	const struct slot *s;
 	uint64_t n = 0;
 
-	for (s = m->slot; s < m->slot + m->slots; s++)
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
 		if (all || s->state == MUX_SLOT_UP)
 			n += s->retain.end - s->retain.acked;
 	return n;
@@ -124,7 +124,7 @@ count(const struct mux *m, enum mux_slot_state state)
 	const struct slot *s;
 	unsigned n = 0;
 
-	for (s = m->slot; s < m->slot + m->slots; s++)
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
 		n += s->state == state;
 	return n;
 }
@@ -171,7 +171,7 @@ die(struct mux *m, uint16_t code, const char *why)
 		if (m->table[i] != NULL)
 			stream_lose(m->table[i]);
 	free_flows(m->flows);
-	for (s = m->slot; s < m->slot + m->slots; s++) {
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
 		free_queue(&s->control);
 		free_flows(s->flows);
 	}
@@ -192,7 +192,7 @@ mux_end(struct mux *m, uint16_t code, const char *why)
 
 	if (!m->dead)
 		die(m, code, why);
-	for (s = m->slot; s < m->slot + m->slots; s++)
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
 		drop_output(s);
 }
 
@@ -215,7 +215,7 @@ mux_bye(struct mux *m, uint16_t code, const char *why)
 
 	if (m->dead)
 		return;
-	for (s = m->slot; s < m->slot + m->slots; s++) {
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
 		if (can_send_bye(s))
 			s->due_bye = true;
 		else
@@ -304,7 +304,7 @@ largest_slice(const struct mux *m)
 	const struct slot *s;
 	size_t slice = 0, one;
 
-	for (s = m->slot; s < m->slot + m->slots; s++) {
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
 		one = cc_slice(&s->cc);
 		slice = one > slice ? one : slice;
 	}
@@ -620,7 +620,7 @@ mux_woke(struct mux *m, int64_t now)
 {
 	struct slot *s;
 
-	for (s = m->slot; s < m->slot + m->slots; s++)
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
 		slot_woke(s, now);
 }
 
@@ -645,7 +645,7 @@ others_answer(struct mux *m, const struct slot *s)
 	struct slot *other;
 	bool answer = false;
 
-	for (other = m->slot; other < m->slot + m->slots; other++) {
+	for (other = m->slot; other < m->slot + MUX_SLOTS; other++) {
 		if (other == s || other->state != MUX_SLOT_UP)
 			continue;
 		if (other->alive_at > s->alive_at && other->alive_at > s->asked_at)
@@ -687,7 +687,7 @@ mux_tick(struct mux *m, int64_t now)
 	struct slot *s;
 
 	m->now = now;
-	for (s = m->slot; s < m->slot + m->slots && !m->dead; s++)
+	for (s = m->slot; s < m->slot + MUX_SLOTS && !m->dead; s++)
 		tick_slot(m, s);
 	tail_check(m);
 }
@@ -698,7 +698,7 @@ mux_deadline(const struct mux *m)
 	int64_t next = INT64_MAX, at;
 	const struct slot *s;
 
-	for (s = m->slot; s < m->slot + m->slots && !m->dead; s++) {
+	for (s = m->slot; s < m->slot + MUX_SLOTS && !m->dead; s++) {
 		at = slot_deadline(s, m->now);
 		next = at < next ? at : next;
 		if (s->state != MUX_SLOT_UP)
@@ -871,7 +871,7 @@ mux_free(struct mux *m)
 		; /* all are closed, so mux_accept releases them */
 	while (mux_next_dirty(m) != NULL)
 		;
-	for (s = m->slot; s < m->slot + m->slots; s++)
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
 		slot_free(s);
 	free(m->table);
 	m->table = NULL;

@@ -228,7 +228,7 @@ on_ack(struct mux *m, struct slot *s)
 		return "an ACK of bytes that were not sent";
 	/* The channels may share a line, so all measure its round trip together. */
 	if (cc_decreased(&s->cc))
-		for (other = m->slot; other < m->slot + m->slots; other++)
+		for (other = m->slot; other < m->slot + MUX_SLOTS; other++)
 			if (other != s && other->state == MUX_SLOT_UP)
 				cc_follow(&other->cc, &s->cc);
 	return NULL;

@@ -22,24 +22,26 @@
 #define SLOT_ACK_EVERY 1024      /* bytes without an ACK, at least */
 #define SLOT_START (FRAME_MAGIC + GREETING_OURS)
 
+/* The large fields are last, so that the offsets of the others fit into a byte. */
 struct slot {
 	unsigned number;
 	enum mux_slot_state state; /* each except CLOSING */
 	bool joins;                /* its channel continues the link */
 	bool skip_magic;           /* another process has sent it on this channel */
 	bool feeding;              /* its frames are being read */
-	struct queue control;      /* streams with control frames to send */
-	struct queue flows[2];     /* new and old, of streams that send only here */
-	unsigned turn;             /* odd: its own old flows before those of the link */
-	struct cc cc;
+	bool due_hello, due_ack, due_ping, due_bye, due_drain;
 
-	struct greeting greeting;        /* of the peer, on this channel */
-	unsigned char start[SLOT_START]; /* our own greeting, while it is written */
-	size_t start_next, start_end;    /* bytes of it; start_end is 0 before the first one */
-	struct retain retain;            /* all later bytes that we send */
+	/* the end of the slot: tail.c */
+	bool drains;                /* no new DATA is sent here */
+	bool lost_sent, lost_read;  /* LOST of this generation */
+	bool tail_sent, tail_read;  /* up to the empty TAIL */
+	const struct slot *lost_on; /* where LOST was sent; NULL: it is to be sent */
+	struct slot *carrier;       /* sends our TAIL; NULL: not chosen yet */
+
+	struct retain retain;         /* the bytes that we send after our greeting */
+	size_t start_next, start_end; /* bytes of start; start_end is 0 before the first one */
 
 	/* reading */
-	unsigned char head[FRAME_HEAD];
 	size_t head_have;
 	struct frame frame;  /* the one whose body is being read */
 	struct stream *data; /* of DATA or DATA_AT; NULL: its bytes are dropped */
@@ -47,7 +49,6 @@ struct slot {
 	struct slot *tail;   /* of TAIL; NULL: its bytes are dropped */
 	size_t fixed;        /* bytes of the body that are still to be gathered */
 	size_t left;         /* of the body */
-	unsigned char body[FRAME_FIXED];
 
 	/* time and acknowledgements */
 	uint64_t read, read_acked; /* link bytes */
@@ -63,14 +64,15 @@ struct slot {
 	uint64_t data_end;         /* position after the last DATA */
 	int64_t ticked_at, pinged_at;
 	int64_t room_at; /* next try to get memory for output; 0: none */
-	bool due_hello, due_ack, due_ping, due_bye, due_drain;
 
-	/* the end of the slot: tail.c */
-	bool drains;                /* no new DATA is sent here */
-	bool lost_sent, lost_read;  /* LOST of this generation */
-	bool tail_sent, tail_read;  /* up to the empty TAIL */
-	const struct slot *lost_on; /* where LOST was sent; NULL: it is to be sent */
-	struct slot *carrier;       /* sends our TAIL; NULL: not chosen yet */
+	struct queue control;  /* streams with control frames to send */
+	struct queue flows[2]; /* new and old, of streams that send only here */
+	unsigned turn;         /* odd: its own old flows before those of the link */
+	unsigned char head[FRAME_HEAD];
+	struct cc cc;
+	struct greeting greeting;        /* of the peer, on this channel */
+	unsigned char start[SLOT_START]; /* our own greeting, while it is written */
+	unsigned char body[FRAME_FIXED];
 };
 
 /*
