@@ -74,12 +74,11 @@ struct mux {
 	int64_t now;
 	uint64_t
 	    rx_reserved; /* all rx_window, consumed, rx and early, and the rest of DATA frames */
-	struct queue flows[2];          /* new and old: quiet and busy streams with DATA to send */
-	uint32_t earlies;               /* pieces in all early lists */
-	struct queue dirty;             /* changed: see mux_next_dirty */
-	struct queue accept;            /* opened by the peer, not yet accepted */
-	uint32_t next_id;               /* near: where the search for a free id starts */
-	uint32_t generation[MUX_SLOTS]; /* of the last channel of each slot */
+	struct queue flows[2]; /* new and old: quiet and busy streams with DATA to send */
+	uint32_t earlies;      /* pieces in all early lists */
+	struct queue dirty;    /* changed: see mux_next_dirty */
+	struct queue accept;   /* opened by the peer, not yet accepted */
+	uint32_t next_id;      /* near: where the search for a free id starts */
 	uint64_t sent_before, read_before;           /* on slots that are free again */
 	int64_t limited_sent_at;                     /* far: of our last LIMITED */
 	int64_t peer_limited_at, peer_limited_until; /* near: of the last LIMITED read */

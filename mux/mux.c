@@ -159,41 +159,11 @@ free_flows(struct queue *flows)
 }
 
 static void
-die(struct mux *m, uint16_t code, const char *why)
-{
-	struct slot *s;
-	uint32_t i;
-
-	m->dead = true;
-	m->code = code;
-	snprintf(m->why, sizeof(m->why), "%s", why);
-	for (i = 0; i < m->size; i++)
-		if (m->table[i] != NULL)
-			stream_lose(m->table[i]);
-	free_flows(m->flows);
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
-		free_queue(&s->control);
-		free_flows(s->flows);
-	}
-}
-
-static void
 drop_output(struct slot *s)
 {
 	s->due_bye = false;
 	s->start_next = s->start_end;
 	retain_start(&s->retain, 0);
-}
-
-void
-mux_end(struct mux *m, uint16_t code, const char *why)
-{
-	struct slot *s;
-
-	if (!m->dead)
-		die(m, code, why);
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
-		drop_output(s);
 }
 
 /*
@@ -208,20 +178,44 @@ can_send_bye(const struct slot *s)
 	       (!s->joins && s->state != MUX_SLOT_DOWN && s->start_end > 0);
 }
 
-void
-mux_bye(struct mux *m, uint16_t code, const char *why)
+static void
+end(struct mux *m, uint16_t code, const char *why, bool bye)
 {
 	struct slot *s;
+	uint32_t i;
 
-	if (m->dead)
-		return;
 	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
-		if (can_send_bye(s))
+		if (bye && can_send_bye(s))
 			s->due_bye = true;
 		else
 			drop_output(s);
 	}
-	die(m, code, why);
+	if (m->dead)
+		return;
+	m->dead = true;
+	m->code = code;
+	snprintf(m->why, sizeof(m->why), "%s", why);
+	for (i = 0; i < m->size; i++)
+		if (m->table[i] != NULL)
+			stream_lose(m->table[i]);
+	free_flows(m->flows);
+	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
+		free_queue(&s->control);
+		free_flows(s->flows);
+	}
+}
+
+void
+mux_end(struct mux *m, uint16_t code, const char *why)
+{
+	end(m, code, why, false);
+}
+
+void
+mux_bye(struct mux *m, uint16_t code, const char *why)
+{
+	if (!m->dead)
+		end(m, code, why, true);
 }
 
 void
@@ -418,19 +412,36 @@ hello_is_due(const struct mux *m, const struct slot *s)
 	       !(m->wait_peer_first && s->state == MUX_SLOT_STARTING);
 }
 
+/*
+ * Write our greeting into start.  On the first channel of a link, its frames
+ * count as link bytes.  On all others, they do not.
+ */
 static void
 put_start(struct mux *m, struct slot *s)
 {
 	struct session session = m->session;
+	unsigned char *dst = s->start;
+	size_t n;
 
 	session.slot = (uint8_t)s->number;
 	session.slots = session.kind == SESSION_NONE ? 0 : MUX_SLOTS;
 	if (s->joins) {
 		session.kind = SESSION_JOIN;
-		session.generation = m->generation[s->number];
+		session.generation = s->generation;
 		session.count = s->read;
 	}
-	slot_put_start(s, &m->ours, &session, m->now);
+	if (!s->skip_magic) {
+		memcpy(dst, frame_magic, FRAME_MAGIC);
+		dst += FRAME_MAGIC;
+	}
+	n = greeting_put(dst, &m->ours, &session);
+	s->due_hello = false;
+	s->start_next = 0;
+	s->start_end = (size_t)(dst - s->start) + n;
+	if (s->joins)
+		return;
+	cc_sent(&s->cc, n, m->now);
+	retain_start(&s->retain, n);
 }
 
 /*
@@ -721,11 +732,15 @@ struct mux *
 mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
 {
 	struct mux *m = calloc(1, sizeof(*m));
+	unsigned i;
 
 	if (m == NULL)
 		return NULL;
 	m->slots = 1;
-	slot_start(&m->slot[0], 0, role == MUX_FAR, now);
+	for (i = 0; i < MUX_SLOTS; i++)
+		m->slot[i].number = i;
+	slot_attach(&m->slot[0], role == MUX_FAR, false, now);
+	m->slot[0].joins = false;
 	m->role = role;
 	m->ours.role = (uint8_t)role;
 	m->ours.memory = memory;
@@ -791,7 +806,7 @@ mux_attach(struct mux *m, unsigned slot, bool skip_magic, int64_t now)
 
 	m->now = now;
 	if (m->role == MUX_NEAR)
-		m->generation[slot]++;
+		s->generation++;
 	slot_attach(s, m->role == MUX_FAR, skip_magic, now);
 	tail_forget(m, s);
 }
@@ -818,7 +833,6 @@ mux_add_slot(struct mux *m, int64_t now)
 		;
 	if (i == m->slots)
 		return -1;
-	slot_start(&m->slot[i], i, false, now);
 	mux_attach(m, i, false, now);
 	return (int)i;
 }
@@ -827,7 +841,7 @@ int
 mux_claimed_slot(const struct mux *m, const struct session *session)
 {
 	if (!m->keeps || m->dead || session->kind != SESSION_JOIN || session->slot >= m->slots ||
-	    session->generation <= m->generation[session->slot] ||
+	    session->generation <= m->slot[session->slot].generation ||
 	    memcmp(session->id, m->session.id, FRAME_SESSION_ID) != 0)
 		return -1;
 	return session->slot;
@@ -838,11 +852,8 @@ mux_accept_slot(struct mux *m, const struct session *session, bool skip_magic, i
 {
 	int slot = mux_claimed_slot(m, session);
 
-	if (slot == -1)
-		return -1;
-	if (m->slot[slot].state == MUX_SLOT_FREE)
-		slot_start(&m->slot[slot], (unsigned)slot, true, now);
-	mux_attach(m, (unsigned)slot, skip_magic, now);
+	if (slot != -1)
+		mux_attach(m, (unsigned)slot, skip_magic, now);
 	return slot;
 }
 
@@ -941,30 +952,21 @@ mux_slot_stats(const struct mux *m, unsigned slot, struct mux_slot_stats *stats)
 {
 	const struct slot *s = &m->slot[slot];
 
-	stats->sent = s->cc.sent;
-	stats->received = s->read;
-	stats->cwnd = s->cc.cwnd;
-	stats->in_flight = slot_flight(s);
-	stats->rtt_us = s->cc.rtt;
+	*stats =
+	    (struct mux_slot_stats){ s->cc.sent, s->read, s->cc.cwnd, slot_flight(s), s->cc.rtt };
 }
 
 void
 mux_stats(const struct mux *m, struct mux_stats *s)
 {
-	struct mux_slot_stats one;
-	unsigned i;
+	const struct slot *slot;
 
-	s->streams = m->n;
-	s->reserved = m->rx_reserved;
-	s->sent = m->sent_before;
-	s->received = m->read_before;
-	s->cwnd = 0;
-	s->rtt_us = mux_rtt(m);
-	for (i = 0; i < m->slots; i++) {
-		mux_slot_stats(m, i, &one);
-		s->sent += one.sent;
-		s->received += one.received;
-		s->cwnd += one.cwnd;
+	*s = (struct mux_stats){ m->n, m->rx_reserved, m->sent_before, m->read_before, 0,
+		mux_rtt(m) };
+	for (slot = m->slot; slot < m->slot + MUX_SLOTS; slot++) {
+		s->sent += slot->cc.sent;
+		s->received += slot->read;
+		s->cwnd += slot->cc.cwnd;
 	}
 }
 

@@ -114,7 +114,7 @@ continue_link(struct mux *m, struct slot *s)
 		return;
 	}
 	if (m->role == MUX_FAR)
-		m->generation[s->number] = theirs->generation;
+		s->generation = theirs->generation;
 	cc_restart(&s->cc, theirs->count, mux_rtt(m), m->now);
 	retain_rewind(&s->retain, theirs->count);
 	s->state = MUX_SLOT_UP;

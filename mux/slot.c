@@ -13,18 +13,12 @@
 #define WOKE_WAIT 15000000   /* for a byte of the peer, after this host slept */
 
 void
-slot_start(struct slot *s, unsigned number, bool far, int64_t now)
-{
-	s->number = number;
-	s->ack_every = s->ack_every_sent = SLOT_ACK_EVERY;
-	cc_init(&s->cc, now);
-	slot_attach(s, far, false, now);
-	s->joins = false;
-}
-
-void
 slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now)
 {
+	if (s->state == MUX_SLOT_FREE) {
+		s->ack_every = s->ack_every_sent = SLOT_ACK_EVERY;
+		cc_init(&s->cc, now);
+	}
 	s->state = MUX_SLOT_STARTING;
 	s->joins = true;
 	s->skip_magic = skip_magic;
@@ -43,32 +37,17 @@ slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now)
 void
 slot_free(struct slot *s)
 {
+	unsigned number = s->number;
+	uint32_t generation = s->generation;
+
 	retain_start(&s->retain, 0);
 	greeting_free(&s->greeting);
 	memset(s, 0, sizeof(*s));
+	s->number = number;
+	s->generation = generation;
 }
 
 /* ---- sending ---- */
-
-void
-slot_put_start(struct slot *s, const struct hello *h, const struct session *session, int64_t now)
-{
-	unsigned char *dst = s->start;
-	size_t n;
-
-	if (!s->skip_magic) {
-		memcpy(dst, frame_magic, FRAME_MAGIC);
-		dst += FRAME_MAGIC;
-	}
-	n = greeting_put(dst, h, session);
-	s->due_hello = false;
-	s->start_next = 0;
-	s->start_end = (size_t)(dst - s->start) + n;
-	if (s->joins)
-		return;
-	cc_sent(&s->cc, n, now);
-	retain_start(&s->retain, n);
-}
 
 uint64_t
 slot_flight(const struct slot *s)

@@ -22,9 +22,10 @@
 #define SLOT_ACK_EVERY 1024      /* bytes without an ACK, at least */
 #define SLOT_START (FRAME_MAGIC + GREETING_OURS)
 
-/* The large fields are last, so that the offsets of the others fit into a byte. */
+/* The large fields are last: the offsets of the others then take one byte. */
 struct slot {
 	unsigned number;
+	uint32_t generation;       /* of its last channel; it stays when the slot is free */
 	enum mux_slot_state state; /* each except CLOSING */
 	bool joins;                /* its channel continues the link */
 	bool skip_magic;           /* another process has sent it on this channel */
@@ -76,26 +77,14 @@ struct slot {
 };
 
 /*
- * slot_start(s, number, far, now):
- * Start ${s}, which is free.
- *
  * slot_attach(s, far, skip_magic, now):
- * Another channel continues ${s}.
+ * A channel starts ${s}, which is free, or continues it.
  *
  * slot_free(s):
- * Make ${s} a free slot, which is zeros.
+ * Make ${s} a free slot, which is zeros except its number and generation.
  */
-void slot_start(struct slot *s, unsigned number, bool far, int64_t now);
 void slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now);
 void slot_free(struct slot *s);
-
-/*
- * slot_put_start(s, h, session, now):
- * Write our greeting into start.  On the first channel of a link, its frames
- * count as link bytes.  On all others, they do not.
- */
-void slot_put_start(
-    struct slot *s, const struct hello *h, const struct session *session, int64_t now);
 
 /* slot_flight(s): Return how many bytes were sent and not acknowledged. */
 uint64_t slot_flight(const struct slot *s);

@@ -142,9 +142,9 @@ tail_check(struct mux *m)
 /* ---- frames to send ---- */
 
 static bool
-lost_is_due(const struct mux *m, const struct slot *x)
+lost_is_due(const struct slot *x)
 {
-	return m->keeps && is_lost(x) && x->lost_on == NULL;
+	return is_lost(x) && x->lost_on == NULL;
 }
 
 static bool
@@ -159,17 +159,17 @@ tail_is_due(const struct mux *m, const struct slot *s)
 	const struct slot *x;
 
 	for (x = m->slot; x < m->slot + MUX_SLOTS; x++)
-		if (x != s && (lost_is_due(m, x) || drain_is_due(m, x)))
+		if (x != s && (lost_is_due(x) || drain_is_due(m, x)))
 			return true;
 	return false;
 }
 
 static size_t
-put_lost(struct mux *m, struct slot *x, const struct slot *s, unsigned char *dst)
+put_lost(struct slot *x, const struct slot *s, unsigned char *dst)
 {
 	unsigned char *body = frame_put_head(dst, FRAME_LOST, x->number, 12);
 
-	frame_put(body, m->generation[x->number], 4);
+	frame_put(body, x->generation, 4);
 	frame_put(body + 4, x->read, 8);
 	x->lost_sent = true;
 	x->lost_on = s;
@@ -179,18 +179,16 @@ put_lost(struct mux *m, struct slot *x, const struct slot *s, unsigned char *dst
 size_t
 tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst)
 {
-	uint32_t generation;
 	struct slot *x;
 	size_t n = 0;
 
 	for (x = m->slot; x < m->slot + MUX_SLOTS; x++) {
 		if (x == s)
 			continue;
-		if (lost_is_due(m, x)) {
-			n += put_lost(m, x, s, dst + n);
+		if (lost_is_due(x)) {
+			n += put_lost(x, s, dst + n);
 		} else if (drain_is_due(m, x)) {
-			generation = m->generation[x->number];
-			n += frame_put_number(dst + n, FRAME_DRAIN, x->number, generation, 4);
+			n += frame_put_number(dst + n, FRAME_DRAIN, x->number, x->generation, 4);
 			x->due_drain = false;
 		}
 	}
@@ -252,7 +250,7 @@ tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 	p = retain_next(&x->retain, &n);
 	n = n < most ? n : most;
 	body = frame_put_head(dst, FRAME_TAIL, x->number, FRAME_TAIL_AT + n);
-	frame_put(body, m->generation[x->number], 4);
+	frame_put(body, x->generation, 4);
 	frame_put(body + 4, x->retain.next, 8);
 	if (n > 0) {
 		memcpy(body + FRAME_TAIL_AT, p, n);
@@ -270,20 +268,16 @@ tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 
 /* The near side has lost a channel whose greeting this side did not read. */
 static const char *
-adopt(struct mux *m, unsigned number, uint32_t generation)
+adopt(struct mux *m, struct slot *x, uint32_t generation)
 {
-	struct slot *x = &m->slot[number];
-
 	if (m->role == MUX_NEAR)
 		return "a generation that was not used";
-	if (x->state == MUX_SLOT_FREE)
-		slot_start(x, number, true, m->now);
 	if (x->feeding)
 		return "LOST of the slot that carries it";
 	slot_attach(x, true, false, m->now);
 	tail_forget(m, x);
 	x->due_hello = false;
-	m->generation[number] = generation;
+	x->generation = generation;
 	return NULL;
 }
 
@@ -298,11 +292,11 @@ tail_on_lost(struct mux *m, const struct slot *s)
 	if (number >= m->slots)
 		return "LOST of a slot that is not allowed";
 	x = &m->slot[number];
-	if (generation < m->generation[number] ||
-	    (x->state == MUX_SLOT_FREE && generation == m->generation[number]))
+	if (generation < x->generation ||
+	    (x->state == MUX_SLOT_FREE && generation == x->generation))
 		return NULL; /* a newer channel has replaced it */
-	if (generation > m->generation[number]) {
-		wrong = adopt(m, number, generation);
+	if (generation > x->generation) {
+		wrong = adopt(m, x, generation);
 		if (wrong != NULL)
 			return wrong;
 	}
@@ -320,11 +314,13 @@ const char *
 tail_on_drain(struct mux *m, const struct slot *s)
 {
 	uint32_t number = s->frame.stream;
+	struct slot *x;
 
 	if (number >= m->slots || number == s->number || m->role == MUX_NEAR)
 		return "a DRAIN that is not allowed";
-	if (m->slot[number].state == MUX_SLOT_UP && frame_get(s->body, 4) == m->generation[number])
-		m->slot[number].drains = true;
+	x = &m->slot[number];
+	if (x->state == MUX_SLOT_UP && frame_get(s->body, 4) == x->generation)
+		x->drains = true;
 	return NULL;
 }
 
@@ -351,10 +347,10 @@ tail_start(struct mux *m, struct slot *s)
 	uint32_t number = s->frame.stream, generation = (uint32_t)frame_get(s->body, 4);
 	struct slot *x;
 
-	if (number >= m->slots || generation > m->generation[number])
+	if (number >= m->slots || generation > m->slot[number].generation)
 		return "TAIL of a slot that is not in use";
 	x = &m->slot[number];
-	if (x->state == MUX_SLOT_FREE || generation < m->generation[number])
+	if (x->state == MUX_SLOT_FREE || generation < x->generation)
 		return NULL; /* a newer channel has replaced it */
 	if (!is_lost(x) || !x->lost_sent || x->tail_read || x->feeding || is_cycle(s, x) ||
 	    frame_get(s->body + 4, 8) != x->read)
