@@ -256,6 +256,16 @@ stream_lose(struct stream *s)
 	stream_free_if_done(s);
 }
 
+/* Targets have no memory reserved, and the peer may never send CLOSE. */
+static void
+drop_target(struct stream *s)
+{
+	if (s->due_open)
+		return;
+	free(s->target);
+	s->target = NULL;
+}
+
 void
 stream_reset(struct stream *s, uint16_t code, const char *words)
 {
@@ -273,10 +283,7 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 		free(s->reason);
 		s->reason = copy_text(words, n > FRAME_WORDS ? FRAME_WORDS : n);
 	}
-	if (!s->due_open) {
-		free(s->target);
-		s->target = NULL;
-	}
+	drop_target(s);
 	s->due_close = true;
 	stream_need_control(s);
 	take_ends(s);
@@ -294,13 +301,7 @@ stream_release(struct stream *s)
 	stream_discard(s);
 	s->owner = NULL;
 	s->released = true;
-	/*
-	 * Targets have no memory reserved, and the peer may never send CLOSE.
-	 */
-	if (!s->due_open) {
-		free(s->target);
-		s->target = NULL;
-	}
+	drop_target(s);
 	stream_free_if_done(s);
 }
 
@@ -854,72 +855,22 @@ stream_end_data(struct stream *s, struct slot *slot)
 /* ---- other frames read ---- */
 
 static const char *
-on_credit(struct stream *s, const struct slot *slot)
+on_credit(struct stream *s, uint64_t n)
 {
-	uint32_t n = (uint32_t)frame_get(slot->body, 4);
-
 	if (n == 0 || n > WINDOW_TOP || s->tx_window > WINDOW_TOP - n)
 		return "a CREDIT of 0, or beyond the largest window";
-	s->tx_window += n;
-	stream_push(s);
+	s->tx_window += (uint32_t)n;
 	return NULL;
 }
 
-static void
+static const char *
 on_opened(struct stream *s)
 {
+	if (s->mux->role == MUX_FAR || s->opened)
+		return "an OPENED that is not allowed";
 	s->opened = true;
 	advance(s);
-	stream_push(s);
-}
-
-static const char *
-on_open_stream(struct stream *s, const struct slot *slot)
-{
-	switch (slot->frame.type) {
-	case FRAME_OPENED:
-		if (s->mux->role == MUX_FAR || s->opened)
-			return "an OPENED that is not allowed";
-		on_opened(s);
-		break;
-	case FRAME_STOP:
-		s->stop_read = true;
-		stream_push(s);
-		break;
-	case FRAME_CREDIT:
-		return on_credit(s, slot);
-	}
 	return NULL;
-}
-
-/* FINAL, EOF and CLOSE are read even after our own CLOSE. */
-static const char *
-on_final(struct stream *s, const struct slot *slot)
-{
-	if (s->rx_final != UINT64_MAX)
-		return "a second FINAL, or one after EOF";
-	s->rx_final = frame_get(slot->body, 8);
-	return NULL;
-}
-
-static void
-on_end(struct stream *s, const struct slot *slot)
-{
-	uint16_t code;
-
-	if (s->rx_final == UINT64_MAX)
-		s->rx_final = s->rx_plain;
-	if (slot->frame.type == FRAME_EOF) {
-		s->eof_seen = true;
-		return;
-	}
-	code = (uint16_t)frame_get(slot->body, 2);
-	s->close_seen = true;
-	s->code_seen = code;
-	free(s->reason);
-	s->reason = code == MUX_END
-			? NULL
-			: copy_text((const char *)slot->body + 2, slot->frame.length - 2);
 }
 
 static const char *
@@ -932,37 +883,58 @@ on_free(struct stream *s)
 	return NULL;
 }
 
+/* FINAL, EOF and CLOSE are read even after our own CLOSE. */
 static const char *
-take_frame(struct stream *s, const struct slot *slot)
+on_end(struct stream *s, const struct slot *slot)
 {
-	const char *wrong;
+	const unsigned char *body = slot->body;
 
-	if (slot->frame.type == FRAME_FREE)
-		return on_free(s);
-	if (s->close_seen)
-		return "a frame after CLOSE";
-	switch (slot->frame.type) {
-	case FRAME_EOF:
-		if (s->eof_seen)
-			return "a second EOF";
-		/* fall through */
-	case FRAME_CLOSE:
-		on_end(s, slot);
-		break;
-	case FRAME_FINAL:
-		wrong = on_final(s, slot);
-		if (wrong != NULL)
-			return wrong;
-		break;
-	default:
-		if (closes(s))
-			return NULL; /* the peer has not read our CLOSE yet */
-		return on_open_stream(s, slot);
+	if (slot->frame.type == FRAME_FINAL && s->rx_final != UINT64_MAX)
+		return "a second FINAL, or one after EOF";
+	if (slot->frame.type == FRAME_EOF && s->eof_seen)
+		return "a second EOF";
+	if (slot->frame.type == FRAME_FINAL)
+		s->rx_final = frame_get(body, 8);
+	else if (s->rx_final == UINT64_MAX)
+		s->rx_final = s->rx_plain;
+	if (slot->frame.type == FRAME_EOF)
+		s->eof_seen = true;
+	if (slot->frame.type == FRAME_CLOSE) {
+		s->close_seen = true;
+		s->code_seen = (uint16_t)frame_get(body, 2);
+		free(s->reason);
+		s->reason = s->code_seen == MUX_END
+				? NULL
+				: copy_text((const char *)body + 2, slot->frame.length - 2);
 	}
 	if (s->rx_begun > s->rx_final || early_end(&s->early) > s->rx_final)
 		return "an end before the last DATA";
 	take_ends(s);
 	return NULL;
+}
+
+static const char *
+take_frame(struct stream *s, const struct slot *slot)
+{
+	const char *wrong = NULL;
+
+	if (slot->frame.type == FRAME_FREE)
+		return on_free(s);
+	if (s->close_seen)
+		return "a frame after CLOSE";
+	if (slot->frame.type == FRAME_FINAL || slot->frame.type == FRAME_EOF ||
+	    slot->frame.type == FRAME_CLOSE)
+		return on_end(s, slot);
+	if (closes(s))
+		return NULL; /* the peer has not read our CLOSE yet */
+	if (slot->frame.type == FRAME_OPENED)
+		wrong = on_opened(s);
+	else if (slot->frame.type == FRAME_CREDIT)
+		wrong = on_credit(s, frame_get(slot->body, 4));
+	else
+		s->stop_read = true;
+	stream_push(s);
+	return wrong;
 }
 
 const char *
