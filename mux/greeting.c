@@ -42,13 +42,6 @@ fail_channel(struct greeting *g, const char *why)
 
 /* ---- before the magic ---- */
 
-/* Are ${words} and the ${n} bytes at ${p} the same, as far as both go? */
-static bool
-begins(const char *words, const char *p, size_t n)
-{
-	return memcmp(words, p, n < strlen(words) ? n : strlen(words)) == 0;
-}
-
 /* The banner is shown, so the changed magic is removed from its end. */
 static void
 cut_magic(struct greeting *g)
@@ -90,7 +83,7 @@ add_banner(struct greeting *g, char c)
 	 * If a forced command starts relay in place of a shell, the script for
 	 * that shell comes before the near magic.
 	 */
-	if (g->far && !begins(MUX_SCRIPT, g->banner, g->banner_have))
+	if (g->far && g->banner_have <= strlen(MUX_SCRIPT) && c != MUX_SCRIPT[g->banner_have - 1])
 		fail_channel(g, "stdin does not carry a link: start relay -m - by relay -m FROM -- "
 				"COMMAND");
 }

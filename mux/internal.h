@@ -94,10 +94,14 @@ struct mux {
 /* ---- stream.c, for mux.c and receive.c ---- */
 
 /*
- * stream_new(m, id, target, length):
+ * stream_new(m, id, home, target, length):
  * Add a stream to the table and return it.  NULL: out of memory.
+ *
+ * stream_set_windows(s, tx, rx): Set the windows of a new stream.
  */
-struct stream *stream_new(struct mux *m, uint32_t id, const char *target, size_t length);
+struct stream *stream_new(
+    struct mux *m, uint32_t id, uint8_t home, const char *target, size_t length);
+void stream_set_windows(struct stream *s, uint32_t tx, uint32_t rx);
 
 /*
  * stream_first_window(memory, n):

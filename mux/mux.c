@@ -254,17 +254,14 @@ mux_open(struct mux *m, const char *target)
 		return NULL;
 	for (i = 0; m->table[at = (m->next_id + i) % m->size] != NULL; i++)
 		;
-	s = stream_new(m, at * 2 + 1, target, strlen(target));
-	if (s == NULL)
-		return NULL;
-	m->next_id = at + 1;
-	s->tx_window = stream_first_window(m->theirs.memory, m->n - 1);
-	s->rx_window = s->window = window;
-	m->rx_reserved += window;
-	s->due_open = true;
 	for (k = 0; !is_best(m, &m->slot[k]); k++)
 		;
-	s->home = k;
+	s = stream_new(m, at * 2 + 1, k, target, strlen(target));
+	if (s == NULL)
+		return NULL;
+	stream_set_windows(s, stream_first_window(m->theirs.memory, m->n - 1), window);
+	m->next_id = at + 1;
+	s->due_open = true;
 	stream_need_control(s);
 	return s;
 }

@@ -177,15 +177,12 @@ on_open(struct mux *m, const struct slot *s)
 	if (m->role == MUX_NEAR || (f->stream & 1) == 0 || f->stream / 2 >= m->size ||
 	    find(m, f->stream) != NULL || send > MUX_WINDOW_FIRST || recv > WINDOW_TOP)
 		return "an OPEN that is not allowed";
-	t = stream_new(m, f->stream, (const char *)s->body + 8, f->length - 8);
+	t = stream_new(m, f->stream, (uint8_t)s->number, (const char *)s->body + 8, f->length - 8);
 	if (t == NULL) {
 		mux_bye(m, MUX_NO_ROOM, "no memory for a stream");
 		return NULL;
 	}
-	t->home = (uint8_t)s->number;
-	t->tx_window = recv;
-	t->rx_window = t->window = send;
-	m->rx_reserved += send;
+	stream_set_windows(t, recv, send);
 	if (m->rx_reserved > m->ours.memory)
 		refuse(t, "no memory for the window of another stream");
 	else if (f->length - 8 > TARGET_LONG && m->n > TARGET_FEW)
@@ -216,16 +213,25 @@ on_limited(struct mux *m, const struct slot *s)
 	return NULL;
 }
 
-/* A slot that was lost ignores ACK, and its answer to PING is not sent. */
+/*
+ * A slot that was lost ignores ACK.  A new channel repeats the bytes that the
+ * last one lost.  An ACK among them can be older than the count in the SESSION
+ * of the peer.
+ */
 static const char *
 on_ack(struct mux *m, struct slot *s)
 {
+	uint64_t count = frame_get(s->body, 8);
+	int64_t delay = (int64_t)frame_get(s->body + 8, 4);
 	struct slot *other;
 
-	if (s->state != MUX_SLOT_UP)
+	if (s->state != MUX_SLOT_UP || (s->joins && count < s->cc.acked))
 		return NULL;
-	if (!slot_on_ack(s, m->keeps, m->now))
+	if ((m->keeps && count < s->retain.acked) || count > s->retain.next ||
+	    !cc_acked(&s->cc, count, delay, m->now))
 		return "an ACK of bytes that were not sent";
+	if (m->keeps)
+		retain_acked(&s->retain, count);
 	/* The channels may share a line, so all measure its round trip together. */
 	if (cc_decreased(&s->cc))
 		for (other = m->slot; other < m->slot + MUX_SLOTS; other++)

@@ -138,27 +138,6 @@ slot_put_ack_every(struct slot *s, unsigned char *dst)
 	return frame_put_number(dst, FRAME_ACK_EVERY, 0, every, 4);
 }
 
-/* ---- reading ---- */
-
-/*
- * A new channel repeats the bytes that the last one lost.  An ACK among them
- * can be older than the count in the SESSION of the peer.
- */
-bool
-slot_on_ack(struct slot *s, bool keeps, int64_t now)
-{
-	uint64_t count = frame_get(s->body, 8);
-
-	if (s->joins && count < s->cc.acked)
-		return true;
-	if ((keeps && count < s->retain.acked) || count > s->retain.next ||
-	    !cc_acked(&s->cc, count, (int64_t)frame_get(s->body + 8, 4), now))
-		return false;
-	if (keeps)
-		retain_acked(&s->retain, count);
-	return true;
-}
-
 /* ---- time ---- */
 
 void

@@ -118,13 +118,6 @@ size_t slot_put_ack(struct slot *s, unsigned char *dst, int64_t now);
 size_t slot_put_ack_every(struct slot *s, unsigned char *dst);
 
 /*
- * slot_on_ack(s, keeps, now):
- * body has an ACK.  ${keeps}: there is a session.  Return false if the ACK is
- * not possible.
- */
-bool slot_on_ack(struct slot *s, bool keeps, int64_t now);
-
-/*
  * slot_tick(s, now), slot_woke(s, now):
  * As mux_tick and mux_woke.  slot_tick returns false if the channel is lost.
  *

@@ -51,7 +51,7 @@ copy_text(const char *text, size_t n)
 }
 
 struct stream *
-stream_new(struct mux *m, uint32_t id, const char *target, size_t length)
+stream_new(struct mux *m, uint32_t id, uint8_t home, const char *target, size_t length)
 {
 	struct stream *s = calloc(1, sizeof(*s));
 
@@ -65,12 +65,21 @@ stream_new(struct mux *m, uint32_t id, const char *target, size_t length)
 	s->mux = m;
 	s->control.item = s->flow.item = s->accept.item = s->dirty.item = s;
 	s->id = id;
+	s->home = home;
 	s->credit_at = m->now;
 	s->rx_final = UINT64_MAX;
 	m->table[id / 2] = s;
 	m->n++;
 	m->structs++;
 	return s;
+}
+
+void
+stream_set_windows(struct stream *s, uint32_t tx, uint32_t rx)
+{
+	s->tx_window = tx;
+	s->rx_window = s->window = rx;
+	s->mux->rx_reserved += rx;
 }
 
 void

@@ -266,27 +266,11 @@ tail_put(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 
 /* ---- frames read ---- */
 
-/* The near side has lost a channel whose greeting this side did not read. */
-static const char *
-adopt(struct mux *m, struct slot *x, uint32_t generation)
-{
-	if (m->role == MUX_NEAR)
-		return "a generation that was not used";
-	if (x->feeding)
-		return "LOST of the slot that carries it";
-	slot_attach(x, true, false, m->now);
-	tail_forget(m, x);
-	x->due_hello = false;
-	x->generation = generation;
-	return NULL;
-}
-
 const char *
 tail_on_lost(struct mux *m, const struct slot *s)
 {
 	uint32_t number = s->frame.stream, generation = (uint32_t)frame_get(s->body, 4);
 	uint64_t count = frame_get(s->body + 4, 8);
-	const char *wrong;
 	struct slot *x;
 
 	if (number >= m->slots)
@@ -296,9 +280,14 @@ tail_on_lost(struct mux *m, const struct slot *s)
 	    (x->state == MUX_SLOT_FREE && generation == x->generation))
 		return NULL; /* a newer channel has replaced it */
 	if (generation > x->generation) {
-		wrong = adopt(m, x, generation);
-		if (wrong != NULL)
-			return wrong;
+		/* The near side has lost a channel before its greeting was read. */
+		if (m->role == MUX_NEAR)
+			return "a generation that was not used";
+		if (x->feeding)
+			return "LOST of the slot that carries it";
+		mux_attach(m, number, false, m->now);
+		x->due_hello = false;
+		x->generation = generation;
 	}
 	if (x->lost_read)
 		return NULL; /* it was sent again */
