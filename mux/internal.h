@@ -91,74 +91,71 @@ struct mux {
 	struct slot slot[MUX_SLOTS];
 };
 
-/* ---- stream.c, for mux.c and receive.c ---- */
+/* ---- stream.c ---- */
 
 /*
  * stream_new(m, id, home, target, length):
  * Add a stream to the table and return it.  NULL: out of memory.
  *
- * stream_set_windows(s, tx, rx): Set the windows of a new stream.
+ * stream_set_windows(s, tx, rx):
+ * Set the windows of a new stream.
+ *
+ * stream_first_window(memory, n):
+ * Return the window of a new stream while ${n} are open.  The receiver has
+ * ${memory} for all of them.
+ *
+ * stream_lose(s):
+ * The link is dead: reset ${s}.
+ *
+ * stream_free_if_done(s):
+ * Free ${s} if it is closed, released and in no queue.
  */
 struct stream *stream_new(
     struct mux *m, uint32_t id, uint8_t home, const char *target, size_t length);
 void stream_set_windows(struct stream *s, uint32_t tx, uint32_t rx);
-
-/*
- * stream_first_window(memory, n):
- * Return the window of a new stream while ${n} are open.  The receiver has
- * ${memory} for all of them.
- */
 uint32_t stream_first_window(uint32_t memory, uint32_t n);
-
-/*
- * stream_free_if_done(s):
- * Free ${s} if it is closed, released and in no queue.
- */
-void stream_free_if_done(struct stream *s);
-
-/* stream_lose(s): The link is dead: reset ${s}. */
 void stream_lose(struct stream *s);
-
-/*
- * stream_move(m, from, to):
- * ${to} becomes the home of the streams whose home was ${from}.
- */
-void stream_move(struct mux *m, struct slot *from, struct slot *to);
+void stream_free_if_done(struct stream *s);
 
 /*
  * stream_flows(s):
  * Return the queues for ${s}: those of the link, or those of its home slot if
  * it may send only there.
+ *
+ * stream_move(m, from, to):
+ * ${to} becomes the home of the streams whose home was ${from}.
+ *
+ * stream_need_control(s):
+ * Queue ${s}, which has control frames to send.
+ *
+ * stream_mark_dirty(s):
+ * mux_next_dirty returns ${s}, if it has an owner.
  */
 struct queue *stream_flows(struct stream *s);
+void stream_move(struct mux *m, struct slot *from, struct slot *to);
+void stream_need_control(struct stream *s);
+void stream_mark_dirty(struct stream *s);
 
 /*
  * stream_can_send_data(s), stream_eof_is_due(s):
  * May ${s} send DATA now?  EOF?
+ *
+ * stream_put_control(s, dst), stream_put_data(s, slot, dst, room),
+ * stream_put_eof(s, dst):
+ * Write frames of ${s} into ${dst}; return how many bytes.  Control frames take
+ * at most MUX_PULL / 2 bytes.  They and EOF are sent on the home slot.
  */
 bool stream_can_send_data(const struct stream *s);
 bool stream_eof_is_due(const struct stream *s);
-
-/*
- * stream_put_control(s, dst), stream_put_data(s, slot, dst, room),
- * stream_put_eof(s, dst):
- * Write frames of ${s} into ${dst}; return how many bytes.  Control frames
- * take at most MUX_PULL / 2 bytes.  Control frames and EOF are sent on the
- * home slot.
- */
 size_t stream_put_control(struct stream *s, unsigned char *dst);
 size_t stream_put_data(struct stream *s, const struct slot *slot, unsigned char *dst, size_t room);
 size_t stream_put_eof(struct stream *s, unsigned char *dst);
 
-/* stream_need_control(s): Queue ${s}, which has control frames to send. */
-void stream_need_control(struct stream *s);
-
 /*
  * stream_start_data(s, slot), stream_take_data(s, slot, p, n),
  * stream_end_data(s, slot):
- * DATA or DATA_AT is being read on ${slot}.  stream_start_data: its head and
- * its offset were read.  stream_take_data: ${n} of its bytes were read.
- * stream_end_data: its last byte was read.
+ * The head and the offset of DATA or DATA_AT were read on ${slot}; ${n} of its
+ * bytes; its last byte.
  *
  * stream_on_frame(s, slot): The whole body of another frame was read.
  *
@@ -169,19 +166,21 @@ void stream_take_data(struct stream *s, struct slot *slot, const unsigned char *
 void stream_end_data(struct stream *s, struct slot *slot);
 const char *stream_on_frame(struct stream *s, struct slot *slot);
 
-/* stream_mark_dirty(s): mux_next_dirty returns ${s}, if it has an owner. */
-void stream_mark_dirty(struct stream *s);
-
-/* ---- tail.c, for mux.c and receive.c ---- */
+/* ---- tail.c ---- */
 
 /*
  * tail_lose(m, s, code, why):
  * The channel of ${s} is lost, and the session continues.
+ *
+ * tail_check(m):
+ * Far: end the slots that are drained.
+ *
+ * tail_forget(m, s):
+ * Drop the rest of each TAIL of ${s} that is being read.
  */
 void tail_lose(struct mux *m, struct slot *s, uint16_t code, const char *why);
-
-/* tail_check(m): Far: end the slots that are drained. */
 void tail_check(struct mux *m);
+void tail_forget(struct mux *m, const struct slot *s);
 
 /*
  * tail_is_due(m, s), tail_put_link(m, s, dst):
@@ -204,21 +203,21 @@ const char *tail_on_lost(struct mux *m, const struct slot *s);
 const char *tail_on_drain(struct mux *m, const struct slot *s);
 const char *tail_start(struct mux *m, struct slot *s);
 
-/* tail_forget(m, s): Drop the rest of each TAIL of ${s} that is being read. */
-void tail_forget(struct mux *m, const struct slot *s);
-
 /* ---- mux.c ---- */
 
-/* mux_breach(m, what): End the link: in ${what}, the peer broke the protocol. */
-void mux_breach(struct mux *m, const char *what);
-
 /*
- * mux_takes_data(m, s): May DATA be sent on ${s}?  A slot that drains is used
- * only if no other slot is up.
+ * mux_breach(m, what):
+ * End the link: in ${what}, the peer broke the protocol.
+ *
+ * mux_takes_data(m, s):
+ * May DATA be sent on ${s}?  A slot that drains is used only if no other slot
+ * is up.
+ *
+ * mux_rtt(m):
+ * Return the smallest round trip of all slots; 0: none is known.
  */
+void mux_breach(struct mux *m, const char *what);
 bool mux_takes_data(const struct mux *m, const struct slot *s);
-
-/* mux_rtt(m): Return the smallest round trip of all slots; 0: none is known. */
 int64_t mux_rtt(const struct mux *m);
 
 #endif

@@ -1,10 +1,8 @@
 /*
  * mux/mux.h - many streams over byte channels: doc/PROTOCOL describes the wire.
  *
- * A mux is one side of a link.  Its caller gives it the bytes that were read
- * from a channel (mux_feed), writes the bytes that it returns (mux_output), and
- * lets time pass (mux_tick).  A mux uses no descriptor, no system call and no
- * clock, so two of them can run back to back in one process.
+ * A mux is one side of a link.  It uses no descriptor, no system call and no
+ * clock: its caller reads and writes the channels, and gives it the time.
  *
  * A link has slots.  Each slot is a stream of whole frames in both directions,
  * and one channel at a time carries it.  A link starts with slot 0.  If both
@@ -16,13 +14,11 @@
  *
  * If a channel is lost while other slots are up, they send the lost bytes
  * again.  Then its slot is free.  If all channels are lost, the streams wait
- * until another channel continues a slot.  For this, sent bytes are retained
- * until the peer has acknowledged them.
+ * until another channel continues a slot.
  *
- * A stream has two queues.  Its owner appends the bytes to send to
- * stream_tx(), and takes received bytes from stream_rx().  The memory of a
- * stream stays until its owner calls stream_release, even if the mux is dead
- * or freed.
+ * The owner of a stream appends the bytes to send to stream_tx(), and takes
+ * received bytes from stream_rx().  The memory of a stream stays until its
+ * owner calls stream_release, even if the mux is dead or freed.
  *
  * Times are microseconds of one clock, sizes are bytes.  Nothing blocks.
  */
@@ -107,29 +103,26 @@ struct mux_slot_stats {
 struct mux *mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now);
 
 /*
- * mux_limit_streams(m, n):
- * Allow ${n} open streams instead of MUX_STREAMS.  Before the first mux_output.
+ * Before the first mux_output:
+ *
+ * mux_limit_streams(m, n): Allow ${n} open streams instead of MUX_STREAMS.
+ *
+ * mux_wait_peer_first(m):
+ * On each channel, send nothing until the peer's magic was read.
+ *
+ * mux_keep(m, seconds, id):
+ * Near: request a session; the arguments are ignored.  Far: keep a session for
+ * ${seconds} without a channel.  ${id} is its id, MUX_SESSION bytes.
  */
 void mux_limit_streams(struct mux *m, uint32_t n);
-
-/*
- * mux_wait_peer_first(m):
- * On each channel, send nothing until the peer's magic was read.  Before the
- * first mux_output.
- */
 void mux_wait_peer_first(struct mux *m);
+void mux_keep(struct mux *m, uint32_t seconds, const unsigned char *id);
 
 /*
- * mux_keep(m, seconds, id):
- * Before the first mux_output.  Near: request a session; the arguments are
- * ignored.  Far: keep a session for ${seconds} without a channel.  ${id} is its
- * id, MUX_SESSION bytes.
- *
  * mux_keeps(m):
  * Return how many seconds both sides keep a session without a channel.  0:
  * there is no session, or the link was never up.
  */
-void mux_keep(struct mux *m, uint32_t seconds, const unsigned char *id);
 uint32_t mux_keeps(const struct mux *m);
 
 /*
@@ -205,51 +198,43 @@ size_t mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t 
 void mux_wrote(struct mux *m, unsigned slot, size_t n);
 bool mux_has_output(const struct mux *m, unsigned slot);
 
-/* mux_tick(m, now): Send PING if it is due, and detect silent channels. */
-void mux_tick(struct mux *m, int64_t now);
-
 /*
+ * mux_tick(m, now):
+ * Send PING if it is due, and detect silent channels.
+ *
  * mux_deadline(m):
  * Return when mux_tick or mux_output must be called next.  INT64_MAX: there is
  * no such time.
- */
-int64_t mux_deadline(const struct mux *m);
-
-/*
+ *
  * mux_woke(m, now):
  * This host has slept, which its clock may not show.  Send PING at once.  A
- * channel from which nothing is read for 15 s is lost.
+ * channel without a byte for 15 s is lost.
  */
+void mux_tick(struct mux *m, int64_t now);
+int64_t mux_deadline(const struct mux *m);
 void mux_woke(struct mux *m, int64_t now);
 
 /*
  * mux_lost(m, slot, code, why):
- * The channel of ${slot} has ended.  If there is a session and no other slot is
- * in use, the state is MUX_DOWN.  If there is no session, the link has ended:
- * all streams are reset.
+ * The channel of ${slot} has ended.  Without a session, the link has ended.
  *
- * mux_end(m, code, why):
- * The link has ended, and its session too.
+ * mux_end(m, code, why), mux_bye(m, code, why):
+ * The link has ended, and its session too: reset all streams.  mux_bye: BYE is
+ * the last output of each slot.
  */
 void mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why);
 void mux_end(struct mux *m, uint16_t code, const char *why);
-
-/*
- * mux_bye(m, code, why):
- * End the link: reset all streams.  BYE is the last output of each slot.
- */
 void mux_bye(struct mux *m, uint16_t code, const char *why);
 
 /* ---- the link: facts ---- */
-
-enum mux_role mux_role(const struct mux *m);
-enum mux_state mux_state(const struct mux *m);
 
 /*
  * mux_code(m), mux_why(m), mux_ended_by_peer(m):
  * Why the link has ended or the last channel was lost: a code, a text, and
  * whether both are from a BYE of the peer.
  */
+enum mux_role mux_role(const struct mux *m);
+enum mux_state mux_state(const struct mux *m);
 uint16_t mux_code(const struct mux *m);
 const char *mux_why(const struct mux *m);
 bool mux_ended_by_peer(const struct mux *m);
@@ -288,83 +273,69 @@ int64_t mux_limited_at(const struct mux *m);
  * mux_open(m, target):
  * Near: return a new stream to ${target}, which belongs to the caller.  NULL:
  * the link is not up, too many streams are open, or there is no memory.
- */
-struct stream *mux_open(struct mux *m, const char *target);
-
-/*
+ *
  * mux_accept(m):
  * Far: return the next stream that the peer has opened, or NULL.  It belongs to
  * the caller.
- */
-struct stream *mux_accept(struct mux *m);
-
-/*
+ *
  * stream_accept(s), stream_is_opened(s):
  * Far: the target is connected; send OPENED.  Was OPENED sent or read?
  */
+struct stream *mux_open(struct mux *m, const char *target);
+struct stream *mux_accept(struct mux *m);
 void stream_accept(struct stream *s);
 bool stream_is_opened(const struct stream *s);
 
 /*
  * stream_set_owner(s, owner), stream_owner(s):
- * ${owner} is a pointer of the caller, for use with mux_next_dirty.
- */
-void stream_set_owner(struct stream *s, void *owner);
-void *stream_owner(const struct stream *s);
-
-/*
+ * ${owner} is a pointer of the caller.
+ *
  * mux_next_dirty(m):
  * Return a stream that has changed since it was last returned, or NULL.
  * Frames of the peer and mux_output change a stream.  A stream without an
  * owner is never returned.
  */
+void stream_set_owner(struct stream *s, void *owner);
+void *stream_owner(const struct stream *s);
 struct stream *mux_next_dirty(struct mux *m);
 
 /*
  * stream_reset(s, code, words):
  * Drop both queues and send CLOSE with ${code}, which is not MUX_END, and
  * ${words}, of which 512 bytes are sent at most.
+ *
+ * stream_release(s):
+ * The caller uses ${s} no more.  A stream that has not sent EOF, or still
+ * receives without STOP, is reset.
  */
 void stream_reset(struct stream *s, uint16_t code, const char *words);
-
-/*
- * stream_release(s):
- * The caller needs ${s} no more, and must not use it again.  A stream that has
- * not sent EOF, or still receives without STOP, is reset.
- */
 void stream_release(struct stream *s);
 
 /* ---- streams: sending ---- */
 
 /*
- * stream_tx(s), stream_push(s):
- * The owner appends to the queue and then calls stream_push.
+ * stream_tx(s), stream_room(s), stream_push(s):
+ * The owner appends to the queue and then calls stream_push.  stream_room
+ * returns how many bytes more it should append now.  A longer queue only costs
+ * memory.
+ *
+ * stream_sent(s): Return how many bytes of DATA were sent.
  */
 struct buf *stream_tx(struct stream *s);
-void stream_push(struct stream *s);
-
-/*
- * stream_room(s):
- * Return how many bytes more the owner should append now.  A longer queue only
- * costs memory.
- */
 size_t stream_room(const struct stream *s);
-
-/* stream_sent(s): Return how many bytes of DATA were sent. */
+void stream_push(struct stream *s);
 uint64_t stream_sent(const struct stream *s);
 
 /*
  * stream_shutdown(s), stream_eof_sent(s):
  * Send EOF when the queue is empty.  Was it sent?
- */
-void stream_shutdown(struct stream *s);
-bool stream_eof_sent(const struct stream *s);
-
-/*
+ *
  * stream_is_stopped(s):
  * Was STOP read?  Then no more DATA is sent, and the mux sends EOF itself.
  * The owner clears stream_tx().
  */
+void stream_shutdown(struct stream *s);
+bool stream_eof_sent(const struct stream *s);
 bool stream_is_stopped(const struct stream *s);
 
 /* ---- streams: receiving ---- */
@@ -373,27 +344,21 @@ bool stream_is_stopped(const struct stream *s);
  * stream_rx(s), stream_consumed(s, n):
  * The owner takes bytes from the queue, writes them onward, and then calls
  * stream_consumed for ${n} bytes.  CREDIT for them is sent later.
- */
-struct buf *stream_rx(struct stream *s);
-void stream_consumed(struct stream *s, size_t n);
-
-/*
+ *
  * stream_show_progress(s):
  * More of the consumed bytes have reached the target.  Send CREDIT for at
  * least one byte, to show progress to the peer.
- */
-void stream_show_progress(struct stream *s);
-
-/*
+ *
  * stream_eof_read(s):
  * Was EOF read?  Then no byte follows those in the queue.
- */
-bool stream_eof_read(const struct stream *s);
-
-/*
+ *
  * stream_discard(s), stream_stop(s):
  * Drop the queue and all that is received later.  stream_stop also sends STOP.
  */
+struct buf *stream_rx(struct stream *s);
+void stream_consumed(struct stream *s, size_t n);
+void stream_show_progress(struct stream *s);
+bool stream_eof_read(const struct stream *s);
 void stream_discard(struct stream *s);
 void stream_stop(struct stream *s);
 
@@ -422,18 +387,14 @@ bool stream_is_reset(const struct stream *s);
  * loss after both EOFs: the code of that CLOSE.  Otherwise MUX_END.  The
  * reason is the text of the peer's CLOSE, or "".  After a reset by the peer,
  * stream_rx() keeps the bytes that were received before.
- */
-uint16_t stream_code(const struct stream *s);
-const char *stream_reason(const struct stream *s);
-
-/*
+ *
  * stream_progress(s):
  * Return a count that changes when DATA of ${s} is sent, or a frame other than
  * DATA is read.
  */
+uint16_t stream_code(const struct stream *s);
+const char *stream_reason(const struct stream *s);
 uint64_t stream_progress(const struct stream *s);
-
-/* ---- codes ---- */
 
 /*
  * mux_code_of(err), mux_errno_of(code):

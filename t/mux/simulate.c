@@ -475,7 +475,8 @@ claim(struct channel *c)
 	CHECK((unsigned)slot == c->slot, "a claim of another slot");
 	for (o = channel; o < channel + CHANNELS; o++)
 		if (o != c && o->used && o->open[1] && !o->claims && o->slot == c->slot) {
-			mux_lost(far, o->slot, MUX_RESET, "replaced");
+			if (one_in(2)) /* otherwise, the far side has not found the loss */
+				mux_lost(far, o->slot, MUX_RESET, "replaced");
 			close_end(o, 1);
 		}
 	CHECK(mux_accept_slot(far, s, false, now) == slot, "no memory");
