@@ -129,9 +129,10 @@ take_bye(struct greeting *g, const struct frame *f)
 }
 
 static void
-take_frame(struct greeting *g, const struct frame *f)
+take_frame(struct greeting *g)
 {
 	const unsigned char *body = g->frame + FRAME_HEAD;
+	const struct frame *f = &g->head;
 
 	g->length += FRAME_HEAD + f->length;
 	g->frame_have = 0;
@@ -146,43 +147,37 @@ take_frame(struct greeting *g, const struct frame *f)
 	}
 }
 
-/* Is the head valid, and of a frame that may come now? */
-static bool
-is_expected(struct greeting *g, struct frame *f)
+static void
+take_head(struct greeting *g)
 {
-	const char *wrong = frame_decode(f, g->frame);
+	const char *wrong = frame_decode(&g->head, g->frame);
 	unsigned type = g->state == GREETING_HELLO ? FRAME_HELLO : FRAME_SESSION;
 
-	if (wrong == NULL && f->type != type && f->type != FRAME_BYE)
+	if (wrong == NULL && g->head.type != type && g->head.type != FRAME_BYE)
 		wrong = type == FRAME_HELLO ? "another frame before HELLO"
 					    : "another frame before SESSION";
-	if (wrong == NULL)
-		return true;
-	fail(g, MUX_PROTOCOL, wrong);
-	return false;
+	if (wrong != NULL)
+		fail(g, MUX_PROTOCOL, wrong);
 }
 
-/* Take bytes of one frame.  Return how many. */
+/* Take bytes of one frame, which has a body.  Return how many. */
 static size_t
 feed_frame(struct greeting *g, const unsigned char *p, size_t n)
 {
-	size_t need = FRAME_HEAD, used;
-	struct frame f;
+	bool body = g->frame_have >= FRAME_HEAD;
+	size_t left = FRAME_HEAD + (body ? g->head.length : 0) - g->frame_have;
 
-	if (g->frame_have >= FRAME_HEAD) {
-		frame_decode(&f, g->frame);
-		need += f.length;
-	}
-	used = need - g->frame_have < n ? need - g->frame_have : n;
-	memcpy(g->frame + g->frame_have, p, used);
-	g->frame_have += used;
-	if (g->frame_have < need)
-		return used;
-	if (need == FRAME_HEAD && !is_expected(g, &f))
-		return used;
-	if (g->frame_have == FRAME_HEAD + f.length)
-		take_frame(g, &f);
-	return used;
+	if (n > left)
+		n = left;
+	memcpy(g->frame + g->frame_have, p, n);
+	g->frame_have += n;
+	if (n < left)
+		return n;
+	if (body)
+		take_frame(g);
+	else
+		take_head(g);
+	return n;
 }
 
 size_t

@@ -40,6 +40,7 @@ struct greeting {
 	size_t matched; /* bytes of the magic */
 	char *banner;   /* what came before the magic, and a NUL */
 	size_t banner_have;
+	struct frame head;      /* of frame */
 	size_t frame_have;      /* bytes of frame */
 	size_t length;          /* of all frames so far */
 	struct session session; /* zeros for a peer of version 1 */

@@ -352,16 +352,14 @@ put_stream(
  * link, or NULL.
  */
 static struct queue *
-next_flows(struct mux *m, struct slot *s, bool *fresh)
+next_flows(struct mux *m, struct slot *s)
 {
-	*fresh = true;
 	if (!mux_takes_data(m, s))
 		return NULL;
 	if (s->flows[0].first != NULL)
 		return &s->flows[0];
 	if (m->flows[0].first != NULL && is_best(m, s))
 		return &m->flows[0];
-	*fresh = false;
 	if (m->flows[1].first == NULL)
 		return s->flows[1].first != NULL ? &s->flows[1] : NULL;
 	if (s->flows[1].first == NULL)
@@ -381,9 +379,10 @@ put_turn(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 	bool fresh;
 
 	for (;;) {
-		flows = next_flows(m, s, &fresh);
+		flows = next_flows(m, s);
 		if (flows == NULL)
 			return 0;
+		fresh = flows == &s->flows[0] || flows == &m->flows[0];
 		t = queue_first(flows);
 		if (!stream_can_send_data(t)) {
 			queue_pop(flows);
@@ -859,8 +858,6 @@ mux_close_slot(struct mux *m, unsigned slot)
 {
 	struct slot *s = &m->slot[slot];
 
-	if (m->role != MUX_NEAR)
-		return;
 	if (s->state == MUX_SLOT_UP)
 		s->drains = s->due_drain = true;
 	else

@@ -114,8 +114,6 @@ retain_wrote(struct retain *r, size_t n)
 void
 retain_acked(struct retain *r, uint64_t at)
 {
-	if (at < r->acked)
-		return; /* these bytes are freed already */
 	r->acked = at;
 	while (r->first != NULL && r->first->at + r->first->used <= at &&
 	       (r->first != r->last || at == r->end))

@@ -45,7 +45,7 @@ void retain_wrote(struct retain *r, size_t n);
 
 /*
  * retain_acked(r, at):
- * Drop the bytes before ${at}.  All of them were written.
+ * Drop the bytes before ${at}, which is not below acked.  All were written.
  *
  * retain_rewind(r, at):
  * The same, and write again from ${at}, which must be kept.

@@ -111,7 +111,7 @@ leave_table(struct stream *s)
 {
 	struct mux *m = s->mux;
 
-	if (!s->close_sent || !s->close_read || s->gone)
+	if (!s->close_sent || !s->close_read)
 		return;
 	if (m->slots > 1 && !s->free_seen && !m->dead) {
 		s->due_free = m->role == MUX_FAR;
@@ -359,7 +359,7 @@ take_credit(struct stream *s)
 void
 stream_consumed(struct stream *s, size_t n)
 {
-	if (closes(s) || (s->close_read && !s->eof_read)) {
+	if (closes(s)) {
 		s->mux->rx_reserved -= n;
 		return;
 	}

@@ -1841,6 +1841,7 @@ START_TEST(a_mux_may_be_freed_before_its_last_stream_is_released)
 	for (i = 0; i < 3; i++) {
 		put_open((uint32_t)(2 * i + 1), 1000, 1000, "/t");
 		put_data((uint32_t)(2 * i + 1), 100);
+		put_frame(FRAME_EOF, (uint32_t)(2 * i + 1), "", 0);
 	}
 	lives(far);
 	for (i = 0; i < 3; i++) {
@@ -2114,6 +2115,7 @@ START_TEST(a_stream_that_is_stopped_sends_eof_by_itself_and_no_data)
 }
 END_TEST
 
+/* ${_i}: a stream without an owner, a released one, one that has ended too. */
 START_TEST(only_streams_with_an_owner_are_returned_as_dirty)
 {
 	struct stream *s;
@@ -2138,8 +2140,11 @@ START_TEST(only_streams_with_an_owner_are_returned_as_dirty)
 	ck_assert_ptr_eq(mux_next_dirty(far), s);
 	ck_assert_ptr_null(mux_next_dirty(far));
 	put_data(1, 10);
+	if (_i == 2)
+		put_close(1, 1);
 	put_data(3, 10);
 	lives(far);
+	pull(far);
 	if (_i == 0)
 		stream_set_owner(taken, NULL);
 	else
@@ -3567,7 +3572,7 @@ add_rules(TCase *tc)
 	tcase_add_loop_test(tc, a_report_of_loss_leaves_the_other_direction_alone, 0, 2);
 	R(a_close_with_code_0_after_both_eofs_does_not_reset);
 	R(a_stream_that_is_stopped_sends_eof_by_itself_and_no_data);
-	tcase_add_loop_test(tc, only_streams_with_an_owner_are_returned_as_dirty, 0, 2);
+	tcase_add_loop_test(tc, only_streams_with_an_owner_are_returned_as_dirty, 0, 3);
 	R(what_is_sent_makes_a_stream_dirty);
 	tcase_add_loop_test(tc, the_reason_of_a_reset_is_that_of_the_peer, 0, 2);
 	tcase_add_loop_test(tc, a_reset_without_words_has_no_reason, 0, 2);

@@ -193,7 +193,7 @@ fuzz_slots(unsigned what)
 		fuzz_slot = what - 150;
 	else if (what == 158)
 		fuzz_start_slot();
-	else
+	else if (mux_role(fuzz) == MUX_NEAR)
 		mux_close_slot(fuzz, fuzz_slot);
 }
 
