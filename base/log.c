@@ -487,7 +487,7 @@ count_failure(enum log_level level, const char *text)
 		say(level, text);
 	}
 	f->level = level;
-	snprintf(f->text, sizeof(f->text), "%s", text);
+	snprintf(f->text, sizeof(f->text), "%.*s", (int)sizeof(f->text) - 1, text);
 	f->at = now;
 }
 
