@@ -585,11 +585,11 @@ start_forward(struct relay *r, struct forward *f)
 	f->state = FORWARD_READY;
 	if (f->kind == FORWARD_FAR) {
 		forward_keep_port(f);
-		tunnel_ask(r->tunnel, f);
+		tunnel_try(r->tunnel, f, false);
 	} else if (f->kind == FORWARD_NEAR && (r->opt.wait_s > 0 || r->run != NULL) && !r->ready) {
 		if (r->progress.tunnel == NULL)
 			log_say(LOG_NOTICE, "waiting for the target");
-		tunnel_probe(r->tunnel, f, r->run != NULL);
+		tunnel_try(r->tunnel, f, r->run != NULL);
 	}
 }
 
@@ -651,16 +651,12 @@ forward_refused(struct relay *r, struct forward *f)
 static void
 retry_forward(struct relay *r, struct forward *f)
 {
-	if (f->kind == FORWARD_FAR) {
-		tunnel_ask(r->tunnel, f);
-		return;
-	}
-	if (r->explain_at != 0 && r->ps.now >= r->explain_at) {
+	if (f->kind == FORWARD_NEAR && r->explain_at != 0 && r->ps.now >= r->explain_at) {
 		r->explain_at = 0;
 		log_say(LOG_NOTICE, "still waiting: %s does not listen on %s", run_name(r->run),
 		    f->to_text);
 	}
-	tunnel_probe(r->tunnel, f, true);
+	tunnel_try(r->tunnel, f, true);
 }
 
 /* Return true if ${f} is ready. */

@@ -314,10 +314,8 @@ test_targets(struct probe_run *p)
 	p->state = RUN_TARGETS;
 	for (f = p->forwards; f < p->forwards + p->n_forwards; f++) {
 		f->state = FORWARD_READY;
-		if (f->kind == FORWARD_FAR)
-			tunnel_ask(t, f);
-		else if (f->kind != FORWARD_SOCKS)
-			tunnel_probe(t, f, false);
+		if (f->kind != FORWARD_SOCKS)
+			tunnel_try(t, f, false);
 	}
 }
 

@@ -1131,15 +1131,12 @@ tunnel_wanted(const struct tunnel *t)
 }
 
 void
-tunnel_ask(struct tunnel *t, struct forward *f)
+tunnel_try(struct tunnel *t, struct forward *f, bool quiet)
 {
-	remote_ask(t->remotes, t->mux, f);
-}
-
-void
-tunnel_probe(struct tunnel *t, struct forward *f, bool quiet)
-{
-	probe_target(&t->probes, t->mux, f, quiet);
+	if (f->kind == FORWARD_FAR)
+		remote_ask(t->remotes, t->mux, f);
+	else
+		probe_target(&t->probes, t->mux, f, quiet);
 }
 
 void

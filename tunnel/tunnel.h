@@ -117,17 +117,15 @@ const char *tunnel_loss(const struct tunnel *t);
  * tunnel_awaits_login(t): TUNNEL_BACKOFF: the last login was refused.  The next
  * one follows tunnel_login.
  * tunnel_login(t, now): a person requests another login; ssh may ask questions.
- * tunnel_ask(t, f): near: request the listener of a -R; see remote_ask.
- * tunnel_probe(t, f, quiet): near: connect to the target of ${f} once; see
- * probe.h.
+ * tunnel_try(t, f, quiet): near: request the listener of a -R (remote_ask), or
+ * connect to the target of another ${f} once (probe_target).
  * tunnel_check(t, f): near: log if no process listens on the target of ${f}.
  */
 void tunnel_want_up(struct tunnel *t);
 bool tunnel_wanted(const struct tunnel *t);
 bool tunnel_awaits_login(const struct tunnel *t);
 void tunnel_login(struct tunnel *t, int64_t now);
-void tunnel_ask(struct tunnel *t, struct forward *f);
-void tunnel_probe(struct tunnel *t, struct forward *f, bool quiet);
+void tunnel_try(struct tunnel *t, struct forward *f, bool quiet);
 void tunnel_check(struct tunnel *t, struct forward *f);
 
 /*
