@@ -1,8 +1,8 @@
 /*
  * tunnel/command.h - far: starts and watches the COMMAND of a tunnel.
  *
- * The near side (run.h) requests it with a stream to COMMAND_TARGET.  That
- * stream carries records (record.h).
+ * The near side (run.h) requests it with a stream to COMMAND_TARGET, which
+ * carries records (record.h).
  *
  *   none --stream--> words --RUN--> runs --stop, or its end--> ending --> over
  *
@@ -11,10 +11,9 @@
  * sent, the last COMMAND_OUTPUT_MOST bytes are kept.
  *
  * COMMAND is stopped when its stream ends, or when relay stops.  Its process
- * group receives SIGTERM, and 10 s later SIGKILL.  Processes that have left the
- * group and have become children of relay receive these signals too.  When
- * COMMAND ends by itself, the processes that it has left running are stopped in
- * the same way.
+ * group receives SIGTERM, and 10 s later SIGKILL.  So do processes that have
+ * left the group and have become children of relay, and those that COMMAND has
+ * left running when it ends by itself.
  *
  * The tunnel has a directory (dir.h) from command_open until command_free.
  *
@@ -54,8 +53,8 @@ struct stream;
  * command_interrupt(c, now): the same, for RECORD_STOP or a signal.  The second
  * one sends SIGKILL at once.
  *
- * command_want(c, ps), command_step(c, ps): once a turn, before and after poll.
- * command_step comes after spawn_reap.
+ * command_want(c, ps), command_step(c, ps): once a turn, before and after poll
+ * and spawn_reap.
  *
  * command_free(c): remove the directory.  A failure is logged.
  *

@@ -13,7 +13,7 @@
 /*
  * elf_needs_loader(p, n):
  * Return true if the ${n} bytes at ${p} are an ELF program that names a
- * loader (PT_INTERP).  Return false for a static program, for a damaged one,
+ * loader (PT_INTERP).  Return false for a static program, for one that was cut,
  * and for any other format.
  */
 bool elf_needs_loader(const unsigned char *p, size_t n);

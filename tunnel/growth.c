@@ -132,14 +132,10 @@ growth_step(struct growth *g, const struct growth_facts *f, int64_t now)
 {
 	mark(g, f, now);
 	watch_limit(g, f, now);
-	switch (g->state) {
-	case GROWTH_STEADY:
-		break;
-	case GROWTH_STARTING:
+	if (g->state == GROWTH_STARTING)
 		return starting(g, f, now);
-	case GROWTH_CHECKING:
+	if (g->state == GROWTH_CHECKING)
 		return checking(g, f, now);
-	}
 	return steady(g, f, now);
 }
 

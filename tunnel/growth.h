@@ -51,11 +51,8 @@ struct growth_facts {
 };
 
 /*
- * growth_step(g, f, now):
- * Return how many channels the link should have, at least 1.
- *
+ * growth_step(g, f, now): return how many channels the link should have.
  * growth_deadline(g): when growth_step is due at the latest.
- *
  * growth_reset(g): the link starts again, with one channel.  Its line can be
  * another one, so the last failure does not count.
  */

@@ -32,24 +32,20 @@ struct pollset;
  * borrowed.  NULL: the first hop is not reached by ssh, a hop is a command, or
  * no memory or process is left.
  *
- * master_want(m, ps), master_step(m, ps): Once a turn, before and after poll:
- * read the answers.  NULL is harmless.
- *
- * master_is_known(m): Both answers were read, or the time is over.  NULL: true.
- *
- * master_is_usable(m): Can there be further channels?  NULL: false.
+ * master_want(m, ps), master_step(m, ps): once a turn, before and after poll.
+ * master_is_known(m): the answer was read, or the time is over.
+ * master_is_usable(m): there can be further channels.
+ * master_stop(m, now): do not wait for an answer any more.
+ * master_free(m, now): remove the socket and its directory.
  *
  * master_first(m, hops):
  * Return the hops for the next start of the first channel: ${hops}, or a
- * changed copy.  ${m} owns the copy; it is valid until the next call.  NULL
- * ${m}: ${hops}.
+ * changed copy.  ${m} owns the copy; it is valid until the next call.
  *
  * master_further(m):
  * Return the hops of a further channel.  NULL: no ssh is a master.
  *
- * master_stop(m, now): Do not wait for an answer any more.  NULL is harmless.
- *
- * master_free(m, now): Remove the socket and its directory.  NULL is harmless.
+ * ${m} can be NULL: then it is known that no ssh is a master.
  */
 struct master *master_new(const struct hops *hops, struct children *kids, int64_t now);
 void master_want(struct master *m, struct pollset *ps);
