@@ -156,13 +156,12 @@ start_shell(struct command *c)
 	static char dash_c[] = "-c";
 	const char *shell = login_shell();
 	char name[256], *argv[4] = { name, dash_c, make_line(c), NULL };
-	int saved = ENOMEM;
+	int saved;
 
 	snprintf(name, sizeof(name), "-%s", strrchr(shell, '/') + 1);
-	if (argv[2] != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0) {
+	if (argv[2] != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0)
 		c->child = spawn_file(c->kids, shell, argv, SPAWN_ALONE);
-		saved = errno;
-	}
+	saved = errno;
 	unsetenv("RELAY_COMMAND");
 	errno = saved;
 	return c->child != NULL;
