@@ -166,7 +166,8 @@ put() {
 
 # Run an earlier upload in $dir, else a new one.  If an earlier upload has the
 # right checksum and does not run, the system refuses the binary.  Without
-# cksum, that upload may be damaged, so the binary is sent again.
+# cksum, that upload may be damaged, so the binary is sent again.  Another start
+# can write $file after the comparison, so the result is kept in $intact.
 try() {
 	intact=
 	if same "$file"; then
