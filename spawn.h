@@ -1,7 +1,5 @@
 /*
  * spawn.h - child processes.
- *
- * Times are microseconds of pollset_clock.
  */
 #ifndef SPAWN_H
 #define SPAWN_H
@@ -90,10 +88,7 @@ int spawn_errno(const struct child *c);
  */
 int spawn_exit(const struct child *c);
 
-/*
- * spawn_describe(c, dst, size):
- * ${c} has ended: write how to ${dst}, to follow its name in a message.
- */
+/* spawn_describe(c, dst, size): Write how ${c} has ended to ${dst}. */
 void spawn_describe(const struct child *c, char *dst, size_t size);
 
 /*
@@ -114,7 +109,7 @@ void spawn_release(struct child *c, int64_t now);
 /*
  * spawn_reap(kids):
  * Collect the status of all children that have ended.  Log each command that
- * failed by itself, and with -v each command that ended.
+ * failed by itself, and with -v each one that ended.
  */
 void spawn_reap(struct children *kids);
 

@@ -218,8 +218,9 @@ log_far_reason(const struct conn *c, const struct stream *s)
 }
 
 static void
-log_reset(const struct conn *c, const struct side *e, const struct side *other)
+log_reset(const struct conn *c, const struct half *h)
 {
+	const struct side *e = h->src, *other = h->dst;
 	char one[ENDPOINT_NAME], two[ENDPOINT_NAME];
 
 	if (e->stream != NULL) {
@@ -767,7 +768,7 @@ end_by_reset(struct conn *c, int64_t now)
 		fdpair_shut_in(&h->dst->fds);
 	if (!is_delivered(c, h, now))
 		return true;
-	log_reset(c, h->src, h->dst);
+	log_reset(c, h);
 	if (s != NULL && !stream_is_opened(s) && stream_code(s) != MUX_RESET)
 		cut(c, STATUS_CONNECT, MUX_RESET, strerror(err), now);
 	else

@@ -11,7 +11,7 @@
  * being dialled, or the far side is doing that.  open: bytes move until both
  * halves have ended.  closed: conn_sweep frees the connection.
  *
- * No function here blocks.  Times are microseconds of pollset_clock.
+ * No function here blocks.
  */
 #ifndef CONN_CONN_H
 #define CONN_CONN_H
