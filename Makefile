@@ -52,8 +52,7 @@ STRICT = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURC
 	$(APPLE) $(WIDE) -I.
 
 # With _POSIX_C_SOURCE, headers of the BSDs hide parts of POSIX.1-2008: those of
-# FreeBSD IN6ADDR_ANY_INIT and SIGXFSZ, those of NetBSD fchdir and dirfd, those of
-# OpenBSD O_NOFOLLOW.
+# FreeBSD SIGXFSZ, those of NetBSD fchdir and dirfd, those of OpenBSD O_NOFOLLOW.
 SHOW = $$(case $$(uname -s) in (*BSD | DragonFly) echo -U_POSIX_C_SOURCE ;; esac)
 
 # The target "guards" selects those that this compiler and linker accept.

@@ -21,13 +21,13 @@ add_addr(struct addr_list *out, const void *addr, socklen_t len)
 }
 
 static void
-add_both(struct addr_list *out, uint16_t port, in_addr_t v4, struct in6_addr v6)
+add_both(struct addr_list *out, uint16_t port, bool loopback)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(port) };
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
 
-	in.sin_addr.s_addr = htonl(v4);
-	in6.sin6_addr = v6;
+	in.sin_addr.s_addr = htonl(loopback ? INADDR_LOOPBACK : INADDR_ANY);
+	in6.sin6_addr = loopback ? in6addr_loopback : in6addr_any;
 	add_addr(out, &in, sizeof(in));
 	add_addr(out, &in6, sizeof(in6));
 }
@@ -36,17 +36,14 @@ static int
 resolve(const struct endpoint *ep, int flags, struct addr_list *out)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV };
+	bool loopback = strcmp(ep->host, "localhost") == 0;
 	struct addrinfo *list, *ai;
 	char port[8];
 	int e;
 
 	out->n = 0;
-	if (strcmp(ep->host, "localhost") == 0) {
-		add_both(out, ep->port, INADDR_LOOPBACK, (struct in6_addr)IN6ADDR_LOOPBACK_INIT);
-		return 0;
-	}
-	if (strcmp(ep->host, "*") == 0) {
-		add_both(out, ep->port, INADDR_ANY, (struct in6_addr)IN6ADDR_ANY_INIT);
+	if (loopback || strcmp(ep->host, "*") == 0) {
+		add_both(out, ep->port, loopback);
 		return 0;
 	}
 	snprintf(port, sizeof(port), "%u", (unsigned)ep->port);

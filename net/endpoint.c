@@ -4,7 +4,6 @@
  *
  * Each error names the wrong part and shows a correct example.
  */
-#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>

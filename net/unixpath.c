@@ -194,21 +194,15 @@ static enum found
 examine(const char *path, char *why, size_t size)
 {
 	struct stat st;
-	int e;
+	int e = lstat(path, &st) == -1 ? errno : 0;
 
-	if (lstat(path, &st) == -1) {
-		if (errno == ENOENT)
-			return FOUND_NOTHING;
-		snprintf(
-		    why, size, "cannot examine the path: %s; choose another path", strerror(errno));
-		return FOUND_TAKEN;
-	}
-	if (!S_ISSOCK(st.st_mode)) {
+	if (e == 0 && !S_ISSOCK(st.st_mode)) {
 		snprintf(
 		    why, size, "the file there is not a socket; remove it or choose another path");
 		return FOUND_TAKEN;
 	}
-	e = find_socket(path);
+	if (e == 0)
+		e = find_socket(path);
 	if (e == ENOENT)
 		return FOUND_NOTHING;
 	if (e == ECONNREFUSED)
@@ -219,7 +213,7 @@ examine(const char *path, char *why, size_t size)
 		    "another path");
 	else
 		snprintf(why, size,
-		    "cannot find out whether the socket there is in use: %s; choose another path",
+		    "cannot find out whether a socket there is in use: %s; choose another path",
 		    strerror(e));
 	return FOUND_TAKEN;
 }
