@@ -432,7 +432,7 @@ log_quote(enum log_level level, const char *text, size_t lit)
 static void
 write_count(struct failure *f)
 {
-	char text[LAST_SIZE + 40];
+	char text[LINE_SIZE];
 
 	if (f->times == 0)
 		return;
