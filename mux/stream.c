@@ -619,12 +619,10 @@ put_final(struct stream *s, unsigned char *dst)
 static size_t
 put_close(struct stream *s, unsigned char *dst)
 {
-	const char *words = s->reason;
+	const char *words = s->close_seen ? NULL : s->reason;
 	size_t n = put_final(s, dst);
 
-	if (s->close_seen)
-		words = NULL;
-	else if (s->lost && words == NULL)
+	if (s->lost && words == NULL && (!s->close_seen || s->code == MUX_END))
 		words = "not everything was delivered";
 	n += frame_put_words(
 	    dst + n, FRAME_CLOSE, s->id, s->close_code, s->close_code == MUX_END ? NULL : words);

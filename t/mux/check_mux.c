@@ -1976,6 +1976,19 @@ START_TEST(a_close_after_both_eofs_reports_what_was_dropped)
 }
 END_TEST
 
+START_TEST(a_close_reports_what_was_dropped_after_the_clean_close_of_the_peer)
+{
+	far_with_both_eofs(600);
+	put_close(1, MUX_END);
+	lives(far);
+	stream_discard(taken);
+	pull(far);
+	sent_close(1, MUX_RESET, LOSS);
+	stream_release(taken);
+	done(&far);
+}
+END_TEST
+
 /*
  * ${_i}: 0 stop, 1 discard.  DATA that comes later is dropped, and CLOSE
  * reports this.  Without such DATA, CLOSE has code 0.
@@ -3569,6 +3582,8 @@ add_rules(TCase *tc)
 	tcase_add_loop_test(tc, a_close_after_both_eofs_reports_what_was_dropped, 0, 3);
 	tcase_add_loop_test(tc, a_close_reports_data_that_comes_after_stop_or_discard, 0, 2);
 	R(a_released_stream_reports_what_it_dropped);
+	tcase_add_test(
+	    tc, a_close_reports_what_was_dropped_after_the_clean_close_of_the_peer);
 	tcase_add_loop_test(tc, a_report_of_loss_leaves_the_other_direction_alone, 0, 2);
 	R(a_close_with_code_0_after_both_eofs_does_not_reset);
 	R(a_stream_that_is_stopped_sends_eof_by_itself_and_no_data);
