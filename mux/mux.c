@@ -783,10 +783,11 @@ mux_slots(const struct mux *m)
 enum mux_slot_state
 mux_slot_state(const struct mux *m, unsigned slot)
 {
-	const struct slot *s = &m->slot[slot];
+	const struct slot *s;
 
 	if (slot >= MUX_SLOTS)
 		return MUX_SLOT_FREE;
+	s = &m->slot[slot];
 	if (s->state == MUX_SLOT_UP)
 		return s->drains ? MUX_SLOT_CLOSING : MUX_SLOT_UP;
 	/* The far side may have read TAIL, so no channel can continue the slot. */

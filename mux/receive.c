@@ -139,24 +139,16 @@ static size_t
 feed_greeting(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 {
 	size_t used = greeting_feed(&s->greeting, p, n);
+	enum greeting_state state = s->greeting.state;
 
-	switch (s->greeting.state) {
-	case GREETING_MAGIC:
-		break;
-	case GREETING_HELLO:
-	case GREETING_SESSION:
-		s->state = MUX_SLOT_GREETING;
-		break;
-	case GREETING_FAILED:
+	if (state == GREETING_FAILED)
 		fail_start(m, s);
-		break;
-	case GREETING_DONE:
-		if (s->joins)
-			continue_link(m, s);
-		else
-			come_up(m, s);
-		break;
-	}
+	else if (state == GREETING_DONE && s->joins)
+		continue_link(m, s);
+	else if (state == GREETING_DONE)
+		come_up(m, s);
+	else if (state != GREETING_MAGIC)
+		s->state = MUX_SLOT_GREETING;
 	return used;
 }
 
