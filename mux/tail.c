@@ -339,7 +339,7 @@ tail_start(struct mux *m, struct slot *s)
 	if (number >= m->slots || generation > m->slot[number].generation)
 		return "TAIL of a slot that is not in use";
 	x = &m->slot[number];
-	if (generation < x->generation)
+	if (x->state == MUX_SLOT_FREE || generation < x->generation)
 		return NULL; /* a newer channel has replaced it */
 	if (!is_lost(x) || !x->lost_sent || x->tail_read || x->feeding || is_cycle(s, x) ||
 	    frame_get(s->body + 4, 8) != x->read)
