@@ -619,10 +619,11 @@ put_final(struct stream *s, unsigned char *dst)
 static size_t
 put_close(struct stream *s, unsigned char *dst)
 {
-	const char *words = s->close_seen ? NULL : s->reason;
+	bool delivered = s->code_seen == MUX_END && s->eof_sent && s->eof_read;
+	const char *words = s->close_seen ? NULL : s->reason; /* otherwise, of the peer */
 	size_t n = put_final(s, dst);
 
-	if (s->lost && words == NULL && (!s->close_seen || s->code == MUX_END))
+	if (s->lost && words == NULL && (!s->close_seen || delivered))
 		words = "not everything was delivered";
 	n += frame_put_words(
 	    dst + n, FRAME_CLOSE, s->id, s->close_code, s->close_code == MUX_END ? NULL : words);
