@@ -38,6 +38,7 @@
 #define NEVER INT64_MAX
 
 struct child {
+	struct children *kids;
 	struct child *next;
 	pid_t pid;
 	int fds[3]; /* to its stdin, from its stdout and stderr; -1: none */
@@ -108,11 +109,13 @@ keep_child(struct children *kids, struct child *c, int pipes[PIPES][2])
 	os_close(&pipes[REPORT][1]);
 	if (pipes[TO_STDIN][1] != -1)
 		os_pipe_size(pipes[TO_STDIN][1], OS_PIPE);
-	os_pipe_size(pipes[FROM_STDOUT][0], OS_PIPE);
+	if (c->name[0] != '\0') /* the output of spawn_call is short */
+		os_pipe_size(pipes[FROM_STDOUT][0], OS_PIPE);
 	c->fds[STDIN_FILENO] = pipes[TO_STDIN][1];
 	c->fds[STDOUT_FILENO] = pipes[FROM_STDOUT][0];
 	c->fds[STDERR_FILENO] = pipes[FROM_STDERR][0];
 	c->report = pipes[REPORT][0];
+	c->kids = kids;
 	c->next = kids->first;
 	kids->first = c;
 	return c;
@@ -344,6 +347,7 @@ spawn_release(struct child *c, int64_t now)
 	os_close(&c->report);
 	c->released = true;
 	c->deadline = c->name[0] == '\0' ? now : now + GRACE_TERM;
+	c->kids->due = 0;
 }
 
 /*
@@ -393,6 +397,7 @@ end_child(struct child *c, int status)
 		read_report(c);
 	c->ended = true;
 	c->wait_status = status;
+	c->kids->due = 0;
 	if (c->name[0] == '\0' || c->err != 0)
 		return; /* the owner reports that exec failed */
 	c->failed = status != 0 && !c->captured && !ended_by_relay(c);
@@ -422,6 +427,7 @@ spawn_hurry(struct children *kids, int64_t now)
 	for (c = kids->first; c != NULL; c = c->next)
 		if (c->released && c->deadline > now)
 			c->deadline = now;
+	kids->due = 0;
 }
 
 static void
@@ -440,6 +446,11 @@ spawn_turn(struct children *kids, struct pollset *ps)
 	struct child **at = &kids->first, *c;
 	int status = STATUS_OK;
 
+	if (kids->due > ps->now) {
+		pollset_until(ps, kids->due);
+		return STATUS_OK;
+	}
+	kids->due = NEVER;
 	while ((c = *at) != NULL) {
 		if (c->ended && c->released) {
 			if (c->failed)
@@ -450,9 +461,11 @@ spawn_turn(struct children *kids, struct pollset *ps)
 		}
 		if (!c->ended) {
 			signal_due(c, ps->now);
-			pollset_until(ps, c->deadline);
+			if (c->deadline < kids->due)
+				kids->due = c->deadline;
 		}
 		at = &c->next;
 	}
+	pollset_until(ps, kids->due);
 	return status;
 }

@@ -14,6 +14,7 @@ struct pollset;
 /* NULL at first. */
 struct children {
 	struct child *first;
+	int64_t due; /* spawn_turn has nothing to do before this time */
 };
 
 /*

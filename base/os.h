@@ -5,6 +5,9 @@
  * base/os_linux.c, base/os_darwin.c, base/os_bsd.c and base/os_posix.c.  Each
  * of these four defines all functions of the second part.  os_posix.c has the
  * portable forms; the others use them where the system has nothing better.
+ *
+ * Unless its contract says otherwise, a function that can fail returns -1 with
+ * errno set.
  */
 #ifndef BASE_OS_H
 #define BASE_OS_H
@@ -185,8 +188,9 @@ int os_children(pid_t *pids, int most);
 /*
  * os_splice(in, out, max):
  * Move up to ${max} bytes from ${in} to ${out} within the kernel; one of them
- * is a pipe.  Return how many bytes were moved, 0 at the end of ${in}, or -1;
- * EAGAIN: ${in} is empty or ${out} is full.  Portable: fail with ENOSYS.
+ * is a pipe.  Does not block if both are non-blocking.  Return how many bytes
+ * were moved, 0 at the end of ${in}, or -1; EAGAIN: ${in} is empty or ${out} is
+ * full.  Portable: fail with ENOSYS.
  */
 ssize_t os_splice(int in, int out, size_t max);
 

@@ -21,6 +21,7 @@ struct pollset {
 	int64_t deadline; /* of this turn; INT64_MAX: none */
 };
 
+/* pollset_clock(): Return the time of CLOCK_MONOTONIC in microseconds. */
 int64_t pollset_clock(void);
 
 /* pollset_begin(ps): Make ${ps}, which may be zeros, empty for a new turn. */

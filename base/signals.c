@@ -5,9 +5,9 @@
  * polls.  Both ends are non-blocking.  A signal is lost only if thousands of
  * unread signals fill the pipe.
  *
- * Without SIGPIPE and SIGXFSZ, write(2) fails with EPIPE or EFBIG.  nohup
- * ignores SIGHUP for relay.  The loop needs SIGCHLD and SIGTERM, so no signal
- * stays blocked.
+ * SIGPIPE and SIGXFSZ are ignored, so write(2) fails with EPIPE or EFBIG.  The
+ * others stay ignored if they were at the start (nohup).  The loop needs SIGCHLD
+ * and SIGTERM, so no signal stays blocked.
  */
 #include <errno.h>
 #include <signal.h>

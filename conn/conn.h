@@ -50,8 +50,8 @@ struct conns {
  * Add a connection of ${a}, a client of -D.  Its request is sent to
  * ${tab}->mux.
  *
- * All three return false if the memory runs out; then the caller keeps the
- * sides and the target.
+ * On success the connection owns its sides.  All three return false if the
+ * memory runs out; then the caller keeps the sides and the target.
  */
 bool conn_dial(struct conns *tab, const struct side *a, const char *from,
     struct dial_target *target, int64_t now);

@@ -181,7 +181,7 @@ fill(struct half *h, int chunks)
 		n = buf_splice(h->buf, fd);
 		if (n != -1 || h->buf->pipe != NULL || !cannot_splice(errno))
 			return n;
-		fit = 1;
+		h->bulk = false;
 	}
 	if (!h->bulk || fit == 0)
 		fit = 1;

@@ -84,12 +84,18 @@ is_full(const struct dial *d)
 	       (d->err == EAGAIN && d->to->kind != ENDPOINT_COMMAND);
 }
 
+static bool
+waits_for_room(const struct dial *d, int64_t now)
+{
+	return is_full(d) && now < d->full_until;
+}
+
 /* Pause before the next attempt, or give up. */
 static void
 attempt_failed(struct dial *d, int64_t now)
 {
 	d->step = PAUSING;
-	if (is_full(d) && now < d->full_until) {
+	if (waits_for_room(d, now)) {
 		d->deadline = now + (d->err == EAGAIN ? PAUSE_BACKLOG : PAUSE_FULL);
 	} else if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND || is_permanent(d->err)) {
 		d->step = FAILED;
@@ -195,7 +201,7 @@ connect_next(struct dial *d, int64_t now)
 {
 	int count = d->to->kind == ENDPOINT_UNIX ? 1 : d->addrs.n, e;
 
-	while (d->next < count && !is_full(d)) {
+	while (d->next < count && !waits_for_room(d, now)) {
 		e = start_connect(d, d->next++);
 		/* POSIX: after EINTR, connect continues. */
 		if (e == EINPROGRESS || e == EINTR) {
@@ -206,7 +212,7 @@ connect_next(struct dial *d, int64_t now)
 		if (connect_ended(d, e))
 			return;
 	}
-	if (d->cached && !is_full(d)) {
+	if (d->cached && !waits_for_room(d, now)) {
 		d->target->cache.n = 0;
 		begin(d, now);
 		return;

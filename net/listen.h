@@ -53,7 +53,7 @@ int listener_open(const struct endpoint *ep, const struct addr_list *addrs, int6
 
 /*
  * listener_accept(l, name):
- * Accept a connection.  Return its socket, which belongs to the caller, and
+ * Accept a connection.  Return its non-blocking socket for the caller, and
  * write a name of the client for messages to ${name}, which has ADDR_NAME
  * bytes.  EAGAIN: no connection is waiting.  EACCES: check_uid is set, and the
  * user of the client is not allowed or cannot be found.  Such a connection is

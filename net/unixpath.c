@@ -148,6 +148,17 @@ unixpath_link_dir(const char *path, char *dst)
 	return dst;
 }
 
+/* gVisor refuses a datagram socket even if a process listens. */
+static bool
+is_connected(const char *path)
+{
+	int fd = os_socket(AF_UNIX);
+	bool live = fd != -1 && (call_path(connect, fd, path) == 0 || errno == EAGAIN);
+
+	os_close(&fd);
+	return live;
+}
+
 /*
  * Return EAGAIN if a process has the socket at ${path} open, else another errno
  * value.  The connect of a datagram socket makes no connection: it is refused
@@ -162,7 +173,7 @@ find_socket(const char *path)
 	if (fd == -1 || (call_path(connect, fd, path) == -1 && errno != EPROTOTYPE))
 		e = errno;
 	os_close(&fd);
-	return e;
+	return e == ECONNREFUSED && is_connected(path) ? EAGAIN : e;
 }
 
 /* On macOS and the BSDs, a full backlog refuses a connect, too. */

@@ -56,8 +56,8 @@ const char *unixpath_link_dir(const char *path, char *dst);
  * if other users may replace the new file.
  *
  * If several processes call this at once for one path, one succeeds: each one
- * locks the path first.  Wait at most ${wait_us} microseconds for the lock of
- * another process; 0: do not block.
+ * locks the path first, if the file system has locks.  Wait at most ${wait_us}
+ * microseconds for the lock of another process; 0: fail at once if it is taken.
  */
 int unixpath_listen(
     struct unixpath *file, const char *path, int64_t wait_us, char *why, size_t size);
