@@ -852,8 +852,8 @@ loop(struct relay *r)
 	while (want(r), !is_over(r)) {
 		if (pollset_wait(&r->ps) == -1) {
 			log_say(LOG_ERROR, "poll: %s", strerror(errno));
-			r->status = STATUS_SYSTEM;
 			stop(r, SIGTERM);
+			r->status = STATUS_SYSTEM;
 		}
 		take_signals(r);
 		watch_stdout(r);

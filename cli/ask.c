@@ -56,7 +56,7 @@ is_same_file(const char *one, const char *other)
 }
 
 /* The first WIDE of these stand for all. */
-static const char *const hosts[] = {
+static const char *const hosts[HOSTS] = {
 	"localhost:", "*:", "127.0.0.1:", "[::1]:", "0.0.0.0:", "[::]:"
 };
 

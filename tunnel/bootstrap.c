@@ -21,7 +21,7 @@
 
 #define ECHO "printf 'relay%s" /* part of the script; no answer contains it */
 #define TYPE_SIZE 64
-#define BINARIES_MAX 7                /* the types in add_directory */
+#define BINARIES_MAX 7                /* our own, and those in add_directory */
 #define BINARY_MAX (16 * 1024 * 1024) /* bytes of a binary */
 #define UPLOADS_MAX 5                 /* the script has fewer directories */
 
@@ -183,7 +183,7 @@ add_binary(struct bootstrap *b, const char *path, const char *type)
 static void
 add_directory(struct bootstrap *b, const char *own, const char *dir, int n, const char *under)
 {
-	const char *const types[] = { own, "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le",
+	const char *const types[BINARIES_MAX] = { own, "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le",
 		"Linux-riscv64", "Darwin-x86_64", "Darwin-arm64" };
 	char path[BOOTSTRAP_PATH + 64];
 	size_t i;
@@ -278,9 +278,11 @@ bootstrap_new(void)
 	return calloc(1, sizeof(struct bootstrap));
 }
 
-static void
-drop_output(struct bootstrap *b)
+void
+bootstrap_release(struct bootstrap *b)
 {
+	if (b == NULL)
+		return;
 	free(b->out);
 	b->out = NULL;
 	b->at = b->end = NULL;
@@ -292,7 +294,7 @@ bootstrap_start(struct bootstrap *b, const char *self, const char *image, const 
 {
 	struct refusal refusal = b->refusal;
 
-	drop_output(b);
+	bootstrap_release(b);
 	memset(b, 0, sizeof(*b));
 	b->refusal = refusal;
 	if (far_path == NULL)
@@ -318,14 +320,14 @@ bootstrap_wrote(struct bootstrap *b, size_t n)
 {
 	b->at += n;
 	if (b->at == b->end)
-		drop_output(b);
+		bootstrap_release(b);
 }
 
 void
 bootstrap_free(struct bootstrap *b)
 {
 	if (b != NULL)
-		drop_output(b);
+		bootstrap_release(b);
 	free(b);
 }
 
@@ -360,7 +362,7 @@ take_want(struct bootstrap *b, const char *words)
 		fail(b, "the binary of this relay cannot be read, or was replaced after the start");
 		return;
 	}
-	drop_output(b);
+	bootstrap_release(b);
 	b->at = b->out = bytes;
 	b->end = bytes + size;
 	b->facts.upload_size = size;

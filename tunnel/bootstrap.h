@@ -54,6 +54,10 @@ struct bootstrap;
  * Allocate a bootstrap, for any number of starts on one far side; free it.
  * NULL: no memory.
  *
+ * bootstrap_release(b):
+ * Free the bytes that were not sent.  The results of the start stay.  ${b} can
+ * be NULL.
+ *
  * bootstrap_start(b, self, image, far_path, options):
  * Begin a start: prepare the script and enter BOOTSTRAP_ASKING.
  * ${self} is the path of this relay's binary.  The binaries on offer are in the
@@ -66,6 +70,7 @@ struct bootstrap;
  * is not sent again.  Return false if the memory runs out.
  */
 struct bootstrap *bootstrap_new(void);
+void bootstrap_release(struct bootstrap *b);
 void bootstrap_free(struct bootstrap *b);
 bool bootstrap_start(struct bootstrap *b, const char *self, const char *image, const char *far_path,
     const char *options);

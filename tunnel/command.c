@@ -22,7 +22,6 @@
 
 #define PIECE_MOST 16384 /* bytes of a read, and of a record of output */
 #define READS 16         /* in a turn, at most */
-#define DROPPED_SIZE 8   /* bytes of the body of RECORD_DROPPED */
 #define PIECE_ROOM 32    /* that body, and two heads */
 #define ORPHANS 256      /* processes outside the group, at most */
 
@@ -362,8 +361,8 @@ send_piece(struct command *c)
 	if (c->output.used == 0 || stream_is_reset(c->stream) || room <= PIECE_ROOM)
 		return false;
 	if (c->dropped > 0) {
-		frame_put(piece, c->dropped, DROPPED_SIZE);
-		put_record(c, RECORD_DROPPED, piece, DROPPED_SIZE);
+		frame_put(piece, c->dropped, RECORD_DROPPED_SIZE);
+		put_record(c, RECORD_DROPPED, piece, RECORD_DROPPED_SIZE);
 		c->dropped = 0;
 	}
 	room -= PIECE_ROOM;

@@ -67,7 +67,8 @@ try_name(struct dir *d)
 	if (lock_dir(d, O_CREAT | O_EXCL) || errno == ENOLCK)
 		return true;
 	saved = errno;
-	tree_remove(d->path);
+	if (!tree_remove(d->path))
+		rmdir(d->path); /* no descriptor was left to look into it */
 	errno = saved;
 	return false;
 }
@@ -80,9 +81,12 @@ dir_make(struct dir *d)
 	d->fd = -1;
 	remove_left();
 	/* Before it is locked, another relay can remove the directory. */
-	while (tries-- > 0)
+	while (tries-- > 0) {
 		if (try_name(d))
 			return true;
+		if (errno == EMFILE || errno == ENFILE || errno == ENOSPC || errno == EACCES)
+			break;
+	}
 	d->path[0] = '\0';
 	return false;
 }

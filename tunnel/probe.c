@@ -19,7 +19,7 @@
 #include "tunnel/probe.h"
 
 #define BYTE_VALUES 256
-#define BYTES_WAIT 10000000   /* us, until all byte values have come back */
+#define BYTES_WAIT 10000000   /* us, until all byte values are back; in a message */
 #define SESSIONS_WAIT 2000000 /* us, until each keeper has answered */
 #define SESSIONS 16384
 #define BANNER_SHOWN 80
@@ -98,7 +98,7 @@ probe_check(struct probes *tab, struct mux *m, struct forward *f)
 		p->checks = true;
 }
 
-bool
+void
 probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet)
 {
 	struct probe *p = add(tab, m, f, f->to_text);
@@ -107,11 +107,10 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet)
 		log_say(LOG_ERROR, "cannot test %s on %s: no memory, or too many streams are open",
 		    f->to_text, mux_peer(m));
 		f->state = FORWARD_REFUSED;
-		return false;
+		return;
 	}
 	p->quiet = quiet;
 	f->state = FORWARD_ASKED;
-	return true;
 }
 
 static void

@@ -43,8 +43,7 @@ struct probes {
  * Near side.  Connect to the target of ${f} over ${m}, send nothing, and
  * close.  ${f} must stay until the result is in ${f}->state: FORWARD_ASKED
  * becomes FORWARD_READY or FORWARD_REFUSED.  A refusal is logged, at LOG_INFO
- * if ${quiet}.  If no stream can be opened, log that, set FORWARD_REFUSED and
- * return false.
+ * if ${quiet}.  If no stream can be opened, log that and set FORWARD_REFUSED.
  *
  * probe_check(tab, m, f):
  * Near side.  Ask the far side for the state of the target of ${f}, which must
@@ -55,7 +54,7 @@ struct probes {
  * Take the results of all target probes in ${tab}.  Call it once a turn, and
  * once more between the end of the mux and mux_free.
  */
-bool probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
+void probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet);
 void probe_check(struct probes *tab, struct mux *m, struct forward *f);
 void probe_step(struct probes *tab);
 

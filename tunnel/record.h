@@ -8,7 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define RECORD_HEAD 4 /* bytes of type and length */
+#define RECORD_HEAD 4         /* bytes of type and length */
+#define RECORD_DROPPED_SIZE 8 /* of the body of RECORD_DROPPED */
 
 enum record_type {
 	RECORD_WORD = 1,     /* near: one word */

@@ -19,7 +19,6 @@
 #define END_SIZE 512
 #define PIECE 4096     /* bytes of output that are held */
 #define PIECES 16      /* in a turn, at most */
-#define DROPPED_SIZE 8 /* bytes of the body of RECORD_DROPPED */
 
 struct run {
 	char *const *words;
@@ -87,11 +86,11 @@ run_stop(struct run *r)
 static void
 end_record(struct run *r)
 {
-	if (record_type(&r->record) == RECORD_DROPPED && r->kept == DROPPED_SIZE)
+	if (record_type(&r->record) == RECORD_DROPPED && r->kept == RECORD_DROPPED_SIZE)
 		log_say(LOG_NOTICE,
 		    "%llu bytes of the output of %s were dropped: it prints faster than they can "
 		    "be sent or shown here",
-		    (unsigned long long)frame_get(r->body, DROPPED_SIZE), r->name);
+		    (unsigned long long)frame_get(r->body, RECORD_DROPPED_SIZE), r->name);
 	if (record_type(&r->record) == RECORD_END && r->kept > 0 && r->reason[0] == '\0')
 		snprintf(r->reason, sizeof(r->reason), "%.*s", (int)r->kept - 1,
 		    (const char *)r->body + 1);

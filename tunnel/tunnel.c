@@ -521,6 +521,7 @@ drop_channels(struct tunnel *t, const struct pollset *ps)
 	channels_flush(t->channels, ps->now);
 	for (slot = 0; slot < MUX_SLOTS; slot++)
 		drop_channel(t, slot, ps);
+	bootstrap_release(t->bootstrap);
 }
 
 /* Close the channels that have ended.  Others carry the link. */
