@@ -60,13 +60,14 @@ struct stream {
 	int64_t credit_at; /* of the last CREDIT */
 };
 
-/* The fields that are used most are first: see struct slot. */
+/* The fields that are used most are first, as in struct slot. */
 struct mux {
 	enum mux_role role;
 	bool dead;             /* the link has ended */
 	bool keeps;            /* the link outlives its channels */
 	bool freed;            /* mux_free was called; the last stream frees the mux */
 	unsigned slots;        /* that both sides allow */
+	unsigned started;      /* from this one on, no slot was ever used */
 	uint32_t size;         /* of the table */
 	uint32_t n;            /* streams in it */
 	uint32_t structs;      /* streams that are not freed yet */

@@ -38,7 +38,7 @@ mux_takes_data(const struct mux *m, const struct slot *s)
 
 	if (s->state != MUX_SLOT_UP || !s->drains)
 		return s->state == MUX_SLOT_UP;
-	for (other = m->slot; other < m->slot + MUX_SLOTS; other++)
+	for (other = m->slot; other < m->slot + m->started; other++)
 		if (other->state == MUX_SLOT_UP && !other->drains)
 			return false;
 	return true;
@@ -52,7 +52,7 @@ is_best(const struct mux *m, const struct slot *s)
 
 	if (!mux_takes_data(m, s))
 		return false;
-	for (other = m->slot; other < m->slot + MUX_SLOTS; other++)
+	for (other = m->slot; other < m->slot + m->started; other++)
 		if (mux_takes_data(m, other) && other->retain.next == other->retain.end &&
 		    slot_flight(other) < slot_flight(s))
 			return false;
@@ -65,7 +65,7 @@ mux_rtt(const struct mux *m)
 	const struct slot *s;
 	int64_t rtt = 0;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
+	for (s = m->slot; s < m->slot + m->started; s++)
 		if (s->cc.rtt > 0 && (rtt == 0 || s->cc.rtt < rtt))
 			rtt = s->cc.rtt;
 	return rtt;
@@ -80,7 +80,7 @@ limited_at(const struct mux *m)
 	const struct slot *s;
 	int64_t at = 0, one;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
+	for (s = m->slot; s < m->slot + m->started; s++) {
 		one = mux_takes_data(m, s) ? slot_limited_at(s, m->now) : 0;
 		at = one > at ? one : at;
 	}
@@ -106,7 +106,7 @@ retained(const struct mux *m, bool all)
 	const struct slot *s;
 	uint64_t n = 0;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
+	for (s = m->slot; s < m->slot + m->started; s++)
 		if (all || s->state == MUX_SLOT_UP)
 			n += s->retain.end - s->retain.acked;
 	return n;
@@ -124,7 +124,7 @@ count(const struct mux *m, enum mux_slot_state state)
 	const struct slot *s;
 	unsigned n = 0;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
+	for (s = m->slot; s < m->slot + m->started; s++)
 		n += s->state == state;
 	return n;
 }
@@ -184,7 +184,7 @@ end(struct mux *m, uint16_t code, const char *why, bool bye)
 	struct slot *s;
 	uint32_t i;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
+	for (s = m->slot; s < m->slot + m->started; s++) {
 		if (bye && can_send_bye(s))
 			s->due_bye = true;
 		else
@@ -199,7 +199,7 @@ end(struct mux *m, uint16_t code, const char *why, bool bye)
 		if (m->table[i] != NULL)
 			stream_lose(m->table[i]);
 	free_flows(m->flows);
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
+	for (s = m->slot; s < m->slot + m->started; s++) {
 		free_queue(&s->control);
 		free_flows(s->flows);
 	}
@@ -295,7 +295,7 @@ largest_slice(const struct mux *m)
 	const struct slot *s;
 	size_t slice = 0, one;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++) {
+	for (s = m->slot; s < m->slot + m->started; s++) {
 		one = cc_slice(&s->cc);
 		slice = one > slice ? one : slice;
 	}
@@ -386,6 +386,7 @@ put_turn(struct mux *m, struct slot *s, unsigned char *dst, size_t room)
 		t = queue_first(flows);
 		if (!stream_can_send_data(t)) {
 			queue_pop(flows);
+			stream_push(t); /* EOF may be due */
 			stream_free_if_done(t);
 		} else if (t->deficit <= 0 ||
 			   (fresh && t->tx.used > KEYSTROKE && cc_is_over(&s->cc))) {
@@ -627,7 +628,7 @@ mux_woke(struct mux *m, int64_t now)
 {
 	struct slot *s;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
+	for (s = m->slot; s < m->slot + m->started; s++)
 		slot_woke(s, now);
 }
 
@@ -652,7 +653,7 @@ others_answer(struct mux *m, const struct slot *s)
 	struct slot *other;
 	bool answer = false;
 
-	for (other = m->slot; other < m->slot + MUX_SLOTS; other++) {
+	for (other = m->slot; other < m->slot + m->started; other++) {
 		if (other == s || other->state != MUX_SLOT_UP)
 			continue;
 		if (other->alive_at > s->alive_at && other->alive_at > s->asked_at)
@@ -694,7 +695,7 @@ mux_tick(struct mux *m, int64_t now)
 	struct slot *s;
 
 	m->now = now;
-	for (s = m->slot; s < m->slot + MUX_SLOTS && !m->dead; s++)
+	for (s = m->slot; s < m->slot + m->started && !m->dead; s++)
 		tick_slot(m, s);
 	tail_check(m);
 }
@@ -705,7 +706,7 @@ mux_deadline(const struct mux *m)
 	int64_t next = INT64_MAX, at;
 	const struct slot *s;
 
-	for (s = m->slot; s < m->slot + MUX_SLOTS && !m->dead; s++) {
+	for (s = m->slot; s < m->slot + m->started && !m->dead; s++) {
 		at = slot_deadline(s, m->now);
 		next = at < next ? at : next;
 		if (s->state != MUX_SLOT_UP)
@@ -728,13 +729,10 @@ struct mux *
 mux_new(enum mux_role role, uint32_t memory, const char *host, int64_t now)
 {
 	struct mux *m = calloc(1, sizeof(*m));
-	unsigned i;
 
 	if (m == NULL)
 		return NULL;
-	m->slots = 1;
-	for (i = 0; i < MUX_SLOTS; i++)
-		m->slot[i].number = i;
+	m->slots = m->started = 1;
 	slot_attach(&m->slot[0], role == MUX_FAR, false, now);
 	m->slot[0].joins = false;
 	m->role = role;
@@ -802,6 +800,9 @@ mux_attach(struct mux *m, unsigned slot, bool skip_magic, int64_t now)
 	struct slot *s = &m->slot[slot];
 
 	m->now = now;
+	s->number = slot;
+	if (slot >= m->started)
+		m->started = slot + 1;
 	if (m->role == MUX_NEAR)
 		s->generation++;
 	slot_attach(s, m->role == MUX_FAR, skip_magic, now);
@@ -877,7 +878,7 @@ mux_free(struct mux *m)
 		; /* all are closed, so mux_accept releases them */
 	while (mux_next_dirty(m) != NULL)
 		;
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
+	for (s = m->slot; s < m->slot + m->started; s++)
 		slot_free(s);
 	free(m->table);
 	m->table = NULL;
@@ -958,7 +959,7 @@ mux_stats(const struct mux *m, struct mux_stats *s)
 
 	*s = (struct mux_stats){ m->n, m->rx_reserved, m->sent_before, m->read_before, 0,
 		mux_rtt(m) };
-	for (slot = m->slot; slot < m->slot + MUX_SLOTS; slot++) {
+	for (slot = m->slot; slot < m->slot + m->started; slot++) {
 		s->sent += slot->cc.sent;
 		s->received += slot->read;
 		s->cwnd += slot->cc.cwnd;

@@ -127,8 +127,8 @@ uint32_t mux_keeps(const struct mux *m);
 
 /*
  * mux_attach(m, slot, skip_magic, now):
- * Another channel continues ${slot}, which is down.  ${skip_magic}: our magic
- * was already sent on it.
+ * A channel starts or continues ${slot}.  The near side calls this only for a
+ * slot that is down.  ${skip_magic}: our magic was already sent on it.
  *
  * mux_down_slot(m):
  * Near, in the state MUX_DOWN: return the slot for mux_attach.
@@ -220,7 +220,7 @@ void mux_woke(struct mux *m, int64_t now);
  *
  * mux_end(m, code, why), mux_bye(m, code, why):
  * The link has ended, and its session too: reset all streams.  mux_bye: BYE is
- * the last output of each slot.
+ * the last output of each slot.  ${why} is not from mux_why.
  */
 void mux_lost(struct mux *m, unsigned slot, uint16_t code, const char *why);
 void mux_end(struct mux *m, uint16_t code, const char *why);
@@ -293,7 +293,8 @@ bool stream_is_opened(const struct stream *s);
  * mux_next_dirty(m):
  * Return a stream that has changed since it was last returned, or NULL.
  * Frames of the peer and mux_output change a stream.  A stream without an
- * owner is never returned.
+ * owner is never returned.  This also frees released streams, so a caller that
+ * sets owners calls it in each turn until it returns NULL.
  */
 void stream_set_owner(struct stream *s, void *owner);
 void *stream_owner(const struct stream *s);

@@ -226,7 +226,7 @@ on_ack(struct mux *m, struct slot *s)
 		retain_acked(&s->retain, count);
 	/* The channels may share a line, so all measure its round trip together. */
 	if (cc_decreased(&s->cc))
-		for (other = m->slot; other < m->slot + MUX_SLOTS; other++)
+		for (other = m->slot; other < m->slot + m->started; other++)
 			if (other != s && other->state == MUX_SLOT_UP)
 				cc_follow(&other->cc, &s->cc);
 	return NULL;
@@ -342,7 +342,7 @@ gather(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 
 static void feed_tail(struct mux *m, struct slot *s, const unsigned char *p, size_t n);
 
-/* Pass on bytes of DATA, DATA_AT or TAIL. */
+/* Pass on bytes of DATA, DATA_AT or TAIL; skip those of an unknown type. */
 static size_t
 pass_on(struct mux *m, struct slot *s, const unsigned char *p, size_t n)
 {

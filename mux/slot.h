@@ -22,7 +22,7 @@
 #define SLOT_ACK_EVERY 1024      /* bytes without an ACK, at least */
 #define SLOT_START (FRAME_MAGIC + GREETING_OURS)
 
-/* The large fields are last: the offsets of the others then take one byte. */
+/* The large fields are last: small offsets make shorter instructions. */
 struct slot {
 	unsigned number;
 	uint32_t generation;       /* of its last channel; it stays when the slot is free */
@@ -81,7 +81,7 @@ struct slot {
  * A channel starts ${s}, which is free, or continues it.
  *
  * slot_free(s):
- * Make ${s} a free slot, which is zeros except its number and generation.
+ * Make ${s} a free slot: only its number and generation stay.
  */
 void slot_attach(struct slot *s, bool far, bool skip_magic, int64_t now);
 void slot_free(struct slot *s);

@@ -164,7 +164,7 @@ drop_rest(struct stream *s)
 	struct mux *m = s->mux;
 	struct slot *slot;
 
-	for (slot = m->slot; slot < m->slot + MUX_SLOTS; slot++) {
+	for (slot = m->slot; slot < m->slot + m->started; slot++) {
 		if (slot->data != s)
 			continue;
 		m->rx_reserved -= slot->left;
@@ -731,7 +731,7 @@ overlaps(const struct stream *s, uint64_t at, size_t n)
 
 	if (at < s->rx_next)
 		return true;
-	for (slot = m->slot; slot < m->slot + MUX_SLOTS; slot++)
+	for (slot = m->slot; slot < m->slot + m->started; slot++)
 		if (slot->data == s && slot->early == NULL && at < s->rx_next + slot->left)
 			return true;
 	return early_overlaps(&s->early, at, n);
@@ -821,7 +821,7 @@ advance(struct stream *s)
 			return;
 		}
 		s->rx_next += e->have;
-		for (slot = m->slot; slot < m->slot + MUX_SLOTS; slot++)
+		for (slot = m->slot; slot < m->slot + m->started; slot++)
 			if (slot->early == e)
 				slot->early = NULL;
 		early_pop(&s->early, &m->earlies);

@@ -42,7 +42,7 @@ tail_forget(struct mux *m, const struct slot *s)
 {
 	struct slot *x;
 
-	for (x = m->slot; x < m->slot + MUX_SLOTS; x++)
+	for (x = m->slot; x < m->slot + m->started; x++)
 		if (x->tail == s)
 			x->tail = NULL;
 }
@@ -88,7 +88,7 @@ repeat_lost(struct mux *m, const struct slot *s)
 {
 	struct slot *x;
 
-	for (x = m->slot; x < m->slot + MUX_SLOTS; x++)
+	for (x = m->slot; x < m->slot + m->started; x++)
 		if (x->lost_on == s)
 			x->lost_on = NULL;
 }
@@ -134,7 +134,7 @@ tail_check(struct mux *m)
 
 	if (m->role == MUX_NEAR || m->dead)
 		return;
-	for (s = m->slot; s < m->slot + MUX_SLOTS; s++)
+	for (s = m->slot; s < m->slot + m->started; s++)
 		if (is_drained(m, s))
 			tail_lose(m, s, MUX_END, "the near side has closed this channel");
 }
@@ -158,7 +158,7 @@ tail_is_due(const struct mux *m, const struct slot *s)
 {
 	const struct slot *x;
 
-	for (x = m->slot; x < m->slot + MUX_SLOTS; x++)
+	for (x = m->slot; x < m->slot + m->started; x++)
 		if (x != s && (lost_is_due(x) || drain_is_due(m, x)))
 			return true;
 	return false;
@@ -182,7 +182,7 @@ tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst)
 	struct slot *x;
 	size_t n = 0;
 
-	for (x = m->slot; x < m->slot + MUX_SLOTS; x++) {
+	for (x = m->slot; x < m->slot + m->started; x++) {
 		if (x == s)
 			continue;
 		if (lost_is_due(x)) {
@@ -230,7 +230,7 @@ end_tail(struct mux *m, struct slot *x, struct slot *s)
 
 	x->tail_sent = true;
 	stream_move(m, x, s);
-	for (other = m->slot; other < m->slot + MUX_SLOTS; other++)
+	for (other = m->slot; other < m->slot + m->started; other++)
 		if (other->carrier == x)
 			other->carrier = s;
 	retire_if_done(m, x);

@@ -183,8 +183,8 @@ add_binary(struct bootstrap *b, const char *path, const char *type)
 static void
 add_directory(struct bootstrap *b, const char *own, const char *dir, int n, const char *under)
 {
-	const char *const types[BINARIES_MAX] = { own, "Linux-x86_64", "Linux-aarch64", "Linux-ppc64le",
-		"Linux-riscv64", "Darwin-x86_64", "Darwin-arm64" };
+	const char *const types[BINARIES_MAX] = { own, "Linux-x86_64", "Linux-aarch64",
+		"Linux-ppc64le", "Linux-riscv64", "Darwin-x86_64", "Darwin-arm64" };
 	char path[BOOTSTRAP_PATH + 64];
 	size_t i;
 

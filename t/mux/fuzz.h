@@ -157,7 +157,7 @@ fuzz_channel(unsigned what)
 {
 	unsigned k;
 
-	if (what < 147)
+	if (what < 147 && mux_slot_state(fuzz, fuzz_slot) != MUX_SLOT_FREE)
 		mux_lost(fuzz, fuzz_slot, MUX_RESET, "lost");
 	if (mux_state(fuzz) == MUX_DOWN) {
 		for (k = 0; k < MUX_SLOTS; k++)

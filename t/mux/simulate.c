@@ -479,7 +479,7 @@ claim(struct channel *c)
 				mux_lost(far, o->slot, MUX_RESET, "replaced");
 			close_end(o, 1);
 		}
-	CHECK(mux_accept_slot(far, s, false, now) == slot, "no memory");
+	CHECK(mux_accept_slot(far, s, false, now) == slot, "a claim was refused");
 	c->claims = false;
 	joins++;
 	accepted[accepts++ % 16] = *s;
