@@ -176,7 +176,7 @@ SMALL = $(OZ) -flto -flto-partition=one -static -s -ffunction-sections -fdata-se
 	-fno-asynchronous-unwind-tables -fno-pie -no-pie -fstack-protector-strong \
 	-Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,--build-id=none
 STATIC_GOAL = 204800 # bytes
-STATIC_MAX = 245760
+STATIC_MAX = 237568
 
 static: relay-static
 	cp relay-static relay-$(TYPE)

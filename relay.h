@@ -91,7 +91,7 @@
 #ifndef RELAY_H
 #define RELAY_H
 
-#define RELAY_VERSION "0.2"
+#define RELAY_VERSION "1.0"
 
 /* The exit status: relay(1), EXIT STATUS. */
 enum status {

@@ -17,8 +17,8 @@
 
 #define NAME_SIZE 64
 #define END_SIZE 512
-#define PIECE 4096     /* bytes of output that are held */
-#define PIECES 16      /* in a turn, at most */
+#define PIECE 4096 /* bytes of output that are held */
+#define PIECES 16  /* in a turn, at most */
 
 struct run {
 	char *const *words;

@@ -1,7 +1,7 @@
 class Relay < Formula
   desc "Tunnels over ssh where the server forbids forwarding"
   homepage "https://packages.invalid/relay"
-  url "https://packages.invalid/relay-0.2.tar.gz"
+  url "https://packages.invalid/relay-1.0.tar.gz"
   sha256 "0000000000000000000000000000000000000000000000000000000000000000"
   license "ISC"
 

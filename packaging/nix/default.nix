@@ -6,7 +6,7 @@ let
   copied = pkgsStatic.callPackage
     ({ stdenv }: stdenv.mkDerivation {
       pname = "relay-static";
-      version = "0.2";
+      version = "1.0";
       src = ../..;
       buildPhase = "make static STATIC_CC=$CC";
       installPhase = ''
@@ -18,7 +18,7 @@ let
 in
 stdenv.mkDerivation {
   pname = "relay";
-  version = "0.2";
+  version = "1.0";
   src = ../..;
 
   buildFlags = [ "relay" "completion/_relay" "completion/relay.bash" ];

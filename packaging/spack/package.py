@@ -10,11 +10,11 @@ class Relay(MakefilePackage):
     ends: a TCP port, a Unix socket, stdin and stdout, or a command."""
 
     homepage = "https://packages.invalid/relay"
-    url = "https://packages.invalid/relay-0.2.tar.gz"
+    url = "https://packages.invalid/relay-1.0.tar.gz"
 
     license("ISC")
 
-    version("0.2", sha256="0" * 64)
+    version("1.0", sha256="0" * 64)
 
     variant("static", default=True, description="Build the static relay that tunnels copy")
 
