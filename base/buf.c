@@ -138,11 +138,15 @@ buf_fill(struct buf *b, int fd, int chunks)
 	saved = errno;
 	left = n > 0 ? (size_t)n : 0;
 	b->used += left;
-	for (c = last != NULL ? last : b->head; left > 0; c = c->next) {
+	c = last;
+	if (c == NULL)
+		c = b->head;
+	while (c != NULL && left > 0) {
 		some = BUF_CHUNK - c->end < left ? BUF_CHUNK - c->end : left;
 		c->end += some;
 		left -= some;
 		last = c;
+		c = c->next;
 	}
 	free_after(b, last);
 	errno = saved;
@@ -284,8 +288,7 @@ drop(struct buf *b, size_t n)
 	size_t some;
 
 	b->used -= n;
-	while (n > 0) {
-		c = b->head;
+	while (n > 0 && (c = b->head) != NULL) {
 		some = c->end - c->start < n ? c->end - c->start : n;
 		c->start += some;
 		n -= some;

@@ -15,11 +15,16 @@ enum log_level { LOG_TABLE = -1, LOG_ERROR, LOG_NOTICE, LOG_INFO };
 
 #define LOG_PREFIX "relay: " /* of each message */
 
-/* The arguments ${first} and later are those of the format ${format}. */
+/*
+ * The arguments ${first} and later are those of the format ${format}.
+ * LOG_EXITS: the function does not return.
+ */
 #if defined(__GNUC__)
 #define LOG_PRINTF(format, first) __attribute__((__format__(__printf__, format, first)))
+#define LOG_EXITS __attribute__((__noreturn__))
 #else
 #define LOG_PRINTF(format, first)
+#define LOG_EXITS
 #endif
 
 /* log_show(level): From now on, write the messages up to ${level}. */

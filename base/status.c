@@ -118,14 +118,13 @@ cut(char *text, size_t size, size_t width, const char *mark)
 static void
 write_bar(char *dst, const struct step *s, const struct signs *signs, size_t room)
 {
-	size_t full, i;
+	size_t width = room > BAR_MOST + 2 ? BAR_MOST : room - 2, full, i;
 
 	if (s->all == 0 || room < BAR_LEAST + 2)
 		return;
-	room = room - 2 > BAR_MOST ? BAR_MOST : room - 2;
-	full = s->done >= s->all ? room : s->done * room / s->all;
+	full = s->done >= s->all ? width : s->done * width / s->all;
 	dst = stpcpy(dst, "  ");
-	for (i = 0; i < room; i++)
+	for (i = 0; i < width; i++)
 		dst = stpcpy(dst, i < full ? signs->full : signs->empty);
 }
 

@@ -131,7 +131,7 @@ static const struct option_row table[] = {
 /* The options of ssh(1) that relay does not have. */
 #define SSH_LETTERS "46ABbCGgIKMQSsXYy"
 
-static void fail_usage(const char *fmt, ...) LOG_PRINTF(1, 2);
+static void fail_usage(const char *fmt, ...) LOG_PRINTF(1, 2) LOG_EXITS;
 
 static void
 fail_usage(const char *fmt, ...)

@@ -63,6 +63,8 @@ ends_with_middle(const struct greeting *g)
 static void
 add_banner(struct greeting *g, char c)
 {
+	size_t n;
+
 	if (g->banner == NULL)
 		g->banner = malloc(MUX_BANNER + 1);
 	if (g->banner == NULL || g->banner_have == MUX_BANNER) {
@@ -83,7 +85,8 @@ add_banner(struct greeting *g, char c)
 	 * If a forced command starts relay in place of a shell, the script for
 	 * that shell comes before the near magic.
 	 */
-	if (g->far && g->banner_have <= strlen(MUX_SCRIPT) && c != MUX_SCRIPT[g->banner_have - 1])
+	n = g->banner_have < strlen(MUX_SCRIPT) ? g->banner_have : strlen(MUX_SCRIPT);
+	if (g->far && memcmp(g->banner, MUX_SCRIPT, n) != 0)
 		fail_channel(g, "stdin does not carry a link: start relay -m - by relay -m FROM -- "
 				"COMMAND");
 }
