@@ -111,6 +111,8 @@ def test_sbom(runs):
 @needs_git
 @pytest.mark.skipif('SLOW' not in os.environ, reason='skipped: takes minutes; set SLOW=1')
 def test_binaries(runs):
+    if subprocess.run([TOP + '/t/zig', 'version'], capture_output=True).returncode != 0:
+        pytest.skip('skipped: no zig (t/zig install)')
     assert set(BINARIES) <= set(runs[0])
 
 

@@ -92,7 +92,7 @@ EXPECTED = {'huge-line': '64 KiB of other', 'noise': '64 KiB of other', 'answers
         'left': '64 KiB of other', 'half-magics': '64 KiB of other',
         'odd-answer': 'unexpected answer', 'empty-answer': 'unexpected answer',
         'no': '-x has to name',
-        'none': 'no relay here for its type', 'fail': 'no directory can store and run it',
+        'none': 'no relay here fits its type', 'fail': 'no directory can store and run it',
         'at-and-noise': '64 KiB of other',
         'leaves-the-copy': 'ended with status 0', 'deaf-in-the-copy': 'cannot reach',
         'stderr': 'cannot reach'}

@@ -1246,6 +1246,15 @@ def taken(place, how, uid, tmp):
 HOW = ['directory', 'private directory', 'link']
 
 
+def session_is_replaced(r, a):
+    """Connection a is reset with a message of the tunnel r, and a new one works."""
+    with pytest.raises(ConnectionResetError):
+        a.recv(1)
+    r.says('the session on ')
+    with dial(r.address) as b:
+        exchange(b, b'y')
+
+
 @pytest.mark.parametrize('how', HOW)
 def test_place_of_another_user(tunnel, far, echo, mark, tmp, how):
     """Goal: if another user has taken the place of a keeper, nothing is sent
@@ -1258,11 +1267,7 @@ def test_place_of_another_user(tunnel, far, echo, mark, tmp, how):
     shutil.rmtree(place)
     with taken(place, how, uid, tmp):
         lose(mark)
-        with pytest.raises(ConnectionResetError):
-            a.recv(1)
-        r.says('the session on ')
-        with dial(r.address) as b:
-            exchange(b, b'y')
+        session_is_replaced(r, a)
         assert r.stop() == 0
         wait_for(lambda: not rig.marked(mark), 8)
 
@@ -1279,11 +1284,7 @@ def test_place_with_another_mode(tunnel, far, echo, mark, mode):
     os.chmod(place, mode)
     try:
         lose(mark)
-        with pytest.raises(ConnectionResetError):
-            a.recv(1)
-        r.says('the session on ')
-        with dial(r.address) as b:
-            exchange(b, b'y')
+        session_is_replaced(r, a)
         other, = places(mark) - {place}
         assert os.stat(other).st_mode & 0o7777 == 0o700
         assert r.stop() == 0
@@ -1315,9 +1316,7 @@ def test_place_that_is_taken_meanwhile(tunnel, far, echo, mark, tmp):
     wait_for(lambda: connecting() and not time.sleep(0.3) and connecting(), 10)
     shutil.rmtree(place)
     with taken(place, 'directory', uid, tmp):
-        r.says('the session on ')
-        with dial(r.address) as b:
-            exchange(b, b'y')
+        session_is_replaced(r, a)
         assert r.stop() == 0
         wait_for(lambda: not rig.marked(mark), 8)
 

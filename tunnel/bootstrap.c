@@ -393,7 +393,7 @@ take_refuse(struct bootstrap *b, const char *words)
 static const struct {
 	const char *word, *before, *after;
 } failures[] = {
-	{ "none", "there is no relay here for its type, ",
+	{ "none", "no relay here fits its type, ",
 	    ": install relay " RELAY_VERSION " in the PATH there, or name its path with -x" },
 	{ "fail", "relay is not installed there, and no directory can store and run it: ",
 	    "; make room in one of these (not noexec), or name a relay there with -x" },

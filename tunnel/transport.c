@@ -115,8 +115,10 @@ transport_near(struct mux *m, unsigned slot, struct dial_target *target,
 	t->bootstrap = bootstrap;
 	t->hops = hops;
 	t->quiet = quiet;
-	/* Other commands get a pipe as stdin: Linux cannot open a socket as
-	 * /dev/stdin, and bash reads .bashrc if its stdin is a socket. */
+	/*
+	 * Other commands get a pipe as stdin: Linux cannot open a socket as
+	 * /dev/stdin, and bash reads .bashrc if its stdin is a socket.
+	 */
 	target->how = strcmp(spawn_name(target->to.argv[0]), "ssh") == 0 ? SPAWN_WIRE : 0;
 	if (bootstrap != NULL)
 		target->how |= SPAWN_CAPTURE | SPAWN_QUIET;

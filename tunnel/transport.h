@@ -66,7 +66,7 @@ void transport_free(struct transport *t, int64_t now);
  * transport_moved_at(t): when the last byte was read or written.  0: none was.
  * transport_readable(t, ps): bytes or EOF were there to be read in this turn.
  * transport_exit_status(t): the exit status of the command; -1 while it runs.
- * TRANSPORT_NEVER_RAN: there is no command, or exec has not worked.
+ * TRANSPORT_NEVER_RAN: no command was started, or exec failed.
  * transport_unsent(t): bytes that the command has not read; 0: not known.
  *
  * transport_last_line(t):
