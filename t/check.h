@@ -97,6 +97,13 @@ cloexec(int fd)
 	return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
 }
 
+/* A missing command is ENOENT only if each directory of PATH can be searched. */
+static inline void
+set_path(void)
+{
+	setenv("PATH", "/bin", 1);
+}
+
 static inline int
 fds_open(void)
 {

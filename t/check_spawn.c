@@ -135,8 +135,10 @@ END_TEST
 START_TEST(a_missing_command_is_ENOENT_and_not_logged)
 {
 	char *argv[] = { (char *)(_i ? "/no/such/command" : "no-such-command"), NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c;
 
+	set_path();
+	c = spawn_start(&kids, argv, 0);
 	capture();
 	ck_assert_ptr_nonnull(c);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, {

@@ -1214,6 +1214,7 @@ START_TEST(a_command_that_is_missing_is_reported_once)
 {
 	char *argv[] = { (char *)"no-such-command", NULL };
 
+	set_path();
 	begin(_i ? LINK : DIRECT);
 	target_command(argv);
 	connect_client(true);

@@ -378,6 +378,7 @@ START_TEST(a_command_that_cannot_be_executed_is_explained)
 		{ "/tmp", STATUS_NOEXEC, "cannot execute tmp: Permission denied" } };
 	char *argv[] = { (char *)table[_i].word, NULL };
 
+	set_path();
 	t.kids = &kids;
 	t.each_us = 1000000;
 	t.wait_us = 3000000; /* -w does not apply to commands */
