@@ -114,21 +114,28 @@ packet_max(void)
  * chunk takes the rest of BUF_CHUNK bytes.
  */
 ssize_t
-buf_fill(struct buf *b, int fd, int chunks)
+buf_fill(struct buf *b, int fd, size_t max)
 {
 	struct chunk *last = b->tail, *c;
-	size_t room = last == NULL ? 0 : BUF_CHUNK - last->end, some, left;
+	size_t room = last == NULL ? 0 : BUF_CHUNK - last->end, packet = packet_max();
+	size_t left = max < packet ? packet : max, some;
 	struct iovec v[BUF_WIDE];
 	int i = 0, saved;
 	ssize_t n;
 
 	if (room > 0) {
-		v[i++] = (struct iovec){ .iov_base = last->data + last->end, .iov_len = room };
-		chunks = room < packet_max() ? 1 : 0;
+		some = room < packet ? BUF_CHUNK : room;
+		if (left > some)
+			left = some;
+		some = left < room ? left : room;
+		v[i++] = (struct iovec){ .iov_base = last->data + last->end, .iov_len = some };
+		left -= some;
 	}
-	while (i < BUF_WIDE && chunks-- > 0 && (c = add_chunk(b)) != NULL)
-		v[i++] = (struct iovec){ .iov_base = c->data, .iov_len = BUF_CHUNK - room };
-	if (b->tail == last && room < packet_max()) {
+	for (; left > 0 && i < BUF_WIDE && (c = add_chunk(b)) != NULL; left -= some) {
+		some = left < BUF_CHUNK ? left : BUF_CHUNK;
+		v[i++] = (struct iovec){ .iov_base = c->data, .iov_len = some };
+	}
+	if (b->tail == last && room < packet) {
 		errno = ENOMEM;
 		return -1;
 	}
@@ -237,7 +244,7 @@ unsplice(struct buf *b)
 	b->full = false;
 	b->used = 0;
 	while (n > 0 && b->used < left)
-		n = buf_fill(b, k->out, BUF_WIDE);
+		n = buf_fill(b, k->out, BUF_WIDE * BUF_CHUNK);
 	close_pipe(k);
 	if (b->used == left) {
 		errno = EAGAIN;

@@ -26,16 +26,17 @@ struct buf {
 };
 
 /*
- * buf_fill(b, fd, chunks):
- * Read once from ${fd} to the end of ${b}: at most ${chunks} chunks, and at
- * most BUF_WIDE.  Return as read(2), or -1 with ENOMEM.
+ * buf_fill(b, fd, max):
+ * Read once from ${fd} to the end of ${b}: at most ${max} bytes, or a packet of
+ * a pipe if that is more, and at most BUF_WIDE chunks.  Return as read(2), or
+ * -1 with ENOMEM.
  *
  * buf_splice(b, fd):
  * The same within the kernel.  ${b} must be empty, or hold its bytes in a pipe.
  * EAGAIN: ${fd} is empty or ${b} is full.  EMFILE: ${b} gets no pipe.  Other
  * errors are those of read(2) or os_splice.
  */
-ssize_t buf_fill(struct buf *b, int fd, int chunks);
+ssize_t buf_fill(struct buf *b, int fd, size_t max);
 ssize_t buf_splice(struct buf *b, int fd);
 
 /*

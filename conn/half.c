@@ -139,7 +139,7 @@ not_now(int err)
 static void
 read_and_drop(struct half *h)
 {
-	ssize_t n = buf_fill(&h->own, h->src->fds.in, 1);
+	ssize_t n = buf_fill(&h->own, h->src->fds.in, BUF_CHUNK);
 
 	buf_clear(&h->own);
 	if (n > 0)
@@ -167,14 +167,28 @@ cannot_splice(int err)
 }
 
 /*
- * Bulk is read into a pipe if the queue is empty or is a pipe already, else
- * into as many chunks as there is room for, at most ${chunks}.  Small reads are
- * faster than splices.
+ * How many bytes to read into memory.  Small reads are slow, so a read of at
+ * most a chunk may exceed the room, but not the size of the whole queue.
+ */
+static size_t
+read_max(const struct half *h, size_t chunks)
+{
+	size_t space = room(h), fit = h->bulk ? space / BUF_CHUNK : 1;
+
+	if (space >= BUF_CHUNK)
+		return (fit < chunks ? fit : chunks) * BUF_CHUNK;
+	space += h->buf->used;
+	return space < BUF_CHUNK ? space : BUF_CHUNK;
+}
+
+/*
+ * Bulk is read into a pipe if the queue is empty or is a pipe already.  Small
+ * reads are faster than splices.
  */
 static ssize_t
 fill(struct half *h, int chunks)
 {
-	int fd = h->src->fds.in, fit = (int)(room(h) / BUF_CHUNK);
+	int fd = h->src->fds.in;
 	ssize_t n;
 
 	if (h->buf->pipe != NULL || (h->bulk && h->buf->used == 0 && splices(h))) {
@@ -183,9 +197,7 @@ fill(struct half *h, int chunks)
 			return n;
 		h->bulk = false;
 	}
-	if (!h->bulk || fit == 0)
-		fit = 1;
-	return buf_fill(h->buf, fd, fit < chunks ? fit : chunks);
+	return buf_fill(h->buf, fd, read_max(h, (size_t)chunks));
 }
 
 static void

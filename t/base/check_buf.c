@@ -26,7 +26,7 @@ fill_all(int fd, size_t n)
 	ssize_t r;
 
 	while (b.used < n) {
-		r = buf_fill(&b, fd, 1);
+		r = buf_fill(&b, fd, BUF_CHUNK);
 		ck_assert_int_gt(r, 0);
 		ck_assert_int_le(r, BUF_CHUNK);
 	}
@@ -65,7 +65,7 @@ START_TEST(every_size_comes_out_as_it_went_in)
 	FILE *f = source(sizes[_i]);
 
 	fill_all(fileno(f), sizes[_i]);
-	ck_assert_int_eq(buf_fill(&b, fileno(f), 1), 0);
+	ck_assert_int_eq(buf_fill(&b, fileno(f), BUF_CHUNK), 0);
 	ck_assert_uint_eq(b.used, sizes[_i]);
 	drain_all(sizes[_i], SIZE_MAX);
 }
@@ -76,21 +76,21 @@ START_TEST(wide_calls_move_whole_rows_of_chunks)
 {
 	static const size_t pieces[] = { 1, BUF_CHUNK, BUF_CHUNK + 1, 200001, SIZE_MAX };
 	size_t n = sizes[_i], got = 0, want, k;
-	int chunks;
+	size_t max;
 	FILE *f;
 
 	for (k = 0; k < sizeof(pieces) / sizeof(pieces[0]); k++)
-		for (chunks = 1; chunks < 7; chunks++) {
+		for (max = BUF_CHUNK; max < 7 * BUF_CHUNK; max += BUF_CHUNK / 2) {
 			if (n > 5000 && pieces[k] == 1)
 				continue;
 			f = source(n);
-			want = (size_t)(chunks < BUF_WIDE ? chunks : BUF_WIDE) * BUF_CHUNK;
+			want = max < BUF_WIDE * BUF_CHUNK ? max : BUF_WIDE * BUF_CHUNK;
 			ck_assert_int_eq(
-			    buf_fill(&b, fileno(f), chunks), (ssize_t)(n < want ? n : want));
+			    buf_fill(&b, fileno(f), max), (ssize_t)(n < want ? n : want));
 			for (got = b.used; got < n; got = b.used)
-				ck_assert_int_gt(buf_fill(&b, fileno(f), chunks), 0);
-			ck_assert_int_eq(buf_fill(&b, fileno(f), chunks), 0);
-			ck_assert_int_eq(buf_fill(&b, -1, chunks), -1);
+				ck_assert_int_gt(buf_fill(&b, fileno(f), max), 0);
+			ck_assert_int_eq(buf_fill(&b, fileno(f), max), 0);
+			ck_assert_int_eq(buf_fill(&b, -1, max), -1);
 			ck_assert_int_eq(errno, EBADF);
 			drain_all(n, pieces[k]);
 			fclose(f);
@@ -126,7 +126,7 @@ START_TEST(filling_continues_after_a_partial_drain)
 		ck_assert_int_eq(write(p[1], in + put, steps[_i]), (ssize_t)steps[_i]);
 		put += steps[_i];
 		for (held = b.used; b.used < held + steps[_i];)
-			ck_assert_int_gt(buf_fill(&b, p[0], 1), 0);
+			ck_assert_int_gt(buf_fill(&b, p[0], BUF_CHUNK), 0);
 		ck_assert_int_gt(buf_drain(&b, fileno(sink), steps[_i] / 2 + 1), 0);
 	}
 	while (b.used > 0)
@@ -136,12 +136,15 @@ START_TEST(filling_continues_after_a_partial_drain)
 }
 END_TEST
 
-START_TEST(one_fill_is_one_read_of_at_most_a_chunk)
+START_TEST(one_fill_is_one_read_of_at_most_the_limit)
 {
 	FILE *f = source(3 * BUF_CHUNK);
 
-	ck_assert_int_eq(buf_fill(&b, fileno(f), 1), BUF_CHUNK);
-	ck_assert_int_eq(lseek(fileno(f), 0, SEEK_CUR), BUF_CHUNK);
+	ck_assert_int_eq(buf_fill(&b, fileno(f), 5000), 5000);
+	ck_assert_int_eq(buf_fill(&b, fileno(f), 5000), 5000);
+	ck_assert_int_eq(lseek(fileno(f), 0, SEEK_CUR), 10000);
+	fill_all(fileno(f), 3 * BUF_CHUNK);
+	drain_all(3 * BUF_CHUNK, SIZE_MAX);
 }
 END_TEST
 
@@ -160,7 +163,7 @@ START_TEST(every_read_has_room_for_a_packet)
 	fclose(source(0));
 	for (put = 0; put + size <= 3 * BUF_CHUNK; put += size) {
 		ck_assert_int_eq(write(s[1], in + put, size), (ssize_t)size);
-		ck_assert_int_eq(buf_fill(&b, s[0], 1), (ssize_t)size);
+		ck_assert_int_eq(buf_fill(&b, s[0], BUF_CHUNK), (ssize_t)size);
 	}
 	drain_all(put, SIZE_MAX);
 }
@@ -171,7 +174,7 @@ START_TEST(nothing_to_read_is_EAGAIN_and_holds_no_memory)
 	int s[2];
 
 	socks(s);
-	ck_assert_int_eq(buf_fill(&b, s[0], 1), -1);
+	ck_assert_int_eq(buf_fill(&b, s[0], BUF_CHUNK), -1);
 	ck_assert_int_eq(errno, EAGAIN);
 	ck_assert_uint_eq(b.used, 0);
 	ck_assert_ptr_null(b.head);
@@ -200,7 +203,7 @@ START_TEST(errors_are_those_of_read_and_write)
 	int p[2];
 
 	signal(SIGPIPE, SIG_IGN);
-	ck_assert_int_eq(buf_fill(&b, -1, 1), -1);
+	ck_assert_int_eq(buf_fill(&b, -1, BUF_CHUNK), -1);
 	ck_assert_int_eq(errno, EBADF);
 	ck_assert_ptr_null(b.head);
 	fill_all(fileno(f), 10);
@@ -221,8 +224,8 @@ START_TEST(an_empty_buffer_holds_no_memory_after_a_read_of_nothing)
 	FILE *f = source(BUF_CHUNK);
 
 	fill_all(fileno(f), BUF_CHUNK);
-	ck_assert_int_eq(buf_fill(&b, fileno(f), 1), 0);
-	ck_assert_int_eq(buf_fill(&b, -1, 1), -1);
+	ck_assert_int_eq(buf_fill(&b, fileno(f), BUF_CHUNK), 0);
+	ck_assert_int_eq(buf_fill(&b, -1, BUF_CHUNK), -1);
 	drain_all(BUF_CHUNK, SIZE_MAX);
 }
 END_TEST
@@ -416,7 +419,7 @@ START_TEST(without_descriptors_splicing_fails_and_filling_works)
 	ck_assert_int_eq(buf_splice(&b, fileno(f)), -1);
 	ck_assert_int_ne(errno, EAGAIN);
 	ck_assert_ptr_null(b.pipe);
-	ck_assert_int_eq(buf_fill(&b, fileno(f), 1), 100);
+	ck_assert_int_eq(buf_fill(&b, fileno(f), BUF_CHUNK), 100);
 	give_back();
 }
 END_TEST
@@ -437,7 +440,7 @@ TESTS("buf")
 	    tc, wide_calls_move_whole_rows_of_chunks, 0, sizeof(sizes) / sizeof(sizes[0]));
 	tcase_add_loop_test(tc, pieces_come_out_in_order, 0, 9);
 	tcase_add_loop_test(tc, filling_continues_after_a_partial_drain, 0, 5);
-	tcase_add_test(tc, one_fill_is_one_read_of_at_most_a_chunk);
+	tcase_add_test(tc, one_fill_is_one_read_of_at_most_the_limit);
 	tcase_add_loop_test(tc, every_read_has_room_for_a_packet, 0, 4);
 	tcase_add_test(tc, nothing_to_read_is_EAGAIN_and_holds_no_memory);
 	tcase_add_test(tc, a_full_sink_is_EAGAIN_and_loses_nothing);

@@ -505,6 +505,25 @@ START_TEST(a_blocking_sink_is_written_only_when_ready_and_little)
 }
 END_TEST
 
+/* The memory of all streams is limited, so each of many has a short queue. */
+START_TEST(among_many_streams_a_read_is_no_larger_than_the_queue)
+{
+	size_t most;
+	int i;
+
+	join(SINK);
+	for (i = 0; i < 1000; i++)
+		ck_assert_ptr_nonnull(mux_open(link_near, "x:1"));
+	most = stream_room(dst.stream);
+	ck_assert_uint_lt(most, BUF_CHUNK / 2);
+	ck_assert_uint_gt(put(junk, sizeof(junk)), most);
+	UNTIL(!half_wants_read(&h), {
+		half_read(&h, BUF_WIDE);
+		ck_assert_uint_lt(h.buf->used, 2 * most);
+	});
+}
+END_TEST
+
 static void
 interrupt(int sig)
 {
@@ -604,6 +623,7 @@ TESTS("half")
 	tcase_add_loop_test(tc, a_blocking_sink_is_written_only_when_ready_and_little, FDS, SINK);
 	tcase_add_loop_test(
 	    tc, a_blocking_sink_is_written_only_when_ready_and_little, SOURCE, SOURCE + 1);
+	tcase_add_test(tc, among_many_streams_a_read_is_no_larger_than_the_queue);
 	tcase_add_test(tc, a_signal_ends_a_write_that_blocks);
 	tcase_add_loop_test(tc, order_is_kept_between_messages_and_bulk, 0, KINDS);
 }
