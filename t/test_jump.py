@@ -112,7 +112,7 @@ def test_key_stays_here(tunnel, far, web, near):
     r = tunnel('-e', near, *forward(web), '-J', 'login', 'locked')
     shows_page(r.address)
     r = tunnel('-e', near, *forward(web), 'login', 'locked')
-    assert r.wait() == 7
+    assert r.wait() == 8
     assert 'Permission denied' in lines(r)[-1] and 'use -J' in lines(r)[-1], r.err()
 
 
@@ -169,13 +169,13 @@ def test_password_on_the_way(tunnel, far, web, terminal):
 
 @asks_password
 def test_wrong_password(tunnel, far, web, terminal):
-    """Goal: after three wrong passwords relay exits with status 7.  The message
+    """Goal: after three wrong passwords relay exits with status 8.  The message
     does not recommend -J, which was used."""
     r = tunnel(*forward(web), '-J', 'login', 'vault', **terminal.words())
     for _ in range(3):
         terminal.expect(b'password: ')
         terminal.type('open barley')
-    assert r.wait() == 7
+    assert r.wait() == 8
     assert lines(r)[-1].startswith('relay: cannot reach vault: ') and \
         'Permission denied' in lines(r)[-1] and 'use -J' not in r.err(), r.err()
 
@@ -184,7 +184,7 @@ def test_wrong_password(tunnel, far, web, terminal):
 def test_password_without_jump(tunnel, far, web):
     """Goal: the error at a second hop that wants a password names -J."""
     r = tunnel(*forward(web), 'login', 'vault')
-    assert r.wait() == 7
+    assert r.wait() == 8
     assert 'Permission denied' in lines(r)[-1] and 'use -J' in lines(r)[-1], r.err()
 
 
@@ -310,7 +310,7 @@ def test_verbose(tunnel, far, web):
             (['-J', 'login,nowhere.invalid', 'node'], 'cannot reach nowhere.invalid: login: '),
             (['-J', 'locked', 'node'], 'cannot reach locked: .*Permission denied')]:
         r = tunnel('-v', '-L', '127.0.0.1:0:/a', *words)
-        assert r.wait() == 7
+        assert r.wait() == (8 if 'locked' in words else 7)
         assert re.match('relay: ' + parts, lines(r)[-1]), r.err()
 
 
@@ -374,7 +374,7 @@ def test_failed_step(hosts, far, words, good, bad, part):
     r = steps(hosts, far, *words)
     assert re.findall(r'^ok +(\S+): reached', r.stdout, re.M) == good, r.stdout
     assert re.search(r'^FAIL +%s: .*%s' % (bad, part), r.stdout, re.M), r.stdout
-    assert r.returncode == 7
+    assert r.returncode == (8 if bad == 'locked' else 7)
 
 
 # ---- failures ----
@@ -396,9 +396,9 @@ def test_failed_step(hosts, far, words, good, bad, part):
 def test_no_way(tunnel, far, words, parts):
     """Goal: the last line names the failed hop, the cause and the remedy once.
     ssh's messages about the end of its ProxyCommand are not shown.  The status
-    is 7."""
+    is 8 for a refused login, else 7."""
     r = tunnel('-L', '127.0.0.1:0:/a', *words)
-    assert r.wait() == 7, r.err()
+    assert r.wait() == (8 if 'Permission denied' in parts else 7), r.err()
     assert r.proc.stdout.read() == b''
     assert lines(r)[-1].startswith('relay: ') and all(p in lines(r)[-1] for p in parts), r.err()
     assert '-w SECONDS' not in r.err() and len(lines(r)) <= 3, r.err()

@@ -105,10 +105,11 @@ def test_same_words_as_a_tunnel(probe, hosts, hops):
 
 def test_many_words_on_stderr(probe, hop):
     """Goal: after a long warning, the last line of stderr is still the cause.
-    It is whole and has its remedy."""
+    It is whole and has its remedy.  The status is 8."""
     wordy = hop('printf "%0600d\\n" 1 2 3 >&2; printf "Host key verification failed.\\r\\n" >&2; exec >&-; exit 255\n')
     r = probe('-L', '8888:/a', wordy)
     reports(r, 'FAIL', wordy, 'Host key verification failed; log in by hand once: ssh asks about a new key, .*$')
+    assert r.returncode == 8
 
 
 def test_terminal(probe):

@@ -1211,7 +1211,7 @@ def test_options_of_ssh(tunnel, far, web, hosts):
                '-L', '127.0.0.1:0:' + web.path)
     shows_page(r.address)
     r = tunnel('-l', 'no-such-user', '-L', '127.0.0.1:0:/a', 'login')
-    assert r.wait() == 7 and 'no-such-user@' in r.err()
+    assert r.wait() == 8 and 'no-such-user@' in r.err()
 
 
 # ---- starts that fail ----
@@ -1232,9 +1232,10 @@ def test_options_of_ssh(tunnel, far, web, hosts):
 ])
 def test_no_way(tunnel, far, hops, expected):
     """Goal: if a hop cannot be reached, one line names it, the cause and the
-    remedy, and nothing else is logged.  The status is 7 and stdout is empty."""
+    remedy, and nothing else is logged.  The status is 8 for a refused login, else
+    7, and stdout is empty."""
     r = tunnel('-L', '127.0.0.1:0:/a', *hops)
-    assert r.wait() == 7, r.err()
+    assert r.wait() == (8 if 'Permission denied' in expected else 7), r.err()
     assert r.proc.stdout.read() == b''
     lines = r.err().splitlines()
     assert len(lines) == 2 and all(words in lines[1] for words in expected), r.err()

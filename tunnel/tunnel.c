@@ -658,7 +658,6 @@ reconnects(const struct tunnel *t)
 static bool
 refused_for_good(struct tunnel *t)
 {
-	t->refused = hops_is_refusal(transport_last_line(channels_first(t->channels)));
 	if (!t->refused)
 		return false;
 	if (t->config.one_shot)
@@ -683,8 +682,10 @@ explain_start(struct tunnel *t, struct pollset *ps)
 		explain_hops(t, ended);
 	else
 		explain_command(t, ended);
+	t->refused = t->config.hops != NULL &&
+		     hops_is_refusal(transport_last_line(channels_first(t->channels)));
 	if (!reconnects(t) || refused_for_good(t)) {
-		be_over(t, STATUS_LINK, ps);
+		be_over(t, t->refused ? STATUS_REFUSED : STATUS_LINK, ps);
 		return;
 	}
 	back_off(t, ps);
