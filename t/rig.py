@@ -48,7 +48,7 @@ MACOS = os.environ.get('LD_PRELOAD', '').endswith('/xnu.so')
 VALGRIND = os.path.basename(RELAY) == 'valgrind'
 # Functions of relay whose descriptors stay open until it exits: the signal
 # pipe, the socket of the user check, pipes for splice, /dev/null.
-HELD = ('<inherited from parent>', 'signals_open', 'diag_socket', 'take_pipe', 'os_fill_stdio')
+HELD = ('<inherited from parent>', 'signals_open', 'diag_open', 'take_pipe', 'os_fill_stdio')
 
 
 def loader(path):
