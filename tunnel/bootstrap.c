@@ -394,7 +394,8 @@ static const struct {
 	const char *word, *before, *after;
 } failures[] = {
 	{ "none", "no relay here fits its type, ",
-	    ": install relay " RELAY_VERSION " in the PATH there, or name its path with -x" },
+	    ": build one here with make cross && make install, install relay " RELAY_VERSION
+	    " in the PATH there, or name its path with -x" },
 	{ "fail", "relay is not installed there, and no directory can store and run it: ",
 	    "; make room in one of these (not noexec), or name a relay there with -x" },
 	{ "lack", "relay is not installed there, and the system lacks ",
