@@ -537,7 +537,6 @@ step_dial(struct relay *r)
 static void
 stop(struct relay *r, int sig)
 {
-	log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 	if (r->dial != NULL)
 		end_dial(r, STATUS_SIGNAL + sig);
 	command_interrupt(r->command, r->ps.now);
@@ -555,10 +554,12 @@ take_signals(struct relay *r)
 	while ((sig = signals_take()) != 0) {
 		if (sig == SIGUSR1 && r->tunnel != NULL)
 			tunnel_table(r->tunnel, r->ps.now);
-		if (sig == SIGUSR1)
+		if (sig == SIGUSR1) {
 			conn_table(&r->conns, r->ps.now);
-		else if (sig != SIGCHLD)
+		} else if (sig != SIGCHLD) {
+			log_say(LOG_INFO, "stopped by signal %d (%s)", sig, strsignal(sig));
 			stop(r, sig);
+		}
 	}
 	spawn_reap(&r->kids);
 }
@@ -813,12 +814,14 @@ static void
 watch_enter(struct relay *r)
 {
 	char line[256];
+	ssize_t n;
 
 	if (pollset_ready(&r->ps, r->enter_slot) == 0)
 		return;
-	if (read(STDIN_FILENO, line, sizeof(line)) > 0)
+	n = read(STDIN_FILENO, line, sizeof(line));
+	if (n > 0)
 		tunnel_login(r->tunnel, r->ps.now);
-	else if (errno != EINTR)
+	else if (n == 0 || errno != EINTR)
 		r->no_terminal = true;
 }
 
@@ -900,5 +903,9 @@ main(int argc, char *argv[])
 	daemon_remove_pid(&r.daemon);
 	tunnel_clean(r.tunnel);
 	control_close(r.control);
+	if (r.status == STATUS_OK && ferror(stdout)) {
+		log_say(LOG_ERROR, "cannot write the report to stdout");
+		return STATUS_SYSTEM;
+	}
 	return r.status;
 }

@@ -167,7 +167,7 @@ write_line(const char *p)
 	ssize_t w;
 
 	while (n > 0) {
-		stuck = poll(&pfd, 1, stuck ? 0 : WAIT_MS) == 0;
+		stuck = poll(&pfd, 1, stuck ? 0 : WAIT_MS) != 1; /* a signal may interrupt it */
 		if (stuck)
 			return;
 		w = write(log_fd, p, n < PIPE_BUF ? n : PIPE_BUF);

@@ -136,6 +136,7 @@ bool
 os_find_program(const char *name, char *dst, size_t size)
 {
 	const char *path = getenv("PATH"), *end;
+	struct stat st;
 	int n;
 
 	if (strchr(name, '/') != NULL)
@@ -144,7 +145,8 @@ os_find_program(const char *name, char *dst, size_t size)
 		end = path + strcspn(path, ":");
 		n = snprintf(dst, size, "%.*s/%s", end == path ? 1 : (int)(end - path),
 		    end == path ? "." : path, name);
-		if (n > 0 && (size_t)n < size && access(dst, X_OK) == 0)
+		if (n > 0 && (size_t)n < size && access(dst, X_OK) == 0 && stat(dst, &st) == 0 &&
+		    S_ISREG(st.st_mode))
 			return true;
 	}
 	return false;

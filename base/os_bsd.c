@@ -190,7 +190,8 @@ show_paths(const struct os_needs *needs)
 void
 os_confine(const struct os_needs *needs, char *dst, size_t size)
 {
-	const char *shown = show_paths(needs) == 0 ? "unveil" : "no unveil";
+	bool restricts = needs->path != NULL || needs->dir != NULL;
+	const char *shown = show_paths(needs) == 0 && restricts ? "unveil" : "no unveil";
 
 	snprintf(dst, size, "%s, %s", shown,
 	    pledge(promises(needs), NULL) == 0 ? "pledge" : "no pledge");

@@ -277,8 +277,9 @@ stop(struct found *f)
 			break;
 		/* The relay closed the socket: it was busy, or it has ended. */
 	}
-	log_say(LOG_ERROR, "process %ld has not ended within %d s; kill -KILL %ld ends it", f->pid,
-	    EXIT_TIME / 1000000, f->pid);
+	log_say(LOG_ERROR,
+	    "process %ld has not ended after a request to end; kill -KILL %ld ends it", f->pid,
+	    f->pid);
 	return STATUS_CONNECT;
 }
 

@@ -76,7 +76,7 @@ is_system_full(int err)
 	return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
 }
 
-/* EBUSY: see lookup_start.  EAGAIN: see unixpath_connect. */
+/* EBUSY and EAGAIN: see lookup_start and unixpath_connect. */
 static bool
 is_full(const struct dial *d)
 {
@@ -96,7 +96,9 @@ attempt_failed(struct dial *d, int64_t now)
 {
 	d->step = PAUSING;
 	if (waits_for_room(d, now)) {
-		d->deadline = now + (d->err == EAGAIN ? PAUSE_BACKLOG : PAUSE_FULL);
+		bool backlog = d->err == EAGAIN && d->to->kind == ENDPOINT_UNIX;
+
+		d->deadline = now + (backlog ? PAUSE_BACKLOG : PAUSE_FULL);
 	} else if (now >= d->give_up || d->to->kind == ENDPOINT_COMMAND || is_permanent(d->err)) {
 		d->step = FAILED;
 	} else {
@@ -379,12 +381,11 @@ int
 dial_status(const struct dial *d)
 {
 	int err = dial_errno(d);
-	bool command = d->to->kind == ENDPOINT_COMMAND;
 
 	/* EAGAIN of fork: the user has no process left. */
-	if (is_system_full(err) || (command && err == EAGAIN))
+	if (is_system_full(err) || (err == EAGAIN && d->to->kind != ENDPOINT_UNIX))
 		return STATUS_SYSTEM;
-	if (!command)
+	if (d->to->kind != ENDPOINT_COMMAND)
 		return STATUS_CONNECT;
 	return err == ENOENT ? STATUS_NOTFOUND : STATUS_NOEXEC;
 }

@@ -113,7 +113,9 @@ advice(int e, uint16_t port)
 		return "; this host does not have that address: PORT alone listens on loopback, "
 		       "*:PORT on all addresses";
 	case EACCES:
-		return "; ports below 1024 are reserved for root: choose a higher port";
+		return port > 0 && port < 1024
+			   ? "; ports below 1024 are reserved for root: choose a higher port"
+			   : "";
 	default:
 		return "";
 	}
@@ -226,7 +228,9 @@ client_allowed(const struct listener *l, int fd, const struct sockaddr *peer)
 	if (known == 1)
 		snprintf(why, sizeof(why), "it is a process of uid %lu", (unsigned long)uid);
 	else if (errno == ENOENT)
-		snprintf(why, sizeof(why), "it closed its socket before its user was found");
+		snprintf(why, sizeof(why),
+		    "its user was not found: it has closed its socket, or the kernel does not "
+		    "report the user");
 	else
 		snprintf(why, sizeof(why), "its user cannot be found: %s", strerror(errno));
 	log_failure(LOG_NOTICE, "refused a client on %s: %s; -a accepts all users", l->name, why);

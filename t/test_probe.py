@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import subprocess
 
 import pytest
 
@@ -71,6 +72,15 @@ def test_copy_is_reported(probe):
     reports(first, 'ok', 'login', copied)
     assert copied not in second.stdout
     assert first.returncode == second.returncode == 0
+
+
+def test_report_that_cannot_be_written(hosts, tmp):
+    """Goal: if stdout is full, the status is 6."""
+    with open('/dev/full', 'w') as full:
+        r = subprocess.run([rig.RELAY, '-n', '-e', 'ssh -F %s/config' % hosts.dir, 'login'],
+                           stdout=full, stderr=subprocess.PIPE, text=True,
+                           env=dict(os.environ, FAR_HOME=tmp, FAR_BIN=tmp))
+    assert r.returncode == 6 and 'cannot write the report' in r.stderr, r.stderr
 
 
 def test_missing_target(probe, tmp):

@@ -177,7 +177,29 @@ fill(int fd, bool block)
 		ck_assert_int_eq(fcntl(fd, F_SETFL, 0), 0);
 }
 
-/* ${_i} 0: a non-blocking pipe, 1: a blocking pipe, 2: a blocking socket. */
+static void
+ignore(int sig)
+{
+	(void)sig;
+}
+
+static void
+signal_soon(void)
+{
+	struct sigaction caught = { .sa_handler = ignore };
+
+	sigaction(SIGUSR1, &caught, NULL);
+	if (fork() != 0)
+		return;
+	poll(NULL, 0, 30);
+	kill(getppid(), SIGUSR1);
+	_exit(0);
+}
+
+/*
+ * ${_i} 0: a non-blocking pipe, 1: a blocking pipe, 2: a blocking socket, 3: a
+ * blocking pipe, and a signal during the wait.
+ */
 START_TEST(a_full_stderr_does_not_block_for_ever)
 {
 	int p[2], err = dup(2);
@@ -188,6 +210,8 @@ START_TEST(a_full_stderr_does_not_block_for_ever)
 	fill(p[1], _i > 0);
 	ck_assert_int_eq(dup2(p[1], 2), 2);
 	alarm(3);
+	if (_i == 3)
+		signal_soon();
 	log_say(LOG_ERROR, "not read");
 	alarm(0);
 	dup2(err, 2);
@@ -501,6 +525,6 @@ TESTS("log")
 	tcase_add_test(tc, the_longest_path_is_shown_whole);
 	tcase_add_test(tc, errno_is_kept_even_if_the_write_fails);
 	tcase_add_test(tc, stderr_without_a_reader_is_harmless);
-	tcase_add_loop_test(tc, a_full_stderr_does_not_block_for_ever, 0, 3);
+	tcase_add_loop_test(tc, a_full_stderr_does_not_block_for_ever, 0, 4);
 	tcase_add_test(tc, a_slow_reader_of_stderr_gets_the_line);
 }

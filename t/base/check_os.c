@@ -592,23 +592,24 @@ END_TEST
 START_TEST(a_program_is_found_as_a_shell_does)
 {
 	static const char *const paths[][2] = { { "/nowhere:%s/a:%s/b", "b/me" },
-		{ "%s/b", "b/me" }, { "%s/c:%s/b", "c/me" }, { ":/nowhere", "" },
+		{ "%s/b", "b/me" }, { "%s/c:%s/b", "c/me" }, { "%s/d:%s/b", "b/me" },
+		{ ":/nowhere", "" },
 		{ "/nowhere:", "" }, { "/nowhere::/none", "" }, { "/nowhere", NULL },
 		{ "", NULL } };
 	char text[256], path[4096], want[300];
 
 	enter_dir();
 	ck_assert_int_eq(
-	    system("mkdir a b c; : >a/me; : >b/me; : >c/me; : >me; chmod 755 b/me c/me me"), 0);
+	    system("mkdir -p a b c d/me; : >a/me; : >b/me; : >c/me; : >me; chmod 755 b/me c/me me"), 0);
 	snprintf(text, sizeof(text), paths[_i][0], own_dir, own_dir);
-	if (_i == 7)
+	if (_i == 8)
 		unsetenv("PATH");
 	else
 		setenv("PATH", text, 1);
 	ck_assert_int_eq(os_find_program("me", path, sizeof(path)), paths[_i][1] != NULL);
 	if (paths[_i][1] != NULL) {
-		snprintf(want, sizeof(want), "%s/%s", _i < 3 ? own_dir : ".",
-		    _i < 3 ? paths[_i][1] : "me");
+		snprintf(want, sizeof(want), "%s/%s", _i < 4 ? own_dir : ".",
+		    _i < 4 ? paths[_i][1] : "me");
 		ck_assert_str_eq(path, want);
 	}
 	setenv("PATH", "/usr/bin:/bin", 1);
@@ -729,7 +730,7 @@ TESTS("os")
 	tcase_add_test(tc, the_width_of_a_terminal_is_read);
 	tcase_add_loop_test(tc, null_takes_the_place_of_stdout_when_no_descriptor_is_left, 0, 2);
 	tcase_add_test(tc, the_running_program_is_found);
-	tcase_add_loop_test(tc, a_program_is_found_as_a_shell_does, 0, 8);
+	tcase_add_loop_test(tc, a_program_is_found_as_a_shell_does, 0, 9);
 	tcase_add_test(tc, a_path_that_has_no_room_is_not_cut);
 	is_root = geteuid() == 0;
 	tcase_add_loop_test(tc, the_user_of_a_connection_is_found, 0, 3);
