@@ -246,7 +246,9 @@ const char *os_image(const char *self);
  *             looked up, only the port of ${needs} can be connected to.  No
  *             process outside can get a signal.
  *             seccomp: execve(2), ptrace(2), mount(2), setuid(2) and others
- *             that act beyond this process fail with EPERM.
+ *             that act beyond this process fail with EPERM.  So do Unix sockets
+ *             if ${needs} has no path and no names, except on machines with
+ *             socketcall(2).
  *   OpenBSD   pledge(2) and unveil(2)
  *
  * Portable, or built with AddressSanitizer: enforce nothing.
@@ -255,7 +257,7 @@ struct os_needs {
 	const char *path; /* a Unix socket; NULL: none */
 	const char *dir;  /* a symbolic link is made here; NULL: none */
 	uint16_t port;    /* a TCP port; 0: none */
-	bool names;       /* host names are looked up */
+	bool names;       /* host names or interfaces are looked up */
 };
 void os_confine(const struct os_needs *needs, char *dst, size_t size);
 

@@ -414,7 +414,7 @@ os_free_pages(void *p, size_t size)
  * All other calls are allowed, so that a new C library works.  The look-up of a
  * name uses none of these.
  */
-static const int denied[] = {
+static const int16_t denied[] = {
 	/* run a program, or control another process */
 	SYS_execve, SYS_execveat, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp,
 	438 /* pidfd_getfd */, 440 /* process_madvise */,
@@ -431,9 +431,15 @@ static const int denied[] = {
 	432 /* fsmount */, 433 /* fspick */, 442 /* mount_setattr */, SYS_open_by_handle_at,
 	/* give others access to a file, which Landlock does not prevent */
 	SYS_fchmod, SYS_fchmodat, 452 /* fchmodat2 */, SYS_fchown, SYS_fchownat, SYS_setxattr,
-	SYS_lsetxattr, SYS_fsetxattr, 463 /* setxattrat */,
+	SYS_lsetxattr, SYS_fsetxattr, 463 /* setxattrat */, SYS_removexattr, SYS_lremovexattr,
+	SYS_fremovexattr, 466 /* removexattrat */,
 #ifdef SYS_chmod
 	SYS_chmod, SYS_chown, SYS_lchown,
+#endif
+	/* empty a file, which Landlock before version 3 does not prevent */
+	SYS_truncate,
+#ifdef SYS_truncate64
+	SYS_truncate64,
 #endif
 	/* reach far into the kernel */
 	SYS_bpf, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_perf_event_open, SYS_userfaultfd,
@@ -443,8 +449,25 @@ static const int denied[] = {
 };
 
 #define DENIED (sizeof(denied) / sizeof(denied[0]))
-#define FILTER_DENY (DENIED + 5) /* the index of the last operation */
-#define OTHER_ABI 0x40000000     /* x32: a second set of numbers on x86_64 */
+#define FILTER_MAX (2 * DENIED + 40)
+#define FILTER_ALLOW 0x7fff0000
+#define FILTER_ERRNO 0x00050000
+#define OTHER_ABI 0x40000000 /* x32: a second set of numbers on x86_64 */
+
+/* seccomp_data has 64 bits for each argument; these are the lower 32. */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define ARGUMENT(i) (20 + 8 * (i))
+#else
+#define ARGUMENT(i) (16 + 8 * (i))
+#endif
+
+#ifdef __s390x__
+#define CLONE_FLAGS 1
+#else
+#define CLONE_FLAGS 0
+#endif
+
+enum { LOAD = 0x20, EQUAL = 0x15, AT_LEAST = 0x35, ANY_BIT = 0x45, RETURN = 0x06 };
 
 struct filter_op {
 	uint16_t code;
@@ -457,41 +480,81 @@ struct filter {
 	struct filter_op *ops;
 };
 
-/* Operation ${i}: if the comparison ${code} with ${k} is true, deny. */
-static struct filter_op
-deny_if(size_t i, uint16_t code, uint32_t k)
+static void
+put_op(struct filter *f, uint16_t code, uint8_t jump_false, uint32_t k)
 {
-	return (struct filter_op){ code, (uint8_t)(FILTER_DENY - i - 1), 0, k };
+	f->ops[f->n++] = (struct filter_op){ code, 0, jump_false, k };
+}
+
+/* If the comparison ${code} with ${k} is true, the call fails with ${err}. */
+static void
+fail_if(struct filter *f, uint16_t code, uint32_t k, uint32_t err)
+{
+	put_op(f, code, 1, k);
+	put_op(f, RETURN, 0, FILTER_ERRNO | err);
+}
+
+/* As fail_if, for argument ${i} of ${call}. */
+static void
+deny_argument(struct filter *f, int call, uint32_t i, uint16_t code, uint32_t k)
+{
+	put_op(f, EQUAL, 4, (uint32_t)call);
+	put_op(f, LOAD, 0, ARGUMENT(i));
+	fail_if(f, code, k, EPERM);
+	put_op(f, LOAD, 0, 0 /* the number of the call, again */);
+}
+
+static void
+deny_arguments(struct filter *f, const struct os_needs *needs)
+{
+	/* In a new user namespace, a process has all capabilities. */
+	deny_argument(f, SYS_clone, CLONE_FLAGS, ANY_BIT, 0x7e020000 /* CLONE_NEW* */);
+	/* O_ACCMODE | O_TRUNC: Landlock before version 3 sees no access. */
+	deny_argument(f, SYS_openat, 2, ANY_BIT, O_TRUNC);
+#ifdef SYS_open
+	deny_argument(f, SYS_open, 1, ANY_BIT, O_TRUNC);
+#endif
+/* The arguments of socketcall(2), another way to these, are in memory. */
+#ifndef SYS_socketcall
+	if (needs->path == NULL && !needs->names) {
+		deny_argument(f, SYS_socket, 0, EQUAL, AF_UNIX);
+		deny_argument(f, SYS_socketpair, 0, EQUAL, AF_UNIX);
+	}
+#else
+	(void)needs;
+#endif
 }
 
 /* The calls of another architecture have other numbers: deny all of them. */
 static int
-filter_calls(void)
+filter_calls(const struct os_needs *needs)
 {
-	enum { LOAD = 0x20, EQUAL = 0x15, AT_LEAST = 0x35, RETURN = 0x06 };
-	struct filter_op ops[FILTER_DENY + 1] = {
+	struct filter_op ops[FILTER_MAX] = {
 		{ LOAD, 0, 0, 4 /* the architecture */ },
-		{ EQUAL, 0, FILTER_DENY - 2, AUDIT_ARCH },
+		{ EQUAL, 1, 0, AUDIT_ARCH },
+		{ RETURN, 0, 0, FILTER_ERRNO | EPERM },
 		{ LOAD, 0, 0, 0 /* the number of the call */ },
 	};
-	size_t i = 3, call;
+	struct filter f = { 4, ops };
+	size_t i;
 
-	ops[i] = deny_if(i, AT_LEAST, OTHER_ABI);
-	for (call = 0; call < DENIED; call++) {
-		i++;
-		ops[i] = deny_if(i, EQUAL, (uint32_t)denied[call]);
-	}
-	ops[FILTER_DENY - 1] = (struct filter_op){ RETURN, 0, 0, 0x7fff0000 /* allow */ };
-	ops[FILTER_DENY] = (struct filter_op){ RETURN, 0, 0, 0x00050000 /* errno */ | EPERM };
-	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */,
-	    &(struct filter){ FILTER_DENY + 1, ops }, 0, 0);
+	fail_if(&f, AT_LEAST, OTHER_ABI, EPERM);
+	for (i = 0; i < DENIED; i++)
+		fail_if(&f, EQUAL, (uint32_t)denied[i], EPERM);
+	/* Flags in memory.  After ENOSYS, a C library makes the older call. */
+	fail_if(&f, EQUAL, 435 /* clone3 */, ENOSYS);
+	fail_if(&f, EQUAL, 437 /* openat2 */, ENOSYS);
+	deny_arguments(&f, needs);
+	put_op(&f, RETURN, 0, FILTER_ALLOW);
+	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, &f, 0, 0);
 }
 
 #else
 
 static int
-filter_calls(void)
+filter_calls(const struct os_needs *needs)
 {
+	(void)needs;
 	errno = ENOTSUP;
 	return -1;
 }
@@ -627,7 +690,7 @@ os_confine(const struct os_needs *needs, char *dst, size_t size)
 	*dst = '\0';
 	put_phase(dst, size, "no_new_privs", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	put_phase(dst, size, "Landlock", restrict_files(needs));
-	put_phase(dst, size, "seccomp", filter_calls());
+	put_phase(dst, size, "seccomp", filter_calls(needs));
 }
 
 #endif

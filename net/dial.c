@@ -513,7 +513,8 @@ dial_confine(const struct dial_target *target, char *dst, size_t size)
 		needs.path = to->path;
 		needs.dir = unixpath_link_dir(to->path, dir);
 	} else {
-		needs.names = !addr_numeric(to, &addrs);
+		/* musl looks an interface up with a Unix socket. */
+		needs.names = !addr_numeric(to, &addrs) || strchr(to->host, '%') != NULL;
 	}
 	os_confine(&needs, dst, size);
 	return dst;

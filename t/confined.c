@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define REAL(name) __typeof__(name) *real = (__typeof__(real))dlsym(RTLD_NEXT, #name)
@@ -83,6 +84,40 @@ become(void)
 	return (int)syscall(SYS_setuid, getuid());
 }
 
+/* SIGCHLD is in the low byte of the flags. */
+static int
+make_namespace(void)
+{
+	long pid = syscall(SYS_clone, 0x10000000L /* CLONE_NEWUSER */ | SIGCHLD, 0, 0, 0, 0);
+
+	if (pid == 0)
+		_exit(0);
+	return pid == -1 ? -1 : 0;
+}
+
+/* With access mode 3, Landlock of version 1 or 2 allows this. */
+static int
+open_how(const char *path)
+{
+	uint64_t how[3] = { O_ACCMODE | O_TRUNC, 0, 0 };
+
+	return (int)syscall(437, AT_FDCWD, path, how, sizeof(how));
+}
+
+static int
+unix_socket(void)
+{
+	return socket(AF_UNIX, SOCK_STREAM, 0);
+}
+
+static int
+unix_pair(void)
+{
+	int fd[2];
+
+	return socketpair(AF_UNIX, SOCK_DGRAM, 0, fd);
+}
+
 static int
 signal_itself(void)
 {
@@ -135,17 +170,34 @@ try_all(const char *dir)
 	TRY("process_vm_readv", syscall(SYS_process_vm_readv, getpid(), NULL, 0, NULL, 0, 0));
 	TRY("mount", syscall(SYS_mount, "none", dir, "tmpfs", 0, NULL));
 	TRY("unshare", syscall(SYS_unshare, 0));
+#ifndef __s390x__ /* the flags are the second argument */
+	TRY("clone", in_a_child(make_namespace));
+#endif
+	TRY("clone3", syscall(435, NULL, 0));
 	TRY("keyctl", syscall(SYS_keyctl, 0, -3, 0, 0, 0));
 	TRY("bpf", syscall(SYS_bpf, 0, NULL, 0));
 	TRY("io_uring", syscall(425, 1, NULL));
 	TRY("chmod", fchmodat(AT_FDCWD, "file", 0600, 0));
+	TRY("removexattr", removexattr("file", "user.a"));
+	TRY("lremovexattr", lremovexattr("file", "user.a"));
+	TRY("fremovexattr", fremovexattr(here, "user.a"));
+	TRY("removexattrat", syscall(466, AT_FDCWD, "file", 0, "user.a"));
+	TRY("truncate", truncate("file", 0));
+#ifdef SYS_open
+	TRY("open-truncate", syscall(SYS_open, "file", O_ACCMODE | O_TRUNC));
+#endif
+	TRY("openat-truncate", syscall(SYS_openat, AT_FDCWD, "file", O_ACCMODE | O_TRUNC));
+	TRY("openat2", open_how("file"));
+#ifndef SYS_socketcall
+	TRY("unix", in_a_child(unix_socket));
+	TRY("unix-pair", in_a_child(unix_pair));
+#endif
 #ifdef __x86_64__
 	TRY("x32", syscall(0x40000000 + SYS_getpid));
 #endif
 	TRY("read", open("file", O_RDONLY));
 	TRY("write", open("file", O_WRONLY));
 	TRY("create", open("new", O_WRONLY | O_CREAT, 0600));
-	TRY("truncate", truncate("file", 0));
 	TRY("remove", unlink("old"));
 	TRY("mkdir", mkdir("dir", 0700));
 	TRY("symlink", symlink("file", "link"));
