@@ -441,6 +441,10 @@ static const int16_t denied[] = {
 #ifdef SYS_truncate64
 	SYS_truncate64,
 #endif
+#ifndef SYS_socketcall
+	/* listen on a port, which Landlock does not prevent without bind(2) */
+	SYS_listen,
+#endif
 	/* reach far into the kernel */
 	SYS_bpf, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_perf_event_open, SYS_userfaultfd,
 	SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_kexec_load, SYS_reboot,
@@ -449,10 +453,11 @@ static const int16_t denied[] = {
 };
 
 #define DENIED (sizeof(denied) / sizeof(denied[0]))
-#define FILTER_MAX (2 * DENIED + 40)
+#define FILTER_MAX (2 * DENIED + 64)
 #define FILTER_ALLOW 0x7fff0000
 #define FILTER_ERRNO 0x00050000
 #define OTHER_ABI 0x40000000 /* x32: a second set of numbers on x86_64 */
+#define FAST_OPEN 0x20000000 /* MSG_FASTOPEN */
 
 /* seccomp_data has 64 bits for each argument; these are the lower 32. */
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -516,10 +521,18 @@ deny_arguments(struct filter *f, const struct os_needs *needs)
 #endif
 /* The arguments of socketcall(2), another way to these, are in memory. */
 #ifndef SYS_socketcall
-	if (needs->path == NULL && !needs->names) {
+	if (needs->names)
+		return;
+	if (needs->path == NULL) {
 		deny_argument(f, SYS_socket, 0, EQUAL, AF_UNIX);
 		deny_argument(f, SYS_socketpair, 0, EQUAL, AF_UNIX);
 	}
+	/* These connect to a TCP port, but Landlock does not check them. */
+	deny_argument(f, SYS_socket, 0, EQUAL, 43 /* AF_SMC */);
+	deny_argument(f, SYS_socket, 2, ANY_BIT, 0x100 /* IPPROTO_SMC, IPPROTO_MPTCP */);
+	deny_argument(f, SYS_sendto, 3, ANY_BIT, FAST_OPEN);
+	deny_argument(f, SYS_sendmsg, 2, ANY_BIT, FAST_OPEN);
+	deny_argument(f, SYS_sendmmsg, 3, ANY_BIT, FAST_OPEN);
 #else
 	(void)needs;
 #endif

@@ -154,6 +154,37 @@ listen_on_a_port(void)
 	return r;
 }
 
+/* The system selects the port. */
+static int
+listen_without_bind(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), r = listen(fd, 1);
+
+	close(fd);
+	return r;
+}
+
+/* TCP Fast Open: connect to port 1. */
+static int
+send_at_once(int way)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(1) };
+	struct iovec iov = { "a", 1 };
+	struct mmsghdr m = { { &in, sizeof(in), &iov, 1, NULL, 0, 0 }, 0 };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	ssize_t r;
+
+	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (way == 0)
+		r = sendto(fd, "a", 1, MSG_FASTOPEN, (struct sockaddr *)&in, sizeof(in));
+	else if (way == 1)
+		r = sendmsg(fd, &m.msg_hdr, MSG_FASTOPEN);
+	else
+		r = sendmmsg(fd, &m, 1, MSG_FASTOPEN);
+	close(fd);
+	return (int)r;
+}
+
 static void
 try_all(const char *dir)
 {
@@ -191,6 +222,13 @@ try_all(const char *dir)
 #ifndef SYS_socketcall
 	TRY("unix", in_a_child(unix_socket));
 	TRY("unix-pair", in_a_child(unix_pair));
+	TRY("listen", listen_without_bind());
+	TRY("mptcp", socket(AF_INET, SOCK_STREAM, 262));
+	TRY("smc", socket(AF_INET, SOCK_STREAM, 256));
+	TRY("af-smc", socket(43, SOCK_STREAM, 0));
+	TRY("sendto", send_at_once(0));
+	TRY("sendmsg", send_at_once(1));
+	TRY("sendmmsg", send_at_once(2));
 #endif
 #ifdef __x86_64__
 	TRY("x32", syscall(0x40000000 + SYS_getpid));
