@@ -231,6 +231,7 @@ def test_ports(tunnel, far, web, hosts, words):
     (['-J', ',login', 'node'], 'a hop is empty'),
     (['-J', '', 'node'], 'a hop is empty'),
     (['-J', 'login,-v', 'node'], '"-v" is not a hop'),
+    (['-J', 'login', '$(x)'], 'contains a $'),
     (['-J', 'login'], 'needs a hop'),
     (['-e', 'ssh -o proxycommand=x', '-J', 'login', 'node'], 'ProxyCommand'),
     (['-e', 'ssh -J x', '-J', 'login', 'node'], 'ProxyCommand'),

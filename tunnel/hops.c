@@ -24,6 +24,9 @@
 #define BLANKS " \t\n" /* between the words of -e */
 #define QUIET_SSH " -o BatchMode=yes"
 
+/* ssh puts the host into its ProxyCommand, which a shell parses. */
+#define NOT_IN_HOST "'`\"$\\;&<>|(){}\n"
+
 bool
 hops_is_command(const char *hop)
 {
@@ -293,26 +296,34 @@ add_proxy(struct hops *h)
 static bool
 check(const struct hops_config *c, int i, char *why, size_t size)
 {
-	const char *hop = c->hops[i];
-	char special = i > c->jumps ? find_special(hop) : '\0';
+	size_t n;
+	const char *hop = c->hops[i], *host = bare_host(hop, &n);
+	bool command = hops_is_command(hop), later = i > c->jumps;
+	char special = later ? find_special(hop) : host[strcspn(host, NOT_IN_HOST)];
 
 	if (hop[strspn(hop, " \t")] == '\0')
 		snprintf(why, size,
 		    "a hop is empty; it is an ssh destination, as in me@login, or the words of a "
 		    "command");
-	else if (hop[strspn(hop, " \t")] == '-')
-		snprintf(why, size, "\"%s\" is not a hop: a hop does not begin with a -", hop);
-	else if (c->jumps > 0 && i <= c->jumps && hops_is_command(hop))
+	else if (hop[strspn(hop, " \t")] == '-' || (!command && *host == '-'))
+		snprintf(why, size, "\"%s\" is not a hop: a hop and its host do not begin with a -",
+		    hop);
+	else if (c->jumps > 0 && !later && command)
 		snprintf(why, size,
 		    "\"%s\" is a command; the hops of -J, and the hop after them, are ssh "
 		    "destinations",
 		    hop);
-	else if (special != '\0')
+	else if (c->jumps > 0 && !later && special != '\0')
+		snprintf(why, size,
+		    "the host of the hop \"%s\" contains a %c; give it a plain name in "
+		    "~/.ssh/config",
+		    hop, special);
+	else if (later && special != '\0')
 		snprintf(why, size,
 		    "the hop \"%s\" contains a %c, which the shell on %s would interpret; give it "
 		    "a plain name in ~/.ssh/config there",
 		    hop, special, c->hops[i - 1]);
-	else if (i == c->jumps && c->n_ssh_words > 0 && hops_is_command(hop))
+	else if (i == c->jumps && c->n_ssh_words > 0 && command)
 		snprintf(why, size,
 		    "-l, -o and -p are for ssh, and the first hop, \"%s\", is a command", hop);
 	else

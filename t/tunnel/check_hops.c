@@ -120,8 +120,10 @@ static const struct {
 	{ "a|b!node", PROXY(" -J 'a' 'b'") "node|sh" },
 	{ "a|b|me@c:22!me@node:23", PROXY(" -J 'a,b' 'me@c:22'") "-p|23|me@node|sh" },
 	{ "login!node|next|sudo -u x", PROXY(" 'login'") "node|ssh|-T|next|sudo|-u|x|sh" },
-	{ "it's%h!no$de", PROXY(" 'it'\\''s%%h'") "no$de|sh" }, /* no shell reads these hops */
-	{ "a\\b!node", PROXY(" 'a'\\\\'b'") "node|sh" },
+	{ "it's@a%h!$me@%h", PROXY(" 'it'\\''s@a%%h'") "$me@%h|sh" }, /* no shell reads these users */
+	{ "D\\me@a!node", PROXY(" 'D'\\\\'me@a'") "node|sh" },
+	{ "me@[::1]:22!fe80::1%eth0", PROXY(" 'me@[::1]:22'") "fe80::1%eth0|sh" },
+	{ "ssh://me@a:22!ssh://[::1]", PROXY(" 'ssh://me@a:22'") "ssh://[::1]|sh" },
 };
 #define JUMPS ((int)(sizeof(jumps) / sizeof(jumps[0])))
 
@@ -258,6 +260,15 @@ static const struct {
 	{ "login|!node", "a hop is empty", true },
 	{ "-v!node", "\"-v\" is not a hop", true },
 	{ "login!node|a$b", "the shell on node would", true },
+	{ "login!me@a'b:22", "\"me@a'b:22\" contains a ';", true },
+	{ "a`b!node", "contains a `; give", true },
+	{ "ssh://me@a;b!node", "contains a ;; give", true },
+	{ "[-oProxyCommand=x]", "is not a hop", false },
+	{ "me@[-x]:22", "is not a hop", false },
+	{ "@-x", "is not a hop", false },
+	{ "ssh://-x", "is not a hop", false },
+	{ "login|me@-x", "is not a hop", false },
+	{ "[-x]!node", "is not a hop", true },
 	{ "", "a hop is empty", false },
 	{ "  ", "a hop is empty", false },
 	{ "login|", "a hop is empty", false },
@@ -287,12 +298,17 @@ START_TEST(special_characters_are_refused_after_the_first_hop)
 {
 	bool plain = (_i >= '0' && _i <= '9') || (_i >= 'a' && _i <= 'z') || (_i >= 'A' && _i <= 'Z') ||
 		     strchr(" \t@%_+=:,./-", _i) != NULL;
-	char text[40];
+	char text[40], jump[40];
 
 	if (_i == '|')
 		return; /* the separator of this file */
 	snprintf(text, sizeof(text), "login|no%cde|last", _i);
 	ck_assert_int_eq(parse(text, "ssh"), plain);
+	snprintf(jump, sizeof(jump), "login!no%cde", _i);
+	with_jumps = true;
+	ck_assert_int_eq(parse(jump, "ssh"), strchr("'`\"$\\;&<>(){} \t\n", _i) == NULL);
+	with_jumps = false;
+	parse(text, "ssh");
 	if (plain)
 		return;
 	HAS(why, "on login would interpret");
