@@ -471,6 +471,19 @@ take_place(const struct place *p, struct unixpath *file, char *why, size_t size)
 	return -1;
 }
 
+/* Many systems give each user a group of the same number without members. */
+static bool
+others_may_replace(const struct stat *dir)
+{
+	uid_t uid = geteuid();
+	bool own_group = dir->st_gid == getegid() && dir->st_gid == (gid_t)uid;
+
+	if (dir->st_uid != uid && dir->st_uid != 0)
+		return true;
+	return (dir->st_mode & STICKY) == 0 &&
+	       (dir->st_mode & (own_group ? S_IWOTH : S_IWOTH | S_IWGRP)) != 0;
+}
+
 /*
  * Other users cannot connect to the socket.  But if they may write to its
  * directory, they can replace it with their own.
@@ -482,7 +495,7 @@ warn_of_others(const char *path)
 	struct stat st;
 
 	dir_of(path, dir);
-	if (stat(dir, &st) == 0 && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & STICKY) == 0)
+	if (stat(dir, &st) == 0 && others_may_replace(&st))
 		log_say(LOG_NOTICE,
 		    "other users may write to %s and replace the socket %s: use a directory of "
 		    "your own",

@@ -380,8 +380,8 @@ def test_pid_file_of_a_stranger(run, target, common):
 def ours(relay, tmp):
     """ours(word, ...) starts a relay of the ordinary user OTHER."""
     shutil.copy(rig.RELAY, tmp + '/relay')    # every user can reach it
-    return lambda *words: relay(*words, executable=tmp + '/relay', user=OTHER, group=OTHER,
-                                extra_groups=[])
+    return lambda *words, group=OTHER: relay(*words, executable=tmp + '/relay', user=OTHER,
+                                             group=group, extra_groups=[])
 
 
 def squat(path, how):
@@ -473,6 +473,25 @@ def test_swapped_socket(relay, target, common, how):
     assert r.stop() == 0
     assert sorted(os.listdir(common)) == ['precious', 'sock']
     os.unlink(common + '/sock')
+
+
+SHARED = unused_uid([STRANGER, OTHER])
+
+
+@pytest.mark.parametrize('owner, group, mode, warns', [
+    (OTHER, OTHER, 0o755, False), (OTHER, OTHER, 0o775, False), (OTHER, OTHER, 0o757, True),
+    (OTHER, SHARED, 0o770, True), (OTHER, SHARED, 0o1770, False),
+    (STRANGER, OTHER, 0o1777, True), (STRANGER, SHARED, 0o770, True),
+    (0, 0, 0o1777, False), (0, SHARED, 0o1770, False), (0, SHARED, 0o770, True),
+])
+def test_directory_of_a_socket(ours, target, common, owner, group, mode, warns):
+    """Goal: relay warns about a directory if another user may replace a file in
+    it: its owner, a member of its group, or each user."""
+    os.chown(common, owner, group)
+    os.chmod(common, mode)
+    r = ours(common + '/sock', *target('tcp').words, group=group or OTHER)
+    assert r.address and r.stop() == 0
+    assert ('other users may write to ' + common in r.err()) == warns, r.err()
 
 
 def test_copy_cannot_be_read(relay, tmp):
