@@ -86,6 +86,7 @@ log_shows(enum log_level level)
 /*
  * O_NONBLOCK: a FIFO without a reader is an error, and a full one does not
  * block.  A file of another user is refused: its owner could read the messages.
+ * Another user can give a second name to any file of this user.
  */
 int
 log_to_file(const char *path, long most)
@@ -98,7 +99,7 @@ log_to_file(const char *path, long most)
 		os_close(&fd);
 		return -1;
 	}
-	if (!S_ISCHR(st.st_mode) && st.st_uid != geteuid()) {
+	if (!S_ISCHR(st.st_mode) && (st.st_uid != geteuid() || st.st_nlink > 1)) {
 		close(fd);
 		errno = EEXIST;
 		return -1;

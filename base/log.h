@@ -38,7 +38,7 @@ bool log_shows(enum log_level level);
  * From now on, append each message, with its time, to the file ${path}, which
  * is borrowed.  The file is created with mode 0600.  It can also be a character
  * device, or a FIFO that has a reader.  Symbolic links are not followed.
- * EEXIST: the file belongs to another user.
+ * EEXIST: the file belongs to another user, or has several names.
  * Before the file would exceed ${most} bytes, it is renamed to PATH.old, and a
  * new file is created; ${most} 0: no limit.  A message that cannot be written
  * is lost.

@@ -35,7 +35,7 @@ daemon_open_log(const char *path)
 		return true;
 	why = strerror(errno);
 	if (errno == EEXIST)
-		why = "it belongs to another user";
+		why = "it belongs to another user, or has several names";
 	else if (errno == ENXIO)
 		why = "no process reads this FIFO";
 	else if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))

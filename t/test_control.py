@@ -488,7 +488,8 @@ def test_log_of_a_failure(run, tmp):
         assert 'No such file' in f.read()
 
 
-@pytest.mark.parametrize('kind', ['link', 'directory', 'none', 'fifo', 'foreign', 'socket'])
+@pytest.mark.parametrize('kind', ['link', 'directory', 'none', 'fifo', 'foreign', 'socket',
+                                  'names'])
 def test_log_that_cannot_be_opened(run, target, tmp, kind):
     """Goal: each kind of file is an error with status 6 and one line, and relay
     does not block."""
@@ -504,6 +505,9 @@ def test_log_that_cannot_be_opened(run, target, tmp, kind):
             pytest.skip('skipped: needs root')
         with open(path, 'w'):
             os.chown(path, FOREIGN, FOREIGN)
+    elif kind == 'names':
+        with open(tmp + '/precious', 'w'):
+            os.link(tmp + '/precious', path)
     elif kind == 'socket':
         path = target('unix').path
     else:
@@ -511,7 +515,9 @@ def test_log_that_cannot_be_opened(run, target, tmp, kind):
     r = run('-E', path, '127.0.0.1:0', '1')
     assert (r.returncode, r.stdout) == (6, '') and r.stderr.count('\n') == 1
     assert path in r.stderr
+    assert kind not in ('foreign', 'names') or 'another user, or has several names;' in r.stderr
     assert not os.path.exists(tmp + '/to')
+    assert kind != 'names' or os.path.getsize(path) == 0
 
 
 def test_log_is_a_fifo(relay, target, tmp):
