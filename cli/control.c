@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -153,11 +154,26 @@ write_report(const struct control *c, int64_t now, char report[CONTROL_REPORT])
 
 /* ---- the socket ---- */
 
+/* The last directory of cache_dir is in /tmp: another user can make it first. */
+static void
+explain_failure(const char *dir, const char *why)
+{
+	struct stat st;
+
+	if (lstat(dir, &st) == 0 && st.st_uid != geteuid())
+		log_say(LOG_NOTICE,
+		    "no control socket: %s belongs to another user; set XDG_CACHE_HOME to a "
+		    "local directory",
+		    dir);
+	else
+		log_say(LOG_INFO, "no control socket: %s", why);
+}
+
 struct control *
 control_open(const struct control_view *view)
 {
 	struct control *c = calloc(1, sizeof(*c));
-	char dir[CACHE_PATH], why[CACHE_PATH] = "out of memory";
+	char dir[CACHE_PATH] = "", why[CACHE_PATH] = "out of memory";
 	int i, fd = -1;
 
 	for (i = 0; c != NULL && fd == -1 && i < CACHE_DIRS; i++) {
@@ -168,7 +184,7 @@ control_open(const struct control_view *view)
 		fd = unixpath_listen(&c->file, c->path, 0, why, sizeof(why));
 	}
 	if (fd == -1) {
-		log_say(LOG_INFO, "no control socket: %s", why);
+		explain_failure(dir, why);
 		free(c);
 		return NULL;
 	}

@@ -39,7 +39,8 @@ struct control_view {
 /*
  * control_open(view):
  * Listen on the control socket of this process.  Return NULL if that fails; the
- * reason is logged with -v.  The other functions accept NULL.
+ * reason is logged with -v.  It is logged without -v if another user has made
+ * the directory in /tmp.  The other functions accept NULL.
  */
 struct control *control_open(const struct control_view *view);
 

@@ -371,10 +371,15 @@ def test_foreign_directory(control, relay, target, tmp, what):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason='skipped: needs root')
-def test_no_directory(relay, target, tmp):
-    """Goal: where no directory can be used, relay works.  Only -v logs that."""
+@pytest.mark.parametrize('what', ['owner', 'mode'])
+def test_no_directory(relay, target, tmp, what):
+    """Goal: where no directory can be used, relay works.  Only -v logs that,
+    unless another user has made the directory in /tmp."""
     uid = 3000000 + os.getpid()
-    os.mkdir('/tmp/relay-%d' % uid)         # of root
+    path = '/tmp/relay-%d' % uid
+    os.mkdir(path, 0o755)
+    if what == 'mode':
+        os.chown(path, uid, uid)
     env = {k: v for k, v in os.environ.items() if k not in ('HOME', 'XDG_CACHE_HOME')}
     t = target()
     try:
@@ -386,10 +391,12 @@ def test_no_directory(relay, target, tmp):
             a.close()
             b.close()
             assert r.stop() == 0
-            assert ('no control socket' in r.err()) == bool(words)
-            assert words or r.err() == ''
+            assert ('no control socket' in r.err()) == (bool(words) or what == 'owner')
+            assert words or r.err() == ('' if what == 'mode' else (
+                'relay: no control socket: %s belongs to another user; '
+                'set XDG_CACHE_HOME to a local directory\n' % path))
     finally:
-        os.rmdir('/tmp/relay-%d' % uid)
+        os.rmdir(path)
 
 
 def test_hostile_clients(control, relay, target):
