@@ -328,6 +328,27 @@ def test_directory_is_removed(tunnel, far, tmp, mark):
     assert os.path.exists(tmp + '/precious') and os.path.exists(tmp + '/others/precious')
 
 
+@pytest.mark.skipif(not shutil.which('strace') or rig.SANITIZED or os.geteuid() != 0,
+                    reason='skipped: no strace (apt-get install strace), LeakSanitizer, or not root')
+def test_left_directory_without_locks(tunnel, far):
+    """Goal: if the file in a directory that was left cannot be locked, nothing
+    there is removed: its relay may run."""
+    uid, left = far.user(), '/tmp/relay-at-' + os.urandom(8).hex()
+    os.mkdir(left, 0o700)
+    try:
+        os.chown(left, uid, uid)
+        write(left + '/.relay', '')
+        os.chown(left + '/.relay', uid, uid)
+        far.program('traced', '#!/bin/sh\nexec strace -f -qq -o /dev/null -P %s/.relay -e trace=fcntl '
+                    '-e inject=fcntl:error=ENOLCK %s "$@"\n' % (left, rig.RELAY))
+        for words, files in (['-x', far.bin + '/traced'], ['.relay']), ([], None):
+            r = tunnel(*words, '-L', '127.0.0.1:0:@/s', far.here(), '--', 'exit 3')
+            assert r.wait() == 5
+            assert (os.listdir(left) if os.path.exists(left) else None) == files
+    finally:
+        shutil.rmtree(left, ignore_errors=True)
+
+
 # ---- output ----
 
 PRINTER = '''#!/usr/bin/python3 -IS

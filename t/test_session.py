@@ -1296,26 +1296,30 @@ def test_place_with_another_mode(tunnel, far, echo, mark, mode):
 
 @pytest.mark.skipif(not shutil.which('strace') or rig.SANITIZED,
                     reason='skipped: no strace (apt-get install strace), or LeakSanitizer')
-def test_place_that_is_taken_meanwhile(tunnel, far, echo, mark, tmp):
-    """Goal: the same if the other user takes it while a later process
-    connects."""
+@pytest.mark.parametrize('call, how', [('connect', 'directory'), ('?unlink,unlinkat', 'link')])
+def test_place_that_is_taken_meanwhile(tunnel, far, echo, mark, tmp, call, how):
+    """Goal: the same if the other user takes it while a later process connects,
+    or while it removes what a killed keeper left."""
     uid = far.user()
     far.program('relay', '#!/bin/sh\ncase "$*" in *join*) set -- strace -qq -o /dev/null '
-                '-e trace=connect -e inject=connect:delay_enter=3000000 %s "$@" ;;\n'
-                '*) set -- %s "$@" ;; esac\nexec "$@"\n' % (rig.RELAY, rig.RELAY))
+                '-e trace=%s -e inject=%s:delay_enter=3000000 %s "$@" ;;\n'
+                '*) set -- %s "$@" ;; esac\nexec "$@"\n' % (call, call, rig.RELAY, rig.RELAY))
     r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, far.here())
     a = dial(r.address)
     exchange(a, b'x')
     place, = places(mark)
-    lose(mark)
+    if call == 'connect':
+        lose(mark)
+    else:
+        rig.kill(keeper_of(mark), signal.SIGKILL)
 
-    def connecting():
+    def waiting():
         return [pid for pid, line in rig.marked(mark).items()
                 if line.endswith(' -k join -m -') and not line.startswith('strace')
                 and rig.stat_of(pid)[0] == 't']
-    wait_for(lambda: connecting() and not time.sleep(0.3) and connecting(), 10)
+    wait_for(lambda: waiting() and not time.sleep(0.3) and waiting(), 10)
     shutil.rmtree(place)
-    with taken(place, 'directory', uid, tmp):
+    with taken(place, how, uid, tmp):
         session_is_replaced(r, a)
         assert r.stop() == 0
         wait_for(lambda: not rig.marked(mark), 8)

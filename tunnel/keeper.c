@@ -1,6 +1,7 @@
 /* tunnel/keeper.c - the far side of a session outlives its channel. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,11 +75,14 @@ new_socket(void)
 static void
 remove_place(const char *dir)
 {
-	struct sockaddr_un sa = address_of(dir);
+	int fd = -1;
 
-	if (!os_own_dir(dir))
+	if (os_own_dir(dir))
+		fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd == -1)
 		return;
-	unlink(sa.sun_path);
+	unlinkat(fd, "s", 0);
+	close(fd);
 	rmdir(dir);
 }
 
@@ -331,9 +335,9 @@ keeper_free(struct keeper *k)
 
 	if (k == NULL)
 		return;
+	os_close(&k->fd); /* remove_place needs a descriptor */
 	if (k->placed)
 		remove_place(k->dir);
-	os_close(&k->fd);
 	for (i = 0; i < MUX_SLOTS; i++) {
 		os_close(&k->waiter[i].fd);
 		os_close(&k->waiter[i].err);
