@@ -210,6 +210,9 @@ const char *tail_start(struct mux *m, struct slot *s);
  * mux_breach(m, what):
  * End the link: in ${what}, the peer broke the protocol.
  *
+ * mux_greet(m, s):
+ * Write our greeting into start of ${s}, to be sent.
+ *
  * mux_takes_data(m, s):
  * May DATA be sent on ${s}?  A slot that drains is used only if no other slot
  * is up.
@@ -218,6 +221,7 @@ const char *tail_start(struct mux *m, struct slot *s);
  * Return the smallest round trip of all slots; 0: none is known.
  */
 void mux_breach(struct mux *m, const char *what);
+void mux_greet(struct mux *m, struct slot *s);
 bool mux_takes_data(const struct mux *m, const struct slot *s);
 int64_t mux_rtt(const struct mux *m);
 

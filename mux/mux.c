@@ -410,11 +410,11 @@ hello_is_due(const struct mux *m, const struct slot *s)
 }
 
 /*
- * Write our greeting into start.  On the first channel of a link, its frames
- * count as link bytes.  On all others, they do not.
+ * On the first channel of a link, the frames of our greeting count as link
+ * bytes.  On all others, they do not.
  */
-static void
-put_start(struct mux *m, struct slot *s)
+void
+mux_greet(struct mux *m, struct slot *s)
 {
 	struct session session = m->session;
 	unsigned char *dst = s->start;
@@ -558,7 +558,7 @@ mux_output(struct mux *m, unsigned slot, const unsigned char **p, size_t most, i
 
 	m->now = now;
 	if (hello_is_due(m, s))
-		put_start(m, s);
+		mux_greet(m, s);
 	*p = s->start + s->start_next;
 	if (s->start_next < s->start_end)
 		return s->start_end - s->start_next;

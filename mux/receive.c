@@ -65,6 +65,18 @@ is_other_side(struct mux *m)
 	return false;
 }
 
+/*
+ * Our greeting can still be due.  It is the first output, also before BYE.  A
+ * slot without it can become free when it is lost: tail.c.
+ */
+static void
+set_up(struct mux *m, struct slot *s)
+{
+	s->state = MUX_SLOT_UP;
+	if (s->due_hello)
+		mux_greet(m, s);
+}
+
 /* The peer's first greeting. */
 static void
 come_up(struct mux *m, struct slot *s)
@@ -75,7 +87,7 @@ come_up(struct mux *m, struct slot *s)
 	s->read = s->greeting.length;
 	if (!is_other_side(m) || !take_limits(m))
 		return;
-	s->state = MUX_SLOT_UP;
+	set_up(m, s);
 	s->unacked_at = m->now;
 	m->keeps = m->session.kind == SESSION_NEW && theirs->kind == SESSION_NEW;
 	if (m->keeps && theirs->slots > 1)
@@ -117,7 +129,7 @@ continue_link(struct mux *m, struct slot *s)
 		s->generation = theirs->generation;
 	cc_restart(&s->cc, theirs->count, mux_rtt(m), m->now);
 	retain_rewind(&s->retain, theirs->count);
-	s->state = MUX_SLOT_UP;
+	set_up(m, s);
 }
 
 static void

@@ -409,6 +409,16 @@ def ends_and_rejoins(lie):
         far.serve(special)
 
 
+def greets_without_reading():
+    """Send a whole greeting after stdin was closed, and exit: near cannot send
+    its own."""
+    script()
+    os.close(0)
+    say('at ' + sys.argv[0])
+    write(wire.MAGIC + AGAIN + wire.session(wire.NEW))
+    sys.exit(0)
+
+
 # A second channel.  Its first frames are about the first one.
 SECOND = {
     'second-lost-behind': lambda far: wire.lost(0, 0, 0),
@@ -481,6 +491,8 @@ def main(lie):
         KEPT.get(lie, Far.serve)(far)
     elif lie in REJOIN:
         ends_and_rejoins(lie)
+    elif lie == 'greets-without-reading':
+        greets_without_reading()
     elif lie in SECOND:
         gets_a_second_channel(lie)
     else:

@@ -53,6 +53,7 @@ seeds = {
     'far/lost': even(feed(MAGIC + hello2(0) + session(1, slots=8)) + T + up(0, 1) + feed(opens(1)) + slot(1) + feed(data_at(1, 0, 80)[:60]) + T + LOSE + slot(0) + T + feed(lost(1, 1, 0)) + T + feed(tail(1, 1, 82, data_at(1, 0, 80)[38:]) + tail(1, 1, 60 + 22)) + T + feed(drain(0, 0)) + T + up(0, 1, 2) + LOSE + T),
     'near/slots': even(T + feed(MAGIC + hello2(1) + session(1, slots=8)) + T + slot(1) + START + T + feed(MAGIC + hello2(1) + session(2, 1, 0, 1, 8)) + OPEN * 3 + T + feed(frame(3, 1) + data_at(1, 40, 40)) + slot(0) + feed(data_at(1, 0, 40) + frame(3, 3) + final(1, 80) + eof(1)) + T + CLOSE_SLOT + T * 3 + slot(1) + feed(lost(0, 0, GREETED)) + T + feed(tail(0, 0, GREETED)) + T + feed(close(3) + frame(15, 3) + frame(19, 0, b'\0\0\4\0')) + T),
     'near/lost': even(T + feed(MAGIC + hello2(1) + session(1, slots=8)) + T + slot(1) + START + T + feed(MAGIC + hello2(1) + session(2, 1, 0, 1, 8)) + OPEN * 3 + T + LOSE + slot(0) + T + feed(tail(1, 1, 0, frame(3, 1)[:5])) + T + feed(lost(1, 1, 0)) + T + feed(tail(1, 1, 5, frame(3, 1)[5:]) + tail(1, 1, 8)) + T + slot(1) + START + T + feed(MAGIC + hello2(1) + session(2, 2, 0, 1, 8)) + T + LOSE + slot(0) + LOSE + ATTACH + T + feed(MAGIC + hello2(1) + session(2, 1, GREETED, 0, 8)) + T),
+    'near/early': even(feed(MAGIC + hello2(1) + session(1, slots=8)) + OPEN + LOSE + ATTACH + T + feed(MAGIC + hello2(1) + session(2, 1, 0, 0, 8)) + T),
     'near/refused': T + feed(MAGIC + frame(1, 0, struct.pack('>BBHIIIQQ', 2, 1, 0, 0, 1, 1, 0, 0))) + T,
 }
 for name, body in seeds.items():

@@ -352,6 +352,15 @@ def test_lies_to_a_join(near, lie):
     assert r.stop() == 0
 
 
+def test_greeting_of_a_far_side_that_reads_nothing(near):
+    """Goal: the far side starts a session and ends before it has read anything.
+    relay reconnects, finds no session, and starts another one."""
+    r = near('-v', *KEPT, hop('greets-without-reading'))
+    wait_for(lambda: r.err().count('the session on ') > 1 or r.proc.poll() is not None)
+    assert 'has ended: its channel was closed; reconnecting' in r.err()
+    assert r.stop() == 0
+
+
 def test_lie_to_the_join_of_W(near):
     """Goal: the same ends -W, with the cause."""
     r = near('-k', '60', '-W', '/a', hop('join-is-ahead'), stdin=subprocess.PIPE)

@@ -329,6 +329,62 @@ START_TEST(a_slot_that_has_sent_nothing_is_free_at_once)
 }
 END_TEST
 
+/* A near side that waits for the peer's magic has read its whole greeting. */
+static void
+greeted_first(void)
+{
+	static const struct session s = { .kind = SESSION_NEW, .keep = 60, .slots = 8 };
+
+	near = mux_new(MUX_NEAR, MUX_MEMORY, "here", now);
+	mux_wait_peer_first(near);
+	mux_keep(near, 0, NULL);
+	put_greeting(1, s);
+}
+
+/* Our greeting was not written when the channel ended. */
+START_TEST(a_slot_that_is_up_is_down_after_its_loss)
+{
+	unsigned slot = (unsigned)_i;
+
+	greeted_first();
+	lives(near, 0);
+	if (slot == 1) {
+		pull(near, 0);
+		ck_assert_int_eq(mux_add_slot(near, now), 1);
+		put_greeting(1, join(1, 1, 0));
+		lives(near, 1);
+	}
+	taken = mux_open(near, "/t");
+	ck_assert_ptr_nonnull(taken);
+	mux_lost(near, slot, MUX_END, "the channel has ended");
+	ck_assert_int_eq(mux_slot_state(near, slot), MUX_SLOT_DOWN);
+	if (slot == 1)
+		mux_lost(near, 0, MUX_END, "the channel has ended");
+	ck_assert_int_eq(mux_down_slot(near), 0);
+	done(&near);
+}
+END_TEST
+
+START_TEST(our_greeting_is_before_BYE)
+{
+	static const unsigned char zeros[MUX_SESSION];
+	struct session s;
+
+	greeted_first();
+	put_number(99, 0, 0, 1);
+	feed(near, 0);
+	ck_assert_int_eq(mux_state(near), MUX_DEAD);
+	pull(near, 0);
+	ck_assert_int_eq(memcmp(sent, frame_magic, FRAME_MAGIC), 0);
+	ck_assert_ptr_nonnull(find_frame(FRAME_SESSION, 0));
+	frame_decode_session(&s, find_frame(FRAME_SESSION, 0) + FRAME_HEAD);
+	ck_assert_uint_eq(s.keep, 0);
+	ck_assert_mem_eq(s.id, zeros, MUX_SESSION);
+	ck_assert_ptr_nonnull(find_frame(FRAME_BYE, 0));
+	done(&near);
+}
+END_TEST
+
 /* ---- DATA out of order ---- */
 
 START_TEST(bytes_are_in_order_however_they_come)
@@ -1468,6 +1524,8 @@ TESTS("slots")
 	R(a_claim_is_for_a_slot_in_range_and_a_new_generation);
 	tcase_add_loop_test(tc, a_join_that_fails_loses_its_slot_alone, 0, 3);
 	R(a_slot_that_has_sent_nothing_is_free_at_once);
+	tcase_add_loop_test(tc, a_slot_that_is_up_is_down_after_its_loss, 0, 2);
+	R(our_greeting_is_before_BYE);
 	tcase_add_loop_test(tc, bytes_are_in_order_however_they_come, 0, 6);
 	tcase_add_loop_test(tc, frames_of_two_slots_are_read_at_the_same_time, 0, 2);
 	tcase_add_loop_test(tc, eof_and_close_wait_for_the_bytes_before_them, 0, 2);

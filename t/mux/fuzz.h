@@ -163,6 +163,7 @@ fuzz_channel(unsigned what)
 		for (k = 0; k < MUX_SLOTS; k++)
 			FUZZ_MUST(!mux_has_output(fuzz, k));
 		FUZZ_MUST(mux_deadline(fuzz) == INT64_MAX);
+		FUZZ_MUST(mux_role(fuzz) == MUX_FAR || mux_down_slot(fuzz) != -1);
 	}
 	if (what > 144 && mux_state(fuzz) == MUX_DOWN &&
 	    mux_slot_state(fuzz, fuzz_slot) == MUX_SLOT_DOWN)
@@ -193,7 +194,7 @@ fuzz_slots(unsigned what)
 		fuzz_slot = what - 150;
 	else if (what == 158)
 		fuzz_start_slot();
-	else if (mux_role(fuzz) == MUX_NEAR)
+	else if (mux_role(fuzz) == MUX_NEAR && mux_state(fuzz) == MUX_UP)
 		mux_close_slot(fuzz, fuzz_slot);
 }
 
