@@ -365,8 +365,10 @@ watch_starts(struct channels *c, struct pollset *ps)
 		if (ch->give_up_at == 0 || !is_starting(c, slot))
 			continue;
 		pollset_until(ps, ch->give_up_at);
-		if (ps->now >= ch->give_up_at)
-			mux_lost(c->mux, slot, MUX_TIMEOUT, "no answer");
+		if (ps->now < ch->give_up_at)
+			continue;
+		mux_lost(c->mux, slot, MUX_TIMEOUT, "no answer");
+		channels_drop(c, slot, ps->now); /* the slot may be free, and be started again */
 	}
 }
 

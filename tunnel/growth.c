@@ -74,21 +74,27 @@ start(struct growth *g, const struct growth_facts *f)
 static unsigned
 steady(struct growth *g, const struct growth_facts *f, int64_t now)
 {
+	unsigned n = f->up + f->starting;
+
 	if (f->up > 1 && now - g->needed_at >= IDLE)
+		return 1 + f->starting;
+	if (n == 0 && now >= g->pause_until) { /* only channels that drain are left */
+		g->pause_until = now + PAUSE;
 		return 1;
+	}
 	if (f->limited_at == INT64_MAX || now - g->limited_at < LIMITED_FOR ||
 	    now < g->pause_until || f->rtt_us < RTT_LEAST || f->up == 0 || f->up >= f->most ||
 	    rate(g, GROWTH_MARKS - 1) == 0)
-		return f->up > 0 ? f->up : 1;
+		return n;
 	return start(g, f);
 }
 
 static unsigned
-give_up(struct growth *g, int64_t now)
+give_up(struct growth *g, const struct growth_facts *f, int64_t now)
 {
 	g->state = GROWTH_STEADY;
 	g->pause_until = now + PAUSE;
-	return g->before;
+	return f->up < g->before ? f->up : g->before;
 }
 
 static unsigned
@@ -97,7 +103,7 @@ starting(struct growth *g, const struct growth_facts *f, int64_t now)
 	if (f->starting > 0)
 		return f->up + f->starting;
 	if (f->up <= g->before)
-		return give_up(g, now);
+		return give_up(g, f, now);
 	g->state = GROWTH_CHECKING;
 	g->after = f->up;
 	g->fast_at = now + FAST_AFTER;
@@ -122,7 +128,7 @@ checking(struct growth *g, const struct growth_facts *f, int64_t now)
 	bool valid = (g->limited_at != 0 || flows) && f->up >= g->after;
 
 	if (valid && !is_faster(g, now))
-		return now < g->check_at ? f->up : give_up(g, now);
+		return now < g->check_at ? f->up : give_up(g, f, now);
 	g->state = GROWTH_STEADY;
 	return f->up;
 }

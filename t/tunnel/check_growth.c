@@ -198,6 +198,47 @@ START_TEST(lost_channel)
 }
 END_TEST
 
+/* A channel is lost when no other one has come up: none replaces it. */
+START_TEST(channel_that_is_lost_in_a_start)
+{
+	bulk();
+	f.up = 2;
+	ck_assert_uint_eq(run(10), 4);
+	f.starting = 2;
+	ck_assert_uint_eq(growth_step(&g, &f, now), 4);
+	f.starting = 0;
+	f.up = 1;
+	ck_assert_uint_eq(growth_step(&g, &f, now), 1);
+}
+END_TEST
+
+/* The last channel is lost while others drain: one start, then a pause. */
+START_TEST(start_without_a_channel)
+{
+	bulk();
+	f.up = 0;
+	f.starting = 1;
+	ck_assert_uint_eq(growth_step(&g, &f, now), 1);
+	f.starting = 0;
+	ck_assert_uint_eq(growth_step(&g, &f, now), 1);
+	ck_assert_uint_eq(run(599), 0);
+	ck_assert_uint_eq(run(2), 1);
+}
+END_TEST
+
+/* It does not replace a channel that is up. */
+START_TEST(start_beside_a_channel)
+{
+	bulk();
+	f.limited_at = INT64_MAX;
+	f.starting = 1;
+	ck_assert_uint_eq(growth_step(&g, &f, now), 2);
+	f.up = 3;
+	now += 61 * SECOND;
+	ck_assert_uint_eq(growth_step(&g, &f, now), 2);
+}
+END_TEST
+
 TESTS("growth")
 {
 	tcase_add_test(tc, doubles_while_it_helps);
@@ -210,4 +251,7 @@ TESTS("growth")
 	tcase_add_test(tc, channel_that_is_lost_in_a_check);
 	tcase_add_test(tc, short_pauses);
 	tcase_add_test(tc, lost_channel);
+	tcase_add_test(tc, channel_that_is_lost_in_a_start);
+	tcase_add_test(tc, start_without_a_channel);
+	tcase_add_test(tc, start_beside_a_channel);
 }
