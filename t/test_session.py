@@ -341,7 +341,7 @@ def test_stopped_while_the_line_is_down(tunnel, hosts, echo, mark):
     hosts.stop('login')
     r.says('; reconnecting')
     assert r.stop() == 0
-    assert 'ends by itself after 2 s' in r.err(), r.err()
+    assert re.search('ends by itself after [12] s', r.err()), r.err()
     a.close()
     wait_for(lambda: not rig.marked(mark), 8)
     hosts.start('login')
@@ -659,16 +659,16 @@ def test_idle_session_that_ended(tunnel, far, echo, mark):
 
 
 def test_stopped_while_it_joins(tunnel, far, echo, mark, tmp):
-    """Goal: a stop during a reconnect reports how long the keeper remains."""
+    """Goal: a stop during a reconnect reports how long the keeper still remains."""
     far.program('slow', '#!/bin/sh\n[ -e %s/flag ] && exec sleep 60\nexec "$@"\n' % tmp)
-    r = tunnel('-k', '2', '-L', '127.0.0.1:0:' + echo.address, far.here('slow'))
+    r = tunnel('-k', '5', '-L', '127.0.0.1:0:' + echo.address, far.here('slow'))
     a = dial(r.address)
     exchange(a, b'x')
     open(tmp + '/flag', 'w').close()
     lose(mark)
     wait_for(lambda: any('sleep 60' in line for line in rig.marked(mark).values()), 10)
     assert r.stop() == 0
-    assert 'ends by itself after 2 s' in r.err(), r.err()
+    assert re.search('ends by itself after [1-5] s', r.err()), r.err()
     wait_for(lambda: not rig.marked(mark), 8)
 
 

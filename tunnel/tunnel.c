@@ -747,8 +747,8 @@ lose_link(struct tunnel *t, const struct pollset *ps)
 static void
 log_left(const struct tunnel *t, const char *why)
 {
-	log_say(LOG_NOTICE, "%s %s: relay there ends by itself after %u s", tunnel_name(t), why,
-	    (unsigned)(t->left_us / 1000000));
+	log_say(LOG_NOTICE, "%s %s: relay there ends by itself after %lld s", tunnel_name(t), why,
+	    (long long)((t->left_us + 999999) / 1000000));
 }
 
 /* Send BYE.  A far side that keeps a session closes its channels after it. */
@@ -758,6 +758,8 @@ begin_stop(struct tunnel *t, uint16_t code, const char *why)
 	bool can_live = t->mux != NULL && mux_state(t->mux) != MUX_DEAD;
 
 	t->left_us = can_live && t->config.role == MUX_NEAR ? keeps_us(t) : 0;
+	if (t->left_us > 0 && t->expires_at != 0) /* it has no channel since lost_at */
+		t->left_us -= pollset_clock() - t->lost_at;
 	if (t->left_us > 0 && mux_state(t->mux) != MUX_UP) {
 		log_left(t, "is not reachable now");
 		t->left_us = 0;

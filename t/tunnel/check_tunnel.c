@@ -309,8 +309,11 @@ static const struct {
 
 START_TEST(a_first_start_that_fails_is_explained_and_ends)
 {
-	begin(failures[_i].hops, failures[_i].script);
-	over(STATUS_LINK);
+	const char *script = failures[_i].script;
+	bool refused = strstr(script, "denied") != NULL || strstr(script, "Host key") != NULL;
+
+	begin(failures[_i].hops, script);
+	over(refused ? STATUS_REFUSED : STATUS_LINK);
 	HAS(captured(), failures[_i].part);
 	ck_assert_uint_eq(tunnel_connects(t), 0);
 }
@@ -780,6 +783,26 @@ START_TEST(the_near_side_gives_an_unused_session_up)
 }
 END_TEST
 
+/* ${shift} does not change the clock of tunnel_stop. */
+START_TEST(a_stop_reports_how_long_the_far_side_still_lives)
+{
+	struct stream *s;
+
+	config.keep = 3600;
+	config.join_options = "-k join -m -";
+	begin("login", LIVES_UNTIL_CUT);
+	up();
+	s = mux_open(tunnel_mux(t), "/t");
+	shift -= 3000000000;
+	cut_line();
+	capture();
+	tunnel_stop(t, 0);
+	HAS(captured(), "login is not reachable now: relay there ends by itself after 600 s\n");
+	stream_release(s);
+	over(0);
+}
+END_TEST
+
 static uint32_t
 streams(void)
 {
@@ -932,5 +955,6 @@ TESTS("tunnel")
 	tcase_add_loop_test(tc, a_far_end_may_be_stopped, 0, 2);
 	tcase_add_loop_test(tc, the_near_side_gives_an_unused_session_up, 0, 2);
 	tcase_add_loop_test(tc, a_keeper_ends_a_minute_after_its_last_stream, 0, 3);
+	tcase_add_test(tc, a_stop_reports_how_long_the_far_side_still_lives);
 	tcase_add_test(tc, the_table_shows_the_state);
 }
