@@ -72,8 +72,7 @@ CONN = conn/conn.o conn/fdpair.o conn/half.o conn/listeners.o conn/side.o conn/s
 TUNNEL = tunnel/bootstrap.o tunnel/channels.o tunnel/command.o tunnel/dir.o tunnel/elf.o \
 	tunnel/forward.o tunnel/growth.o tunnel/hops.o tunnel/keeper.o tunnel/master.o tunnel/probe.o \
 	tunnel/record.o tunnel/remote.o tunnel/run.o tunnel/serve.o tunnel/transport.o tunnel/tunnel.o
-CLI = cli/ask.o cli/cache.o cli/connect.o cli/control.o cli/daemon.o cli/options.o \
-	cli/progress.o
+CLI = cli/ask.o cli/cache.o cli/control.o cli/daemon.o cli/options.o cli/progress.o
 PARTS = $(CLI) $(TUNNEL) $(CONN) $(MUX) $(NET) spawn.o $(BASE)
 
 # These have no header of their own.  The last one is compiled from the

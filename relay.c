@@ -11,6 +11,7 @@
  * children have ended.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
@@ -39,7 +40,6 @@
 #include "tunnel/run.h"
 #include "tunnel/tunnel.h"
 #include "cli/ask.h"
-#include "cli/connect.h"
 #include "cli/control.h"
 #include "cli/daemon.h"
 #include "cli/options.h"
@@ -515,7 +515,9 @@ accept_connections(struct relay *r)
 		join_accepted(r, &c);
 }
 
-/* -z and -F.  A name look-up must not outlive relay. */
+/* ---- -z and -F ---- */
+
+/* A name look-up must not outlive relay. */
 static void
 end_dial(struct relay *r, int status)
 {
@@ -525,14 +527,51 @@ end_dial(struct relay *r, int status)
 	spawn_hurry(&r->kids, r->ps.now);
 }
 
+/* Send ${fd} to ssh, as a ProxyCommand with ProxyUseFdpass (ssh_config(5)). */
+static int
+pass_descriptor(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	/* ssh shares the file status flags.  It expects a blocking socket. */
+	if (flags == -1 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == -1)
+		return -1;
+	return os_send_fds(STDOUT_FILENO, "", 1, &fd, 1) == 1 ? 0 : -1;
+}
+
+/* Return an exit status. */
+static int
+use_dial(struct dial *d, enum dial_state state, bool fdpass)
+{
+	char why[ENDPOINT_NAME + 512];
+	int fd, status = STATUS_OK;
+
+	if (state == DIAL_FAILED) {
+		log_say(fdpass ? LOG_ERROR : LOG_INFO, "%s", dial_explain(d, why, sizeof(why)));
+		return fdpass ? dial_status(d) : STATUS_CONNECT;
+	}
+	fd = dial_take(d);
+	if (fdpass && pass_descriptor(fd) == -1) {
+		log_say(LOG_ERROR,
+		    "cannot send the socket over stdout: %s; -F needs ssh as its parent, with "
+		    "ProxyCommand and ProxyUseFdpass yes",
+		    strerror(errno));
+		status = STATUS_CONNECT;
+	}
+	close(fd);
+	return status;
+}
+
 static void
 step_dial(struct relay *r)
 {
 	enum dial_state state = r->dial == NULL ? DIAL_BUSY : dial_step(r->dial, &r->ps);
 
 	if (state != DIAL_BUSY)
-		end_dial(r, connect_end(r->dial, state, r->opt.mode == MODE_FDPASS));
+		end_dial(r, use_dial(r->dial, state, r->opt.mode == MODE_FDPASS));
 }
+
+/* ---- signals and the end of connections ---- */
 
 static void
 stop(struct relay *r, int sig)

@@ -66,7 +66,6 @@
  *   cli/control.c       the control socket
  *   cli/ask.c           -O: lists, checks and stops the relays of this user
  *   cli/cache.c         the directory of control sockets and logs
- *   cli/connect.c       -z and -F
  *
  * What all of them use:
  *
