@@ -63,14 +63,6 @@ pollset_begin(struct pollset *ps)
 	ps->now = pollset_clock();
 }
 
-void
-pollset_free(struct pollset *ps)
-{
-	free(ps->fds);
-	ps->fds = NULL;
-	ps->n = ps->size = 0;
-}
-
 int
 pollset_add(struct pollset *ps, int fd, short events)
 {

@@ -49,8 +49,6 @@ int pollset_wait(struct pollset *ps);
 /* pollset_ready(ps, slot): Return the events of ${slot}; slot -1 has none. */
 short pollset_ready(const struct pollset *ps, int slot);
 
-void pollset_free(struct pollset *ps);
-
 /* The first member of a struct that is polled, such as struct conn. */
 struct watch {
 	struct watch *prev, *next;

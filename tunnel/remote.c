@@ -74,12 +74,6 @@ remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid)
 	return tab;
 }
 
-bool
-remote_is_empty(const struct remotes *tab)
-{
-	return tab->asks == NULL && tab->listeners == NULL;
-}
-
 /* ---- near ---- */
 
 void

@@ -39,7 +39,6 @@ struct stream;
  * ${conns} and ${rule} are borrowed.  Look-ups are children of ${rule}->kids,
  * and take ${rule}->each_us at most.  far: with ${any_uid}, processes of other
  * users may connect to the listeners.
- * remote_is_empty(tab): it has no -R, no listener and no stream that waits.
  *
  * remote_ask(tab, m, f): near: ask the far side of ${m} to listen for ${f}, and
  * serve its connections.  ${f} is borrowed as long as ${m} lives; ${f}->state
@@ -55,7 +54,6 @@ struct stream;
  * poll.
  */
 struct remotes *remote_new(struct conns *conns, const struct dial_target *rule, bool any_uid);
-bool remote_is_empty(const struct remotes *tab);
 void remote_ask(struct remotes *tab, struct mux *m, struct forward *f);
 bool remote_listen(
     struct remotes *tab, struct stream *s, const struct command *command, int64_t now);
