@@ -152,29 +152,6 @@ give_up(struct child *c, int pipes[PIPES][2])
 	return NULL;
 }
 
-/*
- * Fork with all signals blocked.  In the child, a signal handler of relay would
- * write to the pipe that both processes share.
- */
-static pid_t
-fork_child(void)
-{
-	sigset_t old;
-	pid_t pid;
-	int saved;
-
-	signals_block(&old);
-	pid = fork();
-	if (pid == 0) {
-		signals_child();
-		return 0;
-	}
-	saved = errno;
-	signals_restore(&old);
-	errno = saved;
-	return pid;
-}
-
 /* In the child: put the pipes in place of stdin, stdout and stderr. */
 static bool
 take_pipes(int pipes[PIPES][2], unsigned flags)
@@ -222,7 +199,7 @@ spawn_file(struct children *kids, const char *path, char *const argv[], unsigned
 
 	if (c == NULL)
 		return NULL;
-	if (make_pipes(pipes, flags) == -1 || (c->pid = fork_child()) == -1)
+	if (make_pipes(pipes, flags) == -1 || (c->pid = signals_fork()) == -1)
 		return give_up(c, pipes);
 	if (c->pid == 0) {
 		os_follow(self);
@@ -253,7 +230,7 @@ spawn_call(struct children *kids, void (*run)(const void *arg, int fd), const vo
 
 	if (c == NULL)
 		return NULL;
-	if (make_pipe(from, 0) == -1 || (c->pid = fork_child()) == -1)
+	if (make_pipe(from, 0) == -1 || (c->pid = signals_fork()) == -1)
 		return give_up(c, pipes);
 	if (c->pid == 0) {
 		/* Connections that relay closes must not stay open here. */

@@ -86,26 +86,32 @@ signals_take(void)
 }
 
 void
-signals_block(sigset_t *old)
-{
-	sigset_t all;
-
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, old);
-}
-
-void
-signals_restore(const sigset_t *old)
-{
-	sigprocmask(SIG_SETMASK, old, NULL);
-}
-
-void
 signals_child(void)
 {
 	size_t i;
 
 	for (i = 0; i < COUNT; i++)
 		sigaction(signals[i], &found[i], NULL);
-	signals_restore(&found_blocked);
+	sigprocmask(SIG_SETMASK, &found_blocked, NULL);
+}
+
+/* In the child, the handler would write to the pipe that both processes share. */
+pid_t
+signals_fork(void)
+{
+	sigset_t all, old;
+	pid_t pid;
+	int saved;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
+	pid = fork();
+	if (pid == 0) {
+		signals_child();
+		return 0;
+	}
+	saved = errno;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	errno = saved;
+	return pid;
 }

@@ -19,18 +19,13 @@ int signals_open(void);
 int signals_take(void);
 
 /*
- * signals_block(old), signals_restore(old):
- * Before a fork, block all signals and store the old mask in ${old}.  After it,
- * set the old mask again.
- */
-void signals_block(sigset_t *old);
-void signals_restore(const sigset_t *old);
-
-/*
  * signals_child():
- * In a child, after the fork: set all actions and the mask to what relay
- * inherited.
+ * Set all actions and the mask to what relay inherited.
+ *
+ * signals_fork():
+ * fork(2) with all signals blocked, and signals_child in the child.
  */
 void signals_child(void);
+pid_t signals_fork(void);
 
 #endif
