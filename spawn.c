@@ -190,7 +190,7 @@ spawn_name(const char *path)
 }
 
 struct child *
-spawn_file(struct children *kids, const char *path, char *const argv[], unsigned flags)
+spawn_start(struct children *kids, const char *path, char *const argv[], unsigned flags)
 {
 	int pipes[PIPES][2];
 	struct child *c = new_child(spawn_name(path), pipes);
@@ -214,12 +214,6 @@ spawn_file(struct children *kids, const char *path, char *const argv[], unsigned
 	}
 	c->captured = (flags & (SPAWN_CAPTURE | SPAWN_ALONE)) != 0;
 	return keep_child(kids, c, pipes);
-}
-
-struct child *
-spawn_start(struct children *kids, char *const argv[], unsigned flags)
-{
-	return spawn_file(kids, argv[0], argv, flags);
 }
 
 struct child *

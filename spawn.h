@@ -39,16 +39,13 @@ enum spawn_state { SPAWN_STARTING, SPAWN_RUNS, SPAWN_FAILED };
 const char *spawn_name(const char *path);
 
 /*
- * spawn_start(kids, argv, flags):
- * Start the command ${argv} with pipes as its stdin and stdout.  The child
- * belongs to ${kids}; after spawn_release, spawn_turn frees it.  Return NULL
- * with errno set if the system has no process, descriptor or memory left.
- *
- * spawn_file(kids, path, argv, flags):
- * The same; the program is ${path}, and ${argv}[0] can be another text.
+ * spawn_start(kids, path, argv, flags):
+ * Start the program ${path} with pipes as its stdin and stdout.  Without a
+ * slash, ${path} is searched in PATH.  The child belongs to ${kids}; after
+ * spawn_release, spawn_turn frees it.  Return NULL with errno set if the system
+ * has no process, descriptor or memory left.
  */
-struct child *spawn_start(struct children *kids, char *const argv[], unsigned flags);
-struct child *spawn_file(
+struct child *spawn_start(
     struct children *kids, const char *path, char *const argv[], unsigned flags);
 
 /*

@@ -225,7 +225,7 @@ connect_next(struct dial *d, int64_t now)
 static void
 begin_command(struct dial *d, int64_t now)
 {
-	d->child = spawn_start(d->target->kids, d->to->argv, d->target->how);
+	d->child = spawn_start(d->target->kids, d->to->argv[0], d->to->argv, d->target->how);
 	d->step = STARTING;
 	if (d->child == NULL) {
 		d->err = errno;

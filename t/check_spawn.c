@@ -32,7 +32,7 @@ static struct child *
 start(const char *script, const char *arg)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, (char *)arg, NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c = spawn_start(&kids, argv[0], argv, 0);
 
 	ck_assert_ptr_nonnull(c);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
@@ -138,7 +138,7 @@ START_TEST(a_missing_command_is_ENOENT_and_not_logged)
 	struct child *c;
 
 	set_path();
-	c = spawn_start(&kids, argv, 0);
+	c = spawn_start(&kids, argv[0], argv, 0);
 	capture();
 	ck_assert_ptr_nonnull(c);
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, {
@@ -159,7 +159,7 @@ END_TEST
 START_TEST(a_missing_command_that_is_reaped_first_is_not_logged)
 {
 	char *argv[] = { (char *)"no-such-command", NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c = spawn_start(&kids, argv[0], argv, 0);
 	siginfo_t info;
 
 	capture();
@@ -180,7 +180,7 @@ END_TEST
 START_TEST(a_file_that_cannot_be_executed_is_EACCES)
 {
 	char *argv[] = { (char *)(_i ? "/etc/passwd" : "/tmp"), NULL };
-	struct child *c = spawn_start(&kids, argv, 0);
+	struct child *c = spawn_start(&kids, argv[0], argv, 0);
 
 	UNTIL(spawn_step(c, &ps) != SPAWN_STARTING, turn(c));
 	ck_assert_int_eq(spawn_step(c, &ps), SPAWN_FAILED);
@@ -464,7 +464,7 @@ START_TEST(without_descriptors_it_fails_and_leaks_none)
 	while ((fd = dup(0)) != -1)
 		last[n++ % 8] = fd;
 	for (i = 0; i < 6; i++) {
-		ck_assert_ptr_null(spawn_start(&kids, argv, 0));
+		ck_assert_ptr_null(spawn_start(&kids, argv[0], argv, 0));
 		ck_assert_int_eq(errno, EMFILE);
 		if (i < 2)
 			ck_assert_ptr_null(spawn_call(&kids, helper, NULL));
@@ -476,7 +476,7 @@ START_TEST(without_descriptors_it_fails_and_leaks_none)
 		for (j = 0; j <= i; j++)
 			close(last[(n - 1 - j) & 7]);
 	}
-	ck_assert_ptr_nonnull(spawn_start(&kids, argv, 0));
+	ck_assert_ptr_nonnull(spawn_start(&kids, argv[0], argv, 0));
 }
 END_TEST
 
@@ -499,7 +499,7 @@ START_TEST(a_wire_takes_much_at_once_and_passes_its_end)
 {
 	static char much[100000];
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)"wc -c", NULL }, got[32] = "";
-	struct child *c = spawn_start(&kids, argv, SPAWN_WIRE);
+	struct child *c = spawn_start(&kids, argv[0], argv, SPAWN_WIRE);
 	int in, out;
 
 	ck_assert_ptr_nonnull(c);
@@ -519,7 +519,7 @@ END_TEST
 START_TEST(a_child_alone)
 {
 	char *argv[] = { (char *)"-name", (char *)"-c", (char *)"cat; echo $0 $$; echo err >&2; exec sleep 100", NULL };
-	struct child *c = spawn_file(&kids, "/bin/sh", argv, SPAWN_ALONE);
+	struct child *c = spawn_start(&kids, "/bin/sh", argv, SPAWN_ALONE);
 	char got[64] = "", expected[64];
 	size_t n = 0;
 	ssize_t r;
@@ -552,7 +552,7 @@ static struct child *
 start_captured(const char *script, int *err_fd)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)script, NULL };
-	struct child *c = spawn_start(&kids, argv, SPAWN_CAPTURE);
+	struct child *c = spawn_start(&kids, argv[0], argv, SPAWN_CAPTURE);
 
 	ck_assert_ptr_nonnull(c);
 	*err_fd = spawn_take(c, STDERR_FILENO);

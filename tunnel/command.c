@@ -159,7 +159,7 @@ start_shell(struct command *c)
 
 	snprintf(name, sizeof(name), "-%s", strrchr(shell, '/') + 1);
 	if (argv[2] != NULL && setenv("RELAY_DIR", c->dir.path, 1) == 0)
-		c->child = spawn_file(c->kids, shell, argv, SPAWN_ALONE);
+		c->child = spawn_start(c->kids, shell, argv, SPAWN_ALONE);
 	saved = errno;
 	unsetenv("RELAY_COMMAND");
 	errno = saved;
