@@ -132,25 +132,20 @@ parse_both(struct forward *f, const char *text, char *why, size_t size)
 	return false;
 }
 
+/* -D has no TARGET; the SOURCE of -W is "-". */
 static bool
-parse_socks(struct forward *f, const char *source, char *why, size_t size)
+parse_one(struct forward *f, const char *text, char *why, size_t size)
 {
-	if (!take_ends(f, source, strlen(source), "", why, size))
-		return false;
-	if (f->from.kind != ENDPOINT_STDIO)
-		return true;
-	snprintf(why, size, "-D \"-\": a proxy listens on a port, as in -D 1080");
-	return false;
-}
+	bool socks = f->kind == FORWARD_SOCKS;
+	const char *source = socks ? text : "-";
 
-static bool
-parse_stdio(struct forward *f, const char *target, char *why, size_t size)
-{
-	if (!take_ends(f, "-", 1, target, why, size))
+	if (!take_ends(f, source, strlen(source), socks ? "" : text, why, size))
 		return false;
-	if (f->to.to.kind != ENDPOINT_STDIO)
+	if ((socks ? f->from.kind : f->to.to.kind) != ENDPOINT_STDIO)
 		return true;
-	snprintf(why, size, "-W \"-\": expected the target of stdin and stdout, as in -W node:22");
+	snprintf(why, size, "%s",
+	    socks ? "-D \"-\": a proxy listens on a port, as in -D 1080"
+		  : "-W \"-\": expected the target of stdin and stdout, as in -W node:22");
 	return false;
 }
 
@@ -159,10 +154,8 @@ forward_parse(struct forward *f, char kind, const char *text, char *why, size_t 
 {
 	memset(f, 0, sizeof(*f));
 	f->kind = kind;
-	if (kind == FORWARD_SOCKS)
-		return parse_socks(f, text, why, size);
-	if (kind == FORWARD_STDIO)
-		return parse_stdio(f, text, why, size);
+	if (kind == FORWARD_SOCKS || kind == FORWARD_STDIO)
+		return parse_one(f, text, why, size);
 	return parse_both(f, text, why, size);
 }
 
