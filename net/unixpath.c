@@ -422,20 +422,16 @@ explain(enum found found, int e, char *why, size_t size)
 }
 
 static void
-explain_lock(const struct place *p, enum found found, int64_t wait_us, char *why, size_t size)
+explain_lock(const struct place *p, enum found found, char *why, size_t size)
 {
 	struct stat st;
 	int e = errno;
 
-	if (e == EAGAIN && wait_us == 0)
+	if (e == EAGAIN)
 		snprintf(why, size,
-		    "another process holds the lock %s; try again later or choose another path",
+		    "another process holds the lock %s; end that process, try again later or "
+		    "choose another path",
 		    p->lock);
-	else if (e == EAGAIN)
-		snprintf(why, size,
-		    "another process has held the lock %s for %d s; end that process or choose "
-		    "another path",
-		    p->lock, (int)(wait_us / 1000000));
 	else if (e != EMFILE && lstat(p->lock, &st) == 0)
 		snprintf(why, size,
 		    "the lock %s cannot be used: %s; remove it or choose another path", p->lock,
@@ -520,7 +516,7 @@ unixpath_listen(struct unixpath *file, const char *path, int64_t wait_us, char *
 		return -1;
 	old = umask(0177);
 	if (lock_place(&p, path, wait_us) == -1)
-		explain_lock(&p, found, wait_us, why, size);
+		explain_lock(&p, found, why, size);
 	else
 		fd = take_place(&p, file, why, size);
 	unlock_place(&p);
