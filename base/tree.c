@@ -30,12 +30,8 @@ tree_is_name(const char *name, const char *prefix)
 }
 
 bool
-tree_make(char *dst, size_t size, const char *prefix)
+tree_make(char *dst, size_t size, const char *prefix, const unsigned char id[TREE_ID])
 {
-	unsigned char id[TREE_ID];
-
-	if (!os_random(id, sizeof(id)))
-		return false;
 	tree_name(dst, size, prefix, id);
 	return mkdir(dst, 0700) == 0;
 }

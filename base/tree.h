@@ -15,13 +15,13 @@
  * tree_name(dst, size, prefix, id):
  * Write ${prefix} and the digits of ${id} to ${dst}.
  *
- * tree_make(dst, size, prefix):
- * Make a directory of mode 0700.  Its name is ${prefix} and a random id; write
- * it to ${dst}.  A directory that exists is not used, because another user may
- * have made it.  Return false with errno set if none was made.
+ * tree_make(dst, size, prefix, id):
+ * The same, and make a directory of this name and mode 0700.  A directory that
+ * exists is not used, because another user may have made it.  Return false with
+ * errno set if none was made.
  */
 void tree_name(char *dst, size_t size, const char *prefix, const unsigned char id[TREE_ID]);
-bool tree_make(char *dst, size_t size, const char *prefix);
+bool tree_make(char *dst, size_t size, const char *prefix, const unsigned char id[TREE_ID]);
 
 /* tree_is_name(name, prefix): Is ${name} ${prefix} and the digits of an id? */
 bool tree_is_name(const char *name, const char *prefix);

@@ -61,9 +61,10 @@ remove_left(void)
 static bool
 try_name(struct dir *d)
 {
+	unsigned char id[TREE_ID];
 	int saved;
 
-	if (!tree_make(d->path, sizeof(d->path), TMP "/" PREFIX))
+	if (!os_random(id, sizeof(id)) || !tree_make(d->path, sizeof(d->path), TMP "/" PREFIX, id))
 		return false;
 	if (lock_dir(d, O_CREAT | O_EXCL) || errno == ENOLCK)
 		return true;

@@ -94,9 +94,7 @@ make_place(struct keeper *k)
 	k->fd = new_socket();
 	if (k->fd == -1 || !os_random(k->id, sizeof(k->id)))
 		return false;
-	tree_name(k->dir, sizeof(k->dir), PARENT "/" PREFIX, k->id);
-	/* A directory that exists is not used: another user may have made it. */
-	k->placed = mkdir(k->dir, 0700) == 0;
+	k->placed = tree_make(k->dir, sizeof(k->dir), PARENT "/" PREFIX, k->id);
 	sa = address_of(k->dir);
 	return k->placed && bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0;
 }

@@ -31,9 +31,10 @@ removed(const char *name)
 	return tree_remove(path);
 }
 
-START_TEST(a_new_directory_has_a_random_name)
+START_TEST(a_new_directory_has_the_name_of_its_id)
 {
 	static const unsigned char id[TREE_ID] = { 0, 1, 0x7f, 0x80, 0xff, 10, 16, 99 };
+	unsigned char random[TREE_ID];
 	char one[64], other[64], small[20];
 	struct stat st;
 
@@ -45,14 +46,16 @@ START_TEST(a_new_directory_has_a_random_name)
 	ck_assert(!tree_is_name("/tmp/a-00017f80ff0a10634", "/tmp/a-"));
 	tree_name(small, sizeof(small), "/tmp/a-", id);
 	ck_assert_str_eq(small, "/tmp/a-00017f80ff0a");
-	ck_assert(tree_make(one, sizeof(one), "/tmp/relay-check-"));
-	ck_assert(tree_make(other, sizeof(other), "/tmp/relay-check-"));
-	ck_assert_str_ne(one, other);
-	ck_assert(tree_is_name(other, "/tmp/relay-check-"));
+	ck_assert(os_random(random, sizeof(random)));
+	ck_assert(tree_make(one, sizeof(one), "/tmp/relay-check-", random));
+	ck_assert(tree_is_name(one, "/tmp/relay-check-"));
+	ck_assert(!tree_make(other, sizeof(other), "/tmp/relay-check-", random));
+	ck_assert_int_eq(errno, EEXIST);
+	ck_assert_str_eq(one, other);
 	ck_assert_int_eq(stat(one, &st), 0);
 	ck_assert_int_eq(st.st_mode & 07777, 0700);
-	ck_assert(tree_remove(one) && tree_remove(other));
-	ck_assert(!tree_make(one, sizeof(one), "/tmp/none/x-"));
+	ck_assert(tree_remove(one));
+	ck_assert(!tree_make(one, sizeof(one), "/tmp/none/x-", id));
 	ck_assert_int_eq(errno, ENOENT);
 }
 END_TEST
@@ -110,7 +113,7 @@ END_TEST
 
 TESTS("tree")
 {
-	tcase_add_test(tc, a_new_directory_has_a_random_name);
+	tcase_add_test(tc, a_new_directory_has_the_name_of_its_id);
 	tcase_add_test(tc, all_that_is_in_it_goes);
 	tcase_add_test(tc, links_are_not_followed);
 	tcase_add_test(tc, what_is_no_directory_stays);
