@@ -252,8 +252,7 @@ accept_client(struct control *c, const struct pollset *ps)
 
 	if (k == NULL || pollset_ready(ps, c->slot) == 0)
 		return;
-	memset(k, 0, sizeof(*k));
-	k->slot = -1;
+	k->sent = 0;
 	k->fd = os_accept(c->fd, NULL, NULL);
 	if (k->fd == -1) {
 		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)

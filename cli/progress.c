@@ -1,6 +1,5 @@
 /* cli/progress.c - what a tunnel is doing, on a terminal. */
 #include <stdio.h>
-#include <string.h>
 
 #include "base/poll.h"
 #include "base/status.h"
@@ -45,7 +44,7 @@ find_phase(const struct progress *p)
 }
 
 /* Write the target of -L, or the number of targets. */
-static const char *
+static void
 name_targets(const struct options *o, char *dst, size_t size)
 {
 	const struct forward *f, *last = NULL;
@@ -60,7 +59,6 @@ name_targets(const struct options *o, char *dst, size_t size)
 		snprintf(dst, size, "%s", last->to_text);
 	else
 		snprintf(dst, size, "%d targets", n);
-	return dst;
 }
 
 /* Draw the phase, or write that it is done. */

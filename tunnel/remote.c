@@ -1,7 +1,6 @@
 /* tunnel/remote.c - -R: listeners on the far side, targets on the near side. */
 #include <errno.h>
 #include <netdb.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
