@@ -113,15 +113,6 @@ probe_target(struct probes *tab, struct mux *m, struct forward *f, bool quiet)
 	f->state = FORWARD_ASKED;
 }
 
-static void
-log_refusal(const struct stream *s, bool quiet)
-{
-	const struct mux *m = stream_mux(s);
-
-	if (mux_state(m) != MUX_DEAD && stream_code(s) != MUX_RESET && *stream_reason(s) != '\0')
-		log_say(quiet ? LOG_INFO : LOG_ERROR, "%s: %s", mux_peer(m), stream_reason(s));
-}
-
 /* The answer is a reset with this code. */
 static bool
 step_check(struct probe *p)
@@ -143,7 +134,8 @@ step(struct probe *p)
 		return step_check(p);
 	if (stream_is_closed(p->stream)) {
 		if (p->forward->state == FORWARD_ASKED) {
-			log_refusal(p->stream, p->quiet);
+			serve_log_refusal(
+			    p->stream, p->quiet ? LOG_INFO : LOG_ERROR, p->forward->to_text);
 			p->forward->state = FORWARD_REFUSED;
 		}
 		return false;

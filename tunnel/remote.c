@@ -161,21 +161,6 @@ step_waiting(struct remotes *tab, struct remote_ask *ask, struct stream **at, in
 	*at = NULL;
 }
 
-static void
-report_refused(const struct remote_ask *ask)
-{
-	const struct mux *m = stream_mux(ask->stream);
-	const char *reason = stream_reason(ask->stream);
-
-	if (mux_state(m) == MUX_DEAD || stream_code(ask->stream) == MUX_RESET)
-		return;
-	if (*reason != '\0')
-		log_say(LOG_ERROR, "%s: %s", mux_peer(m), reason);
-	else
-		log_say(LOG_ERROR, "%s: cannot listen on %s: %s", mux_peer(m),
-		    ask->forward->from_text, strerror(mux_errno_of(stream_code(ask->stream))));
-}
-
 /* Return false if the far side does not listen, or its answer is too long. */
 static bool
 step_ask(struct remotes *tab, struct remote_ask *ask, int64_t now)
@@ -183,7 +168,7 @@ step_ask(struct remotes *tab, struct remote_ask *ask, int64_t now)
 	int i;
 
 	if (stream_is_closed(ask->stream)) {
-		report_refused(ask);
+		serve_log_refusal(ask->stream, LOG_ERROR, ask->forward->from_text);
 		return false;
 	}
 	if (!read_bound(ask) || stream_eof_read(ask->stream))

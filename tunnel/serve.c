@@ -63,6 +63,20 @@ serve_refuse(struct stream *s, uint16_t code, const char *why)
 	return false;
 }
 
+void
+serve_log_refusal(const struct stream *s, enum log_level level, const char *end)
+{
+	const struct mux *m = stream_mux(s);
+
+	if (mux_state(m) == MUX_DEAD || stream_code(s) == MUX_RESET)
+		return;
+	if (*stream_reason(s) != '\0')
+		log_say(level, "%s: %s", mux_peer(m), stream_reason(s));
+	else
+		log_say(
+		    level, "%s: %s: %s", mux_peer(m), end, strerror(mux_errno_of(stream_code(s))));
+}
+
 /* A target with one reference and its own copy of the path.  NULL: no memory. */
 static struct dial_target *
 new_target(const struct serve *tab, const struct endpoint *to)

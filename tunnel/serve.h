@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/log.h"
+
 /* The target of a stream whose bytes are sent back: PROTOCOL, section 4. */
 #define SERVE_ECHO "=echo"
 /* Requests the list of sessions; a question (keeper.h) follows. */
@@ -36,10 +38,13 @@ struct stream;
  * served are refused.  Does not wait.
  *
  * serve_refuse(s, code, why): log ${why}, reset ${s} with it, and return false.
+ * serve_log_refusal(s, level, end): near: log why the far side has refused ${s},
+ * which is for ${end}.  Log nothing if the link was lost.
  */
 struct serve *serve_new(struct conns *conns, struct remotes *remotes, struct dial_target *target,
     bool only_target, struct command *command);
 void serve_streams(struct serve *tab, struct mux *m, int64_t now);
 bool serve_refuse(struct stream *s, uint16_t code, const char *why);
+void serve_log_refusal(const struct stream *s, enum log_level level, const char *end);
 
 #endif
