@@ -64,7 +64,7 @@ LINK_GUARDS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 # The layers from the lowest to the highest.  A layer uses itself and the layers
 # before it; make layers checks this.  spawn.c is a layer between BASE and NET.
 # Each file here has a header.
-BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o base/status.o base/tree.o
+BASE = base/buf.o base/log.o base/os.o base/poll.o base/signals.o base/tree.o
 NET = net/addr.o net/dial.o net/endpoint.o net/listen.o net/lookup.o net/unixpath.o
 MUX = mux/cc.o mux/early.o mux/frame.o mux/greeting.o mux/mux.o mux/queue.o mux/retain.o \
 	mux/slot.o
@@ -85,7 +85,7 @@ SYSTEMS = base/os_bsd.c base/os_darwin.c base/os_linux.c base/os_posix.c base/os
 SCRIPT = tunnel/bootstrap_sh.h
 
 UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_os_pcblist \
-	t/base/check_poll t/base/check_signals t/base/check_status t/base/check_tree \
+	t/base/check_poll t/base/check_signals t/base/check_tree \
 	t/mux/check_cc t/mux/check_early t/mux/check_frame t/mux/check_greeting t/mux/check_mux t/mux/check_queue \
 	t/mux/check_retain t/mux/check_slots t/mux/simulate \
 	t/net/check_addr t/net/check_dial t/net/check_endpoint t/net/check_listen \
@@ -95,7 +95,7 @@ UNITS = t/base/check_buf t/base/check_log t/base/check_os t/base/check_os_pcblis
 	t/tunnel/check_bootstrap t/tunnel/check_command t/tunnel/check_elf t/tunnel/check_forward \
 	t/tunnel/check_growth t/tunnel/check_hops t/tunnel/check_probe t/tunnel/check_remote \
 	t/tunnel/check_serve t/tunnel/check_tunnel \
-	t/cli/check_ask
+	t/cli/check_ask t/cli/check_progress
 COMPLETIONS = completion/_relay completion/relay.bash
 CHECK_LIBS = $$(pkg-config --cflags --libs check 2>/dev/null || \
 	echo -lcheck -lsubunit -lrt -lm -lpthread)

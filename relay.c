@@ -23,7 +23,6 @@
 #include "base/os.h"
 #include "base/poll.h"
 #include "base/signals.h"
-#include "base/status.h"
 #include "mux/mux.h"
 #include "net/dial.h"
 #include "net/endpoint.h"
@@ -936,7 +935,7 @@ main(int argc, char *argv[])
 	r.status = start(&r);
 	if (r.status == STATUS_OK)
 		loop(&r);
-	status_clear();
+	log_live("");
 	command_free(r.command);
 	log_counts();
 	daemon_remove_pid(&r.daemon);

@@ -72,7 +72,6 @@
  *   base/poll.c         the set of descriptors of one turn, the clock
  *   base/signals.c      signals as a descriptor
  *   base/log.c          messages on stderr
- *   base/status.c       what relay is doing, as one line of a terminal
  *   base/tree.c         removes a directory and what is in it
  *   base/os.c           system calls
  *   base/os_*.c         what POSIX.1-2008 lacks: the file for this system is

@@ -3,7 +3,8 @@
  *
  * While a tunnel starts, reconnects or waits for its targets, the last line of
  * the terminal shows it.  A step that succeeded leaves a line with the time it
- * took.  Without a terminal nothing is written.
+ * took.  The line is cut to the width of the terminal.  Its signs are ASCII
+ * unless the locale has UTF-8.  Without a terminal nothing is written.
  *
  * ssh asks for passwords on the same terminal, at any time during a login, and
  * relay cannot detect that.  So nothing is drawn during a login that may ask.

@@ -6,7 +6,6 @@
 #include "base/os.h"
 #include "base/poll.h"
 #include "base/signals.h"
-#include "base/status.h"
 #include "base/tree.h"
 #include "cli/ask.h"
 #include "cli/cache.h"

@@ -1,7 +1,9 @@
-/* check_status.c - what relay is doing, as one line of a terminal */
+/* check_progress.c - what a tunnel is doing, as one line of a terminal */
 #define _XOPEN_SOURCE 700 /* posix_openpt */
 #include "t/all.h"
 #include "t/check.h"
+
+#include "cli/progress.c"
 
 #define S ((int64_t)1000000)
 
@@ -41,7 +43,7 @@ drawn(int fd, const struct step *s, int64_t now)
 {
 	const char *text;
 
-	status_draw(s, now);
+	draw(s, false, now);
 	text = shown_on(fd);
 	return strncmp(text, "\r\033[K", 4) == 0 ? text + 4 : text;
 }
@@ -51,13 +53,13 @@ START_TEST(each_frame_has_another_sign)
 	struct step s = { .name = "node", .what = "starting relay", .began_at = S };
 	int fd = terminal("");
 
-	ck_assert_int_eq(status_draw(&s, S), S + S / 10);
+	ck_assert_int_eq(draw(&s, false, S), S + S / 10);
 	ck_assert_str_eq(shown_on(fd), "- node  starting relay");
 	ck_assert_str_eq(drawn(fd, &s, S + S / 10), "\\ node  starting relay");
 	ck_assert_str_eq(drawn(fd, &s, S + S / 10 * 2), "| node  starting relay");
 	ck_assert_str_eq(drawn(fd, &s, S * 2 + S / 10 * 8), "| node  starting relay  1 s");
 	ck_assert_str_eq(drawn(fd, &s, S * 100), "| node  starting relay  99 s");
-	status_clear();
+	log_live("");
 	ck_assert_str_eq(shown_on(fd), "\r\033[K");
 }
 END_TEST
@@ -67,7 +69,7 @@ START_TEST(a_pause_counts_down)
 	struct step s = { .name = "node", .what = "reconnecting in", .ends_at = 10 * S };
 	int fd = terminal("");
 
-	ck_assert_int_eq(status_draw(&s, 2 * S), 3 * S);
+	ck_assert_int_eq(draw(&s, false, 2 * S), 3 * S);
 	ck_assert_str_eq(shown_on(fd), ". node  reconnecting in  8 s");
 	ck_assert_str_eq(drawn(fd, &s, 9 * S + 1), ". node  reconnecting in  1 s");
 	ck_assert_str_eq(drawn(fd, &s, 20 * S), ". node  reconnecting in");
@@ -85,7 +87,7 @@ START_TEST(a_step_that_is_done_has_a_tick_and_its_time)
 	int fd = terminal("");
 	char line[80];
 
-	status_done(&s, rows[_i].now);
+	draw(&s, true, rows[_i].now);
 	snprintf(line, sizeof(line), "+ node  relay copied  2 KiB  %s\r\n", rows[_i].time);
 	ck_assert_str_eq(shown_on(fd), line);
 }
@@ -187,7 +189,7 @@ START_TEST(colours_end_in_the_line)
 	unsetenv("NO_COLOR");
 	ck_assert_str_eq(
 	    drawn(fd, &s, 0), "\033[36m|\033[0m n  w\033[2m  0/1 KiB\033[0m");
-	status_done(&s, 0);
+	draw(&s, true, 0);
 	ck_assert_ptr_nonnull(strstr(shown_on(fd), "\033[32m+\033[0m n  w\033[2m  1 KiB"));
 }
 END_TEST
@@ -204,14 +206,14 @@ START_TEST(elsewhere_nothing_is_drawn)
 		setenv("TERM", "dumb", 1);
 	else
 		log_show(_i == 1 ? LOG_ERROR : LOG_INFO);
-	ck_assert_int_eq(status_draw(&s, 0), INT64_MAX);
-	status_done(&s, 0);
-	status_clear();
+	ck_assert_int_eq(draw(&s, false, 0), INT64_MAX);
+	draw(&s, true, 0);
+	log_live("");
 	ck_assert_str_eq(_i == 0 ? captured() : shown_on(fd), "");
 }
 END_TEST
 
-TESTS("status")
+TESTS("progress")
 {
 	tcase_add_test(tc, each_frame_has_another_sign);
 	tcase_add_test(tc, a_pause_counts_down);
