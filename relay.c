@@ -941,7 +941,7 @@ main(int argc, char *argv[])
 	daemon_remove_pid(&r.daemon);
 	tunnel_clean(r.tunnel);
 	control_close(r.control);
-	if (r.status == STATUS_OK && ferror(stdout)) {
+	if (o->mode == MODE_CHECK && r.status == STATUS_OK && ferror(stdout)) {
 		log_say(LOG_ERROR, "cannot write the report to stdout");
 		return STATUS_SYSTEM;
 	}

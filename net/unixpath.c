@@ -36,6 +36,7 @@
 #include "net/unixpath.h"
 
 #define STICKY 01000    /* S_ISVTX is XSI; POSIX has its value */
+#define UNMAPPED 65534  /* Linux: root and others, in a namespace without their uid */
 #define BESIDE_NAME 80  /* bytes of NAME in ".NAME.relay", to fit sun_path */
 #define BESIDE_ROOM 48  /* for what is added to a path */
 #define LOCK_PAUSE 5000 /* us between two attempts */
@@ -474,7 +475,7 @@ others_may_replace(const struct stat *dir)
 	uid_t uid = geteuid();
 	bool own_group = dir->st_gid == getegid() && dir->st_gid == (gid_t)uid;
 
-	if (dir->st_uid != uid && dir->st_uid != 0)
+	if (dir->st_uid != uid && dir->st_uid != 0 && dir->st_uid != UNMAPPED)
 		return true;
 	return (dir->st_mode & STICKY) == 0 &&
 	       (dir->st_mode & (own_group ? S_IWOTH : S_IWOTH | S_IWGRP)) != 0;

@@ -476,13 +476,14 @@ def test_swapped_socket(relay, target, common, how):
 
 
 SHARED = unused_uid([STRANGER, OTHER])
+UNMAPPED = 65534    # the owner of /tmp in a user namespace that has only this user
 
 
 @pytest.mark.parametrize('owner, group, mode, warns', [
     (OTHER, OTHER, 0o755, False), (OTHER, OTHER, 0o775, False), (OTHER, OTHER, 0o757, True),
     (OTHER, SHARED, 0o770, True), (OTHER, SHARED, 0o1770, False),
     (STRANGER, OTHER, 0o1777, True), (STRANGER, SHARED, 0o770, True),
-    (0, 0, 0o1777, False), (0, SHARED, 0o1770, False), (0, SHARED, 0o770, True),
+    (0, 0, 0o1777, False), (UNMAPPED, UNMAPPED, 0o1777, False), (0, SHARED, 0o1770, False), (0, SHARED, 0o770, True),
 ])
 def test_directory_of_a_socket(ours, target, common, owner, group, mode, warns):
     """Goal: relay warns about a directory if another user may replace a file in
