@@ -587,6 +587,21 @@ pump(struct half *h, bool readable, bool writable, int chunks)
 	return all;
 }
 
+/* Does the stream ${s}, or NULL, wait for another channel of its link? */
+static bool
+waits_for_link(const struct stream *s)
+{
+	enum mux_state state = s == NULL ? MUX_UP : mux_state(stream_mux(s));
+
+	return state != MUX_UP && state != MUX_DEAD && !stream_is_closed(s);
+}
+
+static bool
+is_down(const struct conn *c)
+{
+	return waits_for_link(c->a.stream) || waits_for_link(c->b.stream);
+}
+
 /*
  * The peer of a stream has stopped reading, and ${in} holds bytes that the peer
  * sent.  The peer waits for their delivery, perhaps with a limit (stuck).
@@ -618,8 +633,8 @@ flush(struct conn *c, struct half *in, int64_t now)
 
 	if (!is_flushing(c, in) || now < c->flush_at)
 		return;
-	c->flush_at = now + FLUSH_EVERY;
-	c->flushes++;
+	c->flush_at = now + (is_down(c) ? DOWN_CHECK : FLUSH_EVERY);
+	c->flushes += !is_down(c); /* the peer waits too */
 	half_write(in, !in->dst->fds.out_blocks);
 	unsent = side_unsent(in->dst);
 	if (unsent == c->unsent)
@@ -651,21 +666,6 @@ move(struct conn *c, const struct pollset *ps, bool fresh, int chunks)
 }
 
 /* ---- open: rules ---- */
-
-/* Does the stream ${s}, or NULL, wait for another channel of its link? */
-static bool
-waits_for_link(const struct stream *s)
-{
-	enum mux_state state = s == NULL ? MUX_UP : mux_state(stream_mux(s));
-
-	return state != MUX_UP && state != MUX_DEAD && !stream_is_closed(s);
-}
-
-static bool
-is_down(const struct conn *c)
-{
-	return waits_for_link(c->a.stream) || waits_for_link(c->b.stream);
-}
 
 /*
  * Has nothing moved for ${limit}, although the link is up?  A rule that has a

@@ -2152,6 +2152,48 @@ START_TEST(open_connections_end_with_the_link)
 }
 END_TEST
 
+/*
+ * The client has stopped reading and waits for the delivery of its bytes.  The
+ * target reads too little for poll.
+ */
+START_TEST(a_slow_target_shows_progress_after_an_outage)
+{
+	uint64_t progress;
+	int i;
+
+	link_start(MUX_STREAMS, pollset_clock());
+	mux_keep(link_near, 0, NULL);
+	mux_keep(link_far, 60, (const unsigned char *)"0123456789abcdef");
+	near_tab.mux = link_near;
+	while (link_cross(pollset_clock()))
+		;
+	join(6);
+	fill(&client, SIZE_MAX);
+	stop_reading(&client);
+	run();
+	link_held = true;
+	link_cut();
+	for (i = 0; i < 60; i++) {
+		ahead += 100000;
+		turn(0);
+	}
+	link_held = false;
+	mux_attach(link_near, 0, false, ps.now);
+	mux_attach(link_far, 0, false, ps.now);
+	RUN_UNTIL(mux_state(link_near) == MUX_UP);
+	progress = stream_progress(client.stream);
+	blind = true;
+	ck_assert_int_gt(read(target.in, junk, sizeof(junk)), 0);
+	UNTIL(stream_progress(client.stream) != progress, {
+		ahead += 10000;
+		turn(1);
+	});
+	blind = false;
+	take_all(&target);
+	finish();
+}
+END_TEST
+
 /* ${_i} 0: at once, 1: while the far side dials, 2: the same for -D. */
 START_TEST(connections_that_are_not_open_end_with_the_link)
 {
@@ -2251,5 +2293,6 @@ TESTS("conn")
 	tcase_add_loop_test(tc, a_client_has_a_minute_for_its_request, 0, 2);
 	tcase_add_loop_test(tc, a_client_that_has_not_sent_its_request_outlives_the_link, 0, 13);
 	tcase_add_loop_test(tc, open_connections_end_with_the_link, 0, 3 * KINDS);
+	tcase_add_test(tc, a_slow_target_shows_progress_after_an_outage);
 	tcase_add_loop_test(tc, connections_that_are_not_open_end_with_the_link, 0, 3);
 }
