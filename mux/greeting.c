@@ -67,7 +67,11 @@ add_banner(struct greeting *g, char c)
 
 	if (g->banner == NULL)
 		g->banner = malloc(MUX_BANNER + 1);
-	if (g->banner == NULL || g->banner_have == MUX_BANNER) {
+	if (g->banner == NULL) {
+		fail_channel(g, "no memory for the output that comes before the link");
+		return;
+	}
+	if (g->banner_have == MUX_BANNER) {
 		fail_channel(g,
 		    "64 KiB of other output came before relay started there: what does its "
 		    "login shell print?");
