@@ -461,7 +461,7 @@ static void
 start_draining(struct transport *t, int64_t now)
 {
 	fdpair_shut_out(&t->wire);
-	if (t->state == TRANSPORT_DRAINING)
+	if (t->state != TRANSPORT_OPEN) /* the last read may have ended it */
 		return;
 	t->state = TRANSPORT_DRAINING;
 	t->give_up_at = now + LAST_OUTPUT;
