@@ -205,7 +205,6 @@ decrease(struct cc *c, int64_t rtt)
 	if (bytes + least > c->cwnd)
 		bytes = least < c->cwnd ? c->cwnd - least : 0;
 	set_cwnd(c, bytes < c->cwnd / 2 ? c->cwnd / 2 : bytes);
-	c->expected_rtt = c->rtt_before * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
 	c->decreased = true;
 }
 
@@ -230,17 +229,17 @@ cc_follow(struct cc *c, const struct cc *other)
 		c->rtt_before = c->round_rtt;
 	}
 	set_cwnd(c, cwnd_for(c->cwnd, (int64_t)other->cwnd_before, (int64_t)other->cwnd));
-	if (c->cwnd_before != 0)
-		c->expected_rtt = c->rtt_before * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
 	c->rounds = 0;
 }
 
 static void
 check_probe(struct cc *c)
 {
-	c->rtt_fell = c->round_rtt + queue_limit(c) / 2 < c->rtt;
+	/* If our queue was the cause of the excess. */
+	int64_t expected = c->rtt_before * (int64_t)c->cwnd / (int64_t)c->cwnd_before;
 
-	if (c->round_rtt > (c->rtt_before + c->expected_rtt) / 2 || c->round_rtt < c->rtt)
+	c->rtt_fell = c->round_rtt + queue_limit(c) / 2 < c->rtt;
+	if (c->round_rtt > (c->rtt_before + expected) / 2 || c->round_rtt < c->rtt)
 		c->rtt = c->round_rtt;
 	if (c->rtt_before > c->rtt + queue_limit(c)) {
 		c->increases = 0;

@@ -34,7 +34,6 @@ struct cc {
 	unsigned increases;   /* in sequence, DOUBLING at most */
 	uint64_t cwnd_before; /* before decrease(); 0: no probe is being checked */
 	int64_t rtt_before;   /* the round trip with that cwnd */
-	int64_t expected_rtt; /* after the decrease, if our queue was the cause */
 	bool decreased;       /* since cc_decreased was called */
 	int64_t next_send_at; /* pacing: nothing is sent earlier */
 	struct {
