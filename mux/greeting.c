@@ -124,27 +124,17 @@ take_magic(struct greeting *g, unsigned char c)
 /* ---- the frames ---- */
 
 static void
-take_bye(struct greeting *g, const struct frame *f)
-{
-	const unsigned char *body = g->frame + FRAME_HEAD;
-	char words[FRAME_WORDS + 1];
-
-	memcpy(words, body + 2, f->length - 2);
-	words[f->length - 2] = '\0';
-	g->by_peer = true;
-	fail(g, (uint16_t)frame_get(body, 2), words);
-}
-
-static void
 take_frame(struct greeting *g)
 {
-	const unsigned char *body = g->frame + FRAME_HEAD;
+	unsigned char *body = g->frame + FRAME_HEAD;
 	const struct frame *f = &g->head;
 
 	g->length += FRAME_HEAD + f->length;
 	g->frame_have = 0;
 	if (f->type == FRAME_BYE) {
-		take_bye(g, f);
+		body[f->length] = '\0';
+		g->by_peer = true;
+		fail(g, (uint16_t)frame_get(body, 2), (const char *)body + 2);
 	} else if (f->type == FRAME_HELLO) {
 		frame_decode_hello(&g->hello, body, f->length);
 		g->state = g->hello.newest > 1 ? GREETING_SESSION : GREETING_DONE;

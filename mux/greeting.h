@@ -19,7 +19,7 @@
 #define GREETING_LEAST 1 /* versions of the protocol that this relay supports */
 #define GREETING_NEWEST 2
 #define GREETING_OURS (2 * FRAME_HEAD + FRAME_HELLO_FIXED + 255 + FRAME_SESSION_SIZE)
-#define GREETING_SIZE (FRAME_HEAD + 2 + FRAME_WORDS) /* of one frame, at most */
+#define GREETING_SIZE (FRAME_HEAD + 2 + FRAME_WORDS + 1) /* of one frame and a NUL, at most */
 
 enum greeting_state {
 	GREETING_MAGIC,

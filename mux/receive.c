@@ -197,14 +197,11 @@ on_open(struct mux *m, const struct slot *s)
 }
 
 static void
-on_bye(struct mux *m, const struct slot *s)
+on_bye(struct mux *m, struct slot *s)
 {
-	char why[FRAME_WORDS + 1];
-
-	memcpy(why, s->body + 2, s->frame.length - 2);
-	why[s->frame.length - 2] = '\0';
+	s->body[s->frame.length] = '\0'; /* BYE is shorter than OPEN */
 	m->ended_by_peer = true;
-	mux_end(m, (uint16_t)frame_get(s->body, 2), why);
+	mux_end(m, (uint16_t)frame_get(s->body, 2), (const char *)s->body + 2);
 }
 
 static const char *
