@@ -113,8 +113,7 @@ frame_put_head(unsigned char *dst, unsigned type, uint32_t stream, size_t length
 size_t
 frame_put_bare(unsigned char *dst, unsigned type, uint32_t stream)
 {
-	frame_put_head(dst, type, stream, 0);
-	return FRAME_HEAD;
+	return frame_put_number(dst, type, stream, 0, 0);
 }
 
 size_t

@@ -30,13 +30,6 @@ is_lost(const struct slot *x)
 	return x->state == MUX_SLOT_DOWN;
 }
 
-/* Have both sides sent LOST? */
-static bool
-has_tail(const struct slot *x)
-{
-	return is_lost(x) && x->lost_sent && x->lost_read;
-}
-
 void
 tail_forget(struct mux *m, const struct slot *s)
 {
@@ -195,11 +188,14 @@ tail_put_link(struct mux *m, const struct slot *s, unsigned char *dst)
 	return n;
 }
 
-/* May ${s} send TAIL of ${x}?  The far side ends its TAIL last. */
+/*
+ * May ${s} send TAIL of ${x}?  It follows LOST of both sides.  The far side ends
+ * its TAIL last.
+ */
 static bool
 carries(const struct mux *m, const struct slot *s, const struct slot *x)
 {
-	if (!has_tail(x) || x->tail_sent ||
+	if (!is_lost(x) || !x->lost_sent || !x->lost_read || x->tail_sent ||
 	    (x->carrier != s && (x->carrier != NULL || !mux_takes_data(m, s))))
 		return false;
 	return x->retain.next < x->retain.end || m->role == MUX_NEAR || x->tail_read;
