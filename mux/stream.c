@@ -37,19 +37,6 @@ stream_first_window(uint32_t memory, uint32_t n)
 	return w;
 }
 
-/* Return a copy of ${n} bytes and a NUL, or NULL if the memory runs out. */
-static char *
-copy_text(const char *text, size_t n)
-{
-	char *copy = malloc(n + 1);
-
-	if (copy == NULL)
-		return NULL;
-	memcpy(copy, text, n);
-	copy[n] = '\0';
-	return copy;
-}
-
 struct stream *
 stream_new(struct mux *m, uint32_t id, uint8_t home, const char *target, size_t length)
 {
@@ -57,7 +44,7 @@ stream_new(struct mux *m, uint32_t id, uint8_t home, const char *target, size_t 
 
 	if (s == NULL)
 		return NULL;
-	s->target = copy_text(target, length);
+	s->target = strndup(target, length);
 	if (s->target == NULL) {
 		free(s);
 		return NULL;
@@ -278,8 +265,6 @@ drop_target(struct stream *s)
 void
 stream_reset(struct stream *s, uint16_t code, const char *words)
 {
-	size_t n = strlen(words);
-
 	if (closes(s))
 		return;
 	forget_window(s);
@@ -290,7 +275,7 @@ stream_reset(struct stream *s, uint16_t code, const char *words)
 	s->close_code = code;
 	if (!s->close_seen) {
 		free(s->reason);
-		s->reason = copy_text(words, n > FRAME_WORDS ? FRAME_WORDS : n);
+		s->reason = strndup(words, FRAME_WORDS);
 	}
 	drop_target(s);
 	s->due_close = true;
@@ -913,7 +898,7 @@ on_end(struct stream *s, const struct slot *slot)
 		free(s->reason);
 		s->reason = s->code_seen == MUX_END
 				? NULL
-				: copy_text((const char *)body + 2, slot->frame.length - 2);
+				: strndup((const char *)body + 2, slot->frame.length - 2);
 	}
 	if (s->rx_begun > s->rx_final || early_end(&s->early) > s->rx_final)
 		return "an end before the last DATA";

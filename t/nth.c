@@ -904,6 +904,20 @@ calloc(size_t n, size_t size)
 	return due("calloc", owner(SITE), n * size, SITE) > 0 ? NULL : __libc_calloc(n, size);
 }
 
+char *
+strdup(const char *text)
+{
+	REAL(strdup);
+	return fails("strdup", "-", SITE) ? NULL : real(text);
+}
+
+char *
+strndup(const char *text, size_t n)
+{
+	REAL(strndup);
+	return fails("strndup", "-", SITE) ? NULL : real(text, n);
+}
+
 void *
 mmap(void *p, size_t n, int protection, int flags, int fd, off_t offset)
 {

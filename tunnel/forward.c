@@ -38,17 +38,6 @@ is_path(const char *text)
 	return memchr(text, '/', end == NULL ? strlen(text) : (size_t)(end - text)) != NULL;
 }
 
-/* A copy of the first ${n} bytes.  NULL: no memory. */
-static char *
-copy(const char *text, size_t n)
-{
-	char *dst = malloc(n + 1);
-
-	if (dst != NULL)
-		snprintf(dst, n + 1, "%s", text);
-	return dst;
-}
-
 /*
  * The colon between SOURCE and TARGET, or NULL.  TARGET is the last two fields,
  * or a path, which may contain colons.  SOURCE is a path, a port, or a bind
@@ -97,8 +86,8 @@ static bool
 take_ends(
     struct forward *f, const char *source, size_t n, const char *target, char *why, size_t size)
 {
-	f->from_text = copy(source, n);
-	f->to_text = copy(target, strlen(target));
+	f->from_text = strndup(source, n);
+	f->to_text = strdup(target);
 	if (f->from_text == NULL || f->to_text == NULL) {
 		snprintf(why, size, "out of memory");
 		return false;
@@ -186,7 +175,7 @@ forward_keep_port(struct forward *f)
 		return;
 	f->from.port = port;
 	endpoint_name(&f->from, name, sizeof(name));
-	text = copy(name, strlen(name));
+	text = strdup(name);
 	if (text == NULL)
 		return;
 	free(f->from_text);
