@@ -334,7 +334,6 @@ take_credit(struct stream *s)
 		s->window -= give / 2;
 		give -= give / 2;
 	}
-	s->consumed = 0;
 	s->credit_at = m->now;
 	s->rx_window += give;
 	m->rx_reserved += give;
