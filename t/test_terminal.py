@@ -319,7 +319,7 @@ def test_error(tunnel, far, web, terminal):
     """Goal: an error is red, and its remedy has a line of its own."""
     t = terminal(200)
     r = tunnel('-L', '127.0.0.1:0:' + web.path, 'login', 'locked', **t.words())
-    assert r.wait() == 7
+    assert r.wait() == 8
     lines = t.read().lines
     at = [n for n, line in enumerate(lines) if line.startswith('relay: cannot reach ')][0]
     assert t.screen.colours(lines[at]) == {RED}
