@@ -247,8 +247,9 @@ const char *os_image(const char *self);
  *             process outside can get a signal.
  *             seccomp: execve(2), ptrace(2), mount(2), setuid(2) and others
  *             that act beyond this process fail with EPERM.  Except on
- *             machines with socketcall(2), so do listen(2) and, if ${needs}
- *             has no path and no names, Unix sockets.
+ *             machines with socketcall(2), so do listen(2), what connects to a
+ *             TCP port without Landlock, and, if ${needs} has no path and no
+ *             names, Unix sockets.
  *   OpenBSD   pledge(2) and unveil(2)
  *
  * Portable, or built with AddressSanitizer: enforce nothing.

@@ -460,7 +460,7 @@ static const int16_t denied[] = {
 #define FAST_OPEN 0x20000000 /* MSG_FASTOPEN */
 
 /* seccomp_data has 64 bits for each argument; these are the lower 32. */
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define ARGUMENT(i) (20 + 8 * (i))
 #else
 #define ARGUMENT(i) (16 + 8 * (i))

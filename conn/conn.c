@@ -67,7 +67,7 @@
 #define STUCK_LINGER 1000000    /* of stuck */
 #define STUCK_FAR 2000000       /* the same, if the far side reports progress */
 #define UNSENT_CHECK 5000       /* between two checks for progress, after a reset */
-#define DOWN_CHECK 1000000      /* the same, while the link has no channel */
+#define DOWN_CHECK 1000000      /* the same, or FLUSH_EVERY, while the link has no channel */
 #define STALL_CHECK 100000      /* the same, for the other rules */
 #define UNREAD_CHECK 1000000    /* between two polls while bytes stay unread */
 #define FLUSH_EVERY 100000      /* between two writes by flush() */
@@ -620,11 +620,12 @@ flushes(const struct conn *c)
 }
 
 /*
- * If is_flushing, write what the peer waits for, every FLUSH_EVERY, even if
- * poll has not reported that the sink is writable.  poll reports that only when
- * much of the socket's buffer is free, and a slow reader frees less at a time.
- * Bytes that the peer of a TCP sink has not acknowledged are not delivered yet.
- * If their number changes, a CREDIT frame reports the progress.
+ * If is_flushing, write what the peer waits for, every FLUSH_EVERY, or every
+ * DOWN_CHECK while the link has no channel.  poll reports that the sink is
+ * writable only when much of the socket's buffer is free, and a slow reader
+ * frees less at a time.  Bytes that the peer of a TCP sink has not acknowledged
+ * are not delivered yet.  If their number changes, a CREDIT frame reports the
+ * progress.
  */
 static void
 flush(struct conn *c, struct half *in, int64_t now)
@@ -634,7 +635,7 @@ flush(struct conn *c, struct half *in, int64_t now)
 	if (!is_flushing(c, in) || now < c->flush_at)
 		return;
 	c->flush_at = now + (is_down(c) ? DOWN_CHECK : FLUSH_EVERY);
-	c->flushes += !is_down(c); /* the peer waits too */
+	c->flushes += !is_down(c); /* an outage uses up no tries */
 	half_write(in, !in->dst->fds.out_blocks);
 	unsent = side_unsent(in->dst);
 	if (unsent == c->unsent)

@@ -474,11 +474,11 @@ others_may_replace(const struct stat *dir)
 {
 	uid_t uid = geteuid();
 	bool own_group = dir->st_gid == getegid() && dir->st_gid == (gid_t)uid;
+	bool sticky = (dir->st_mode & STICKY) != 0;
 
-	if (dir->st_uid != uid && dir->st_uid != 0 && dir->st_uid != UNMAPPED)
+	if (dir->st_uid != uid && dir->st_uid != 0 && !(dir->st_uid == UNMAPPED && sticky))
 		return true;
-	return (dir->st_mode & STICKY) == 0 &&
-	       (dir->st_mode & (own_group ? S_IWOTH : S_IWOTH | S_IWGRP)) != 0;
+	return !sticky && (dir->st_mode & (own_group ? S_IWOTH : S_IWOTH | S_IWGRP)) != 0;
 }
 
 /*

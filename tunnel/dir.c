@@ -30,7 +30,7 @@ lock_dir(struct dir *d, int flags)
 	if (os_lock(d->fd, path) == 0)
 		return true;
 	saved = errno;
-	/* Without a lock, a new file would show a killed relay. */
+	/* The file without a lock would look like that of a killed relay. */
 	if (saved == ENOLCK && flags != 0)
 		unlink(path);
 	os_close(&d->fd);

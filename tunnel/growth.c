@@ -78,8 +78,8 @@ steady(struct growth *g, const struct growth_facts *f, int64_t now)
 
 	if (f->up > 1 && now - g->needed_at >= IDLE)
 		return 1 + f->starting;
-	if (n == 0 && now >= g->pause_until) { /* only channels that drain are left */
-		g->pause_until = now + PAUSE;
+	if (n == 0 && now >= g->lone_until) { /* only channels that drain are left */
+		g->lone_until = now + PAUSE;
 		return 1;
 	}
 	if (f->limited_at == INT64_MAX || now - g->limited_at < LIMITED_FOR ||

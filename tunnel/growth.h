@@ -34,6 +34,7 @@ struct growth {
 	int64_t fast_at;      /* GROWTH_CHECKING: the rate is compared after this time */
 	int64_t check_at;     /* GROWTH_CHECKING: its end */
 	int64_t pause_until;  /* no try before this time */
+	int64_t lone_until;   /* no start without a channel before this time */
 	int64_t needed_at;    /* when bulk was limited last */
 	int64_t limited_at;   /* bulk is limited since then, with short pauses; 0: it is not */
 	struct {

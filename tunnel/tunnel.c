@@ -758,8 +758,11 @@ begin_stop(struct tunnel *t, uint16_t code, const char *why)
 	bool can_live = t->mux != NULL && mux_state(t->mux) != MUX_DEAD;
 
 	t->left_us = can_live && t->config.role == MUX_NEAR ? keeps_us(t) : 0;
-	if (t->left_us > 0 && t->expires_at != 0) /* it has no channel since lost_at */
+	if (t->left_us > 0 && t->expires_at != 0) { /* it has no channel since lost_at */
 		t->left_us -= pollset_clock() - t->lost_at;
+		if (t->left_us < 1)
+			t->left_us = 1; /* the far side may have noticed it later */
+	}
 	if (t->left_us > 0 && mux_state(t->mux) != MUX_UP) {
 		log_left(t, "is not reachable now");
 		t->left_us = 0;
