@@ -101,7 +101,7 @@ enum status {
 	STATUS_COMMAND = 5,    /* the command failed */
 	STATUS_SYSTEM = 6,     /* no descriptors, memory or processes */
 	STATUS_LINK = 7,       /* the link cannot be made, or was lost */
-	STATUS_REFUSED = 8,    /* a hop has refused the login */
+	STATUS_REFUSED = 8,    /* the login to a hop has failed */
 	STATUS_NOEXEC = 126,   /* the command cannot be executed (XCU 2.8.2) */
 	STATUS_NOTFOUND = 127, /* the command was not found (XCU 2.8.2) */
 	STATUS_SIGNAL = 128    /* plus N: signal N ended the one connection */

@@ -1363,10 +1363,22 @@ def test_list_without_another_user(sessions, far, tmp, how):
 
 # ---- logins that are refused ----
 
+# What ssh prints if a login is refused.
+REFUSALS = {
+    'too many keys': 'Received disconnect from 127.0.0.1 port 22:2: Too many authentication failures\n'
+                     'Disconnected from 127.0.0.1 port 22\n',
+    'of a ProxyJump': 'me@login: Permission denied (publickey).\n'
+                      'kex_exchange_identification: Connection closed by remote host\n'
+                      'Connection closed by UNKNOWN port 65535\n',
+    'no job': 'Access denied by pam_slurm_adopt: you have no active jobs on this node\n'
+              'Connection closed by 10.0.0.1 port 22\n',
+}
+
+
 @pytest.fixture
 def doubtful(far, hosts, tmp):
-    """Yields a path: while it exists, the login to the host `doubt` is refused.
-    The second path collects the number of logins."""
+    """Yields a path: while it exists, the login to the host `doubt` is refused,
+    and ssh prints that file.  The second path collects the number of logins."""
     with open(hosts.dir + '/config') as f:
         config = f.read()
     refusing, logins = tmp + '/refusing', tmp + '/logins'
@@ -1374,11 +1386,11 @@ def doubtful(far, hosts, tmp):
 case $1 in -G | -V) exec ssh -F %s "$@" ;; esac
 echo "$*" >>%s
 if [ -e %s ]; then
-    echo 'me@doubt: Permission denied (publickey,password).' >&2
+    cat %s >&2
     exit 255
 fi
 exec ssh -F %s "$@"
-''' % (tmp + '/config', logins, refusing, tmp + '/config')
+''' % (tmp + '/config', logins, refusing, refusing, tmp + '/config')
     with open(tmp + '/config', 'w') as f:
         f.write('Host doubt\n    HostName 127.0.0.1\n    Port %d\n%s'
                 % (hosts.ports['login'], config))
@@ -1405,7 +1417,7 @@ def test_refused_login(tunnel, echo, doubtful):
     assert read_exactly(a, 1) == b'x'
     with open(logins) as f:
         assert 'BatchMode' not in f.read()
-    open(refusing, 'w').close()
+    write(refusing, REFUSALS['too many keys'])
     CUTS['ssh is killed'](r, None)
     r.says('for another login press Enter')
     made = count(logins)
@@ -1432,6 +1444,16 @@ def test_refused_login(tunnel, echo, doubtful):
     assert r.stop() == 0
 
 
+@pytest.mark.parametrize('text', REFUSALS)
+def test_refused_start(relay, far, doubtful, text):
+    """Goal: a line of ssh after the refusal does not hide it."""
+    write(doubtful[0], REFUSALS[text])
+    r = relay('-L', '127.0.0.1:0:/a', 'doubt', env=far.env)
+    lines = r.err().splitlines() if r.wait() == 8 else []
+    cause = REFUSALS[text].split('\n')[0].rstrip('.')
+    assert len(lines) == 2 and cause in lines[1] and '; ' in lines[1], r.err()
+
+
 def test_refused_login_of_W(tunnel, echo, doubtful):
     """Goal: with -W no person can request a login, so relay ends with the cause."""
     refusing, logins = doubtful
@@ -1439,7 +1461,7 @@ def test_refused_login_of_W(tunnel, echo, doubtful):
     r.proc.stdin.write(b'x')
     r.proc.stdin.flush()
     assert r.proc.stdout.read(1) == b'x'
-    open(refusing, 'w').close()
+    write(refusing, REFUSALS['of a ProxyJump'])
     CUTS['ssh is killed'](r, None)
     assert r.wait() == 4
     assert 'Permission denied' in r.err(), r.err()
@@ -1456,7 +1478,7 @@ def test_enter_requests_a_login(tunnel, echo, doubtful):
     a = dial(r.address)
     a.sendall(b'x')
     assert read_exactly(a, 1) == b'x'
-    open(refusing, 'w').close()
+    write(refusing, REFUSALS['no job'])
     CUTS['ssh is killed'](r, None)
     r.says('for another login press Enter')
     os.unlink(refusing)

@@ -1250,6 +1250,13 @@ def test_login_shell_that_runs_nothing(tunnel, far):
         in r.err(), r.err()
 
 
+def test_refusal_of_a_start_up_file(tunnel, far):
+    """Goal: once the far shell has answered, no line is a refused login."""
+    line = 'printf "relay:: here\\n"; echo "x: Permission denied (y)." >&2; exit 1'
+    r = tunnel('-L', '127.0.0.1:0:/a', 'login', env={'FAR_COMMAND': line})
+    assert r.wait() == 7, r.err()
+
+
 def test_cannot_listen_here(tunnel, far, web, tmp):
     """Goal: if the source cannot be listened on, the status is 3 and no host
     is contacted."""

@@ -458,6 +458,7 @@ hops_is_refusal(const char *line)
 {
 	return strstr(line, "Permission denied (") != NULL ||
 	       strstr(line, "Too many authentication failures") != NULL ||
+	       strstr(line, "Access denied") != NULL || /* pam_slurm_adopt(8) */
 	       strstr(line, "Host key verification failed") != NULL;
 }
 
@@ -570,6 +571,7 @@ static const struct remedy {
 	    "its sshd refuses the hop before, or has too many connections: try again later", NULL },
 	{ "sudo: a ", "no password can be typed there: allow the command with NOPASSWD", NULL, NULL,
 	    NULL },
+	{ "no active jobs", "is the job running? squeue lists the jobs", NULL, NULL, NULL },
 	{ "nvalid job", "is the job running? squeue lists the jobs", NULL, NULL, NULL },
 	{ "not found", HOPS_NOT_FOUND, NULL, NULL, NULL },
 	{ NULL, "", NULL, NULL, NULL },

@@ -76,7 +76,7 @@ bool hops_any_command(const struct hops *h);
  * that -J runs printed ${line}.
  *
  * hops_is_cause(h, line): ${line} shows why a hop cannot be reached.
- * hops_is_refusal(line): in ${line}, ssh reports that a login was refused.
+ * hops_is_refusal(line): ${line} reports that a login was refused.
  * hops_is_proxy_end(line): in ${line}, ssh only reports that its ProxyCommand
  * has ended.
  */

@@ -250,19 +250,31 @@ transport_set_quiet(struct transport *t, bool quiet)
 	t->quiet = quiet;
 }
 
+static bool
+begins(const char *line, const char *start)
+{
+	return strncmp(line, start, strlen(start)) == 0;
+}
+
 /* Can ${line} be of the relay that -J runs? */
 static bool
 is_of_relay(const char *line)
 {
-	return strncmp(line, LOG_PREFIX, strlen(LOG_PREFIX)) == 0;
+	return begins(line, LOG_PREFIX);
 }
 
-/* Does ${line} report the end of a ProxyCommand that printed last_line? */
+/* Does ${line} report the end of a login, or of a ProxyCommand, whose cause is
+ * last_line? */
 static bool
 repeats_last_line(const struct transport *t, const char *line)
 {
-	return hops_is_proxy_end(line) &&
-	       (is_of_relay(t->last_line) || strcmp(t->last_line, "stdio forwarding failed") == 0);
+	bool refused = hops_is_refusal(t->last_line);
+
+	if (hops_is_proxy_end(line))
+		return refused || is_of_relay(t->last_line) ||
+		       strcmp(t->last_line, "stdio forwarding failed") == 0;
+	return refused &&
+	       (begins(line, "Disconnected from ") || begins(line, "Connection closed by "));
 }
 
 /* With -v, the relay that -J runs logs more after the cause in last_line. */

@@ -682,7 +682,8 @@ explain_start(struct tunnel *t, struct pollset *ps)
 		explain_hops(t, ended);
 	else
 		explain_command(t, ended);
-	t->refused = t->config.hops != NULL &&
+	/* After the answer, the line can be of a shell's start-up file. */
+	t->refused = t->config.hops != NULL && !bootstrap_facts(t->bootstrap)->answered &&
 		     hops_is_refusal(transport_last_line(channels_first(t->channels)));
 	if (!reconnects(t) || refused_for_good(t)) {
 		be_over(t, t->refused ? STATUS_REFUSED : STATUS_LINK, ps);

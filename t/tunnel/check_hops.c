@@ -461,6 +461,7 @@ static const struct {
 	{ "a", "ssh: connect to host a port 22: Network is unreachable", "is this host online", false },
 	{ "a|b", "ssh: connect to host b port 22: No route to host", "the hop before has no route", false },
 	{ "a|b", "bash: line 1: srun: command not found", "whole path", false },
+	{ "a|b", "Access denied by pam_slurm_adopt: you have no active jobs on this node", "is the job running?", false },
 	{ "a|b", "a: something else", NULL, false },
 	{ "a|b", "", NULL, false },
 };
