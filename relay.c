@@ -577,7 +577,7 @@ stop(struct relay *r, int sig)
 {
 	if (r->dial != NULL)
 		end_dial(r, STATUS_SIGNAL + sig);
-	command_interrupt(r->command, r->ps.now);
+	command_signal(r->command, r->ps.now);
 	close_all(r, options_stdio(&r->opt) ? STATUS_SIGNAL + sig : STATUS_OK);
 	spawn_hurry(&r->kids, r->ps.now);
 }

@@ -32,6 +32,7 @@
 #define GRACE_KILL 10000000 /* from SIGTERM to SIGKILL */
 #define GRACE_LEFT 2000000  /* from SIGKILL to the report of processes that are left */
 #define LOOK_PAUSE 50000    /* between two searches for processes that are left */
+#define TOGETHER 1000000    /* signals within it are one stop */
 
 /* A login shell runs this line; sh, csh and fish read it in the same way. */
 #define LOGIN_LINE "exec /bin/sh -c 'eval \"unset RELAY_COMMAND; exec $RELAY_COMMAND\"'"
@@ -54,7 +55,7 @@ struct command {
 	struct buf output; /* not sent yet, COMMAND_OUTPUT_MOST at most */
 	uint64_t dropped;  /* bytes of output that were lost before */
 
-	bool interrupted; /* by RECORD_STOP or a signal */
+	int64_t interrupted_at; /* by RECORD_STOP or a signal; 0: not yet */
 	int64_t kill_at, look_at;
 	int64_t give_up_at;     /* not 0: SIGKILL was sent */
 	pid_t orphans[ORPHANS]; /* that have received SIGTERM */
@@ -210,15 +211,20 @@ command_stop(struct command *c, int64_t now)
 		kill(spawn_pid(c->child), SIGTERM);
 }
 
-void
-command_interrupt(struct command *c, int64_t now)
+static void
+interrupt(struct command *c, int64_t now)
 {
-	if (c == NULL)
-		return;
 	command_stop(c, now);
-	if (c->interrupted && c->state == COMMAND_ENDING && c->kill_at > now)
+	if (c->interrupted_at != 0 && c->state == COMMAND_ENDING && c->kill_at > now)
 		c->kill_at = c->look_at = now;
-	c->interrupted = true;
+	c->interrupted_at = now;
+}
+
+void
+command_signal(struct command *c, int64_t now)
+{
+	if (c != NULL && (c->interrupted_at == 0 || now >= c->interrupted_at + TOGETHER))
+		interrupt(c, now);
 }
 
 /* Test for the process group; kill it after kill_at.  False: it has ended. */
@@ -423,7 +429,7 @@ end_record(struct command *c, int64_t now)
 			start(c);
 		break;
 	case RECORD_STOP:
-		command_interrupt(c, now);
+		interrupt(c, now);
 		break;
 	}
 }

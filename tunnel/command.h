@@ -50,8 +50,9 @@ struct stream;
  * command_is_line(word): Is ${word}, the only word, a line for the login shell?
  *
  * command_stop(c, now): stop COMMAND.
- * command_interrupt(c, now): the same, for RECORD_STOP or a signal.  The second
- * one sends SIGKILL at once.
+ * command_signal(c, now): the same, for a signal.  Another one after a second or
+ * more sends SIGKILL at once.  At the end of a session, systemd sends SIGTERM
+ * and SIGHUP together.
  *
  * command_want(c, ps), command_step(c, ps): once a turn, before and after poll
  * and spawn_reap.
@@ -65,7 +66,7 @@ bool command_open(struct command *c, struct stream *s);
 bool command_is_line(const char *word);
 bool command_resolve(const struct command *c, const char *text, char *dst, size_t size);
 void command_stop(struct command *c, int64_t now);
-void command_interrupt(struct command *c, int64_t now);
+void command_signal(struct command *c, int64_t now);
 void command_want(struct command *c, struct pollset *ps);
 void command_step(struct command *c, const struct pollset *ps);
 void command_free(struct command *c);
