@@ -71,10 +71,10 @@ serve_log_refusal(const struct stream *s, enum log_level level, const char *end)
 	if (mux_state(m) == MUX_DEAD || stream_code(s) == MUX_RESET)
 		return;
 	if (*stream_reason(s) != '\0')
-		log_say(level, "%s: %s", mux_peer(m), stream_reason(s));
+		log_failure(level, "%s: %s", mux_peer(m), stream_reason(s));
 	else
-		log_say(
-		    level, "%s: %s: %s", mux_peer(m), end, strerror(mux_errno_of(stream_code(s))));
+		log_failure(level, "%s: the far side refused %s: %s", mux_peer(m), end,
+		    strerror(mux_errno_of(stream_code(s))));
 }
 
 /* A target with one reference and its own copy of the path.  NULL: no memory. */
