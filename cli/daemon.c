@@ -149,7 +149,6 @@ void
 daemon_detach(struct daemon *d)
 {
 	struct stat st;
-	ssize_t n;
 
 	if (d->ready_fd == 0)
 		return;
@@ -161,8 +160,8 @@ daemon_detach(struct daemon *d)
 			keep_log();
 		os_null(STDERR_FILENO);
 	}
-	n = write(d->ready_fd, "", 1);
-	(void)n; /* fails if the parent was killed */
+	if (write(d->ready_fd, "", 1) != 1) /* the parent was killed */
+		raise(SIGTERM);
 	close(d->ready_fd);
 	d->ready_fd = 0;
 }

@@ -48,8 +48,8 @@ bool daemon_write_pid(struct daemon *d);
  * Start a session without a terminal, replace stdin and stderr by /dev/null,
  * and let the parent exit.  If stderr is a regular file, it stays.  Otherwise,
  * without -E, messages go to a file in the directory of cli/cache.h.  Logs
- * there are removed if their process has ended and they are a week old.  If no
- * parent waits, do nothing.
+ * there are removed if their process has ended and they are a week old.  If the
+ * parent was killed, send SIGTERM to this process.  Without -f, do nothing.
  */
 void daemon_detach(struct daemon *d);
 

@@ -1436,6 +1436,16 @@ def test_background(run, far, web, tmp, hosts, mark):
     assert not os.path.exists(pidfile)
 
 
+def test_background_without_its_parent(tunnel, far, target, tmp, mark):
+    """Goal: if the process that waits for -f is killed, relay ends instead of
+    going to the background."""
+    r = tunnel('-f', '-w', '60', '-L', '127.0.0.1:0:%s/t0' % tmp, far.here())
+    r.says('waiting for the target')
+    os.kill(r.pid, signal.SIGKILL)
+    target('unix')
+    wait_for(lambda: not rig.marked(mark))
+
+
 def test_background_fails(run, far, web, tmp, mark):
     """Goal: -f returns the exit status of a failed start, and no process is
     left."""
