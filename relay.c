@@ -755,7 +755,8 @@ want_tunnel(struct relay *r)
 		return;
 	listeners_close(&r->listeners);
 	command_stop(r->command, r->ps.now);
-	if (r->run_until == 0 && (run_life(r->run) == RUN_ALIVE || run_life(r->run) == RUN_REFUSED))
+	if (r->run_until == 0 && tunnel_status(r->tunnel) != STATUS_OK &&
+	    (run_life(r->run) == RUN_ALIVE || run_life(r->run) == RUN_REFUSED))
 		log_say(LOG_ERROR, "%s ends with the link", run_name(r->run));
 	r->status = tunnel_status(r->tunnel);
 }
