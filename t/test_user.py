@@ -2,6 +2,7 @@
 to relay's user or to root.
 """
 import os
+import resource
 import pwd
 import re
 import select
@@ -380,8 +381,17 @@ def test_pid_file_of_a_stranger(run, target, common):
 def ours(relay, tmp):
     """ours(word, ...) starts a relay of the ordinary user OTHER."""
     shutil.copy(rig.RELAY, tmp + '/relay')    # every user can reach it
-    return lambda *words, group=OTHER: relay(*words, executable=tmp + '/relay', user=OTHER,
-                                             group=group, extra_groups=[])
+    return lambda *words, group=OTHER, **popen: relay(
+        *words, executable=tmp + '/relay', user=OTHER, group=group, extra_groups=[], **popen)
+
+
+def test_no_processes(ours, monkeypatch):
+    """Goal: if the limit of processes is reached, the status of a tunnel is 6."""
+    monkeypatch.setenv('ASAN_OPTIONS', 'detect_leaks=0')    # LeakSanitizer needs a process
+    r = ours('-L', '127.0.0.1:0:/a', 'login',
+             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)))
+    assert r.wait() == 6 and 'ulimit -u' in r.err(), r.err()
+    assert r.err().splitlines()[-1].startswith('relay: cannot execute ssh'), r.err()
 
 
 def squat(path, how):

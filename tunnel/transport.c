@@ -433,7 +433,7 @@ step_dial(struct transport *t, const struct pollset *ps)
 		t->stderr_fd = spawn_take(t->child, STDERR_FILENO);
 		begin(t);
 	} else {
-		lose(t, dial_status(t->dial) == STATUS_NOTFOUND ? MUX_NO_FILE : MUX_COMMAND,
+		lose(t, dial_status(t->dial) == STATUS_SYSTEM ? MUX_NO_ROOM : MUX_COMMAND,
 		    dial_explain(t->dial, why, sizeof(why)));
 	}
 	dial_free(t->dial, ps->now);

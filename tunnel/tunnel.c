@@ -195,7 +195,7 @@ explain_hops(struct tunnel *t, int ended)
 	struct transport *first = channels_first(t->channels);
 	const char *line = transport_last_line(first);
 	bool answered = mux_code(t->mux) != MUX_END, quiet = t->connects > 0 || t->config.probing;
-	bool there = answered && mux_code(t->mux) != MUX_NO_FILE, own = false;
+	bool there = answered && ended != TRANSPORT_NEVER_RAN, own = false;
 
 	if (answered)
 		snprintf(t->loss, sizeof(t->loss), "%s", mux_why(t->mux));
@@ -674,6 +674,7 @@ static void
 explain_start(struct tunnel *t, struct pollset *ps)
 {
 	int ended = transport_exit_status(channels_first(t->channels));
+	bool full = mux_code(t->mux) == MUX_NO_ROOM;
 
 	pollset_until(ps, t->explain_at);
 	if (ps->now < t->explain_at && ended == -1)
@@ -686,7 +687,7 @@ explain_start(struct tunnel *t, struct pollset *ps)
 	t->refused = t->config.hops != NULL && !bootstrap_facts(t->bootstrap)->answered &&
 		     hops_is_refusal(transport_last_line(channels_first(t->channels)));
 	if (!reconnects(t) || refused_for_good(t)) {
-		be_over(t, t->refused ? STATUS_REFUSED : STATUS_LINK, ps);
+		be_over(t, t->refused ? STATUS_REFUSED : full ? STATUS_SYSTEM : STATUS_LINK, ps);
 		return;
 	}
 	back_off(t, ps);
