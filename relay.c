@@ -62,6 +62,7 @@
 #define STOP_TWICE 1000000  /* signals within this time are one stop */
 #define KILL_MOST 3000000   /* for SIGKILL and the last output */
 #define DRAIN_MOST 2000000  /* for connections, when COMMAND has ended by itself */
+#define TAIL_MOST 2000000   /* for the last output, when the link has ended */
 
 struct relay {
 	struct options opt;
@@ -76,6 +77,7 @@ struct relay {
 	int run_stops;           /* near: how often COMMAND was asked to stop */
 	int64_t run_until;       /* when to end the link: COMMAND stops or has ended; or 0 */
 	int run_status;          /* relay's exit status at run_until */
+	int64_t drain_until;     /* the link is over, COMMAND's last output is shown; or 0 */
 	int64_t explain_at;      /* when to log that a target does not answer, or 0 */
 	struct progress progress;
 	struct pollset ps;
@@ -736,11 +738,37 @@ watch_forwards(struct relay *r)
 		check_targets(r);
 }
 
+/* The link is over.  Show the last output of COMMAND, and then how it ended. */
+static void
+want_tail(struct relay *r)
+{
+	enum run_life life = run_life(r->run);
+
+	if (r->drain_until == 0)
+		return;
+	if (life == RUN_ALIVE && r->ps.now < r->drain_until) {
+		pollset_until(&r->ps, r->drain_until);
+		run_want(r->run, &r->ps);
+		return;
+	}
+	r->drain_until = 0;
+	if (r->run_until != 0 || life == RUN_IDLE)
+		return;
+	if (life == RUN_ENDED) {
+		end_run(r);
+		r->status = r->run_status;
+	} else if (r->status != STATUS_OK) {
+		log_say(LOG_ERROR, "%s ends with the link", run_name(r->run));
+	}
+}
+
 static void
 want_tunnel(struct relay *r)
 {
-	if (tunnel_state(r->tunnel) == TUNNEL_OVER)
+	if (tunnel_state(r->tunnel) == TUNNEL_OVER) {
+		want_tail(r);
 		return;
+	}
 	if (r->probe != NULL)
 		probe_run_want(r->probe, &r->ps);
 	else
@@ -755,10 +783,9 @@ want_tunnel(struct relay *r)
 		return;
 	listeners_close(&r->listeners);
 	command_stop(r->command, r->ps.now);
-	if (r->run_until == 0 && tunnel_status(r->tunnel) != STATUS_OK &&
-	    (run_life(r->run) == RUN_ALIVE || run_life(r->run) == RUN_REFUSED))
-		log_say(LOG_ERROR, "%s ends with the link", run_name(r->run));
 	r->status = tunnel_status(r->tunnel);
+	r->drain_until = r->ps.now + TAIL_MOST;
+	want_tail(r);
 }
 
 static void
@@ -773,7 +800,6 @@ step_tunnel(struct relay *r)
 			link_up(r);
 	}
 	tunnel_serve(r->tunnel, &r->ps);
-	run_step(r->run);
 }
 
 /*
@@ -833,7 +859,7 @@ static bool
 is_over(const struct relay *r)
 {
 	return r->listeners.n == 0 && r->conns.n == 0 && r->kids.first == NULL && r->dial == NULL &&
-	       tunnel_state(r->tunnel) == TUNNEL_OVER;
+	       tunnel_state(r->tunnel) == TUNNEL_OVER && r->drain_until == 0;
 }
 
 /*
@@ -905,6 +931,7 @@ loop(struct relay *r)
 		step_dial(r);
 		accept_connections(r);
 		step_tunnel(r);
+		run_step(r->run);
 		command_step(r->command, &r->ps);
 		conn_step(&r->conns, &r->ps);
 		sweep(r);

@@ -51,6 +51,7 @@ static enum log_level shown = LOG_NOTICE;
 static char live[LIVE_SIZE]; /* the line below the messages; "": none */
 static bool drawn;           /* it is the last line of the terminal */
 static bool in_line;         /* log_output has written a line without its end */
+static bool stuck;           /* the reader did not read for WAIT_MS */
 
 /* Where messages go: stderr, or the file of log_to_file. */
 static int log_fd = STDERR_FILENO;
@@ -162,7 +163,6 @@ write_stamp(char line[STAMP_SIZE])
 static void
 write_line(const char *p)
 {
-	static bool stuck;
 	struct pollfd pfd = { .fd = log_fd, .events = POLLOUT };
 	size_t n = strlen(p);
 	ssize_t w;
@@ -534,8 +534,10 @@ log_output(const char *p, size_t n)
 	w = make_room(n) ? write(log_fd, p, n) : (ssize_t)n;
 	if (w == -1)
 		w = errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK ? 0 : (ssize_t)n;
-	if (w > 0)
+	if (w > 0) {
 		in_line = p[w - 1] != '\n';
+		stuck = false;
+	}
 	draw();
 	errno = saved;
 	return (size_t)w;

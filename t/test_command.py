@@ -569,6 +569,54 @@ def test_no_session(tunnel, far, hosts, mark, how):
         shutil.rmtree(os.path.dirname(words_of(r)[0]), ignore_errors=True)
 
 
+# A hop that ends as soon as it has passed on the text ${1}.
+CUTTER = '''#!/usr/bin/python3 -IS
+import os, subprocess, sys
+far = subprocess.Popen(sys.argv[3:], stdout=subprocess.PIPE)
+seen = b''
+while sys.argv[1].encode() not in seen[-99999:]:
+    piece = os.read(far.stdout.fileno(), 65536)
+    seen += piece
+    while piece:
+        piece = piece[os.write(1, piece):]
+open(sys.argv[2], 'w').close()
+far.kill()
+'''
+
+
+def listens(address):
+    try:
+        rig.connect(address).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize('last, status, line', [
+    ('the-cause', 7, 'the command ends with the link'),
+    ('exited', 5, 'the command exited with status 9')])
+def test_last_output(tunnel, far, tmp, mark, last, status, line):
+    """Goal: if the hop ends with COMMAND, all output that was received is shown,
+    and how COMMAND ended."""
+    far.program('cutter', CUTTER)
+    ours, theirs = os.pipe()
+    r = tunnel('-k', '0', '-D', '127.0.0.1:0', far.here('cutter', last, tmp + '/cut'),
+               '--', 'seq 40000; sleep 0.1; echo the-cause; [ %s = exited ] || exec sleep 1000; '
+               'exit 9' % last, stderr=theirs)
+    os.close(theirs)
+    wait_for(lambda: os.path.exists(tmp + '/cut'), 10)
+    wait_for(lambda: not listens(r.address), 10)
+    end = rig.End(ours)
+    text = end.read_all().decode().splitlines()
+    end.close()
+    assert r.wait() == status
+    assert [w for w in text if w.isdigit()] == [str(i) for i in range(1, 40001)]
+    assert text.index('the-cause') > text.index('40000') and text[-1] == 'relay: ' + line, text[-5:]
+    if last != 'exited' and not rig.EXTRAS:
+        relay_was_killed(mark)
+    silent(mark)
+
+
 # ---- other hops ----
 
 @needs('sudo')

@@ -166,7 +166,8 @@ run_want(const struct run *r, struct pollset *ps)
 		return;
 	if (r->used > 0)
 		pollset_add(ps, log_descriptor(), POLLOUT);
-	else if (stream_rx(r->stream)->used > 0)
+	else if (stream_rx(r->stream)->used > 0 || stream_eof_read(r->stream) ||
+		 stream_is_closed(r->stream))
 		pollset_until(ps, ps->now);
 }
 
