@@ -33,6 +33,7 @@
 #endif
 
 #define WAIT_MS 100
+#define FAILED_MOST 8  /* writes in spite of POLLOUT, for a line */
 #define LINE_SIZE 6144 /* a path of UNIXPATH_MAX and the text around it */
 #define LAST_SIZE 512
 #define STAMP_SIZE 80  /* six numbers of any size */
@@ -156,26 +157,49 @@ write_stamp(char line[STAMP_SIZE])
 /* ---- lines ---- */
 
 /*
+ * Write up to PIPE_BUF bytes, as write(2).  A terminal may block after POLLOUT,
+ * and other processes share its flags: write through another description.
+ */
+static ssize_t
+write_some(const char *p, size_t n)
+{
+	const char *name = ttyname(log_fd);
+	int tty = name == NULL ? -1 : open(name, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	ssize_t w = write(tty != -1 ? tty : log_fd, p, n < PIPE_BUF ? n : PIPE_BUF);
+	int saved = errno;
+
+	os_close(&tty);
+	errno = saved;
+	return w;
+}
+
+/*
  * After POLLOUT, a write of PIPE_BUF bytes to a pipe does not block.  If the
  * reader does not read for WAIT_MS, the line is dropped.  Later lines are
- * dropped at once until the reader reads again.
+ * dropped at once until the reader reads again.  One signal does not end the
+ * wait; a second one does.
  */
 static void
 write_line(const char *p)
 {
 	struct pollfd pfd = { .fd = log_fd, .events = POLLOUT };
 	size_t n = strlen(p);
+	int r, failed = 0;
 	ssize_t w;
 
 	while (n > 0) {
-		stuck = poll(&pfd, 1, stuck ? 0 : WAIT_MS) != 1; /* a signal may interrupt it */
+		r = poll(&pfd, 1, stuck ? 0 : WAIT_MS);
+		if (r == -1 && errno == EINTR)
+			r = poll(&pfd, 1, stuck ? 0 : WAIT_MS);
+		stuck = r != 1;
 		if (stuck)
 			return;
-		w = write(log_fd, p, n < PIPE_BUF ? n : PIPE_BUF);
+		w = write_some(p, n);
 		if (w > 0) {
 			p += w;
 			n -= (size_t)w;
-		} else if (w == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)) {
+		} else if (w == 0 || ++failed == FAILED_MOST ||
+			   (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)) {
 			return;
 		}
 	}
@@ -531,7 +555,7 @@ log_output(const char *p, size_t n)
 		return 0;
 	}
 	erase();
-	w = make_room(n) ? write(log_fd, p, n) : (ssize_t)n;
+	w = make_room(n) ? write_some(p, n) : (ssize_t)n;
 	if (w == -1)
 		w = errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK ? 0 : (ssize_t)n;
 	if (w > 0) {

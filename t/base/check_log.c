@@ -1,6 +1,7 @@
 /* check_log.c - messages, and the line below them */
 #define _XOPEN_SOURCE 700 /* posix_openpt */
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "t/all.h"
 #include "t/check.h"
@@ -246,6 +247,37 @@ START_TEST(a_slow_reader_of_stderr_gets_the_line)
 }
 END_TEST
 
+/* One signal interrupts the wait.  Then the reader reads. */
+START_TEST(a_signal_does_not_drop_the_line)
+{
+	struct sigaction caught = { .sa_handler = ignore };
+	char got[4096];
+	int p[2], tail = 0, status;
+	ssize_t n;
+	pid_t pid;
+
+	sigaction(SIGUSR1, &caught, NULL);
+	ck_assert_int_eq(pipe(p), 0);
+	fill(p[1], false);
+	pid = fork();
+	if (pid == 0) {
+		close(p[1]);
+		poll(NULL, 0, 20);
+		kill(getppid(), SIGUSR1);
+		poll(NULL, 0, 20);
+		while ((n = read(p[0], got, sizeof(got))) > 0)
+			tail = got[n - 1];
+		_exit(tail);
+	}
+	ck_assert_int_eq(dup2(p[1], 2), 2);
+	close(p[1]);
+	log_say(LOG_ERROR, "late");
+	close(2);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(WEXITSTATUS(status), '\n');
+}
+END_TEST
+
 START_TEST(a_quote_is_the_line_of_another_program)
 {
 	static char text[20000];
@@ -342,6 +374,29 @@ START_TEST(a_live_line_waits_for_the_end_of_the_output)
 	log_output("d", 1);
 	log_live("");
 	ck_assert_str_eq(shown_on(fd), ERASED "d");
+}
+END_TEST
+
+/*
+ * The terminal is not read.  ${_i} 0: output, 1: messages.  With POLLOUT, it has
+ * room for less than a write.
+ */
+START_TEST(a_terminal_that_is_not_read_does_not_block)
+{
+	struct pollfd pfd = { .fd = 2, .events = POLLOUT };
+	static char much[4000];
+
+	terminal();
+	signal(SIGALRM, SIG_DFL);
+	memset(much, 'x', sizeof(much) - 1);
+	alarm(3);
+	while (poll(&pfd, 1, 100) == 1)
+		if (_i == 0)
+			log_output(much, sizeof(much) - 1);
+		else
+			log_say(LOG_ERROR, "%s", much);
+	alarm(0);
+	ck_assert_int_eq(fcntl(2, F_GETFL) & O_NONBLOCK, 0);
 }
 END_TEST
 
@@ -508,6 +563,7 @@ TESTS("log")
 	tcase_add_test(tc, the_last_message_is_kept);
 	tcase_add_test(tc, a_live_line_stays_below_the_messages);
 	tcase_add_test(tc, a_live_line_waits_for_the_end_of_the_output);
+	tcase_add_loop_test(tc, a_terminal_that_is_not_read_does_not_block, 0, 2);
 	tcase_add_loop_test(tc, only_a_terminal_is_drawn_on, 0, 6);
 	tcase_add_loop_test(tc, without_colour_the_remedy_still_has_a_line, 0, 2);
 	tcase_add_test(tc, a_repeated_failure_is_counted);
@@ -527,4 +583,5 @@ TESTS("log")
 	tcase_add_test(tc, stderr_without_a_reader_is_harmless);
 	tcase_add_loop_test(tc, a_full_stderr_does_not_block_for_ever, 0, 4);
 	tcase_add_test(tc, a_slow_reader_of_stderr_gets_the_line);
+	tcase_add_test(tc, a_signal_does_not_drop_the_line);
 }
