@@ -211,6 +211,21 @@ log_continues(char c)
 	return ((unsigned char)c & 0xc0) == 0x80;
 }
 
+size_t
+log_missing(const char *p, size_t n)
+{
+	size_t later = 0, length;
+	unsigned char first;
+
+	while (later < n && later < 3 && log_continues(p[n - later - 1]))
+		later++;
+	if (later == n)
+		return 0;
+	first = (unsigned char)p[n - later - 1];
+	length = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+	return length > later + 1 ? length - later - 1 : 0;
+}
+
 /*
  * Return the length of the UTF-8 character (RFC 3629) at ${p}.  Return 0 for a
  * control character, and for bytes that are not UTF-8.
@@ -541,6 +556,18 @@ log_descriptor(void)
 	return log_fd;
 }
 
+/* Return ${n}, or less so that a piece at ${p} ends between two characters. */
+static size_t
+whole_piece(const char *p, size_t n)
+{
+	size_t whole = n;
+
+	if (log_missing(p, n) > 0)
+		while (log_continues(p[--whole]))
+			;
+	return whole > 0 ? whole : n;
+}
+
 size_t
 log_output(const char *p, size_t n)
 {
@@ -548,8 +575,7 @@ log_output(const char *p, size_t n)
 	int saved = errno;
 	ssize_t w;
 
-	if (n > PIPE_BUF)
-		n = PIPE_BUF;
+	n = whole_piece(p, n < PIPE_BUF ? n : PIPE_BUF);
 	if (n == 0 || poll(&pfd, 1, 0) != 1) {
 		errno = saved;
 		return 0;

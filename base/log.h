@@ -117,7 +117,13 @@ int log_descriptor(void);
  */
 void log_plain(char *text, char but);
 
-/* log_continues(c): Is ${c} a later byte of a character of UTF-8? */
+/*
+ * log_continues(c): Is ${c} a later byte of a character of UTF-8?
+ *
+ * log_missing(p, n):
+ * Return how many bytes the last character of the ${n} bytes at ${p} lacks.
+ */
 bool log_continues(char c);
+size_t log_missing(const char *p, size_t n);
 
 #endif

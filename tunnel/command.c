@@ -317,17 +317,22 @@ step_ending(struct command *c, int64_t now)
 
 /* ---- output ---- */
 
-/* Keep the newest bytes.  ${n} is at most PIECE_MOST. */
+/*
+ * Keep the newest bytes, from the start of a character.  ${n} is at most
+ * PIECE_MOST.
+ */
 static void
-keep_output(struct command *c, const unsigned char *p, size_t n)
+keep_output(struct command *c, const char *p, size_t n)
 {
-	unsigned char oldest[PIECE_MOST];
+	char oldest[PIECE_MOST];
 	size_t had = c->output.used;
 
 	if (!buf_put(&c->output, p, n))
 		c->dropped += n - (c->output.used - had);
-	if (c->output.used > COMMAND_OUTPUT_MOST)
-		c->dropped += buf_take(&c->output, oldest, c->output.used - COMMAND_OUTPUT_MOST);
+	if (c->output.used <= COMMAND_OUTPUT_MOST)
+		return;
+	n = buf_take(&c->output, oldest, c->output.used - COMMAND_OUTPUT_MOST);
+	c->dropped += n + buf_take(&c->output, oldest, log_missing(oldest, n));
 }
 
 /*
@@ -343,7 +348,7 @@ may_read(const struct command *c)
 static void
 read_output(struct command *c)
 {
-	unsigned char piece[PIECE_MOST];
+	char piece[PIECE_MOST];
 	ssize_t n = 1;
 	int i;
 

@@ -19,6 +19,7 @@
 #define END_SIZE 512
 #define PIECE 4096 /* bytes of output that are held */
 #define PIECES 16  /* in a turn, at most */
+#define PART 3     /* bytes of a character that is not complete, at most */
 
 struct run {
 	char *const *words;
@@ -97,26 +98,28 @@ end_record(struct run *r)
 	r->kept = 0;
 }
 
-/* ${n} bytes of a body are in piece. */
+/* ${n} bytes of a body follow the output in piece. */
 static void
 take_body(struct run *r, size_t n)
 {
 	if (record_type(&r->record) == RECORD_OUTPUT) {
-		r->at = 0;
-		r->used = n;
+		r->used += n;
 	} else if (r->kept + n <= sizeof(r->body)) {
-		memcpy(r->body + r->kept, r->piece, n);
+		memcpy(r->body + r->kept, r->piece + r->used, n);
 		r->kept += n;
 	}
 }
 
-/* Read a part of a record.  piece is empty.  False: no byte was there. */
+/* Read a part of a record.  False: no byte was there. */
 static bool
 read_some(struct run *r)
 {
-	size_t n = sizeof(r->piece);
-	bool more = record_read(&r->record, r->stream, r->piece, &n);
+	size_t n = sizeof(r->piece) - r->used;
+	bool more;
 
+	memmove(r->piece, r->piece + r->at, r->used);
+	r->at = 0;
+	more = record_read(&r->record, r->stream, r->piece + r->used, &n);
 	if (n > 0)
 		take_body(r, n);
 	if (record_ends(&r->record))
@@ -149,10 +152,12 @@ run_step(struct run *r)
 		n = log_output(r->piece + r->at, r->used);
 		r->at += n;
 		r->used -= n;
-		if (r->used > 0)
+		if (r->used > PART)
 			return;
 		if (read_some(r))
 			continue;
+		if (r->used > 0)
+			return;
 		if (stream_eof_read(r->stream) || stream_is_closed(r->stream))
 			end(r);
 		return;

@@ -2,6 +2,7 @@
 #define _XOPEN_SOURCE 700 /* posix_openpt */
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <limits.h>
 
 #include "t/all.h"
 #include "t/check.h"
@@ -48,6 +49,30 @@ START_TEST(output_waits_for_its_reader)
 	errno = 77;
 	ck_assert_uint_gt(log_output(much, sizeof(much)), 0); /* it is lost */
 	ck_assert_int_eq(errno, 77);
+}
+END_TEST
+
+/* A piece ends between characters, unless it is only a part of one. */
+START_TEST(output_is_cut_between_characters)
+{
+	static char much[PIPE_BUF + 10];
+	size_t n = PIPE_BUF, at;
+
+	capture();
+	memset(much, 'x', sizeof(much));
+	for (at = 0; at < 4; at++) {
+		memcpy(much + n - at, "\360\237\230\200", 4);
+		ck_assert_uint_eq(log_output(much, sizeof(much)), n - at);
+		ck_assert_uint_eq(log_output(much, n), n - at);
+		memset(much + n - at, 'x', 4);
+	}
+	memset(much, 0x80, sizeof(much));
+	ck_assert_uint_eq(log_output(much, sizeof(much)), n);
+	ck_assert_uint_eq(log_output("\360\237\230", 3), 3);
+	ck_assert_uint_eq(log_output("a\360\237", 3), 1);
+	ck_assert_uint_eq(log_output("a\360\237\230\200", 5), 5);
+	ck_assert_uint_eq(log_output("a\303\237", 3), 3);
+	ck_assert_uint_eq(log_output("\377", 1), 1);
 }
 END_TEST
 
@@ -573,6 +598,7 @@ TESTS("log")
 	tcase_add_test(tc, a_message_is_one_line_that_begins_with_the_name);
 	tcase_add_test(tc, output_is_not_changed_and_a_message_begins_a_line);
 	tcase_add_test(tc, output_waits_for_its_reader);
+	tcase_add_test(tc, output_is_cut_between_characters);
 	tcase_add_loop_test(tc, a_level_includes_the_graver_ones, 0, 3);
 	tcase_add_test(tc, by_default_notices_are_shown_and_infos_are_not);
 	tcase_add_loop_test(tc, no_control_character_reaches_the_terminal, 1, 256);
