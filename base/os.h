@@ -177,7 +177,7 @@ bool os_remote_file(const char *path);
  *
  * os_children(pids, most):
  * Write the processes whose parent is this process into ${pids}, ${most} at
- * most.  Return their number, 0 if they cannot be listed.
+ * most.  Return their number, or -1 if there are some and they cannot be listed.
  *
  * Portable: these three do nothing.
  */

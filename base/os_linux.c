@@ -274,7 +274,7 @@ os_children(pid_t *pids, int most)
 		return 0; /* ECHILD: no child */
 	d = opendir("/proc");
 	if (d == NULL)
-		return 0;
+		return -1;
 	while (n < most && (entry = readdir(d)) != NULL)
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
 		    parent_of(entry->d_name) == (long)getpid())

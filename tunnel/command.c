@@ -51,6 +51,7 @@ struct command {
 
 	struct child *child; /* also the process group */
 	bool group_ended;
+	bool unlisted;     /* os_children has failed */
 	int out, slot;     /* the output is read from it; -1: it has ended */
 	struct buf output; /* not sent yet, COMMAND_OUTPUT_MOST at most */
 	uint64_t dropped;  /* bytes of output that were lost before */
@@ -266,6 +267,11 @@ signal_orphans(struct command *c)
 	pid_t pids[ORPHANS];
 	int n = left ? 0 : os_children(pids, ORPHANS), i;
 
+	if (n == -1 && !c->unlisted) {
+		c->unlisted = true;
+		log_say(LOG_ERROR, "cannot list the processes that COMMAND may have left: %s",
+		    strerror(errno));
+	}
 	for (i = 0; i < n; i++) {
 		if (spawn_owns(c->kids, pids[i]))
 			continue;

@@ -719,8 +719,34 @@ START_TEST(a_reset_is_received_and_its_error_is_taken_once)
 }
 END_TEST
 
+/* Portable: none is listed. */
+START_TEST(a_child_is_listed_or_an_error)
+{
+	struct rlimit few, files;
+	pid_t pid, found[2];
+	int n;
+
+	ck_assert_int_eq(os_children(found, 2), 0);
+	pid = fork();
+	if (pid == 0)
+		for (;;)
+			pause();
+	n = os_children(found, 2);
+	ck_assert(n == 0 || (n == 1 && found[0] == pid));
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &files), 0);
+	few = files;
+	few.rlim_cur = 0;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	ck_assert_int_eq(os_children(found, 2), -n);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &files), 0);
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+END_TEST
+
 TESTS("os")
 {
+	tcase_add_test(tc, a_child_is_listed_or_an_error);
 	tcase_add_test(tc, a_reset_is_received_and_its_error_is_taken_once);
 	tcase_add_loop_test(tc, a_lock_is_held_until_the_process_ends, 0, 2);
 	tcase_add_loop_test(tc, a_lock_of_a_file_without_its_name_is_stale, 0, 2);
