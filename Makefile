@@ -377,7 +377,8 @@ units: $(UNITS)
 T = $(CC) -std=c99 -Wall -Wextra -Wshadow -Wconversion -D_POSIX_C_SOURCE=200809L $(SHOW) $(WIDE) \
 	-DOS='"'$(OS)'"' -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
 
-$(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/mux/frames.h t/mux/pull.h t/mux/wire.h
+$(UNITS): FORCE t/all.a libmux.a t/all.h t/check.h t/net.h t/link.h t/terminal.h \
+		t/mux/frames.h t/mux/pull.h t/mux/wire.h
 	$(T) -o $@ $@.c $$(case $@ in (t/mux/*) echo libmux.a $(MUX_BASE) ;; \
 		(*) echo t/all.a ;; esac) $(CHECK_LIBS)
 

@@ -226,6 +226,17 @@ log_missing(const char *p, size_t n)
 	return length > later + 1 ? length - later - 1 : 0;
 }
 
+size_t
+log_whole(const char *p, size_t n)
+{
+	size_t whole = n;
+
+	if (log_missing(p, n) > 0)
+		while (log_continues(p[--whole]))
+			;
+	return whole > 0 ? whole : n;
+}
+
 /*
  * Return the length of the UTF-8 character (RFC 3629) at ${p}.  Return 0 for a
  * control character, and for bytes that are not UTF-8.
@@ -556,18 +567,6 @@ log_descriptor(void)
 	return log_fd;
 }
 
-/* Return ${n}, or less so that a piece at ${p} ends between two characters. */
-static size_t
-whole_piece(const char *p, size_t n)
-{
-	size_t whole = n;
-
-	if (log_missing(p, n) > 0)
-		while (log_continues(p[--whole]))
-			;
-	return whole > 0 ? whole : n;
-}
-
 size_t
 log_output(const char *p, size_t n)
 {
@@ -575,7 +574,7 @@ log_output(const char *p, size_t n)
 	int saved = errno;
 	ssize_t w;
 
-	n = whole_piece(p, n < PIPE_BUF ? n : PIPE_BUF);
+	n = log_whole(p, n < PIPE_BUF ? n : PIPE_BUF);
 	if (n == 0 || poll(&pfd, 1, 0) != 1) {
 		errno = saved;
 		return 0;

@@ -122,8 +122,13 @@ void log_plain(char *text, char but);
  *
  * log_missing(p, n):
  * Return how many bytes the last character of the ${n} bytes at ${p} lacks.
+ *
+ * log_whole(p, n):
+ * Return ${n} without the bytes of such a character, or ${n} if there are no
+ * others.
  */
 bool log_continues(char c);
 size_t log_missing(const char *p, size_t n);
+size_t log_whole(const char *p, size_t n);
 
 #endif

@@ -631,11 +631,13 @@ static void
 flush(struct conn *c, struct half *in, int64_t now)
 {
 	uint64_t unsent;
+	bool down;
 
 	if (!is_flushing(c, in) || now < c->flush_at)
 		return;
-	c->flush_at = now + (is_down(c) ? DOWN_CHECK : FLUSH_EVERY);
-	c->flushes += !is_down(c); /* an outage uses up no tries */
+	down = is_down(c);
+	c->flush_at = now + (down ? DOWN_CHECK : FLUSH_EVERY);
+	c->flushes += !down; /* an outage uses up no tries */
 	half_write(in, !in->dst->fds.out_blocks);
 	unsent = side_unsent(in->dst);
 	if (unsent == c->unsent)

@@ -442,9 +442,7 @@ advice(const struct dial *d)
 	case EAGAIN:
 		return path ? "its server runs but accepts no connections: its backlog is full, or "
 			      "it does not listen yet"
-		       : d->to->kind == ENDPOINT_COMMAND
-			   ? "too many processes: end some, or raise ulimit -u"
-			   : "";
+			    : "too many processes: end some, or raise ulimit -u";
 	case ENETUNREACH:
 	case EHOSTUNREACH:
 		return "is the address right, and the network up?";

@@ -385,13 +385,19 @@ def ours(relay, tmp):
         *words, executable=tmp + '/relay', user=OTHER, group=group, extra_groups=[], **popen)
 
 
-def test_no_processes(ours, monkeypatch):
-    """Goal: if the limit of processes is reached, the status of a tunnel is 6."""
+@pytest.mark.parametrize('words, cause', [
+    (['-L', '127.0.0.1:0:/a', 'login'], 'cannot execute ssh: '),
+    (['-m', '-', '--', 'true'], 'no link: cannot execute true: '),
+    (['-', '--', 'true'], 'cannot execute true: '),
+    (['-', 'no-such-host.invalid:80'], 'cannot connect to no-such-host.invalid:80: '),
+], ids=['tunnel', 'link', 'command', 'name'])
+def test_no_processes(ours, monkeypatch, words, cause):
+    """Goal: if the limit of processes is reached, the status is 6, and the
+    remedy is named.  A look-up is retried for 10 s."""
     monkeypatch.setenv('ASAN_OPTIONS', 'detect_leaks=0')    # LeakSanitizer needs a process
-    r = ours('-L', '127.0.0.1:0:/a', 'login',
-             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)))
-    assert r.wait() == 6 and 'ulimit -u' in r.err(), r.err()
-    assert r.err().splitlines()[-1].startswith('relay: cannot execute ssh'), r.err()
+    r = ours(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)))
+    assert r.wait(rig.PATIENCE) == 6 and 'ulimit -u' in r.err(), r.err()
+    assert r.err().splitlines()[-1].startswith('relay: ' + cause), r.err()
 
 
 def squat(path, how):

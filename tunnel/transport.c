@@ -263,8 +263,10 @@ is_of_relay(const char *line)
 	return begins(line, LOG_PREFIX);
 }
 
-/* Does ${line} report the end of a login, or of a ProxyCommand, whose cause is
- * last_line? */
+/*
+ * Does ${line} report the end of a login, or of a ProxyCommand, whose cause is
+ * last_line?
+ */
 static bool
 repeats_last_line(const struct transport *t, const char *line)
 {
@@ -308,21 +310,6 @@ log_line(struct transport *t, size_t n)
 		log_quote(t->quiet ? LOG_INFO : LOG_ERROR, line, 0);
 }
 
-/*
- * A line longer than the buffer is logged in pieces.  A piece ends between two
- * characters of UTF-8, because the log replaces incomplete ones by '?'.
- */
-static void
-log_piece(struct transport *t, char next)
-{
-	size_t n = t->line_have, least = n - 4;
-
-	if (log_continues(next))
-		while (n > least && log_continues(t->line[--n]))
-			;
-	log_line(t, n == least ? t->line_have : n);
-}
-
 static void
 end_line(struct transport *t)
 {
@@ -342,8 +329,9 @@ take_output(struct transport *t, const char *p, ssize_t n)
 			end_line(t);
 			continue;
 		}
+		/* Of a longer line, log a piece.  The log replaces a part of a character. */
 		if (t->line_have == sizeof(t->line) - 1)
-			log_piece(t, p[i]);
+			log_line(t, log_whole(t->line, t->line_have));
 		t->line[t->line_have++] = p[i] == '\0' ? '?' : p[i];
 	}
 }

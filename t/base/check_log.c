@@ -6,6 +6,7 @@
 
 #include "t/all.h"
 #include "t/check.h"
+#include "t/terminal.h"
 
 START_TEST(a_message_is_one_line_that_begins_with_the_name)
 {
@@ -323,34 +324,6 @@ START_TEST(a_quote_is_the_line_of_another_program)
 END_TEST
 
 /* ---- a terminal ---- */
-
-/* From now on stderr is a terminal.  Return its other side. */
-static int
-terminal(void)
-{
-	int fd = posix_openpt(O_RDWR | O_NOCTTY), tty;
-
-	ck_assert(fd != -1 && grantpt(fd) == 0 && unlockpt(fd) == 0);
-	tty = open(ptsname(fd), O_RDWR | O_NOCTTY);
-	ck_assert_int_ne(tty, -1);
-	ck_assert_int_eq(dup2(tty, 2), 2);
-	fcntl(fd, F_SETFL, O_NONBLOCK);
-	setenv("TERM", "xterm", 1);
-	unsetenv("NO_COLOR");
-	return fd;
-}
-
-static const char *
-shown_on(int fd)
-{
-	static char text[4096];
-	ssize_t n = 0, r;
-
-	while ((r = read(fd, text + n, sizeof(text) - 1 - (size_t)n)) > 0)
-		n += r;
-	text[n] = '\0';
-	return text;
-}
 
 #define ERASED "\r\033[K"
 

@@ -2,39 +2,22 @@
 #define _XOPEN_SOURCE 700 /* posix_openpt */
 #include "t/all.h"
 #include "t/check.h"
+#include "t/terminal.h"
 
 #include "cli/progress.c"
 
 #define S ((int64_t)1000000)
 
-/* From now on stderr is a terminal without a width.  Return its other side. */
+/* A terminal without colours and a width of its own: COLUMNS is used. */
 static int
-terminal(const char *columns)
+columns_of(const char *columns)
 {
-	int fd = posix_openpt(O_RDWR | O_NOCTTY), tty;
+	int fd = terminal();
 
-	ck_assert(fd != -1 && grantpt(fd) == 0 && unlockpt(fd) == 0);
-	tty = open(ptsname(fd), O_RDWR | O_NOCTTY);
-	ck_assert_int_ne(tty, -1);
-	ck_assert_int_eq(dup2(tty, 2), 2);
-	fcntl(fd, F_SETFL, O_NONBLOCK);
-	setenv("TERM", "xterm", 1);
 	setenv("NO_COLOR", "1", 1);
 	setenv("LC_ALL", "C", 1);
 	setenv("COLUMNS", columns, 1);
 	return fd;
-}
-
-static const char *
-shown_on(int fd)
-{
-	static char text[4096];
-	ssize_t n = 0, r;
-
-	while ((r = read(fd, text + n, sizeof(text) - 1 - (size_t)n)) > 0)
-		n += r;
-	text[n] = '\0';
-	return text;
 }
 
 /* What ${s} shows at ${now}, without the sequence that erases. */
@@ -51,7 +34,7 @@ drawn(int fd, const struct step *s, int64_t now)
 START_TEST(each_frame_has_another_sign)
 {
 	struct step s = { .name = "node", .what = "starting relay", .began_at = S };
-	int fd = terminal("");
+	int fd = columns_of("");
 
 	ck_assert_int_eq(draw(&s, false, S), S + S / 10);
 	ck_assert_str_eq(shown_on(fd), "- node  starting relay");
@@ -67,7 +50,7 @@ END_TEST
 START_TEST(a_pause_counts_down)
 {
 	struct step s = { .name = "node", .what = "reconnecting in", .ends_at = 10 * S };
-	int fd = terminal("");
+	int fd = columns_of("");
 
 	ck_assert_int_eq(draw(&s, false, 2 * S), 3 * S);
 	ck_assert_str_eq(shown_on(fd), ". node  reconnecting in  8 s");
@@ -84,7 +67,7 @@ START_TEST(a_step_that_is_done_has_a_tick_and_its_time)
 	} rows[] = { { S, "0.0 s" }, { 4 * S + S / 2, "3.5 s" }, { 11 * S - 1, "9.9 s" },
 		{ 11 * S, "10 s" }, { 0, "0.0 s" } };
 	struct step s = { .name = "node", .what = "relay copied", .began_at = S, .all = 1025 };
-	int fd = terminal("");
+	int fd = columns_of("");
 	char line[80];
 
 	draw(&s, true, rows[_i].now);
@@ -96,7 +79,7 @@ END_TEST
 START_TEST(the_bar_shows_how_much_is_done)
 {
 	struct step s = { .name = "n", .what = "w", .began_at = 0, .all = 100 * 1024 };
-	int fd = terminal("");
+	int fd = columns_of("");
 
 	ck_assert_str_eq(drawn(fd, &s, 0), "| n  w  ------------------------  0/100 KiB");
 	s.done = 50 * 1024;
@@ -118,7 +101,7 @@ START_TEST(no_line_is_as_wide_as_the_terminal)
 	int fd, n = 0;
 
 	snprintf(columns, sizeof(columns), "%d", _i);
-	fd = terminal(columns);
+	fd = columns_of(columns);
 	if (_i % 2 == 0)
 		setenv("LC_ALL", "C.UTF-8", 1);
 	text = drawn(fd, &s, 0);
@@ -140,7 +123,7 @@ END_TEST
 START_TEST(a_character_of_utf8_is_one_column)
 {
 	struct step s = { .name = "\303\244\303\266\303\274\303\237 n\303\266de", .what = "up" };
-	int fd = terminal("14");
+	int fd = columns_of("14");
 
 	setenv("LC_ALL", "de_DE.utf8", 1);
 	ck_assert_str_eq(drawn(fd, &s, 0),
@@ -151,7 +134,7 @@ END_TEST
 START_TEST(a_name_cannot_control_the_terminal)
 {
 	struct step s = { .name = "a\033]0;b\007", .what = "c\nd" };
-	int fd = terminal("");
+	int fd = columns_of("");
 
 	ck_assert_str_eq(drawn(fd, &s, 0), "| a?]0;b?  c?d");
 }
@@ -171,7 +154,7 @@ START_TEST(utf8_is_used_if_the_locale_has_it)
 		{ "", "", "", "xterm", false },
 	};
 	struct step s = { .name = "n", .what = "w" };
-	int fd = terminal("");
+	int fd = columns_of("");
 
 	setenv("LC_ALL", rows[_i].all, 1);
 	setenv("LC_CTYPE", rows[_i].ctype, 1);
@@ -184,7 +167,7 @@ END_TEST
 START_TEST(colours_end_in_the_line)
 {
 	struct step s = { .name = "n", .what = "w", .all = 1024 };
-	int fd = terminal("21");
+	int fd = columns_of("21");
 
 	unsetenv("NO_COLOR");
 	ck_assert_str_eq(
@@ -198,7 +181,7 @@ END_TEST
 START_TEST(elsewhere_nothing_is_drawn)
 {
 	struct step s = { .name = "n", .what = "w" };
-	int fd = terminal("");
+	int fd = columns_of("");
 
 	if (_i == 0)
 		capture();
